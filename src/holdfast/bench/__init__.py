@@ -1,0 +1,1 @@
+"""Closed-loop load on live engines, and the engine processes it runs against."""

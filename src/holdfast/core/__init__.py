@@ -1,0 +1,1 @@
+"""Pure domain: ids, events, sessions, chains of KV blocks, results. Knows no engine, no clock, no I/O."""

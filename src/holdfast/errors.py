@@ -1,0 +1,61 @@
+"""Every exception that Holdfast raises on purpose.
+
+HoldfastError
+├── ConfigError      a setting is unknown, has the wrong type or is out of range
+├── TraceError       a trace file cannot be read; carries file and line or field
+├── PolicyError      a policy is unknown, or asks for what its host cannot give
+├── EndpointError    an engine's HTTP endpoint cannot be reached or refuses the work
+└── EngineError      an engine process did not start, or vLLM is missing or unsupported
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "EndpointError",
+    "EngineError",
+    "HoldfastError",
+    "PolicyError",
+    "TraceError",
+]
+
+
+class HoldfastError(Exception):
+    """Base of all errors meant for the user; `hint` says what to try."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(HoldfastError):
+    """A setting is unknown, has the wrong type or is out of range."""
+
+
+class TraceError(HoldfastError):
+    """A trace cannot be read.
+
+    Attributes:
+        source: File the trouble is in.
+        where: Line or field inside it, if known.
+    """
+
+    def __init__(
+        self, message: str, *, source: str, where: str | None = None, hint: str | None = None
+    ) -> None:
+        place = source if where is None else f"{source}: {where}"
+        super().__init__(f"{place}: {message}", hint=hint)
+        self.source = source
+        self.where = where
+
+
+class PolicyError(HoldfastError):
+    """A policy is unknown, or asks for what its host cannot give."""
+
+
+class EndpointError(HoldfastError):
+    """An engine's HTTP endpoint cannot be reached or refuses the work."""
+
+
+class EngineError(HoldfastError):
+    """An engine process did not start, or vLLM is missing or unsupported."""
