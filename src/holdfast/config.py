@@ -1,0 +1,200 @@
+"""Holdfast's few settings: parsed and checked once, at the edge.
+
+Sources, later ones win: defaults, a TOML file's `[holdfast]` table, `HOLDFAST_*` variables,
+explicit values. The engine core is a child process of the server; `to_environ` is how the settings
+reach it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args, get_type_hints
+
+from holdfast.errors import ConfigError
+
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "OTHER_VARIABLES",
+    "HoldfastConfig",
+    "load_config",
+    "to_environ",
+]
+
+ENVIRONMENT_PREFIX: Final = "HOLDFAST_"
+
+OTHER_VARIABLES: Final[Mapping[str, str]] = {
+    "HOLDFAST_DEBUG": "1 shows the traceback of an error",
+    "HOLDFAST_END_WITH_PARENT": "process id: the server ends when that parent is gone",
+    "HOLDFAST_METRICS_DIR": "set by Holdfast: where the engine core leaves its metrics",
+}
+"""`HOLDFAST_*` variables that are no settings; with the settings' own, these are all there are."""
+
+_TABLE = "holdfast"
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldfastConfig:
+    """What an operator may set; the defaults are meant to be right.
+
+    Attributes:
+        eviction: `worth` evicts what costs least to lose; `lru` is vLLM's own order.
+        admission: `working-set` keeps the live sessions within the cache; `fcfs` is vLLM's own.
+        max_pass_overs: Admissions that may overtake one waiting request (>= 1).
+        headroom_ratio: Share of the KV cache that admission leaves free for growth (0 to 0.5).
+        max_sessions: Sessions remembered (>= 1); the longest idle one is forgotten first.
+        decision_log: File that each decision is appended to as a JSON line; None writes nothing.
+        hints: Whether the hints in requests are read.
+        strict: Whether an error of ours is raised instead of falling back. For tests.
+    """
+
+    eviction: Literal["worth", "lru"] = "worth"
+    admission: Literal["working-set", "fcfs"] = "working-set"
+    max_pass_overs: int = 64
+    headroom_ratio: float = 0.0
+    max_sessions: int = 20_000
+    decision_log: str | None = None
+    hints: bool = True
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for key in _TYPES:
+            _check(key, getattr(self, key), "the code")
+
+
+_TYPES: Final = get_type_hints(HoldfastConfig)
+_RANGES: Final[Mapping[str, tuple[float, float | None]]] = {
+    "max_pass_overs": (1, None),
+    "headroom_ratio": (0.0, 0.5),
+    "max_sessions": (1, None),
+}
+
+
+def load_config(
+    path: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    explicit: Mapping[str, object] | None = None,
+) -> HoldfastConfig:
+    """Merge the sources into one checked configuration; reads `path`, changes nothing.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is unknown, or a value has the wrong type or is
+            out of range. The message says where the value came from.
+    """
+    values: dict[str, object] = {}
+    if path is not None:
+        values |= _from_file(path)
+    values |= _from_environment(environ)
+    for key, value in (explicit or {}).items():
+        _check_known(key, _TYPES, "an argument")
+        _check(key, value, "an argument")
+        values[key] = value
+    return HoldfastConfig(**values)  # type: ignore[arg-type] # each was checked above
+
+
+def to_environ(config: HoldfastConfig) -> dict[str, str]:
+    """The variables that make `load_config` give `config` again in a child process."""
+    variables: dict[str, str] = {}
+    for key, value in dataclasses.asdict(config).items():
+        if value is not None:
+            variables[_variable(key)] = str(int(value)) if isinstance(value, bool) else str(value)
+    return variables
+
+
+def _variable(key: str) -> str:
+    return ENVIRONMENT_PREFIX + key.upper()
+
+
+def _from_file(path: Path) -> dict[str, object]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    for name in content:
+        _check_known(name, (_TABLE,), str(path), what="table or key")
+    table = content.get(_TABLE, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {_TABLE!r} must be a table, got {table!r}")
+    for key, value in table.items():
+        _check_known(key, _TYPES, str(path))
+        _check(key, value, str(path))
+    return {key: float(v) if _TYPES[key] is float else v for key, v in table.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    keys = {_variable(key): key for key in _TYPES}
+    values: dict[str, object] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in OTHER_VARIABLES:
+            continue
+        _check_known(variable, (*keys, *OTHER_VARIABLES), "the environment", what="variable")
+        key = keys[variable]
+        value = _from_text(key, text)
+        _check(key, value, f"the variable {variable}")
+        values[key] = value
+    return values
+
+
+def _from_text(key: str, text: str) -> object:
+    """Read a variable's text as the key's type; text that is not of that type stays text."""
+    hint = _TYPES[key]
+    if hint is bool:
+        lowered = text.strip().lower()
+        return True if lowered in _TRUE else False if lowered in _FALSE else text
+    if hint in (int, float):
+        try:
+            return int(text) if hint is int else float(text)
+        except ValueError:
+            return text
+    if key == "decision_log":
+        return text or None  # `HOLDFAST_DECISION_LOG=` switches a file's setting off
+    return text
+
+
+def _check_known(key: str, known: Iterable[str], source: str, *, what: str = "key") -> None:
+    names = sorted(known)
+    if key not in names:
+        raise ConfigError(f"{source}: unknown {what} {key!r}", hint=f"known: {', '.join(names)}")
+
+
+def _check(key: str, value: object, source: str) -> None:
+    if not _is_valid(key, value):
+        raise ConfigError(f"{source}: {key} is {value!r}, expected {_expected(key)}")
+
+
+def _is_valid(key: str, value: object) -> bool:
+    hint = _TYPES[key]
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int or hint is float:
+        numbers = (int,) if hint is int else (int, float)
+        low, high = _RANGES[key]
+        return (
+            isinstance(value, numbers)
+            and not isinstance(value, bool)
+            and low <= value
+            and (high is None or value <= high)
+        )
+    if key == "decision_log":
+        return value is None or (isinstance(value, str) and value != "")
+    return value in get_args(hint)
+
+
+def _expected(key: str) -> str:
+    hint = _TYPES[key]
+    if hint is bool:
+        return "true or false"
+    if hint is int or hint is float:
+        low, high = _RANGES[key]
+        kind = "a whole number" if hint is int else "a number"
+        return f"{kind} from {low}" + (f" to {high}" if high is not None else "")
+    if key == "decision_log":
+        return "the name of a file"
+    return " or ".join(repr(choice) for choice in get_args(hint))

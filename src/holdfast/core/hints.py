@@ -1,0 +1,297 @@
+"""What a client tells us about its session, in whichever dialect it speaks.
+
+Hints are advisory: every value is checked and cut to a range, a bad one is left out and named,
+and none can raise. Which keys mean what is data (`DIALECTS`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from holdfast.core.tool_syntax import make_call
+from holdfast.core.turn_end import TurnEnd, turn_end_of
+
+__all__ = ["DIALECTS", "Dialect", "Hints", "parse_hints"]
+
+_MAX_ID_CHARS = 256
+_MAX_NUMBER_CHARS = 32
+_MAX_NESTED_CHARS = 4096
+_MAX_HINT_S = 7 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a request says about its session.
+
+    Attributes:
+        session_id: Whose turn this is.
+        parent_session_id: The session that spawned this one.
+        agent_id: Which agent of the session speaks.
+        turn_end: What will have ended this turn, said in advance; meant to be used once the turn
+            has ended, instead of its output's text.
+        is_final: The session ends with this turn.
+        expected_gap_s: Seconds the client expects between this turn's end and its next request.
+        retain_s: Seconds for which the client asks the cache to be kept after this turn.
+    """
+
+    session_id: str | None = None
+    parent_session_id: str | None = None
+    agent_id: str | None = None
+    turn_end: TurnEnd | None = None
+    is_final: bool = False
+    expected_gap_s: float | None = None
+    retain_s: float | None = None
+
+
+_NO_HINTS = Hints()
+
+
+class _BadHintError(ValueError):
+    """A hint's value cannot be used; the message says why."""
+
+
+def _identity(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value) if abs(value) < 10**18 else ""
+    if not isinstance(value, str):
+        raise _BadHintError("must be a string")
+    value = value.strip()
+    if not value:
+        raise _BadHintError("must not be empty")
+    if len(value) > _MAX_ID_CHARS:
+        # Cutting it could make two sessions one.
+        raise _BadHintError(f"longer than {_MAX_ID_CHARS} characters")
+    if not value.isprintable():
+        raise _BadHintError("has unprintable characters")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, str):
+        value = {"true": 1, "1": 1, "yes": 1, "false": 0, "0": 0, "no": 0}.get(value.casefold())
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    raise _BadHintError("must be true or false")
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, str) and len(value) <= _MAX_NUMBER_CHARS:
+        try:
+            value = float(value)
+        except ValueError:
+            value = None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _BadHintError("must be a number of seconds")
+    # An int may be too long for a float; the comparison is exact.
+    if not value >= 0 or value == math.inf:
+        raise _BadHintError("must be a finite number >= 0")
+    return float(min(value, _MAX_HINT_S))
+
+
+def _milliseconds(value: object) -> float:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = min(value, 10**15)
+    return _seconds(_number(value) / 1e3)
+
+
+def _ttl(value: object) -> float:
+    """Seconds, or a text such as "5m" or "1h"."""
+    if isinstance(value, str) and value[-1:] in ("s", "m", "h"):
+        return _seconds(_number(value[:-1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[value[-1]])
+    return _seconds(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, str) and len(value) <= _MAX_NUMBER_CHARS:
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _BadHintError("must be a number")
+    return float(value)
+
+
+def _turn_end(value: object) -> TurnEnd:
+    if not isinstance(value, str):
+        raise _BadHintError("must be a string")
+    if value == "human":
+        return TurnEnd("human")
+    if value == "tool":
+        return TurnEnd("tool")
+    kind, _, name = value.partition(":")
+    if kind != "tool":
+        raise _BadHintError('must be "human", "tool" or "tool:<name>"')
+    call = make_call(name)
+    if call is None:
+        raise _BadHintError("the tool's name is empty, too long or has unusable characters")
+    return turn_end_of((call,))
+
+
+HintField = Literal[
+    "session_id",
+    "parent_session_id",
+    "agent_id",
+    "turn_end",
+    "is_final",
+    "expected_gap_s",
+    "retain_s",
+]
+_IDENTITY_FIELDS = ("session_id", "parent_session_id", "agent_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One schema of hints.
+
+    Attributes:
+        source: Where its keys are: in `vllm_xargs` or in `kv_transfer_params`.
+        under: The key of the object that holds them; "" when they lie flat.
+        keys: Hint field by key; a dot leads into a nested object. Of several keys for one field
+            the first that is given counts.
+    """
+
+    source: Literal["vllm_xargs", "kv_transfer_params"]
+    under: str
+    keys: tuple[tuple[str, HintField, Callable[[Any], object]], ...]
+
+
+_OWN_KEYS: tuple[tuple[str, HintField, Callable[[Any], object]], ...] = (
+    ("session_id", "session_id", _identity),
+    ("parent_session_id", "parent_session_id", _identity),
+    ("agent_id", "agent_id", _identity),
+    ("turn_end", "turn_end", _turn_end),
+    ("final", "is_final", _flag),
+    ("expected_gap_s", "expected_gap_s", _seconds),
+    ("retain_s", "retain_s", _seconds),
+)
+
+# In order of precedence. Identities are taken from one dialect only, the first that names a
+# session: ids of different schemas do not fit together.
+DIALECTS: tuple[Dialect, ...] = (
+    # Flat, because `vllm_xargs` does not nest; the engine's own `session_id` goes with them.
+    Dialect(
+        "vllm_xargs",
+        "",
+        (
+            *((f"holdfast_{key}", field, read) for key, field, read in _OWN_KEYS),
+            ("session_id", "session_id", _identity),
+        ),
+    ),
+    Dialect("kv_transfer_params", "holdfast", _OWN_KEYS),
+    # Routers' agentic context, sent as an object or as JSON text.
+    Dialect(
+        "vllm_xargs",
+        "agentic_context",
+        (
+            ("program_id", "session_id", _identity),
+            ("parent_program_id", "parent_session_id", _identity),
+            ("agent_role", "agent_id", _identity),
+        ),
+    ),
+    # vLLM's proposed hint body, and the trainers that send a trajectory in the same place.
+    Dialect(
+        "kv_transfer_params",
+        "agent_hint",
+        (
+            ("session_id", "session_id", _identity),
+            ("trajectory_id", "session_id", _identity),
+            ("parent_session_id", "parent_session_id", _identity),
+            ("cache_control.ttl", "retain_s", _ttl),
+        ),
+    ),
+    Dialect(
+        "kv_transfer_params",
+        "agent_hints",
+        (
+            ("session_id", "session_id", _identity),
+            ("parent_session_id", "parent_session_id", _identity),
+            ("agent_id", "agent_id", _identity),
+            ("cache_ttl_ms", "retain_s", _milliseconds),
+        ),
+    ),
+    Dialect(
+        "kv_transfer_params",
+        "agent_context",
+        (
+            ("trajectory_id", "session_id", _identity),
+            ("session_id", "session_id", _identity),
+            ("parent_trajectory_id", "parent_session_id", _identity),
+            ("trajectory_final", "is_final", _flag),
+        ),
+    ),
+)
+
+
+def parse_hints(
+    xargs: Mapping[str, Any] | None, kv_transfer_params: Mapping[str, Any] | None
+) -> tuple[Hints, tuple[str, ...]]:
+    """Read the hints of a request.
+
+    Args:
+        xargs: The request's `vllm_xargs`.
+        kv_transfer_params: The request's parameters of that name.
+
+    Returns:
+        The hints, and for each that was rejected its name and the reason. Unknown keys are left
+        alone: they may be meant for somebody else. Never raises.
+    """
+    if not xargs and not kv_transfer_params:
+        return _NO_HINTS, ()
+    sources = {"vllm_xargs": xargs, "kv_transfer_params": kv_transfer_params}
+    values: dict[str, Any] = {}
+    rejected: list[str] = []
+    for dialect in DIALECTS:
+        body = _body(sources[dialect.source], dialect, rejected)
+        if body:
+            found = _read(body, dialect, rejected)
+            if "session_id" in values:
+                for name in _IDENTITY_FIELDS:
+                    found.pop(name, None)  # an id of another schema
+            elif "session_id" in found:
+                for name in _IDENTITY_FIELDS:
+                    values.pop(name, None)
+            values = found | values
+    return Hints(**values), tuple(rejected)
+
+
+def _body(
+    source: Mapping[str, Any] | None, dialect: Dialect, rejected: list[str]
+) -> Mapping[str, Any] | None:
+    if not isinstance(source, Mapping) or not dialect.under:
+        return source if isinstance(source, Mapping) else None
+    body = source.get(dialect.under)
+    if isinstance(body, str) and len(body) <= _MAX_NESTED_CHARS:
+        try:
+            body = json.loads(body)
+        except (ValueError, RecursionError):
+            body = ""
+    if body is None or isinstance(body, Mapping):
+        return body
+    rejected.append(f"{dialect.source}.{dialect.under}: must be an object")
+    return None
+
+
+def _read(body: Mapping[str, Any], dialect: Dialect, rejected: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, field, read in dialect.keys:
+        value = _lookup(body, key)
+        if value is None or field in found:
+            continue
+        try:
+            found[field] = read(value)
+        except (_BadHintError, OverflowError) as error:
+            where = ".".join(part for part in (dialect.source, dialect.under, key) if part)
+            rejected.append(f"{where}: {error}")
+    return found
+
+
+def _lookup(body: Mapping[str, Any], key: str) -> object:
+    value: object = body
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

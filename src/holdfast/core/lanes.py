@@ -1,0 +1,86 @@
+"""A doubly linked list of free KV blocks in eviction order, threaded through the blocks themselves.
+
+Knows nothing about sessions or worth. No Python object is made per block, as in vLLM's own queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["Block", "Lane"]
+
+
+class Block(Protocol):
+    """What a KV block must offer to sit in a lane."""
+
+    block_id: int
+    prev_free_block: object | None
+    next_free_block: object | None
+
+
+B = TypeVar("B", bound=Block)
+
+
+class Lane(Generic[B]):
+    """Free blocks, next victim first. Every operation is O(1) but iteration.
+
+    Attributes:
+        head: Next victim, or None.
+        tail: Last victim, or None.
+        num_blocks: Blocks in the lane (count).
+    """
+
+    __slots__ = ("head", "num_blocks", "tail")
+
+    def __init__(self) -> None:
+        self.head: B | None = None
+        self.tail: B | None = None
+        self.num_blocks = 0
+
+    def push_back(self, block: B) -> None:
+        """Make `block` the last victim. Mutates the lane and the block's links."""
+        tail = self.tail
+        block.prev_free_block = tail
+        block.next_free_block = None
+        if tail is None:
+            self.head = block
+        else:
+            tail.next_free_block = block
+        self.tail = block
+        self.num_blocks += 1
+
+    def push_front(self, block: B) -> None:
+        """Make `block` the next victim. Mutates the lane and the block's links."""
+        head = self.head
+        block.next_free_block = head
+        block.prev_free_block = None
+        if head is None:
+            self.tail = block
+        else:
+            head.prev_free_block = block
+        self.head = block
+        self.num_blocks += 1
+
+    def remove(self, block: B) -> None:
+        """Take `block`, which must be in this lane, out of it."""
+        before: B | None = block.prev_free_block  # type: ignore[assignment]
+        after: B | None = block.next_free_block  # type: ignore[assignment]
+        if before is None:
+            self.head = after
+        else:
+            before.next_free_block = after
+        if after is None:
+            self.tail = before
+        else:
+            after.prev_free_block = before
+        block.prev_free_block = block.next_free_block = None
+        self.num_blocks -= 1
+
+    def __iter__(self) -> Iterator[B]:
+        """Blocks in eviction order; the block just yielded may be removed."""
+        block = self.head
+        while block is not None:
+            after: B | None = block.next_free_block  # type: ignore[assignment]
+            yield block
+            block = after

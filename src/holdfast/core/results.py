@@ -1,0 +1,284 @@
+"""Results of a run: per-turn records, the figures computed from them, and the JSON document.
+
+The keys of `RunResult` are a published contract, the same for every host that runs sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+__all__ = [
+    "SCHEMA",
+    "Counters",
+    "Distribution",
+    "ErrorKind",
+    "RunDocument",
+    "RunResult",
+    "SessionRecord",
+    "TurnRecord",
+    "ratio",
+    "summarize_run",
+]
+
+SCHEMA = "holdfast.run/1"
+
+ErrorKind = Literal[
+    "cancelled", "connect", "disconnected", "http_status", "incomplete", "malformed", "stalled"
+]
+
+
+class Distribution(msgspec.Struct, frozen=True):
+    """Mean and percentiles of a quantity, in the unit of the key that holds it."""
+
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def from_values(cls, values: Iterable[float]) -> Distribution | None:
+        """Summarise values, percentiles interpolated linearly; None for no values."""
+        array = np.fromiter(values, dtype=np.float64)
+        if array.size == 0:
+            return None
+        p50, p95, p99 = np.percentile(array, (50, 95, 99))
+        return cls(mean=float(array.mean()), p50=float(p50), p95=float(p95), p99=float(p99))
+
+
+class TurnRecord(msgspec.Struct, frozen=True):
+    """What became of one turn; times are seconds since the start of the run.
+
+    Attributes:
+        session_id: The session it belongs to.
+        turn_index: Position in the session, from 0.
+        sent_s: When the request was sent.
+        first_token_s: When the first token arrived; None without one.
+        last_token_s: When the answer ended; None if it did not.
+        prompt_tokens: As counted by the engine, else as sent.
+        appended_tokens: Prompt tokens beyond what this session had sent before.
+        first_seen_tokens: Prompt tokens beyond what any session of the run had sent before.
+        output_tokens: As counted by the engine; tokens received when the answer broke off.
+        cached_tokens: Prompt tokens the engine took from its cache; None if it does not say.
+        error_kind: None when the answer ended as it should.
+        error: The error in words.
+    """
+
+    session_id: str
+    turn_index: int
+    sent_s: float
+    first_token_s: float | None
+    last_token_s: float | None
+    prompt_tokens: int
+    appended_tokens: int
+    first_seen_tokens: int
+    output_tokens: int
+    cached_tokens: int | None = None
+    error_kind: ErrorKind | None = None
+    error: str | None = None
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time from sending to the first token."""
+        return None if self.first_token_s is None else self.first_token_s - self.sent_s
+
+    @property
+    def request_latency_s(self) -> float | None:
+        """Time from sending to the end of the answer."""
+        return None if self.last_token_s is None else self.last_token_s - self.sent_s
+
+
+class SessionRecord(msgspec.Struct, frozen=True):
+    """When a session ran, and whether all its turns were answered; times as in `TurnRecord`."""
+
+    session_id: str
+    started_s: float
+    ended_s: float
+    is_completed: bool
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """What an engine counted during a run; None where it does not say.
+
+    Attributes:
+        cache_query_tokens: Prompt tokens looked up in the prefix cache.
+        cache_hit_tokens: Those found.
+        evicted_blocks: Cached blocks given up for others.
+        preemptions: Requests put back to waiting after they had started.
+        loaded_tokens: Tokens brought back from a lower tier.
+        fallbacks: Times Holdfast handed over to the engine's own order.
+        engine_steps: Calls of the scheduler.
+        policy_cpu_s: Time in Holdfast's own decisions.
+        scheduler_cpu_s: Time in the scheduler, those included.
+        kv_tokens: Size of the KV cache.
+    """
+
+    cache_query_tokens: float | None = None
+    cache_hit_tokens: float | None = None
+    evicted_blocks: float | None = None
+    preemptions: float | None = None
+    loaded_tokens: float | None = None
+    fallbacks: float | None = None
+    engine_steps: float | None = None
+    policy_cpu_s: float | None = None
+    scheduler_cpu_s: float | None = None
+    kv_tokens: int | None = None
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One policy, one seed, one concurrency; None where a host cannot know.
+
+    Attributes:
+        num_sessions: Sessions started.
+        num_turns: Turns answered in full; the token counts and latencies are theirs.
+        token_hit_ratio: Cached prompt tokens / prompt tokens looked up.
+        recomputed_tokens: Prompt tokens computed although the run had sent them before.
+        session_llm_time_s: Sum of request latencies of each session that completed; tool and
+            human time is not in it, nor are sessions that broke off.
+        session_time_s: First request to last token of each session that completed.
+        makespan_s: Start of the run to its last event.
+        goodput_tokens_per_s: Appended prompt and output tokens, without recomputation.
+        num_errors: Turns that failed; those cut short by the operator are not failures.
+        partial: Whether the run was stopped before all sessions had ended.
+    """
+
+    policy: str
+    seed: int
+    concurrency: int
+    num_sessions: int
+    num_turns: int
+    num_errors: int
+    partial: bool
+    kv_tokens: int | None
+    prompt_tokens: int
+    output_tokens: int
+    token_hit_ratio: float | None
+    evicted_blocks: int | None
+    recomputed_tokens: int | None
+    loaded_tokens: int | None
+    session_llm_time_s: Distribution | None
+    session_time_s: Distribution | None
+    ttft_s: Distribution | None
+    request_latency_s: Distribution | None
+    makespan_s: float | None
+    goodput_tokens_per_s: float | None
+    prompt_tokens_per_s: float | None
+    preemptions: int | None
+    engine_steps: int | None = None
+    policy_cpu_s: float | None = None
+    scheduler_cpu_s: float | None = None
+    fallbacks: int | None = None
+
+
+class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` writes."""
+
+    manifest: dict[str, Any]
+    runs: list[RunResult]
+    schema: str = SCHEMA
+
+    def to_json(self) -> bytes:
+        """Encode as indented UTF-8 JSON with a final newline; pure."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def ratio(numerator: float | None, denominator: float | None) -> float | None:
+    """Divide, or None where either is unknown or the denominator is 0."""
+    if numerator is None or not denominator:
+        return None
+    return numerator / denominator
+
+
+def summarize_run(
+    turns: Sequence[TurnRecord],
+    sessions: Sequence[SessionRecord],
+    *,
+    policy: str,
+    seed: int,
+    concurrency: int,
+    makespan_s: float | None,
+    partial: bool,
+    counters: Counters | None = None,
+) -> RunResult:
+    """Compute a run's figures from its records; pure.
+
+    The hit ratio is the engine's own where it counts one, else that of the turns that state their
+    cached tokens.
+    """
+    counters = counters or Counters()
+    answered = [turn for turn in turns if turn.error_kind is None]
+    prompt_tokens = sum(turn.prompt_tokens for turn in answered)
+    output_tokens = sum(turn.output_tokens for turn in answered)
+    useful_tokens = output_tokens + sum(turn.appended_tokens for turn in answered)
+    completed = [session for session in sessions if session.is_completed]
+    return RunResult(
+        policy=policy,
+        seed=seed,
+        concurrency=concurrency,
+        num_sessions=len(sessions),
+        num_turns=len(answered),
+        num_errors=sum(turn.error_kind not in (None, "cancelled") for turn in turns),
+        partial=partial,
+        kv_tokens=counters.kv_tokens,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        token_hit_ratio=_hit_ratio(answered, counters),
+        evicted_blocks=_whole(counters.evicted_blocks),
+        recomputed_tokens=_recomputed_tokens(turns, answered, counters),
+        loaded_tokens=_whole(counters.loaded_tokens),
+        session_llm_time_s=Distribution.from_values(_llm_times_s(answered, completed)),
+        session_time_s=Distribution.from_values(s.ended_s - s.started_s for s in completed),
+        ttft_s=Distribution.from_values(t.ttft_s for t in answered if t.ttft_s is not None),
+        request_latency_s=Distribution.from_values(
+            t.request_latency_s for t in answered if t.request_latency_s is not None
+        ),
+        makespan_s=makespan_s,
+        goodput_tokens_per_s=ratio(useful_tokens, makespan_s),
+        prompt_tokens_per_s=ratio(prompt_tokens, makespan_s),
+        preemptions=_whole(counters.preemptions),
+        engine_steps=_whole(counters.engine_steps),
+        policy_cpu_s=counters.policy_cpu_s,
+        scheduler_cpu_s=counters.scheduler_cpu_s,
+        fallbacks=_whole(counters.fallbacks),
+    )
+
+
+def _whole(count: float | None) -> int | None:
+    return None if count is None else round(count)
+
+
+def _hit_ratio(answered: Sequence[TurnRecord], counters: Counters) -> float | None:
+    if counters.cache_query_tokens is not None:
+        return ratio(counters.cache_hit_tokens, counters.cache_query_tokens)
+    known = [turn for turn in answered if turn.cached_tokens is not None]
+    return ratio(
+        sum(turn.cached_tokens or 0 for turn in known), sum(turn.prompt_tokens for turn in known)
+    )
+
+
+def _recomputed_tokens(
+    turns: Sequence[TurnRecord], answered: Sequence[TurnRecord], counters: Counters
+) -> int | None:
+    """Tokens computed less those that nobody had sent before; block rounding counts as well."""
+    if counters.cache_query_tokens is not None and counters.cache_hit_tokens is not None:
+        computed = counters.cache_query_tokens - counters.cache_hit_tokens
+        return max(0, round(computed - sum(turn.first_seen_tokens for turn in turns)))
+    if not answered or any(turn.cached_tokens is None for turn in answered):
+        return None
+    return sum(
+        max(0, turn.prompt_tokens - (turn.cached_tokens or 0) - turn.first_seen_tokens)
+        for turn in answered
+    )
+
+
+def _llm_times_s(
+    answered: Sequence[TurnRecord], completed: Sequence[SessionRecord]
+) -> Iterable[float]:
+    totals = {session.session_id: 0.0 for session in completed}
+    for turn in answered:
+        if turn.session_id in totals and turn.request_latency_s is not None:
+            totals[turn.session_id] += turn.request_latency_s
+    return totals.values()

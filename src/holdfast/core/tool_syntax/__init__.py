@@ -1,0 +1,10 @@
+"""The ways in which models write tool calls: one record per syntax, grouped by the shape of a call.
+
+`SYNTAXES` is the table; `ToolCall` is what all of them yield. Nothing here decides whether a call
+ended the turn: that is `holdfast.core.turn_end`.
+"""
+
+from holdfast.core.tool_syntax.base import Extraction, ToolCall, ToolSyntax, make_call
+from holdfast.core.tool_syntax.table import SYNTAXES
+
+__all__ = ["SYNTAXES", "Extraction", "ToolCall", "ToolSyntax", "make_call"]

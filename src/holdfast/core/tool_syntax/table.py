@@ -1,0 +1,143 @@
+"""The table of tool-call syntaxes. To support another model family, add a record here."""
+
+# ruff: noqa: RUF001 - the full-width bar is part of DeepSeek's special tokens
+
+from __future__ import annotations
+
+from holdfast.core.tool_syntax.base import ToolSyntax
+from holdfast.core.tool_syntax.json_call import extract_bare_json, json_extractor
+from holdfast.core.tool_syntax.named_call import named_extractor
+from holdfast.core.tool_syntax.pythonic_call import pythonic_extractor
+from holdfast.core.tool_syntax.tagged_call import tagged_extractor
+
+__all__ = ["SYNTAXES"]
+
+_NAME = r"([A-Za-z_][\w.\-]{0,127})"
+
+
+def _json(name: str, openers: tuple[str, ...], closers: tuple[str, ...]) -> ToolSyntax:
+    return ToolSyntax(name, openers, closers, json_extractor(openers, closers))
+
+
+def _named(
+    name: str, markers: tuple[str, ...], head: str, closers: tuple[str, ...], trim: str = ""
+) -> ToolSyntax:
+    return ToolSyntax(name, markers, closers, named_extractor(head, closers, trim=trim))
+
+
+def _tagged(
+    name: str,
+    markers: tuple[str, ...],
+    patterns: tuple[str, str],
+    parameter_closers: tuple[str, ...],
+    closers: tuple[str, ...],
+) -> ToolSyntax:
+    extract = tagged_extractor(*patterns, parameter_closers, closers)
+    return ToolSyntax(name, markers, closers, extract)
+
+
+def _pythonic(name: str, opener: str, closers: tuple[str, ...], *, bracketed: bool) -> ToolSyntax:
+    markers = (opener,) if opener else ()
+    return ToolSyntax(name, markers, closers, pythonic_extractor(opener, bracketed=bracketed))
+
+
+# The prefixes that model families put before `invoke` and `parameter`.
+_INVOKE_PREFIXES = ("", "｜DSML｜", "steptml:", "atem:")
+_PREFIX = r"(?:｜DSML｜|steptml:|atem:)?"
+_QUOTED_NAME = r"name\s{0,4}=\s{0,4}[\"']?([^\"'>\s]{1,128})[\"']?"
+
+
+def _closing(tag: str) -> tuple[str, ...]:
+    return tuple(f"</{prefix}{tag}>" for prefix in _INVOKE_PREFIXES)
+
+
+SYNTAXES: tuple[ToolSyntax, ...] = (
+    # Hermes, Qwen 2.5 and 3, Granite 3.1 and later, ERNIE, xLAM and the many that follow them.
+    _json("hermes", ("<tool_call>",), ("</tool_call>",)),
+    _json("longcat", ("<longcat_tool_call>",), ("</longcat_tool_call>",)),
+    # Qwen3-Coder, Seed-OSS, Nemotron, MiMo, and Llama 3's own <function=name>{...}</function>.
+    _tagged(
+        "function-tag",
+        ("<function=",),
+        (r"<function=([^>\n]{1,128})>", r"<parameter=([^>\n]{1,128})>"),
+        ("</parameter>",),
+        ("</function>", "</tool_call>", "</seed:tool_call>"),
+    ),
+    # GLM 4.5 and later; its <|observation|> says that it waits for a tool.
+    _tagged(
+        "glm",
+        ("<tool_call>",),
+        (
+            rf"<tool_call>\s{{0,16}}{_NAME}\s{{0,16}}(?=<arg_key>|</tool_call>|\Z)",
+            r"<arg_key>([^<]{1,128})</arg_key>\s{0,16}<arg_value>",
+        ),
+        ("</arg_value>",),
+        ("</tool_call>", "<|observation|>"),
+    ),
+    # DeepSeek V3.2 and V4, MiniMax, StepFun.
+    _tagged(
+        "invoke",
+        ("invoke name",),
+        (
+            rf"<{_PREFIX}invoke\s{{1,4}}{_QUOTED_NAME}\s{{0,4}}>",
+            rf"<{_PREFIX}parameter\s{{1,4}}{_QUOTED_NAME}[^>]{{0,64}}>",
+        ),
+        _closing("parameter"),
+        (
+            *_closing("invoke"),
+            "</minimax:tool_call>",
+            "</｜DSML｜function_calls>",
+            "</｜DSML｜tool_calls>",
+        ),
+    ),
+    # Mistral: up to v7 an array, from v11 on a name before [ARGS] or the object itself.
+    _json("mistral", ("[TOOL_CALLS]",), ("</s>",)),
+    _named(
+        "mistral-named",
+        ("[TOOL_CALLS]",),
+        rf"\[TOOL_CALLS\]\s{{0,16}}{_NAME}\s{{0,16}}(?:\[CALL_ID\][^\[\s]{{0,64}})?"
+        r"(?:\[ARGS\]|(?=\{)|\Z)",
+        ("</s>",),
+    ),
+    # DeepSeek V3 and R1 write a type, the name and a fenced block; V3.1 the name and bare JSON.
+    _named(
+        "deepseek",
+        ("<｜tool▁call▁begin｜>",),
+        r"<｜tool▁call▁begin｜>\s{0,8}(?:function<｜tool▁sep｜>([^\n`]{1,128})\n?(?:```(?:json)?\n?)?"
+        r"|([^<\n]{1,128})(?:<｜tool▁sep｜>|\Z))",
+        ("<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"),
+        trim="`\n",
+    ),
+    _named(
+        "kimi",
+        ("<|tool_call_begin|>",),
+        r"<\|tool_call_begin\|>\s{0,8}([^\s:<]{1,128})(?::\d{1,9})?\s{0,8}"
+        r"(?:<\|tool_call_argument_begin\|>|\Z)",
+        ("<|tool_call_end|>", "<|tool_calls_section_end|>"),
+    ),
+    # Harmony (gpt-oss): a message with a recipient is a call.
+    _named(
+        "harmony",
+        ("<|channel|>", "<|message|>"),
+        rf"(?<=[\s>])to={_NAME}[^{{}}]{{0,96}}?(?:<\|message\|>|\Z)",
+        ("<|call|>", "<|end|>", "<|start|>"),
+    ),
+    _named(
+        "gemma",
+        ("call:",),
+        rf"<(?:\|tool_call|start_function_call)>call:{_NAME}(?=\{{|\Z)",
+        ("<tool_call|>", "<end_function_call>"),
+    ),
+    # Llama 3: marked, or the whole answer is the call.
+    _json("llama-json", ("<|python_tag|>",), ("<|eom_id|>",)),
+    _json("granite", ("<|tool_call|>", "<function_call>"), ("</function_call>",)),
+    _json("phi", ("functools",), ("<|/tool_call|>",)),
+    _json("jamba", ("<tool_calls>",), ("</tool_calls>",)),
+    _json("internlm", ("<|action_start|><|plugin|>",), ("<|action_end|>",)),
+    _json("apertus", ("<|tools_prefix|>",), ("<|tools_suffix|>",)),
+    _pythonic("llama4", "<|python_start|>", ("<|python_end|>",), bracketed=True),
+    _pythonic("lfm2", "<|tool_call_start|>", ("<|tool_call_end|>",), bracketed=True),
+    _pythonic("olmo", "<function_calls>", ("</function_calls>",), bracketed=False),
+    ToolSyntax("bare-json", (), (), extract_bare_json),
+    _pythonic("pythonic", "", (), bracketed=True),
+)

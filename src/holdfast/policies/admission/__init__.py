@@ -1,0 +1,1 @@
+"""Whom to let in: which waiting turns the engine may start now."""

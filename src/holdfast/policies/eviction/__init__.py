@@ -1,0 +1,1 @@
+"""What a free block is worth: smallest goes first."""

@@ -1,0 +1,78 @@
+"""What is known about a pause when it begins: the features that a return is predicted from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from holdfast.core.argument_class import argument_class
+from holdfast.core.tool_kinds import ToolKind, tool_kind
+from holdfast.core.tool_syntax import ToolCall
+from holdfast.core.turn_end import TurnEnd
+
+__all__ = ["GapFeatures", "GapKind", "features_of"]
+
+# A human, an ending that nobody could read, or the kind of the tool that runs.
+GapKind = Literal[
+    "human", "unknown", "read", "search", "edit", "plan", "shell", "sub_agent", "web", "other"
+]
+
+# Of parallel calls the slowest decides when the session returns; the last here is the slowest.
+_BY_DURATION: tuple[ToolKind, ...] = (
+    "plan",
+    "read",
+    "edit",
+    "search",
+    "other",
+    "shell",
+    "web",
+    "sub_agent",
+)
+
+
+class GapFeatures(msgspec.Struct, frozen=True, cache_hash=True):
+    """What a pause looks like when it begins, from the coarsest to the finest.
+
+    Attributes:
+        kind: Whom or what the session waits for.
+        tool: Name of the tool; "" for a human or when it is not known.
+        argument_class: See `holdfast.core.argument_class`; "" when there is none.
+    """
+
+    kind: GapKind = "unknown"
+    tool: str = ""
+    argument_class: str = ""
+
+
+_UNKNOWN = GapFeatures("unknown")
+_HUMAN = GapFeatures("human")
+_UNNAMED_TOOL = GapFeatures("other")
+
+
+def features_of(turn_end: TurnEnd | None) -> GapFeatures:
+    """Return the features of the pause that begins with `turn_end`; None means nobody knows.
+
+    With several calls the one of the slowest kind counts, and among equals the last.
+    """
+    if turn_end is None or turn_end.kind == "unknown":
+        return _UNKNOWN
+    if turn_end.kind == "human":
+        # A tool that asks a human names itself: plan approval is not an open question.
+        asking = [call.name for call in turn_end.calls if tool_kind(call.name) == "ask_user"]
+        return GapFeatures("human", asking[-1]) if asking else _HUMAN
+    if not turn_end.calls:
+        return _UNNAMED_TOOL
+    return _of_call(max(reversed(turn_end.calls), key=_duration_rank))
+
+
+def _duration_rank(call: ToolCall) -> int:
+    kind = tool_kind(call.name)
+    return len(_BY_DURATION) if kind == "ask_user" else _BY_DURATION.index(kind)
+
+
+def _of_call(call: ToolCall) -> GapFeatures:
+    kind = tool_kind(call.name)
+    if kind == "ask_user":
+        return GapFeatures("human", call.name)
+    return GapFeatures(kind, call.name, argument_class(call))

@@ -1,0 +1,58 @@
+"""A comparison as one table on the terminal, readable without colour."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from holdfast.report.comparison import Comparison, Interval, Metric, Point, Row
+
+__all__ = ["UNKNOWN", "comparison_table", "format_gain", "format_interval", "format_load"]
+
+UNKNOWN = "\u2013"
+"""Stands for a value that is not known or not defined."""
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """One table, the points below each other; values are medians, with the range of the seeds."""
+    table = Table(title=f"{comparison.subject} against {comparison.baseline}")
+    table.add_column("load")
+    table.add_column("metric")
+    for policy in (comparison.baseline, comparison.subject):
+        table.add_column(policy, justify="right")
+    table.add_column("gain", justify="right")
+    for point in comparison.points:
+        for index, row in enumerate(point.rows):
+            table.add_row(
+                format_load(point) if index == 0 else "",
+                row.metric.label,
+                format_interval(row.metric, row.baseline),
+                format_interval(row.metric, row.subject),
+                format_gain(row),
+                end_section=index == len(point.rows) - 1,
+            )
+    return table
+
+
+def format_load(point: Point) -> str:
+    """The load in words."""
+    size = "" if point.kv_tokens is None else f"\n{point.kv_tokens:,} KV tokens"
+    seeds = "" if len(point.seeds) < 2 else f"\n{len(point.seeds)} seeds"
+    return f"{point.concurrency} sessions at once{size}{seeds}"
+
+
+def format_interval(metric: Metric, interval: Interval | None) -> str:
+    """The median, followed by the range where seeds differ."""
+    if interval is None:
+        return UNKNOWN
+    median, low, high = (
+        f"{value:,.{metric.num_decimals}f}"
+        for value in (interval.median, interval.low, interval.high)
+    )
+    return median if low == high else f"{median} ({low} to {high})"
+
+
+def format_gain(row: Row) -> str:
+    """How many times better, or an empty string where neither direction is."""
+    if row.metric.better == "neither":
+        return ""
+    return UNKNOWN if row.gain is None else f"{row.gain:.2f}x"

@@ -1,0 +1,73 @@
+"""The canonical record of an agent session, which every trace format is read into.
+
+Knows nothing about files, engines or clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["EndedBy", "Session", "Trigger", "Turn", "common_prefix_length"]
+
+Trigger = Literal["user", "tool_result"]
+EndedBy = Literal["tool", "human", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One request of a session and the answer to it.
+
+    Attributes:
+        gap_s: Time from the end of the previous answer to this request; 0 for the first.
+        prompt_tokens: Length of the whole prompt, the partial last block included.
+        output_tokens: Length of the answer; 0 where the recording has none.
+        block_ids: The prompt's full blocks. Equal ids mean equal prefixes up to and including
+            that block, in other sessions of the same reading as well.
+        trigger: What brought the request about.
+        ended_by: What the answer asked for, as recorded; never inferred from the next request.
+        tool_name: The tool called at the end of the answer, where known.
+    """
+
+    gap_s: float
+    prompt_tokens: int
+    output_tokens: int
+    block_ids: tuple[int, ...]
+    trigger: Trigger = "user"
+    ended_by: EndedBy = "unknown"
+    tool_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The turns of one agent, in order.
+
+    Attributes:
+        session_id: Unique within one reading.
+        block_size_tokens: Tokens in each block of `Turn.block_ids`.
+        turns: At least one.
+        source: The file or generator it comes from.
+    """
+
+    session_id: str
+    block_size_tokens: int
+    turns: tuple[Turn, ...]
+    source: str
+
+
+def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:
+    """Count the leading elements that two sequences share; pure.
+
+    Works on slices, so both should be of the same sequence type. O(n), with n compared in C.
+    """
+    low, high = 0, min(len(left), len(right))
+    if left[:high] == right[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

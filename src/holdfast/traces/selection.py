@@ -1,0 +1,93 @@
+"""Which sessions of a trace take part in a run, and how their gaps are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from holdfast.errors import ConfigError
+from holdfast.traces.record import Session
+from holdfast.traces.scaling import TokenScale
+
+__all__ = ["Selection", "SessionSelection"]
+
+_HOPELESS_SESSIONS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The sessions of a run.
+
+    Attributes:
+        sessions: In the order in which they start.
+        num_outgrown: Sessions seen on the way that outgrow the model's context.
+    """
+
+    sessions: tuple[Session, ...]
+    num_outgrown: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSelection:
+    """The load options that choose and cut sessions.
+
+    Attributes:
+        num_sessions: Sessions in all, > 0; None takes every one.
+        gap_cap_s: Longest gap, in trace time; longer ones are cut to it. None keeps all.
+        max_model_len: Leaves out sessions whose prompt plus answer outgrows it, in replayed
+            tokens. None keeps all.
+        token_scale: Replayed tokens per trace token, > 0.
+    """
+
+    num_sessions: int | None = None
+    gap_cap_s: float | None = None
+    max_model_len: int | None = None
+    token_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_sessions is not None and self.num_sessions < 1:
+            raise ConfigError(f"sessions is {self.num_sessions!r}; expected at least 1")
+        if self.gap_cap_s is not None and not self.gap_cap_s >= 0:
+            raise ConfigError(f"gap-cap-s is {self.gap_cap_s!r}; expected seconds >= 0")
+        if self.max_model_len is not None and self.max_model_len < 2:
+            raise ConfigError(f"max-model-len is {self.max_model_len!r}; expected at least 2")
+
+    def select(self, sessions: Iterable[Session]) -> Selection:
+        """Take sessions in the order given until there are enough; reads no further than that.
+
+        Also ends after a thousand sessions in a row that outgrow the context, so that a generator
+        without end is safe to select from.
+
+        Raises:
+            ConfigError: No session is left, or the token scale does not fit the blocks.
+        """
+        chosen: list[Session] = []
+        num_outgrown = num_outgrown_in_a_row = 0
+        for session in sessions:
+            scale = TokenScale.from_factor(
+                self.token_scale, trace_block_tokens=session.block_size_tokens
+            )
+            if self.max_model_len is not None and scale.peak_tokens(session) > self.max_model_len:
+                num_outgrown += 1
+                num_outgrown_in_a_row += 1
+                if num_outgrown_in_a_row == _HOPELESS_SESSIONS:
+                    break
+                continue
+            num_outgrown_in_a_row = 0
+            chosen.append(self._with_cut_gaps(session))
+            if len(chosen) == self.num_sessions:
+                break
+        if not chosen:
+            raise ConfigError(
+                f"no session is left to run; {num_outgrown} outgrow max-model-len "
+                f"{self.max_model_len!r}",
+                hint="raise --max-model-len or lower --token-scale",
+            )
+        return Selection(tuple(chosen), num_outgrown)
+
+    def _with_cut_gaps(self, session: Session) -> Session:
+        cap_s = self.gap_cap_s
+        if cap_s is None or all(turn.gap_s <= cap_s for turn in session.turns):
+            return session
+        turns = tuple(replace(turn, gap_s=min(turn.gap_s, cap_s)) for turn in session.turns)
+        return replace(session, turns=turns)

@@ -1,0 +1,364 @@
+"""The engine's free blocks in order of worth: a drop-in for vLLM's own free-block queue.
+
+Blocks stand in lanes: one for blocks without content, one for content nobody is known to want, and one for
+each run of the chain tree. The next victim is the head of the cheapest lane whose continuations hold no free
+blocks, so a chain is always given up from its end. When every lane is worth the same, the order is vLLM's.
+
+Process: scheduler. Checked on vLLM 0.28 ... 0.32.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from holdfast.core.chains import ChainTree, Segment
+from holdfast.core.lanes import Lane
+
+__all__ = ["FreeQueue", "Worth"]
+
+Worth = tuple[int, float]
+"""Class of worth, cheapest first, then worth within the class; compared in that order."""
+
+_EQUAL: Worth = (0, 0.0)
+_GROUP_ID_BYTES = 4
+_MAX_RESCORES = 8
+
+
+class FreeQueue:
+    """Free KV blocks, cheapest first. Pops are O(log lanes) a lane and O(1) a block.
+
+    Args:
+        blocks: The blocks that are free now, in eviction order; none has content.
+        num_blocks: Blocks of the whole pool (count), ids below it.
+        tree: Who uses which content.
+        worth_of: Worth of a run's free blocks now; must be total and must not raise.
+        on_evict: Told of each batch of content given up: the run, or None if unowned, and the count.
+
+    Attributes:
+        num_free_blocks: Free blocks (count); part of vLLM's interface.
+        num_held_blocks: Free blocks in runs of sessions that hold a place (count).
+        is_worth_equal: Whether every run counts as worth the same, which is vLLM's own order.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Any],
+        num_blocks: int,
+        tree: ChainTree[Any],
+        worth_of: Callable[[Segment[Any]], Worth],
+        on_evict: Callable[[Segment[Any] | None, int], None],
+    ) -> None:
+        self.num_free_blocks = 0
+        self.num_held_blocks = 0
+        self.is_worth_equal = False
+        self._tree = tree
+        self._worth_of = worth_of
+        self._on_evict = on_evict
+        self._spare: Lane[Any] = Lane()
+        self._stray: Segment[Any] = Segment(None, 0, [])
+        self._home: list[Segment[Any] | None] = [None] * num_blocks
+        self._sequence = [0] * num_blocks
+        self._clock = 0
+        self._heap: list[tuple[int, float, int, int, int, Segment[Any]]] = []
+        self._num_pushes = 0
+        self._num_lanes = 0
+        for block in blocks:
+            self._spare.push_back(block)
+        self.num_free_blocks = self._spare.num_blocks
+
+    # What vLLM calls.
+
+    def popleft(self) -> Any:
+        """Take the cheapest free block.
+
+        Raises:
+            ValueError: No block is free.
+        """
+        if not self.num_free_blocks:
+            raise ValueError("No free blocks available")
+        return self.popleft_n(1)[0]
+
+    def popleft_n(self, n: int) -> list[Any]:
+        """Take the `n` cheapest free blocks, cheapest first."""
+        assert n <= self.num_free_blocks, (n, self.num_free_blocks)
+        taken: list[Any] = []
+        spare = self._spare
+        while spare.head is not None and len(taken) < n:
+            block = spare.head
+            spare.remove(block)
+            taken.append(block)
+        while len(taken) < n:
+            self._take_from_cheapest(n, taken)
+        self.num_free_blocks -= n
+        return taken
+
+    def remove(self, block: Any) -> None:
+        """Take out `block`, which is free, because it is about to be used again."""
+        home = self._home[block.block_id]
+        if home is None:
+            self._spare.remove(block)
+        else:
+            self._remove_from(home, block)
+        self.num_free_blocks -= 1
+
+    def append(self, block: Any) -> None:
+        """Add one block that has become free."""
+        self.append_n([block])
+
+    def append_n(self, blocks: Iterable[Any]) -> None:
+        """Add blocks that have become free, a chain's deepest first."""
+        locate = self._tree.locate
+        touched: dict[int, Segment[Any]] = {}
+        for block in blocks:
+            content = block.block_hash
+            home = None if content is None else locate(content[:-_GROUP_ID_BYTES])
+            if home is None:
+                home = self._stray
+            self._append_to(home, block)
+            touched[id(home)] = home
+            self.num_free_blocks += 1
+        for home in touched.values():
+            self._offer(home)
+
+    def prepend_n(self, blocks: Sequence[Any]) -> None:
+        """Add blocks without content, to be used before all others."""
+        for block in reversed(blocks):
+            self._home[block.block_id] = None
+            self._spare.push_front(block)
+            self.num_free_blocks += 1
+
+    def get_all_free_blocks(self) -> list[Any]:
+        """Every free block in eviction order as of now. O(blocks log blocks); pure."""
+        return list(self.iter_blocks_after(None))
+
+    def iter_blocks_after(self, cursor: Any | None) -> Iterator[Any]:
+        """Free blocks after `cursor` in eviction order as of now. O(blocks log blocks); pure."""
+        ordered = self._in_order()
+        if cursor is not None:
+            for block in ordered:
+                if block is cursor:
+                    break
+        yield from ordered
+
+    # What Holdfast's own scheduler calls.
+
+    def rescore(self, segment: Segment[Any]) -> None:
+        """Take note that the worth of `segment` may have changed. O(log lanes)."""
+        self._offer(segment)
+
+    def redistribute(self, upper: Segment[Any], deeper: Segment[Any]) -> None:
+        """After a split of a run: move the shallow half's free blocks to its own lane. O(run)."""
+        if not deeper.lane.num_blocks:
+            return
+        shallow = set(upper.hashes)
+        moved = [b for b in deeper.lane if b.block_hash[:-_GROUP_ID_BYTES] in shallow]
+        for block in moved:
+            sequence = self._sequence[block.block_id]
+            self._remove_from(deeper, block)
+            self._append_to(upper, block, sequence=sequence)
+        self._offer(deeper)
+        self._offer(upper)
+
+    def absorb(self, segment: Segment[Any]) -> None:
+        """Join a childless run, free blocks included, to the run before it where possible. O(run)."""
+        blocks = list(segment.lane)
+        parent = self._tree.absorb(segment)
+        if parent is None:
+            return
+        for block in reversed(blocks):
+            segment.lane.remove(block)
+            parent.lane.push_front(block)
+            self._home[block.block_id] = parent
+        if blocks:
+            self._note_opened(parent, len(blocks))
+            self._num_lanes -= 1
+        self._offer(parent)
+
+    def disown(self, segment: Segment[Any]) -> None:
+        """Make the free blocks of a childless run the first to go, and forget the run. O(run)."""
+        lane = segment.lane
+        blocks = list(lane)
+        for block in blocks:
+            sequence = self._sequence[block.block_id]
+            self._remove_from(segment, block)
+            self._append_to(self._stray, block, sequence=sequence)
+        self._tree.detach(segment)
+        if blocks:
+            self._offer(self._stray)
+
+    def hold(self, segment: Segment[Any]) -> None:
+        """Count one more place-holder on `segment`."""
+        segment.num_held += 1
+        if segment.num_held == 1:
+            self.num_held_blocks += segment.lane.num_blocks
+
+    def release(self, segment: Segment[Any]) -> None:
+        """Count one place-holder less on `segment`."""
+        segment.num_held -= 1
+        if segment.num_held == 0:
+            self.num_held_blocks -= segment.lane.num_blocks
+
+    def make_worth_equal(self) -> None:
+        """From now on evict in vLLM's own order, least recently used first."""
+        self.is_worth_equal = True
+        self._heap.clear()
+        self._offer(self._stray)
+        for segment in self._tree.root.subtree():
+            self._offer(segment)
+
+    # Inside.
+
+    def _append_to(self, home: Segment[Any], block: Any, *, sequence: int | None = None) -> None:
+        if sequence is None:
+            self._clock += 1
+            sequence = self._clock
+        self._sequence[block.block_id] = sequence
+        self._home[block.block_id] = home
+        home.lane.push_back(block)
+        self._note_opened(home, 1)
+        if home.num_held:
+            self.num_held_blocks += 1
+
+    def _note_opened(self, home: Segment[Any], num_added: int) -> None:
+        if home.lane.num_blocks == num_added:
+            self._num_lanes += 1
+            if home.parent is not None:
+                home.parent.num_open_children += 1
+
+    def _remove_from(self, home: Segment[Any], block: Any) -> None:
+        self._home[block.block_id] = None
+        lane = home.lane
+        lane.remove(block)
+        if home.num_held:
+            self.num_held_blocks -= 1
+        if not lane.num_blocks:
+            self._num_lanes -= 1
+            if home.parent is not None:
+                self._close(home.parent)
+
+    def _close(self, parent: Segment[Any]) -> None:
+        parent.num_open_children -= 1
+        if not parent.num_open_children:
+            self._offer(parent)
+
+    def _offer(self, segment: Segment[Any]) -> None:
+        head = segment.lane.head
+        if head is None or segment.num_open_children:
+            return
+        segment.version += 1
+        self._num_pushes += 1
+        worth_class, worth = self._worth(segment)
+        entry = (
+            worth_class,
+            worth,
+            self._sequence[head.block_id],
+            self._num_pushes,
+            segment.version,
+            segment,
+        )
+        heapq.heappush(self._heap, entry)
+        if len(self._heap) > 64 + 4 * self._num_lanes:
+            self._compact()
+
+    def _compact(self) -> None:
+        self._heap = [entry for entry in self._heap if self._is_current(entry)]
+        heapq.heapify(self._heap)
+
+    @staticmethod
+    def _is_current(entry: tuple[int, float, int, int, int, Segment[Any]]) -> bool:
+        version, segment = entry[4], entry[5]
+        return (
+            version == segment.version
+            and segment.lane.head is not None
+            and not segment.num_open_children
+        )
+
+    def _worth(self, segment: Segment[Any]) -> Worth:
+        if self.is_worth_equal or segment is self._stray:
+            return _EQUAL
+        return self._worth_of(segment)
+
+    def _drop_stale(self) -> None:
+        while self._heap and not self._is_current(self._heap[0]):
+            heapq.heappop(self._heap)
+
+    def _cheapest(self) -> Segment[Any]:
+        """The cheapest lane, its worth as of now; its entry is taken off the heap."""
+        heap = self._heap
+        for _ in range(_MAX_RESCORES):
+            self._drop_stale()
+            entry = heapq.heappop(heap)
+            segment = entry[5]
+            worth = self._worth(segment)
+            self._drop_stale()
+            if not heap or (*worth, entry[2]) <= heap[0][:3]:
+                return segment
+            self._offer(segment)
+        self._drop_stale()
+        return heapq.heappop(heap)[5]
+
+    def _take_from_cheapest(self, n: int, taken: list[Any]) -> None:
+        segment = self._cheapest()
+        worth = self._worth(segment)
+        self._drop_stale()
+        limit = self._heap[0][:3] if self._heap else None
+        lane = segment.lane
+        num_before = len(taken)
+        while lane.head is not None and len(taken) < n:
+            block = lane.head
+            key = (*worth, self._sequence[block.block_id])
+            if limit is not None and key > limit and len(taken) > num_before:
+                break
+            taken.append(block)
+            self._remove_from(segment, block)
+        num_taken = len(taken) - num_before
+        if lane.head is not None:
+            self._offer(segment)
+        if num_taken:
+            self._on_evict(None if segment is self._stray else segment, num_taken)
+        if lane.head is None and segment is not self._stray:
+            self._tree.prune(segment)
+
+    def _in_order(self) -> Iterator[Any]:
+        yield from self._spare
+        lanes = [self._stray, *self._tree.root.subtree()]
+        open_children = {id(s): s.num_open_children for s in lanes}
+        ready = [
+            self._ranked(s, s.lane.head) for s in lanes if s.lane.head and not s.num_open_children
+        ]
+        heapq.heapify(ready)
+        while ready:
+            _, _, _, _, segment, block = heapq.heappop(ready)
+            yield block
+            after = block.next_free_block
+            if after is not None:
+                heapq.heappush(ready, self._ranked(segment, after))
+            elif segment.parent is not None:
+                parent = segment.parent
+                open_children[id(parent)] -= 1
+                if not open_children[id(parent)] and parent.lane.head is not None:
+                    heapq.heappush(ready, self._ranked(parent, parent.lane.head))
+
+    def _ranked(
+        self, segment: Segment[Any], block: Any
+    ) -> tuple[int, float, int, int, Segment[Any], Any]:
+        worth = self._worth(segment)
+        return (*worth, self._sequence[block.block_id], block.block_id, segment, block)
+
+    def check_integrity(self) -> None:
+        """Assert that lanes, counts and the heap agree; for tests. O(blocks)."""
+        num_free = self._spare.num_blocks
+        num_held = 0
+        for segment in [self._stray, *self._tree.root.subtree()]:
+            blocks = list(segment.lane)
+            assert len(blocks) == segment.lane.num_blocks
+            for block in blocks:
+                assert self._home[block.block_id] is segment
+            num_free += len(blocks)
+            num_held += len(blocks) if segment.num_held else 0
+            if blocks and not segment.num_open_children:
+                assert any(self._is_current(e) and e[5] is segment for e in self._heap)
+        assert num_free == self.num_free_blocks
+        assert num_held == self.num_held_blocks

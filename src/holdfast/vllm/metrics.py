@@ -1,0 +1,288 @@
+"""Holdfast's Prometheus metrics, counted in the engine core and served by the API process.
+
+vLLM runs the scheduler in a process of its own, while `/metrics` belongs to the API process. The
+scheduler's side (`EngineMetrics`) writes the value files of prometheus-client's multi-process mode
+into one directory; the API process's side (`publish_engine_metrics`, called by the plugin) adds
+them to what vLLM serves. With several API servers vLLM turns that mode on itself, and the same
+files land in vLLM's own directory.
+
+Process: engine core (`EngineMetrics`) and API server (`publish_engine_metrics`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import bisect
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+__all__ = ["EVICTION_REASONS", "METRICS_DIR_VARIABLE", "EngineMetrics", "publish_engine_metrics"]
+
+EVICTION_REASONS: Final = (
+    "unowned",
+    "superseded",
+    "closed",
+    "human",
+    "tool",
+    "prefix",
+    "unknown",
+)
+METRICS_DIR_VARIABLE: Final = "HOLDFAST_METRICS_DIR"
+"""Directory through which the engine core and the API process of one server share their metrics."""
+
+_FLUSH_INTERVAL_S = 0.25
+# From a schedule call to a lifetime in the queue past the cliff.
+_WAIT_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+_HELP: Final = {
+    "holdfast_evicted_blocks": "Cached KV blocks evicted, by what they were worth.",
+    "holdfast_reused_blocks": "Cached KV blocks that a request found and used.",
+    "holdfast_admissions": "Requests let into the running batch.",
+    "holdfast_pass_overs": "Times an admission overtook an older waiting request.",
+    "holdfast_fallbacks": "Errors of Holdfast after which vLLM's own order was used, by place.",
+    "holdfast_decision_seconds": "Time spent on Holdfast's own decisions.",
+    "holdfast_scheduler_seconds": "Time spent in schedule(), decisions included.",
+    "holdfast_engine_steps": "Calls of schedule().",
+    "holdfast_policy_info": "The scheduling in use, as a label.",
+    "holdfast_requests_held": "Waiting requests that admission holds back now.",
+    "holdfast_sessions": "Sessions remembered, by state.",
+    "holdfast_wait_seconds": "Time from a request's arrival in the scheduler to its admission.",
+}
+
+_logger = logging.getLogger(__name__)
+
+_Key = tuple[str, str]  # metric, label value ("" when the metric has no label)
+
+
+class EngineMetrics:
+    """Counts what one scheduler does; never raises into it.
+
+    The counting methods touch a dict and nothing else. A daemon thread copies changed values to the
+    shared files a few times a second, so that an idle engine's last steps are not lost.
+
+    Args:
+        directory: Where the value files go; None counts without exporting.
+        policy: Name of the scheduling, shown as `holdfast_policy_info`.
+    """
+
+    def __init__(self, directory: Path | None, *, policy: str = "holdfast") -> None:
+        self._counters: defaultdict[_Key, float] = defaultdict(float)
+        self._gauges: dict[_Key, float] = {("holdfast_policy_info", policy): 1.0}
+        self._wait_counts = [0] * (len(_WAIT_BOUNDS_S) + 1)
+        self._wait_sum_s = 0.0
+        self._export: _ValueFiles | None = None
+        self._flush_lock = threading.Lock()
+        self._stop = threading.Event()
+        for reason in EVICTION_REASONS:
+            self._counters["holdfast_evicted_blocks", reason] = 0.0
+        for metric in (
+            "holdfast_reused_blocks",
+            "holdfast_admissions",
+            "holdfast_pass_overs",
+            "holdfast_decision_seconds",
+            "holdfast_scheduler_seconds",
+            "holdfast_engine_steps",
+        ):
+            self._counters[metric, ""] = 0.0
+        if directory is not None:
+            self._open(directory)
+
+    @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str] = os.environ, *, policy: str = "holdfast"
+    ) -> EngineMetrics:
+        """Export into the directory that the API process chose, if there is one."""
+        chosen = environ.get("PROMETHEUS_MULTIPROC_DIR") or environ.get(METRICS_DIR_VARIABLE)
+        return cls(Path(chosen) if chosen else None, policy=policy)
+
+    def evicted(self, reason: str, num_blocks: int = 1) -> None:
+        """Count cached blocks that lost their content; `reason` is one of `EVICTION_REASONS`."""
+        self._counters["holdfast_evicted_blocks", reason] += num_blocks
+
+    def reused(self, num_blocks: int) -> None:
+        """Count cached blocks that a request found and used."""
+        self._counters["holdfast_reused_blocks", ""] += num_blocks
+
+    def admitted(self, wait_s: float) -> None:
+        """Count one request let in after `wait_s` seconds in the queue."""
+        self._counters["holdfast_admissions", ""] += 1
+        self._wait_counts[bisect.bisect_left(_WAIT_BOUNDS_S, wait_s)] += 1
+        self._wait_sum_s += wait_s
+
+    def passed_over(self, num_requests: int = 1) -> None:
+        """Count older waiting requests that an admission overtook."""
+        self._counters["holdfast_pass_overs", ""] += num_requests
+
+    def fell_back(self, where: str) -> None:
+        """Count one error of ours after which vLLM's own order was used."""
+        self._counters["holdfast_fallbacks", where] += 1
+
+    def decided(self, decision_s: float) -> None:
+        """Add seconds spent on decisions of ours."""
+        self._counters["holdfast_decision_seconds", ""] += decision_s
+
+    def scheduled(self, scheduler_s: float) -> None:
+        """Count one call of schedule() that took `scheduler_s` seconds, decisions included."""
+        self._counters["holdfast_engine_steps", ""] += 1
+        self._counters["holdfast_scheduler_seconds", ""] += scheduler_s
+
+    def set_held(self, num_requests: int) -> None:
+        """Set how many waiting requests admission holds back now."""
+        self._gauges["holdfast_requests_held", ""] = num_requests
+
+    def set_sessions(self, num_by_state: Mapping[str, int]) -> None:
+        """Set how many sessions are in each state; states left out keep their last value."""
+        for state, num_sessions in num_by_state.items():
+            self._gauges["holdfast_sessions", state] = num_sessions
+
+    def snapshot(self) -> dict[str, float]:
+        """The values now, keyed `metric` or `metric/label` (pure; for tests and logs)."""
+        values = {**self._counters, **self._gauges}
+        return {
+            f"{metric}/{label}" if label else metric: v for (metric, label), v in values.items()
+        }
+
+    def flush(self) -> None:
+        """Write the values to the shared files now; an error ends the export and is logged."""
+        with self._flush_lock:
+            if self._export is None:
+                return
+            try:
+                self._write(self._export)
+            except Exception:
+                _logger.warning("Holdfast's metrics are no longer exported", exc_info=True)
+                self._export = None
+
+    def close(self) -> None:
+        """Flush, and end the thread."""
+        self._stop.set()
+        self.flush()
+
+    def _open(self, directory: Path) -> None:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._export = _ValueFiles(directory)
+        except OSError:
+            _logger.warning("Holdfast's metrics cannot be exported to %s", directory, exc_info=True)
+            return
+        self.flush()
+        threading.Thread(target=self._flush_often, name="holdfast-metrics", daemon=True).start()
+
+    def _flush_often(self) -> None:
+        while not self._stop.wait(_FLUSH_INTERVAL_S):
+            self.flush()
+
+    def _write(self, files: _ValueFiles) -> None:
+        # A copy in one step: the scheduler's thread may add a key meanwhile.
+        for (metric, label), value in self._counters.copy().items():
+            files.write_counter(metric, label, value)
+        for (metric, label), value in self._gauges.copy().items():
+            files.write_gauge(metric, label, value)
+        files.write_wait_histogram(self._wait_counts, self._wait_sum_s)
+
+
+class _ValueFiles:
+    """The value files of one process, in the format of prometheus-client's multi-process mode."""
+
+    _LABELS: Final = {
+        "holdfast_evicted_blocks": "reason",
+        "holdfast_fallbacks": "where",
+        "holdfast_policy_info": "policy",
+        "holdfast_sessions": "state",
+    }
+
+    def __init__(self, directory: Path) -> None:
+        pid = os.getpid()
+        self._files = {
+            kind: MmapedDict(str(directory / f"{kind}_{pid}.db"))  # type: ignore[no-untyped-call]
+            for kind in ("counter", "gauge_livesum", "histogram")
+        }
+        self._keys: dict[tuple[str, str, str], str] = {}
+
+    def write_counter(self, metric: str, label: str, value: float) -> None:
+        self._write("counter", metric, f"{metric}_total", self._label(metric, label), value)
+
+    def write_gauge(self, metric: str, label: str, value: float) -> None:
+        self._write("gauge_livesum", metric, metric, self._label(metric, label), value)
+
+    def write_wait_histogram(self, counts: list[int], sum_s: float) -> None:
+        metric = "holdfast_wait_seconds"
+        bounds = (*_WAIT_BOUNDS_S, float("inf"))
+        for bound, num_requests in zip(bounds, counts, strict=True):
+            labels = {"le": floatToGoString(bound)}  # type: ignore[no-untyped-call]
+            self._write("histogram", metric, f"{metric}_bucket", labels, num_requests)
+        self._write("histogram", metric, f"{metric}_sum", {}, sum_s)
+
+    def _label(self, metric: str, value: str) -> dict[str, str]:
+        return {self._LABELS[metric]: value} if metric in self._LABELS else {}
+
+    def _write(
+        self, kind: str, metric: str, name: str, labels: dict[str, str], value: float
+    ) -> None:
+        cache_key = (kind, name, next(iter(labels.values()), ""))
+        key = self._keys.get(cache_key)
+        if key is None:
+            key = mmap_key(metric, name, list(labels), list(labels.values()), _HELP[metric])
+            self._keys[cache_key] = key
+        self._files[kind].write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+
+
+class _EngineCollector(Collector):
+    """Reads the engine cores' value files at each scrape; they may appear at any time."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterable[Metric]:
+        if not self._directory.is_dir():
+            return ()
+        files: Any = MultiProcessCollector
+        metrics: Iterable[Metric] = files(None, str(self._directory)).collect()
+        return metrics
+
+
+_published: Path | None = None
+
+
+def publish_engine_metrics(registry: CollectorRegistry = REGISTRY) -> Path | None:
+    """Choose the shared directory, tell child processes, and serve its values from `registry`.
+
+    Re-entrant: child processes keep their parent's directory, and a process registers once. The
+    directory is made by the engine core and removed when the process that chose it ends.
+
+    Returns:
+        The directory, or None when vLLM's own multi-process mode already serves the values.
+    """
+    global _published
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return None
+    if _published is not None:
+        return _published
+    chosen = os.environ.get(METRICS_DIR_VARIABLE)
+    if chosen is None:
+        chosen = str(Path(tempfile.gettempdir()) / f"holdfast-metrics-{secrets.token_hex(8)}")
+        os.environ[METRICS_DIR_VARIABLE] = chosen
+        atexit.register(_remove_own, Path(chosen), os.getpid())
+    _published = Path(chosen)
+    registry.register(_EngineCollector(_published))
+    return _published
+
+
+def _remove_own(directory: Path, owner_pid: int) -> None:
+    if os.getpid() == owner_pid:  # a forked child inherits the handler, not the directory
+        shutil.rmtree(directory, ignore_errors=True)

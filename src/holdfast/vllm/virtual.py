@@ -1,0 +1,220 @@
+"""vLLM's own scheduler and KV-cache manager without a worker.
+
+Builds the real scheduler by hand and steps it with made-up tokens, so that decisions can be tested and
+timed without a model. Knows nothing about time: a driver that wants a clock brings its own.
+
+Process: the caller's. Checked on vLLM 0.28 ... 0.32.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from vllm.config import (
+    CacheConfig,
+    DeviceConfig,
+    ModelConfig,
+    ParallelConfig,
+    SchedulerConfig,
+    VllmConfig,
+)
+from vllm.sampling_params import SamplingParams
+from vllm.v1.core.kv_cache_utils import BlockHash
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+from vllm.v1.structured_output import StructuredOutputManager
+
+__all__ = ["EngineShape", "EngineStep", "VirtualEngine"]
+
+_MODEL = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 64,
+    "vocab_size": 128,
+    "max_position_embeddings": 2_000_000,
+    "rms_norm_eps": 1e-6,
+    "torch_dtype": "float32",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineShape:
+    """What the scheduler needs to know about an engine.
+
+    Attributes:
+        num_blocks: KV blocks in the cache, vLLM's null block included.
+        block_size_tokens: Tokens a block.
+        max_num_seqs: Requests that may run at once.
+        max_num_batched_tokens: Token budget of one engine step.
+        max_model_len_tokens: Longest prompt plus output.
+    """
+
+    num_blocks: int
+    block_size_tokens: int = 16
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 8192
+    max_model_len_tokens: int = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStep:
+    """One engine step: what ran and what ended.
+
+    Attributes:
+        num_scheduled_tokens: Tokens computed, by request id.
+        finished: Requests that ended in this step.
+        started: Requests that produced their first token in this step.
+    """
+
+    num_scheduled_tokens: dict[str, int]
+    finished: tuple[str, ...]
+    started: tuple[str, ...]
+
+
+class VirtualEngine:
+    """A real scheduler of class `scheduler_cls`, stepped without a model."""
+
+    def __init__(self, scheduler_cls: type[Any], shape: EngineShape) -> None:
+        self.shape = shape
+        config = _vllm_config(shape)
+        group = KVCacheGroupSpec(
+            ["layer"],
+            FullAttentionSpec(
+                block_size=shape.block_size_tokens, num_kv_heads=1, head_size=1, dtype=torch.float32
+            ),
+        )
+        self.scheduler = scheduler_cls(
+            vllm_config=config,
+            kv_cache_config=KVCacheConfig(
+                num_blocks=shape.num_blocks, kv_cache_tensors=[], kv_cache_groups=[group]
+            ),
+            structured_output_manager=StructuredOutputManager(config),
+            block_size=shape.block_size_tokens,
+            hash_block_size=shape.block_size_tokens,
+            log_stats=False,
+        )
+        self._num_outputs: dict[str, int] = {}
+
+    def request(
+        self,
+        request_id: str,
+        block_keys: list[bytes],
+        num_prompt_tokens: int,
+        num_output_tokens: int,
+        *,
+        extra_args: dict[str, Any] | None = None,
+        session_id: str | None = None,
+    ) -> Request:
+        """A request whose full prompt blocks have the given prefix hashes.
+
+        Args:
+            request_id: Unique id.
+            block_keys: One key a full prompt block; equal key means equal prefix up to there.
+            num_prompt_tokens: At least ``len(block_keys) * block_size_tokens``.
+            num_output_tokens: Exact output length.
+            extra_args: What `vllm_xargs` would carry.
+            session_id: Where the engine's version knows session ids.
+        """
+        block_size = self.shape.block_size_tokens
+
+        def hash_blocks(request: Request) -> list[BlockHash]:
+            num_known = len(request.block_hashes)
+            num_full = request.num_tokens // block_size
+            return [
+                BlockHash(block_keys[i] if i < len(block_keys) else f"{request_id}/{i}".encode())
+                for i in range(num_known, num_full)
+            ]
+
+        request = Request(
+            request_id=request_id,
+            prompt_token_ids=[1] * num_prompt_tokens,
+            sampling_params=SamplingParams(
+                max_tokens=num_output_tokens,
+                ignore_eos=True,
+                extra_args=extra_args,
+                temperature=0.0,
+            ),
+            pooling_params=None,
+            arrival_time=0.0,
+            block_hasher=hash_blocks,
+        )
+        if session_id is not None:
+            request.session_id = session_id
+        return request
+
+    def add(self, request: Request) -> None:
+        """Hand a request to the scheduler."""
+        self.scheduler.add_request(request)
+
+    def step(self) -> EngineStep:
+        """Schedule once and answer with one token for each request that finished its prefill.
+
+        Mutates the scheduler. A step that could schedule nothing has no scheduled tokens.
+        """
+        output = self.scheduler.schedule()
+        scheduled: dict[str, int] = dict(output.num_scheduled_tokens)
+        req_ids = list(scheduled)
+        sampled: list[list[int]] = []
+        started: list[str] = []
+        for req_id in req_ids:
+            request = self.scheduler.requests[req_id]
+            if request.is_prefill_chunk:
+                sampled.append([])
+                continue
+            sampled.append([2])
+            if request.num_output_tokens == 0:
+                started.append(req_id)
+        before = set(self.scheduler.requests)
+        self.scheduler.update_from_output(
+            output,
+            ModelRunnerOutput(
+                req_ids=req_ids,
+                req_id_to_index={req_id: i for i, req_id in enumerate(req_ids)},
+                sampled_token_ids=sampled,
+                logprobs=None,
+                prompt_logprobs_dict={},
+                pooler_output=[],
+            ),
+        )
+        finished = tuple(sorted(before.difference(self.scheduler.requests)))
+        return EngineStep(scheduled, finished, tuple(started))
+
+
+def _vllm_config(shape: EngineShape) -> VllmConfig:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "config.json").write_text(json.dumps(_MODEL))
+        model = ModelConfig(
+            model=directory,
+            tokenizer=directory,
+            skip_tokenizer_init=True,
+            dtype="float32",
+            max_model_len=shape.max_model_len_tokens,
+        )
+    scheduler = SchedulerConfig(
+        max_num_seqs=shape.max_num_seqs,
+        max_num_batched_tokens=shape.max_num_batched_tokens,
+        max_model_len=shape.max_model_len_tokens,
+        enable_chunked_prefill=True,
+        is_encoder_decoder=False,
+        async_scheduling=True,
+    )
+    cache = CacheConfig(block_size=shape.block_size_tokens, enable_prefix_caching=True)
+    cache.num_gpu_blocks = shape.num_blocks
+    return VllmConfig(
+        model_config=model,
+        scheduler_config=scheduler,
+        cache_config=cache,
+        parallel_config=ParallelConfig(),
+        device_config=DeviceConfig("cpu"),
+    )

@@ -1,0 +1,286 @@
+"""The closed loop, and what it makes of endpoints that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from holdfast.bench.client import Client, Timeouts
+from holdfast.bench.load import Load, LoadOptions, LoadRecords
+from holdfast.bench.prompts import PromptBuilder
+from holdfast.core.results import TurnRecord
+from holdfast.errors import ConfigError, EndpointError
+
+SCALE = 1 / 16
+QUICK = Timeouts(connect_s=2.0, stall_s=0.3)
+
+
+async def run(
+    url: Any,
+    sessions: Any,
+    *,
+    stop: asyncio.Event | None = None,
+    timeouts: Timeouts = QUICK,
+    **options: Any,
+) -> LoadRecords:
+    settings = LoadOptions(**{"concurrency": 2, "token_scale": SCALE} | options)
+    async with Client(url, timeouts=timeouts) as client:
+        return await Load(client, "stub", sessions, settings, PromptBuilder(SCALE)).run(stop)
+
+
+def end_of(turn: TurnRecord) -> float:
+    assert turn.last_token_s is not None
+    return turn.last_token_s
+
+
+async def test_every_turn_is_sent_in_order_and_recorded(engine: Any, agent_session: Any) -> None:
+    records = await run(engine.url, [agent_session("a"), agent_session("b", number=1)])
+    assert not records.partial
+    assert all(turn.error_kind is None for turn in records.turns)
+    for name in ("a", "b"):
+        turns = [turn for turn in records.turns if turn.session_id == name]
+        assert [turn.turn_index for turn in turns] == [0, 1, 2]
+        assert all(after.sent_s >= end_of(before) for before, after in pairwise(turns))
+    assert [session.is_completed for session in records.sessions] == [True, True]
+
+
+async def test_the_body_asks_for_exact_lengths_and_streaming(
+    engine: Any, agent_session: Any
+) -> None:
+    await run(engine.url, [agent_session("a", 1)])
+    (body,) = engine.bodies
+    assert body["max_tokens"] == body["min_tokens"] == 8
+    assert body["ignore_eos"] is True
+    assert body["stream_options"] == {"include_usage": True}
+    assert body["temperature"] == 0
+    assert len(body["prompt"]) == 3 * 4 + 2
+
+
+async def test_no_more_sessions_are_live_than_the_concurrency(
+    engine: Any, agent_session: Any
+) -> None:
+    engine.token_interval_s = 0.002
+    sessions = [agent_session(f"s{n}", number=n) for n in range(7)]
+    records = await run(engine.url, sessions, concurrency=3)
+    assert engine.most_live == 3
+    assert len(records.sessions) == 7
+
+
+async def test_the_next_session_starts_when_one_ends(engine: Any, agent_session: Any) -> None:
+    records = await run(
+        engine.url, [agent_session("a", 2), agent_session("b", 1, number=1)], concurrency=1
+    )
+    ended_s = {session.session_id: session.ended_s for session in records.sessions}
+    assert records.sessions[1].started_s >= ended_s["a"]
+
+
+async def test_gaps_pass_after_the_answer_and_are_scaled(engine: Any, agent_session: Any) -> None:
+    records = await run(engine.url, [agent_session("a", 2, gap_s=10.0)], time_scale=0.02)
+    first, second = records.turns
+    assert second.sent_s - end_of(first) == pytest.approx(0.2, abs=0.1)
+
+
+async def test_time_to_first_token_and_latency_are_told_apart(
+    engine: Any, agent_session: Any
+) -> None:
+    engine.token_interval_s = 0.02
+    (turn,) = (await run(engine.url, [agent_session("a", 1)])).turns
+    assert turn.ttft_s is not None
+    assert turn.request_latency_s is not None
+    assert 0.02 <= turn.ttft_s < turn.request_latency_s
+    assert turn.request_latency_s >= 8 * 0.02
+
+
+async def test_the_engines_own_counts_are_recorded(engine: Any, agent_session: Any) -> None:
+    engine.cached_tokens = 9
+    (turn,) = (await run(engine.url, [agent_session("a", 1)])).turns
+    assert (turn.prompt_tokens, turn.output_tokens, turn.cached_tokens) == (14, 8, 9)
+
+
+async def test_tokens_that_any_session_sent_before_are_not_first_seen(
+    engine: Any, agent_session: Any
+) -> None:
+    sessions = [agent_session("a", 2), agent_session("b", 1, number=1)]
+    records = await run(engine.url, sessions, concurrency=1)
+    # a: 3 blocks and tail, then one block and tail; b shares the two blocks of the head.
+    assert [turn.first_seen_tokens for turn in records.turns] == [14, 6, 6]
+    assert [turn.appended_tokens for turn in records.turns] == [14, 6, 14]
+
+
+async def test_nothing_identifies_sessions_by_default(engine: Any, agent_session: Any) -> None:
+    await run(engine.url, [agent_session("a", 1)])
+    assert "X-Session-ID" not in engine.headers[0]
+
+
+async def test_session_ids_travel_in_their_header_when_asked_for(
+    engine: Any, agent_session: Any
+) -> None:
+    await run(engine.url, [agent_session("a", 1)], session_ids=True)
+    assert engine.headers[0]["X-Session-ID"] == "a"
+
+
+async def test_turn_ends_are_sent_as_flat_extra_arguments(engine: Any, agent_session: Any) -> None:
+    await run(engine.url, [agent_session("a", 2)])
+    assert [body["vllm_xargs"] for body in engine.bodies] == [
+        {"holdfast_turn_end": "tool"},
+        {"holdfast_turn_end": "human"},
+    ]
+
+
+async def test_turn_ends_can_be_left_out(engine: Any, agent_session: Any) -> None:
+    await run(engine.url, [agent_session("a", 1)], turn_ends=False)
+    assert "vllm_xargs" not in engine.bodies[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "text"),
+    [
+        ("refuse", "http_status", "500: out of memory"),
+        ("hang_up", "disconnected", ""),
+        ("stop_short", "incomplete", "without its end marker"),
+        ("say_nothing", "stalled", "nothing arrived in time"),
+        ("stall", "stalled", "nothing arrived in time"),
+        ("babble", "malformed", "JSON"),
+        ("fail_late", "http_status", "engine died"),
+        ("answer_empty", "incomplete", "without a token"),
+    ],
+)
+async def test_a_failing_turn_is_recorded_and_ends_its_session_only(
+    engine: Any, agent_session: Any, behaviour: Any, name: Any, kind: Any, text: Any
+) -> None:
+    engine.behaviours = [behaviour[name]]
+    sessions = [agent_session("a", 3), agent_session("b", 2, number=1)]
+    records = await run(engine.url, sessions, concurrency=1)
+    failed, *rest = records.turns
+    assert failed.error_kind == kind
+    assert text in (failed.error or "")
+    assert failed.last_token_s is None
+    assert [(turn.session_id, turn.error_kind) for turn in rest] == [("b", None), ("b", None)]
+    assert [session.is_completed for session in records.sessions] == [False, True]
+    assert not records.partial
+
+
+async def test_tokens_received_before_a_failure_are_counted(
+    engine: Any, agent_session: Any, behaviour: Any
+) -> None:
+    engine.behaviours = [behaviour["hang_up"]]
+    (turn,) = (await run(engine.url, [agent_session("a", 1)])).turns
+    assert turn.output_tokens == 1
+    assert turn.first_token_s is not None
+
+
+async def test_a_dead_endpoint_is_reported_by_every_session_and_ends_quickly(
+    agent_session: Any,
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        sessions = [agent_session(f"s{n}", number=n) for n in range(20)]
+        async with asyncio.timeout(10):
+            records = await run(url, sessions)
+    assert [turn.error_kind for turn in records.turns] == ["connect"] * 20
+
+
+async def test_a_stop_keeps_what_there_is_and_marks_it_partial(
+    engine: Any, agent_session: Any
+) -> None:
+    stop = asyncio.Event()
+    engine.token_interval_s = 0.02
+    sessions = [agent_session("a", 50, gap_s=0.01), agent_session("b", 50, gap_s=60.0, number=1)]
+    running = asyncio.create_task(run(engine.url, sessions, stop=stop, timeouts=Timeouts()))
+    await asyncio.sleep(0.5)
+    stop.set()
+    async with asyncio.timeout(5):
+        records = await running
+    assert records.partial
+    assert any(turn.error_kind is None for turn in records.turns)
+    assert [turn.error_kind for turn in records.turns].count("cancelled") <= 1
+    assert not any(session.is_completed for session in records.sessions)
+    assert records.makespan_s == pytest.approx(0.5, abs=0.4)
+
+
+async def test_a_stop_after_the_last_turn_leaves_the_run_complete(
+    engine: Any, agent_session: Any
+) -> None:
+    stop = asyncio.Event()
+    records = await run(engine.url, [agent_session("a", 1)], stop=stop)
+    stop.set()
+    assert not records.partial
+
+
+async def test_cancelling_the_run_completes_its_records(
+    engine: Any, agent_session: Any, behaviour: Any
+) -> None:
+    engine.behaviours = [behaviour["stall"]]
+    async with Client(engine.url, timeouts=Timeouts()) as client:
+        options = LoadOptions(concurrency=1, token_scale=SCALE)
+        load = Load(client, "stub", [agent_session("a")], options, PromptBuilder(SCALE))
+        running = asyncio.create_task(load.run())
+        await asyncio.sleep(0.2)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    (turn,) = load.records.turns
+    assert (turn.error_kind, turn.output_tokens) == ("cancelled", 1)
+    assert load.records.partial
+    assert load.records.makespan_s is not None
+
+
+async def test_an_error_of_the_observer_ends_the_run_and_is_raised(
+    engine: Any, agent_session: Any
+) -> None:
+    def break_down(_record: Any) -> None:
+        raise RuntimeError("observer")
+
+    async with Client(engine.url) as client:
+        options = LoadOptions(concurrency=1, token_scale=SCALE)
+        sessions = [agent_session("a"), agent_session("b", number=1)]
+        load = Load(client, "stub", sessions, options, PromptBuilder(SCALE), break_down)
+        with pytest.raises(RuntimeError, match="observer"):
+            await load.run()
+
+
+async def test_prompts_that_cannot_be_written_are_refused_before_anything_is_sent(
+    engine: Any, agent_session: Any
+) -> None:
+    async with Client(engine.url) as client:
+        options = LoadOptions(concurrency=1, token_scale=1 / 100)
+        with pytest.raises(ConfigError, match="whole number"):
+            Load(client, "stub", [agent_session("a")], options, PromptBuilder(1 / 100))
+    assert engine.bodies == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"concurrency": 0}, {"time_scale": -1.0}, {"time_scale": float("nan")}]
+)
+def test_load_options_out_of_range_are_errors(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        LoadOptions(**{"concurrency": 1} | wrong)
+
+
+async def test_the_endpoint_says_which_model_it_serves(engine: Any) -> None:
+    async with Client(f"{engine.url}/v1/") as client:
+        assert await client.model_name() == "stub"
+
+
+@pytest.mark.parametrize(
+    ("models", "message"), [("[]", "list of models"), ('{"data": []}', "lists no model")]
+)
+async def test_an_endpoint_that_names_no_model_is_an_error(
+    engine: Any, models: Any, message: Any
+) -> None:
+    engine.models = models
+    async with Client(engine.url) as client:
+        with pytest.raises(EndpointError, match=message):
+            await client.model_name()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "localhost:8000", "not a url"])
+async def test_an_endpoint_that_cannot_be_reached_is_an_error_that_says_so(url: Any) -> None:
+    async with Client(url) as client:
+        with pytest.raises(EndpointError, match="cannot reach"):
+            await client.model_name()

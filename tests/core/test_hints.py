@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.core.hints import DIALECTS, Hints, parse_hints
+from holdfast.core.tool_syntax import ToolCall
+from holdfast.core.turn_end import TurnEnd
+
+
+def test_no_hints_are_no_hints() -> None:
+    assert parse_hints(None, None) == (Hints(), ())
+
+
+def test_flat_keys_are_read() -> None:
+    hints, rejected = parse_hints(
+        {
+            "holdfast_session_id": "s",
+            "holdfast_parent_session_id": "p",
+            "holdfast_agent_id": "a",
+            "holdfast_turn_end": "tool:Bash",
+            "holdfast_final": "true",
+            "holdfast_expected_gap_s": "1.5",
+            "holdfast_retain_s": 60,
+        },
+        None,
+    )
+    end = TurnEnd("tool", (ToolCall("Bash"),))
+    assert (hints, rejected) == (Hints("s", "p", "a", end, True, 1.5, 60.0), ())
+
+
+def test_nested_keys_are_read() -> None:
+    hints, rejected = parse_hints(
+        None, {"holdfast": {"session_id": "s", "turn_end": "human", "final": True}}
+    )
+    assert (hints, rejected) == (Hints("s", turn_end=TurnEnd("human"), is_final=True), ())
+
+
+@pytest.mark.parametrize(
+    ("xargs", "params", "expected"),
+    [
+        ({"session_id": "s"}, None, Hints("s")),
+        ({"agentic_context": '{"program_id": "s"}'}, None, Hints("s")),
+        (None, {"agent_hint": {"trajectory_id": "s"}}, Hints("s")),
+        (
+            None,
+            {"agent_hint": {"session_id": "s", "cache_control": {"ttl": "5m"}}},
+            Hints("s", retain_s=300.0),
+        ),
+        (
+            None,
+            {"agent_hints": {"session_id": "s", "agent_id": "a", "cache_ttl_ms": 2500}},
+            Hints("s", agent_id="a", retain_s=2.5),
+        ),
+        (
+            None,
+            {"agent_context": {"trajectory_id": "s", "trajectory_final": True}},
+            Hints("s", is_final=True),
+        ),
+    ],
+)
+def test_other_dialects_are_understood(
+    xargs: dict[str, Any] | None, params: dict[str, Any] | None, expected: Hints
+) -> None:
+    assert parse_hints(xargs, params) == (expected, ())
+
+
+def test_our_own_session_id_goes_before_the_engines() -> None:
+    assert parse_hints({"session_id": "b", "holdfast_session_id": "a"}, None)[0].session_id == "a"
+
+
+def test_ids_of_different_schemas_are_not_mixed() -> None:
+    hints, _ = parse_hints(
+        {"session_id": "s"}, {"agent_hint": {"session_id": "t", "parent_session_id": "p"}}
+    )
+    assert hints == Hints("s")
+
+
+def test_what_the_first_dialect_leaves_open_another_may_fill() -> None:
+    hints, _ = parse_hints({"session_id": "s"}, {"agent_hint": {"cache_control": {"ttl": 9}}})
+    assert hints == Hints("s", retain_s=9.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("holdfast_session_id", "", "must not be empty"),
+        ("holdfast_session_id", "x" * 257, "longer than 256 characters"),
+        ("holdfast_session_id", "a\nb", "unprintable"),
+        ("holdfast_session_id", ["a"], "must be a string"),
+        ("holdfast_turn_end", "robot", 'must be "human"'),
+        ("holdfast_turn_end", "tool:" + "x" * 200, "too long"),
+        ("holdfast_final", "perhaps", "true or false"),
+        ("holdfast_final", 7, "true or false"),
+        ("holdfast_expected_gap_s", math.nan, "finite"),
+        ("holdfast_expected_gap_s", math.inf, "finite"),
+        ("holdfast_expected_gap_s", -1, "finite number >= 0"),
+        ("holdfast_expected_gap_s", "soon", "number of seconds"),
+        ("holdfast_expected_gap_s", True, "number of seconds"),
+    ],
+)
+def test_a_bad_hint_is_left_out_and_named_with_the_reason(
+    key: str, value: object, reason: str
+) -> None:
+    hints, rejected = parse_hints({key: value}, None)
+    assert hints == Hints()
+    assert len(rejected) == 1
+    assert rejected[0].startswith(f"vllm_xargs.{key}: ")
+    assert reason in rejected[0]
+
+
+def test_a_bad_hint_does_not_spoil_the_others() -> None:
+    hints, rejected = parse_hints({"holdfast_final": "x", "holdfast_session_id": "s"}, None)
+    assert (hints, len(rejected)) == (Hints("s"), 1)
+
+
+def test_a_dialect_that_is_not_an_object_is_rejected() -> None:
+    assert parse_hints(None, {"holdfast": [1]}) == (
+        Hints(),
+        ("kv_transfer_params.holdfast: must be an object",),
+    )
+
+
+def test_unknown_keys_are_left_alone() -> None:
+    assert parse_hints({"temperature": 3, "x": object()}, {"do_remote_decode": 1}) == (Hints(), ())
+
+
+@pytest.mark.parametrize("value", [1e30, 10**400])
+def test_a_tenant_cannot_ask_for_ever(value: float) -> None:
+    hints, _ = parse_hints({"holdfast_retain_s": value}, None)
+    assert hints.retain_s == 7 * 86400.0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+KEYS = sorted({key for d in DIALECTS for key, _, _ in d.keys} | {d.under for d in DIALECTS})
+BODY = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=6)
+PARAMS = st.dictionaries(st.sampled_from(KEYS), JSON | BODY, max_size=6)
+
+
+@settings(deadline=None)
+@given(st.none() | PARAMS, st.none() | PARAMS)
+def test_any_hints_are_read_without_error_and_within_bounds(
+    xargs: dict[str, Any] | None, params: dict[str, Any] | None
+) -> None:
+    hints, rejected = parse_hints(xargs, params)
+    assert all(": " in reason for reason in rejected)
+    for seconds in (hints.expected_gap_s, hints.retain_s):
+        assert seconds is None or 0.0 <= seconds <= 7 * 86400.0
+    for identity in (hints.session_id, hints.parent_session_id, hints.agent_id):
+        assert identity is None or 0 < len(identity) <= 256

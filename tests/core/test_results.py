@@ -1,0 +1,137 @@
+"""Figures computed from the records of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from holdfast.core.results import (
+    Counters,
+    Distribution,
+    RunDocument,
+    RunResult,
+    SessionRecord,
+    TurnRecord,
+    ratio,
+    summarize_run,
+)
+
+CONTRACT_KEYS = {
+    *("policy", "seed", "concurrency", "num_sessions", "num_turns", "kv_tokens"),
+    *("prompt_tokens", "output_tokens", "token_hit_ratio", "evicted_blocks"),
+    *("recomputed_tokens", "loaded_tokens", "session_llm_time_s", "session_time_s", "ttft_s"),
+    *("request_latency_s", "makespan_s", "goodput_tokens_per_s", "prompt_tokens_per_s"),
+    *("preemptions", "engine_steps", "policy_cpu_s", "scheduler_cpu_s", "fallbacks"),
+    *("num_errors", "partial"),
+}
+
+
+def turn(session_id: str = "a", index: int = 0, sent_s: float = 0.0, **fields: Any) -> TurnRecord:
+    defaults = {
+        "first_token_s": sent_s + 1.0,
+        "last_token_s": sent_s + 3.0,
+        "prompt_tokens": 100,
+        "appended_tokens": 40,
+        "first_seen_tokens": 30,
+        "output_tokens": 10,
+    }
+    return TurnRecord(session_id, index, sent_s, **defaults | fields)
+
+
+def summary(
+    turns: Sequence[TurnRecord],
+    sessions: Sequence[SessionRecord] = (),
+    *,
+    makespan_s: float = 10.0,
+    counters: Counters | None = None,
+) -> RunResult:
+    return summarize_run(
+        turns,
+        sessions,
+        policy="holdfast",
+        seed=1,
+        concurrency=2,
+        makespan_s=makespan_s,
+        partial=False,
+        counters=counters,
+    )
+
+
+def test_percentiles_are_interpolated() -> None:
+    found = Distribution.from_values([1.0, 2.0, 3.0, 4.0])
+    assert found is not None
+    assert (found.mean, found.p50) == (2.5, 2.5)
+    assert found.p99 == pytest.approx(3.97)
+
+
+def test_no_values_have_no_distribution() -> None:
+    assert Distribution.from_values([]) is None
+
+
+@pytest.mark.parametrize(("a", "b", "expected"), [(1, 2, 0.5), (1, 0, None), (None, 2, None)])
+def test_a_ratio_without_a_denominator_is_unknown(a: Any, b: Any, expected: Any) -> None:
+    assert ratio(a, b) == expected
+
+
+def test_llm_time_is_the_sum_of_latencies_of_completed_sessions_only() -> None:
+    turns = [turn(), turn(index=1, sent_s=50.0), turn("b", sent_s=7.0)]
+    sessions = [SessionRecord("a", 0.0, 53.0, True), SessionRecord("b", 7.0, 10.0, False)]
+    result = summary(turns, sessions)
+    assert result.session_llm_time_s == Distribution(6.0, 6.0, 6.0, 6.0)
+    assert result.session_time_s == Distribution(53.0, 53.0, 53.0, 53.0)
+    assert result.num_sessions == 2
+
+
+def test_failed_turns_are_errors_and_count_for_nothing_else() -> None:
+    failed = turn(index=1, last_token_s=None, error_kind="stalled", error="late")
+    result = summary([turn(), failed])
+    assert (result.num_turns, result.num_errors, result.prompt_tokens) == (1, 1, 100)
+
+
+def test_turns_cut_short_by_the_operator_are_no_errors() -> None:
+    cut = turn(index=1, last_token_s=None, error_kind="cancelled", error="stopped")
+    assert summary([cut]).num_errors == 0
+
+
+def test_the_engines_counters_make_the_hit_ratio_and_the_recomputation() -> None:
+    counters = Counters(cache_query_tokens=200, cache_hit_tokens=50)
+    result = summary([turn(cached_tokens=0), turn(index=1, cached_tokens=0)], counters=counters)
+    assert result.token_hit_ratio == 0.25
+    assert result.recomputed_tokens == 200 - 50 - 2 * 30
+
+
+def test_cached_tokens_of_the_turns_serve_without_counters() -> None:
+    result = summary([turn(cached_tokens=20), turn(index=1, cached_tokens=60)])
+    assert result.token_hit_ratio == 0.4
+    assert result.recomputed_tokens == (100 - 20 - 30) + (100 - 60 - 30)
+
+
+def test_what_nobody_counted_is_unknown() -> None:
+    result = summary([turn()])
+    assert result.token_hit_ratio is None
+    assert result.recomputed_tokens is None
+    assert result.evicted_blocks is None
+
+
+def test_goodput_counts_appended_and_output_tokens_per_second() -> None:
+    result = summary([turn(), turn(index=1)], makespan_s=10.0)
+    assert result.goodput_tokens_per_s == 10.0
+    assert result.prompt_tokens_per_s == 20.0
+
+
+def test_an_empty_run_has_no_figures_but_its_counts() -> None:
+    result = summary([], makespan_s=0.0)
+    assert result.num_turns == 0
+    assert result.ttft_s is None
+    assert result.goodput_tokens_per_s is None
+
+
+def test_the_document_has_the_keys_of_the_contract() -> None:
+    document = json.loads(RunDocument(manifest={"seeds": [1]}, runs=[summary([turn()])]).to_json())
+    assert document["schema"] == "holdfast.run/1"
+    assert set(document) == {"schema", "manifest", "runs"}
+    assert set(document["runs"][0]) == CONTRACT_KEYS
+    assert set(document["runs"][0]["ttft_s"]) == {"mean", "p50", "p95", "p99"}

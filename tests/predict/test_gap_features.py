@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from holdfast.core.turn_end import ToolCall, TurnEnd, turn_end_of
+from holdfast.predict.features import GapFeatures, features_of
+
+BASH = ToolCall("Bash", '{"command": "git status"}')
+
+
+@pytest.mark.parametrize(
+    ("end", "features"),
+    [
+        (None, GapFeatures("unknown")),
+        (TurnEnd("unknown"), GapFeatures("unknown")),
+        (TurnEnd("human"), GapFeatures("human")),
+        (TurnEnd("tool"), GapFeatures("other")),
+        (turn_end_of((BASH,)), GapFeatures("shell", "Bash", "git status")),
+        (turn_end_of((ToolCall("Read"),)), GapFeatures("read", "Read")),
+        (turn_end_of((ToolCall("AskUserQuestion"),)), GapFeatures("human", "AskUserQuestion")),
+    ],
+)
+def test_a_turn_end_tells_the_features_of_the_pause(
+    end: TurnEnd | None, features: GapFeatures
+) -> None:
+    assert features_of(end) == features
+
+
+def test_of_parallel_calls_the_slowest_kind_counts() -> None:
+    calls = (ToolCall("Task"), BASH, ToolCall("Read"))
+    assert features_of(turn_end_of(calls)) == GapFeatures("sub_agent", "Task")
+
+
+def test_among_equally_slow_calls_the_last_counts() -> None:
+    calls = (ToolCall("Bash", '{"command": "ls"}'), BASH)
+    assert features_of(turn_end_of(calls)).argument_class == "git status"

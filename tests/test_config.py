@@ -1,0 +1,116 @@
+"""Settings: sources, precedence, and errors that say what is wrong and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.config import HoldfastConfig, load_config, to_environ
+from holdfast.errors import ConfigError
+
+
+def _toml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "holdfast.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_no_source_gives_the_defaults() -> None:
+    assert load_config(None, {}) == HoldfastConfig()
+
+
+def test_a_later_source_wins(tmp_path: Path) -> None:
+    path = _toml(tmp_path, "[holdfast]\nmax_pass_overs = 5\nmax_sessions = 6\nhints = false\n")
+    environ = {"HOLDFAST_MAX_PASS_OVERS": "7", "HOLDFAST_MAX_SESSIONS": "8"}
+    config = load_config(path, environ, {"max_sessions": 9})
+    assert (config.max_pass_overs, config.max_sessions, config.hints) == (7, 9, False)
+
+
+@pytest.mark.parametrize("text", ["[holdfast]\neviction_policy = 'lru'\n", "eviction = 'lru'\n"])
+def test_an_unknown_key_of_the_file_lists_the_known_ones(tmp_path: Path, text: str) -> None:
+    path = _toml(tmp_path, text)
+    with pytest.raises(ConfigError, match="unknown") as caught:
+        load_config(path, {})
+    assert str(path) in str(caught.value)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("known: ")
+
+
+def test_an_unknown_variable_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="'HOLDFAST_EVICT'") as caught:
+        load_config(None, {"HOLDFAST_EVICT": "lru"})
+    assert "HOLDFAST_EVICTION" in (caught.value.hint or "")
+
+
+def test_variables_that_are_no_settings_are_left_alone() -> None:
+    environ = {"HOLDFAST_DEBUG": "1", "HOLDFAST_METRICS_DIR": "/x", "HOME": "/"}
+    assert load_config(None, environ) == HoldfastConfig()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "expected"),
+    [
+        ("HOLDFAST_EVICTION", "fifo", "'worth' or 'lru'"),
+        ("HOLDFAST_MAX_PASS_OVERS", "0", "a whole number from 1"),
+        ("HOLDFAST_MAX_PASS_OVERS", "many", "a whole number from 1"),
+        ("HOLDFAST_HEADROOM_RATIO", "0.6", "a number from 0.0 to 0.5"),
+        ("HOLDFAST_HEADROOM_RATIO", "nan", "a number from 0.0 to 0.5"),
+        ("HOLDFAST_HINTS", "maybe", "true or false"),
+    ],
+)
+def test_a_bad_value_names_variable_value_and_expectation(
+    variable: str, text: str, expected: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {variable: text})
+    message = str(caught.value)
+    assert variable in message
+    assert text in message
+    assert message.endswith(f"expected {expected}")
+
+
+@pytest.mark.parametrize("line", ["max_sessions = true", "hints = 1", "decision_log = ''"])
+def test_a_file_value_of_the_wrong_type_is_refused(tmp_path: Path, line: str) -> None:
+    path = _toml(tmp_path, f"[holdfast]\n{line}\n")
+    with pytest.raises(ConfigError, match="expected"):
+        load_config(path, {})
+
+
+def test_a_file_that_is_not_toml_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load_config(_toml(tmp_path, "[holdfast\n"), {})
+
+
+def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "absent.toml", {})
+
+
+def test_a_whole_number_is_taken_for_a_ratio(tmp_path: Path) -> None:
+    config = load_config(_toml(tmp_path, "[holdfast]\nheadroom_ratio = 0\n"), {})
+    assert isinstance(config.headroom_ratio, float)
+
+
+def test_an_unknown_explicit_key_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'nothing'"):
+        load_config(None, {}, {"nothing": 1})
+
+
+@given(
+    config=st.builds(
+        HoldfastConfig,
+        eviction=st.sampled_from(["worth", "lru"]),
+        admission=st.sampled_from(["working-set", "fcfs"]),
+        max_pass_overs=st.integers(1, 10**6),
+        headroom_ratio=st.floats(0.0, 0.5),
+        max_sessions=st.integers(1, 10**6),
+        decision_log=st.none() | st.text(st.characters(categories=["L", "N"]), min_size=1),
+        hints=st.booleans(),
+        strict=st.booleans(),
+    )
+)
+def test_the_environment_carries_every_setting(config: HoldfastConfig) -> None:
+    assert load_config(None, to_environ(config)) == config

@@ -1,0 +1,74 @@
+"""Which sessions take part, and how their gaps are cut."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import pytest
+
+from holdfast.errors import ConfigError
+from holdfast.traces.record import Turn
+from holdfast.traces.scaling import TokenScale
+from holdfast.traces.selection import SessionSelection
+from holdfast.traces.synthetic import generate_sessions, iterate_sessions
+
+
+def test_no_more_sessions_are_read_than_asked_for() -> None:
+    taken = iter(iterate_sessions(0))
+    chosen = SessionSelection(num_sessions=3).select(taken).sessions
+    assert chosen == generate_sessions(3, 0)
+    assert next(taken).session_id == "synthetic-0-0003"
+
+
+def test_gaps_are_cut_to_the_cap_and_nothing_else_changes(session: Any) -> None:
+    long = session(Turn(0.0, 70, 1, (1,)), Turn(50.0, 80, 1, (1,)), Turn(3.0, 90, 1, (1,)))
+    (cut,) = SessionSelection(gap_cap_s=10).select([long]).sessions
+    assert [turn.gap_s for turn in cut.turns] == [0.0, 10, 3.0]
+    assert [turn.prompt_tokens for turn in cut.turns] == [70, 80, 90]
+
+
+def test_sessions_that_outgrow_the_context_after_scaling_are_left_out_and_counted(
+    session: Any,
+) -> None:
+    small = session(Turn(0.0, 128, 64, (1, 2)), session_id="small")
+    large = session(Turn(0.0, 256, 64, (1, 2, 3, 4)), session_id="large")
+    limits = SessionSelection(max_model_len=6, token_scale=2 / 64)
+    selected = limits.select([large, small])
+    assert [chosen.session_id for chosen in selected.sessions] == ["small"]
+    assert selected.num_outgrown == 1
+
+
+def test_it_is_an_error_when_every_session_outgrows_the_context(session: Any) -> None:
+    with pytest.raises(ConfigError, match="no session is left"):
+        SessionSelection(max_model_len=10).select([session(Turn(0.0, 100, 1, (1,)))])
+
+
+def test_an_endless_source_of_sessions_that_outgrow_the_context_ends(session: Any) -> None:
+    endless = (session(Turn(0.0, 100, 1, (1,))) for _ in count())
+    with pytest.raises(ConfigError, match="no session is left"):
+        SessionSelection(max_model_len=10, num_sessions=1).select(endless)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"num_sessions": 0}, {"gap_cap_s": -1.0}, {"gap_cap_s": float("nan")}, {"max_model_len": 1}],
+)
+def test_settings_out_of_range_are_errors(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        SessionSelection(**wrong)
+
+
+@pytest.mark.parametrize("factor", [1 / 128, 0.1, 1e-9])
+def test_a_scale_that_does_not_make_whole_blocks_is_an_error_with_choices(factor: float) -> None:
+    with pytest.raises(ConfigError, match="whole number") as caught:
+        TokenScale.from_factor(factor, trace_block_tokens=64)
+    assert caught.value.hint is not None
+    suggested = float(caught.value.hint.rpartition(" ")[2])
+    assert TokenScale.from_factor(suggested, trace_block_tokens=64).block_tokens >= 1
+
+
+def test_scaled_prompts_and_answers_have_at_least_one_token() -> None:
+    scale = TokenScale.from_factor(1 / 64, trace_block_tokens=64)
+    empty = Turn(0.0, 3, 0, ())
+    assert (scale.prompt_tokens(empty), scale.output_tokens(empty)) == (1, 1)
