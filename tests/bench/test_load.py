@@ -111,6 +111,13 @@ async def test_tokens_that_any_session_sent_before_are_not_first_seen(
     assert [turn.appended_tokens for turn in records.turns] == [14, 6, 14]
 
 
+async def test_a_growing_prompt_adds_one_block_and_its_tail_a_turn(
+    engine: Any, agent_session: Any
+) -> None:
+    records = await run(engine.url, [agent_session("a", 9)])
+    assert [turn.first_seen_tokens for turn in records.turns] == [14] + 8 * [4 + 2]
+
+
 async def test_nothing_identifies_sessions_by_default(engine: Any, agent_session: Any) -> None:
     await run(engine.url, [agent_session("a", 1)])
     assert "X-Session-ID" not in engine.headers[0]

@@ -44,9 +44,10 @@ def test_counters_are_summed_over_labels() -> None:
     assert counters.kv_tokens == 3200
 
 
-def test_the_policy_is_told_from_who_counts_steps() -> None:
-    assert parse_metrics(PAGE).policy == "vllm-default"
-    assert parse_metrics(PAGE + "holdfast_engine_steps_total 3\n").policy == "holdfast"
+def test_the_policy_is_told_from_who_decides() -> None:
+    metered = PAGE + "holdfast_engine_steps_total 3\nholdfast_decision_seconds_total 0\n"
+    assert parse_metrics(metered).policy == "vllm-default"
+    assert parse_metrics(PAGE + "holdfast_decision_seconds_total 0.3\n").policy == "holdfast"
     assert EngineCounters({}).policy == "unknown"
 
 

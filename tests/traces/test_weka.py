@@ -90,6 +90,21 @@ def test_a_call_recorded_twice_is_one_turn_and_the_next_gap_starts_after_both(
     assert second.gap_s == 3.0  # 15 - (10 + 2 s of api_time)
 
 
+def test_the_stop_of_a_call_recorded_twice_is_kept_whichever_has_it(
+    call: Any, write_trace: Any
+) -> None:
+    path = write_trace(
+        [
+            call(0, [1], stop="tool_use", out=5),
+            call(10, [1], type="n", stop="", out=6),
+            call(15, [1, 2], think_time=None),
+        ]
+    )
+    first, second = read(path)[0].turns
+    assert (first.output_tokens, first.ended_by) == (5, "tool")
+    assert second.gap_s == 3.0
+
+
 def test_a_subagent_is_a_session_of_its_own(call: Any, write_trace: Any) -> None:
     subagent = {"type": "subagent", "t": 3, "agent_id": "x", "requests": [call(3, [1, 7])]}
     main, first, second = read(write_trace([call(0, [1]), subagent, subagent]))

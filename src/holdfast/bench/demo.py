@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from holdfast.bench.load import LoadOptions
 from holdfast.bench.model import VOCAB_SIZE, build_tiny_model
@@ -28,6 +31,8 @@ from holdfast.traces.synthetic import iterate_sessions
 __all__ = ["POLICY_PAIR", "Demo", "DemoPlan", "DemoPoint", "DemoWatcher", "sessions_for"]
 
 POLICY_PAIR: Final[tuple[ServedPolicy, ServedPolicy]] = ("vllm-default", "holdfast")
+
+_MAX_GENERATED = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ class Demo:
         Raises:
             ConfigError: No session fits the plan.
             TraceError: The traces cannot be read.
-            EngineError: A server does not start.
+            EngineError: A server does not start, or dies.
         """
         model = build_tiny_model(self.directory / "model")
         for index, seed in enumerate(self.plan.seeds):
@@ -137,6 +142,7 @@ class Demo:
                 result = self._replay(server, seed, point, chosen)
                 self.runs.append(result)
                 self.watcher.run_ends(result)
+                server.check_running()
 
     def _replay(
         self, server: EngineServer, seed: int, point: DemoPoint, sessions: Sequence[Session]
@@ -156,7 +162,8 @@ class Demo:
         replay = asyncio.run(
             replay_sessions(target, sessions, load, seed=seed, on_turn=self.watcher.turn_ends)
         )
-        return replay.result
+        # As planned, not as the engine counts it: with its own padding, or not at all once it died.
+        return msgspec.structs.replace(replay.result, kv_tokens=plan.kv_tokens)
 
 
 def sessions_for(
@@ -176,7 +183,8 @@ def sessions_for(
     )
     source: Iterator[Session]
     if plan.traces is None:
-        source = iterate_sessions(seed)
+        # Generated sessions have no end; a plan that few of them fit should say so instead.
+        source = islice(iterate_sessions(seed), _MAX_GENERATED)
     else:
         source = read_sessions(plan.traces, seed=seed, on_file=on_file)
     return selection.select(source).sessions

@@ -42,7 +42,7 @@ _CHAT_TEMPLATE = """\
 {%- if message.content is string %}{{ message.content }}\
 {%- elif message.content %}{% for part in message.content %}{{ part.text }}{% endfor %}{% endif %}\
 {%- for call in message.tool_calls or [] %}\
-{{- '<tool_call>\\n' + (call.function | tojson) + '\\n</tool_call>' }}{% endfor %}\
+{{- '<tool_call>\\n' }}{{ call.function | tojson }}{{ '\\n</tool_call>' }}{% endfor %}\
 {{- '<|im_end|>\\n' }}\
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""

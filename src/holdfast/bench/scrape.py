@@ -43,8 +43,8 @@ class EngineCounters:
     @property
     def policy(self) -> str:
         """Name of the scheduling that these metrics give away, once the engine has worked."""
-        # Stock engines may carry Holdfast's eviction meter; only its scheduler counts steps.
-        if self.totals.get(_ENGINE_STEPS):
+        # Stock engines may carry Holdfast's meters; only its scheduler takes time to decide.
+        if self.totals.get(_DECISION_S):
             return "holdfast"
         if any(name.startswith("vllm:") for name in self.totals):
             return "vllm-default"

@@ -161,6 +161,15 @@ class EngineServer:
         process.wait()
         _wait_until_gone(group_id)
 
+    def check_running(self) -> None:
+        """Do nothing while the server lives.
+
+        Raises:
+            EngineError: It has died, or was never started; the message has the end of its log.
+        """
+        if not self.is_running or not self._answers("GET", "/health"):
+            raise self._failure("died")
+
     def reset_prefix_cache(self) -> None:
         """Drop every cached block; what Holdfast has learned about sessions and tools stays.
 

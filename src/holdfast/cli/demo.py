@@ -18,7 +18,7 @@ from holdfast.bench.demo import Demo, DemoPlan, DemoPoint, DemoWatcher
 from holdfast.bench.manifest import run_manifest
 from holdfast.bench.server import ServedPolicy
 from holdfast.core.results import RunDocument, RunResult, TurnRecord
-from holdfast.errors import EngineError
+from holdfast.errors import ConfigError, EngineError
 from holdfast.report.comparison import compare
 from holdfast.report.document import write_document
 from holdfast.report.html import require_plots, write_html
@@ -59,19 +59,21 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--kv-tokens",
     type=click.IntRange(min=64),
-    default=12_000,
+    default=8192,
     show_default=True,
-    help="Size of the KV cache.",
+    help="Size of the KV cache, which must hold the longest session.",
 )
 @click.option(
     "--max-model-len",
     type=click.IntRange(min=2),
-    help="Leave out sessions that outgrow this many replayed tokens.  [default: half the cache]",
+    default=6000,
+    show_default=True,
+    help="Leave out sessions that outgrow this many replayed tokens.",
 )
 @click.option(
     "--token-scale",
     type=click.FloatRange(min=0, min_open=True),
-    default=1 / 32,
+    default=1 / 16,
     show_default=True,
     help="Replayed tokens per recorded token.",
 )
@@ -102,7 +104,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--html", "html_path", type=_FILE, help="Write a page with plots here.")
 @click.option("--keep-logs", is_flag=True, help="Keep the servers' logs, and say where.")
 @click.pass_context
-def demo(context: click.Context, **arguments: Any) -> None:
+def demo(context: click.Context, /, **arguments: Any) -> None:
     """Replay the same sessions on stock vLLM and on Holdfast, and compare.
 
     A tiny model with random weights is built locally and served on the CPU with a small KV cache,
@@ -116,10 +118,11 @@ def demo(context: click.Context, **arguments: Any) -> None:
     if arguments["html_path"] is not None:
         require_plots()
     console, errors = Console(), Console(stderr=True)
+    plan = _plan(arguments)
     directory = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
     keeps_logs = arguments["keep_logs"]
     watcher = _Progress(errors)
-    measured = Demo(_plan(arguments), directory, watcher)
+    measured = Demo(plan, directory, watcher)
     is_interrupted = False
     try:
         with watcher, _terminations_interrupt():
@@ -143,12 +146,18 @@ def demo(context: click.Context, **arguments: Any) -> None:
 def _plan(arguments: dict[str, Any]) -> DemoPlan:
     loads = zip(arguments["concurrency"], arguments["num_sessions"], strict=True)
     first_seed = arguments["seed"]
+    if arguments["kv_tokens"] < arguments["max_model_len"]:
+        raise ConfigError(
+            f"kv-tokens is {arguments['kv_tokens']}, expected at least max-model-len "
+            f"({arguments['max_model_len']})",
+            hint="vLLM does not start with a cache that cannot hold one whole request",
+        )
     return DemoPlan(
         traces=arguments["traces"],
         points=tuple(DemoPoint(concurrency, num) for concurrency, num in loads),
         seeds=tuple(range(first_seed, first_seed + arguments["num_seeds"])),
         kv_tokens=arguments["kv_tokens"],
-        max_model_len=arguments["max_model_len"] or arguments["kv_tokens"] // 2,
+        max_model_len=arguments["max_model_len"],
         token_scale=arguments["token_scale"],
         time_scale=arguments["time_scale"],
         gap_cap_s=arguments["gap_cap_s"],
@@ -216,8 +225,13 @@ class _Progress(DemoWatcher):
         self._progress.advance(self._task)
 
     def run_ends(self, result: RunResult) -> None:
-        """Leave the finished bar standing."""
+        hits = "unknown" if result.token_hit_ratio is None else f"{result.token_hit_ratio:.3f}"
+        self._progress.console.print(
+            f"{result.policy}, seed {result.seed}, {result.concurrency} sessions at once: "
+            f"{result.makespan_s or 0.0:.0f} s, hit ratio {hits}, {result.num_errors} errors",
+            highlight=False,
+        )
 
     def _show(self, description: str, total: int | None) -> None:
-        self._progress.stop_task(self._task)
+        self._progress.remove_task(self._task)
         self._task = self._progress.add_task(description, total=total)

@@ -12,9 +12,10 @@ from holdfast.config import load_config, to_environ
 __all__ = ["serve"]
 
 _EPILOG = """\
-Every other argument is vLLM's and reaches it untouched; `holdfast serve --help=all` shows vLLM's own help
-(`--help=listgroup` its groups). Settings: a `[holdfast]` table in the file given with --holdfast-config,
-then HOLDFAST_* variables (HOLDFAST_EVICTION, HOLDFAST_ADMISSION, ...), which win.
+Every other argument is vLLM's and reaches it untouched; `holdfast serve --help=all` shows vLLM's
+own help, `--help=SchedulerConfig` one group of it. Settings: the `[holdfast]` table of the file
+given with --holdfast-config, then HOLDFAST_* variables (HOLDFAST_EVICTION, HOLDFAST_ADMISSION,
+...), which win.
 """
 
 

@@ -55,6 +55,7 @@ class Session:
         has_moved_on: Whether a sibling of its group, or a fork, has started since it paused.
         is_held: Whether it holds a place in the cache while it is away.
         rate: Last computed worth: expected returns a second.
+        rated_after_s: How long it had been away then (s).
     """
 
     number: int
@@ -70,6 +71,7 @@ class Session:
     has_moved_on: bool = False
     is_held: bool = False
     rate: float = 0.0
+    rated_after_s: float = 0.0
 
 
 @dataclass(slots=True)

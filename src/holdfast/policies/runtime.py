@@ -6,14 +6,17 @@ Knows nothing about vLLM: a host reports turns and blocks and carries out what i
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from holdfast.core.chains import ChainTree, Segment
 from holdfast.core.sessions import Session, SessionState, SessionTable
 from holdfast.policies.admission.working_set import Decision, Room, WaitingTurn, WorkingSet
 from holdfast.policies.eviction.worth import LiveWorth
-from holdfast.predict.returns import ReturnModel
+from holdfast.predict.features import GapFeatures
+from holdfast.predict.return_time import ReturnTimeModel
 
 __all__ = ["AgentRuntime", "BlockQueue"]
 
@@ -49,7 +52,7 @@ class AgentRuntime:
     """Sessions, their chains and the decisions about them."""
 
     def __init__(
-        self, returns: ReturnModel, *, max_sessions: int, max_pass_overs: int, patience: float = 1.0
+        self, returns: ReturnTimeModel, *, max_sessions: int, max_pass_overs: int, patience: float = 1.0
     ) -> None:
         self.tree: ChainTree[Any] = ChainTree()
         self.sessions = SessionTable(self.tree, max_sessions)
@@ -60,6 +63,8 @@ class AgentRuntime:
         self._moved_on = [1.0, 1.0]
         self._now_s = 0.0
         self._queue: BlockQueue | None = None
+        self._away: dict[Session, None] = {}
+        self._unresolved: deque[tuple[Session, int]] = deque()
         self._round: list[Session] = []
 
     def attach(self, queue: BlockQueue) -> None:
@@ -106,6 +111,9 @@ class AgentRuntime:
         session.state = SessionState.AT_TOOL if is_tool else SessionState.HUMAN_AWAY
         session.paused_at_s = self._now_s
         session.has_moved_on = False
+        self._away[session] = None
+        self._unresolved.append((session, session.num_turns))
+        self._presume_gone()
         self._rerate(session)
         self._hold(session)
         for surplus in self.sessions.surplus():
@@ -114,6 +122,7 @@ class AgentRuntime:
     def session_closed(self, session: Session) -> None:
         """The session will not return: its blocks go before those of any that may."""
         self._release(session)
+        self._away.pop(session, None)
         session.state = SessionState.CLOSED
         session.rate = 0.0
         self._rescore(session)
@@ -138,22 +147,31 @@ class AgentRuntime:
 
     def worth_of(self, segment: Segment[Any]) -> tuple[int, float]:
         """Class and worth of a run's free blocks."""
-        if not segment.children:
-            for session in segment.tails:
+        for session in self.worth.users(segment):
+            away_s = self._now_s - session.paused_at_s
+            if away_s > 1.1 * session.rated_after_s:
                 self._rerate(session)
         return self.worth.worth(segment, self._now_s)
 
     def refresh(self, num_sessions: int) -> None:
-        """Bring the worth of a few sessions up to date, each in its turn; a victim pays for it."""
-        for _ in range(num_sessions):
+        """Bring the worth of a few paused sessions up to date; victims pay for it.
+
+        Half of them are those that paused longest ago, whose worth falls fastest; the others take turns.
+        """
+        stale = list(islice(self._away, num_sessions // 2))
+        for _ in range(num_sessions - len(stale)):
             if not self._round:
-                self._round = [s for s in self.sessions if s.state.is_paused]
+                self._round = list(self._away)
                 if not self._round:
-                    return
-            session = self._round.pop()
-            if session.state.is_paused and session.tail.is_attached:
-                self._rerate(session)
-                self._rescore(session)
+                    break
+            stale.append(self._round.pop())
+        for session in stale:
+            if session not in self._away:
+                continue
+            if not session.tail.lane.num_blocks and not session.prompt_tail.lane.num_blocks:
+                del self._away[session]
+            self._rerate(session)
+            self._rescore(session)
 
     # Inside.
 
@@ -175,6 +193,7 @@ class AgentRuntime:
             self.returns.observe(session.gap, self._now_s - session.paused_at_s)
         if session.has_moved_on:
             self._moved_on[0] += 1.0
+        self._away.pop(session, None)
         self._release(session)
 
     def _retail_prompt(self, session: Session, hashes: Sequence[bytes]) -> None:
@@ -226,6 +245,18 @@ class AgentRuntime:
         tail.tails.add(session)
         session.tail = tail
 
+    def _presume_gone(self) -> None:
+        """Learn from pauses that outlast nearly all others: such sessions do not return."""
+        for _ in range(min(4, len(self._unresolved))):
+            session, turn = self._unresolved.popleft()
+            if session.num_turns != turn or not session.state.is_paused:
+                continue
+            elapsed_s = self._now_s - session.paused_at_s
+            if elapsed_s > self.returns.residual_quantile_s(session.gap, 0.0, 0.98, scale_s=1e9):
+                self.returns.observe(session.gap, elapsed_s, censored=True)
+            else:
+                self._unresolved.append((session, turn))
+
     def _hold(self, session: Session) -> None:
         if not session.is_held and session.tail.parent is not None:
             session.is_held = True
@@ -240,6 +271,7 @@ class AgentRuntime:
 
     def _rerate(self, session: Session) -> None:
         restore_s = self.restore_s_per_block * max(session.tail.end, 1)
+        session.rated_after_s = self._now_s - session.paused_at_s
         share = self._moved_on[0] / (self._moved_on[0] + self._moved_on[1])
         session.rate = self.worth.rate(session, self._now_s, restore_s, share)
 
@@ -263,6 +295,9 @@ class AgentRuntime:
 
     def _forget(self, session: Session) -> None:
         self._release(session)
+        self._away.pop(session, None)
+        if session.has_moved_on:
+            self._moved_on[1] += 1.0
         if session.gap is not None and session.state.is_paused:
             self.returns.observe(session.gap, self._now_s - session.paused_at_s, censored=True)
         session.tail.tails.discard(session)

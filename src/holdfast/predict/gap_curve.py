@@ -1,6 +1,6 @@
 """A distribution over gaps on a logarithmic grid, ready to be asked in constant time.
 
-The grid spans 64 octaves, nanoseconds to centuries, in quarter octaves. It only bounds what can be
+The grid spans 80 octaves from a nanosecond up, in quarter octaves. It only bounds what can be
 represented: no bin means more than another, so nothing here prefers one time scale.
 """
 
@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 
 BINS_PER_OCTAVE = 4
 _LOWEST_OCTAVE = -30
-_OCTAVES = 64
+_OCTAVES = 80
 BINS = _OCTAVES * BINS_PER_OCTAVE
 TAIL_INDEX = 0.8
 

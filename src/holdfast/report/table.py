@@ -15,28 +15,27 @@ UNKNOWN = "\u2013"
 def comparison_table(comparison: Comparison) -> Table:
     """One table, the points below each other; values are medians, with the range of the seeds."""
     table = Table(title=f"{comparison.subject} against {comparison.baseline}")
-    table.add_column("load")
-    table.add_column("metric")
+    table.add_column("")
     for policy in (comparison.baseline, comparison.subject):
         table.add_column(policy, justify="right")
     table.add_column("gain", justify="right")
     for point in comparison.points:
-        for index, row in enumerate(point.rows):
+        table.add_row(format_load(point), style="bold")
+        for row in point.rows:
             table.add_row(
-                format_load(point) if index == 0 else "",
                 row.metric.label,
                 format_interval(row.metric, row.baseline),
                 format_interval(row.metric, row.subject),
                 format_gain(row),
-                end_section=index == len(point.rows) - 1,
             )
+        table.add_section()
     return table
 
 
 def format_load(point: Point) -> str:
     """The load in words."""
-    size = "" if point.kv_tokens is None else f"\n{point.kv_tokens:,} KV tokens"
-    seeds = "" if len(point.seeds) < 2 else f"\n{len(point.seeds)} seeds"
+    size = "" if point.kv_tokens is None else f", {point.kv_tokens:,} KV tokens"
+    seeds = "" if len(point.seeds) < 2 else f", {len(point.seeds)} seeds"
     return f"{point.concurrency} sessions at once{size}{seeds}"
 
 

@@ -166,12 +166,19 @@ class EngineMetrics:
                 self._write(self._export)
             except Exception:
                 _logger.warning("Holdfast's metrics are no longer exported", exc_info=True)
-                self._export = None
+                self._end_export()
 
     def close(self) -> None:
-        """Flush, and end the thread."""
+        """Flush for the last time; the files stay for the API process to read."""
         self._stop.set()
         self.flush()
+        with self._flush_lock:
+            self._end_export()
+
+    def _end_export(self) -> None:
+        files, self._export = self._export, None
+        if files is not None:
+            files.close()
 
     def _open(self, directory: Path) -> None:
         try:
@@ -213,6 +220,10 @@ class _ValueFiles:
             for kind in ("counter", "gauge_livesum", "histogram")
         }
         self._keys: dict[tuple[str, str, str], str] = {}
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()  # type: ignore[no-untyped-call]
 
     def write_counter(self, metric: str, label: str, value: float) -> None:
         self._write("counter", metric, f"{metric}_total", self._label(metric, label), value)

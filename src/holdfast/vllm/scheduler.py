@@ -15,7 +15,9 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from holdfast.core.chains import Segment
 from holdfast.policies.admission.working_set import WaitingTurn
 from holdfast.policies.runtime import AgentRuntime
-from holdfast.predict.returns import ReturnModel
+from holdfast.core.hints import parse_hints
+from holdfast.predict.features import features_of
+from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.vllm.free_queue import FreeQueue
 from holdfast.vllm.request_queue import OfferQueue
 
@@ -31,14 +33,15 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
     patience = 1.0
-    make_returns = ReturnModel
+    pass_overs = 64
+    make_returns = ReturnTimeModel
     is_fcfs = False
     is_lru = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._runtime = AgentRuntime(
-            self.make_returns(), max_sessions=20000, max_pass_overs=64, patience=self.patience
+            self.make_returns(), max_sessions=20000, max_pass_overs=self.pass_overs, patience=self.patience
         )
         pool = self.kv_cache_manager.block_pool
         self._pool = pool
@@ -164,15 +167,16 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             n = request.num_output_tokens / self.block_size
             self._output_blocks += 0.05 * (n * 1.5 - self._output_blocks)
             xargs = request.sampling_params.extra_args or {}
-            end = xargs.get("holdfast_turn_end", "unknown")
+            end = parse_hints(xargs, None)[0].turn_end
             self._runtime.tick(self.clock())
             self._runtime.turn_ended(
-                turn.session, list(request.block_hashes), end, is_tool=end.startswith("tool")
+                turn.session, list(request.block_hashes), features_of(end), is_tool=end is not None and end.kind == "tool"
             )
+            turn.session.expected_gap_s = parse_hints(xargs, None)[0].expected_gap_s
             if xargs.get("holdfast_final"):
                 self._runtime.session_closed(turn.session)
         return super()._free_request(request, *args, **kwargs)
 
     def _count_evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:
         self.num_evicted += num_blocks
-        self._runtime.refresh(_REFRESHES_PER_VICTIM_RUN)
+        self._runtime.refresh(max(_REFRESHES_PER_VICTIM_RUN, min(32, num_blocks // 4)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 from holdfast.core.chains import Segment
 from holdfast.core.sessions import Session, SessionState
-from holdfast.predict.returns import ReturnModel
+from holdfast.predict.return_time import ReturnTimeModel
 
 __all__ = ["LiveWorth", "WorthClass"]
 
@@ -35,7 +36,8 @@ class LiveWorth:
     every block.
     """
 
-    def __init__(self, returns: ReturnModel) -> None:
+    use_median = False
+    def __init__(self, returns: ReturnTimeModel) -> None:
         self._returns = returns
 
     def rate(self, session: Session, now_s: float, restore_s: float, return_share: float) -> float:
@@ -55,18 +57,26 @@ class LiveWorth:
         elapsed_s = max(now_s - session.paused_at_s, 0.0)
         if session.expected_gap_s is not None and elapsed_s < session.expected_gap_s:
             return 1.0 / max(session.expected_gap_s - elapsed_s, 1e-9)
-        residual_s = self._returns.expected_residual_s(session.gap, elapsed_s, scale_s=restore_s)
+        residual_s = max(
+            self._returns.residual_quantile_s(session.gap, elapsed_s, 0.5, scale_s=restore_s),
+            self._returns.residual_quantile_s(session.gap, 0.0, 0.5, scale_s=restore_s),
+            elapsed_s if self.use_median else 0.0
+        )
         probability = self._returns.return_probability(session.gap, elapsed_s)
         if session.has_moved_on:
             probability *= return_share
         return probability / max(residual_s, 1e-9)
 
+    @staticmethod
+    def users(segment: Segment[Any]) -> Iterator[Session]:
+        """Sessions whose chain contains the run, a bounded number of them."""
+        return islice((s for run in segment.subtree() for s in run.tails), _MAX_USERS_SUMMED)
+
     def worth(self, segment: Segment[Any], now_s: float) -> tuple[int, float]:
         """Class and worth of a run's free blocks (1/s a block); the sum of its users' last computed rates."""
         total = 0.0
         num_users = 0
-        users = (s for run in segment.subtree() for s in run.tails)
-        for session in islice(users, _MAX_USERS_SUMMED):
+        for session in self.users(segment):
             total += session.rate
             num_users += session.state is not SessionState.CLOSED
         if not num_users:

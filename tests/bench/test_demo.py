@@ -1,0 +1,155 @@
+"""The demo's plan: order, sessions, and what survives an interruption. No engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+import holdfast.bench.demo as module
+from holdfast.bench.demo import Demo, DemoPlan, DemoPoint, sessions_for
+from holdfast.bench.server import EngineOptions, ServedPolicy
+from holdfast.core.results import RunResult, summarize_run
+from holdfast.errors import ConfigError, EngineError
+from holdfast.traces.record import Session
+from holdfast.traces.scaling import TokenScale
+
+
+def _plan(**changes: Any) -> DemoPlan:
+    settings: dict[str, Any] = {
+        "traces": None,
+        "points": (DemoPoint(1, 2), DemoPoint(3, 4)),
+        "seeds": (0,),
+        "kv_tokens": 4096,
+        "max_model_len": 3000,
+        "token_scale": 1 / 16,
+        "time_scale": 0.0,
+        "gap_cap_s": 10.0,
+    }
+    return DemoPlan(**(settings | changes))
+
+
+class _Server:
+    """Takes the place of a server; says what happens to it."""
+
+    events: list[str]
+    dies = False
+
+    def __init__(self, policy: ServedPolicy, options: EngineOptions, log_path: Path) -> None:
+        self.policy = policy
+        self.options = options
+        self.url = "http://127.0.0.1:9"
+
+    def __enter__(self) -> Self:
+        self.events.append(f"start {self.policy}")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.events.append(f"stop {self.policy}")
+
+    def reset_prefix_cache(self) -> None:
+        self.events.append("reset")
+
+    def check_running(self) -> None:
+        if self.dies:
+            raise EngineError("died")
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    happened: list[str] = []
+    monkeypatch.setattr(_Server, "events", happened, raising=False)
+
+    def replay(
+        self: Demo, server: _Server, seed: int, point: DemoPoint, sessions: Sequence[Session]
+    ) -> RunResult:
+        happened.append(f"run {point.concurrency} on {len(sessions)} of seed {seed}")
+        if point.concurrency == 99:
+            raise KeyboardInterrupt
+        return summarize_run(
+            [],
+            [],
+            policy=server.policy,
+            seed=seed,
+            concurrency=point.concurrency,
+            makespan_s=1.0,
+            partial=False,
+        )
+
+    monkeypatch.setattr(module, "EngineServer", _Server)
+    monkeypatch.setattr(module, "build_tiny_model", lambda directory: directory)
+    monkeypatch.setattr(Demo, "_replay", replay)
+    return happened
+
+
+def test_each_point_starts_with_an_empty_cache_and_the_same_sessions(
+    events: list[str], tmp_path: Path
+) -> None:
+    Demo(_plan(), tmp_path).run()
+    of_one = ["reset", "run 1 on 2 of seed 0", "reset", "run 3 on 4 of seed 0"]
+    assert events == [
+        *("start vllm-default", *of_one, "stop vllm-default"),
+        *("start holdfast", *of_one, "stop holdfast"),
+    ]
+
+
+def test_the_order_of_the_policies_is_swapped_at_every_second_seed(
+    events: list[str], tmp_path: Path
+) -> None:
+    Demo(_plan(seeds=(0, 1, 2)), tmp_path).run()
+    starts = [event.removeprefix("start ") for event in events if event.startswith("start")]
+    stock_first = ["vllm-default", "holdfast"]
+    assert starts == [*stock_first, *stock_first[::-1], *stock_first]
+
+
+def test_an_interruption_ends_the_server_and_keeps_what_is_finished(
+    events: list[str], tmp_path: Path
+) -> None:
+    demo = Demo(_plan(points=(DemoPoint(1, 2), DemoPoint(99, 4))), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run()
+    assert events[-1] == "stop vllm-default"
+    assert [run.concurrency for run in demo.runs] == [1]
+
+
+def test_a_server_that_dies_ends_the_demo_and_its_run_is_shown(
+    events: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Server, "dies", True)
+    demo = Demo(_plan(), tmp_path)
+    with pytest.raises(EngineError):
+        demo.run()
+    assert len(demo.runs) == 1
+
+
+def test_the_sessions_of_each_seed_can_be_told_apart(events: list[str], tmp_path: Path) -> None:
+    demo = Demo(_plan(seeds=(0, 1)), tmp_path)
+    demo.run()
+    assert len({demo.digests["sessions-0"], demo.digests["sessions-1"]}) == 2
+
+
+def test_sessions_fit_the_context_and_the_cap() -> None:
+    sessions = sessions_for(_plan(), seed=0)
+    scale = TokenScale.from_factor(1 / 16, trace_block_tokens=sessions[0].block_size_tokens)
+    assert len(sessions) == 4
+    assert all(scale.peak_tokens(session) <= 3000 for session in sessions)
+    assert max(turn.gap_s for session in sessions for turn in session.turns) == 10.0
+
+
+def test_a_scale_that_splits_a_block_is_refused() -> None:
+    with pytest.raises(ConfigError, match="token scale"):
+        sessions_for(_plan(token_scale=0.05), seed=0)
+
+
+def test_a_context_that_no_session_fits_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_GENERATED", 20)
+    with pytest.raises(ConfigError, match="no session is left"):
+        sessions_for(_plan(max_model_len=2), seed=0)

@@ -1,0 +1,20 @@
+"""`holdfast policies`."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from holdfast.cli.main import cli
+
+
+def test_each_policy_is_listed_with_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = pytest.importorskip("holdfast.policies.registry")
+    spec = SimpleNamespace(name="saga", summary="a bound", source="a paper")
+    monkeypatch.setattr(registry, "POLICIES", {"saga": spec})
+    result = CliRunner().invoke(cli, ["policies"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[1].split("  ")[0] == "saga"
+    assert "a paper" in result.stdout

@@ -1,0 +1,117 @@
+"""`holdfast serve` and the command line around it; vLLM's part is replaced."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import holdfast.vllm.serve as engine
+from holdfast.cli.main import EXIT_REFUSED, cli, main
+from holdfast.errors import ConfigError, EngineError
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What vLLM would have been started with."""
+    calls: list[list[str]] = []
+    monkeypatch.setattr(engine, "serve_vllm", lambda arguments: calls.append(list(arguments)))
+    # CliRunner does not undo what a command writes into the environment.
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return calls
+
+
+def test_every_vllm_argument_reaches_vllm_in_order(served: list[list[str]]) -> None:
+    given = ["some/model", "-tp", "2", "--port=8001", "--max-model-len", "-1", "--no-enable-x"]
+    result = CliRunner().invoke(cli, ["serve", *given])
+    assert result.exit_code == 0, result.output
+    assert served == [[*given, "--scheduler-cls", engine.SCHEDULER_CLASS]]
+
+
+def test_our_option_is_taken_out_wherever_it_stands(
+    served: list[list[str]], tmp_path: Path
+) -> None:
+    config = tmp_path / "holdfast.toml"
+    config.write_text("[holdfast]\nmax_sessions = 7\n", encoding="utf-8")
+    given = ["serve", "m", "--port", "1", "--holdfast-config", str(config), "--seed", "2"]
+    result = CliRunner().invoke(cli, given)
+    assert result.exit_code == 0, result.output
+    assert served[0][:5] == ["m", "--port", "1", "--seed", "2"]
+    assert os.environ["HOLDFAST_MAX_SESSIONS"] == "7"
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["serve", "--help"], ["serve", "-h"]])
+def test_help_is_ours_and_says_how_to_see_vllms(
+    served: list[list[str]], arguments: list[str]
+) -> None:
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0
+    assert "--help=all" in result.output
+    assert served == []
+
+
+def test_vllms_own_help_can_be_reached(served: list[list[str]]) -> None:
+    CliRunner().invoke(cli, ["serve", "--help=all"])
+    assert served[0][0] == "--help=all"
+
+
+@pytest.mark.parametrize("flag", ["--scheduler-cls", "--scheduler_cls", "--scheduler-cls=a.B"])
+def test_a_scheduler_of_the_users_own_is_a_conflict(flag: str) -> None:
+    with pytest.raises(ConfigError, match="conflicts"):
+        engine.holdfast_arguments(["model", flag])
+
+
+def test_serving_without_a_prefix_cache_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nothing to keep"):
+        engine.holdfast_arguments(["model", "--no-enable-prefix-caching"])
+
+
+def test_an_absent_vllm_is_said_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.vllm.serve.importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(EngineError, match="not installed") as caught:
+        engine.engine_version()
+    assert "holdfast[vllm]" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("version", "is_refused"), [("0.22.1", True), ("0.23.0", False), ("1.0", False), ("dev", False)]
+)
+def test_a_vllm_that_is_too_old_is_refused(
+    monkeypatch: pytest.MonkeyPatch, version: str, *, is_refused: bool
+) -> None:
+    class Module:
+        __version__ = version
+
+    monkeypatch.setattr("holdfast.vllm.serve.importlib.util.find_spec", lambda _name: object())
+    monkeypatch.setattr("holdfast.vllm.serve.importlib.import_module", lambda _name: Module)
+    if is_refused:
+        with pytest.raises(EngineError, match=r"0\.22\.1 is too old"):
+            engine.engine_version()
+    else:
+        assert engine.engine_version() == version
+
+
+def test_an_expected_error_is_one_line_and_a_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HOLDFAST_DEBUG", raising=False)
+    config = tmp_path / "holdfast.toml"
+    config.write_text("[holdfast]\nevict = 1\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "m", "--holdfast-config", str(config)])
+    assert caught.value.code == EXIT_REFUSED
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"error: {config}: unknown key 'evict'"
+    assert second.startswith("hint: known: admission,")
+
+
+def test_debugging_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOLDFAST_DEBUG", "1")
+    monkeypatch.setenv("HOLDFAST_MAX_SESSIONS", "none")
+    with pytest.raises(SystemExit):
+        main(["serve", "m"])
+    assert "Traceback" in capsys.readouterr().err

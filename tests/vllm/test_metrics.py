@@ -1,0 +1,138 @@
+"""The metrics' way from the engine core to the API process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+import holdfast.vllm.metrics as module
+from holdfast.bench.scrape import parse_metrics
+from holdfast.vllm.metrics import METRICS_DIR_VARIABLE, EngineMetrics, publish_engine_metrics
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[CollectorRegistry]:
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    monkeypatch.delenv(METRICS_DIR_VARIABLE, raising=False)
+    monkeypatch.setattr(module, "_published", None)
+    yield CollectorRegistry()
+    os.environ.pop(METRICS_DIR_VARIABLE, None)
+
+
+@pytest.fixture
+def directory(registry: CollectorRegistry) -> Path:
+    chosen = publish_engine_metrics(registry)
+    assert chosen is not None
+    return chosen
+
+
+def _page(registry: CollectorRegistry) -> str:
+    return generate_latest(registry).decode()
+
+
+def test_what_the_engine_core_counts_is_on_the_api_processs_page(
+    registry: CollectorRegistry, directory: Path
+) -> None:
+    # A process of its own, as the engine core is: it finds the directory in its environment.
+    counts = (
+        "from holdfast.vllm.metrics import EngineMetrics\n"
+        "metrics = EngineMetrics.from_environment()\n"
+        "metrics.evicted('tool', 3)\n"
+        "metrics.fell_back('admission')\n"
+        "metrics.set_sessions({'running': 2})\n"
+        "metrics.admitted(0.3)\n"
+        "metrics.close()\n"
+    )
+    subprocess.run([sys.executable, "-c", counts], check=True)
+    page = _page(registry)
+    assert 'holdfast_evicted_blocks_total{reason="tool"} 3.0' in page
+    assert 'holdfast_evicted_blocks_total{reason="unknown"} 0.0' in page
+    assert 'holdfast_fallbacks_total{where="admission"} 1.0' in page
+    assert 'holdfast_sessions{state="running"} 2.0' in page
+    assert 'holdfast_wait_seconds_bucket{le="0.1"} 0.0' in page
+    assert 'holdfast_wait_seconds_bucket{le="0.5"} 1.0' in page
+    assert "holdfast_wait_seconds_sum 0.3" in page
+
+
+def test_without_an_engine_core_the_page_has_nothing_of_ours(
+    registry: CollectorRegistry, directory: Path
+) -> None:
+    assert not directory.exists()
+    assert "holdfast" not in _page(registry)
+
+
+def test_the_page_can_be_parsed_by_the_scraper(
+    registry: CollectorRegistry, directory: Path
+) -> None:
+    metrics = EngineMetrics.from_environment()
+    metrics.evicted("tool", 3)
+    metrics.evicted("human")
+    metrics.close()
+    assert parse_metrics(_page(registry)).totals["holdfast_evicted_blocks_total"] == 4
+
+
+def test_an_idle_engines_last_counts_arrive_by_themselves(
+    registry: CollectorRegistry, directory: Path
+) -> None:
+    metrics = EngineMetrics.from_environment()
+    metrics.reused(5)
+    arrived = threading.Event()
+    for _ in range(100):
+        if "holdfast_reused_blocks_total 5.0" in _page(registry):
+            arrived.set()
+            break
+        threading.Event().wait(0.05)
+    metrics.close()
+    assert arrived.is_set()
+
+
+def test_publishing_twice_keeps_one_directory_and_one_collector(
+    registry: CollectorRegistry, directory: Path
+) -> None:
+    assert publish_engine_metrics(registry) == directory
+
+
+def test_vllms_own_multi_process_mode_is_used_where_it_is_on(
+    registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    assert publish_engine_metrics(registry) is None
+    metrics = EngineMetrics.from_environment()
+    metrics.passed_over(2)
+    metrics.close()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    assert "holdfast_pass_overs_total 2.0" in _page(registry)
+
+
+def test_a_directory_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    metrics = EngineMetrics(tmp_path / "file" / "below")
+    metrics.admitted(1.0)
+    metrics.close()
+    assert metrics.snapshot()["holdfast_admissions"] == 1
+
+
+def test_a_failing_export_ends_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = EngineMetrics(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module._ValueFiles, "write_counter", fail)
+    metrics.flush()
+    metrics.evicted("tool")
+    metrics.flush()
+    assert metrics.snapshot()["holdfast_evicted_blocks/tool"] == 1
+
+
+def test_the_policy_is_named(registry: CollectorRegistry, directory: Path) -> None:
+    EngineMetrics.from_environment(policy="vllm-default").close()
+    assert 'holdfast_policy_info{policy="vllm-default"} 1.0' in _page(registry)
