@@ -1,7 +1,8 @@
 """Which sessions share which KV blocks: a tree of block-hash runs.
 
-A prefix hash stands for a whole prefix, so the prompts that an engine has seen form a tree. Runs of blocks
-that the same sessions use are one `Segment`; a fork splits a run. Knows nothing about time or worth.
+A prefix hash stands for a whole prefix, so the prompts that an engine has seen form a tree. Runs
+of blocks that the same sessions use are one `Segment`; a fork splits a run. Knows nothing about
+time or worth.
 """
 
 from __future__ import annotations
@@ -128,12 +129,13 @@ class ChainTree(Generic[B]):
     def insert(self, hashes: Sequence[bytes]) -> tuple[Segment[B], Segment[B] | None]:
         """Make `hashes` a chain that ends at a run's end.
 
-        Mutates the tree. A chain that ends or leaves inside a run splits that run: the deeper half stays the
-        same object, so its tails and lane stay valid, and the caller moves the shallow half's free blocks.
+        Mutates the tree. A chain that ends or leaves inside a run splits that run: the deeper half
+        stays the same object, so its tails and lane stay valid, and the caller moves the shallow
+        half's free blocks.
 
         Returns:
-            The last run of the chain (the root for an empty one), and the new shallow half of a split run,
-            if one was split.
+            The last run of the chain (the root for an empty one), and the new shallow half of a
+            split run, if one was split.
         """
         segment, depth = self.match(hashes)
         upper: Segment[B] | None = None
@@ -186,7 +188,7 @@ class ChainTree(Generic[B]):
         segment.is_attached = False
 
     def prune(self, segment: Segment[B]) -> None:
-        """Detach `segment` and the runs before it as long as nobody needs them. Mutates the tree."""
+        """Detach `segment` and the runs before it while nobody needs them. Mutates the tree."""
         while (
             segment.parent is not None
             and segment.is_attached
@@ -198,8 +200,15 @@ class ChainTree(Generic[B]):
             self.detach(segment)
             segment = parent
 
+    def clear(self) -> None:
+        """Forget every chain. Mutates the tree; runs handed out before are detached."""
+        for segment in self.root.subtree():
+            segment.is_attached = segment is self.root
+        self.root = Segment(None, 0, [])
+        self._where.clear()
+
     def _split(self, segment: Segment[B], length: int) -> Segment[B]:
-        """Cut off the first `length` blocks of `segment` as a new run before it, which is returned."""
+        """Cut the first `length` blocks of `segment` off into a new run before it; return that."""
         assert segment.parent is not None
         upper: Segment[B] = Segment(segment.parent, segment.start, segment.hashes[:length])
         upper.num_held = segment.num_held
@@ -232,7 +241,7 @@ class ChainTree(Generic[B]):
 
 
 def _shared_length(run: list[bytes], hashes: Sequence[bytes], offset: int) -> int:
-    """Leading blocks that `run` and `hashes[offset:]` share; equal at one depth implies equal before."""
+    """Blocks that `run` and `hashes[offset:]` share; equal at a depth implies equal before it."""
     low, high = 0, min(len(run), len(hashes) - offset)
     if high and run[high - 1] == hashes[offset + high - 1]:
         return high

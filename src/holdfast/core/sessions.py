@@ -1,7 +1,8 @@
 """Who is talking to the engine: sessions found from ids or from the lineage of their prompts.
 
-A session is one stream of turns in which each prompt extends the last. An agent that runs sub-agents is
-several sessions; an explicit id groups them. Knows nothing about time beyond the stamps it is given.
+A session is one stream of turns in which each prompt extends the last. An agent that runs sub-agents
+is several sessions; an explicit id groups them. Knows nothing about time beyond the stamps it is
+given.
 """
 
 from __future__ import annotations
@@ -73,6 +74,10 @@ class Session:
     rate: float = 0.0
     rated_after_s: float = 0.0
 
+    def __hash__(self) -> int:
+        # Not the address: sets of sessions then iterate alike in every run of a simulation.
+        return self.number
+
 
 @dataclass(slots=True)
 class SessionTable:
@@ -98,9 +103,11 @@ class SessionTable:
         return iter(self._sessions.values())
 
     def find(self, hashes: Sequence[bytes], group: str | None) -> Session | None:
-        """The idle session that a prompt of these blocks continues: the longest whose last prompt it extends.
+        """The idle session that a prompt of these blocks continues.
 
-        Pure. Where the prompt carries an explicit id, only sessions of that id are considered.
+        That is the one with the longest last prompt that the blocks extend, among equals the last
+        to pause. With an explicit id only sessions of that id are considered, without one only
+        those without. Pure.
         """
         segment, depth = self.tree.match(hashes)
         if depth < segment.end:
@@ -110,7 +117,7 @@ class SessionTable:
             for session in run.prompts:
                 if session.state.is_busy or session.group != group:
                     continue
-                if best is None or session.paused_at_s > best.paused_at_s:
+                if best is None or _recency(session) > _recency(best):
                     best = session
             if best is not None:
                 return best
@@ -155,3 +162,7 @@ class SessionTable:
             group.discard(session)
             if not group:
                 del self._groups[session.group]
+
+
+def _recency(session: Session) -> tuple[float, int]:
+    return session.paused_at_s, session.number

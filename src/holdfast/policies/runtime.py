@@ -1,33 +1,31 @@
-"""The agent runtime: observes turns, keeps sessions and chains, and answers what to evict and whom to let in.
+"""The agent runtime: observes turns, keeps sessions and chains, says what to evict and whom to let in.
 
 Knows nothing about vLLM: a host reports turns and blocks and carries out what is decided.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any, Protocol
 
 from holdfast.core.chains import ChainTree, Segment
 from holdfast.core.sessions import Session, SessionState, SessionTable
+from holdfast.core.turn_end import TurnEnd
 from holdfast.policies.admission.working_set import Decision, Room, WaitingTurn, WorkingSet
-from holdfast.policies.eviction.worth import LiveWorth
-from holdfast.predict.features import GapFeatures
+from holdfast.policies.eviction.worth import ReturnWorth
+from holdfast.predict.features import features_of
 from holdfast.predict.return_time import ReturnTimeModel
 
 __all__ = ["AgentRuntime", "BlockQueue"]
 
-logger = logging.getLogger(__name__)
+_STALE_FACTOR = 1.1
+_FATES_PER_TURN = 4
 
 
 class BlockQueue(Protocol):
-    """The host's free blocks, by run."""
-
-    num_free_blocks: int
-    num_held_blocks: int
+    """The host's free blocks, by run of the chain tree."""
 
     def rescore(self, segment: Segment[Any]) -> None:
         """Note that a run's worth may have changed."""
@@ -42,30 +40,42 @@ class BlockQueue(Protocol):
         """Make a run's blocks the first to go."""
 
     def hold(self, segment: Segment[Any]) -> None:
-        """Count a place-holder."""
+        """Count a place on a run."""
 
     def release(self, segment: Segment[Any]) -> None:
-        """Uncount a place-holder."""
+        """Uncount a place on a run."""
 
 
 class AgentRuntime:
-    """Sessions, their chains and the decisions about them."""
+    """Sessions, their chains and the decisions about them.
 
-    def __init__(
-        self, returns: ReturnTimeModel, *, max_sessions: int, max_pass_overs: int, patience: float = 1.0
-    ) -> None:
+    The host calls `tick` before it reports or asks. Not thread-safe.
+
+    Args:
+        max_sessions: Sessions remembered (count).
+        max_pass_overs: Least bound on the later turns that may overtake a turn (count, >= 1); a turn that
+            finds more turns in the engine may be overtaken once for each.
+
+    Attributes:
+        restore_s_per_block: Measured time to recompute a block (s); the host keeps it current.
+    """
+
+    def __init__(self, *, max_sessions: int, max_pass_overs: int) -> None:
         self.tree: ChainTree[Any] = ChainTree()
         self.sessions = SessionTable(self.tree, max_sessions)
-        self.returns = returns
-        self.worth = LiveWorth(returns)
-        self.admission = WorkingSet(max_pass_overs, patience)
+        self.returns = ReturnTimeModel()
         self.restore_s_per_block = 0.0
-        self._moved_on = [1.0, 1.0]
-        self._now_s = 0.0
+        self._max_pass_overs = max_pass_overs
+        self._worth = ReturnWorth(self.returns)
+        self._admission = WorkingSet()
         self._queue: BlockQueue | None = None
+        self._now_s = 0.0
+        self._num_arrived = 0
+        self._num_in_engine = 0
+        self._num_back, self._num_gone = 1.0, 1.0
         self._away: dict[Session, None] = {}
-        self._unresolved: deque[tuple[Session, int]] = deque()
-        self._round: list[Session] = []
+        self._rotation: list[Session] = []
+        self._fates: deque[tuple[Session, int]] = deque()
 
     def attach(self, queue: BlockQueue) -> None:
         """Connect the host's free blocks; once, before any turn."""
@@ -83,41 +93,69 @@ class AgentRuntime:
 
     # Observe.
 
-    def turn_arrived(self, hashes: Sequence[bytes], group: str | None) -> Session:
-        """A prompt came in: find or make its session and make the prompt its chain."""
+    def turn_arrived(
+        self, request_id: str, hashes: Sequence[bytes], group: str | None, priority: int = 0
+    ) -> WaitingTurn:
+        """Take note of a prompt: find or make its session and make the prompt the session's chain.
+
+        Args:
+            request_id: The host's id of the turn.
+            hashes: Prefix hashes of the prompt's full blocks.
+            group: Explicit session id, or None to go by lineage.
+            priority: Explicit priority, lower first.
+        """
         session = self.sessions.find(hashes, group)
         if session is None:
-            session = self._new_session(hashes, group)
+            session = self._begin(hashes, group)
         else:
             self._resume(session)
-        self._retail_prompt(session, hashes)
+        self._extend(session, hashes)
         session.state = SessionState.WAITING
         session.num_turns += 1
         self.sessions.touch(session)
-        return session
+        self._num_arrived += 1
+        self._num_in_engine += 1
+        limit = max(self._max_pass_overs, self._num_in_engine)
+        return WaitingTurn(
+            request_id, session, priority, self._num_arrived, limit, arrived_s=self._now_s
+        )
 
-    def turn_started(self, session: Session) -> None:
-        """The engine took the turn in."""
-        session.state = SessionState.RUNNING
+    def turn_started(self, turn: WaitingTurn) -> None:
+        """The host let the turn in."""
+        turn.session.state = SessionState.RUNNING
 
-    def turn_requeued(self, session: Session) -> None:
-        """The engine preempted the turn."""
-        session.state = SessionState.WAITING
+    def turn_preempted(self, turn: WaitingTurn) -> None:
+        """The host took the turn's blocks back; it waits again."""
+        turn.session.state = SessionState.WAITING
+        turn.was_running = True
 
-    def turn_ended(self, session: Session, hashes: Sequence[bytes], gap: Any, *, is_tool: bool) -> None:
-        """The answer is complete: its blocks join the chain, the session pauses and keeps its place."""
-        self._append_output(session, hashes)
-        session.gap = gap
-        session.state = SessionState.AT_TOOL if is_tool else SessionState.HUMAN_AWAY
+    def turn_ended(self, turn: WaitingTurn, hashes: Sequence[bytes], end: TurnEnd | None) -> None:
+        """The answer is complete or was abandoned: the session pauses and keeps its place.
+
+        Args:
+            turn: The turn.
+            hashes: Prefix hashes of the full blocks of prompt and answer.
+            end: What ended the turn, if known; `turn_end_known` may follow.
+        """
+        self._num_in_engine -= 1
+        session = turn.session
+        self._append_answer(session, hashes)
         session.paused_at_s = self._now_s
         session.has_moved_on = False
+        session.expected_gap_s = None
+        self._set_end(session, end)
         self._away[session] = None
-        self._unresolved.append((session, session.num_turns))
-        self._presume_gone()
-        self._rerate(session)
+        self._fates.append((session, session.num_turns))
+        self._learn_fates()
         self._hold(session)
         for surplus in self.sessions.surplus():
             self._forget(surplus)
+
+    def turn_end_known(self, session: Session, num_turns: int, end: TurnEnd) -> None:
+        """What ended turn number `num_turns` has become known; ignored when the session is back."""
+        if session.num_turns == num_turns and session.state.is_paused:
+            self._set_end(session, end)
+            self._rescore(session)
 
     def session_closed(self, session: Session) -> None:
         """The session will not return: its blocks go before those of any that may."""
@@ -127,104 +165,133 @@ class AgentRuntime:
         session.rate = 0.0
         self._rescore(session)
 
+    def content_dropped(self) -> None:
+        """The host dropped all cached content: forget chains and sessions, keep what was learned."""
+        for session in list(self.sessions):
+            session.is_held = False
+            session.state = SessionState.CLOSED
+            self.sessions.drop(session)
+        self.tree.clear()
+        self._away.clear()
+        self._rotation.clear()
+        self._fates.clear()
+        self._num_in_engine = 0
+
     # Decide.
 
-    def decide(self, waiting: Sequence[WaitingTurn], blocks: int, slots: int, num_running: int) -> Decision:
-        """Whom to let in now; places taken back are already taken when this returns."""
-        room = Room(
-            blocks=blocks,
-            slots=slots,
-            num_running=num_running,
-            restore_s_per_block=self.restore_s_per_block,
-            places=self._places,
-            freed_by=self._freed_by,
-            away_s=self._away_s,
+    def decide(
+        self, waiting: Sequence[WaitingTurn], blocks: int, slots: int, num_running: int
+    ) -> Decision:
+        """Say whom to let in now; the places it takes back are already taken when it returns.
+
+        Args:
+            waiting: Turns to choose from, in order of arrival, with their needs filled in.
+            blocks: Free blocks without a claim (count; may be negative).
+            slots: Turns that may still start (count).
+            num_running: Turns running (count).
+        """
+        decision = self._admission.decide(
+            waiting,
+            Room(
+                blocks=blocks,
+                slots=slots,
+                num_running=num_running,
+                restore_s_per_block=self.restore_s_per_block,
+                places=self._places,
+                freed_by=_freed_by,
+                away_s=_away_s,
+            ),
         )
-        decision = self.admission.decide(waiting, room)
         for session in decision.releases:
             self._release(session)
         return decision
 
     def worth_of(self, segment: Segment[Any]) -> tuple[int, float]:
-        """Class and worth of a run's free blocks."""
-        for session in self.worth.users(segment):
-            away_s = self._now_s - session.paused_at_s
-            if away_s > 1.1 * session.rated_after_s:
+        """Class and worth of a run's free blocks now."""
+        for session in self._worth.users(segment):
+            if self._now_s - session.paused_at_s > _STALE_FACTOR * session.rated_after_s:
                 self._rerate(session)
-        return self.worth.worth(segment, self._now_s)
+        return self._worth.worth(segment)
 
     def refresh(self, num_sessions: int) -> None:
-        """Bring the worth of a few paused sessions up to date; victims pay for it.
+        """Bring the worth of some paused sessions up to date; victims pay for it.
 
-        Half of them are those that paused longest ago, whose worth falls fastest; the others take turns.
+        Half of them are those that paused longest ago; the others take turns.
         """
         stale = list(islice(self._away, num_sessions // 2))
         for _ in range(num_sessions - len(stale)):
-            if not self._round:
-                self._round = list(self._away)
-                if not self._round:
-                    break
-            stale.append(self._round.pop())
+            if not self._rotation:
+                self._rotation = list(self._away)
+            if not self._rotation:
+                break
+            stale.append(self._rotation.pop())
         for session in stale:
             if session not in self._away:
                 continue
             if not session.tail.lane.num_blocks and not session.prompt_tail.lane.num_blocks:
                 del self._away[session]
+                self._release(session)
             self._rerate(session)
             self._rescore(session)
 
-    # Inside.
+    def num_by_state(self) -> dict[str, int]:
+        """Remembered sessions by state (counts). O(sessions)."""
+        counts = Counter(session.state.value for session in self.sessions)
+        return {state.value: counts[state.value] for state in SessionState}
 
-    def _new_session(self, hashes: Sequence[bytes], group: str | None) -> Session:
+    # Sessions and their chains.
+
+    def _begin(self, hashes: Sequence[bytes], group: str | None) -> Session:
         segment, depth = self.tree.match(hashes)
-        if depth < segment.end and segment.parent is not None:
+        if depth < segment.end:
             for owner in segment.tails:
                 owner.has_moved_on = owner.state.is_paused
         session = self.sessions.add(group)
         for sibling in self.sessions.siblings(session):
-            if sibling is not session and sibling.state.is_paused:
-                sibling.has_moved_on = True
-        for run in segment.path():
-            run.num_starts += 1
+            sibling.has_moved_on = sibling.state.is_paused
         return session
 
     def _resume(self, session: Session) -> None:
         if session.state.is_paused:
             self.returns.observe(session.gap, self._now_s - session.paused_at_s)
         if session.has_moved_on:
-            self._moved_on[0] += 1.0
+            self._num_back += 1.0
         self._away.pop(session, None)
         self._release(session)
 
-    def _retail_prompt(self, session: Session, hashes: Sequence[bytes]) -> None:
-        """Move the session's end to the end of `hashes`; what it leaves behind alone goes first from now on."""
-        old_tail, old_prompt = session.tail, session.prompt_tail
+    def _extend(self, session: Session, hashes: Sequence[bytes]) -> None:
+        """Make `hashes` the session's chain; an answer that the prompt does not repeat goes first."""
+        old_tail = session.tail
         old_tail.tails.discard(session)
-        old_prompt.prompts.discard(session)
-        if old_tail is not old_prompt and old_tail.is_attached and not old_tail.is_endpoint:
-            if not old_tail.children and self.tree.match(hashes).depth >= old_tail.end:
+        session.prompt_tail.prompts.discard(session)
+        is_answer = old_tail is not session.prompt_tail
+        if is_answer and old_tail.is_attached and not old_tail.is_endpoint:
+            if self.tree.match(hashes).depth >= old_tail.end:
                 self.queue.absorb(old_tail)
-        tail, upper = self.tree.insert(hashes)
-        if upper is not None:
-            (deeper,) = upper.children.values() if len(upper.children) == 1 else (None,)
-            deeper = next(iter(upper.children.values())) if deeper is None else deeper
-            self.queue.redistribute(upper, self._other_half(upper, hashes))
-        session.tail = session.prompt_tail = tail
+        session.tail = session.prompt_tail = tail = self._insert(hashes)
         session.prompt_blocks = len(hashes)
         if tail.parent is not None:
             tail.tails.add(session)
             tail.prompts.add(session)
         self._leave(old_tail)
 
-    def _other_half(self, upper: Segment[Any], hashes: Sequence[bytes]) -> Segment[Any]:
-        following = hashes[upper.end] if len(hashes) > upper.end else None
-        for key, child in upper.children.items():
-            if key != following:
-                return child
-        raise AssertionError("a split run has a deeper half")
+    def _append_answer(self, session: Session, hashes: Sequence[bytes]) -> None:
+        if len(hashes) <= session.prompt_blocks or not session.tail.is_attached:
+            return
+        session.tail.tails.discard(session)
+        session.tail = self._insert(hashes)
+        session.tail.tails.add(session)
+
+    def _insert(self, hashes: Sequence[bytes]) -> Segment[Any]:
+        tail, upper = self.tree.insert(hashes)
+        if upper is not None:
+            following = hashes[upper.end] if len(hashes) > upper.end else None
+            deeper = next(run for key, run in upper.children.items() if key != following)
+            self.queue.redistribute(upper, deeper)
+        return tail
 
     def _leave(self, segment: Segment[Any]) -> None:
-        """Disown what only a departed session used."""
+        """Disown what only a session that moved on has used."""
         while (
             segment.parent is not None
             and segment.is_attached
@@ -235,30 +302,52 @@ class AgentRuntime:
             self.queue.disown(segment)
             segment = parent
 
-    def _append_output(self, session: Session, hashes: Sequence[bytes]) -> None:
-        if len(hashes) <= session.prompt_blocks or session.tail.parent is None:
-            return
+    def _forget(self, session: Session) -> None:
+        self._release(session)
+        self._away.pop(session, None)
         session.tail.tails.discard(session)
-        tail, upper = self.tree.insert(hashes)
-        if upper is not None:
-            self.queue.redistribute(upper, self._other_half(upper, hashes))
-        tail.tails.add(session)
-        session.tail = tail
+        session.prompt_tail.prompts.discard(session)
+        self._leave(session.tail)
+        session.state = SessionState.CLOSED
+        self.sessions.drop(session)
 
-    def _presume_gone(self) -> None:
-        """Learn from pauses that outlast nearly all others: such sessions do not return."""
-        for _ in range(min(4, len(self._unresolved))):
-            session, turn = self._unresolved.popleft()
-            if session.num_turns != turn or not session.state.is_paused:
+    # Pauses.
+
+    def _set_end(self, session: Session, end: TurnEnd | None) -> None:
+        session.gap = features_of(end)
+        is_human = end is not None and end.kind == "human"
+        session.state = SessionState.HUMAN_AWAY if is_human else SessionState.AT_TOOL
+        self._rerate(session)
+
+    def _learn_fates(self) -> None:
+        """Learn from pauses that outlast nearly all of their kind: such sessions do not return."""
+        for _ in range(min(_FATES_PER_TURN, len(self._fates))):
+            session, num_turns = self._fates.popleft()
+            if session.num_turns != num_turns or not session.state.is_paused:
                 continue
-            elapsed_s = self._now_s - session.paused_at_s
-            if elapsed_s > self.returns.residual_quantile_s(session.gap, 0.0, 0.98, scale_s=1e9):
-                self.returns.observe(session.gap, elapsed_s, censored=True)
-            else:
-                self._unresolved.append((session, turn))
+            away_s = self._now_s - session.paused_at_s
+            if not self._worth.is_gone(session, away_s):
+                self._fates.append((session, num_turns))
+                continue
+            self.returns.observe(session.gap, away_s, censored=True)
+            if session.has_moved_on:
+                self._num_gone += 1.0
+
+    def _rerate(self, session: Session) -> None:
+        restore_s = self.restore_s_per_block * max(session.tail.end, 1)
+        share = self._num_back / (self._num_back + self._num_gone)
+        session.rate = self._worth.rate(session, self._now_s, restore_s, share)
+        session.rated_after_s = self._now_s - session.paused_at_s
+
+    def _rescore(self, session: Session) -> None:
+        self.queue.rescore(session.tail)
+        if session.prompt_tail is not session.tail:
+            self.queue.rescore(session.prompt_tail)
+
+    # Places.
 
     def _hold(self, session: Session) -> None:
-        if not session.is_held and session.tail.parent is not None:
+        if not session.is_held:
             session.is_held = True
             for run in session.tail.path():
                 self.queue.hold(run)
@@ -269,38 +358,16 @@ class AgentRuntime:
             for run in session.tail.path():
                 self.queue.release(run)
 
-    def _rerate(self, session: Session) -> None:
-        restore_s = self.restore_s_per_block * max(session.tail.end, 1)
-        session.rated_after_s = self._now_s - session.paused_at_s
-        share = self._moved_on[0] / (self._moved_on[0] + self._moved_on[1])
-        session.rate = self.worth.rate(session, self._now_s, restore_s, share)
-
-    def _rescore(self, session: Session) -> None:
-        self.queue.rescore(session.tail)
-        if session.prompt_tail is not session.tail:
-            self.queue.rescore(session.prompt_tail)
-
     def _places(self) -> list[Session]:
-        held = [s for s in self.sessions if s.is_held]
+        held = [session for session in self._away if session.is_held]
         for session in held:
             self._rerate(session)
-        held.sort(key=lambda s: s.rate)
-        return held
+        return sorted(held, key=lambda session: session.rate)
 
-    def _freed_by(self, session: Session) -> int:
-        return sum(run.lane.num_blocks for run in session.tail.path() if run.num_held == 1)
 
-    def _away_s(self, session: Session) -> float:
-        return 1.0 / session.rate if session.rate > 0 else float("inf")
+def _freed_by(session: Session) -> int:
+    return sum(run.lane.num_blocks for run in session.tail.path() if run.num_held == 1)
 
-    def _forget(self, session: Session) -> None:
-        self._release(session)
-        self._away.pop(session, None)
-        if session.has_moved_on:
-            self._moved_on[1] += 1.0
-        if session.gap is not None and session.state.is_paused:
-            self.returns.observe(session.gap, self._now_s - session.paused_at_s, censored=True)
-        session.tail.tails.discard(session)
-        session.prompt_tail.prompts.discard(session)
-        self._leave(session.tail)
-        self.sessions.drop(session)
+
+def _away_s(session: Session) -> float:
+    return 1.0 / session.rate if session.rate > 0 else float("inf")

@@ -1,8 +1,9 @@
 """The engine's free blocks in order of worth: a drop-in for vLLM's own free-block queue.
 
-Blocks stand in lanes: one for blocks without content, one for content nobody is known to want, and one for
-each run of the chain tree. The next victim is the head of the cheapest lane whose continuations hold no free
-blocks, so a chain is always given up from its end. When every lane is worth the same, the order is vLLM's.
+Blocks stand in lanes: one for blocks without content, one for content nobody is known to want, and
+one for each run of the chain tree, which it keeps after the run is disowned. The next victim is the
+head of the cheapest lane whose continuations hold no free blocks, so a chain is always given up from
+its end. `make_worth_equal` drops that rule too: the order is then exactly vLLM's.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.32.
 """
@@ -34,7 +35,8 @@ class FreeQueue:
         num_blocks: Blocks of the whole pool (count), ids below it.
         tree: Who uses which content.
         worth_of: Worth of a run's free blocks now; must be total and must not raise.
-        on_evict: Told of each batch of content given up: the run, or None if unowned, and the count.
+        on_evict: Told of each batch of content given up: the run, or None if unowned, and the
+            count. May rescore runs, nothing else.
 
     Attributes:
         num_free_blocks: Free blocks (count); part of vLLM's interface.
@@ -58,6 +60,7 @@ class FreeQueue:
         self._on_evict = on_evict
         self._spare: Lane[Any] = Lane()
         self._stray: Segment[Any] = Segment(None, 0, [])
+        self._disowned: dict[Segment[Any], None] = {}
         self._home: list[Segment[Any] | None] = [None] * num_blocks
         self._sequence = [0] * num_blocks
         self._clock = 0
@@ -95,12 +98,21 @@ class FreeQueue:
         return taken
 
     def remove(self, block: Any) -> None:
-        """Take out `block`, which is free, because it is about to be used again."""
+        """Take out `block`, which is free, because it is about to be used again.
+
+        Raises:
+            RuntimeError: The block is not free.
+        """
         home = self._home[block.block_id]
         if home is None:
+            if block.prev_free_block is None and self._spare.head is not block:
+                raise RuntimeError(f"block {block.block_id} is not free")
             self._spare.remove(block)
         else:
+            was_head = home.lane.head is block
             self._remove_from(home, block)
+            if was_head:
+                self._offer(home)
         self.num_free_blocks -= 1
 
     def append(self, block: Any) -> None:
@@ -142,6 +154,10 @@ class FreeQueue:
                     break
         yield from ordered
 
+    def age_of(self, block: Any) -> int:
+        """When a block with content last became free, as a counter: lower is earlier. Pure."""
+        return self._sequence[block.block_id]
+
     # What Holdfast's own scheduler calls.
 
     def rescore(self, segment: Segment[Any]) -> None:
@@ -153,16 +169,23 @@ class FreeQueue:
         if not deeper.lane.num_blocks:
             return
         shallow = set(upper.hashes)
-        moved = [b for b in deeper.lane if b.block_hash[:-_GROUP_ID_BYTES] in shallow]
+        moved = [
+            block
+            for block in deeper.lane
+            if block.block_hash is not None and block.block_hash[:-_GROUP_ID_BYTES] in shallow
+        ]
         for block in moved:
             sequence = self._sequence[block.block_id]
             self._remove_from(deeper, block)
             self._append_to(upper, block, sequence=sequence)
         self._offer(deeper)
         self._offer(upper)
+        if upper.parent is not None:
+            # The split took `deeper` from its children, and `upper` may have no free block.
+            self._offer(upper.parent)
 
     def absorb(self, segment: Segment[Any]) -> None:
-        """Join a childless run, free blocks included, to the run before it where possible. O(run)."""
+        """Join a childless run, free blocks included, to the run before it if possible. O(run)."""
         blocks = list(segment.lane)
         parent = self._tree.absorb(segment)
         if parent is None:
@@ -174,19 +197,28 @@ class FreeQueue:
         if blocks:
             self._note_opened(parent, len(blocks))
             self._num_lanes -= 1
+        if self.is_worth_equal:
+            self._sort(parent)
         self._offer(parent)
 
     def disown(self, segment: Segment[Any]) -> None:
         """Make the free blocks of a childless run the first to go, and forget the run. O(run)."""
-        lane = segment.lane
-        blocks = list(lane)
-        for block in blocks:
-            sequence = self._sequence[block.block_id]
-            self._remove_from(segment, block)
-            self._append_to(self._stray, block, sequence=sequence)
+        lane, parent = segment.lane, segment.parent
+        if segment.num_held:
+            self.num_held_blocks -= lane.num_blocks
+        segment.lane = Lane()
+        if lane.num_blocks and parent is not None:
+            self._close(parent)
         self._tree.detach(segment)
-        if blocks:
-            self._offer(self._stray)
+        if not lane.num_blocks:
+            return
+        # A run of their own keeps the blocks in the order in which they became free.
+        home: Segment[Any] = Segment(None, segment.start, [])
+        home.lane = lane
+        self._disowned[home] = None
+        for block in lane:
+            self._home[block.block_id] = home
+        self._offer(home)
 
     def hold(self, segment: Segment[Any]) -> None:
         """Count one more place-holder on `segment`."""
@@ -200,15 +232,46 @@ class FreeQueue:
         if segment.num_held == 0:
             self.num_held_blocks -= segment.lane.num_blocks
 
+    def age_of(self, block: Any) -> int:
+        """When `block` last became free with content, as an increasing count. Pure."""
+        return self._sequence[block.block_id]
+
+    def forget_content(self) -> None:
+        """Make every free block spare: the engine dropped all content. O(blocks log blocks)."""
+        blocks = self.get_all_free_blocks()
+        for segment in self._segments():
+            segment.lane = Lane()
+            segment.num_open_children = 0
+        self._disowned.clear()
+        self._heap.clear()
+        self._spare = Lane()
+        self._num_lanes = 0
+        self.num_held_blocks = 0
+        for block in blocks:
+            self._home[block.block_id] = None
+            self._spare.push_back(block)
+
     def make_worth_equal(self) -> None:
-        """From now on evict in vLLM's own order, least recently used first."""
+        """From now on evict in vLLM's own order, by when blocks became free. O(blocks)."""
         self.is_worth_equal = True
         self._heap.clear()
-        self._offer(self._stray)
-        for segment in self._tree.root.subtree():
+        for segment in self._segments():
+            self._sort(segment)
             self._offer(segment)
 
     # Inside.
+
+    def _segments(self) -> Iterator[Segment[Any]]:
+        """Every run that may have free blocks."""
+        yield self._stray
+        yield from self._disowned
+        yield from self._tree.root.subtree()
+
+    def _sort(self, segment: Segment[Any]) -> None:
+        blocks = sorted(segment.lane, key=self.age_of)
+        segment.lane = Lane()
+        for block in blocks:
+            segment.lane.push_back(block)
 
     def _append_to(self, home: Segment[Any], block: Any, *, sequence: int | None = None) -> None:
         if sequence is None:
@@ -235,6 +298,7 @@ class FreeQueue:
             self.num_held_blocks -= 1
         if not lane.num_blocks:
             self._num_lanes -= 1
+            self._disowned.pop(home, None)
             if home.parent is not None:
                 self._close(home.parent)
 
@@ -245,7 +309,7 @@ class FreeQueue:
 
     def _offer(self, segment: Segment[Any]) -> None:
         head = segment.lane.head
-        if head is None or segment.num_open_children:
+        if head is None or not self._is_ready(segment):
             return
         segment.version += 1
         self._num_pushes += 1
@@ -263,20 +327,21 @@ class FreeQueue:
             self._compact()
 
     def _compact(self) -> None:
-        self._heap = [entry for entry in self._heap if self._is_current(entry)]
+        # In place, because a search for the cheapest lane may be under way.
+        self._heap[:] = [entry for entry in self._heap if self._is_current(entry)]
         heapq.heapify(self._heap)
 
-    @staticmethod
-    def _is_current(entry: tuple[int, float, int, int, int, Segment[Any]]) -> bool:
+    def _is_ready(self, segment: Segment[Any]) -> bool:
+        return self.is_worth_equal or not segment.num_open_children
+
+    def _is_current(self, entry: tuple[int, float, int, int, int, Segment[Any]]) -> bool:
         version, segment = entry[4], entry[5]
         return (
-            version == segment.version
-            and segment.lane.head is not None
-            and not segment.num_open_children
+            version == segment.version and segment.lane.head is not None and self._is_ready(segment)
         )
 
     def _worth(self, segment: Segment[Any]) -> Worth:
-        if self.is_worth_equal or segment is self._stray:
+        if self.is_worth_equal or segment.parent is None:
             return _EQUAL
         return self._worth_of(segment)
 
@@ -317,48 +382,49 @@ class FreeQueue:
         if lane.head is not None:
             self._offer(segment)
         if num_taken:
-            self._on_evict(None if segment is self._stray else segment, num_taken)
-        if lane.head is None and segment is not self._stray:
+            self._on_evict(None if segment.parent is None else segment, num_taken)
+        if lane.head is None:
             self._tree.prune(segment)
 
     def _in_order(self) -> Iterator[Any]:
         yield from self._spare
-        lanes = [self._stray, *self._tree.root.subtree()]
-        open_children = {id(s): s.num_open_children for s in lanes}
-        ready = [
-            self._ranked(s, s.lane.head) for s in lanes if s.lane.head and not s.num_open_children
-        ]
+        lanes = [s for s in self._segments() if s.lane.head is not None]
+        blockers = {s: 0 if self.is_worth_equal else s.num_open_children for s in lanes}
+        ready = [self._ranked(s, self._worth(s), s.lane.head) for s in lanes if not blockers[s]]
         heapq.heapify(ready)
         while ready:
-            _, _, _, _, segment, block = heapq.heappop(ready)
+            worth, _, _, segment, block = heapq.heappop(ready)
             yield block
             after = block.next_free_block
+            parent = segment.parent
             if after is not None:
-                heapq.heappush(ready, self._ranked(segment, after))
-            elif segment.parent is not None:
-                parent = segment.parent
-                open_children[id(parent)] -= 1
-                if not open_children[id(parent)] and parent.lane.head is not None:
-                    heapq.heappush(ready, self._ranked(parent, parent.lane.head))
+                heapq.heappush(ready, self._ranked(segment, worth, after))
+            elif parent is not None and blockers.get(parent):
+                blockers[parent] -= 1
+                if not blockers[parent]:
+                    entry = self._ranked(parent, self._worth(parent), parent.lane.head)
+                    heapq.heappush(ready, entry)
 
     def _ranked(
-        self, segment: Segment[Any], block: Any
-    ) -> tuple[int, float, int, int, Segment[Any], Any]:
-        worth = self._worth(segment)
-        return (*worth, self._sequence[block.block_id], block.block_id, segment, block)
+        self, segment: Segment[Any], worth: Worth, block: Any
+    ) -> tuple[Worth, int, int, Segment[Any], Any]:
+        return worth, self._sequence[block.block_id], block.block_id, segment, block
 
     def check_integrity(self) -> None:
         """Assert that lanes, counts and the heap agree; for tests. O(blocks)."""
         num_free = self._spare.num_blocks
-        num_held = 0
-        for segment in [self._stray, *self._tree.root.subtree()]:
+        num_held = num_lanes = 0
+        for segment in self._segments():
             blocks = list(segment.lane)
             assert len(blocks) == segment.lane.num_blocks
             for block in blocks:
                 assert self._home[block.block_id] is segment
             num_free += len(blocks)
+            num_lanes += bool(blocks)
             num_held += len(blocks) if segment.num_held else 0
-            if blocks and not segment.num_open_children:
-                assert any(self._is_current(e) and e[5] is segment for e in self._heap)
+            if blocks and self._is_ready(segment):
+                (entry,) = [e for e in self._heap if e[5] is segment and self._is_current(e)]
+                assert entry[2] == self._sequence[blocks[0].block_id]
         assert num_free == self.num_free_blocks
         assert num_held == self.num_held_blocks
+        assert num_lanes == self._num_lanes

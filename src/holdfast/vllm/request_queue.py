@@ -23,12 +23,11 @@ class OfferQueue(RequestQueue):  # type: ignore[misc]
     def __init__(self) -> None:
         self._requests: dict[str, Any] = {}
         self._offers: list[Any] = []
-        self.num_admitted = 0
 
-    def offer(self, requests: Iterable[Any]) -> None:
-        """Replace the offers; the first is scheduled first. Requests not waiting here are ignored."""
+    def offer(self, request_ids: Iterable[str]) -> None:
+        """Replace the offers; the first is scheduled first. Ids not waiting here are ignored."""
         known = self._requests
-        self._offers = [r for r in requests if r.request_id in known]
+        self._offers = [known[i] for i in request_ids if i in known]
         self._offers.reverse()
 
     def add_request(self, request: Any) -> None:

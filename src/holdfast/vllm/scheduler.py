@@ -6,177 +6,327 @@ Process: scheduler (engine core). Checked on vLLM 0.28 ... 0.32.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.request_queue import create_request_queue
+from vllm.v1.request import RequestStatus
 
+from holdfast.config import HoldfastConfig, load_config
 from holdfast.core.chains import Segment
+from holdfast.core.decision_log import DecisionLog
+from holdfast.core.sessions import Session, SessionState
 from holdfast.policies.admission.working_set import WaitingTurn
+from holdfast.policies.eviction.worth import WorthClass
 from holdfast.policies.runtime import AgentRuntime
-from holdfast.core.hints import parse_hints
-from holdfast.predict.features import features_of
-from holdfast.predict.return_time import ReturnTimeModel
+from holdfast.vllm.compat import cache_grain, stock_free_queue, uses_priority
 from holdfast.vllm.free_queue import FreeQueue
+from holdfast.vllm.metrics import EngineMetrics
+from holdfast.vllm.output_tail import NUM_TAIL_TOKENS, OutputTails, decoder_of
 from holdfast.vllm.request_queue import OfferQueue
+from holdfast.vllm.turns import TurnDesk
 
 __all__ = ["HoldfastScheduler"]
 
 logger = logging.getLogger(__name__)
 
-_REFRESHES_PER_VICTIM_RUN = 2
+_WAITING_PER_SKIPPED_REVIEW = 32
+_STEPS_BETWEEN_CENSUSES = 256
+_REFRESHES_A_RUN = 2
+_MAX_REFRESHES_A_RUN = 32
+_METER_MEMORY = 0.98
+
+T = TypeVar("T")
 
 
 class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
-    """vLLM's scheduler with Holdfast's choice of victims and of whom to let in."""
+    """vLLM's scheduler with Holdfast's choice of victims and of whom to let in.
+
+    What runs, how many tokens and for how long stays vLLM's. Each call into Holdfast is guarded: an error is
+    counted and logged once, and vLLM's own order is used from then on.
+
+    Attributes:
+        clock: Monotonic clock (s); replaced by drivers with a clock of their own.
+    """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
-    patience = 1.0
-    pass_overs = 64
-    make_returns = ReturnTimeModel
-    is_fcfs = False
-    is_lru = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        config = load_config(None, os.environ)
+        self._config = config
+        self._metrics = EngineMetrics.from_environment()
+        self._log = DecisionLog(Path(config.decision_log)) if config.decision_log else None
+        self._pool = self.kv_cache_manager.block_pool
+        self._is_active = bool(self._pool.enable_caching)
         self._runtime = AgentRuntime(
-            self.make_returns(), max_sessions=20000, max_pass_overs=self.pass_overs, patience=self.patience
+            max_sessions=config.max_sessions, max_pass_overs=config.max_pass_overs
         )
-        pool = self.kv_cache_manager.block_pool
-        self._pool = pool
+        self._grain_tokens = cache_grain(self).hash_block_tokens
+        self._tails: OutputTails[tuple[Session, int]] = OutputTails(
+            lambda: decoder_of(self.vllm_config.model_config)
+        )
+        self._admits_by_working_set = False
+        self._must_fall_back = False
+        self._num_steps = 0
+        self._is_review_due = True
+        self._last_schedule_s = 0.0
+        self._num_last_tokens = 0
+        self._prefill_s, self._prefill_tokens = 0.0, 0.0
+        if self._is_active:
+            self._install(config)
+        else:
+            logger.warning("prefix caching is off: Holdfast has nothing to keep and stays out")
+
+    def _install(self, config: HoldfastConfig) -> None:
+        pool = self._pool
         self._queue = FreeQueue(
             pool.free_block_queue.get_all_free_blocks(),
             len(pool.blocks),
             self._runtime.tree,
-            self._runtime.worth_of,
-            self._count_evicted,
+            self._worth_of,
+            self._note_evicted,
         )
         pool.free_block_queue = self._queue
-        if self.is_lru:
-            self._queue.make_worth_equal()
         self._runtime.attach(self._queue)
-        self.waiting = OfferQueue()
-        self._turns: dict[str, WaitingTurn] = {}
-        self._needs: dict[str, int] = {}
-        self._num_arrived = 0
-        self._output_blocks = 2.0
-        self.num_evicted = 0
-        self._last_schedule_s = 0.0
-        self._last_tokens = 0
-        self._busy = [0.0, 0.0]
+        if config.eviction == "lru":
+            self._queue.make_worth_equal()
+        self._desk = TurnDesk(self._runtime, self._queue, pool, cache_grain(self))
+        self._desk.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
+        self._admits_by_working_set = config.admission == "working-set"
+        if self._admits_by_working_set:
+            self.waiting = OfferQueue()
+
+    # What vLLM calls.
 
     def add_request(self, request: Any) -> None:
-        if request.request_id not in self.requests:
-            self._runtime.tick(self.clock())
-            session = self._runtime.turn_arrived(list(request.block_hashes), request.session_id)
-            self._num_arrived += 1
-            self._turns[request.request_id] = WaitingTurn(
-                request.request_id, session, request.priority, self._num_arrived
-            )
+        """Take in a request; see vLLM."""
+        if self._is_active and request.request_id not in self.requests:
+            self._guard("add_request", lambda: self._arrive(request))
         super().add_request(request)
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
-        now_s = self.clock()
-        self._runtime.tick(now_s)
-        self._meter(now_s)
-        if len(self.waiting):
-            self._decide()
+        """Plan one engine step; see vLLM."""
+        started_s = time.perf_counter()
+        if self._is_active:
+            self._guard("schedule", self._prepare)
+            self._metrics.decided(time.perf_counter() - started_s)
+        if self._must_fall_back:
+            self._fall_back()
         output = super().schedule(*args, **kwargs)
-        self._last_tokens = output.total_num_scheduled_tokens
-        for new in output.scheduled_new_reqs:
-            self._started(new.req_id)
-        for req_id in output.scheduled_cached_reqs.resumed_req_ids:
-            self._started(req_id)
+        if self._is_active:
+            decided_s = time.perf_counter()
+            self._guard("started", lambda: self._note_started(output))
+            self._metrics.decided(time.perf_counter() - decided_s)
+        self._num_last_tokens = output.total_num_scheduled_tokens
+        self._metrics.scheduled(time.perf_counter() - started_s)
         return output
 
-    def _meter(self, now_s: float) -> None:
-        """Learn the time a computed token takes while prompts are being computed."""
-        if self._last_tokens > len(self.running) * 2:
-            dt = now_s - self._last_schedule_s
-            self._busy[0] = self._busy[0] * 0.98 + dt
-            self._busy[1] = self._busy[1] * 0.98 + self._last_tokens
-            self._runtime.restore_s_per_block = self._busy[0] / self._busy[1] * self.block_size
-        self._last_schedule_s = now_s
+    def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
+        """Drop all cached content; see vLLM."""
+        is_reset: bool = super().reset_prefix_cache(*args, **kwargs)
+        if is_reset and self._is_active:
+            self._guard("reset_prefix_cache", self._forget_content)
+        return is_reset
 
-    def _decide(self) -> None:
-        requests = {r.request_id: r for r in self.waiting}
-        if self.is_fcfs:
-            self.waiting.offer(requests.values())
-            return
-        turns = []
-        for req_id, request in requests.items():
-            turn = self._turns[req_id]
-            self._measure(turn, request)
-            turns.append(turn)
-        growth = 0
-        for r in self.running:
-            need = self._needs.get(r.request_id, 0)
-            growth += max(0, need - r.num_computed_tokens // self.block_size)
-        decision = self._runtime.decide(
-            turns,
-            self._queue.num_free_blocks - self._queue.num_held_blocks - growth,
-            self.max_num_running_reqs - len(self.running),
-            len(self.running),
-        )
-        self.waiting.offer(requests[t.request_id] for t in decision.offers)
-
-    def _measure(self, turn: WaitingTurn, request: Any) -> None:
-        resident = self._resident(request.block_hashes)
-        total = -(-request.num_tokens // self.block_size)
-        turn.missing_blocks = total - resident
-        unheld = sum(run.lane.num_blocks for run in turn.session.tail.path() if not run.num_held)
-        turn.room_blocks = turn.missing_blocks + unheld + int(self._output_blocks) + 1
-
-    def _resident(self, hashes: Any) -> int:
-        cached = self._pool.cached_block_hash_to_block.get_one_block
-        suffix = (0).to_bytes(4, "big")
-        low, high = 0, len(hashes)
-        while low < high:
-            middle = (low + high) // 2
-            if cached(hashes[middle] + suffix) is not None:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def _started(self, req_id: str) -> None:
-        turn = self._turns.get(req_id)
-        if turn is None:
-            return
-        request = self.requests[req_id]
-        for r in self.waiting:
-            other = self._turns[r.request_id]
-            if other.sequence < turn.sequence:
-                other.num_pass_overs += 1
-        self._needs[req_id] = (
-            -(-request.num_tokens // self.block_size) + int(self._output_blocks) + 1
-        )
-        self._runtime.turn_started(turn.session)
+    def shutdown(self) -> None:
+        """End the engine core's side; see vLLM."""
+        self._metrics.close()
+        if self._log is not None:
+            self._log.close()
+        super().shutdown()
 
     def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
         super()._preempt_request(request, *args, **kwargs)
-        turn = self._turns.get(request.request_id)
-        if turn is not None:
-            self._runtime.turn_requeued(turn.session)
+        if self._is_active:
+            self._guard("preempt", lambda: self._note_preempted(request))
 
     def _free_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        turn = self._turns.pop(request.request_id, None)
-        self._needs.pop(request.request_id, None)
-        if turn is not None:
-            n = request.num_output_tokens / self.block_size
-            self._output_blocks += 0.05 * (n * 1.5 - self._output_blocks)
-            xargs = request.sampling_params.extra_args or {}
-            end = parse_hints(xargs, None)[0].turn_end
-            self._runtime.tick(self.clock())
-            self._runtime.turn_ended(
-                turn.session, list(request.block_hashes), features_of(end), is_tool=end is not None and end.kind == "tool"
-            )
-            turn.session.expected_gap_s = parse_hints(xargs, None)[0].expected_gap_s
-            if xargs.get("holdfast_final"):
-                self._runtime.session_closed(turn.session)
+        if self._is_active:
+            self._guard("finish", lambda: self._leave(request))
         return super()._free_request(request, *args, **kwargs)
 
-    def _count_evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:
-        self.num_evicted += num_blocks
-        self._runtime.refresh(max(_REFRESHES_PER_VICTIM_RUN, min(32, num_blocks // 4)))
+    # Observe.
+
+    def _arrive(self, request: Any) -> None:
+        self._runtime.tick(self.clock())
+        turn, rejected = self._desk.arrive(request)
+        self._is_review_due = True
+        if self._log is not None:
+            self._record("turn_arrived", turn, missing_blocks=turn.missing_blocks, rejected=rejected)
+
+    def _leave(self, request: Any) -> None:
+        self._runtime.tick(self.clock())
+        left = self._desk.leave(request, None)
+        if left is None:
+            return
+        turn, hints = left
+        self._is_review_due = True
+        is_answered = request.status != RequestStatus.FINISHED_ABORTED
+        if hints.turn_end is None and is_answered and not self.vllm_config.model_config.skip_tokenizer_init:
+            tail = request.output_token_ids[-NUM_TAIL_TOKENS:]
+            self._tails.submit((turn.session, turn.session.num_turns), tail)
+        if self._log is not None:
+            self._record("turn_ended", turn, kind=turn.session.gap.kind, tool=turn.session.gap.tool)
+
+    def _note_preempted(self, request: Any) -> None:
+        turn = self._desk.turn_of(request.request_id)
+        if turn is not None:
+            self._runtime.turn_preempted(turn)
+            self._is_review_due = True
+
+    def _note_started(self, output: Any) -> None:
+        if not output.scheduled_new_reqs and not self._resumed(output):
+            return
+        now_s = self.clock()
+        started = [new.req_id for new in output.scheduled_new_reqs] + list(self._resumed(output))
+        for request_id in started:
+            turn = self._desk.turn_of(request_id)
+            if turn is None or turn.session.state is SessionState.RUNNING:
+                continue
+            self._runtime.turn_started(turn)
+            num_overtaken = self._overtake(turn)
+            self._metrics.admitted(max(now_s - turn.arrived_s, 0.0))
+            self._metrics.passed_over(num_overtaken)
+            self._metrics.reused(turn.resident_blocks)
+            if self._log is not None:
+                self._record(
+                    "turn_started",
+                    turn,
+                    waited_s=now_s - turn.arrived_s,
+                    missing_blocks=turn.missing_blocks,
+                    overtook=num_overtaken,
+                )
+
+    @staticmethod
+    def _resumed(output: Any) -> Any:
+        return output.scheduled_cached_reqs.resumed_req_ids
+
+    def _overtake(self, turn: WaitingTurn) -> int:
+        num_overtaken = 0
+        for request in self.waiting:
+            other = self._desk.turn_of(request.request_id)
+            if other is not None and other.sequence < turn.sequence:
+                other.num_pass_overs += 1
+                num_overtaken += 1
+        return num_overtaken
+
+    def _forget_content(self) -> None:
+        self._queue.forget_content()
+        self._runtime.content_dropped()
+        for request_id in self._desk.forget():
+            request = self.requests.get(request_id)
+            if request is not None:
+                self._arrive(request)
+
+    def _meter(self, now_s: float) -> None:
+        """Learn the time a computed token takes from steps that mostly compute prompts."""
+        if self._num_last_tokens > 2 * len(self.running):
+            self._prefill_s = _METER_MEMORY * self._prefill_s + now_s - self._last_schedule_s
+            self._prefill_tokens = _METER_MEMORY * self._prefill_tokens + self._num_last_tokens
+            token_s = self._prefill_s / self._prefill_tokens
+            self._runtime.restore_s_per_block = token_s * self._grain_tokens
+        self._last_schedule_s = now_s
+
+    # Decide.
+
+    def _prepare(self) -> None:
+        now_s = self.clock()
+        self._runtime.tick(now_s)
+        self._meter(now_s)
+        self._num_steps += 1
+        for (session, num_turns), end in self._tails.findings():
+            self._runtime.turn_end_known(session, num_turns, end)
+        if self._admits_by_working_set and len(self.waiting):
+            interval = 1 + len(self.waiting) // _WAITING_PER_SKIPPED_REVIEW
+            if self._is_review_due or not self.running or self._num_steps % interval == 0:
+                self._review()
+        if self._num_steps % _STEPS_BETWEEN_CENSUSES == 0:
+            self._metrics.set_sessions(self._runtime.num_by_state())
+
+    def _review(self) -> None:
+        slots = self.max_num_running_reqs - len(self.running)
+        if slots <= 0:
+            return
+        spare = int(self._config.headroom_ratio * len(self._pool.blocks))
+        decision = self._desk.decide(self.waiting, self.running, slots, spare)
+        waiting: OfferQueue = self.waiting
+        waiting.offer(turn.request_id for turn in decision.offers)
+        self._metrics.set_held(len(waiting) - len(decision.offers))
+        self._is_review_due = False
+        if self._log is not None:
+            for session in decision.releases:
+                self._log.write("place_taken", self.clock(), session=session.number, rate=session.rate)
+
+    def _worth_of(self, segment: Segment[Any]) -> tuple[int, float]:
+        worth = self._guard("worth", lambda: self._runtime.worth_of(segment))
+        return (WorthClass.LIVE, 0.0) if worth is None else worth
+
+    def _note_evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:
+        reason = _reason(segment)
+        self._metrics.evicted(reason, num_blocks)
+        if self._is_active:
+            num_refreshes = min(max(_REFRESHES_A_RUN, num_blocks // 4), _MAX_REFRESHES_A_RUN)
+            self._guard("refresh", lambda: self._runtime.refresh(num_refreshes))
+        if self._log is not None and segment is not None:
+            self._log.write(
+                "evicted",
+                self.clock(),
+                reason=reason,
+                num_blocks=num_blocks,
+                depth_blocks=segment.start + segment.lane.num_blocks,
+                sessions=[s.number for s in segment.tails],
+            )
+
+    # Fall back.
+
+    def _guard(self, where: str, act: Callable[[], T]) -> T | None:
+        """Run `act`; an error of ours is counted, logged once, and ends Holdfast's part, never the request."""
+        try:
+            return act()
+        except Exception:
+            if self._config.strict:
+                raise
+            self._metrics.fell_back(where)
+            if self._is_active:
+                self._is_active = False
+                self._must_fall_back = True
+                self._queue.is_worth_equal = True
+                logger.exception("Holdfast failed in %s; vLLM's own order is used from now on", where)
+            return None
+
+    def _fall_back(self) -> None:
+        """Give vLLM its own queues back; only between two engine steps."""
+        self._must_fall_back = False
+        if self._admits_by_working_set:
+            waiting = create_request_queue(self.policy)
+            for request in self.waiting:
+                waiting.add_request(request)
+            self.waiting = waiting
+        age = self._queue.age_of
+        free = [b for b in self._pool.blocks if b.ref_cnt == 0 and not b.is_null]
+        free.sort(key=lambda block: (block.block_hash is not None, age(block)))
+        self._pool.free_block_queue = stock_free_queue(free)
+
+    def _record(self, event: str, turn: WaitingTurn, **fields: Any) -> None:
+        assert self._log is not None
+        self._log.write(
+            event, self.clock(), request=turn.request_id, session=turn.session.number, **fields
+        )
+
+
+def _reason(segment: Segment[Any] | None) -> str:
+    """Why a run's blocks were worth least, as the metrics call it."""
+    if segment is None:
+        return "superseded"
+    users = {session for run in segment.subtree() for session in run.tails}
+    if len(users) != 1:
+        return "prefix" if users else "closed"
+    state = users.pop().state
+    if state is SessionState.CLOSED:
+        return "closed"
+    return "human" if state is SessionState.HUMAN_AWAY else "tool"

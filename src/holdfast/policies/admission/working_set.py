@@ -1,14 +1,15 @@
-"""Working-set admission: let in the turns whose blocks fit beside those of the sessions that hold a place."""
+"""Working-set admission: let in the turns whose blocks fit beside those of sessions with a place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from holdfast.core.sessions import Session
 
 __all__ = ["Decision", "Room", "WaitingTurn", "WorkingSet"]
+
+_PATIENCE = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -20,18 +21,33 @@ class WaitingTurn:
         session: Whose turn it is.
         priority: The user's explicit priority, lower first.
         sequence: Order of arrival.
-        num_pass_overs: Turns that arrived later and were let in first (count).
+        max_pass_overs: Later turns that may be let in before it (count, >= 1).
+        arrived_s: When it arrived (s, host's clock).
+        num_pass_overs: Later turns that were let in before it (count).
+        was_running: Whether the engine had let it in and took its blocks back.
+        resident_blocks: Leading blocks of the prompt that are cached (count).
         missing_blocks: Blocks of the prompt that must be computed (count).
-        room_blocks: Free blocks that it takes away from others: missing, own unheld, and output (count).
+        room_blocks: Free blocks that it takes from others: missing, own unheld, output (count).
+        need_blocks: Blocks it will fill: prompt and expected output (count).
     """
 
     request_id: str
     session: Session
     priority: int
     sequence: int
+    max_pass_overs: int
+    arrived_s: float = 0.0
     num_pass_overs: int = 0
+    was_running: bool = False
+    resident_blocks: int = 0
     missing_blocks: int = 0
     room_blocks: int = 0
+    need_blocks: int = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether nobody may be let in before it any more."""
+        return self.num_pass_overs >= self.max_pass_overs
 
 
 @dataclass(slots=True)
@@ -39,11 +55,11 @@ class Room:
     """What the engine can still give.
 
     Attributes:
-        blocks: Free blocks that no place-holder and no running turn's growth has claim to (count, may be < 0).
+        blocks: Free blocks that no place and no running turn's growth has claim to (count; may be < 0).
         slots: Turns that may still start (count).
         num_running: Turns running now (count).
         restore_s_per_block: Measured time to recompute a block (s).
-        places: Sessions that are away and hold a place, first to give it up first.
+        places: Sessions that are away and hold a place, the one to give it up first foremost.
         freed_by: Blocks that become free for others when a session gives up its place (count).
         away_s: Expected time until a session returns (s).
     """
@@ -68,63 +84,65 @@ class Decision:
 class WorkingSet:
     """Fewest missing blocks first, within what fits, with a bound on being passed over.
 
+    A turn that does not fit may take the places of sessions expected to be away for longer than twice the time
+    it takes to recompute their blocks: holding those costs more than letting go. A turn that is due, and any
+    turn while nothing runs, may take every place. Once a turn is due no later turn starts before it.
+
     Source: working-set admission, Denning, CACM 11(5), 1968; fewest missing blocks first as in CacheWise
-    (arXiv 2606.16824).
-    Differs: places are given and taken back at turn boundaries by comparing the expected absence with the time
-    to recompute; a bound on pass-overs; the engine is never left idle.
+    (arXiv 2606.16824); giving up a place compares the two costs as in ski rental, Karlin et al.,
+    Algorithmica 3, 1988.
+    Differs: expected absence replaces time already waited; places change hands only at turn boundaries; a bound
+    on pass-overs; the engine is never left idle.
     """
 
-    def __init__(self, max_pass_overs: int, patience: float = 1.0) -> None:
-        self._max_pass_overs = max_pass_overs
-        self._patience = patience
-
     def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
-        """Choose among `waiting` what fits into `room`. Pure."""
+        """Choose among `waiting`, in order of arrival, what fits into `room`. Mutates `room` only."""
         decision = Decision()
-        queue = sorted(waiting, key=self._rank)
+        if len(waiting) <= room.slots and sum(t.room_blocks for t in waiting) <= room.blocks:
+            decision.offers = sorted(waiting, key=lambda t: (t.priority, not t.was_running))
+            return decision
         places: list[Session] | None = None
-        num_active = room.num_running
-        for turn in queue:
+        for turn in sorted(waiting, key=_rank):
             if len(decision.offers) >= room.slots:
                 break
-            is_due = turn.num_pass_overs >= self._max_pass_overs
+            is_idle = not room.num_running and not decision.offers
             if turn.room_blocks > room.blocks:
                 if places is None:
-                    places = [s for s in room.places()]
-                self._reclaim(turn, room, places, decision, force=is_due or not num_active)
-            if turn.room_blocks <= room.blocks or not num_active:
+                    places = list(room.places())
+                self._reclaim(turn, room, places, decision, takes_all=turn.is_due or is_idle)
+            if turn.room_blocks <= room.blocks or is_idle:
                 room.blocks -= turn.room_blocks
                 decision.offers.append(turn)
-                num_active += 1
-            elif is_due:
+            elif turn.is_due:
                 break
         return decision
 
-    def _rank(self, turn: WaitingTurn) -> tuple[int, bool, int, int]:
-        is_fresh = turn.num_pass_overs < self._max_pass_overs
-        return turn.priority, is_fresh, turn.missing_blocks if is_fresh else 0, turn.sequence
-
     def _reclaim(
-        self, turn: WaitingTurn, room: Room, places: list[Session], decision: Decision, *, force: bool
+        self,
+        turn: WaitingTurn,
+        room: Room,
+        places: list[Session],
+        decision: Decision,
+        *,
+        takes_all: bool,
     ) -> None:
         gained = 0
         taken: list[Session] = []
         for session in places:
             if gained + room.blocks >= turn.room_blocks:
                 break
-            if session is turn.session:
-                continue
             freed = room.freed_by(session)
-            if not force and not self._may_yield(session, turn, freed, room):
-                continue
-            gained += freed
-            taken.append(session)
-        if gained + room.blocks >= turn.room_blocks or force:
+            restore_s = freed * room.restore_s_per_block
+            if takes_all or room.away_s(session) > _PATIENCE * restore_s:
+                gained += freed
+                taken.append(session)
+        if takes_all or gained + room.blocks >= turn.room_blocks:
             room.blocks += gained
             decision.releases.extend(taken)
             for session in taken:
                 places.remove(session)
 
-    def _may_yield(self, session: Session, turn: WaitingTurn, freed: int, room: Room) -> bool:
-        restore_s = freed * room.restore_s_per_block
-        return room.away_s(session) > self._patience * restore_s
+
+def _rank(turn: WaitingTurn) -> tuple[int, bool, bool, int, int]:
+    missing_blocks = 0 if turn.is_due or turn.was_running else turn.missing_blocks
+    return turn.priority, not turn.is_due, not turn.was_running, missing_blocks, turn.sequence

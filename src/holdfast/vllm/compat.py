@@ -1,0 +1,73 @@
+"""Every difference between the vLLM versions that Holdfast supports, one function each.
+
+Process: every. Checked on vLLM 0.28 and 0.32; written so that nothing here needs more than 0.23 has.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["CacheGrain", "cache_grain", "load_tokenizer", "session_id_of", "stock_free_queue", "uses_priority"]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheGrain:
+    """How a prompt maps to cached blocks.
+
+    Attributes:
+        hash_block_tokens: Tokens a prefix hash covers.
+        hashes_per_block: Prefix hashes a block of the first cache group covers.
+        num_groups: Cache groups, each with blocks of its own for the same tokens.
+    """
+
+    hash_block_tokens: int
+    hashes_per_block: int
+    num_groups: int
+
+
+def cache_grain(scheduler: Any) -> CacheGrain:
+    """The grain of a scheduler's prefix cache; hash blocks equal blocks where vLLM knows no other."""
+    groups = scheduler.kv_cache_config.kv_cache_groups
+    hash_block_tokens = getattr(scheduler, "hash_block_size", None) or scheduler.block_size
+    block_tokens = groups[0].kv_cache_spec.block_size if groups else scheduler.block_size
+    return CacheGrain(
+        hash_block_tokens, max(block_tokens // hash_block_tokens, 1), max(len(groups), 1)
+    )
+
+
+def session_id_of(request: Any) -> str | None:
+    """The session id that came with the request; requests know none before 0.28."""
+    session_id: str | None = getattr(request, "session_id", None)
+    return session_id
+
+
+def uses_priority(scheduler: Any) -> bool:
+    """Whether the operator asked for `--scheduling-policy priority`."""
+    return bool(scheduler.scheduler_config.policy == "priority")
+
+
+def stock_free_queue(blocks: Sequence[Any]) -> Any:
+    """vLLM's own free-block queue over `blocks`, first victim first."""
+    from vllm.v1.core.kv_cache_utils import FreeKVCacheBlockQueue
+
+    for block in blocks:
+        block.prev_free_block = block.next_free_block = None
+    return FreeKVCacheBlockQueue(list(blocks))
+
+
+def load_tokenizer(model_config: Any) -> Any:
+    """The model's tokenizer; its loader has moved between modules."""
+    for module, name in (
+        ("vllm.tokenizers", "cached_tokenizer_from_config"),
+        ("vllm.transformers_utils.tokenizer", "cached_tokenizer_from_config"),
+        ("vllm.transformers_utils.tokenizer", "init_tokenizer_from_configs"),
+    ):
+        try:
+            loader = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            continue
+        return loader(model_config)
+    raise ImportError("this vLLM has no tokenizer loader that Holdfast knows")

@@ -1,0 +1,81 @@
+"""What ended a turn, read from the end of its output in a thread of its own.
+
+The engine core sees token ids only. When a request finishes, its last tokens are handed to a thread that
+decodes and parses them; the scheduler collects the findings at its next step.
+
+Process: scheduler. Checked on vLLM 0.28 ... 0.32.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from holdfast.core.turn_end import TurnEnd, parse_turn_end
+
+__all__ = ["NUM_TAIL_TOKENS", "OutputTails"]
+
+NUM_TAIL_TOKENS = 1024
+
+logger = logging.getLogger(__name__)
+
+K = TypeVar("K")
+Decode = Callable[[Sequence[int]], str]
+
+
+class OutputTails(Generic[K]):
+    """Reads output tails off the serving path. A tokenizer that fails is reported once and ends the reading.
+
+    Args:
+        load_decoder: Loads the tokenizer; called in the thread, when the first tail arrives.
+    """
+
+    def __init__(self, load_decoder: Callable[[], Decode]) -> None:
+        self._load_decoder = load_decoder
+        self._tails: queue.SimpleQueue[tuple[K, list[int]]] = queue.SimpleQueue()
+        self._findings: deque[tuple[K, TurnEnd]] = deque()
+        self._is_broken = False
+        self._thread: threading.Thread | None = None
+
+    def submit(self, key: K, token_ids: Sequence[int]) -> None:
+        """Have the end of an output read; O(tail)."""
+        if self._is_broken or not token_ids:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._read_all, name="holdfast-tails", daemon=True)
+            self._thread.start()
+        self._tails.put((key, list(token_ids)))
+
+    def findings(self) -> list[tuple[K, TurnEnd]]:
+        """What has been read since the last call."""
+        found: list[tuple[K, TurnEnd]] = []
+        while self._findings:
+            found.append(self._findings.popleft())
+        return found
+
+    def _read_all(self) -> None:
+        try:
+            decode = self._load_decoder()
+            while True:
+                key, token_ids = self._tails.get()
+                self._findings.append((key, parse_turn_end(decode(token_ids))))
+        except Exception:
+            self._is_broken = True
+            logger.warning("outputs are not read; pauses count as of unknown kind", exc_info=True)
+
+
+def decoder_of(model_config: Any) -> Decode:
+    """The tokenizer's decoder with special tokens kept."""
+    from holdfast.vllm.compat import load_tokenizer
+
+    tokenizer = load_tokenizer(model_config)
+
+    def decode(token_ids: Sequence[int]) -> str:
+        text: str = tokenizer.decode(list(token_ids), skip_special_tokens=False)
+        return text
+
+    return decode

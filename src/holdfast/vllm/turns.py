@@ -1,0 +1,173 @@
+"""The engine's requests as turns of the runtime: what each needs, and whom to offer next.
+
+Process: scheduler. Checked on vLLM 0.28 ... 0.32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from heapq import nsmallest
+from typing import Any
+
+from holdfast.core.hints import Hints, parse_hints
+from holdfast.core.turn_end import TurnEnd
+from holdfast.policies.admission.working_set import Decision, WaitingTurn
+from holdfast.policies.runtime import AgentRuntime
+from holdfast.vllm.compat import CacheGrain, session_id_of
+from holdfast.vllm.free_queue import FreeQueue
+
+__all__ = ["TurnDesk"]
+
+_MAX_MEASURED = 64
+_OUTPUT_MEMORY = 0.05
+
+
+class TurnDesk:
+    """Translates between requests and turns. Raises what goes wrong; the scheduler guards it."""
+
+    def __init__(
+        self, runtime: AgentRuntime, queue: FreeQueue, pool: Any, grain: CacheGrain
+    ) -> None:
+        self._runtime = runtime
+        self._queue = queue
+        self._pool = pool
+        self._grain = grain
+        self._block_tokens = grain.hash_block_tokens * grain.hashes_per_block
+        self._turns: dict[str, WaitingTurn] = {}
+        self._hints: dict[str, Hints] = {}
+        self._reads_hints = True
+        self._heeds_priority = False
+        self._output_blocks = 1.0
+        self._output_spread_blocks = 1.0
+
+    def configure(self, *, reads_hints: bool, heeds_priority: bool) -> None:
+        """Set what requests may say about themselves."""
+        self._reads_hints = reads_hints
+        self._heeds_priority = heeds_priority
+
+    def turn_of(self, request_id: str) -> WaitingTurn | None:
+        """The turn of a request in the engine."""
+        return self._turns.get(request_id)
+
+    def arrive(self, request: Any) -> tuple[WaitingTurn, tuple[str, ...]]:
+        """Make a request a turn; returns it with the reasons for which hints were rejected."""
+        hints, rejected = Hints(), ()
+        if self._reads_hints:
+            hints, rejected = parse_hints(_xargs_of(request), request.kv_transfer_params)
+        session_id = session_id_of(request) or hints.session_id
+        group = None if session_id is None else f"{request.cache_salt or ''}\x00{session_id}"
+        turn = self._runtime.turn_arrived(
+            request.request_id,
+            list(request.block_hashes),
+            group,
+            request.priority if self._heeds_priority else 0,
+        )
+        self._turns[request.request_id] = turn
+        self._hints[request.request_id] = hints
+        self._measure(turn, request)
+        return turn, rejected
+
+    def leave(self, request: Any, end: TurnEnd | None) -> tuple[WaitingTurn, Hints] | None:
+        """End the turn of a request whose blocks are about to be freed. A hint's word on the end wins."""
+        turn = self._turns.pop(request.request_id, None)
+        if turn is None:
+            return None
+        hints = self._hints.pop(request.request_id)
+        self._learn_output(request.num_output_tokens / self._block_tokens)
+        self._runtime.turn_ended(turn, list(request.block_hashes), hints.turn_end or end)
+        turn.session.expected_gap_s = hints.expected_gap_s
+        if hints.is_final:
+            self._runtime.session_closed(turn.session)
+        return turn, hints
+
+    def decide(self, waiting: Iterable[Any], running: Sequence[Any], slots: int, spare: int) -> Decision:
+        """Ask the runtime whom to let in.
+
+        Args:
+            waiting: Requests, in order of arrival.
+            running: Requests that run.
+            slots: Requests that may still start (count).
+            spare: Blocks to leave free (count).
+        """
+        turns = self._pick(waiting)
+        blocks = self._queue.num_free_blocks - self._queue.num_held_blocks - spare
+        return self._runtime.decide(turns, blocks - self._growth(running), slots, len(running))
+
+    def forget(self) -> list[str]:
+        """Drop all turns, because the engine dropped all content; returns their request ids."""
+        request_ids = list(self._turns)
+        self._turns.clear()
+        self._hints.clear()
+        return request_ids
+
+    def _pick(self, waiting: Iterable[Any]) -> list[WaitingTurn]:
+        """The waiting turns worth a look now, measured anew, in order of arrival."""
+        requests = [r for r in waiting if r.request_id in self._turns]
+        if len(requests) > _MAX_MEASURED:
+            requests = nsmallest(_MAX_MEASURED, requests, key=self._prospect)
+        for request in requests:
+            self._measure(self._turns[request.request_id], request)
+        turns = [self._turns[r.request_id] for r in requests]
+        turns.sort(key=lambda turn: turn.sequence)
+        return turns
+
+    def _prospect(self, request: Any) -> tuple[int, bool, bool, int, int]:
+        turn = self._turns[request.request_id]
+        return (
+            turn.priority,
+            not turn.is_due,
+            not turn.was_running,
+            turn.missing_blocks,
+            turn.sequence,
+        )
+
+    def _measure(self, turn: WaitingTurn, request: Any) -> None:
+        num_groups = self._grain.num_groups
+        total_blocks = -(-request.num_tokens // self._block_tokens) * num_groups
+        turn.resident_blocks = self._num_resident(request.block_hashes) * num_groups
+        turn.missing_blocks = total_blocks - turn.resident_blocks
+        output_blocks = self._expected_output(request) * num_groups
+        unheld = sum(run.lane.num_blocks for run in turn.session.tail.path() if not run.num_held)
+        turn.room_blocks = turn.missing_blocks + unheld + output_blocks
+        turn.need_blocks = total_blocks + output_blocks
+
+    def _num_resident(self, hashes: Sequence[Any]) -> int:
+        """Leading blocks in the cache; chains are given up from their end, so a bisection finds them."""
+        cached = self._pool.get_cached_block
+        stride = self._grain.hashes_per_block
+        low, high = 0, len(hashes) // stride
+        while low < high:
+            middle = (low + high) // 2
+            if cached(hashes[(middle + 1) * stride - 1], _FIRST_GROUP) is None:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _growth(self, running: Sequence[Any]) -> int:
+        """Blocks that running requests will still take (count)."""
+        growth = 0
+        for request in running:
+            turn = self._turns.get(request.request_id)
+            if turn is not None:
+                filled = request.num_computed_tokens // self._block_tokens * self._grain.num_groups
+                growth += max(0, turn.need_blocks - filled)
+        return growth
+
+    def _expected_output(self, request: Any) -> int:
+        expected = self._output_blocks + 2.0 * self._output_spread_blocks
+        most = -(-request.max_tokens // self._block_tokens)
+        return min(int(expected) + 1, most + 1)
+
+    def _learn_output(self, output_blocks: float) -> None:
+        error = output_blocks - self._output_blocks
+        self._output_blocks += _OUTPUT_MEMORY * error
+        self._output_spread_blocks += _OUTPUT_MEMORY * (abs(error) - self._output_spread_blocks)
+
+
+_FIRST_GROUP = [0]
+
+
+def _xargs_of(request: Any) -> Any:
+    params = request.sampling_params
+    return None if params is None else params.extra_args
