@@ -45,8 +45,8 @@ class HoldfastConfig:
     Attributes:
         eviction: `worth` evicts what costs least to lose; `lru` is vLLM's own order.
         admission: `working-set` keeps the live sessions within the cache; `fcfs` is vLLM's own.
-        max_pass_overs: Later requests that may overtake a waiting one (>= 1); a request that finds more
-            requests in the engine may be overtaken once for each.
+        max_pass_overs: Later requests that may overtake a waiting one (>= 1); a request that
+            finds more requests in the engine may be overtaken once for each.
         headroom_ratio: Share of the KV cache that admission leaves free for growth (0 to 0.5).
         max_sessions: Sessions remembered (>= 1); the longest idle one is forgotten first.
         decision_log: File that each decision is appended to as a JSON line; None writes nothing.

@@ -1,1 +1,4 @@
-"""Pure domain: ids, events, sessions, chains of KV blocks, results. Knows no engine, no clock, no I/O."""
+"""Pure domain.
+
+Ids, events, sessions, chains of KV blocks, results. Knows no engine, no clock, no I/O.
+"""

@@ -28,10 +28,10 @@ class Segment(Generic[B]):
         tails: Sessions whose chain ends with this run, last output included.
         prompts: Sessions whose last prompt ends with this run.
         num_held: Sessions holding a place whose chain contains this run.
-        num_starts: Sessions that began by sharing this run.
         lane: The run's free blocks, deepest first.
         num_open_children: Children with free blocks; this run is evicted only at zero.
         is_attached: False once the run has left the tree.
+        version: Changes whenever the host ranks the run anew.
     """
 
     __slots__ = (
@@ -41,7 +41,6 @@ class Segment(Generic[B]):
         "lane",
         "num_held",
         "num_open_children",
-        "num_starts",
         "parent",
         "prompts",
         "start",
@@ -57,7 +56,6 @@ class Segment(Generic[B]):
         self.tails: set[Any] = set()
         self.prompts: set[Any] = set()
         self.num_held = 0
-        self.num_starts = 0
         self.lane: Lane[B] = Lane()
         self.num_open_children = 0
         self.is_attached = True
@@ -212,7 +210,6 @@ class ChainTree(Generic[B]):
         assert segment.parent is not None
         upper: Segment[B] = Segment(segment.parent, segment.start, segment.hashes[:length])
         upper.num_held = segment.num_held
-        upper.num_starts = segment.num_starts
         upper.num_open_children = 1 if segment.lane.num_blocks else 0
         segment.parent.children[upper.hashes[0]] = upper
         segment.hashes = segment.hashes[length:]

@@ -1,7 +1,7 @@
 """Decisions as JSON lines, written beside the serving path.
 
-Each line has `time_s` (host's monotonic clock), `event` and the event's own fields. Knows nothing about what
-the fields mean.
+Each line has `time_s` (host's monotonic clock), `event` and the event's own fields. Knows nothing
+about what the fields mean.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _MAX_PENDING = 100_000
 class DecisionLog:
     """Appends records to a file from a thread of its own; never blocks or raises into the caller.
 
-    A file that cannot be written is reported once and ends the log. Records beyond what the disk keeps up
-    with are dropped and counted in the next one written.
+    A file that cannot be written is reported once and ends the log. Records beyond what the disk
+    keeps up with are dropped and counted in the next one written.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,8 +1,8 @@
 """Who is talking to the engine: sessions found from ids or from the lineage of their prompts.
 
-A session is one stream of turns in which each prompt extends the last. An agent that runs sub-agents
-is several sessions; an explicit id groups them. Knows nothing about time beyond the stamps it is
-given.
+A session is one stream of turns in which each prompt extends the last. An agent that runs
+sub-agents is several sessions; an explicit id groups them. Knows nothing about time beyond the
+stamps it is given.
 """
 
 from __future__ import annotations

@@ -27,13 +27,14 @@ POLICIES: dict[str, PolicySpec] = {
     for spec in (
         PolicySpec(
             "vllm-default",
-            "vLLM's own scheduler, untouched: least recently used blocks go first, first come first served.",
+            "vLLM's own scheduler, untouched: evicts the least recently used blocks, first come first "
+            "served.",
             "Kwon et al., SOSP 2023 (arXiv 2309.06180)",
         ),
         PolicySpec(
             "holdfast",
-            "Evicts by expected return of the sessions behind each run of blocks; lets in what fits beside "
-            "the sessions that hold a place, with a bound on being passed over.",
+            "Evicts by the expected return of the sessions behind each run of blocks; lets in what "
+            "fits beside the sessions that hold a place, with a bound on being passed over.",
             "Belady 1966; Denning 1968; CacheWise (arXiv 2606.16824)",
         ),
     )

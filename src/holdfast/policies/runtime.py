@@ -1,4 +1,6 @@
-"""The agent runtime: observes turns, keeps sessions and chains, says what to evict and whom to let in.
+"""The agent runtime.
+
+Observes turns, keeps sessions and chains, says what to evict and whom to let in.
 
 Knows nothing about vLLM: a host reports turns and blocks and carries out what is decided.
 """
@@ -53,8 +55,8 @@ class AgentRuntime:
 
     Args:
         max_sessions: Sessions remembered (count).
-        max_pass_overs: Least bound on the later turns that may overtake a turn (count, >= 1); a turn that
-            finds more turns in the engine may be overtaken once for each.
+        max_pass_overs: Least bound on the later turns that may overtake a turn (count, >= 1); a
+            turn that finds more turns in the engine may be overtaken once for each.
 
     Attributes:
         restore_s_per_block: Measured time to recompute a block (s); the host keeps it current.
@@ -166,7 +168,10 @@ class AgentRuntime:
         self._rescore(session)
 
     def content_dropped(self) -> None:
-        """The host dropped all cached content: forget chains and sessions, keep what was learned."""
+        """The host dropped all cached content.
+
+        Forget chains and sessions, keep what was learned.
+        """
         for session in list(self.sessions):
             session.is_held = False
             session.state = SessionState.CLOSED
@@ -260,14 +265,17 @@ class AgentRuntime:
         self._release(session)
 
     def _extend(self, session: Session, hashes: Sequence[bytes]) -> None:
-        """Make `hashes` the session's chain; an answer that the prompt does not repeat goes first."""
+        """Make `hashes` the session's chain.
+
+        An answer that the prompt does not repeat goes first.
+        """
         old_tail = session.tail
         old_tail.tails.discard(session)
         session.prompt_tail.prompts.discard(session)
         is_answer = old_tail is not session.prompt_tail
-        if is_answer and old_tail.is_attached and not old_tail.is_endpoint:
-            if self.tree.match(hashes).depth >= old_tail.end:
-                self.queue.absorb(old_tail)
+        is_dangling = is_answer and old_tail.is_attached and not old_tail.is_endpoint
+        if is_dangling and self.tree.match(hashes).depth >= old_tail.end:
+            self.queue.absorb(old_tail)
         session.tail = session.prompt_tail = tail = self._insert(hashes)
         session.prompt_blocks = len(hashes)
         if tail.parent is not None:

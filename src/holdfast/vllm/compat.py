@@ -1,6 +1,7 @@
 """Every difference between the vLLM versions that Holdfast supports, one function each.
 
-Process: every. Checked on vLLM 0.28 and 0.32; written so that nothing here needs more than 0.23 has.
+Process: every. Checked on vLLM 0.28 and 0.32; written so that nothing here needs more than 0.23
+has.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CacheGrain", "cache_grain", "load_tokenizer", "session_id_of", "stock_free_queue", "uses_priority"]
+__all__ = [
+    "CacheGrain",
+    "cache_grain",
+    "load_tokenizer",
+    "session_id_of",
+    "stock_free_queue",
+    "uses_priority",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +37,10 @@ class CacheGrain:
 
 
 def cache_grain(scheduler: Any) -> CacheGrain:
-    """The grain of a scheduler's prefix cache; hash blocks equal blocks where vLLM knows no other."""
+    """The grain of a scheduler's prefix cache.
+
+    Hash blocks equal blocks where vLLM knows no other.
+    """
     groups = scheduler.kv_cache_config.kv_cache_groups
     hash_block_tokens = getattr(scheduler, "hash_block_size", None) or scheduler.block_size
     block_tokens = groups[0].kv_cache_spec.block_size if groups else scheduler.block_size
@@ -50,7 +61,7 @@ def uses_priority(scheduler: Any) -> bool:
 
 
 def stock_free_queue(blocks: Sequence[Any]) -> Any:
-    """vLLM's own free-block queue over `blocks`, first victim first."""
+    """Build vLLM's own free-block queue over `blocks`, first victim first."""
     from vllm.v1.core.kv_cache_utils import FreeKVCacheBlockQueue
 
     for block in blocks:

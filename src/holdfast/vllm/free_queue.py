@@ -2,8 +2,8 @@
 
 Blocks stand in lanes: one for blocks without content, one for content nobody is known to want, and
 one for each run of the chain tree, which it keeps after the run is disowned. The next victim is the
-head of the cheapest lane whose continuations hold no free blocks, so a chain is always given up from
-its end. `make_worth_equal` drops that rule too: the order is then exactly vLLM's.
+head of the cheapest lane whose continuations hold no free blocks, so a chain is always given up
+from its end. `make_worth_equal` drops that rule too: the order is then exactly vLLM's.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.32.
 """
@@ -21,6 +21,9 @@ __all__ = ["FreeQueue", "Worth"]
 
 Worth = tuple[int, float]
 """Class of worth, cheapest first, then worth within the class; compared in that order."""
+
+_Entry = tuple[int, float, int, int, Segment[Any]]
+"""A lane in the heap: worth, age of its head, the run's version at the time, the run."""
 
 _EQUAL: Worth = (0, 0.0)
 _GROUP_ID_BYTES = 4
@@ -64,7 +67,7 @@ class FreeQueue:
         self._home: list[Segment[Any] | None] = [None] * num_blocks
         self._sequence = [0] * num_blocks
         self._clock = 0
-        self._heap: list[tuple[int, float, int, int, int, Segment[Any]]] = []
+        self._heap: list[_Entry] = []
         self._num_pushes = 0
         self._num_lanes = 0
         for block in blocks:
@@ -154,10 +157,6 @@ class FreeQueue:
                     break
         yield from ordered
 
-    def age_of(self, block: Any) -> int:
-        """When a block with content last became free, as a counter: lower is earlier. Pure."""
-        return self._sequence[block.block_id]
-
     # What Holdfast's own scheduler calls.
 
     def rescore(self, segment: Segment[Any]) -> None:
@@ -197,8 +196,8 @@ class FreeQueue:
         if blocks:
             self._note_opened(parent, len(blocks))
             self._num_lanes -= 1
-        if self.is_worth_equal:
-            self._sort(parent)
+            if self.is_worth_equal:
+                self._sort(parent)
         self._offer(parent)
 
     def disown(self, segment: Segment[Any]) -> None:
@@ -234,7 +233,8 @@ class FreeQueue:
 
     def age_of(self, block: Any) -> int:
         """When `block` last became free with content, as an increasing count. Pure."""
-        return self._sequence[block.block_id]
+        block_id: int = block.block_id
+        return self._sequence[block_id]
 
     def forget_content(self) -> None:
         """Make every free block spare: the engine dropped all content. O(blocks log blocks)."""
@@ -311,14 +311,13 @@ class FreeQueue:
         head = segment.lane.head
         if head is None or not self._is_ready(segment):
             return
-        segment.version += 1
         self._num_pushes += 1
+        segment.version = self._num_pushes
         worth_class, worth = self._worth(segment)
         entry = (
             worth_class,
             worth,
             self._sequence[head.block_id],
-            self._num_pushes,
             segment.version,
             segment,
         )
@@ -334,8 +333,8 @@ class FreeQueue:
     def _is_ready(self, segment: Segment[Any]) -> bool:
         return self.is_worth_equal or not segment.num_open_children
 
-    def _is_current(self, entry: tuple[int, float, int, int, int, Segment[Any]]) -> bool:
-        version, segment = entry[4], entry[5]
+    def _is_current(self, entry: _Entry) -> bool:
+        version, segment = entry[3:]
         return (
             version == segment.version and segment.lane.head is not None and self._is_ready(segment)
         )
@@ -355,14 +354,14 @@ class FreeQueue:
         for _ in range(_MAX_RESCORES):
             self._drop_stale()
             entry = heapq.heappop(heap)
-            segment = entry[5]
+            segment = entry[4]
             worth = self._worth(segment)
             self._drop_stale()
             if not heap or (*worth, entry[2]) <= heap[0][:3]:
                 return segment
             self._offer(segment)
         self._drop_stale()
-        return heapq.heappop(heap)[5]
+        return heapq.heappop(heap)[4]
 
     def _take_from_cheapest(self, n: int, taken: list[Any]) -> None:
         segment = self._cheapest()
@@ -423,7 +422,7 @@ class FreeQueue:
             num_lanes += bool(blocks)
             num_held += len(blocks) if segment.num_held else 0
             if blocks and self._is_ready(segment):
-                (entry,) = [e for e in self._heap if e[5] is segment and self._is_current(e)]
+                (entry,) = [e for e in self._heap if e[4] is segment and self._is_current(e)]
                 assert entry[2] == self._sequence[blocks[0].block_id]
         assert num_free == self.num_free_blocks
         assert num_held == self.num_held_blocks

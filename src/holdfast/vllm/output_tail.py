@@ -1,7 +1,7 @@
 """What ended a turn, read from the end of its output in a thread of its own.
 
-The engine core sees token ids only. When a request finishes, its last tokens are handed to a thread that
-decodes and parses them; the scheduler collects the findings at its next step.
+The engine core sees token ids only. When a request finishes, its last tokens are handed to a thread
+that decodes and parses them; the scheduler collects the findings at its next step.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.32.
 """
@@ -28,7 +28,9 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class OutputTails(Generic[K]):
-    """Reads output tails off the serving path. A tokenizer that fails is reported once and ends the reading.
+    """Reads output tails off the serving path.
+
+    A tokenizer that fails is reported once and ends the reading.
 
     Args:
         load_decoder: Loads the tokenizer; called in the thread, when the first tail arrives.
@@ -46,7 +48,9 @@ class OutputTails(Generic[K]):
         if self._is_broken or not token_ids:
             return
         if self._thread is None:
-            self._thread = threading.Thread(target=self._read_all, name="holdfast-tails", daemon=True)
+            self._thread = threading.Thread(
+                target=self._read_all, name="holdfast-tails", daemon=True
+            )
             self._thread.start()
         self._tails.put((key, list(token_ids)))
 

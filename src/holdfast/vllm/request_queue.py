@@ -16,8 +16,8 @@ __all__ = ["OfferQueue"]
 class OfferQueue(RequestQueue):  # type: ignore[misc]
     """A request queue whose front is what was offered last.
 
-    The length counts every waiting request, so that an engine with only held-back requests is not idle. Truth
-    says whether a request is on offer, which is what the scheduling loop asks.
+    The length counts every waiting request, so that an engine with only held-back requests is not
+    idle. Truth says whether a request is on offer, which is what the scheduling loop asks.
     """
 
     def __init__(self) -> None:

@@ -46,8 +46,8 @@ T = TypeVar("T")
 class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     """vLLM's scheduler with Holdfast's choice of victims and of whom to let in.
 
-    What runs, how many tokens and for how long stays vLLM's. Each call into Holdfast is guarded: an error is
-    counted and logged once, and vLLM's own order is used from then on.
+    What runs, how many tokens and for how long stays vLLM's. Each call into Holdfast is guarded: an
+    error is counted and logged once, and vLLM's own order is used from then on.
 
     Attributes:
         clock: Monotonic clock (s); replaced by drivers with a clock of their own.
@@ -157,7 +157,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         turn, rejected = self._desk.arrive(request)
         self._is_review_due = True
         if self._log is not None:
-            self._record("turn_arrived", turn, missing_blocks=turn.missing_blocks, rejected=rejected)
+            self._record(
+                "turn_arrived", turn, missing_blocks=turn.missing_blocks, rejected=rejected
+            )
 
     def _leave(self, request: Any) -> None:
         self._runtime.tick(self.clock())
@@ -167,7 +169,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         turn, hints = left
         self._is_review_due = True
         is_answered = request.status != RequestStatus.FINISHED_ABORTED
-        if hints.turn_end is None and is_answered and not self.vllm_config.model_config.skip_tokenizer_init:
+        if (
+            hints.turn_end is None
+            and is_answered
+            and not self.vllm_config.model_config.skip_tokenizer_init
+        ):
             tail = request.output_token_ids[-NUM_TAIL_TOKENS:]
             self._tails.submit((turn.session, turn.session.num_turns), tail)
         if self._log is not None:
@@ -260,7 +266,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._is_review_due = False
         if self._log is not None:
             for session in decision.releases:
-                self._log.write("place_taken", self.clock(), session=session.number, rate=session.rate)
+                self._log.write(
+                    "place_taken", self.clock(), session=session.number, rate=session.rate
+                )
 
     def _worth_of(self, segment: Segment[Any]) -> tuple[int, float]:
         worth = self._guard("worth", lambda: self._runtime.worth_of(segment))
@@ -285,7 +293,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     # Fall back.
 
     def _guard(self, where: str, act: Callable[[], T]) -> T | None:
-        """Run `act`; an error of ours is counted, logged once, and ends Holdfast's part, never the request."""
+        """Run `act`.
+
+        An error of ours is counted, logged once, and ends Holdfast's part, never the request.
+        """
         try:
             return act()
         except Exception:
@@ -296,7 +307,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 self._is_active = False
                 self._must_fall_back = True
                 self._queue.is_worth_equal = True
-                logger.exception("Holdfast failed in %s; vLLM's own order is used from now on", where)
+                logger.exception(
+                    "Holdfast failed in %s; vLLM's own order is used from now on", where
+                )
             return None
 
     def _fall_back(self) -> None:

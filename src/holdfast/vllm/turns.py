@@ -68,7 +68,10 @@ class TurnDesk:
         return turn, rejected
 
     def leave(self, request: Any, end: TurnEnd | None) -> tuple[WaitingTurn, Hints] | None:
-        """End the turn of a request whose blocks are about to be freed. A hint's word on the end wins."""
+        """End the turn of a request whose blocks are about to be freed.
+
+        A hint's word on the end wins.
+        """
         turn = self._turns.pop(request.request_id, None)
         if turn is None:
             return None
@@ -80,7 +83,9 @@ class TurnDesk:
             self._runtime.session_closed(turn.session)
         return turn, hints
 
-    def decide(self, waiting: Iterable[Any], running: Sequence[Any], slots: int, spare: int) -> Decision:
+    def decide(
+        self, waiting: Iterable[Any], running: Sequence[Any], slots: int, spare: int
+    ) -> Decision:
         """Ask the runtime whom to let in.
 
         Args:
@@ -132,7 +137,10 @@ class TurnDesk:
         turn.need_blocks = total_blocks + output_blocks
 
     def _num_resident(self, hashes: Sequence[Any]) -> int:
-        """Leading blocks in the cache; chains are given up from their end, so a bisection finds them."""
+        """Leading blocks in the cache.
+
+        Chains are given up from their end, so a bisection finds them.
+        """
         cached = self._pool.get_cached_block
         stride = self._grain.hashes_per_block
         low, high = 0, len(hashes) // stride

@@ -1,7 +1,7 @@
 """vLLM's own scheduler and KV-cache manager without a worker.
 
-Builds the real scheduler by hand and steps it with made-up tokens, so that decisions can be tested and
-timed without a model. Knows nothing about time: a driver that wants a clock brings its own.
+Builds the real scheduler by hand and steps it with made-up tokens, so that decisions can be tested
+and timed without a model. Knows nothing about time: a driver that wants a clock brings its own.
 
 Process: the caller's. Checked on vLLM 0.28 ... 0.32.
 """

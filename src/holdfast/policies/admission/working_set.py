@@ -1,4 +1,7 @@
-"""Working-set admission: let in the turns whose blocks fit beside those of sessions with a place."""
+"""Working-set admission.
+
+Let in the turns whose blocks fit beside those of sessions with a place.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,8 @@ class Room:
     """What the engine can still give.
 
     Attributes:
-        blocks: Free blocks that no place and no running turn's growth has claim to (count; may be < 0).
+        blocks: Free blocks that no place and no running turn's growth has claim to (count; may
+            be < 0).
         slots: Turns that may still start (count).
         num_running: Turns running now (count).
         restore_s_per_block: Measured time to recompute a block (s).
@@ -84,19 +88,23 @@ class Decision:
 class WorkingSet:
     """Fewest missing blocks first, within what fits, with a bound on being passed over.
 
-    A turn that does not fit may take the places of sessions expected to be away for longer than twice the time
-    it takes to recompute their blocks: holding those costs more than letting go. A turn that is due, and any
-    turn while nothing runs, may take every place. Once a turn is due no later turn starts before it.
+    A turn that does not fit may take the places of sessions expected to be away for longer than
+    twice the time it takes to recompute their blocks: holding those costs more than letting go. A
+    turn that is due, and any turn while nothing runs, may take every place. Once a turn is due no
+    later turn starts before it.
 
-    Source: working-set admission, Denning, CACM 11(5), 1968; fewest missing blocks first as in CacheWise
-    (arXiv 2606.16824); giving up a place compares the two costs as in ski rental, Karlin et al.,
-    Algorithmica 3, 1988.
-    Differs: expected absence replaces time already waited; places change hands only at turn boundaries; a bound
-    on pass-overs; the engine is never left idle.
+    Source: working-set admission, Denning, CACM 11(5), 1968; fewest missing blocks first as in
+    CacheWise (arXiv 2606.16824); giving up a place compares the two costs as in ski rental, Karlin
+    et al., Algorithmica 3, 1988.
+    Differs: expected absence replaces time already waited; places change hands only at turn
+    boundaries; a bound on pass-overs; the engine is never left idle.
     """
 
     def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
-        """Choose among `waiting`, in order of arrival, what fits into `room`. Mutates `room` only."""
+        """Choose among `waiting`, in order of arrival, what fits into `room`.
+
+        Mutates `room` only.
+        """
         decision = Decision()
         if len(waiting) <= room.slots and sum(t.room_blocks for t in waiting) <= room.blocks:
             decision.offers = sorted(waiting, key=lambda t: (t.priority, not t.was_running))

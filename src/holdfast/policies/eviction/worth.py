@@ -1,4 +1,7 @@
-"""Worth of keeping a run of blocks: expected returns a second, summed over all who would lose it."""
+"""Worth of keeping a run of blocks.
+
+Expected returns a second, summed over all who would lose it.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +33,16 @@ class WorthClass(IntEnum):
 class ReturnWorth:
     """Rank runs by how soon their sessions are expected back.
 
-    Keeping a block saves its restore cost once its session returns and occupies memory until then, so per
-    block-second it is worth P(return) * restore cost / expected wait. The restore cost a block is taken as the
-    same at every depth. The expected wait is the time already waited plus the typical gap of such a pause: the
-    longer away, the longer still, as gaps of agents are heavy-tailed. A session away longer than nearly all
-    gaps of its kind counts as gone.
+    Keeping a block saves its restore cost once its session returns and occupies memory until then,
+    so per block-second it is worth P(return) * restore cost / expected wait. The restore cost a
+    block is taken as the same at every depth. The expected wait is the time already waited plus the
+    typical gap of such a pause: the longer away, the longer still, as gaps of agents are heavy-
+    tailed. A session away longer than nearly all gaps of its kind counts as gone.
 
-    Source: Belady, IBM Systems Journal 5(2), 1966, with the next use replaced by its expectation, as in
-    CacheWise (arXiv 2606.16824).
-    Differs: the expectation is learned online from gaps by kind, tool and argument class; shared runs are worth
-    the sum over their users; only sessions are rescored, never blocks.
+    Source: Belady, IBM Systems Journal 5(2), 1966, with the next use replaced by its expectation,
+    as in CacheWise (arXiv 2606.16824).
+    Differs: the expectation is learned online from gaps by kind, tool and argument class; shared
+    runs are worth the sum over their users; only sessions are rescored, never blocks.
     """
 
     def __init__(self, returns: ReturnTimeModel) -> None:
@@ -51,8 +54,10 @@ class ReturnWorth:
         Args:
             session: The session.
             now_s: Host's clock (s).
-            restore_s: Time to recompute what the session holds (s); what is soon before gaps are known.
-            return_share: Share of sessions that came back after a sibling or a fork had started (0 to 1).
+            restore_s: Time to recompute what the session holds (s); what is soon before gaps
+                are known.
+            return_share: Share of sessions that came back after a sibling or a fork had started
+                (0 to 1).
         """
         if session.state in (SessionState.CLOSED, SessionState.SUPERSEDED):
             return 0.0
@@ -69,7 +74,10 @@ class ReturnWorth:
         return share / max(away_s + typical_s, _SHORTEST_S)
 
     def is_gone(self, session: Session, away_s: float) -> bool:
-        """Whether the pause outlasts nearly all pauses of its kind. Pure; false before any is known."""
+        """Whether the pause outlasts nearly all pauses of its kind.
+
+        Pure; false before any is known.
+        """
         if not self._returns.num_observed:
             return False
         return away_s > self._returns.residual_quantile_s(session.gap, 0.0, _GONE_QUANTILE)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from holdfast.core.decision_log import DecisionLog
+
+
+def test_records_are_json_lines_in_order(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "log.jsonl")
+    for i in range(100):
+        log.write("evicted", float(i), num_blocks=i)
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["num_blocks"] for line in lines] == list(range(100))
+    assert lines[0] == {"time_s": 0.0, "event": "evicted", "num_blocks": 0}
+
+
+def test_a_file_that_cannot_be_written_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        log = DecisionLog(tmp_path / "missing" / "log.jsonl")
+        for i in range(10):
+            log.write("evicted", float(i))
+        log.close()
+    assert len(caplog.records) == 1

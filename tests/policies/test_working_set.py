@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.core.chains import Segment
+from holdfast.core.sessions import Session, SessionState
+from holdfast.policies.admission.working_set import Decision, Room, WaitingTurn, WorkingSet
+
+
+def session(number: int) -> Session:
+    segment: Segment[object] = Segment(None, 0, [])
+    return Session(number, None, SessionState.WAITING, segment, segment)
+
+
+def turn(
+    number: int, *, needs: int, missing: int | None = None, limit: int = 10, passed: int = 0
+) -> WaitingTurn:
+    return WaitingTurn(
+        f"r{number}",
+        session(number),
+        0,
+        number,
+        limit,
+        num_pass_overs=passed,
+        missing_blocks=needs if missing is None else missing,
+        room_blocks=needs,
+    )
+
+
+def room(
+    blocks: int,
+    *,
+    running: int = 1,
+    slots: int = 100,
+    places: Sequence[tuple[int, float]] = (),
+    restore_s: float = 1.0,
+) -> Room:
+    """Room with places given as (blocks freed, expected seconds away), first to go first."""
+    held = {session(1000 + i): place for i, place in enumerate(places)}
+    return Room(
+        blocks=blocks,
+        slots=slots,
+        num_running=running,
+        restore_s_per_block=restore_s,
+        places=lambda: list(held),
+        freed_by=lambda s: held[s][0],
+        away_s=lambda s: held[s][1],
+    )
+
+
+def offered(decision: Decision) -> list[str]:
+    return [t.request_id for t in decision.offers]
+
+
+def test_what_fits_is_offered_in_order_of_arrival() -> None:
+    decision = WorkingSet().decide([turn(1, needs=9), turn(2, needs=1)], room(10))
+    assert offered(decision) == ["r1", "r2"]
+
+
+def test_past_the_room_fewest_missing_blocks_go_first() -> None:
+    decision = WorkingSet().decide([turn(1, needs=9), turn(2, needs=3)], room(10))
+    assert offered(decision) == ["r2"]
+
+
+def test_a_due_turn_goes_first_and_lets_no_later_turn_pass() -> None:
+    waiting = [turn(1, needs=20, passed=10), turn(2, needs=1)]
+    assert offered(WorkingSet().decide(waiting, room(10))) == []
+
+
+def test_a_due_turn_may_take_every_place() -> None:
+    waiting = [turn(1, needs=20, passed=10)]
+    decision = WorkingSet().decide(waiting, room(10, places=[(5, 0.1), (5, 0.1)]))
+    assert offered(decision) == ["r1"]
+    assert len(decision.releases) == 2
+
+
+def test_a_place_is_taken_only_from_who_is_away_longer_than_twice_the_recomputation() -> None:
+    # Five blocks at one second each: 5 s to recompute, so 10 s is the break-even.
+    staying = WorkingSet().decide([turn(1, needs=12)], room(10, places=[(5, 9.9)]))
+    leaving = WorkingSet().decide([turn(1, needs=12)], room(10, places=[(5, 10.1)]))
+    assert (offered(staying), staying.releases) == ([], [])
+    assert offered(leaving) == ["r1"]
+    assert len(leaving.releases) == 1
+
+
+def test_places_are_kept_when_taking_them_would_not_be_enough() -> None:
+    decision = WorkingSet().decide([turn(1, needs=30)], room(10, places=[(5, 100.0)]))
+    assert (offered(decision), decision.releases) == ([], [])
+
+
+def test_an_idle_engine_is_always_given_a_turn() -> None:
+    decision = WorkingSet().decide([turn(1, needs=500), turn(2, needs=400)], room(0, running=0))
+    assert offered(decision) == ["r2"]
+
+
+def test_no_more_turns_are_offered_than_slots() -> None:
+    waiting = [turn(i, needs=1) for i in range(5)]
+    assert len(WorkingSet().decide(waiting, room(100, slots=2)).offers) == 2
+
+
+def test_explicit_priority_comes_before_everything() -> None:
+    urgent = turn(2, needs=8)
+    urgent.priority = -1
+    assert offered(WorkingSet().decide([turn(1, needs=3), urgent], room(10))) == ["r2"]
+
+
+def test_the_same_code_is_right_at_any_speed() -> None:
+    """Scaling every duration by the same factor changes no decision."""
+    for scale in (0.02, 1.0, 50.0):
+        here = room(10, places=[(5, 10.1 * scale)], restore_s=scale)
+        assert offered(WorkingSet().decide([turn(1, needs=12)], here)) == ["r1"]
+
+
+turns = st.lists(
+    st.tuples(st.integers(1, 30), st.integers(0, 12)).map(lambda t: t), min_size=1, max_size=12
+)
+
+
+@given(
+    turns,
+    st.integers(-5, 40),
+    st.integers(0, 3),
+    st.lists(st.tuples(st.integers(0, 10), st.floats(0, 100)), max_size=6),
+)
+def test_offers_fit_unless_the_engine_would_be_idle(
+    needs: list[tuple[int, int]], blocks: int, running: int, places: list[tuple[int, float]]
+) -> None:
+    waiting = [turn(i, needs=n, passed=p) for i, (n, p) in enumerate(needs)]
+    here = room(blocks, running=running, places=places)
+    decision = WorkingSet().decide(waiting, here)
+    gained = sum(here.freed_by(s) for s in decision.releases)
+    taken = sum(t.room_blocks for t in decision.offers)
+    assert taken <= blocks + gained or (running == 0 and len(decision.offers) == 1)
+    assert decision.offers or running > 0
+    assert len(set(map(id, decision.releases))) == len(decision.releases)
+
+
+@given(st.integers(1, 8), st.integers(20, 60))
+def test_nobody_is_passed_over_more_often_than_the_bound(limit: int, large: int) -> None:
+    """A large turn waits while small ones keep coming; each step one runs and leaves."""
+    policy = WorkingSet()
+    waiting = [turn(0, needs=large, limit=limit)]
+    number = 1
+    for _ in range(200):
+        waiting.append(turn(number, needs=1, limit=limit))
+        number += 1
+        decision = policy.decide(waiting, room(10, running=0))
+        first = decision.offers[0]
+        if first.sequence == 0:
+            break
+        waiting.remove(first)
+        for other in waiting:
+            other.num_pass_overs += other.sequence < first.sequence
+    assert waiting[0].num_pass_overs <= limit
+    assert first.sequence == 0
