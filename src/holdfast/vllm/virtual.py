@@ -12,7 +12,7 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from vllm.config import (
@@ -30,7 +30,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
-__all__ = ["EngineShape", "EngineStep", "VirtualEngine"]
+__all__ = ["EnginePlan", "EngineShape", "EngineStep", "VirtualEngine"]
 
 _MODEL = {
     "architectures": ["LlamaForCausalLM"],
@@ -58,6 +58,8 @@ class EngineShape:
         max_num_seqs: Requests that may run at once.
         max_num_batched_tokens: Token budget of one engine step.
         max_model_len_tokens: Longest prompt plus output.
+        scheduling_policy: vLLM's order of requests.
+        has_prefix_cache: Whether prefix caching is on.
     """
 
     num_blocks: int
@@ -65,6 +67,21 @@ class EngineShape:
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 8192
     max_model_len_tokens: int = 600_000
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    has_prefix_cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """One engine step that was scheduled and not yet answered.
+
+    Attributes:
+        output: What `schedule` returned.
+        samples: Requests that produce a token in this step.
+    """
+
+    output: Any
+    samples: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +121,6 @@ class VirtualEngine:
             hash_block_size=shape.block_size_tokens,
             log_stats=False,
         )
-        self._num_outputs: dict[str, int] = {}
 
     def request(
         self,
@@ -162,33 +178,38 @@ class VirtualEngine:
 
         Mutates the scheduler. A step that could schedule nothing has no scheduled tokens.
         """
+        return self.answer(self.plan())
+
+    def plan(self) -> EnginePlan:
+        """The first half of `step`; a driver may plan again before it answers, as vLLM does."""
         output = self.scheduler.schedule()
-        scheduled: dict[str, int] = dict(output.num_scheduled_tokens)
+        requests = self.scheduler.requests
+        samples = [i for i in output.num_scheduled_tokens if not requests[i].is_prefill_chunk]
+        return EnginePlan(output, frozenset(samples))
+
+    def answer(self, plan: EnginePlan) -> EngineStep:
+        """The second half of `step`; plans are answered in their order. Mutates the scheduler."""
+        scheduled: dict[str, int] = dict(plan.output.num_scheduled_tokens)
         req_ids = list(scheduled)
-        sampled: list[list[int]] = []
-        started: list[str] = []
-        for req_id in req_ids:
-            request = self.scheduler.requests[req_id]
-            if request.is_prefill_chunk:
-                sampled.append([])
-                continue
-            sampled.append([2])
-            if request.num_output_tokens == 0:
-                started.append(req_id)
-        before = set(self.scheduler.requests)
+        before = dict(self.scheduler.requests)
+        started = [i for i in req_ids if i in plan.samples and _has_no_output(before.get(i))]
         self.scheduler.update_from_output(
-            output,
+            plan.output,
             ModelRunnerOutput(
                 req_ids=req_ids,
                 req_id_to_index={req_id: i for i, req_id in enumerate(req_ids)},
-                sampled_token_ids=sampled,
+                sampled_token_ids=[[2] if i in plan.samples else [] for i in req_ids],
                 logprobs=None,
                 prompt_logprobs_dict={},
                 pooler_output=[],
             ),
         )
-        finished = tuple(sorted(before.difference(self.scheduler.requests)))
+        finished = tuple(sorted(before.keys() - self.scheduler.requests.keys()))
         return EngineStep(scheduled, finished, tuple(started))
+
+
+def _has_no_output(request: Request | None) -> bool:
+    return request is not None and request.num_output_tokens == 0
 
 
 def _vllm_config(shape: EngineShape) -> VllmConfig:
@@ -208,8 +229,11 @@ def _vllm_config(shape: EngineShape) -> VllmConfig:
         enable_chunked_prefill=True,
         is_encoder_decoder=False,
         async_scheduling=True,
+        policy=shape.scheduling_policy,
     )
-    cache = CacheConfig(block_size=shape.block_size_tokens, enable_prefix_caching=True)
+    cache = CacheConfig(
+        block_size=shape.block_size_tokens, enable_prefix_caching=shape.has_prefix_cache
+    )
     cache.num_gpu_blocks = shape.num_blocks
     return VllmConfig(
         model_config=model,

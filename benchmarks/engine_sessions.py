@@ -1,0 +1,50 @@
+"""Stock vLLM against Holdfast on the real CPU engine, below and past the cliff, at two speeds.
+
+python benchmarks/engine_sessions.py [--traces PATH] [--seeds N] [--output DIR]
+
+Each seed takes other sessions and swaps the order of the engines. Writes one run document and one table a
+speed. Without --traces the sessions are generated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+TIME_SCALES = ("0.02", "0.1")
+LOAD = {
+    "--concurrency": ("2", "14"),
+    "--sessions": ("3", "20"),
+    "--kv-tokens": ("8192",),
+    "--max-model-len": ("4000",),
+    "--token-scale": ("0.03125",),
+    "--gap-cap-s": ("60",),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--traces", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("out"))
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    name = "generated" if options.traces is None else options.traces.name
+    for time_scale in TIME_SCALES:
+        stem = options.output / f"engine-{name}-x{time_scale}"
+        command = [sys.executable, "-m", "holdfast", "demo", "--time-scale", time_scale]
+        for option, values in LOAD.items():
+            command += [option, *values]
+        command += ["--seeds", str(options.seeds), "--json", f"{stem}.json"]
+        if options.traces is not None:
+            command += ["--traces", str(options.traces)]
+        print("$ holdfast", *command[3:], flush=True)
+        table = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        print(table)
+        Path(f"{stem}.txt").write_text(table)
+
+
+if __name__ == "__main__":
+    main()
