@@ -15,11 +15,11 @@ from pathlib import Path
 
 TIME_SCALES = ("0.02", "0.1")
 LOAD = {
-    "--concurrency": ("2", "14"),
-    "--sessions": ("3", "20"),
-    "--kv-tokens": ("8192",),
-    "--max-model-len": ("4000",),
-    "--token-scale": ("0.03125",),
+    "--concurrency": ("2", "8"),
+    "--sessions": ("2", "8"),
+    "--kv-tokens": ("16384",),
+    "--max-model-len": ("9600",),
+    "--token-scale": ("0.0625",),
     "--gap-cap-s": ("60",),
 }
 

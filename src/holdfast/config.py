@@ -56,7 +56,7 @@ class HoldfastConfig:
 
     eviction: Literal["worth", "lru"] = "worth"
     admission: Literal["working-set", "fcfs"] = "working-set"
-    max_pass_overs: int = 10
+    max_pass_overs: int = 8
     headroom_ratio: float = 0.0
     max_sessions: int = 20_000
     decision_log: str | None = None

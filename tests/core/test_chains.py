@@ -61,12 +61,13 @@ class TreeAgainstSet(RuleBasedStateMachine):
 
     @rule(tokens=TOKENS)
     def insert(self, tokens: bytes) -> None:
-        before = self.tree.match(hashes_of(tokens))
+        run, depth = self.tree.match(hashes_of(tokens))
+        is_inside_a_run = depth < run.end
         tail, upper = self.tree.insert(hashes_of(tokens))
         assert tail.end == len(tokens)
-        assert (upper is not None) == (before.depth < before.segment.end)
+        assert (upper is not None) == is_inside_a_run
         if upper is not None:
-            assert upper.end == before.depth
+            assert upper.end == depth
             assert not upper.lane.num_blocks
         if tokens:
             self.num_owners += 1

@@ -248,3 +248,17 @@ def test_dropped_content_leaves_no_session_and_no_chain(engine: Engine) -> None:
 def test_every_policy_names_its_source() -> None:
     for name, spec in POLICIES.items():
         assert (spec.name, bool(spec.source and spec.summary)) == (name, True)
+
+
+def test_a_stream_that_was_left_and_stays_away_is_superseded(engine: Engine) -> None:
+    text = "a"
+    for _ in range(4):
+        engine.run(text, group="s")
+        engine.now_s += 1.0
+        text += "a"
+    left = engine.run("aaaaa", group="s").session
+    engine.run("zz", group="s")
+    engine.now_s += 1000.0
+    engine.run("other")
+    assert left.state is SessionState.SUPERSEDED
+    assert engine.run("aaaaab", group="s").session is left

@@ -77,10 +77,10 @@ def test_a_due_turn_may_take_every_place() -> None:
     assert len(decision.releases) == 2
 
 
-def test_a_place_is_taken_only_from_who_is_away_longer_than_twice_the_recomputation() -> None:
-    # Five blocks at one second each: 5 s to recompute, so 10 s is the break-even.
-    staying = WorkingSet().decide([turn(1, needs=12)], room(10, places=[(5, 9.9)]))
-    leaving = WorkingSet().decide([turn(1, needs=12)], room(10, places=[(5, 10.1)]))
+def test_a_place_is_taken_only_from_who_is_away_much_longer_than_the_recomputation() -> None:
+    # Five blocks at one second each: 5 s to recompute, and three times that is the limit.
+    staying = WorkingSet().decide([turn(1, needs=12)], room(10, places=[(5, 14.9)]))
+    leaving = WorkingSet().decide([turn(1, needs=12)], room(10, places=[(5, 15.1)]))
     assert (offered(staying), staying.releases) == ([], [])
     assert offered(leaving) == ["r1"]
     assert len(leaving.releases) == 1
@@ -110,7 +110,7 @@ def test_explicit_priority_comes_before_everything() -> None:
 def test_the_same_code_is_right_at_any_speed() -> None:
     """Scaling every duration by the same factor changes no decision."""
     for scale in (0.02, 1.0, 50.0):
-        here = room(10, places=[(5, 10.1 * scale)], restore_s=scale)
+        here = room(10, places=[(5, 15.1 * scale)], restore_s=scale)
         assert offered(WorkingSet().decide([turn(1, needs=12)], here)) == ["r1"]
 
 

@@ -31,7 +31,7 @@ class Segment(Generic[B]):
         lane: The run's free blocks, deepest first.
         num_open_children: Children with free blocks; this run is evicted only at zero.
         is_attached: False once the run has left the tree.
-        version: Changes whenever the host ranks the run anew.
+        version: Changes whenever the run is ranked anew.
     """
 
     __slots__ = (

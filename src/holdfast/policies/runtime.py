@@ -75,7 +75,7 @@ class AgentRuntime:
         self._num_arrived = 0
         self._num_in_engine = 0
         self._num_back, self._num_gone = 1.0, 1.0
-        self._away: dict[Session, None] = {}
+        self._away: dict[Session, float] = {}  # when its runs were last ranked (s after the pause)
         self._rotation: list[Session] = []
         self._fates: deque[tuple[Session, int]] = deque()
 
@@ -146,7 +146,7 @@ class AgentRuntime:
         session.has_moved_on = False
         session.expected_gap_s = None
         self._set_end(session, end)
-        self._away[session] = None
+        self._away[session] = 0.0
         self._fates.append((session, session.num_turns))
         self._learn_fates()
         self._hold(session)
@@ -161,11 +161,7 @@ class AgentRuntime:
 
     def session_closed(self, session: Session) -> None:
         """The session will not return: its blocks go before those of any that may."""
-        self._release(session)
-        self._away.pop(session, None)
-        session.state = SessionState.CLOSED
-        session.rate = 0.0
-        self._rescore(session)
+        self._end(session, SessionState.CLOSED)
 
     def content_dropped(self) -> None:
         """The host dropped all cached content.
@@ -214,12 +210,12 @@ class AgentRuntime:
     def worth_of(self, segment: Segment[Any]) -> tuple[int, float]:
         """Class and worth of a run's free blocks now."""
         for session in self._worth.users(segment):
-            if self._now_s - session.paused_at_s > _STALE_FACTOR * session.rated_after_s:
+            if self._is_stale(session):
                 self._rerate(session)
         return self._worth.worth(segment)
 
     def refresh(self, num_sessions: int) -> None:
-        """Bring the worth of some paused sessions up to date; victims pay for it.
+        """Bring the worth of some paused sessions up to date where it is stale; victims pay for it.
 
         Half of them are those that paused longest ago; the others take turns.
         """
@@ -231,13 +227,20 @@ class AgentRuntime:
                 break
             stale.append(self._rotation.pop())
         for session in stale:
-            if session not in self._away:
+            ranked_after_s = self._away.get(session)
+            if ranked_after_s is None:
                 continue
             if not session.tail.lane.num_blocks and not session.prompt_tail.lane.num_blocks:
                 del self._away[session]
                 self._release(session)
-            self._rerate(session)
-            self._rescore(session)
+                self._rerate(session)
+                continue
+            away_s = self._now_s - session.paused_at_s
+            # A hinted return draws nearer, so its worth does not age in proportion.
+            if away_s > _STALE_FACTOR * ranked_after_s or session.expected_gap_s is not None:
+                self._away[session] = away_s
+                self._rerate(session)
+                self._rescore(session)
 
     def num_by_state(self) -> dict[str, int]:
         """Remembered sessions by state (counts). O(sessions)."""
@@ -327,6 +330,13 @@ class AgentRuntime:
         session.state = SessionState.HUMAN_AWAY if is_human else SessionState.AT_TOOL
         self._rerate(session)
 
+    def _end(self, session: Session, state: SessionState) -> None:
+        self._release(session)
+        self._away.pop(session, None)
+        session.state = state
+        session.rate = 0.0
+        self._rescore(session)
+
     def _learn_fates(self) -> None:
         """Learn from pauses that outlast nearly all of their kind: such sessions do not return."""
         for _ in range(min(_FATES_PER_TURN, len(self._fates))):
@@ -340,6 +350,10 @@ class AgentRuntime:
             self.returns.observe(session.gap, away_s, censored=True)
             if session.has_moved_on:
                 self._num_gone += 1.0
+                self._end(session, SessionState.SUPERSEDED)
+
+    def _is_stale(self, session: Session) -> bool:
+        return self._now_s - session.paused_at_s > _STALE_FACTOR * session.rated_after_s
 
     def _rerate(self, session: Session) -> None:
         restore_s = self.restore_s_per_block * max(session.tail.end, 1)
@@ -369,7 +383,8 @@ class AgentRuntime:
     def _places(self) -> list[Session]:
         held = [session for session in self._away if session.is_held]
         for session in held:
-            self._rerate(session)
+            if session.expected_gap_s is not None or self._is_stale(session):
+                self._rerate(session)
         return sorted(held, key=lambda session: session.rate)
 
 

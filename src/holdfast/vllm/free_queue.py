@@ -16,14 +16,12 @@ from typing import Any
 
 from holdfast.core.chains import ChainTree, Segment
 from holdfast.core.lanes import Lane
+from holdfast.core.ranking import Key, Ranking
 
 __all__ = ["FreeQueue", "Worth"]
 
 Worth = tuple[int, float]
 """Class of worth, cheapest first, then worth within the class; compared in that order."""
-
-_Entry = tuple[int, float, int, int, Segment[Any]]
-"""A lane in the heap: worth, age of its head, the run's version at the time, the run."""
 
 _EQUAL: Worth = (0, 0.0)
 _GROUP_ID_BYTES = 4
@@ -67,9 +65,7 @@ class FreeQueue:
         self._home: list[Segment[Any] | None] = [None] * num_blocks
         self._sequence = [0] * num_blocks
         self._clock = 0
-        self._heap: list[_Entry] = []
-        self._num_pushes = 0
-        self._num_lanes = 0
+        self._ranking = Ranking(self._is_ready)
         for block in blocks:
             self._spare.push_back(block)
         self.num_free_blocks = self._spare.num_blocks
@@ -195,7 +191,6 @@ class FreeQueue:
             self._home[block.block_id] = parent
         if blocks:
             self._note_opened(parent, len(blocks))
-            self._num_lanes -= 1
             if self.is_worth_equal:
                 self._sort(parent)
         self._offer(parent)
@@ -243,9 +238,8 @@ class FreeQueue:
             segment.lane = Lane()
             segment.num_open_children = 0
         self._disowned.clear()
-        self._heap.clear()
+        self._ranking.clear()
         self._spare = Lane()
-        self._num_lanes = 0
         self.num_held_blocks = 0
         for block in blocks:
             self._home[block.block_id] = None
@@ -254,7 +248,7 @@ class FreeQueue:
     def make_worth_equal(self) -> None:
         """From now on evict in vLLM's own order, by when blocks became free. O(blocks)."""
         self.is_worth_equal = True
-        self._heap.clear()
+        self._ranking.clear()
         for segment in self._segments():
             self._sort(segment)
             self._offer(segment)
@@ -285,10 +279,8 @@ class FreeQueue:
             self.num_held_blocks += 1
 
     def _note_opened(self, home: Segment[Any], num_added: int) -> None:
-        if home.lane.num_blocks == num_added:
-            self._num_lanes += 1
-            if home.parent is not None:
-                home.parent.num_open_children += 1
+        if home.parent is not None and home.lane.num_blocks == num_added:
+            home.parent.num_open_children += 1
 
     def _remove_from(self, home: Segment[Any], block: Any) -> None:
         self._home[block.block_id] = None
@@ -297,7 +289,6 @@ class FreeQueue:
         if home.num_held:
             self.num_held_blocks -= 1
         if not lane.num_blocks:
-            self._num_lanes -= 1
             self._disowned.pop(home, None)
             if home.parent is not None:
                 self._close(home.parent)
@@ -308,75 +299,46 @@ class FreeQueue:
             self._offer(parent)
 
     def _offer(self, segment: Segment[Any]) -> None:
-        head = segment.lane.head
-        if head is None or not self._is_ready(segment):
-            return
-        self._num_pushes += 1
-        segment.version = self._num_pushes
-        worth_class, worth = self._worth(segment)
-        entry = (
-            worth_class,
-            worth,
-            self._sequence[head.block_id],
-            segment.version,
-            segment,
-        )
-        heapq.heappush(self._heap, entry)
-        if len(self._heap) > 64 + 4 * self._num_lanes:
-            self._compact()
-
-    def _compact(self) -> None:
-        # In place, because a search for the cheapest lane may be under way.
-        self._heap[:] = [entry for entry in self._heap if self._is_current(entry)]
-        heapq.heapify(self._heap)
+        if self._is_ready(segment):
+            self._ranking.push(segment, self._key(segment, self._worth(segment)))
 
     def _is_ready(self, segment: Segment[Any]) -> bool:
-        return self.is_worth_equal or not segment.num_open_children
+        is_last = self.is_worth_equal or not segment.num_open_children
+        return is_last and segment.lane.head is not None
 
-    def _is_current(self, entry: _Entry) -> bool:
-        version, segment = entry[3:]
-        return (
-            version == segment.version and segment.lane.head is not None and self._is_ready(segment)
-        )
+    def _key(self, segment: Segment[Any], worth: Worth) -> Key:
+        head = segment.lane.head
+        assert head is not None
+        return *worth, self._sequence[head.block_id]
 
     def _worth(self, segment: Segment[Any]) -> Worth:
         if self.is_worth_equal or segment.parent is None:
             return _EQUAL
         return self._worth_of(segment)
 
-    def _drop_stale(self) -> None:
-        while self._heap and not self._is_current(self._heap[0]):
-            heapq.heappop(self._heap)
-
-    def _cheapest(self) -> Segment[Any]:
-        """The cheapest lane, its worth as of now; its entry is taken off the heap."""
-        heap = self._heap
+    def _cheapest(self) -> tuple[Segment[Any], Worth]:
+        """The cheapest lane, its worth as of now; it is taken out of the ranking."""
         for _ in range(_MAX_RESCORES):
-            self._drop_stale()
-            entry = heapq.heappop(heap)
-            segment = entry[4]
+            segment, _ = self._ranking.pop()
             worth = self._worth(segment)
-            self._drop_stale()
-            if not heap or (*worth, entry[2]) <= heap[0][:3]:
-                return segment
+            rival = self._ranking.lowest()
+            if rival is None or self._key(segment, worth) <= rival:
+                return segment, worth
             self._offer(segment)
-        self._drop_stale()
-        return heapq.heappop(heap)[4]
+        segment, (worth_class, worth_within, _) = self._ranking.pop()
+        return segment, (worth_class, worth_within)
 
     def _take_from_cheapest(self, n: int, taken: list[Any]) -> None:
-        segment = self._cheapest()
-        worth = self._worth(segment)
-        self._drop_stale()
-        limit = self._heap[0][:3] if self._heap else None
+        segment, worth = self._cheapest()
+        rival = self._ranking.lowest()
+        tied = rival if rival is not None and worth >= rival[:2] else None
         lane = segment.lane
         num_before = len(taken)
         while lane.head is not None and len(taken) < n:
-            block = lane.head
-            key = (*worth, self._sequence[block.block_id])
-            if limit is not None and key > limit and len(taken) > num_before:
+            if tied and len(taken) > num_before and self._key(segment, worth) > tied:
                 break
-            taken.append(block)
-            self._remove_from(segment, block)
+            taken.append(lane.head)
+            self._remove_from(segment, lane.head)
         num_taken = len(taken) - num_before
         if lane.head is not None:
             self._offer(segment)
@@ -389,41 +351,39 @@ class FreeQueue:
         yield from self._spare
         lanes = [s for s in self._segments() if s.lane.head is not None]
         blockers = {s: 0 if self.is_worth_equal else s.num_open_children for s in lanes}
-        ready = [self._ranked(s, self._worth(s), s.lane.head) for s in lanes if not blockers[s]]
-        heapq.heapify(ready)
+        ready: list[tuple[Worth, int, int, Segment[Any], Any]] = []
+
+        def enter(segment: Segment[Any], worth: Worth, block: Any) -> None:
+            number: int = block.block_id
+            heapq.heappush(ready, (worth, self._sequence[number], number, segment, block))
+
+        for segment in lanes:
+            if not blockers[segment]:
+                enter(segment, self._worth(segment), segment.lane.head)
         while ready:
             worth, _, _, segment, block = heapq.heappop(ready)
             yield block
-            after = block.next_free_block
             parent = segment.parent
-            if after is not None:
-                heapq.heappush(ready, self._ranked(segment, worth, after))
+            if block.next_free_block is not None:
+                enter(segment, worth, block.next_free_block)
             elif parent is not None and blockers.get(parent):
                 blockers[parent] -= 1
                 if not blockers[parent]:
-                    entry = self._ranked(parent, self._worth(parent), parent.lane.head)
-                    heapq.heappush(ready, entry)
-
-    def _ranked(
-        self, segment: Segment[Any], worth: Worth, block: Any
-    ) -> tuple[Worth, int, int, Segment[Any], Any]:
-        return worth, self._sequence[block.block_id], block.block_id, segment, block
+                    enter(parent, self._worth(parent), parent.lane.head)
 
     def check_integrity(self) -> None:
         """Assert that lanes, counts and the heap agree; for tests. O(blocks)."""
         num_free = self._spare.num_blocks
-        num_held = num_lanes = 0
+        num_held = 0
         for segment in self._segments():
             blocks = list(segment.lane)
             assert len(blocks) == segment.lane.num_blocks
             for block in blocks:
                 assert self._home[block.block_id] is segment
             num_free += len(blocks)
-            num_lanes += bool(blocks)
             num_held += len(blocks) if segment.num_held else 0
-            if blocks and self._is_ready(segment):
-                (entry,) = [e for e in self._heap if e[4] is segment and self._is_current(e)]
-                assert entry[2] == self._sequence[blocks[0].block_id]
+            if self._is_ready(segment):
+                key = self._ranking.key_of(segment)
+                assert key is not None and key[2] == self._sequence[blocks[0].block_id]
         assert num_free == self.num_free_blocks
         assert num_held == self.num_held_blocks
-        assert num_lanes == self._num_lanes

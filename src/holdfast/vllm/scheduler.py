@@ -340,6 +340,6 @@ def _reason(segment: Segment[Any] | None) -> str:
     if len(users) != 1:
         return "prefix" if users else "closed"
     state = users.pop().state
-    if state is SessionState.CLOSED:
-        return "closed"
+    if state in (SessionState.CLOSED, SessionState.SUPERSEDED):
+        return state.value
     return "human" if state is SessionState.HUMAN_AWAY else "tool"

@@ -107,49 +107,43 @@ class TurnDesk:
 
     def _pick(self, waiting: Iterable[Any]) -> list[WaitingTurn]:
         """The waiting turns worth a look now, measured anew, in order of arrival."""
-        requests = [r for r in waiting if r.request_id in self._turns]
-        if len(requests) > _MAX_MEASURED:
-            requests = nsmallest(_MAX_MEASURED, requests, key=self._prospect)
-        for request in requests:
-            self._measure(self._turns[request.request_id], request)
-        turns = [self._turns[r.request_id] for r in requests]
-        turns.sort(key=lambda turn: turn.sequence)
-        return turns
-
-    def _prospect(self, request: Any) -> tuple[int, bool, bool, int, int]:
-        turn = self._turns[request.request_id]
-        return (
-            turn.priority,
-            not turn.is_due,
-            not turn.was_running,
-            turn.missing_blocks,
-            turn.sequence,
-        )
+        turn_of = self._turns.get
+        known = [(turn, r) for r in waiting if (turn := turn_of(r.request_id)) is not None]
+        if len(known) > _MAX_MEASURED:
+            known = nsmallest(_MAX_MEASURED, known, key=_prospect)
+        known.sort(key=_sequence)
+        for turn, request in known:
+            self._measure(turn, request)
+        return [turn for turn, _ in known]
 
     def _measure(self, turn: WaitingTurn, request: Any) -> None:
         num_groups = self._grain.num_groups
         total_blocks = -(-request.num_tokens // self._block_tokens) * num_groups
-        turn.resident_blocks = self._num_resident(request.block_hashes) * num_groups
+        guess = turn.resident_blocks // num_groups
+        turn.resident_blocks = self._num_resident(request.block_hashes, guess) * num_groups
         turn.missing_blocks = total_blocks - turn.resident_blocks
         output_blocks = self._expected_output(request) * num_groups
         unheld = sum(run.lane.num_blocks for run in turn.session.tail.path() if not run.num_held)
         turn.room_blocks = turn.missing_blocks + unheld + output_blocks
         turn.need_blocks = total_blocks + output_blocks
 
-    def _num_resident(self, hashes: Sequence[Any]) -> int:
-        """Leading blocks in the cache.
+    def _num_resident(self, hashes: Sequence[Any], guess: int) -> int:
+        """Leading blocks in the cache; `guess` costs two look-ups when it is right.
 
         Chains are given up from their end, so a bisection finds them.
         """
         cached = self._pool.get_cached_block
         stride = self._grain.hashes_per_block
         low, high = 0, len(hashes) // stride
+        guess = min(guess, high)
+        # The last block that should be there and the first that should not, then the middle.
+        probe = guess - 1 if guess else 0
         while low < high:
-            middle = (low + high) // 2
-            if cached(hashes[(middle + 1) * stride - 1], _FIRST_GROUP) is None:
-                high = middle
+            if cached(hashes[(probe + 1) * stride - 1], _FIRST_GROUP) is None:
+                high = probe
             else:
-                low = middle + 1
+                low = probe + 1
+            probe = guess if low == guess else (low + high) // 2
         return low
 
     def _growth(self, running: Sequence[Any]) -> int:
@@ -174,6 +168,16 @@ class TurnDesk:
 
 
 _FIRST_GROUP = [0]
+
+
+def _prospect(known: tuple[WaitingTurn, Any]) -> tuple[int, bool, bool, int, int]:
+    turn = known[0]
+    is_due = turn.num_pass_overs >= turn.max_pass_overs
+    return turn.priority, not is_due, not turn.was_running, turn.missing_blocks, turn.sequence
+
+
+def _sequence(known: tuple[WaitingTurn, Any]) -> int:
+    return known[0].sequence
 
 
 def _xargs_of(request: Any) -> Any:

@@ -12,7 +12,7 @@ from holdfast.core.sessions import Session
 
 __all__ = ["Decision", "Room", "WaitingTurn", "WorkingSet"]
 
-_PATIENCE = 2.0
+_PATIENCE = 3.0
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +89,7 @@ class WorkingSet:
     """Fewest missing blocks first, within what fits, with a bound on being passed over.
 
     A turn that does not fit may take the places of sessions expected to be away for longer than
-    twice the time it takes to recompute their blocks: holding those costs more than letting go. A
+    three times the time it takes to recompute their blocks: holding those costs more than letting go. A
     turn that is due, and any turn while nothing runs, may take every place. Once a turn is due no
     later turn starts before it.
 
@@ -110,9 +110,12 @@ class WorkingSet:
             decision.offers = sorted(waiting, key=lambda t: (t.priority, not t.was_running))
             return decision
         places: list[Session] | None = None
+        patience = _Patience(waiting)
         for turn in sorted(waiting, key=_rank):
             if len(decision.offers) >= room.slots:
                 break
+            if patience.forbids(turn):
+                continue
             is_idle = not room.num_running and not decision.offers
             if turn.room_blocks > room.blocks:
                 if places is None:
@@ -121,6 +124,7 @@ class WorkingSet:
             if turn.room_blocks <= room.blocks or is_idle:
                 room.blocks -= turn.room_blocks
                 decision.offers.append(turn)
+                patience.note(turn)
             elif turn.is_due:
                 break
         return decision
@@ -149,6 +153,37 @@ class WorkingSet:
             decision.releases.extend(taken)
             for session in taken:
                 places.remove(session)
+
+
+class _Patience:
+    """Whom the offers of one decision would make wait too long.
+
+    Args:
+        waiting: Turns in order of arrival; turns are asked about and noted by rising priority.
+    """
+
+    def __init__(self, waiting: Sequence[WaitingTurn]) -> None:
+        self._waiting = waiting
+        self._num_passed: dict[WaitingTurn, int] = {}
+        self._last_sequence: int | None = None
+
+    def forbids(self, turn: WaitingTurn) -> bool:
+        """Whether an older turn would be passed over once too often. Pure."""
+        return self._last_sequence is not None and turn.sequence > self._last_sequence
+
+    def note(self, offered: WaitingTurn) -> None:
+        """Count an offer against the older turns that were not offered yet."""
+        passed = self._num_passed
+        passed[offered] = offered.max_pass_overs  # it waits no more
+        for turn in self._waiting:
+            if turn.sequence >= offered.sequence:
+                break
+            if turn.priority > offered.priority or passed.get(turn) == turn.max_pass_overs:
+                continue
+            passed[turn] = passed.get(turn, turn.num_pass_overs) + 1
+            if passed[turn] >= turn.max_pass_overs:
+                self._last_sequence = turn.sequence
+                break
 
 
 def _rank(turn: WaitingTurn) -> tuple[int, bool, bool, int, int]:

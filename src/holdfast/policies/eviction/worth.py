@@ -20,6 +20,7 @@ _MAX_USERS_SUMMED = 64
 _GONE_QUANTILE = 0.98
 _GONE_SHARE = 1e-6
 _SHORTEST_S = 1e-6
+_ENDED = (SessionState.CLOSED, SessionState.SUPERSEDED)
 
 
 class WorthClass(IntEnum):
@@ -59,7 +60,7 @@ class ReturnWorth:
             return_share: Share of sessions that came back after a sibling or a fork had started
                 (0 to 1).
         """
-        if session.state in (SessionState.CLOSED, SessionState.SUPERSEDED):
+        if session.state in _ENDED:
             return 0.0
         if session.state.is_busy:
             return 1.0 / max(restore_s, _SHORTEST_S)
@@ -93,5 +94,5 @@ class ReturnWorth:
         num_users = 0
         for session in self.users(segment):
             total += session.rate
-            num_users += session.state is not SessionState.CLOSED
+            num_users += session.state not in _ENDED
         return (WorthClass.LIVE if num_users else WorthClass.CLOSED), total

@@ -1,0 +1,235 @@
+"""vLLM's own scheduler without a model, driven by hand."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from vllm.v1.request import Request
+
+    from holdfast.core.sessions import Session
+    from holdfast.vllm.virtual import EnginePlan, EngineStep
+
+BLOCK_TOKENS = 16
+_STEP_S = 0.01
+_MOST_STEPS = 5000
+
+
+class Rig:
+    """One engine on a clock of its own.
+
+    Prompts are block keys; a text stands for one block a letter, so that texts with a common
+    beginning share blocks. The answer's full blocks get keys of their own (`Request.block_hashes`
+    has them all).
+
+    Args:
+        scheduler_cls: The scheduler to drive.
+        num_blocks: Usable blocks; vLLM's null block is added.
+        is_ahead: Whether the next step is scheduled before the last one is answered.
+        shape: Further fields of the engine's shape.
+    """
+
+    def __init__(
+        self, scheduler_cls: type[Any], num_blocks: int, *, is_ahead: bool = False, **shape: Any
+    ) -> None:
+        from holdfast.vllm.virtual import EngineShape, VirtualEngine
+
+        self.now_s = 0.0
+        clock = staticmethod(lambda: self.now_s)
+        clocked = type(scheduler_cls.__name__, (scheduler_cls,), {"clock": clock})
+        self.engine = VirtualEngine(clocked, EngineShape(num_blocks=num_blocks + 1, **shape))
+        self.scheduler = self.engine.scheduler
+        self.num_blocks = num_blocks
+        self.requests: dict[str, Request] = {}
+        self.started: list[str] = []
+        self.num_computed_tokens = 0
+        self._is_ahead = is_ahead
+        self._plans: deque[EnginePlan] = deque()
+
+    # Drive.
+
+    def send(
+        self,
+        request_id: str,
+        prompt: str | Sequence[bytes],
+        *,
+        num_outputs: int = 8,
+        session_id: str | None = None,
+        xargs: dict[str, Any] | None = None,
+        priority: int = 0,
+    ) -> Request:
+        """Hand in a request of whole blocks and four tokens more."""
+        keys = keys_of(prompt) if isinstance(prompt, str) else list(prompt)
+        num_tokens = len(keys) * BLOCK_TOKENS + 4
+        request = self.engine.request(
+            request_id, keys, num_tokens, num_outputs, extra_args=xargs, session_id=session_id
+        )
+        request.priority = priority
+        return self.hand_in(request)
+
+    def hand_in(self, request: Request) -> Request:
+        self.requests[request.request_id] = request
+        self.engine.add(request)
+        return request
+
+    def step(self) -> EngineStep | None:
+        """One engine step; None while the pipeline fills."""
+        self.now_s += _STEP_S
+        plan = self.engine.plan()
+        self._plans.append(plan)
+        output = plan.output
+        self.started += [new.req_id for new in output.scheduled_new_reqs]
+        self.num_computed_tokens += output.total_num_scheduled_tokens
+        if self._is_ahead and output.total_num_scheduled_tokens and len(self._plans) < 2:
+            return None
+        return self.engine.answer(self._plans.popleft())
+
+    def finish(self) -> None:
+        """Step until nothing is left to do; fails when the engine stalls."""
+        for _ in range(_MOST_STEPS):
+            if self.scheduler.has_unfinished_requests():
+                self.step()
+            elif self._plans:
+                self.engine.answer(self._plans.popleft())
+            else:
+                return
+        raise AssertionError(f"stalled with {self.scheduler.get_request_counts()}")
+
+    def turn(self, request_id: str, prompt: str | Sequence[bytes], **options: Any) -> Request:
+        """Send a request, wait for its end, and a while more."""
+        request = self.send(request_id, prompt, **options)
+        self.finish()
+        self.now_s += 1.0
+        return request
+
+    def abort(self, request_id: str) -> None:
+        from vllm.v1.request import RequestStatus
+
+        self.scheduler.finish_requests(request_id, RequestStatus.FINISHED_ABORTED)
+
+    @staticmethod
+    def following(request: Request, added: str) -> list[bytes]:
+        """The prompt that repeats a request's prompt and answer and adds a block a letter."""
+        keys: list[bytes] = list(request.block_hashes)
+        return keys + [keys[-1] + b"+" + added[: i + 1].encode() for i in range(len(added))]
+
+    # Look.
+
+    @property
+    def sessions(self) -> list[Session]:
+        return list(self.scheduler._runtime.sessions)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        snapshot: dict[str, float] = self.scheduler._metrics.snapshot()
+        return snapshot
+
+    @property
+    def is_answer_due(self) -> bool:
+        """Whether a scheduled step has not been answered."""
+        return bool(self._plans)
+
+    @property
+    def num_free(self) -> int:
+        return int(self.scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
+
+    @property
+    def num_evicted(self) -> int:
+        return int(sum(n for name, n in self.metrics.items() if "evicted_blocks" in name))
+
+    def num_cached(self, prompt: str | Sequence[bytes]) -> int:
+        """Leading blocks of a prompt that are in the cache."""
+        keys = keys_of(prompt) if isinstance(prompt, str) else prompt
+        cached = self.scheduler.kv_cache_manager.block_pool.get_cached_block
+        hits = [cached(key, [0]) is not None for key in keys]
+        return hits.index(False) if False in hits else len(hits)
+
+    def check(self) -> None:
+        """Assert that Holdfast's structures agree with each other and with the engine's."""
+        scheduler = self.scheduler
+        pool = scheduler.kv_cache_manager.block_pool
+        free = pool.free_block_queue.get_all_free_blocks()
+        assert {b.block_id for b in free} == {
+            b.block_id for b in pool.blocks if b.ref_cnt == 0 and not b.is_null
+        }
+        assert len(free) == pool.free_block_queue.num_free_blocks
+        if getattr(scheduler, "_is_active", False):
+            scheduler._queue.check_integrity()
+            scheduler._runtime.tree.check_integrity()
+            assert scheduler._desk._turns.keys() == scheduler.requests.keys()
+
+    def check_done(self) -> None:
+        """Assert that every request ended and every block came back."""
+        assert all(request.is_finished() for request in self.requests.values())
+        assert self.scheduler.get_request_counts() == (0, 0)
+        assert self.num_free == self.num_blocks
+        self.check()
+
+
+def keys_of(text: str) -> list[bytes]:
+    """A prefix key for each letter."""
+    return [text[: i + 1].encode() for i in range(len(text))]
+
+
+@pytest.fixture(scope="session")
+def loaded_engine() -> None:
+    """Import the engine and build one scheduler, which imports the rest; both warn a lot."""
+    pytest.importorskip("vllm")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+
+        Rig(AsyncScheduler, 8)
+
+
+RigMaker = Callable[..., Rig]
+
+
+@pytest.fixture
+def make_rig(loaded_engine: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[RigMaker]:
+    """Makes rigs with Holdfast, errors raised; at the end each must run dry and be whole.
+
+    `is_stock` takes vLLM's own scheduler, `is_strict=False` lets Holdfast fall back, and
+    `settings` are Holdfast's.
+    """
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+
+    from holdfast.vllm.scheduler import HoldfastScheduler
+
+    rigs: list[Rig] = []
+    for name in [name for name in os.environ if name.startswith("HOLDFAST_")]:
+        monkeypatch.delenv(name)
+
+    def make(
+        num_blocks: int,
+        *,
+        is_stock: bool = False,
+        is_strict: bool = True,
+        settings: dict[str, object] | None = None,
+        **options: Any,
+    ) -> Rig:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HOLDFAST_STRICT", str(int(is_strict)))
+            for key, value in (settings or {}).items():
+                patch.setenv(f"HOLDFAST_{key.upper()}", str(value))
+            rig = Rig(AsyncScheduler if is_stock else HoldfastScheduler, num_blocks, **options)
+        rigs.append(rig)
+        return rig
+
+    yield make
+    for rig in rigs:
+        rig.finish()
+        rig.check_done()
+        rig.scheduler.shutdown()
+
+
+@pytest.fixture
+def rig(make_rig: RigMaker) -> Rig:
+    """An engine with room for everything a short test does."""
+    return make_rig(100)

@@ -1,0 +1,105 @@
+"""What the scheduler counts and logs about its decisions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from holdfast.vllm.eviction_meter import watch_evictions
+
+if TYPE_CHECKING:
+    from tests.vllm.conftest import Rig, RigMaker
+
+pytestmark = pytest.mark.engine
+
+
+def _press(rig: Rig) -> None:
+    """Sessions, forks and a reset in a cache too small for them."""
+    for turn in range(4):
+        for number in range(6):
+            rig.send(f"{number}.{turn}", f"s{number}abc" + "uvwx"[:turn], num_outputs=30)
+            rig.send(f"fork {number}.{turn}", f"s{number}a{turn}", num_outputs=5)
+            rig.step()
+        rig.finish()
+        if turn == 1:
+            rig.scheduler.reset_prefix_cache()
+
+
+@pytest.mark.parametrize("settings", [{}, {"eviction": "lru"}, {"admission": "fcfs"}])
+def test_evictions_are_counted_as_vllm_makes_them(
+    make_rig: RigMaker, settings: dict[str, object]
+) -> None:
+    rig = make_rig(24, settings=settings)
+    evicted: list[Any] = []
+    watch_evictions(rig.scheduler.kv_cache_manager.block_pool, evicted.append)
+    _press(rig)
+    assert rig.num_evicted == len(evicted) > 0
+
+
+def test_evictions_in_a_fitting_cache_are_none(rig: Rig) -> None:
+    for number in range(5):
+        rig.turn(str(number), f"ab{number}")
+    assert rig.num_evicted == 0
+
+
+def test_admissions_reuse_and_steps_are_counted(rig: Rig) -> None:
+    first = rig.turn("1", "abcd", num_outputs=13)
+    rig.turn("2", rig.following(first, "e"), num_outputs=1)
+    metrics = rig.metrics
+    assert metrics["holdfast_admissions"] == 2
+    assert metrics["holdfast_reused_blocks"] == 5
+    assert metrics["holdfast_engine_steps"] == 14
+    assert 0 < metrics["holdfast_decision_seconds"] < metrics["holdfast_scheduler_seconds"]
+    assert not any(name.startswith("holdfast_fallbacks") for name in metrics)
+
+
+def test_the_wait_is_counted_on_the_schedulers_clock(make_rig: RigMaker) -> None:
+    rig = make_rig(50, max_num_seqs=1)
+    rig.send("1", "ab", num_outputs=20)
+    rig.send("2", "cd")
+    rig.finish()
+    assert rig.scheduler._metrics._wait_sum_s == pytest.approx(0.01 + 0.21)
+
+
+def test_sessions_are_counted_by_state(rig: Rig) -> None:
+    rig.turn("0", "ab", xargs={"holdfast_turn_end": "human"})
+    rig.turn("1", "cd")
+    rig.send("2", "ef", num_outputs=300)
+    for _ in range(256):
+        rig.step()
+    states = {k.removeprefix("holdfast_sessions/"): v for k, v in rig.metrics.items()}
+    assert (states["running"], states["at_tool"], states["human_away"]) == (1, 1, 1)
+
+
+def test_the_decision_log_tells_each_turn_and_eviction(make_rig: RigMaker, tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    rig = make_rig(24, settings={"decision_log": path})
+    _press(rig)
+    rig.turn("bad hint", "z", xargs={"session_id": ""})
+    rig.scheduler.shutdown()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    by_event: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        by_event.setdefault(record["event"], []).append(record)
+
+    # A turn whose request waits across a reset arrives once more.
+    assert {r["request"] for r in by_event["turn_arrived"]} == rig.requests.keys()
+    assert {r["request"] for r in by_event["turn_started"]} == rig.requests.keys()
+    assert len(by_event["turn_ended"]) == len(rig.requests)
+    assert sum(r["num_blocks"] for r in by_event["evicted"]) <= rig.num_evicted
+    assert {r["reason"] for r in by_event["evicted"]} <= {"closed", "tool", "prefix", "human"}
+    assert by_event["place_taken"]
+    assert by_event["turn_arrived"][-1]["rejected"]
+    times = [record["time_s"] for record in records]
+    assert times == sorted(times)
+
+
+def test_without_a_decision_log_no_file_is_written(
+    make_rig: RigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _press(make_rig(24))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,221 @@
+"""Who a request belongs to, on vLLM's own scheduler and cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from holdfast.core.sessions import SessionState
+
+if TYPE_CHECKING:
+    from tests.vllm.conftest import Rig, RigMaker
+
+pytestmark = pytest.mark.engine
+
+
+# Lineage.
+
+
+def test_a_prompt_that_repeats_the_answer_continues_the_session(rig: Rig) -> None:
+    first = rig.turn("1", "abcd", num_outputs=40)
+    rig.turn("2", rig.following(first, "xy"))
+    (session,) = rig.sessions
+    assert session.num_turns == 2
+
+
+def test_a_prompt_that_leaves_the_answer_out_continues_the_session(rig: Rig) -> None:
+    rig.turn("1", "abcd", num_outputs=40)
+    rig.turn("2", "abcdxy")
+    (session,) = rig.sessions
+    assert session.num_turns == 2
+
+
+def test_prompts_with_a_common_beginning_are_two_sessions(rig: Rig) -> None:
+    rig.turn("1", "abcd")
+    rig.turn("2", "abxy")
+    assert [session.num_turns for session in rig.sessions] == [1, 1]
+
+
+def test_a_second_request_while_the_first_runs_is_a_session_of_its_own(rig: Rig) -> None:
+    rig.send("1", "abcd", num_outputs=20)
+    rig.step()
+    rig.send("2", "abcd")
+    rig.finish()
+    assert len(rig.sessions) == 2
+
+
+def test_a_prompt_shorter_than_a_block_is_served(rig: Rig) -> None:
+    rig.turn("1", "")
+    rig.turn("2", "", num_outputs=40)
+    assert len(rig.requests["2"].output_token_ids) == 40
+
+
+def test_a_session_runs_waits_and_pauses(make_rig: RigMaker) -> None:
+    rig = make_rig(100, max_num_seqs=1)
+    rig.send("1", "abcd", num_outputs=4)
+    rig.send("2", "wxyz")
+    rig.step()
+    assert [s.state for s in rig.sessions] == [SessionState.RUNNING, SessionState.WAITING]
+    rig.finish()
+    assert {s.state for s in rig.sessions} == {SessionState.AT_TOOL}
+
+
+# Explicit ids and other hints.
+
+_ID_GIVEN: dict[str, dict[str, Any]] = {
+    "the engine's own": {"session_id": "s"},
+    "vllm_xargs": {"xargs": {"session_id": "s"}},
+    "vllm_xargs, our key": {"xargs": {"holdfast_session_id": "s"}},
+    "kv_transfer_params": {"xargs": {"kv_transfer_params": {"agent_hint": {"session_id": "s"}}}},
+}
+
+
+@pytest.mark.parametrize("given", _ID_GIVEN.values(), ids=_ID_GIVEN)
+def test_an_explicit_id_keeps_equal_prompts_apart(rig: Rig, given: dict[str, Any]) -> None:
+    rig.turn("1", "abcd")
+    rig.turn("2", "abcdxy", **given)
+    rig.turn("3", "abcdxyz", **given)
+    plain, named = rig.sessions
+    assert (plain.num_turns, named.num_turns) == (1, 2)
+    assert named.group is not None and named.group.endswith("s")
+
+
+def test_hints_are_not_read_when_switched_off(make_rig: RigMaker) -> None:
+    rig = make_rig(100, settings={"hints": 0})
+    rig.turn("1", "abcd", xargs={"session_id": "a"})
+    rig.turn("2", "abcdxy", xargs={"session_id": "b"})
+    (session,) = rig.sessions
+    assert session.group is None
+
+
+def test_a_malformed_hint_is_left_out_and_the_request_served(rig: Rig) -> None:
+    rig.turn("1", "abcd", xargs={"session_id": "", "holdfast_expected_gap_s": "soon"})
+    (session,) = rig.sessions
+    assert session.group is None and session.expected_gap_s is None
+
+
+def test_a_final_turn_closes_the_session_and_its_blocks_go_first(make_rig: RigMaker) -> None:
+    rig = make_rig(16)
+    rig.turn("old", "abcd")
+    rig.turn("done", "efgh", xargs={"holdfast_final": "true"})
+    rig.turn("new", "ijklmnop")
+    assert rig.num_cached("abcd") == 4
+    assert rig.num_cached("efgh") < 4
+    assert SessionState.CLOSED in {session.state for session in rig.sessions}
+
+
+def test_a_hint_on_what_ended_the_turn_is_used(rig: Rig) -> None:
+    rig.turn("1", "abcd", xargs={"holdfast_turn_end": "human"})
+    (session,) = rig.sessions
+    assert session.state is SessionState.HUMAN_AWAY
+
+
+# Forks and compaction.
+
+
+def test_a_fork_leaves_its_parent_where_it_was(rig: Rig) -> None:
+    parent = rig.turn("parent", "abcdef", num_outputs=40)
+    child = rig.turn("child", "abcdxy", num_outputs=40)
+    rig.turn("child again", rig.following(child, "z"))
+    before = rig.num_computed_tokens
+    rig.turn("parent again", rig.following(parent, "g"), num_outputs=1)
+    assert rig.num_computed_tokens - before <= 2 * 16 + 4
+    assert sorted(session.num_turns for session in rig.sessions) == [2, 2]
+
+
+def test_a_fork_while_the_parent_runs_keeps_both(rig: Rig) -> None:
+    rig.send("parent", "abcdef", num_outputs=30)
+    rig.step()
+    rig.send("child 1", "abcdx", num_outputs=10)
+    rig.send("child 2", "abcdefy", num_outputs=10)
+    rig.step()
+    rig.check()
+    rig.finish()
+    rig.turn("parent again", rig.following(rig.requests["parent"], "g"))
+    assert len(rig.sessions) == 3
+
+
+def test_an_answer_that_was_not_repeated_goes_first(make_rig: RigMaker) -> None:
+    rig = make_rig(17)
+    rig.turn("other", "opqr")
+    edited = rig.turn("1", "abcd", num_outputs=60)
+    rig.turn("2", "abcdx")
+    rig.turn("new", "efghijk")
+    assert rig.num_cached("opqr") == 4
+    assert rig.num_cached("abcdx") == 5
+    assert rig.num_cached(edited.block_hashes) == 4
+
+
+def test_a_chain_replaced_by_compaction_goes_before_one_idle_for_longer(make_rig: RigMaker) -> None:
+    rig = make_rig(18)
+    rig.turn("idle", "opqrst", session_id="idle")
+    rig.turn("long", "abcdef", session_id="s")
+    rig.turn("short", "abx", session_id="s")
+    rig.turn("new", "ghijklmn", session_id="new")
+    assert rig.num_cached("opqrst") == 6
+    assert rig.num_cached("abx") == 3
+    assert rig.num_cached("abcdef") < 6
+
+
+# Tenants: vLLM's own hashing, in which the salt is part of the first block.
+
+
+@pytest.fixture
+def salted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a request with a salt and, perhaps, a session id."""
+    from vllm.utils.hashing import sha256
+    from vllm.v1.core.kv_cache_utils import init_none_hash
+
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    init_none_hash(sha256)
+    return partial(_run_salted, rig)
+
+
+def _run_salted(rig: Rig, request_id: str, salt: str | None, session_id: str | None = None) -> None:
+    from vllm.sampling_params import SamplingParams
+    from vllm.utils.hashing import sha256
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher
+    from vllm.v1.request import Request
+
+    request = Request(
+        request_id=request_id,
+        prompt_token_ids=list(range(100)),
+        sampling_params=SamplingParams(max_tokens=4, ignore_eos=True),
+        pooling_params=None,
+        cache_salt=salt,
+        session_id=session_id,
+        block_hasher=get_request_block_hasher(16, sha256),
+    )
+    rig.hand_in(request)
+    rig.finish()
+
+
+def test_tenants_share_neither_cache_nor_session(rig: Rig, salted: Callable[..., None]) -> None:
+    salted("1", "alice")
+    before = rig.num_computed_tokens
+    salted("2", "bob")
+    assert rig.num_computed_tokens - before == 100 + 3
+    assert len(rig.sessions) == 2
+    assert rig.metrics["holdfast_reused_blocks"] == 0
+
+
+def test_a_tenant_finds_its_own_cache_and_session(rig: Rig, salted: Callable[..., None]) -> None:
+    salted("1", "alice")
+    salted("2", "bob")
+    before = rig.num_computed_tokens
+    salted("3", "alice")
+    assert rig.num_computed_tokens - before == 100 - 6 * 16 + 3
+    assert sorted(session.num_turns for session in rig.sessions) == [1, 2]
+
+
+def test_the_same_session_id_of_two_tenants_is_two_groups(
+    rig: Rig, salted: Callable[..., None]
+) -> None:
+    salted("1", "alice", "s")
+    salted("2", "bob", "s")
+    first, second = rig.sessions
+    assert first.group != second.group
+    assert not first.has_moved_on

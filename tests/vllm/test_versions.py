@@ -1,0 +1,148 @@
+"""What Holdfast takes for granted about the installed vLLM, by name."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.vllm.conftest import Rig, RigMaker
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
+
+
+def _attributes_of(module: Any, owner: str) -> set[str]:
+    """Names used as `….owner.name` in a module."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == owner
+    }
+
+
+def test_the_free_queue_has_all_that_the_block_pool_uses(rig: Rig) -> None:
+    from vllm.v1.core import block_pool
+
+    used = _attributes_of(block_pool, "free_block_queue")
+    assert {"popleft_n", "remove", "append_n", "num_free_blocks"} <= used
+    assert [name for name in used if not hasattr(rig.scheduler._queue, name)] == []
+
+
+def test_the_free_queue_has_all_that_vllms_own_has(rig: Rig) -> None:
+    from vllm.v1.core.kv_cache_utils import FreeKVCacheBlockQueue
+
+    public = {name for name in vars(FreeKVCacheBlockQueue) if not name.startswith("_")}
+    assert {name for name in public if not hasattr(rig.scheduler._queue, name)} == set()
+
+
+def test_the_offer_queue_has_all_that_a_request_queue_must(rig: Rig) -> None:
+    from vllm.v1.core.sched import scheduler
+    from vllm.v1.core.sched.request_queue import RequestQueue
+
+    from holdfast.vllm.request_queue import OfferQueue
+
+    assert OfferQueue.__abstractmethods__ == frozenset()
+    used = _attributes_of(scheduler, "waiting")
+    assert {"add_request", "prepend_request"} <= used
+    assert [
+        name for name in used | vars(RequestQueue).keys() if not hasattr(OfferQueue, name)
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "leading"),
+    [
+        ("add_request", ["request"]),
+        ("schedule", []),
+        ("reset_prefix_cache", []),
+        ("shutdown", []),
+        ("_preempt_request", ["request"]),
+        ("_free_request", ["request"]),
+    ],
+)
+def test_the_scheduler_has_the_methods_that_are_overridden(method: str, leading: list[str]) -> None:
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+
+    parameters = list(inspect.signature(getattr(AsyncScheduler, method)).parameters)
+    assert parameters[1 : 1 + len(leading)] == leading
+
+
+def test_every_end_of_a_request_goes_through_one_method() -> None:
+    from vllm.v1.core.sched import scheduler
+
+    source = inspect.getsource(scheduler.Scheduler.update_from_output)
+    source += inspect.getsource(scheduler.Scheduler.finish_requests)
+    assert source.count("self._free_request(") == 2
+
+
+def test_requests_and_blocks_have_what_is_read(rig: Rig) -> None:
+    request = rig.turn("1", "ab")
+    for name in (
+        "block_hashes", "cache_salt", "kv_transfer_params", "max_tokens", "num_computed_tokens",
+        "num_output_tokens", "num_tokens", "output_token_ids", "priority", "sampling_params",
+        "status",
+    ):  # fmt: skip
+        assert hasattr(request, name), name
+    block = rig.scheduler._pool.blocks[0]
+    for name in (
+        "block_id", "block_hash", "is_null", "next_free_block", "prev_free_block", "ref_cnt"
+    ):  # fmt: skip
+        assert hasattr(block, name), name
+
+
+def test_a_blocks_hash_is_the_requests_and_the_group(rig: Rig) -> None:
+    request = rig.turn("1", "ab")
+    hashes = {block.block_hash for block in rig.scheduler._pool.blocks if block.block_hash}
+    assert {value[:-4] for value in hashes} == set(request.block_hashes)
+
+
+def test_the_grain_is_one_hash_a_block_of_an_ordinary_model(rig: Rig) -> None:
+    from holdfast.vllm.compat import CacheGrain, cache_grain
+
+    assert cache_grain(rig.scheduler) == CacheGrain(16, 1, 1)
+
+
+def test_the_session_id_of_a_request_is_found(rig: Rig) -> None:
+    from holdfast.vllm.compat import session_id_of
+
+    assert session_id_of(rig.turn("1", "ab", session_id="s")) == "s"
+    assert session_id_of(rig.turn("2", "cd")) is None
+    assert session_id_of(object()) is None
+
+
+def test_the_scheduling_policy_is_known(make_rig: RigMaker) -> None:
+    from holdfast.vllm.compat import uses_priority
+
+    assert uses_priority(make_rig(8, scheduling_policy="priority").scheduler)
+    assert not uses_priority(make_rig(8).scheduler)
+
+
+def test_vllms_own_free_queue_takes_any_blocks_in_the_given_order(rig: Rig) -> None:
+    from holdfast.vllm.compat import stock_free_queue
+
+    rig.turn("1", "abcd")
+    blocks = rig.scheduler._queue.get_all_free_blocks()
+    ours = [block for block in blocks if block.block_id % 2]
+    queue = stock_free_queue(ours)
+    assert queue.num_free_blocks == len(ours)
+    assert queue.get_all_free_blocks() == ours
+    assert [queue.popleft() for _ in ours] == ours
+    rig.scheduler._pool.free_block_queue = stock_free_queue(blocks)
+    rig.scheduler._is_active = False
+
+
+def test_the_tokenizer_of_a_model_is_found(tmp_path: Path) -> None:
+    from vllm.config import ModelConfig
+
+    from holdfast.bench.model import build_tiny_model
+    from holdfast.vllm.output_tail import decoder_of
+
+    model = str(build_tiny_model(tmp_path / "model"))
+    decode = decoder_of(ModelConfig(model=model, tokenizer=model, dtype="float32"))
+    assert isinstance(decode([5, 6, 7]), str)
