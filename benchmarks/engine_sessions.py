@@ -2,8 +2,8 @@
 
 python benchmarks/engine_sessions.py [--traces PATH] [--seeds N] [--output DIR]
 
-Each seed takes other sessions and swaps the order of the engines. Writes one run document and one table a
-speed. Without --traces the sessions are generated.
+Each seed takes other sessions and swaps the order of the engines. Writes one run document and one
+table a speed. Without --traces the sessions are generated.
 """
 
 from __future__ import annotations

@@ -189,10 +189,10 @@ def test_a_late_word_on_what_ended_the_turn_is_used_only_while_the_session_is_aw
 ) -> None:
     turn = engine.run("abc", end=None)
     engine.runtime.turn_end_known(turn.session, turn.session.num_turns, HUMAN)
-    assert turn.session.state is SessionState.HUMAN_AWAY
+    assert turn.session.state.value == "human_away"
     engine.run("abcd", end=TOOL)
     engine.runtime.turn_end_known(turn.session, 1, HUMAN)
-    assert turn.session.state is SessionState.AT_TOOL
+    assert turn.session.state.value == "at_tool"
 
 
 def test_a_hint_that_the_session_returns_soon_protects_it(engine: Engine) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from holdfast.policies.admission.working_set import Decision, Room, WaitingTurn,
 
 
 def session(number: int) -> Session:
-    segment: Segment[object] = Segment(None, 0, [])
+    segment: Segment[Any] = Segment(None, 0, [])
     return Session(number, None, SessionState.WAITING, segment, segment)
 
 

@@ -27,8 +27,8 @@ POLICIES: dict[str, PolicySpec] = {
     for spec in (
         PolicySpec(
             "vllm-default",
-            "vLLM's own scheduler, untouched: evicts the least recently used blocks, first come first "
-            "served.",
+            "vLLM's own scheduler, untouched: least recently used blocks go first, first come "
+            "first served.",
             "Kwon et al., SOSP 2023 (arXiv 2309.06180)",
         ),
         PolicySpec(

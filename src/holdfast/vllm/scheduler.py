@@ -339,7 +339,7 @@ def _reason(segment: Segment[Any] | None) -> str:
     users = {session for run in segment.subtree() for session in run.tails}
     if len(users) != 1:
         return "prefix" if users else "closed"
-    state = users.pop().state
+    state: SessionState = users.pop().state
     if state in (SessionState.CLOSED, SessionState.SUPERSEDED):
-        return state.value
+        return str(state.value)
     return "human" if state is SessionState.HUMAN_AWAY else "tool"

@@ -51,7 +51,8 @@ class TurnDesk:
 
     def arrive(self, request: Any) -> tuple[WaitingTurn, tuple[str, ...]]:
         """Make a request a turn; returns it with the reasons for which hints were rejected."""
-        hints, rejected = Hints(), ()
+        hints = Hints()
+        rejected: tuple[str, ...] = ()
         if self._reads_hints:
             hints, rejected = parse_hints(_xargs_of(request), request.kv_transfer_params)
         session_id = session_id_of(request) or hints.session_id
@@ -158,7 +159,7 @@ class TurnDesk:
 
     def _expected_output(self, request: Any) -> int:
         expected = self._output_blocks + 2.0 * self._output_spread_blocks
-        most = -(-request.max_tokens // self._block_tokens)
+        most: int = -(-request.max_tokens // self._block_tokens)
         return min(int(expected) + 1, most + 1)
 
     def _learn_output(self, output_blocks: float) -> None:

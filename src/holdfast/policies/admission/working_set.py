@@ -89,8 +89,8 @@ class WorkingSet:
     """Fewest missing blocks first, within what fits, with a bound on being passed over.
 
     A turn that does not fit may take the places of sessions expected to be away for longer than
-    three times the time it takes to recompute their blocks: holding those costs more than letting go. A
-    turn that is due, and any turn while nothing runs, may take every place. Once a turn is due no
+    three times what it takes to recompute their blocks: holding those costs more than letting go.
+    A turn that is due, and any turn while nothing runs, may take every place. Once a turn is due no
     later turn starts before it.
 
     Source: working-set admission, Denning, CACM 11(5), 1968; fewest missing blocks first as in
