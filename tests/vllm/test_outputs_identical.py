@@ -18,7 +18,8 @@ from holdfast.bench.scrape import parse_metrics
 from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.config import HoldfastConfig
 
-pytestmark = pytest.mark.engine
+# Two servers start in the first test's setup.
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 _KV_TOKENS = 1536
 _NUM_SESSIONS = 5

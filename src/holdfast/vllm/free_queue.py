@@ -385,5 +385,6 @@ class FreeQueue:
             if self._is_ready(segment):
                 key = self._ranking.key_of(segment)
                 assert key is not None and key[2] == self._sequence[blocks[0].block_id]
+        assert all(run.lane.num_blocks for run in self._disowned)
         assert num_free == self.num_free_blocks
         assert num_held == self.num_held_blocks

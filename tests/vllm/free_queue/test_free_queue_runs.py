@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.vllm.free_queue.conftest import CacheMaker
 
@@ -222,4 +224,39 @@ def test_equal_worth_is_the_order_of_becoming_free_whatever_happened_before(
     content = [b for b in cache.queue.get_all_free_blocks() if b.block_hash is not None]
     assert content == sorted(content, key=cache.queue.age_of)
     assert len(content) == 7
+    cache.check()
+
+
+@pytest.mark.parametrize("is_switched_first", [False, True])
+def test_equal_worth_sorts_a_run_whose_end_became_free_last(
+    make_cache: CacheMaker, is_switched_first: bool
+) -> None:
+    cache = make_cache(4)
+    prompt = cache.chain("ab")
+    prompt.tails.add("prompt")
+    answer = cache.chain("abcd")
+    prompt.tails.clear()
+    a, ab, abc, abcd = cache.use("abcd")
+    for block in (ab, a, abcd, abc):
+        cache.queue.append(block)
+
+    if is_switched_first:
+        cache.queue.make_worth_equal()
+    cache.queue.absorb(answer)
+    if not is_switched_first:
+        cache.queue.make_worth_equal()
+
+    assert cache.order() == ["ab", "a", "abcd", "abc"]
+    assert cache.contents(cache.queue.popleft_n(4)) == ["ab", "a", "abcd", "abc"]
+
+
+def test_disowned_run_is_let_go_once_its_blocks_are_taken_or_used(make_cache: CacheMaker) -> None:
+    cache = make_cache(4)
+    for text in ("ab", "xy"):
+        cache.queue.disown(cache.turn(text))
+
+    cache.queue.popleft_n(2)
+    cache.check()
+    cache.use("xy")
+
     cache.check()
