@@ -28,6 +28,7 @@ __all__ = ["main"]
 
 BLOCK_TOKENS = 16
 SHARED_BLOCKS = 16
+PAST_BLOCKS = 500
 NUM_TURNS = 5
 OUTPUT_TOKENS = (64, 192)
 STEP_S = 0.008
@@ -74,6 +75,7 @@ class Workload:
         self._order = itertools.count()
         self._live: dict[str, _Session] = {}
         self._seed = seed
+        self._fill(num_blocks)
         for number in range(num_sessions):
             session = self._session()
             if number < case.num_requests:
@@ -95,6 +97,15 @@ class Workload:
             self._leave(session if session.num_turns < NUM_TURNS else self._session())
         for _ in done.finished:
             self._send(heapq.heappop(self._away)[2])
+
+    def _fill(self, num_blocks: int) -> None:
+        """Leave what sessions of the past leave: an engine in use has no blank blocks."""
+        for number in range(num_blocks // PAST_BLOCKS):
+            keys = [f"past/{number}/{i}".encode() for i in range(PAST_BLOCKS)]
+            num_tokens = PAST_BLOCKS * BLOCK_TOKENS - 1
+            self.engine.add(self.engine.request(f"past/{number}", keys, num_tokens, 1))
+        while self.engine.scheduler.get_num_unfinished_requests():
+            self.now_s += STEP_S + TOKEN_S * sum(self.engine.step().num_scheduled_tokens.values())
 
     def _wrap(self, name: str, note: Callable[[float], None]) -> None:
         act = getattr(self.engine.scheduler, name)

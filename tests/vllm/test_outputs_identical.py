@@ -6,6 +6,7 @@ import http.client
 import json
 import random
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -151,6 +152,23 @@ def test_metrics_of_holdfast_stand_beside_those_of_vllm(server: EngineServer) ->
     assert totals["holdfast_decision_seconds_total"] > 0
     assert totals["vllm:prompt_tokens_total"] >= 100
     assert "holdfast_fallbacks_total" not in totals
+
+
+def test_what_ends_a_turn_is_read_from_its_output(server: EngineServer) -> None:
+    _converse(server, num_at_once=1)
+    with urllib.request.urlopen(server.url + "/metrics", timeout=10) as response:
+        page: str = response.read().decode()
+    (line,) = [line for line in page.splitlines() if 'state="human_away"' in line]
+    assert float(line.rsplit(maxsplit=1)[1]) > 0
+
+
+def test_a_prompt_larger_than_the_cache_is_refused_and_the_next_one_served(
+    server: EngineServer,
+) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="400") as refusal:
+        _complete(server, [500] * (_KV_TOKENS + 1))
+    refusal.value.close()
+    assert len(_complete(server, [500] * 100)) == _NUM_OUTPUT_TOKENS
 
 
 def test_a_session_goes_on_after_its_client_hung_up(server: EngineServer) -> None:

@@ -104,7 +104,6 @@ def test_any_mix_of_turns_keeps_everything_whole(
 def test_the_same_turns_take_the_same_decisions(make_rig: RigMaker) -> None:
     rigs = [make_rig(60, max_num_seqs=8) for _ in range(2)]
     for rig in rigs:
-        rig.scheduler._meter = lambda now_s: None
         _Crowd(rig, 3).run()
     assert rigs[0].started == rigs[1].started
     assert rigs[0].num_computed_tokens == rigs[1].num_computed_tokens

@@ -124,7 +124,12 @@ class TurnDesk:
         turn.resident_blocks = self._num_resident(request.block_hashes, guess) * num_groups
         turn.missing_blocks = total_blocks - turn.resident_blocks
         output_blocks = self._expected_output(request) * num_groups
-        unheld = sum(run.lane.num_blocks for run in turn.session.tail.path() if not run.num_held)
+        unheld = 0
+        run = turn.session.tail
+        while run.parent is not None:
+            if not run.num_held:
+                unheld += run.lane.num_blocks
+            run = run.parent
         turn.room_blocks = turn.missing_blocks + unheld + output_blocks
         turn.need_blocks = total_blocks + output_blocks
 
@@ -149,12 +154,15 @@ class TurnDesk:
 
     def _growth(self, running: Sequence[Any]) -> int:
         """Blocks that running requests will still take (count)."""
+        turn_of, block_tokens = self._turns.get, self._block_tokens
+        num_groups = self._grain.num_groups
         growth = 0
         for request in running:
-            turn = self._turns.get(request.request_id)
+            turn = turn_of(request.request_id)
             if turn is not None:
-                filled = request.num_computed_tokens // self._block_tokens * self._grain.num_groups
-                growth += max(0, turn.need_blocks - filled)
+                filled = request.num_computed_tokens // block_tokens * num_groups
+                if filled < turn.need_blocks:
+                    growth += turn.need_blocks - filled
         return growth
 
     def _expected_output(self, request: Any) -> int:

@@ -260,3 +260,13 @@ def test_disowned_run_is_let_go_once_its_blocks_are_taken_or_used(make_cache: Ca
     cache.use("xy")
 
     cache.check()
+
+
+def test_split_leaves_the_age_of_free_blocks_alone(make_cache: CacheMaker) -> None:
+    cache = make_cache(6)
+    cache.turn("abcd")
+    cache.turn("q")
+
+    cache.chain("abxy")
+
+    assert cache.order() == ["abcd", "abc", "ab", "a", "q"]
