@@ -262,3 +262,19 @@ def test_a_stream_that_was_left_and_stays_away_is_superseded(engine: Engine) -> 
     engine.run("other")
     assert left.state is SessionState.SUPERSEDED
     assert engine.run("aaaaab", group="s").session is left
+
+
+def test_what_is_remembered_of_evicted_content_is_bounded() -> None:
+    engine = Engine(num_blocks=12)
+    engine.runtime = AgentRuntime(max_sessions=10_000, max_pass_overs=8, max_known_blocks=50)
+    engine.queue = FreeQueue(
+        [FakeBlock(i) for i in range(12)],
+        12,
+        engine.runtime.tree,
+        engine.runtime.worth_of,
+        lambda run, n: None,
+    )
+    engine.runtime.attach(engine.queue)
+    for i in range(200):
+        engine.run(chr(500 + i) * 10)
+    assert len(engine.runtime.tree) <= 50 + 12

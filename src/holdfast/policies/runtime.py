@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
+from holdfast.core.block_queue import BlockQueue
 from holdfast.core.chains import ChainTree, Segment
 from holdfast.core.sessions import Session, SessionState, SessionTable
 from holdfast.core.turn_end import TurnEnd
@@ -20,32 +21,11 @@ from holdfast.policies.eviction.worth import ReturnWorth
 from holdfast.predict.features import features_of
 from holdfast.predict.return_time import ReturnTimeModel
 
-__all__ = ["AgentRuntime", "BlockQueue"]
+__all__ = ["AgentRuntime"]
 
 _STALE_FACTOR = 1.1
 _FATES_PER_TURN = 4
-
-
-class BlockQueue(Protocol):
-    """The host's free blocks, by run of the chain tree."""
-
-    def rescore(self, segment: Segment[Any]) -> None:
-        """Note that a run's worth may have changed."""
-
-    def redistribute(self, upper: Segment[Any], deeper: Segment[Any]) -> None:
-        """Move free blocks after a split."""
-
-    def absorb(self, segment: Segment[Any]) -> None:
-        """Join a run to the one before it."""
-
-    def disown(self, segment: Segment[Any]) -> None:
-        """Make a run's blocks the first to go."""
-
-    def hold(self, segment: Segment[Any]) -> None:
-        """Count a place on a run."""
-
-    def release(self, segment: Segment[Any]) -> None:
-        """Uncount a place on a run."""
+_FORGOTTEN_PER_TURN = 8
 
 
 class AgentRuntime:
@@ -55,6 +35,8 @@ class AgentRuntime:
 
     Args:
         max_sessions: Sessions remembered (count).
+        max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
+            sessions without cached blocks are forgotten.
         max_pass_overs: Least bound on the later turns that may overtake a turn (count, >= 1); a
             turn that finds more turns in the engine may be overtaken once for each.
 
@@ -62,12 +44,15 @@ class AgentRuntime:
         restore_s_per_block: Measured time to recompute a block (s); the host keeps it current.
     """
 
-    def __init__(self, *, max_sessions: int, max_pass_overs: int) -> None:
+    def __init__(
+        self, *, max_sessions: int, max_pass_overs: int, max_known_blocks: int = 1_000_000
+    ) -> None:
         self.tree: ChainTree[Any] = ChainTree()
         self.sessions = SessionTable(self.tree, max_sessions)
         self.returns = ReturnTimeModel()
         self.restore_s_per_block = 0.0
         self._max_pass_overs = max_pass_overs
+        self._max_known_blocks = max_known_blocks
         self._worth = ReturnWorth(self.returns)
         self._admission = WorkingSet()
         self._queue: BlockQueue | None = None
@@ -150,8 +135,7 @@ class AgentRuntime:
         self._fates.append((session, session.num_turns))
         self._learn_fates()
         self._hold(session)
-        for surplus in self.sessions.surplus():
-            self._forget(surplus)
+        self._forget_surplus()
 
     def turn_end_known(self, session: Session, num_turns: int, end: TurnEnd) -> None:
         """What ended turn number `num_turns` has become known; ignored when the session is back."""
@@ -312,6 +296,15 @@ class AgentRuntime:
             parent = segment.parent
             self.queue.disown(segment)
             segment = parent
+
+    def _forget_surplus(self) -> None:
+        for session in self.sessions.surplus():
+            self._forget(session)
+        if len(self.tree) <= self._max_known_blocks:
+            return
+        for session in list(islice(self.sessions, _FORGOTTEN_PER_TURN)):
+            if not session.state.is_busy and not session.tail.lane.num_blocks:
+                self._forget(session)
 
     def _forget(self, session: Session) -> None:
         self._release(session)

@@ -39,6 +39,7 @@ _STEPS_BETWEEN_CENSUSES = 256
 _REFRESHES_A_RUN = 2
 _MAX_REFRESHES_A_RUN = 32
 _METER_MEMORY = 0.98
+_KNOWN_PER_CACHED = 8
 
 T = TypeVar("T")
 
@@ -64,7 +65,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._pool = self.kv_cache_manager.block_pool
         self._is_active = bool(self._pool.enable_caching)
         self._runtime = AgentRuntime(
-            max_sessions=config.max_sessions, max_pass_overs=config.max_pass_overs
+            max_sessions=config.max_sessions,
+            max_pass_overs=config.max_pass_overs,
+            max_known_blocks=_KNOWN_PER_CACHED * len(self._pool.blocks),
         )
         self._grain_tokens = cache_grain(self).hash_block_tokens
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(

@@ -220,6 +220,8 @@ class PoolsAlike(RuleBasedStateMachine):
             for side, blocks in zip(self.sides, taken, strict=True):
                 side.pool.free_blocks(blocks)
 
+    # Not in every vLLM that is supported.
+    @precondition(lambda self: hasattr(block_pool.BlockPool, "unpin_blocks"))
     @rule(num_blocks=st.integers(1, 3))
     def unpin_blocks(self, num_blocks: int) -> None:
         if num_blocks <= self.stock.pool.get_num_free_blocks():
