@@ -15,9 +15,9 @@ from pathlib import Path
 
 TIME_SCALES = ("0.02", "0.1")
 LOAD = {
-    "--concurrency": ("2", "8"),
-    "--sessions": ("2", "8"),
-    "--kv-tokens": ("16384",),
+    "--concurrency": ("2", "18"),
+    "--sessions": ("3", "20"),
+    "--kv-tokens": ("24576",),
     "--max-model-len": ("9600",),
     "--token-scale": ("0.0625",),
     "--gap-cap-s": ("60",),

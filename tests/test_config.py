@@ -104,6 +104,7 @@ def test_an_unknown_explicit_key_is_refused() -> None:
         HoldfastConfig,
         eviction=st.sampled_from(["worth", "lru"]),
         admission=st.sampled_from(["working-set", "fcfs"]),
+        max_wait_ratio=st.floats(0.1, 100.0),
         max_pass_overs=st.integers(1, 10**6),
         headroom_ratio=st.floats(0.0, 0.5),
         max_sessions=st.integers(1, 10**6),

@@ -45,6 +45,8 @@ class HoldfastConfig:
     Attributes:
         eviction: `worth` evicts what costs least to lose; `lru` is vLLM's own order.
         admission: `working-set` keeps the live sessions within the cache; `fcfs` is vLLM's own.
+        max_wait_ratio: Longest wait of a request before no later one may overtake it, in units
+            of the time that recomputing every prompt it found ahead would take (0.1 to 100).
         max_pass_overs: Later requests that may overtake a waiting one (>= 1); a request that
             finds more requests in the engine may be overtaken once for each.
         headroom_ratio: Share of the KV cache that admission leaves free for growth (0 to 0.5).
@@ -56,7 +58,8 @@ class HoldfastConfig:
 
     eviction: Literal["worth", "lru"] = "worth"
     admission: Literal["working-set", "fcfs"] = "working-set"
-    max_pass_overs: int = 8
+    max_wait_ratio: float = 1.5
+    max_pass_overs: int = 256
     headroom_ratio: float = 0.0
     max_sessions: int = 20_000
     decision_log: str | None = None
@@ -70,6 +73,7 @@ class HoldfastConfig:
 
 _TYPES: Final = get_type_hints(HoldfastConfig)
 _RANGES: Final[Mapping[str, tuple[float, float | None]]] = {
+    "max_wait_ratio": (0.1, 100.0),
     "max_pass_overs": (1, None),
     "headroom_ratio": (0.0, 0.5),
     "max_sessions": (1, None),

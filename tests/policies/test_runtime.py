@@ -33,7 +33,7 @@ class Engine:
 
     def __init__(self, num_blocks: int = 64) -> None:
         self.now_s = 0.0
-        self.runtime = AgentRuntime(max_sessions=100, max_pass_overs=10)
+        self.runtime = AgentRuntime(max_sessions=100, max_wait_ratio=1.5, max_pass_overs=10)
         self.runtime.restore_s_per_block = 0.1
         self.evicted: list[bytes] = []
         self.queue = FreeQueue(
@@ -266,7 +266,9 @@ def test_a_stream_that_was_left_and_stays_away_is_superseded(engine: Engine) -> 
 
 def test_what_is_remembered_of_evicted_content_is_bounded() -> None:
     engine = Engine(num_blocks=12)
-    engine.runtime = AgentRuntime(max_sessions=10_000, max_pass_overs=8, max_known_blocks=50)
+    engine.runtime = AgentRuntime(
+        max_sessions=10_000, max_wait_ratio=1.5, max_pass_overs=8, max_known_blocks=50
+    )
     engine.queue = FreeQueue(
         [FakeBlock(i) for i in range(12)],
         12,
@@ -278,3 +280,23 @@ def test_what_is_remembered_of_evicted_content_is_bounded() -> None:
     for i in range(200):
         engine.run(chr(500 + i) * 10)
     assert len(engine.runtime.tree) <= 50 + 12
+
+
+def test_patience_is_what_recomputing_all_ahead_would_take_one_and_a_half_times() -> None:
+    engine = Engine()
+    engine.runtime.restore_s_per_block = 2.0
+
+    def patience_blocks(turn: WaitingTurn) -> float:
+        return (turn.due_s - turn.arrived_s) / (1.5 * 2.0)
+
+    first = engine.arrive("abcd")
+    assert patience_blocks(first) == 4
+    second = engine.arrive("efghij")
+    assert patience_blocks(second) == 4 + 6
+    engine.runtime.turn_started(first)  # taken to be half done
+    third = engine.arrive("k")
+    assert patience_blocks(third) == 2 + 6 + 1
+    engine.runtime.turn_preempted(first)
+    engine.runtime.turn_ended(second, [], None)  # aborted before it ran
+    engine.runtime.turn_ended(third, [], None)
+    assert patience_blocks(engine.arrive("lm")) == 4 + 2

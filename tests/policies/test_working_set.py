@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,13 @@ def session(number: int) -> Session:
 
 
 def turn(
-    number: int, *, needs: int, missing: int | None = None, limit: int = 10, passed: int = 0
+    number: int,
+    *,
+    needs: int,
+    missing: int | None = None,
+    limit: int = 10,
+    passed: int = 0,
+    due_s: float = math.inf,
 ) -> WaitingTurn:
     return WaitingTurn(
         f"r{number}",
@@ -25,6 +32,7 @@ def turn(
         0,
         number,
         limit,
+        due_s=due_s,
         num_pass_overs=passed,
         missing_blocks=needs if missing is None else missing,
         room_blocks=needs,
@@ -42,6 +50,7 @@ def room(
     """Room with places given as (blocks freed, expected seconds away), first to go first."""
     held = {session(1000 + i): place for i, place in enumerate(places)}
     return Room(
+        now_s=100.0,
         blocks=blocks,
         slots=slots,
         num_running=running,
@@ -69,6 +78,13 @@ def test_past_the_room_fewest_missing_blocks_go_first() -> None:
 def test_a_due_turn_goes_first_and_lets_no_later_turn_pass() -> None:
     waiting = [turn(1, needs=20, passed=10), turn(2, needs=1)]
     assert offered(WorkingSet().decide(waiting, room(10))) == []
+
+
+def test_a_turn_that_has_waited_for_its_time_goes_first() -> None:
+    small = turn(2, needs=1)
+    assert offered(WorkingSet().decide([turn(1, needs=20, due_s=100.1), small], room(10))) == ["r2"]
+    assert offered(WorkingSet().decide([turn(1, needs=20, due_s=100.0), small], room(10))) == []
+    assert offered(WorkingSet().decide([turn(1, needs=9, due_s=99.0), small], room(9))) == ["r1"]
 
 
 def test_a_due_turn_may_take_every_place() -> None:
@@ -113,6 +129,20 @@ def test_the_same_code_is_right_at_any_speed() -> None:
     for scale in (0.02, 1.0, 50.0):
         here = room(10, places=[(5, 15.1 * scale)], restore_s=scale)
         assert offered(WorkingSet().decide([turn(1, needs=12)], here)) == ["r1"]
+
+
+@given(st.floats(0.5, 4.0), st.integers(2, 30))
+def test_nobody_waits_past_its_time_while_it_fits(due_s: float, num_others: int) -> None:
+    """Others that are served each second for ever cannot keep out a turn that is due."""
+    policy, late = WorkingSet(), turn(0, needs=8, due_s=100.0 + due_s)
+    for step in range(10):
+        here = room(10)
+        here.now_s = 100.0 + step
+        others = [turn(1 + step * num_others + i, needs=2) for i in range(num_others)]
+        decision = policy.decide([late, *others], here)
+        if late in decision.offers:
+            break
+    assert step == math.ceil(due_s)
 
 
 turns = st.lists(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from holdfast.vllm.virtual import EnginePlan, EngineStep
 
 BLOCK_TOKENS = 16
+_NULL_BLOCK_ID = 0
 _STEP_S = 0.01
 _MOST_STEPS = 5000
 
@@ -87,6 +88,9 @@ class Rig:
         output = plan.output
         self.started += [new.req_id for new in output.scheduled_new_reqs]
         self.num_computed_tokens += output.total_num_scheduled_tokens
+        given = [new.block_ids for new in output.scheduled_new_reqs]
+        given += [groups for groups in output.scheduled_cached_reqs.new_block_ids if groups]
+        assert all(_NULL_BLOCK_ID not in ids for groups in given for ids in groups)
         if self._is_ahead and output.total_num_scheduled_tokens and len(self._plans) < 2:
             return None
         return self.engine.answer(self._plans.popleft())

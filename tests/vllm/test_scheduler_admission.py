@@ -123,7 +123,9 @@ def test_a_prompt_larger_than_the_cache_waits_until_it_is_aborted(make_rig: RigM
 
 def test_a_large_prompt_is_passed_over_no_more_than_the_bound(make_rig: RigMaker) -> None:
     bound = 5
-    rig = make_rig(20, settings={"max_pass_overs": bound})
+    rig = make_rig(20, settings={"max_pass_overs": bound, "max_wait_ratio": 100.0})
+    rig.turn("measured", "vwxyz")
+    rig.turn("measured too", "stuvw")
     rig.send("running 0", "0abc", num_outputs=30)
     rig.send("running 1", "1abc", num_outputs=30)
     rig.step()
@@ -138,6 +140,32 @@ def test_a_large_prompt_is_passed_over_no_more_than_the_bound(make_rig: RigMaker
     num_small = sum(request_id.startswith("small") for request_id in overtaking)
     assert 0 < num_small <= bound
     assert rig.metrics["holdfast_pass_overs"] >= num_small
+
+
+def test_a_large_prompt_waits_no_longer_than_what_it_found_ahead_is_worth(
+    make_rig: RigMaker,
+) -> None:
+    rig = make_rig(20)
+    rig.turn("measured", "vwxyz")
+    rig.turn("measured too", "stuvw")
+    rig.send("running 0", "0abc", num_outputs=30)
+    rig.send("running 1", "1abc", num_outputs=30)
+    rig.step()
+    large = rig.send("large", "123456789012345678")
+    turn = rig.scheduler._desk.turn_of("large")
+    assert turn is not None
+    for number in range(40):
+        rig.send(f"small {number}", f"n{number}"[:4], num_outputs=10)
+        is_due = turn.is_due(rig.now_s)
+        num_started = len(rig.started)
+        rig.step()
+        rig.check()
+        assert not is_due or set(rig.started[num_started:]) <= {"large"}
+        if "large" in rig.started:
+            break
+    rig.finish()
+    assert large.is_finished()
+    assert any(i.startswith("small") for i in rig.started[: rig.started.index("large")])
 
 
 def test_requests_that_are_held_back_stay_counted(make_rig: RigMaker) -> None:

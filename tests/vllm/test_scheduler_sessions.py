@@ -107,6 +107,13 @@ def test_a_final_turn_closes_the_session_and_its_blocks_go_first(make_rig: RigMa
     assert SessionState.CLOSED in {session.state for session in rig.sessions}
 
 
+def test_a_closed_session_holds_no_place(rig: Rig) -> None:
+    rig.turn("1", "abcd")
+    assert rig.scheduler._queue.num_held_blocks == 4
+    rig.turn("2", "abcde", xargs={"holdfast_final": 1})
+    assert rig.scheduler._queue.num_held_blocks == 0
+
+
 def test_a_hint_on_what_ended_the_turn_is_used(rig: Rig) -> None:
     rig.turn("1", "abcd", xargs={"holdfast_turn_end": "human"})
     (session,) = rig.sessions
@@ -149,14 +156,18 @@ def test_an_answer_that_was_not_repeated_goes_first(make_rig: RigMaker) -> None:
     assert rig.num_cached(edited.block_hashes) == 4
 
 
-def test_a_chain_replaced_by_compaction_goes_before_one_idle_for_longer(make_rig: RigMaker) -> None:
-    rig = make_rig(18)
+@pytest.mark.parametrize("summary", ["abx", "uvx"], ids=["same beginning", "all new"])
+def test_a_chain_replaced_by_compaction_goes_before_one_idle_for_longer(
+    make_rig: RigMaker, summary: str
+) -> None:
+    rig = make_rig(20 - len(set(summary) & set("ab")))
     rig.turn("idle", "opqrst", session_id="idle")
     rig.turn("long", "abcdef", session_id="s")
-    rig.turn("short", "abx", session_id="s")
+    rig.turn("short", summary, session_id="s")
+    assert [session.has_moved_on for session in rig.sessions] == [False, True, False]
     rig.turn("new", "ghijklmn", session_id="new")
     assert rig.num_cached("opqrst") == 6
-    assert rig.num_cached("abx") == 3
+    assert rig.num_cached(summary) == 3
     assert rig.num_cached("abcdef") < 6
 
 

@@ -24,6 +24,7 @@ from holdfast.predict.return_time import ReturnTimeModel
 __all__ = ["AgentRuntime"]
 
 _STALE_FACTOR = 1.1
+_HALF_DONE = 0.5  # of a running turn's work, on average
 _FATES_PER_TURN = 4
 _FORGOTTEN_PER_TURN = 8
 
@@ -37,6 +38,8 @@ class AgentRuntime:
         max_sessions: Sessions remembered (count).
         max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
             sessions without cached blocks are forgotten.
+        max_wait_ratio: Longest wait of a turn before nobody may overtake it any more, in units of
+            the time that recomputing all it found ahead of it would take (> 0).
         max_pass_overs: Least bound on the later turns that may overtake a turn (count, >= 1); a
             turn that finds more turns in the engine may be overtaken once for each.
 
@@ -45,12 +48,18 @@ class AgentRuntime:
     """
 
     def __init__(
-        self, *, max_sessions: int, max_pass_overs: int, max_known_blocks: int = 1_000_000
+        self,
+        *,
+        max_sessions: int,
+        max_wait_ratio: float,
+        max_pass_overs: int,
+        max_known_blocks: int = 1_000_000,
     ) -> None:
         self.tree: ChainTree[Any] = ChainTree()
         self.sessions = SessionTable(self.tree, max_sessions)
         self.returns = ReturnTimeModel()
         self.restore_s_per_block = 0.0
+        self._max_wait_ratio = max_wait_ratio
         self._max_pass_overs = max_pass_overs
         self._max_known_blocks = max_known_blocks
         self._worth = ReturnWorth(self.returns)
@@ -59,6 +68,7 @@ class AgentRuntime:
         self._now_s = 0.0
         self._num_arrived = 0
         self._num_in_engine = 0
+        self._cold_blocks_ahead = 0.0
         self._num_back, self._num_gone = 1.0, 1.0
         self._away: dict[Session, float] = {}  # when its runs were last ranked (s after the pause)
         self._rotation: list[Session] = []
@@ -67,6 +77,11 @@ class AgentRuntime:
     def attach(self, queue: BlockQueue) -> None:
         """Connect the host's free blocks; once, before any turn."""
         self._queue = queue
+
+    @property
+    def now_s(self) -> float:
+        """Time of the last `tick`."""
+        return self._now_s
 
     @property
     def queue(self) -> BlockQueue:
@@ -103,18 +118,24 @@ class AgentRuntime:
         self._num_arrived += 1
         self._num_in_engine += 1
         limit = max(self._max_pass_overs, self._num_in_engine)
-        return WaitingTurn(
+        turn = WaitingTurn(
             request_id, session, priority, self._num_arrived, limit, arrived_s=self._now_s
         )
+        self._weigh(turn, session.prompt_blocks)
+        patience_s = self._max_wait_ratio * self.restore_s_per_block * self._cold_blocks_ahead
+        turn.due_s = self._now_s + patience_s
+        return turn
 
     def turn_started(self, turn: WaitingTurn) -> None:
         """The host let the turn in."""
         turn.session.state = SessionState.RUNNING
+        self._weigh(turn, _HALF_DONE * turn.session.prompt_blocks)
 
     def turn_preempted(self, turn: WaitingTurn) -> None:
         """The host took the turn's blocks back; it waits again."""
         turn.session.state = SessionState.WAITING
         turn.was_running = True
+        self._weigh(turn, turn.session.prompt_blocks)
 
     def turn_ended(self, turn: WaitingTurn, hashes: Sequence[bytes], end: TurnEnd | None) -> None:
         """The answer is complete or was abandoned: the session pauses and keeps its place.
@@ -125,6 +146,7 @@ class AgentRuntime:
             end: What ended the turn, if known; `turn_end_known` may follow.
         """
         self._num_in_engine -= 1
+        self._weigh(turn, 0.0)
         session = turn.session
         self._append_answer(session, hashes)
         session.paused_at_s = self._now_s
@@ -161,6 +183,7 @@ class AgentRuntime:
         self._rotation.clear()
         self._fates.clear()
         self._num_in_engine = 0
+        self._cold_blocks_ahead = 0.0
 
     # Decide.
 
@@ -178,6 +201,7 @@ class AgentRuntime:
         decision = self._admission.decide(
             waiting,
             Room(
+                now_s=self._now_s,
                 blocks=blocks,
                 slots=slots,
                 num_running=num_running,
@@ -230,6 +254,10 @@ class AgentRuntime:
         """Remembered sessions by state (counts). O(sessions)."""
         counts = Counter(session.state.value for session in self.sessions)
         return {state.value: counts[state.value] for state in SessionState}
+
+    def _weigh(self, turn: WaitingTurn, cold_blocks: float) -> None:
+        self._cold_blocks_ahead += cold_blocks - turn.cold_blocks
+        turn.cold_blocks = cold_blocks
 
     # Sessions and their chains.
 

@@ -66,6 +66,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._is_active = bool(self._pool.enable_caching)
         self._runtime = AgentRuntime(
             max_sessions=config.max_sessions,
+            max_wait_ratio=config.max_wait_ratio,
             max_pass_overs=config.max_pass_overs,
             max_known_blocks=_KNOWN_PER_CACHED * len(self._pool.blocks),
         )

@@ -111,7 +111,8 @@ class TurnDesk:
         turn_of = self._turns.get
         known = [(turn, r) for r in waiting if (turn := turn_of(r.request_id)) is not None]
         if len(known) > _MAX_MEASURED:
-            known = nsmallest(_MAX_MEASURED, known, key=_prospect)
+            now_s = self._runtime.now_s
+            known = nsmallest(_MAX_MEASURED, known, key=lambda pair: pair[0].rank(now_s))
         known.sort(key=_sequence)
         for turn, request in known:
             self._measure(turn, request)
@@ -177,12 +178,6 @@ class TurnDesk:
 
 
 _FIRST_GROUP = [0]
-
-
-def _prospect(known: tuple[WaitingTurn, Any]) -> tuple[int, bool, bool, int, int]:
-    turn = known[0]
-    is_due = turn.num_pass_overs >= turn.max_pass_overs
-    return turn.priority, not is_due, not turn.was_running, turn.missing_blocks, turn.sequence
 
 
 def _sequence(known: tuple[WaitingTurn, Any]) -> int:

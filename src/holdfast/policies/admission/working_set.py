@@ -5,6 +5,7 @@ Let in the turns whose blocks fit beside those of sessions with a place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,8 @@ class WaitingTurn:
         sequence: Order of arrival.
         max_pass_overs: Later turns that may be let in before it (count, >= 1).
         arrived_s: When it arrived (s, host's clock).
+        due_s: From when on nobody may be let in before it (s, host's clock).
+        cold_blocks: What it adds to the work that later turns find ahead of them (blocks).
         num_pass_overs: Later turns that were let in before it (count).
         was_running: Whether the engine had let it in and took its blocks back.
         resident_blocks: Leading blocks of the prompt that are cached (count).
@@ -40,6 +43,8 @@ class WaitingTurn:
     sequence: int
     max_pass_overs: int
     arrived_s: float = 0.0
+    due_s: float = math.inf
+    cold_blocks: float = 0.0
     num_pass_overs: int = 0
     was_running: bool = False
     resident_blocks: int = 0
@@ -47,10 +52,15 @@ class WaitingTurn:
     room_blocks: int = 0
     need_blocks: int = 0
 
-    @property
-    def is_due(self) -> bool:
-        """Whether nobody may be let in before it any more."""
-        return self.num_pass_overs >= self.max_pass_overs
+    def is_due(self, now_s: float) -> bool:
+        """Whether nobody may be let in before it any more. Pure."""
+        return now_s >= self.due_s or self.num_pass_overs >= self.max_pass_overs
+
+    def rank(self, now_s: float) -> tuple[int, bool, bool, int, int]:
+        """Smaller goes first: priority, due, was running, fewest missing, arrival. Pure."""
+        is_due = self.is_due(now_s)
+        missing_blocks = 0 if is_due or self.was_running else self.missing_blocks
+        return self.priority, not is_due, not self.was_running, missing_blocks, self.sequence
 
 
 @dataclass(slots=True)
@@ -58,6 +68,7 @@ class Room:
     """What the engine can still give.
 
     Attributes:
+        now_s: Time of the decision (s, host's clock).
         blocks: Free blocks that no place and no running turn's growth has claim to (count; may
             be < 0).
         slots: Turns that may still start (count).
@@ -68,6 +79,7 @@ class Room:
         away_s: Expected time until a session returns (s).
     """
 
+    now_s: float
     blocks: int
     slots: int
     num_running: int
@@ -87,6 +99,11 @@ class Decision:
 
 class WorkingSet:
     """Fewest missing blocks first, within what fits, with a bound on being passed over.
+
+    A turn is due once it has waited for as long as recomputing what it found ahead of it would
+    have taken, one and a half times over (see `AgentRuntime`): first come, first served with a
+    cache that thrashes would make it wait about as long. That is how long the sessions with a
+    place may keep it, and the longer they do, the fewer blocks are computed twice.
 
     A turn that does not fit may take the places of sessions expected to be away for longer than
     three times what it takes to recompute their blocks: holding those costs more than letting go.
@@ -111,21 +128,22 @@ class WorkingSet:
             return decision
         places: list[Session] | None = None
         patience = _Patience(waiting)
-        for turn in sorted(waiting, key=_rank):
+        for turn in sorted(waiting, key=lambda turn: turn.rank(room.now_s)):
             if len(decision.offers) >= room.slots:
                 break
             if patience.forbids(turn):
                 continue
+            is_due = turn.is_due(room.now_s)
             is_idle = not room.num_running and not decision.offers
             if turn.room_blocks > room.blocks:
                 if places is None:
                     places = list(room.places())
-                self._reclaim(turn, room, places, decision, takes_all=turn.is_due or is_idle)
+                self._reclaim(turn, room, places, decision, takes_all=is_due or is_idle)
             if turn.room_blocks <= room.blocks or is_idle:
                 room.blocks -= turn.room_blocks
                 decision.offers.append(turn)
                 patience.note(turn)
-            elif turn.is_due:
+            elif is_due:
                 break
         return decision
 
@@ -184,8 +202,3 @@ class _Patience:
             if passed[turn] >= turn.max_pass_overs:
                 self._last_sequence = turn.sequence
                 break
-
-
-def _rank(turn: WaitingTurn) -> tuple[int, bool, bool, int, int]:
-    missing_blocks = 0 if turn.is_due or turn.was_running else turn.missing_blocks
-    return turn.priority, not turn.is_due, not turn.was_running, missing_blocks, turn.sequence
