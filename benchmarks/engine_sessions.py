@@ -16,7 +16,7 @@ from pathlib import Path
 TIME_SCALES = ("0.02", "0.1")
 LOAD = {
     "--concurrency": ("2", "18"),
-    "--sessions": ("3", "20"),
+    "--sessions": ("2", "18"),
     "--kv-tokens": ("24576",),
     "--max-model-len": ("9600",),
     "--token-scale": ("0.0625",),

@@ -53,7 +53,7 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "expected"),
     [
-        ("HOLDFAST_EVICTION", "fifo", "'worth' or 'lru'"),
+        ("HOLDFAST_EVICTION", "fifo", "'policy' or 'lru'"),
         ("HOLDFAST_MAX_PASS_OVERS", "0", "a whole number from 1"),
         ("HOLDFAST_MAX_PASS_OVERS", "many", "a whole number from 1"),
         ("HOLDFAST_HEADROOM_RATIO", "0.6", "a number from 0.0 to 0.5"),
@@ -102,8 +102,8 @@ def test_an_unknown_explicit_key_is_refused() -> None:
 @given(
     config=st.builds(
         HoldfastConfig,
-        eviction=st.sampled_from(["worth", "lru"]),
-        admission=st.sampled_from(["working-set", "fcfs"]),
+        eviction=st.sampled_from(["policy", "lru"]),
+        admission=st.sampled_from(["policy", "fcfs"]),
         max_wait_ratio=st.floats(0.1, 100.0),
         max_pass_overs=st.integers(1, 10**6),
         headroom_ratio=st.floats(0.0, 0.5),

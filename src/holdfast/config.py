@@ -43,8 +43,9 @@ class HoldfastConfig:
     """What an operator may set; the defaults are meant to be right.
 
     Attributes:
-        eviction: `worth` evicts what costs least to lose; `lru` is vLLM's own order.
-        admission: `working-set` keeps the live sessions within the cache; `fcfs` is vLLM's own.
+        policy: Name of the policy that decides; `holdfast policies` lists them.
+        eviction: `policy` evicts what the policy values least; `lru` is vLLM's own order.
+        admission: `policy` lets the policy say who may run; `fcfs` is vLLM's own order.
         max_wait_ratio: Longest wait of a request before no later one may overtake it, in units
             of the time that recomputing every prompt it found ahead would take (0.1 to 100).
         max_pass_overs: Later requests that may overtake a waiting one (>= 1); a request that
@@ -56,8 +57,9 @@ class HoldfastConfig:
         strict: Whether an error of ours is raised instead of falling back. For tests.
     """
 
-    eviction: Literal["worth", "lru"] = "worth"
-    admission: Literal["working-set", "fcfs"] = "working-set"
+    policy: str = "holdfast"
+    eviction: Literal["policy", "lru"] = "policy"
+    admission: Literal["policy", "fcfs"] = "policy"
     max_wait_ratio: float = 1.5
     max_pass_overs: int = 256
     headroom_ratio: float = 0.0
@@ -189,6 +191,8 @@ def _is_valid(key: str, value: object) -> bool:
         )
     if key == "decision_log":
         return value is None or (isinstance(value, str) and value != "")
+    if hint is str:
+        return isinstance(value, str) and value != ""
     return value in get_args(hint)
 
 
@@ -202,4 +206,6 @@ def _expected(key: str) -> str:
         return f"{kind} from {low}" + (f" to {high}" if high is not None else "")
     if key == "decision_log":
         return "the name of a file"
+    if hint is str:
+        return "a name"
     return " or ".join(repr(choice) for choice in get_args(hint))

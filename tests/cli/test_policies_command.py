@@ -12,8 +12,8 @@ from holdfast.cli.main import cli
 
 def test_each_policy_is_listed_with_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = pytest.importorskip("holdfast.policies.registry")
-    spec = SimpleNamespace(name="saga", summary="a bound", source="a paper")
-    monkeypatch.setattr(registry, "POLICIES", {"saga": spec})
+    spec = SimpleNamespace(name="saga", summary="a bound", source="a paper", differs="")
+    monkeypatch.setattr(registry, "policy_specs", lambda: [spec])
     result = CliRunner().invoke(cli, ["policies"])
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[1].split("  ")[0] == "saga"

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from holdfast.core.chains import Segment
 from holdfast.core.sessions import Session, SessionState
-from holdfast.policies.admission.working_set import Decision, Room, WaitingTurn, WorkingSet
+from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.policies.admission.working_set import WorkingSet
 
 
 def session(number: int) -> Session:

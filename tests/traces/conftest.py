@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,33 @@ def write_trace(tmp_path: Path) -> FileWriter:
         return path
 
     return write
+
+
+@pytest.fixture
+def write_lines(tmp_path: Path) -> Callable[..., Path]:
+    def write(name: str, *lines: Mapping[str, Any]) -> Path:
+        path = tmp_path / name
+        path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def assert_prefix_identity() -> Callable[[Iterable[Session]], None]:
+    """Equal ids at a position imply equal ids before it, in all sessions of a reading."""
+
+    def check(sessions: Iterable[Session]) -> None:
+        behind: dict[int, int | None] = {}
+        for session in sessions:
+            for turn in session.turns:
+                assert len(turn.block_ids) == turn.prompt_tokens // session.block_size_tokens
+                before: int | None = None
+                for block_id in turn.block_ids:
+                    assert behind.setdefault(block_id, before) == before
+                    before = block_id
+
+    return check
 
 
 @pytest.fixture

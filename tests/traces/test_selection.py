@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -26,6 +27,18 @@ def test_gaps_are_cut_to_the_cap_and_nothing_else_changes(session: Any) -> None:
     (cut,) = SessionSelection(gap_cap_s=10).select([long]).sessions
     assert [turn.gap_s for turn in cut.turns] == [0.0, 10, 3.0]
     assert [turn.prompt_tokens for turn in cut.turns] == [70, 80, 90]
+
+
+def test_arrivals_and_origins_of_sessions_survive_the_cut(session: Any) -> None:
+    long = replace(
+        session(Turn(0.0, 70, 1, (1,)), Turn(50.0, 80, 1, (1,))),
+        start_s=7.0,
+        parent_id="b",
+        parent_turn=2,
+        agent="Explore",
+    )
+    (cut,) = SessionSelection(gap_cap_s=10).select([long]).sessions
+    assert replace(cut, turns=long.turns) == long
 
 
 def test_sessions_that_outgrow_the_context_after_scaling_are_left_out_and_counted(

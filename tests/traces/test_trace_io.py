@@ -13,6 +13,20 @@ import pytest
 from holdfast.errors import TraceError
 from holdfast.traces.io import FileReport, read_sessions, trace_files
 
+_ARRIVAL = {"timestamp": 0, "input_length": 512, "output_length": 1, "hash_ids": [0]}
+_REQUEST = {
+    "src": "demo",
+    "session": "s",
+    "agent": "main",
+    "turn": 0,
+    "t": 0.0,
+    "model": "m",
+    "trigger": "user",
+    "prompt_tokens": 128,
+    "output_tokens": 1,
+    "prefix_tokens": 0,
+}
+
 
 @pytest.mark.parametrize(("suffix", "compress"), [("xz", lzma.compress), ("gz", gzip.compress)])
 def test_compressed_files_read_like_plain_ones(
@@ -90,6 +104,73 @@ def test_damaged_compression_is_an_error_that_names_the_file(
     packed.write_bytes(data[: len(data) // 2] if damage == "cut" else b"\x00" * 64)
     with pytest.raises(TraceError, match=rf"p\.json\.{suffix}.*damaged"):
         list(read_sessions(packed))
+
+
+def test_tool_calls_are_read_with_the_requests_beside_them(write_lines: Any) -> None:
+    requests = write_lines("requests.jsonl", _REQUEST)
+    tools = write_lines("tools.jsonl", {"src": "a", "session": "b", "id": "c", "name": "Read"})
+    assert trace_files(requests.parent) == (requests,)
+    reports: list[FileReport] = []
+    list(read_sessions(requests.parent, on_file=reports.append))
+    assert [(report.path, report.num_sessions) for report in reports] == [(requests, 1), (tools, 0)]
+
+
+def test_lines_are_told_apart_by_their_fields_not_by_the_name_of_the_file(write_lines: Any) -> None:
+    path = write_lines("a.jsonl", _ARRIVAL)
+    write_lines("b.jsonl", _REQUEST)
+    arrival, request = read_sessions(path.parent)
+    assert (arrival.block_size_tokens, request.block_size_tokens) == (512, 64)
+
+
+def test_sessions_of_different_layouts_share_no_block(
+    call: Any, write_trace: Any, write_lines: Any, assert_prefix_identity: Any
+) -> None:
+    path = write_trace([call(0, [0, 1], **{"in": 128})])
+    write_lines("b.jsonl", _ARRIVAL)
+    write_lines("c.jsonl", _REQUEST)
+    sessions = list(read_sessions(path.parent))
+    ids = [block for session in sessions for turn in session.turns for block in turn.block_ids]
+    assert len(ids) == len(set(ids)) == 5
+    assert_prefix_identity(sessions)
+
+
+def test_later_sessions_of_a_file_are_built_only_when_taken(write_lines: Any) -> None:
+    path = write_lines("a.jsonl", _ARRIVAL, _ARRIVAL)
+    reports: list[FileReport] = []
+    sessions = read_sessions(path, on_file=reports.append)
+    next(sessions)
+    assert reports[0].num_sessions == 2
+
+
+def test_blank_lines_are_left_out_but_counted(write_lines: Any) -> None:
+    path = write_lines("a.jsonl", _ARRIVAL)
+    path.write_bytes(path.read_bytes() + b"\n{}\n")
+    with pytest.raises(TraceError, match=r"a\.jsonl: line 3: .*missing required field"):
+        list(read_sessions(path))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"a": 1, "b": 2}', "line 1: unknown layout with the fields a, b"),
+        (b"[1, 2]", "line 1: Expected `object`, got `array`"),
+        (b'{"timestamp": 0', "line 1: not valid UTF-8 JSON"),
+        (b'{"\xff": 1}', "line 1: not valid UTF-8 JSON"),
+        (b"", "holds no line"),
+    ],
+    ids=["unknown", "no-object", "truncated", "not-utf8", "empty"],
+)
+def test_lines_of_no_known_layout_are_an_error(tmp_path: Path, line: bytes, message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(line)
+    with pytest.raises(TraceError, match=rf"a\.jsonl: {message}"):
+        list(read_sessions(path))
+
+
+def test_an_unknown_layout_is_answered_with_the_known_ones(write_lines: Any) -> None:
+    with pytest.raises(TraceError) as caught:
+        list(read_sessions(write_lines("a.jsonl", {"x": 1})))
+    assert "Mooncake: hash_ids, input_length" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,17 @@ def test_a_subagent_is_a_session_of_its_own(call: Any, write_trace: Any) -> None
     assert first.turns[0].block_ids[0] == main.turns[0].block_ids[0]
 
 
+def test_a_subagent_names_its_parent_where_that_has_requests_of_its_own(
+    call: Any, write_trace: Any
+) -> None:
+    inner = {"type": "subagent", "t": 4, "agent_id": "y", "requests": [call(4, [1, 8])]}
+    outer = {"type": "subagent", "t": 3, "agent_id": "x", "requests": [call(3, [1, 7]), inner]}
+    silent = {"type": "subagent", "t": 3, "agent_id": "z", "requests": [inner]}
+    sessions = read(write_trace([call(0, [1]), outer, silent]))
+    parents = {session.session_id: session.parent_id for session in sessions}
+    assert parents == {"a": None, "a/x": "a", "a/x/y": "a/x", "a/z/y": None}
+
+
 def test_a_gap_that_is_not_recorded_is_estimated_and_counted(call: Any, write_trace: Any) -> None:
     reports: list[FileReport] = []
     path = write_trace([call(0, [1]), call(9, [1], think_time=None)])

@@ -16,6 +16,8 @@ from holdfast.bench.client import Client, Completion, CompletionRequest
 from holdfast.bench.prompts import Prompt, PromptBuilder
 from holdfast.core.results import SessionRecord, TurnRecord
 from holdfast.errors import ConfigError
+from holdfast.traces.ending import ending_of
+from holdfast.traces.novelty import Novelty
 from holdfast.traces.record import Session, Turn
 
 __all__ = ["Load", "LoadOptions", "LoadRecords"]
@@ -97,7 +99,7 @@ class Load:
         self._options = options
         self._prompts = prompts
         self._on_turn = on_turn
-        self._seen_blocks: set[int] = set()
+        self._novelty = Novelty()
 
     async def run(self, stop: asyncio.Event | None = None) -> LoadRecords:
         """Run all sessions; returns early, with `partial` set, once `stop` is set.
@@ -156,15 +158,16 @@ class Load:
 
     def _request(self, turn: Turn, prompt: Prompt) -> CompletionRequest:
         extra: dict[str, Any] = {}
-        if self._options.turn_ends and turn.ended_by != "unknown":
-            named = turn.ended_by == "tool" and turn.tool_name
-            ending = f"tool:{turn.tool_name}" if named else turn.ended_by
+        ending = ending_of(turn) if self._options.turn_ends else None
+        if ending is not None:
             extra["vllm_xargs"] = {"holdfast_turn_end": ending}
         return CompletionRequest(prompt.token_ids, prompt.output_tokens, extra)
 
     async def _send(self, session: Session, index: int, prompt: Prompt, body: bytes) -> TurnRecord:
         headers = {"X-Session-ID": session.session_id} if self._options.session_ids else {}
-        first_seen_tokens = self._note_sent(session, index, prompt)
+        sent_blocks = self._novelty.note_sent(session, index)
+        block_tokens = self._prompts.scale(session).block_tokens
+        first_seen_tokens = len(prompt.token_ids) - sent_blocks * block_tokens
         completion = Completion(sent_s=monotonic())
         try:
             await self._client.complete(body, headers, completion)
@@ -174,22 +177,6 @@ class Load:
             if self._on_turn is not None:
                 self._on_turn(record)
         return record
-
-    def _note_sent(self, session: Session, index: int, prompt: Prompt) -> int:
-        """Remember the prompt's blocks; returns its tokens beyond all that were sent before.
-
-        A block that was sent implies its predecessors were, so the first new one can be bisected.
-        """
-        ids = session.turns[index].block_ids
-        low, high = 0, len(ids)
-        while low < high:
-            middle = (low + high) // 2
-            if ids[middle] in self._seen_blocks:
-                low = middle + 1
-            else:
-                high = middle
-        self._seen_blocks.update(ids[low:])
-        return len(prompt.token_ids) - low * self._prompts.scale(session).block_tokens
 
     def _record(
         self,

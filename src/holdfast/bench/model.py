@@ -27,9 +27,9 @@ BLOCK_SIZE_TOKENS: Final = 32
 _HIDDEN_SIZE = 256
 _INTERMEDIATE_SIZE = 512
 _HEAD_DIM = 64  # vLLM's CPU attention refuses 16
-_NUM_HEADS = 2
+_NUM_HEADS = 1
 _NUM_KV_HEADS = 1
-_NUM_LAYERS = 2
+_NUM_LAYERS = 1
 
 _PAD, _START, _END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 _SPECIAL_TOKENS = (_PAD, _START, _END)

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import ConfigError
-from holdfast.traces.record import Session, common_prefix_length
+from holdfast.traces.novelty import kept_blocks
+from holdfast.traces.record import Session
 from holdfast.traces.scaling import TokenScale
 
 __all__ = ["DEFAULT_ALPHABET", "Alphabet", "Prompt", "PromptBuilder"]
@@ -126,13 +127,7 @@ class PromptBuilder:
         token_ids = (blocks + self._alphabet.first_token_id).tolist()
         tail_start = self._alphabet.first_token_id + self._alphabet.num_block_tokens
         token_ids.extend((tail + tail_start).tolist())
-        kept = max(
-            (
-                common_prefix_length(turn.block_ids, earlier.block_ids)
-                for earlier in session.turns[max(0, turn_index - _LOOK_BACK_TURNS) : turn_index]
-            ),
-            default=0,
-        )
+        kept = kept_blocks(session, turn_index)
         return Prompt(
             token_ids=token_ids,
             output_tokens=scale.output_tokens(turn),
@@ -151,6 +146,4 @@ class PromptBuilder:
         return digits[:, columns].reshape(-1)
 
 
-# Branches that sessions return to are rarely older (99 % within 26 turns in recorded ones).
-_LOOK_BACK_TURNS = 32
 _MAX_DIGITS = 16

@@ -12,8 +12,10 @@ import click
 
 from holdfast.cli.demo import demo
 from holdfast.cli.policies import policies
+from holdfast.cli.profile import profile
 from holdfast.cli.replay import replay
 from holdfast.cli.serve import serve
+from holdfast.cli.simulate import simulate
 from holdfast.errors import HoldfastError
 
 __all__ = ["EXIT_REFUSED", "cli", "main"]
@@ -28,7 +30,7 @@ def cli() -> None:
     """Keep a coding agent's KV cache warm in stock vLLM while the agent is away at a tool."""
 
 
-for _command in (demo, policies, replay, serve):
+for _command in (demo, policies, profile, replay, serve, simulate):
     cli.add_command(_command)
 
 

@@ -12,11 +12,11 @@ __all__ = ["policies"]
 @click.command()
 def policies() -> None:
     """List the scheduling policies, with their sources."""
-    from holdfast.policies.registry import POLICIES
+    from holdfast.policies import registry
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("policy", "what it does", "source"):
+    for heading in ("policy", "what it does", "source", "how it differs"):
         table.add_column(heading, overflow="fold")
-    for spec in POLICIES.values():
-        table.add_row(spec.name, spec.summary, spec.source)
+    for spec in registry.policy_specs():
+        table.add_row(spec.name, spec.summary, spec.source, spec.differs)
     Console().print(table)

@@ -1,41 +1,85 @@
-"""The policies that can be named, and where each comes from."""
+"""The policies that can be named.
+
+Built-in ones are listed here; others register a `Policy` subclass under the entry point group
+`holdfast.policies` and are found by its name. Modules are imported when a policy is asked for.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Final
 
-__all__ = ["POLICIES", "PolicySpec"]
+from holdfast.errors import PolicyError
+from holdfast.policies.base import Need, Policy, PolicySpec, Scene
 
+__all__ = ["ENTRY_POINT_GROUP", "build_policy", "policy_class", "policy_names", "policy_specs"]
 
-@dataclass(frozen=True, slots=True)
-class PolicySpec:
-    """One policy.
+ENTRY_POINT_GROUP: Final = "holdfast.policies"
 
-    Attributes:
-        name: As the command line and results call it.
-        summary: What it does, one sentence.
-        source: Where the idea comes from.
-    """
-
-    name: str
-    summary: str
-    source: str
-
-
-POLICIES: dict[str, PolicySpec] = {
-    spec.name: spec
-    for spec in (
-        PolicySpec(
-            "vllm-default",
-            "vLLM's own scheduler, untouched: least recently used blocks go first, first come "
-            "first served.",
-            "Kwon et al., SOSP 2023 (arXiv 2309.06180)",
-        ),
-        PolicySpec(
-            "holdfast",
-            "Evicts by the expected return of the sessions behind each run of blocks; lets in what "
-            "fits beside the sessions that hold a place, with a bound on being passed over.",
-            "Belady 1966; Denning 1968; CacheWise (arXiv 2606.16824)",
-        ),
-    )
+_PUBLISHED = "holdfast.policies.published"
+_BUILT_IN: Final[dict[str, str]] = {
+    "vllm-default": f"{_PUBLISHED}.vllm_default:VllmDefault",
+    "stateless": f"{_PUBLISHED}.stateless:Stateless",
+    "holdfast": "holdfast.policies.holdfast:Holdfast",
+    "clairvoyant": "holdfast.policies.clairvoyant:Clairvoyant",
+    "autellix": f"{_PUBLISHED}.autellix:Autellix",
+    "cachesage": f"{_PUBLISHED}.cachesage:CacheSage",
+    "cachewise": f"{_PUBLISHED}.cachewise:CacheWise",
+    "cachewise-oracle": f"{_PUBLISHED}.cachewise_oracle:CacheWiseOracle",
+    "continuum": f"{_PUBLISHED}.continuum:Continuum",
+    "infercept": f"{_PUBLISHED}.infercept:InferCept",
+    "kvflow": f"{_PUBLISHED}.kvflow:KVFlow",
+    "marconi": f"{_PUBLISHED}.marconi:Marconi",
+    "saga": f"{_PUBLISHED}.saga:Saga",
+    "thunderagent": f"{_PUBLISHED}.thunderagent:ThunderAgent",
 }
+
+
+def policy_names() -> tuple[str, ...]:
+    """Names of all policies, built-in ones first."""
+    others = entry_points(group=ENTRY_POINT_GROUP).names - _BUILT_IN.keys()
+    return (*_BUILT_IN, *sorted(others))
+
+
+def policy_specs() -> Iterator[PolicySpec]:
+    """What is known about each policy."""
+    for name in policy_names():
+        yield policy_class(name).spec
+
+
+def policy_class(name: str) -> type[Policy]:
+    """The class of a policy.
+
+    Raises:
+        PolicyError: Nobody registered `name`, or what is registered is no policy.
+    """
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        found: Any = getattr(import_module(module), attribute)
+    else:
+        registered = entry_points(group=ENTRY_POINT_GROUP, name=name)
+        if not registered:
+            raise PolicyError(
+                f"unknown policy {name!r}", hint=f"known policies: {', '.join(policy_names())}"
+            )
+        found = next(iter(registered)).load()
+    if not (isinstance(found, type) and issubclass(found, Policy)):
+        raise PolicyError(f"policy {name!r} is {found!r}, not a subclass of holdfast's Policy")
+    return found
+
+
+def build_policy(name: str, scene: Scene) -> Policy:
+    """Build a policy for a host.
+
+    Raises:
+        PolicyError: It is unknown, or asks for the future of a host that has none.
+    """
+    found = policy_class(name)
+    if Need.FUTURE in found.spec.needs and scene.outlook is None:
+        raise PolicyError(
+            f"policy {name!r} knows the future, which only the simulator does",
+            hint="it is a bound to compare with: holdfast simulate --policies " + name,
+        )
+    return found(scene)

@@ -8,7 +8,7 @@ Knows nothing about vLLM: a host reports turns and blocks and carries out what i
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,8 +16,9 @@ from holdfast.core.block_queue import BlockQueue
 from holdfast.core.chains import ChainTree, Segment
 from holdfast.core.sessions import Session, SessionState, SessionTable
 from holdfast.core.turn_end import TurnEnd
-from holdfast.policies.admission.working_set import Decision, Room, WaitingTurn, WorkingSet
-from holdfast.policies.eviction.worth import ReturnWorth
+from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.policies.base import Outlook, Policy, Worth, users_of
+from holdfast.policies.registry import build_policy
 from holdfast.predict.features import features_of
 from holdfast.predict.return_time import ReturnTimeModel
 
@@ -25,6 +26,7 @@ __all__ = ["AgentRuntime"]
 
 _STALE_FACTOR = 1.1
 _HALF_DONE = 0.5  # of a running turn's work, on average
+_GONE_QUANTILE = 0.98
 _FATES_PER_TURN = 4
 _FORGOTTEN_PER_TURN = 8
 
@@ -42,9 +44,19 @@ class AgentRuntime:
             the time that recomputing all it found ahead of it would take (> 0).
         max_pass_overs: Least bound on the later turns that may overtake a turn (count, >= 1); a
             turn that finds more turns in the engine may be overtaken once for each.
+        max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
+            sessions without cached blocks are forgotten.
+        policy: Name of the policy that decides.
+        outlook: The future, for policies that are bounds.
 
     Attributes:
         restore_s_per_block: Measured time to recompute a block (s); the host keeps it current.
+        returns: When paused sessions return, as learned so far.
+        capacity_blocks: KV blocks of the cache (count).
+        block_tokens: Tokens a block.
+
+    Raises:
+        PolicyError: There is no such policy, or it needs what `outlook` does not give.
     """
 
     def __init__(
@@ -54,16 +66,19 @@ class AgentRuntime:
         max_wait_ratio: float,
         max_pass_overs: int,
         max_known_blocks: int = 1_000_000,
+        policy: str = "holdfast",
+        outlook: Outlook | None = None,
     ) -> None:
         self.tree: ChainTree[Any] = ChainTree()
         self.sessions = SessionTable(self.tree, max_sessions)
         self.returns = ReturnTimeModel()
         self.restore_s_per_block = 0.0
+        self.outlook = outlook
+        self.capacity_blocks = 0
+        self.block_tokens = 1
         self._max_wait_ratio = max_wait_ratio
         self._max_pass_overs = max_pass_overs
         self._max_known_blocks = max_known_blocks
-        self._worth = ReturnWorth(self.returns)
-        self._admission = WorkingSet()
         self._queue: BlockQueue | None = None
         self._now_s = 0.0
         self._num_arrived = 0
@@ -73,10 +88,14 @@ class AgentRuntime:
         self._away: dict[Session, float] = {}  # when its runs were last ranked (s after the pause)
         self._rotation: list[Session] = []
         self._fates: deque[tuple[Session, int]] = deque()
+        self._num_steps = 0
+        self._policy = build_policy(policy, self)
 
-    def attach(self, queue: BlockQueue) -> None:
+    def attach(self, queue: BlockQueue, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
         """Connect the host's free blocks; once, before any turn."""
         self._queue = queue
+        self.capacity_blocks = capacity_blocks
+        self.block_tokens = block_tokens
 
     @property
     def now_s(self) -> float:
@@ -92,6 +111,43 @@ class AgentRuntime:
     def tick(self, now_s: float) -> None:
         """Set the time of what follows (s, host's monotonic clock)."""
         self._now_s = now_s
+
+    def step(self) -> None:
+        """The host begins an engine step."""
+        self._num_steps += 1
+        interval = self._policy.rescore_interval_steps
+        if interval is not None and self._num_steps % interval == 0:
+            for session in list(self._away):
+                self._rerate(session)
+                self._rescore(session)
+
+    # What policies may look at.
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that decides."""
+        return self._policy
+
+    @property
+    def num_steps(self) -> int:
+        """Engine steps begun (count)."""
+        return self._num_steps
+
+    @property
+    def return_share(self) -> float:
+        """Share of sessions that came back after a sibling or a fork had started (0 to 1)."""
+        return self._num_back / (self._num_back + self._num_gone)
+
+    def paused(self) -> Iterator[Session]:
+        """Sessions that are away and may come back, the longest away first."""
+        return iter(self._away)
+
+    def is_gone(self, session: Session) -> bool:
+        """Whether the pause outlasts nearly all pauses of its kind; false before any is known."""
+        if not self.returns.num_observed:
+            return False
+        away_s = self._now_s - session.paused_at_s
+        return away_s > self.returns.residual_quantile_s(session.gap, 0.0, _GONE_QUANTILE)
 
     # Observe.
 
@@ -114,6 +170,8 @@ class AgentRuntime:
         self._extend(session, hashes)
         session.state = SessionState.WAITING
         session.num_turns += 1
+        self._rerate(session)
+        self._rescore(session)
         self.sessions.touch(session)
         self._num_arrived += 1
         self._num_in_engine += 1
@@ -124,12 +182,14 @@ class AgentRuntime:
         self._weigh(turn, session.prompt_blocks)
         patience_s = self._max_wait_ratio * self.restore_s_per_block * self._cold_blocks_ahead
         turn.due_s = self._now_s + patience_s
+        self._policy.turn_arrived(turn)
         return turn
 
     def turn_started(self, turn: WaitingTurn) -> None:
         """The host let the turn in."""
         turn.session.state = SessionState.RUNNING
         self._weigh(turn, _HALF_DONE * turn.session.prompt_blocks)
+        self._policy.turn_started(turn)
 
     def turn_preempted(self, turn: WaitingTurn) -> None:
         """The host took the turn's blocks back; it waits again."""
@@ -152,11 +212,13 @@ class AgentRuntime:
         session.paused_at_s = self._now_s
         session.has_moved_on = False
         session.expected_gap_s = None
-        self._set_end(session, end)
         self._away[session] = 0.0
+        self._policy.turn_ended(turn)
+        self._set_end(session, end)
         self._fates.append((session, session.num_turns))
         self._learn_fates()
-        self._hold(session)
+        if self._policy.keeps_place(session):
+            self._hold(session)
         self._forget_surplus()
 
     def turn_end_known(self, session: Session, num_turns: int, end: TurnEnd) -> None:
@@ -198,7 +260,7 @@ class AgentRuntime:
             slots: Turns that may still start (count).
             num_running: Turns running (count).
         """
-        decision = self._admission.decide(
+        decision = self._policy.decide(
             waiting,
             Room(
                 now_s=self._now_s,
@@ -215,18 +277,21 @@ class AgentRuntime:
             self._release(session)
         return decision
 
-    def worth_of(self, segment: Segment[Any]) -> tuple[int, float]:
+    def worth_of(self, segment: Segment[Any]) -> Worth:
         """Class and worth of a run's free blocks now."""
-        for session in self._worth.users(segment):
-            if self._is_stale(session):
-                self._rerate(session)
-        return self._worth.worth(segment)
+        if self._policy.ages:
+            for session in users_of(segment):
+                if self._is_stale(session):
+                    self._rerate(session)
+        return self._policy.worth(segment)
 
     def refresh(self, num_sessions: int) -> None:
         """Bring the worth of some paused sessions up to date where it is stale; victims pay for it.
 
         Half of them are those that paused longest ago; the others take turns.
         """
+        if not self._policy.ages:
+            return
         stale = list(islice(self._away, num_sessions // 2))
         for _ in range(num_sessions - len(stale)):
             if not self._rotation:
@@ -342,6 +407,7 @@ class AgentRuntime:
         self._leave(session.tail)
         session.state = SessionState.CLOSED
         self.sessions.drop(session)
+        self._policy.session_forgotten(session)
 
     # Pauses.
 
@@ -349,6 +415,7 @@ class AgentRuntime:
         session.gap = features_of(end)
         is_human = end is not None and end.kind == "human"
         session.state = SessionState.HUMAN_AWAY if is_human else SessionState.AT_TOOL
+        self._policy.pause_known(session)
         self._rerate(session)
 
     def _end(self, session: Session, state: SessionState) -> None:
@@ -364,10 +431,10 @@ class AgentRuntime:
             session, num_turns = self._fates.popleft()
             if session.num_turns != num_turns or not session.state.is_paused:
                 continue
-            away_s = self._now_s - session.paused_at_s
-            if not self._worth.is_gone(session, away_s):
+            if not self.is_gone(session):
                 self._fates.append((session, num_turns))
                 continue
+            away_s = self._now_s - session.paused_at_s
             self.returns.observe(session.gap, away_s, censored=True)
             if session.has_moved_on:
                 self._num_gone += 1.0
@@ -377,9 +444,7 @@ class AgentRuntime:
         return self._now_s - session.paused_at_s > _STALE_FACTOR * session.rated_after_s
 
     def _rerate(self, session: Session) -> None:
-        restore_s = self.restore_s_per_block * max(session.tail.end, 1)
-        share = self._num_back / (self._num_back + self._num_gone)
-        session.rate = self._worth.rate(session, self._now_s, restore_s, share)
+        session.rate = self._policy.score(session)
         session.rated_after_s = self._now_s - session.paused_at_s
 
     def _rescore(self, session: Session) -> None:

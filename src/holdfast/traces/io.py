@@ -1,4 +1,4 @@
-"""Trace files on disk: which they are, how they are compressed, what they hold."""
+"""Trace files on disk: which they are, how they are compressed, what layout they have."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import hashlib
 import lzma
 import random
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.errors import TraceError
+from holdfast.traces.formats import chatdev, coding_agents, mooncake
+from holdfast.traces.formats.json_lines import LineFile
+from holdfast.traces.formats.reading import Reading
 from holdfast.traces.formats.weka import read_weka
 from holdfast.traces.gaps import GapEvidence
 from holdfast.traces.lineage import PrefixInterner
@@ -19,7 +22,12 @@ from holdfast.traces.record import Session
 
 __all__ = ["FileReport", "read_sessions", "trace_files"]
 
-_SUFFIXES = (".json", ".json.xz", ".json.gz")
+_COMPRESSIONS = ("", ".xz", ".gz")
+_DOCUMENT_SUFFIXES = tuple(f".json{compression}" for compression in _COMPRESSIONS)
+_LINE_SUFFIXES = tuple(f".jsonl{compression}" for compression in _COMPRESSIONS)
+_SUFFIXES = _DOCUMENT_SUFFIXES + _LINE_SUFFIXES
+_REQUESTS_NAMES = tuple(f"requests{suffix}" for suffix in _LINE_SUFFIXES)
+_TOOLS_NAMES = tuple(f"tools{suffix}" for suffix in _LINE_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +37,18 @@ class FileReport:
     Attributes:
         path: The file.
         sha256: Digest of its bytes as stored, hexadecimal.
-        num_sessions: Sessions it holds, sub-agents included.
-        gaps: Evidence for the known gap defect of the format.
-        num_estimated_gaps: Gaps the file leaves out, taken from timestamps and latencies.
+        num_sessions: Sessions it holds, sub-agents included; 0 for a file that only adds to
+            another one's.
+        gaps: Evidence for the known gap defect of WEKA's format; empty for other formats.
+        num_estimated_gaps: Gaps the file leaves out, taken from timestamps and latencies where it
+            has them, else 0.
     """
 
     path: Path
     sha256: str
     num_sessions: int
-    gaps: GapEvidence
-    num_estimated_gaps: int
+    gaps: GapEvidence = field(default_factory=GapEvidence)
+    num_estimated_gaps: int = 0
 
     @property
     def known_gap_defect(self) -> bool:
@@ -48,6 +58,8 @@ class FileReport:
 
 def trace_files(path: Path) -> tuple[Path, ...]:
     """List the trace files at `path`, by name: itself, or those directly in a directory.
+
+    Leaves out a file of tool calls, which is read with the requests beside it.
 
     Raises:
         TraceError: Nothing is there, or no file has a suffix that Holdfast reads.
@@ -65,6 +77,8 @@ def trace_files(path: Path) -> tuple[Path, ...]:
         raise TraceError(
             f"the directory has no trace file; expected {', '.join(_SUFFIXES)}", source=str(path)
         )
+    if any(file.name in _REQUESTS_NAMES for file in files):
+        return tuple(file for file in files if file.name not in _TOOLS_NAMES)
     return files
 
 
@@ -76,34 +90,104 @@ def read_sessions(
 ) -> Iterator[Session]:
     """Read sessions one file at a time; a file is opened only when its turn comes.
 
+    A `.json` file is one of WEKA's sessions; of a `.jsonl` file the first line's fields tell the
+    layout. Sessions of one file are built only as they are taken.
+
     Args:
         path: A trace file, or a directory of them.
-        seed: Shuffles the order of the files; None keeps the order of their names.
+        seed: Shuffles the order of the files, and of the sessions within a file of many; of
+            recorded arrivals it chooses the one to begin with. None keeps the order of names and
+            lines.
         on_file: Told about each file before its sessions are yielded.
 
     Raises:
         TraceError: A file cannot be read or breaks its format.
     """
     files = list(trace_files(path))
-    if seed is not None:
-        random.Random(seed).shuffle(files)
+    rng = None if seed is None else random.Random(seed)
+    if rng is not None:
+        rng.shuffle(files)
     interner = PrefixInterner()
     for scope, file in enumerate(files, start=1):
-        stored = _stored_bytes(file)
-        reading = read_weka(
-            _decompressed(file, stored), source=str(file), interner=interner, local_scope=scope
-        )
+        read = _read_lines if file.name.endswith(_LINE_SUFFIXES) else _read_document
+        reports, sessions = read(file, interner, scope, rng)
         if on_file is not None:
-            on_file(
-                FileReport(
-                    path=file,
-                    sha256=hashlib.sha256(stored).hexdigest(),
-                    num_sessions=len(reading.sessions),
-                    gaps=reading.gaps,
-                    num_estimated_gaps=reading.num_estimated_gaps,
-                )
-            )
-        yield from reading.sessions
+            for report in reports:
+                on_file(report)
+        yield from sessions
+
+
+def _read_document(
+    path: Path, interner: PrefixInterner, scope: int, _: random.Random | None
+) -> tuple[list[FileReport], Iterable[Session]]:
+    data, sha256 = _content(path)
+    reading = read_weka(data, source=str(path), interner=interner, local_scope=scope)
+    report = FileReport(
+        path=path,
+        sha256=sha256,
+        num_sessions=len(reading.sessions),
+        gaps=reading.gaps,
+        num_estimated_gaps=reading.num_estimated_gaps,
+    )
+    return [report], reading.sessions
+
+
+def _read_lines(
+    path: Path, interner: PrefixInterner, scope: int, rng: random.Random | None
+) -> tuple[list[FileReport], Iterable[Session]]:
+    data, sha256 = _content(path)
+    file = LineFile(str(path), data)
+    fields = file.fields()
+    companions: list[FileReport] = []
+    reading: Reading
+    if fields >= coding_agents.FIELDS:
+        tools: LineFile | None = None
+        tools_path = _tools_beside(path)
+        if tools_path is not None:
+            tools_data, tools_sha256 = _content(tools_path)
+            tools = LineFile(str(tools_path), tools_data)
+            companions.append(FileReport(tools_path, tools_sha256, num_sessions=0))
+        reading = coding_agents.read_coding_agents(
+            file, tools, interner=interner, scope=scope, rng=rng
+        )
+    elif fields >= chatdev.FIELDS:
+        reading = chatdev.read_chatdev(file, interner=interner, scope=scope, rng=rng)
+    elif fields >= mooncake.FIELDS:
+        reading = mooncake.read_mooncake(file, interner=interner, scope=scope, rng=rng)
+    else:
+        raise _unknown_layout(file, fields)
+    report = FileReport(
+        path, sha256, reading.num_sessions, num_estimated_gaps=reading.num_estimated_gaps
+    )
+    return [report, *companions], reading.sessions
+
+
+def _unknown_layout(file: LineFile, fields: frozenset[str]) -> TraceError:
+    known = (
+        ("coding agents", coding_agents.FIELDS),
+        ("ChatDev", chatdev.FIELDS),
+        ("Mooncake", mooncake.FIELDS),
+    )
+    expected = "; ".join(f"{name}: {', '.join(sorted(names))}" for name, names in known)
+    return file.error(
+        f"unknown layout with the fields {', '.join(sorted(fields)) or '(none)'}",
+        line=1,
+        hint=f"the first line must have all fields of one of these ({expected})",
+    )
+
+
+def _tools_beside(requests: Path) -> Path | None:
+    """The tool calls that belong to a file of requests; an uncompressed file comes first."""
+    if requests.name not in _REQUESTS_NAMES:
+        return None
+    candidates = (requests.with_name(name) for name in _TOOLS_NAMES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _content(file: Path) -> tuple[bytes, str]:
+    """The decompressed content of a file, and the digest of what is stored."""
+    stored = _stored_bytes(file)
+    return _decompressed(file, stored), hashlib.sha256(stored).hexdigest()
 
 
 def _stored_bytes(file: Path) -> bytes:

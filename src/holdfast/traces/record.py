@@ -27,7 +27,12 @@ class Turn:
             that block, in other sessions of the same reading as well.
         trigger: What brought the request about.
         ended_by: What the answer asked for, as recorded; never inferred from the next request.
-        tool_name: The tool called at the end of the answer, where known.
+        tool_name: The tool called at the end of the answer, where known; of parallel calls the one
+            that decides when the session returns (`predict.features_of`).
+        tool_command: Head of the shell command that tool runs, such as `git fetch`, as
+            `core.argument_class` writes it, with a trailing ` &` in the background. None where
+            the tool runs none or none is known.
+        agent: Role that writes the answer, where several take turns in one session; else "".
     """
 
     gap_s: float
@@ -37,6 +42,8 @@ class Turn:
     trigger: Trigger = "user"
     ended_by: EndedBy = "unknown"
     tool_name: str | None = None
+    tool_command: str | None = None
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +55,22 @@ class Session:
         block_size_tokens: Tokens in each block of `Turn.block_ids`.
         turns: At least one.
         source: The file or generator it comes from.
+        start_s: When the session arrives, from the start of the recording, for recordings of
+            arrivals that nobody waited for (open loop). None where a session starts when the run
+            has room for it (closed loop).
+        parent_id: Session whose tool call started this one, where it is in the same reading.
+        parent_turn: Index of the parent's turn whose answer made that call, where known.
+        agent: Name or type of the agent: "main", or that of the sub-agent; "" where not known.
     """
 
     session_id: str
     block_size_tokens: int
     turns: tuple[Turn, ...]
     source: str
+    start_s: float | None = None
+    parent_id: str | None = None
+    parent_turn: int | None = None
+    agent: str = ""
 
 
 def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:

@@ -20,8 +20,8 @@ from holdfast.config import HoldfastConfig, load_config
 from holdfast.core.chains import Segment
 from holdfast.core.decision_log import DecisionLog
 from holdfast.core.sessions import Session, SessionState
-from holdfast.policies.admission.working_set import WaitingTurn
-from holdfast.policies.eviction.worth import WorthClass
+from holdfast.policies.admission.waiting import WaitingTurn
+from holdfast.policies.base import Outlook, WorthClass
 from holdfast.policies.runtime import AgentRuntime
 from holdfast.vllm.compat import cache_grain, stock_free_queue, uses_priority
 from holdfast.vllm.free_queue import FreeQueue
@@ -52,15 +52,19 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     Attributes:
         clock: Monotonic clock (s); replaced by drivers with a clock of their own.
+        outlook: The future, set by drivers that know it.
+        settings: Holdfast's settings, set by drivers; None reads the environment.
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
+    outlook: Outlook | None = None
+    settings: HoldfastConfig | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        config = load_config(None, os.environ)
+        config = self.settings or load_config(None, os.environ)
         self._config = config
-        self._metrics = EngineMetrics.from_environment()
+        self._metrics = EngineMetrics.from_environment(policy=config.policy)
         self._log = DecisionLog(Path(config.decision_log)) if config.decision_log else None
         self._pool = self.kv_cache_manager.block_pool
         self._is_active = bool(self._pool.enable_caching)
@@ -69,12 +73,14 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             max_wait_ratio=config.max_wait_ratio,
             max_pass_overs=config.max_pass_overs,
             max_known_blocks=_KNOWN_PER_CACHED * len(self._pool.blocks),
+            policy=config.policy,
+            outlook=self.outlook,
         )
         self._grain_tokens = cache_grain(self).hash_block_tokens
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(
             lambda: decoder_of(self.vllm_config.model_config)
         )
-        self._admits_by_working_set = False
+        self._orders_requests = False
         self._must_fall_back = False
         self._num_steps = 0
         self._is_review_due = True
@@ -96,13 +102,16 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._note_evicted,
         )
         pool.free_block_queue = self._queue
-        self._runtime.attach(self._queue)
+        grain = cache_grain(self)
+        self._runtime.attach(self._queue, len(pool.blocks) - 1, self._grain_tokens)
         if config.eviction == "lru":
             self._queue.make_worth_equal()
-        self._desk = TurnDesk(self._runtime, self._queue, pool, cache_grain(self))
+        self._desk = TurnDesk(self._runtime, self._queue, pool, grain)
         self._desk.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
-        self._admits_by_working_set = config.admission == "working-set"
-        if self._admits_by_working_set:
+        self._orders_requests = (
+            config.admission == "policy" and self._runtime.policy.orders_requests
+        )
+        if self._orders_requests:
             self.waiting = OfferQueue()
 
     # What vLLM calls.
@@ -129,6 +138,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._num_last_tokens = output.total_num_scheduled_tokens
         self._metrics.scheduled(time.perf_counter() - started_s)
         return output
+
+    @property
+    def counted(self) -> dict[str, float]:
+        """What was counted, as `EngineMetrics.snapshot` gives it."""
+        return self._metrics.snapshot()
 
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
         """Drop all cached content; see vLLM."""
@@ -249,9 +263,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._runtime.tick(now_s)
         self._meter(now_s)
         self._num_steps += 1
+        self._runtime.step()
         for (session, num_turns), end in self._tails.findings():
             self._runtime.turn_end_known(session, num_turns, end)
-        if self._admits_by_working_set and len(self.waiting):
+        if self._orders_requests and len(self.waiting):
             interval = 1 + len(self.waiting) // _WAITING_PER_SKIPPED_REVIEW
             if self._is_review_due or not self.running or self._num_steps % interval == 0:
                 self._review()
@@ -319,7 +334,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _fall_back(self) -> None:
         """Give vLLM its own queues back; only between two engine steps."""
         self._must_fall_back = False
-        if self._admits_by_working_set:
+        if self._orders_requests:
             waiting = create_request_queue(self.policy)
             for request in self.waiting:
                 waiting.add_request(request)

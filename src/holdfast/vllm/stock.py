@@ -33,6 +33,11 @@ class CountedAsyncScheduler(AsyncScheduler):  # type: ignore[misc]
         self._metrics.scheduled(time.perf_counter() - started_s)
         return output
 
+    @property
+    def counted(self) -> dict[str, float]:
+        """What was counted, as `EngineMetrics.snapshot` gives it."""
+        return self._metrics.snapshot()
+
     def shutdown(self) -> None:
         """Flush the counters, then shut down as vLLM does."""
         self._metrics.close()

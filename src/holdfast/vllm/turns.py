@@ -11,7 +11,7 @@ from typing import Any
 
 from holdfast.core.hints import Hints, parse_hints
 from holdfast.core.turn_end import TurnEnd
-from holdfast.policies.admission.working_set import Decision, WaitingTurn
+from holdfast.policies.admission.waiting import Decision, WaitingTurn
 from holdfast.policies.runtime import AgentRuntime
 from holdfast.vllm.compat import CacheGrain, session_id_of
 from holdfast.vllm.free_queue import FreeQueue

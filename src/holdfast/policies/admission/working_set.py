@@ -5,96 +5,14 @@ Let in the turns whose blocks fit beside those of sessions with a place.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from holdfast.core.sessions import Session
+from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
 
-__all__ = ["Decision", "Room", "WaitingTurn", "WorkingSet"]
+__all__ = ["WorkingSet"]
 
 _PATIENCE = 3.0
-
-
-@dataclass(slots=True, eq=False)
-class WaitingTurn:
-    """One turn that waits to be let in.
-
-    Attributes:
-        request_id: The engine's id.
-        session: Whose turn it is.
-        priority: The user's explicit priority, lower first.
-        sequence: Order of arrival.
-        max_pass_overs: Later turns that may be let in before it (count, >= 1).
-        arrived_s: When it arrived (s, host's clock).
-        due_s: From when on nobody may be let in before it (s, host's clock).
-        cold_blocks: What it adds to the work that later turns find ahead of them (blocks).
-        num_pass_overs: Later turns that were let in before it (count).
-        was_running: Whether the engine had let it in and took its blocks back.
-        resident_blocks: Leading blocks of the prompt that are cached (count).
-        missing_blocks: Blocks of the prompt that must be computed (count).
-        room_blocks: Free blocks that it takes from others: missing, own unheld, output (count).
-        need_blocks: Blocks it will fill: prompt and expected output (count).
-    """
-
-    request_id: str
-    session: Session
-    priority: int
-    sequence: int
-    max_pass_overs: int
-    arrived_s: float = 0.0
-    due_s: float = math.inf
-    cold_blocks: float = 0.0
-    num_pass_overs: int = 0
-    was_running: bool = False
-    resident_blocks: int = 0
-    missing_blocks: int = 0
-    room_blocks: int = 0
-    need_blocks: int = 0
-
-    def is_due(self, now_s: float) -> bool:
-        """Whether nobody may be let in before it any more. Pure."""
-        return now_s >= self.due_s or self.num_pass_overs >= self.max_pass_overs
-
-    def rank(self, now_s: float) -> tuple[int, bool, bool, int, int]:
-        """Smaller goes first: priority, due, was running, fewest missing, arrival. Pure."""
-        is_due = self.is_due(now_s)
-        missing_blocks = 0 if is_due or self.was_running else self.missing_blocks
-        return self.priority, not is_due, not self.was_running, missing_blocks, self.sequence
-
-
-@dataclass(slots=True)
-class Room:
-    """What the engine can still give.
-
-    Attributes:
-        now_s: Time of the decision (s, host's clock).
-        blocks: Free blocks that no place and no running turn's growth has claim to (count; may
-            be < 0).
-        slots: Turns that may still start (count).
-        num_running: Turns running now (count).
-        restore_s_per_block: Measured time to recompute a block (s).
-        places: Sessions that are away and hold a place, the one to give it up first foremost.
-        freed_by: Blocks that become free for others when a session gives up its place (count).
-        away_s: Expected time until a session returns (s).
-    """
-
-    now_s: float
-    blocks: int
-    slots: int
-    num_running: int
-    restore_s_per_block: float
-    places: Callable[[], Sequence[Session]]
-    freed_by: Callable[[Session], int]
-    away_s: Callable[[Session], float]
-
-
-@dataclass(slots=True)
-class Decision:
-    """Turns to offer to the engine, first first, and sessions that lose their place."""
-
-    offers: list[WaitingTurn] = field(default_factory=list)
-    releases: list[Session] = field(default_factory=list)
 
 
 class WorkingSet:

@@ -5,30 +5,17 @@ Expected returns a second, summed over all who would lose it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from enum import IntEnum
-from itertools import islice
 from typing import Any
 
 from holdfast.core.chains import Segment
 from holdfast.core.sessions import Session, SessionState
-from holdfast.predict.return_time import ReturnTimeModel
+from holdfast.policies.base import Scene, Worth, WorthClass, users_of
 
-__all__ = ["ReturnWorth", "WorthClass"]
+__all__ = ["ReturnWorth"]
 
-_MAX_USERS_SUMMED = 64
-_GONE_QUANTILE = 0.98
 _GONE_SHARE = 1e-6
 _SHORTEST_S = 1e-6
 _ENDED = (SessionState.CLOSED, SessionState.SUPERSEDED)
-
-
-class WorthClass(IntEnum):
-    """Classes of worth, cheapest first."""
-
-    UNOWNED = 0
-    CLOSED = 1
-    LIVE = 2
 
 
 class ReturnWorth:
@@ -46,53 +33,35 @@ class ReturnWorth:
     runs are worth the sum over their users; only sessions are rescored, never blocks.
     """
 
-    def __init__(self, returns: ReturnTimeModel) -> None:
-        self._returns = returns
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
 
-    def rate(self, session: Session, now_s: float, restore_s: float, return_share: float) -> float:
+    def rate(self, session: Session) -> float:
         """Expected returns a second of a session (1/s, >= 0). Pure.
 
-        Args:
-            session: The session.
-            now_s: Host's clock (s).
-            restore_s: Time to recompute what the session holds (s); what is soon before gaps
-                are known.
-            return_share: Share of sessions that came back after a sibling or a fork had started
-                (0 to 1).
+        Before gaps are known, the time to recompute what the session holds says what is soon.
         """
         if session.state in _ENDED:
             return 0.0
+        scene = self._scene
+        restore_s = scene.restore_s_per_block * max(session.tail.end, 1)
         if session.state.is_busy:
             return 1.0 / max(restore_s, _SHORTEST_S)
-        away_s = max(now_s - session.paused_at_s, 0.0)
-        share = return_share if session.has_moved_on else 1.0
+        away_s = max(scene.now_s - session.paused_at_s, 0.0)
+        share = scene.return_share if session.has_moved_on else 1.0
         hint_s = session.expected_gap_s
         if hint_s is not None and away_s < hint_s:
             return share / max(hint_s - away_s, _SHORTEST_S)
-        typical_s = self._returns.residual_quantile_s(session.gap, 0.0, 0.5, scale_s=restore_s)
-        if self.is_gone(session, away_s):
+        typical_s = scene.returns.residual_quantile_s(session.gap, 0.0, 0.5, scale_s=restore_s)
+        if scene.is_gone(session):
             share *= _GONE_SHARE
         return share / max(away_s + typical_s, _SHORTEST_S)
 
-    def is_gone(self, session: Session, away_s: float) -> bool:
-        """Whether the pause outlasts nearly all pauses of its kind.
-
-        Pure; false before any is known.
-        """
-        if not self._returns.num_observed:
-            return False
-        return away_s > self._returns.residual_quantile_s(session.gap, 0.0, _GONE_QUANTILE)
-
-    @staticmethod
-    def users(segment: Segment[Any]) -> Iterator[Session]:
-        """Sessions whose chain contains the run; a bounded number of them."""
-        return islice((s for run in segment.subtree() for s in run.tails), _MAX_USERS_SUMMED)
-
-    def worth(self, segment: Segment[Any]) -> tuple[int, float]:
+    def worth(self, segment: Segment[Any]) -> Worth:
         """Class of the run and the sum of its users' last computed rates (1/s). Pure."""
         total = 0.0
         num_users = 0
-        for session in self.users(segment):
+        for session in users_of(segment):
             total += session.rate
             num_users += session.state not in _ENDED
         return (WorthClass.LIVE if num_users else WorthClass.CLOSED), total

@@ -103,21 +103,12 @@ def read_weka(
     Raises:
         TraceError: The data is not such a file; names the request's index and the field.
     """
-    try:
-        document = msgspec.json.decode(data, type=_File)
-    except msgspec.ValidationError as error:
-        raise _validation_error(error, source) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TraceError(
-            f"not valid UTF-8 JSON: {error}",
-            source=source,
-            hint="the file may be cut off or damaged; fetch it again",
-        ) from None
+    document = _decoded(data, source)
     scope = GLOBAL_SCOPE if document.hash_id_scope == "global" else local_scope
     sessions: list[Session] = []
     evidence = GapEvidence()
     num_estimated_gaps = 0
-    for name, where, requests in _agents(document.id, "requests", document.requests):
+    for name, parent, where, requests in _agents(document.id, None, "requests", document.requests):
         calls = [
             (f"{where}[{index}]", request)
             for index, request in enumerate(requests)
@@ -130,10 +121,25 @@ def read_weka(
         evidence += _evidence([call for _, call in calls], len(calls) - len(merged))
         turns = _turns(merged, interner.trail(scope))
         num_estimated_gaps += sum(call.first.think_time is None for call in merged[1:])
-        sessions.append(Session(name, document.block_size, turns, source))
+        known = {session.session_id for session in sessions}
+        parent_id = parent if parent in known else None
+        sessions.append(Session(name, document.block_size, turns, source, parent_id=parent_id))
     if not sessions:
         raise TraceError("holds no request", source=source, where="requests")
     return WekaReading(tuple(sessions), evidence, num_estimated_gaps)
+
+
+def _decoded(data: bytes, source: str) -> _File:
+    try:
+        return msgspec.json.decode(data, type=_File)
+    except msgspec.ValidationError as error:
+        raise _validation_error(error, source) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TraceError(
+            f"not valid UTF-8 JSON: {error}",
+            source=source,
+            hint="the file may be cut off or damaged; fetch it again",
+        ) from None
 
 
 def _validation_error(error: msgspec.ValidationError, source: str) -> TraceError:
@@ -149,9 +155,9 @@ _FORMAT_HINT = "expected one WEKA session: {id, block_size, requests: [{t, type,
 
 
 def _agents(
-    name: str, where: str, requests: list[_PlainCall | _Call | _Subagent]
-) -> Iterator[tuple[str, str, list[_PlainCall | _Call | _Subagent]]]:
-    yield name, where, requests
+    name: str, parent: str | None, where: str, requests: list[_PlainCall | _Call | _Subagent]
+) -> Iterator[tuple[str, str | None, str, list[_PlainCall | _Call | _Subagent]]]:
+    yield name, parent, where, requests
     seen: dict[str, int] = {}
     for index, request in enumerate(requests):
         if isinstance(request, _Subagent):
@@ -159,6 +165,7 @@ def _agents(
             suffix = "" if run == 1 else f"#{run}"
             yield from _agents(
                 f"{name}/{request.agent_id}{suffix}",
+                name,
                 f"{where}[{index}].requests",
                 request.requests,
             )

@@ -1,0 +1,32 @@
+"""Comma-separated option values, as click callbacks."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["names", "whole_numbers"]
+
+
+def names(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    """Names, each once, in the order given."""
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",")]
+    if not all(parts):
+        raise click.BadParameter(f"{value!r} is not a comma-separated list", context, parameter)
+    return tuple(dict.fromkeys(parts))
+
+
+def whole_numbers(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """Whole numbers above 0, each once, in the order given."""
+    parts = names(context, parameter, value)
+    if parts is None:
+        return None
+    for part in parts:
+        if not part.isdecimal() or int(part) < 1:
+            raise click.BadParameter(f"{part!r} is not a whole number above 0", context, parameter)
+    return tuple(dict.fromkeys(map(int, parts)))

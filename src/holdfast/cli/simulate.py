@@ -1,0 +1,244 @@
+"""`holdfast simulate`: what policies would gain on given traces, on given hardware."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from holdfast.bench.manifest import run_manifest
+from holdfast.cli.lists import names, whole_numbers
+from holdfast.core.results import RunDocument, RunResult
+from holdfast.report.document import write_document
+from holdfast.report.html import require_plots
+from holdfast.report.standings import stand
+from holdfast.report.standings_html import write_standings_html
+from holdfast.report.standings_table import standings_table
+from holdfast.sim.plan import RunPlan, Workload
+from holdfast.sim.profile import CostProfile, load_profile, profile_names
+from holdfast.sim.simulation import SimulationOptions
+from holdfast.sim.sweep import sweep
+from holdfast.traces.digest import sessions_digest
+from holdfast.traces.io import FileReport
+from holdfast.traces.selection import Selection, SessionSelection
+
+__all__ = ["simulate"]
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
+
+
+@click.command(short_help="What policies would gain on your traces, without a GPU.")
+@click.option(
+    "--traces",
+    type=click.Path(exists=True, path_type=Path),
+    help="File or directory of sessions.  [default: generated ones]",
+)
+@click.option(
+    "--profile",
+    "profile_name",
+    default="h100-llama3.1-8b",
+    show_default=True,
+    help=f"What the hardware costs: {', '.join(profile_names())}, or a file.",
+)
+@click.option(
+    "--kv-tokens",
+    callback=whole_numbers,
+    metavar="N,...",
+    help="Sizes of the KV cache, comma-separated.  [default: the profile's]",
+)
+@click.option(
+    "--policies",
+    callback=names,
+    metavar="NAME,...",
+    default=_DEFAULT_POLICIES,
+    show_default=True,
+    help="Comma-separated; `holdfast policies` lists them.",
+)
+@click.option(
+    "--concurrency",
+    callback=whole_numbers,
+    metavar="N,...",
+    default="8",
+    show_default=True,
+    help="Sessions live at once, comma-separated.",
+)
+@click.option("--open-loop", is_flag=True, help="Start sessions at their recorded times instead.")
+@click.option("--sessions", "num_sessions", type=click.IntRange(min=1), help="Sessions in all.")
+@click.option("--gap-cap-s", type=click.FloatRange(min=0), help="Cut recorded gaps to this.")
+@click.option(
+    "--max-model-len",
+    type=click.IntRange(min=2),
+    help="Leave out sessions that outgrow this many tokens.  [default: the smallest cache]",
+)
+@click.option("--time-scale", type=click.FloatRange(min=0), default=1.0, show_default=True)
+@click.option(
+    "--token-scale", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True
+)
+@click.option(
+    "--block-size",
+    "block_tokens",
+    type=click.IntRange(min=1),
+    help="Tokens in a KV block.  [default: those of a trace's block]",
+)
+@click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first.")
+@click.option("--session-ids", is_flag=True, help="Requests carry their session.")
+@click.option(
+    "--turn-ends/--no-turn-ends",
+    default=True,
+    show_default=True,
+    help="Requests say what will end the turn, in place of the text of an answer.",
+)
+@click.option(
+    "--jobs",
+    "num_jobs",
+    type=click.IntRange(min=1),
+    help="Processes at once.  [default: one a core, at most one a run]",
+)
+@click.option("--ray", "on_ray", is_flag=True, help="Run on a Ray cluster.")
+@click.option("--json", "json_path", type=_FILE, help="Write the results here.")
+@click.option("--html", "html_path", type=_FILE, help="Write a page with plots here.")
+def simulate(**arguments: Any) -> None:
+    """Run sessions through vLLM's own scheduler on a virtual clock, under several policies.
+
+    Every policy gets the same sessions; no model runs, engine steps take the time that the profile
+    says. Needs vLLM (its CPU build is enough).
+    """
+    from holdfast.policies.registry import policy_class
+    from holdfast.vllm.serve import engine_version
+    from holdfast.vllm.simulate import simulate as simulate_run
+
+    engine_version()
+    if arguments["html_path"] is not None:
+        require_plots()
+    console, errors = Console(), Console(stderr=True)
+    for name in arguments["policies"]:
+        policy_class(name)
+    profile = load_profile(arguments["profile_name"])
+    digests: dict[str, str] = {}
+    plans = _plans(arguments, profile, digests, errors)
+    num_jobs = arguments["num_jobs"] or min(len(plans), _num_cores())
+    results: dict[int, RunResult] = {}
+    try:
+        with _progress(len(plans), errors) as on_result:
+            for index, result in sweep(
+                plans, simulate_run, num_jobs=num_jobs, on_ray=arguments["on_ray"]
+            ):
+                results[index] = result
+                on_result(plans[index])
+    finally:
+        _report([results[i] for i in sorted(results)], arguments, digests, profile, console)
+
+
+def _plans(
+    arguments: dict[str, Any], profile: CostProfile, digests: dict[str, str], errors: Console
+) -> list[RunPlan]:
+    """Every combination; the slowest kinds of run first."""
+    sizes: tuple[int, ...] = arguments["kv_tokens"] or (profile.kv_tokens,)
+    workload = Workload(
+        arguments["traces"],
+        SessionSelection(
+            num_sessions=arguments["num_sessions"],
+            gap_cap_s=arguments["gap_cap_s"],
+            max_model_len=arguments["max_model_len"] or min(sizes),
+            token_scale=arguments["token_scale"],
+        ),
+    )
+    first_seed = arguments["seed"]
+    seeds = range(first_seed, first_seed + arguments["num_seeds"])
+    block_tokens = arguments["block_tokens"]
+    for seed in seeds:
+        reports: list[FileReport] = []
+        selected = workload.sessions(seed, reports.append)
+        digests.update({report.path.name: report.sha256 for report in reports})
+        digests[f"sessions-{seed}"] = sessions_digest(selected.sessions)
+        _say(seed, selected, errors)
+        if block_tokens is None:
+            block_tokens = round(selected.sessions[0].block_size_tokens * arguments["token_scale"])
+    loads = (None,) if arguments["open_loop"] else arguments["concurrency"]
+    return [
+        RunPlan(
+            policy=policy,
+            seed=seed,
+            workload=workload,
+            options=SimulationOptions(
+                concurrency=concurrency,
+                time_scale=arguments["time_scale"],
+                token_scale=arguments["token_scale"],
+                session_ids=arguments["session_ids"],
+                turn_ends=arguments["turn_ends"],
+            ),
+            profile=profile,
+            kv_tokens=kv_tokens,
+            block_tokens=block_tokens or profile.block_size_tokens,
+        )
+        for concurrency in sorted(loads, key=lambda n: -(n or 0))
+        for policy in arguments["policies"]
+        for kv_tokens in sizes
+        for seed in seeds
+    ]
+
+
+def _say(seed: int, selected: Selection, errors: Console) -> None:
+    num_turns = sum(len(session.turns) for session in selected.sessions)
+    left_out = f", {selected.num_outgrown} left out as too long" if selected.num_outgrown else ""
+    errors.print(
+        f"seed {seed}: {len(selected.sessions)} sessions, {num_turns} turns{left_out}",
+        highlight=False,
+    )
+
+
+def _report(
+    runs: Sequence[RunResult],
+    arguments: dict[str, Any],
+    digests: dict[str, str],
+    profile: CostProfile,
+    console: Console,
+) -> None:
+    if not runs:
+        return
+    console.print(standings_table(stand(runs)))
+    manifest = run_manifest(
+        # Names only: where the files lie says nothing about what was measured.
+        arguments={
+            name: value.name if isinstance(value, Path) else value
+            for name, value in arguments.items()
+        },
+        runs=runs,
+        digests=digests,
+        profile=profile.name,
+    )
+    if arguments["json_path"] is not None:
+        write_document(arguments["json_path"], RunDocument(manifest=manifest, runs=list(runs)))
+    if arguments["html_path"] is not None:
+        write_standings_html(arguments["html_path"], runs, manifest)
+
+
+@contextmanager
+def _progress(num_runs: int, errors: Console) -> Iterator[Callable[[RunPlan], None]]:
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("runs"),
+        TimeElapsedColumn(),
+        console=errors,
+    )
+    with progress:
+        task = progress.add_task("simulating", total=num_runs)
+
+        def on_result(plan: RunPlan) -> None:
+            progress.update(task, advance=1, description=f"{plan.policy}, seed {plan.seed}")
+
+        yield on_result
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0))

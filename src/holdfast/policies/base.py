@@ -1,0 +1,178 @@
+"""What a policy is: it observes turns, scores sessions and runs of blocks, and asks for acts.
+
+The runtime reports to a policy and asks it; a host carries out what it asks for, or does not. A
+policy overrides what it cares about: one that overrides nothing behaves like vLLM.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import islice
+from typing import Any, ClassVar, Protocol
+
+from holdfast.core.chains import Segment
+from holdfast.core.sessions import Session
+from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.predict.return_time import ReturnTimeModel
+
+__all__ = ["Need", "Outlook", "Policy", "PolicySpec", "Scene", "Worth", "WorthClass", "users_of"]
+
+Worth = tuple[int, float]
+"""Class of worth, cheapest first, then worth within the class; compared in that order."""
+
+_MAX_USERS = 64
+
+
+class WorthClass(IntEnum):
+    """Classes of worth, cheapest first."""
+
+    UNOWNED = 0
+    CLOSED = 1
+    LIVE = 2
+    PINNED = 3
+
+
+class Need(enum.StrEnum):
+    """What a policy must be told beyond what an engine sees."""
+
+    FUTURE = "future"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """What is known about a policy without building it.
+
+    Attributes:
+        name: As the command line and results call it.
+        summary: What it does, one sentence.
+        source: Where the idea comes from.
+        differs: How what runs here differs from the source; "" where it does not.
+        needs: What it must be told. A policy that needs the future exists only in the simulator.
+        has_prefix_cache: Whether the engine keeps KV blocks between requests.
+    """
+
+    name: str
+    summary: str
+    source: str
+    differs: str = ""
+    needs: frozenset[Need] = frozenset()
+    has_prefix_cache: bool = True
+
+
+class Outlook(Protocol):
+    """The future, for bounds; only a simulator has one."""
+
+    def gap_after_s(self, request_id: str) -> float:
+        """Time from the end of a turn to its session's next request (s; inf after the last)."""
+        ...
+
+
+class Scene(Protocol):
+    """What a policy may look at. Questions change nothing."""
+
+    restore_s_per_block: float
+    returns: ReturnTimeModel
+    outlook: Outlook | None
+    capacity_blocks: int
+    block_tokens: int
+
+    @property
+    def now_s(self) -> float:
+        """Time now (s, host's clock)."""
+
+    @property
+    def num_steps(self) -> int:
+        """Engine steps begun (count)."""
+
+    @property
+    def return_share(self) -> float:
+        """Share of sessions that came back after a sibling or a fork had started (0 to 1)."""
+
+    def paused(self) -> Iterator[Session]:
+        """Sessions that are away and may come back, the longest away first."""
+
+    def is_gone(self, session: Session) -> bool:
+        """Whether the pause outlasts nearly all pauses of its kind."""
+
+
+class Policy:
+    """First come, first served, least recently used: what stock vLLM does.
+
+    Sessions are scored, runs of blocks take their worth from the sessions that use them: a score
+    is kept in `Session.rate`, higher is worth more.
+
+    Attributes:
+        spec: Name, source and needs.
+        orders_requests: Whether `decide` says whom to let in; otherwise the engine's own queue.
+        ages: Whether scores change as a pause goes on, so that stale ones are computed anew.
+        rescore_interval_steps: Engine steps between rescores of all paused sessions; None never.
+        variants: Settings that a simulator tries one after the other, to report the best; for
+            bounds.
+    """
+
+    spec: ClassVar[PolicySpec]
+    orders_requests: ClassVar[bool] = False
+    ages: ClassVar[bool] = False
+    rescore_interval_steps: ClassVar[int | None] = None
+    variants: ClassVar[tuple[dict[str, object], ...]] = ({},)
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self._by_session: list[dict[Session, Any]] = []
+
+    def per_session(self) -> dict[Session, Any]:
+        """A new dict by session, from which sessions disappear when they are forgotten."""
+        memory: dict[Session, Any] = {}
+        self._by_session.append(memory)
+        return memory
+
+    # Observe.
+
+    def turn_arrived(self, turn: WaitingTurn) -> None:
+        """A session has sent its next prompt."""
+
+    def turn_started(self, turn: WaitingTurn) -> None:
+        """The engine has let the turn in."""
+
+    def turn_ended(self, turn: WaitingTurn) -> None:
+        """The answer is complete; `turn.session` pauses."""
+
+    def pause_known(self, session: Session) -> None:
+        """What ended the session's last turn has become known, or what was known has changed."""
+
+    def session_forgotten(self, session: Session) -> None:
+        """The session will not be mentioned again."""
+        for memory in self._by_session:
+            memory.pop(session, None)
+
+    # Score.
+
+    def score(self, session: Session) -> float:
+        """Worth of keeping what the session uses, now; higher is worth more. Pure."""
+        del session
+        return 0.0
+
+    def worth(self, run: Segment[Any]) -> Worth:
+        """Class and worth of a run's free blocks, from the last scores of its users. Pure."""
+        del run
+        return 0, 0.0
+
+    # Act.
+
+    def keeps_place(self, session: Session) -> bool:
+        """Whether a session whose turn has just ended keeps its blocks from newcomers. Pure."""
+        del session
+        return False
+
+    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
+        """Choose whom to let in among `waiting`, in order of arrival. Mutates `room` only."""
+        del room
+        return Decision(offers=list(waiting))
+
+
+def users_of(run: Segment[Any]) -> Iterator[Session]:
+    """Sessions whose chain contains the run; a bounded number of them. Pure."""
+    return islice((s for part in run.subtree() for s in part.tails), _MAX_USERS)

@@ -1,0 +1,61 @@
+"""A bound: Holdfast's rules with true return times in place of predicted ones."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from holdfast.core.sessions import Session, SessionState
+from holdfast.policies.admission.waiting import WaitingTurn
+from holdfast.policies.base import Need, PolicySpec, Scene
+from holdfast.policies.holdfast import Holdfast
+
+__all__ = ["Clairvoyant"]
+
+_SHORTEST_S = 1e-6
+_ENDED = (SessionState.CLOSED, SessionState.SUPERSEDED)
+
+
+class Clairvoyant(Holdfast):
+    """Knows when each paused session returns and whether it does.
+
+    Bounds what better prediction could gain within Holdfast's rules: furthest true return first
+    among victims, places given up by comparing true absences with the cost of recomputation. The
+    simulator also searches over how long a turn may be overtaken and reports the best. It does not
+    bound every conceivable policy: return times depend on what is let in, so no order of eviction
+    is optimal by itself, and an order of requests that knows how long each session still runs
+    could finish more sessions early.
+
+    Source: Belady, IBM Systems Journal 5(2), 1966.
+    Differs: victims are runs of one prefix tree rather than single blocks; the next use of a shared
+    run is its soonest user's.
+    """
+
+    spec: ClassVar[PolicySpec] = PolicySpec(
+        name="clairvoyant",
+        summary="Holdfast's rules with true return times: a bound on what prediction can gain.",
+        source="Belady, IBM Systems Journal 5(2), 1966",
+        differs="Whole runs of blocks; also decides whom to let in.",
+        needs=frozenset({Need.FUTURE}),
+    )
+    variants = tuple({"max_wait_ratio": ratio} for ratio in (1.5, 4.0, 16.0))
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        assert scene.outlook is not None
+        self._outlook = scene.outlook
+        self._returns_at_s: dict[Session, float] = self.per_session()
+
+    def turn_ended(self, turn: WaitingTurn) -> None:
+        """Look up when the session will be back."""
+        gap_s = self._outlook.gap_after_s(turn.request_id)
+        self._returns_at_s[turn.session] = self.scene.now_s + gap_s
+
+    def score(self, session: Session) -> float:
+        """True returns a second (1/s); 0 if there is none."""
+        if session.state in _ENDED:
+            return 0.0
+        if session.state.is_busy:
+            return super().score(session)
+        left_s = self._returns_at_s.get(session, math.inf) - self.scene.now_s
+        return 1.0 / max(left_s, _SHORTEST_S)

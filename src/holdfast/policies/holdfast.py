@@ -1,0 +1,52 @@
+"""Holdfast's own policy: worth by expected return, admission by working set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from holdfast.core.chains import Segment
+from holdfast.core.sessions import Session
+from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.policies.admission.working_set import WorkingSet
+from holdfast.policies.base import Policy, PolicySpec, Scene, Worth
+from holdfast.policies.eviction.worth import ReturnWorth
+
+__all__ = ["Holdfast"]
+
+
+class Holdfast(Policy):
+    """Evict by worth, admit by working set; see `ReturnWorth` and `WorkingSet`."""
+
+    spec: ClassVar[PolicySpec] = PolicySpec(
+        name="holdfast",
+        summary="Evicts by the expected return of the sessions behind each run of blocks; lets in "
+        "what fits beside the sessions that hold a place, with a bound on being passed over.",
+        source="Belady 1966; Denning 1968; CacheWise (arXiv 2606.16824)",
+        differs="Returns are learned online; worths of shared runs add up; places and a bound on "
+        "waiting decide who runs.",
+    )
+    orders_requests = True
+    ages = True
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self._worth = ReturnWorth(scene)
+        self._admission = WorkingSet()
+
+    def score(self, session: Session) -> float:
+        """Expected returns a second (1/s)."""
+        return self._worth.rate(session)
+
+    def worth(self, run: Segment[Any]) -> Worth:
+        """Class of the run and the sum of its users' rates."""
+        return self._worth.worth(run)
+
+    def keeps_place(self, session: Session) -> bool:
+        """Every session keeps its place until somebody needs it more."""
+        del session
+        return True
+
+    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
+        """See `WorkingSet`."""
+        return self._admission.decide(waiting, room)

@@ -1,0 +1,1 @@
+"""Published policies, each as its paper states it, one a file."""

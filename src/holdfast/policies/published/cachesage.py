@@ -1,0 +1,101 @@
+"""CacheSage (CacheScout): survival of agents by learned transitions."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any, ClassVar
+
+from holdfast.core.chains import Segment
+from holdfast.core.sessions import Session
+from holdfast.policies.admission.waiting import WaitingTurn
+from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
+
+__all__ = ["CacheSage"]
+
+_SMOOTHING = 0.01
+_EDGE = 0.1
+_MAX_HOPS = 6
+_DECAY = 0.005
+_FLOOR = 0.01
+_FINGERPRINT_BLOCKS = 2
+
+
+class CacheSage(Policy):
+    """The lowest (p + d) (exp(-l age) + d) goes first.
+
+    An agent is known by the first two blocks of its prompt. Transitions between agents are counted
+    where the agent changes; p falls with the hops from the agent that ran last, along transitions
+    of probability 0.1 and more; age is in engine steps.
+
+    Source: Zhang et al., CacheSage/CacheScout, arXiv 2605.27744 and 2608.14624: survival score.
+    """
+
+    spec: ClassVar[PolicySpec] = PolicySpec(
+        name="cachesage",
+        summary="Evicts by how soon the agent behind a block runs again, from learned transitions.",
+        source="CacheSage/CacheScout, arXiv 2605.27744, 2608.14624",
+        differs="Eviction only; the constants (tau 0.1, 6 hops, lambda 0.005, delta and epsilon "
+        "0.01) are an independent replication's, as the papers give none; the block's own size is "
+        "the same for all; rescored every 8 engine steps.",
+    )
+    rescore_interval_steps = 8
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self._agent_of: dict[Session, bytes] = self.per_session()
+        self._seen_step: dict[Session, int] = self.per_session()
+        self._counts: defaultdict[bytes, defaultdict[bytes, float]] = defaultdict(
+            lambda: defaultdict(float)
+        )
+        self._current: bytes | None = None
+        self._hops: dict[bytes, int] = {}
+
+    def turn_arrived(self, turn: WaitingTurn) -> None:
+        """Count the transition to this turn's agent."""
+        agent = _agent(turn.session)
+        self._agent_of[turn.session] = agent
+        self._seen_step[turn.session] = self.scene.num_steps
+        if self._current is not None and agent != self._current:
+            self._counts[self._current][agent] += 1.0
+        if agent != self._current:
+            self._current = agent
+            self._hops = self._hops_from(agent)
+
+    def turn_ended(self, turn: WaitingTurn) -> None:
+        """The session was used until now."""
+        self._seen_step[turn.session] = self.scene.num_steps
+
+    def score(self, session: Session) -> float:
+        """Survival times recency, > 0."""
+        hops = min(self._hops.get(self._agent_of.get(session, b""), _MAX_HOPS), _MAX_HOPS)
+        survival = 1.0 - hops / _MAX_HOPS
+        age_steps = self.scene.num_steps - self._seen_step.get(session, 0)
+        return (survival + _FLOOR) * (math.exp(-_DECAY * age_steps) + _FLOOR)
+
+    def worth(self, run: Segment[Any]) -> Worth:
+        """The best user's score."""
+        return WorthClass.LIVE, max((user.rate for user in users_of(run)), default=0.0)
+
+    def _hops_from(self, agent: bytes) -> dict[bytes, int]:
+        hops = {agent: 0}
+        frontier = [agent]
+        while frontier and len(hops) <= len(self._counts):
+            following = []
+            for node in frontier:
+                row = self._counts[node]
+                total = sum(row.values()) + _SMOOTHING * len(self._counts)
+                for other, count in row.items():
+                    if other not in hops and (count + _SMOOTHING) / total >= _EDGE:
+                        hops[other] = hops[node] + 1
+                        following.append(other)
+            frontier = following
+        return hops
+
+
+def _agent(session: Session) -> bytes:
+    first = session.tail
+    for run in session.tail.path():
+        first = run
+    hashes = first.hashes[:_FINGERPRINT_BLOCKS]
+    return b"".join(hashes)

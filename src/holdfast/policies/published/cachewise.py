@@ -1,0 +1,66 @@
+"""CacheWise: prefix-aware scheduling and reuse-aware eviction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from holdfast.core.chains import Segment
+from holdfast.core.sessions import Session, SessionState
+from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.policies.base import Policy, PolicySpec, Worth, WorthClass, users_of
+
+__all__ = ["CacheWise"]
+
+_PAPER_S = 1.0  # scale before anything is known; the paper trains offline instead
+
+
+class CacheWise(Policy):
+    """Fewest additional blocks first; the session expected back last loses its blocks first.
+
+    The expected residual time is E[T - t | T > t] over durations like this pause's. Sessions whose
+    human is away go before those at a tool. All are rescored every three engine steps.
+
+    Source: Tiwari et al., CacheWise, arXiv 2606.16824: working-set scheduling by additional
+    demand, Belady by expected residual time, rebuild every 3 iterations.
+    """
+
+    spec: ClassVar[PolicySpec] = PolicySpec(
+        name="cachewise",
+        summary="Fewest missing blocks first; evicts the session with the longest expected "
+        "residual time, rescored every 3 steps.",
+        source="CacheWise, arXiv 2606.16824",
+        differs="Durations by tool and argument class are learned online, the tail trimmed at "
+        "95 %, not by TF-IDF clusters trained on four fifths of the traces; a shared block counts "
+        "for the user who is back first.",
+    )
+    orders_requests = True
+    rescore_interval_steps = 3
+
+    def score(self, session: Session) -> float:
+        """Minus the expected residual time (s)."""
+        if session.state.is_busy:
+            return 0.0
+        return -self.residual_s(session)
+
+    def residual_s(self, session: Session) -> float:
+        """Expected time until the session is back (s). Pure."""
+        away_s = max(self.scene.now_s - session.paused_at_s, 0.0)
+        return self.scene.returns.expected_residual_s(session.gap, away_s, scale_s=_PAPER_S)
+
+    def worth(self, run: Segment[Any]) -> Worth:
+        """The soonest user's: tools before humans, then the least residual time."""
+        return max((self._worth_to(user) for user in users_of(run)), default=(0, 0.0))
+
+    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
+        """Offer all, fewest missing blocks first."""
+        del room
+        offers = sorted(waiting, key=lambda t: (t.priority, t.missing_blocks, t.sequence))
+        return Decision(offers=offers)
+
+    @staticmethod
+    def _worth_to(session: Session) -> Worth:
+        if session.state in (SessionState.CLOSED, SessionState.SUPERSEDED):
+            return WorthClass.UNOWNED, 0.0
+        is_human = session.state is SessionState.HUMAN_AWAY
+        return (WorthClass.CLOSED if is_human else WorthClass.LIVE), session.rate

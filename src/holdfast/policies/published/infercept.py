@@ -1,0 +1,106 @@
+"""InferCept: keep or discard a paused request's KV by the memory it would waste."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from holdfast.core.chains import Segment
+from holdfast.core.sessions import Session
+from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
+
+__all__ = ["InferCept"]
+
+_RECENT = 5
+_CHUNK_TOKENS = 384
+
+
+class InferCept(Policy):
+    """A pause's KV is kept if holding it wastes less memory-time than recomputing it.
+
+    Waste of keeping is the expected pause times the context's tokens; waste of discarding is the
+    memory-time of recomputing it in chunks, its own and that of the requests which run meanwhile.
+    Kept KV is not given to others; discarded KV goes first. Requests are first come, first served.
+
+    Source: Abhyankar et al., InferCept, arXiv 2402.01869, ICML 2024: min-waste preservation with
+    chunked recomputation, chunk 384 less the running batch.
+    """
+
+    spec: ClassVar[PolicySpec] = PolicySpec(
+        name="infercept",
+        summary="Keeps a paused session's KV if that wastes less memory-time than recomputing it.",
+        source="InferCept, arXiv 2402.01869",
+        differs="The pause is the moving average of the session's last 5, as CacheWise ran it, not "
+        "given; no swapping; discarded KV stays findable until it is overwritten; kept KV gives "
+        "way when nothing else can run.",
+    )
+    orders_requests = True
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self._gaps_s: dict[Session, deque[float]] = self.per_session()
+        self._all_s: deque[float] = deque(maxlen=100)
+        self._running: set[WaitingTurn] = set()
+
+    def turn_arrived(self, turn: WaitingTurn) -> None:
+        """Learn the pause's length."""
+        session = turn.session
+        if session.num_turns > 1:
+            gap_s = self.scene.now_s - session.paused_at_s
+            self._gaps_s.setdefault(session, deque(maxlen=_RECENT)).append(gap_s)
+            self._all_s.append(gap_s)
+
+    def turn_started(self, turn: WaitingTurn) -> None:
+        """One more runs."""
+        self._running.add(turn)
+
+    def turn_ended(self, turn: WaitingTurn) -> None:
+        """One less runs."""
+        self._running.discard(turn)
+
+    def score(self, session: Session) -> float:
+        """1 to keep, 0 to discard."""
+        if session.state.is_busy:
+            return 1.0
+        if not session.state.is_paused:
+            return 0.0
+        return float(self._waste_of_keeping(session) <= self._waste_of_discarding(session))
+
+    def worth(self, run: Segment[Any]) -> Worth:
+        """Kept last; the rest least recently used."""
+        is_kept = any(user.rate > 0 for user in users_of(run))
+        return (WorthClass.PINNED if is_kept else WorthClass.LIVE), 0.0
+
+    def keeps_place(self, session: Session) -> bool:
+        """If it is kept."""
+        return self.score(session) > 0
+
+    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
+        """Offer in order of arrival, as far as kept KV leaves room."""
+        decision = Decision()
+        for turn in sorted(waiting, key=lambda t: (t.priority, t.sequence)):
+            is_idle = not room.num_running and not decision.offers
+            if turn.room_blocks > room.blocks and not is_idle:
+                break
+            room.blocks -= turn.room_blocks
+            decision.offers.append(turn)
+        return decision
+
+    def _waste_of_keeping(self, session: Session) -> float:
+        gaps_s = self._gaps_s.get(session) or self._all_s
+        pause_s = sum(gaps_s) / len(gaps_s) if gaps_s else 0.0
+        return pause_s * session.tail.end * self.scene.block_tokens
+
+    def _waste_of_discarding(self, session: Session) -> float:
+        """Token-seconds: the chunks recomputed so far and the others' contexts, chunk by chunk."""
+        tokens = session.tail.end * self.scene.block_tokens
+        chunk_tokens = max(_CHUNK_TOKENS - len(self._running), 1)
+        num_chunks = max(-(-tokens // chunk_tokens) - 1, 0)
+        second_s = self.scene.restore_s_per_block / self.scene.block_tokens
+        chunk_s = second_s * chunk_tokens
+        others = sum(t.session.prompt_blocks for t in self._running) * self.scene.block_tokens
+        own = chunk_s * num_chunks * (num_chunks + 1) / 2 * chunk_tokens
+        last_s = second_s * (tokens - num_chunks * chunk_tokens)
+        return own + chunk_s * num_chunks * others + last_s * (others + tokens)

@@ -1,0 +1,180 @@
+"""How a metric changes with the number of sessions or the size of the cache, and where it breaks.
+
+Knows nothing about how it will be shown. A curve follows one of the two and holds the other fixed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Literal
+
+from holdfast.core.results import RunResult
+from holdfast.report.comparison import METRICS, Interval, Metric
+from holdfast.report.standings import BASELINE, policy_order, spread
+
+__all__ = ["AXES", "MISS_RATIO", "Axis", "Cliff", "Curve", "Panel", "cliff", "cliffs", "curves"]
+
+Axis = Literal["concurrency", "kv_tokens"]
+
+AXES: Final[tuple[Axis, ...]] = ("concurrency", "kv_tokens")
+
+_LEAST_CLIFF_LOADS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One policy's line: `(load, interval over seeds)`, by ascending load, unknown ones left out.
+
+    The load is in the unit of the panel's axis: sessions at once, or tokens.
+    """
+
+    policy: str
+    points: tuple[tuple[int, Interval], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The curves that belong into one plot.
+
+    Attributes:
+        metric: What they show.
+        axis: What changes along them.
+        fixed: The value of the other axis; None where the size of the cache is not known.
+        curves: In `policy_order`.
+    """
+
+    metric: Metric
+    axis: Axis
+    fixed: int | None
+    curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cliff:
+    """Where a policy's hit ratio falls fastest as the load grows.
+
+    More sessions and a smaller cache are both a heavier load: along a `kv_tokens` axis it grows
+    toward small values, and `from_load` is larger than `to_load`.
+
+    Attributes:
+        fixed: The value of the other axis; None where the size of the cache is not known.
+        from_load: The lighter end of the steepest piece, in the unit of the axis.
+        to_load: The heavier end.
+        drop_per_doubling: Hit ratio lost there each time the load doubles.
+        best_ratio: Highest hit ratio, median over seeds.
+        half_lost_at: First load beyond the best at which at most half of it is left; None when
+            none of them is that heavy.
+    """
+
+    policy: str
+    axis: Axis
+    fixed: int | None
+    from_load: int
+    to_load: int
+    drop_per_doubling: float
+    best_ratio: float
+    half_lost_at: int | None
+
+
+def _miss_ratio(run: RunResult) -> float | None:
+    return None if run.token_hit_ratio is None else 1.0 - run.token_hit_ratio
+
+
+MISS_RATIO: Final = Metric("token miss ratio", "lower", _miss_ratio, 3)
+
+_HIT_RATIO: Final = next(metric for metric in METRICS if metric.label == "token hit ratio")
+
+
+def curves(
+    runs: Iterable[RunResult], metric: Metric, axis: Axis, *, baseline: str = BASELINE
+) -> tuple[Panel, ...]:
+    """The panels of a metric over an axis, by ascending fixed value; pure.
+
+    There is none for a fixed value at which the axis has fewer than two values. Of runs with equal
+    policy, seed and point the last counts.
+    """
+    cells: dict[int | None, dict[int, dict[str, dict[int, RunResult]]]] = {}
+    for run in runs:
+        load, fixed = _load(run, axis)
+        if load:
+            at_load = cells.setdefault(fixed, {}).setdefault(load, {})
+            at_load.setdefault(run.policy, {})[run.seed] = run
+    panels = []
+    for fixed in sorted(cells, key=lambda value: value or 0):
+        at_fixed = cells[fixed]
+        if len(at_fixed) < 2:
+            continue
+        names = {policy for by_policy in at_fixed.values() for policy in by_policy}
+        lines = tuple(_curve(policy, at_fixed, metric) for policy in policy_order(names, baseline))
+        panels.append(Panel(metric, axis, fixed, lines))
+    return tuple(panels)
+
+
+def cliffs(runs: Iterable[RunResult], policy: str) -> tuple[Cliff, ...]:
+    """The cliffs of a policy over either axis, one for each fixed value that has one; pure."""
+    own = [run for run in runs if run.policy == policy]
+    found = (
+        cliff(panel.curves[0], panel.axis, panel.fixed)
+        for axis in AXES
+        for panel in curves(own, _HIT_RATIO, axis)
+    )
+    return tuple(each for each in found if each is not None)
+
+
+def cliff(hit_ratios: Curve, axis: Axis, fixed: int | None) -> Cliff | None:
+    """Locate the cliff of a curve of hit ratios; pure.
+
+    Steepness counts per doubling of the load, so that the spacing of the measured loads does not
+    decide and sessions and tokens are judged alike.
+
+    Returns:
+        None with fewer than three loads, or when the hit ratio never falls.
+    """
+    medians = [(load, interval.median) for load, interval in hit_ratios.points]
+    if len(medians) < _LEAST_CLIFF_LOADS:
+        return None
+    if axis == "kv_tokens":
+        medians.reverse()
+    drop, start, end = max(_drops(medians), key=lambda piece: piece[0])
+    if drop <= 0:
+        return None
+    best = max(value for _, value in medians)
+    peak = next(place for place, (_, value) in enumerate(medians) if value == best)
+    return Cliff(
+        policy=hit_ratios.policy,
+        axis=axis,
+        fixed=fixed,
+        from_load=start,
+        to_load=end,
+        drop_per_doubling=drop,
+        best_ratio=best,
+        half_lost_at=next((load for load, value in medians[peak:] if value <= best / 2), None),
+    )
+
+
+def _load(run: RunResult, axis: Axis) -> tuple[int | None, int | None]:
+    """The run's place on the axis, and that on the other one."""
+    if axis == "concurrency":
+        return run.concurrency, run.kv_tokens
+    return run.kv_tokens, run.concurrency
+
+
+def _curve(
+    policy: str, at_fixed: dict[int, dict[str, dict[int, RunResult]]], metric: Metric
+) -> Curve:
+    points = []
+    for load in sorted(at_fixed):
+        runs = at_fixed[load].get(policy, {}).values()
+        interval = spread(metric.value(run) for run in runs)
+        if interval is not None:
+            points.append((load, interval))
+    return Curve(policy, tuple(points))
+
+
+def _drops(medians: Sequence[tuple[int, float]]) -> Iterable[tuple[float, int, int]]:
+    """Loss per doubling of the load, and the two ends, of each piece between neighbours."""
+    for (lighter, before), (heavier, after) in pairwise(medians):
+        yield (before - after) / abs(math.log2(heavier / lighter)), lighter, heavier

@@ -1,0 +1,63 @@
+"""What the simulator needs of an engine: take requests, do one step, say what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from holdfast.core.results import Counters
+
+__all__ = ["SimEngine", "SimRequest", "SimStep"]
+
+
+@dataclass(frozen=True, slots=True)
+class SimRequest:
+    """One request to the engine.
+
+    Attributes:
+        request_id: Unique in a run.
+        block_keys: One key for each full block of the prompt that others may share; equal keys
+            mean equal prefixes up to there. Blocks beyond them are the request's own.
+        prompt_tokens: Length of the prompt, >= 1.
+        output_tokens: Exact length of the answer, >= 1.
+        hints: What `vllm_xargs` would carry.
+        session_id: Explicit session, or None.
+    """
+
+    request_id: str
+    block_keys: Sequence[bytes]
+    prompt_tokens: int
+    output_tokens: int
+    hints: dict[str, Any] = field(default_factory=dict)
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SimStep:
+    """One engine step.
+
+    Attributes:
+        work: For each request that ran: tokens computed, and tokens of it computed before.
+        cached_tokens: For each request that was let in: prompt tokens found in the cache.
+        started: Requests that produced their first token.
+        finished: Requests whose answer is complete.
+    """
+
+    work: Sequence[tuple[int, int]]
+    cached_tokens: dict[str, int]
+    started: Sequence[str]
+    finished: Sequence[str]
+
+
+class SimEngine(Protocol):
+    """An engine without a worker: decisions are real, tokens are not computed."""
+
+    def submit(self, request: SimRequest) -> None:
+        """Take in a request. Mutates the engine."""
+
+    def run_step(self) -> SimStep:
+        """Do one step, which may have no work. Mutates the engine."""
+
+    def counters(self) -> Counters:
+        """What was counted since the engine was built. Pure."""

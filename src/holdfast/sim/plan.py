@@ -1,0 +1,99 @@
+"""What a simulation is made of: everything a worker process needs to make one result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+from holdfast.errors import ConfigError
+from holdfast.sim.profile import CostProfile
+from holdfast.sim.simulation import SimulationOptions
+from holdfast.traces.io import FileReport, read_sessions
+from holdfast.traces.record import Session
+from holdfast.traces.scaling import TokenScale
+from holdfast.traces.selection import Selection, SessionSelection
+from holdfast.traces.synthetic import iterate_sessions
+
+__all__ = ["RunPlan", "Workload"]
+
+_GENERATED_SESSIONS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Which sessions a seed takes.
+
+    Attributes:
+        traces: Where they lie; None generates them.
+        selection: How many, and how they are cut.
+    """
+
+    traces: Path | None
+    selection: SessionSelection
+
+    def sessions(self, seed: int, on_file: Callable[[FileReport], None] | None = None) -> Selection:
+        """The sessions of `seed`, the same for every policy. Reads files.
+
+        Raises:
+            TraceError: A file cannot be read.
+            ConfigError: No session is left.
+        """
+        selection = self.selection
+        source: Iterator[Session]
+        if self.traces is None:
+            if selection.num_sessions is None:
+                selection = replace(selection, num_sessions=_GENERATED_SESSIONS)
+            source = islice(iterate_sessions(seed), 100 * (selection.num_sessions or 1))
+        else:
+            source = read_sessions(self.traces, seed=seed, on_file=on_file)
+        return selection.select(source)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """One run: a policy, a seed, a load, a cache.
+
+    Attributes:
+        policy: Who decides.
+        seed: Which sessions, and in which order.
+        workload: Where they come from.
+        options: How they are sent.
+        profile: What engine steps cost, and the engine's size.
+        kv_tokens: Size of the KV cache.
+        block_tokens: Tokens in a block of the engine.
+        settings: Holdfast's settings that differ from their defaults.
+    """
+
+    policy: str
+    seed: int
+    workload: Workload
+    options: SimulationOptions
+    profile: CostProfile
+    kv_tokens: int
+    block_tokens: int
+    settings: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the cache, vLLM's null block included."""
+        return self.kv_tokens // self.block_tokens + 1
+
+    def check_fits(self, sessions: Sequence[Session]) -> None:
+        """Make sure that the cache can hold each request. Pure.
+
+        Raises:
+            ConfigError: One is larger.
+        """
+        for session in sessions:
+            scale = TokenScale.from_factor(
+                self.options.token_scale, trace_block_tokens=session.block_size_tokens
+            )
+            peak = scale.peak_tokens(session)
+            if peak > self.kv_tokens:
+                raise ConfigError(
+                    f"session {session.session_id!r} reaches {peak:,} tokens, more than the cache "
+                    f"of {self.kv_tokens:,}",
+                    hint="raise --kv-tokens, or leave such sessions out with --max-model-len",
+                )

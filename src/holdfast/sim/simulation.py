@@ -1,0 +1,255 @@
+"""One run of sessions on an engine whose steps take the time that a cost profile says."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from holdfast.core.results import SessionRecord, TurnRecord
+from holdfast.errors import ConfigError, HoldfastError
+from holdfast.sim.blocks import BlockGrid
+from holdfast.sim.clock import VirtualClock
+from holdfast.sim.engine import SimEngine, SimRequest, SimStep
+from holdfast.sim.outlook import request_id
+from holdfast.traces.ending import ending_of
+from holdfast.traces.novelty import Novelty, kept_blocks
+from holdfast.traces.record import Session
+from holdfast.traces.scaling import TokenScale
+
+__all__ = ["Simulation", "SimulationOptions", "SimulationRecords", "StepCost"]
+
+_MAX_IDLE_STEPS = 100_000
+
+
+class StepCost(Protocol):
+    """What engine steps cost."""
+
+    def step_time_s(self, work: Sequence[tuple[int, int]]) -> float:
+        """Time of a step (s), from each request's new tokens and tokens of context. Pure."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationOptions:
+    """How sessions are sent.
+
+    Attributes:
+        concurrency: Sessions live at once, >= 1: when one ends, the next starts. None starts each
+            at its own time of arrival.
+        time_scale: Simulated seconds per recorded second of a gap, >= 0.
+        token_scale: Simulated tokens per recorded token.
+        session_ids: Whether requests carry their session.
+        turn_ends: Whether requests say what will end the turn, which an engine reads once it has.
+    """
+
+    concurrency: int | None
+    time_scale: float = 1.0
+    token_scale: float = 1.0
+    session_ids: bool = False
+    turn_ends: bool = True
+
+    def __post_init__(self) -> None:
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ConfigError(f"concurrency is {self.concurrency!r}; expected at least 1")
+        if not 0 <= self.time_scale < float("inf"):
+            raise ConfigError(f"time-scale is {self.time_scale!r}; expected a number >= 0")
+
+
+@dataclass(slots=True)
+class SimulationRecords:
+    """What happened; times are simulated seconds since the start.
+
+    Attributes:
+        turns: In the order in which they ended.
+        sessions: In the order in which they ended.
+        makespan_s: Start to the last event.
+    """
+
+    turns: list[TurnRecord] = field(default_factory=list)
+    sessions: list[SessionRecord] = field(default_factory=list)
+    makespan_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Open:
+    """A turn that was sent and is not answered."""
+
+    session_index: int
+    turn_index: int
+    sent_s: float
+    first_seen_tokens: int
+    cached_tokens: int = 0
+    first_token_s: float | None = None
+
+
+class Simulation:
+    """Drives one engine through all sessions. Build, `run` once.
+
+    Args:
+        engine: A fresh engine that reads `clock`.
+        cost: Time of its steps.
+        sessions: Started in this order.
+        options: How to send them.
+        engine_block_tokens: Tokens in a block of the engine.
+        clock: Moved by the run.
+        on_turn: Told about each turn as it ends.
+
+    Raises:
+        ConfigError: Sessions and options do not fit.
+    """
+
+    def __init__(
+        self,
+        engine: SimEngine,
+        cost: StepCost,
+        sessions: Sequence[Session],
+        options: SimulationOptions,
+        *,
+        engine_block_tokens: int,
+        clock: VirtualClock,
+        on_turn: Callable[[TurnRecord], None] | None = None,
+    ) -> None:
+        self.records = SimulationRecords()
+        self._engine = engine
+        self._cost = cost
+        self._sessions = sessions
+        self._options = options
+        self._grids = [_grid(session, options, engine_block_tokens) for session in sessions]
+        self._clock = clock
+        self._on_turn = on_turn
+        self._novelty = Novelty()
+        self._due: list[tuple[float, int, int, int]] = []  # time, tie, session, turn
+        self._num_due = 0
+        self._open: dict[str, _Open] = {}
+        self._started_s: dict[int, float] = {}
+        self._unstarted: Iterator[int] = iter(())
+
+    def run(self) -> SimulationRecords:
+        """Run all sessions to their end. Mutates engine and clock.
+
+        Raises:
+            HoldfastError: The engine has requests and will never run them.
+        """
+        self._enter()
+        num_idle_steps = 0
+        while self._due or self._open:
+            self._send_due()
+            step = self._engine.run_step()
+            if step.work or step.finished:
+                num_idle_steps = 0
+                self._account(step)
+                continue
+            num_idle_steps += 1
+            if num_idle_steps > _MAX_IDLE_STEPS:
+                raise HoldfastError(
+                    f"the engine holds {len(self._open)} requests and runs none of them",
+                    hint="is a prompt longer than the cache?",
+                )
+            self._wait()
+        self.records.makespan_s = self._clock.now_s
+        return self.records
+
+    def _enter(self) -> None:
+        if self._options.concurrency is None:
+            for index, session in enumerate(self._sessions):
+                start_s = getattr(session, "start_s", None) or 0.0
+                self._schedule(start_s * self._options.time_scale, index, 0)
+            return
+        self._unstarted = iter(range(len(self._sessions)))
+        for _ in range(self._options.concurrency):
+            self._start_next()
+
+    def _start_next(self) -> None:
+        index = next(self._unstarted, None)
+        if index is not None:
+            self._schedule(self._clock.now_s, index, 0)
+
+    def _schedule(self, time_s: float, session_index: int, turn_index: int) -> None:
+        heapq.heappush(self._due, (time_s, self._num_due, session_index, turn_index))
+        self._num_due += 1
+
+    def _send_due(self) -> None:
+        while self._due and self._due[0][0] <= self._clock.now_s:
+            time_s, _, session_index, turn_index = heapq.heappop(self._due)
+            self._send(time_s, session_index, turn_index)
+
+    def _send(self, time_s: float, session_index: int, turn_index: int) -> None:
+        session, grid = self._sessions[session_index], self._grids[session_index]
+        turn = session.turns[turn_index]
+        options = self._options
+        ending = ending_of(turn) if options.turn_ends else None
+        prompt_tokens = grid.scale.prompt_tokens(turn)
+        sent_blocks = self._novelty.note_sent(session, turn_index)
+        request = SimRequest(
+            request_id=request_id(session_index, turn_index),
+            block_keys=grid.keys(turn),
+            prompt_tokens=prompt_tokens,
+            output_tokens=grid.scale.output_tokens(turn),
+            hints={} if ending is None else {"holdfast_turn_end": ending},
+            session_id=session.session_id if options.session_ids else None,
+        )
+        self._started_s.setdefault(session_index, time_s)
+        self._open[request.request_id] = _Open(
+            session_index,
+            turn_index,
+            time_s,
+            prompt_tokens - sent_blocks * grid.scale.block_tokens,
+        )
+        self._engine.submit(request)
+
+    def _account(self, step: SimStep) -> None:
+        self._clock.advance(self._cost.step_time_s(step.work))
+        now_s = self._clock.now_s
+        for number, cached_tokens in step.cached_tokens.items():
+            self._open[number].cached_tokens = cached_tokens
+        for number in step.started:
+            if self._open[number].first_token_s is None:
+                self._open[number].first_token_s = now_s
+        for number in step.finished:
+            self._end_turn(self._open.pop(number))
+
+    def _end_turn(self, sent: _Open) -> None:
+        now_s = self._clock.now_s
+        session, grid = self._sessions[sent.session_index], self._grids[sent.session_index]
+        turn = session.turns[sent.turn_index]
+        prompt_tokens = grid.scale.prompt_tokens(turn)
+        kept_tokens = kept_blocks(session, sent.turn_index) * grid.scale.block_tokens
+        record = TurnRecord(
+            session_id=session.session_id,
+            turn_index=sent.turn_index,
+            sent_s=sent.sent_s,
+            first_token_s=sent.first_token_s,
+            last_token_s=now_s,
+            prompt_tokens=prompt_tokens,
+            appended_tokens=prompt_tokens - kept_tokens,
+            first_seen_tokens=sent.first_seen_tokens,
+            output_tokens=grid.scale.output_tokens(turn),
+            cached_tokens=sent.cached_tokens,
+        )
+        self.records.turns.append(record)
+        if self._on_turn is not None:
+            self._on_turn(record)
+        following = sent.turn_index + 1
+        if following < len(session.turns):
+            gap_s = session.turns[following].gap_s * self._options.time_scale
+            self._schedule(now_s + gap_s, sent.session_index, following)
+            return
+        self.records.sessions.append(
+            SessionRecord(session.session_id, self._started_s[sent.session_index], now_s, True)
+        )
+        self._start_next()
+
+    def _wait(self) -> None:
+        """Nothing ran: time goes on to the next request, or by an empty step."""
+        if self._due and not self._open:
+            self._clock.advance_to(self._due[0][0])
+            return
+        self._clock.advance(self._cost.step_time_s(()))
+
+
+def _grid(session: Session, options: SimulationOptions, engine_block_tokens: int) -> BlockGrid:
+    scale = TokenScale.from_factor(
+        options.token_scale, trace_block_tokens=session.block_size_tokens
+    )
+    return BlockGrid(scale, engine_block_tokens)

@@ -1,0 +1,119 @@
+"""vLLM's scheduler as the simulator's engine, under any policy.
+
+Process: the caller's. Checked on vLLM 0.28 ... 0.32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from holdfast.config import HoldfastConfig
+from holdfast.core.results import Counters
+from holdfast.policies.base import Outlook
+from holdfast.policies.registry import policy_class
+from holdfast.sim.engine import SimRequest, SimStep
+from holdfast.vllm.scheduler import HoldfastScheduler
+from holdfast.vllm.stock import CountedAsyncScheduler
+from holdfast.vllm.virtual import EngineShape, VirtualEngine
+
+__all__ = ["STOCK_POLICIES", "SimulatedEngine"]
+
+STOCK_POLICIES = ("vllm-default", "stateless")
+"""Policies that run on vLLM's own scheduler, untouched but for its counters."""
+
+
+class SimulatedEngine(VirtualEngine):
+    """A scheduler on a virtual clock.
+
+    Args:
+        policy: Who decides.
+        shape: Size of the engine; the policy says whether it has a prefix cache.
+        clock: Gives the simulated time (s).
+        outlook: The future, for bounds.
+        config: Holdfast's settings; its policy is replaced. Errors of a policy are raised.
+
+    Raises:
+        PolicyError: There is no such policy.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        shape: EngineShape,
+        clock: Callable[[], float],
+        outlook: Outlook | None = None,
+        config: HoldfastConfig | None = None,
+    ) -> None:
+        spec = policy_class(policy).spec
+        super().__init__(
+            _scheduler_cls(policy, clock, outlook, config or HoldfastConfig()),
+            replace(shape, has_prefix_cache=spec.has_prefix_cache),
+        )
+        self._num_preemptions = 0
+
+    def submit(self, request: SimRequest) -> None:
+        """Take in a request; see `SimEngine`."""
+        self.add(
+            self.request(
+                request.request_id,
+                list(request.block_keys),
+                request.prompt_tokens,
+                request.output_tokens,
+                extra_args=dict(request.hints) or None,
+                session_id=request.session_id,
+            )
+        )
+
+    def run_step(self) -> SimStep:
+        """Do one step; see `SimEngine`."""
+        plan = self.plan()
+        requests = self.scheduler.requests
+        scheduled: dict[str, int] = plan.output.num_scheduled_tokens
+        # An asynchronous scheduler counts a step's tokens as computed once they are planned.
+        work = [(n, requests[i].num_computed_tokens - n) for i, n in scheduled.items()]
+        cached = {new.req_id: new.num_computed_tokens for new in plan.output.scheduled_new_reqs}
+        ending = [requests[i] for i in scheduled]
+        step = self.answer(plan)
+        finished = set(step.finished)
+        self._num_preemptions += sum(
+            request.num_preemptions for request in ending if request.request_id in finished
+        )
+        return SimStep(work, cached, step.started, step.finished)
+
+    def counters(self) -> Counters:
+        """What was counted since the engine was built; see `SimEngine`."""
+        counted: dict[str, float] = self.scheduler.counted
+        by_metric: dict[str, float] = {}
+        for key, value in counted.items():
+            metric = key.partition("/")[0]
+            by_metric[metric] = by_metric.get(metric, 0.0) + value
+        shape = self.shape
+        return Counters(
+            evicted_blocks=by_metric.get("holdfast_evicted_blocks"),
+            preemptions=self._num_preemptions,
+            fallbacks=by_metric.get("holdfast_fallbacks", 0.0),
+            engine_steps=by_metric.get("holdfast_engine_steps"),
+            policy_cpu_s=by_metric.get("holdfast_decision_seconds"),
+            scheduler_cpu_s=by_metric.get("holdfast_scheduler_seconds"),
+            kv_tokens=(shape.num_blocks - 1) * shape.block_size_tokens,
+        )
+
+
+def _scheduler_cls(
+    policy: str,
+    clock: Callable[[], float],
+    outlook: Outlook | None,
+    config: HoldfastConfig,
+) -> type[Any]:
+    if policy in STOCK_POLICIES:
+        return CountedAsyncScheduler
+
+    class PolicyScheduler(HoldfastScheduler):
+        """Holdfast's scheduler with one policy, on the simulation's clock."""
+
+    PolicyScheduler.clock = staticmethod(clock)
+    PolicyScheduler.outlook = outlook
+    PolicyScheduler.settings = replace(config, policy=policy, strict=True)
+    return PolicyScheduler
