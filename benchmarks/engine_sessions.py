@@ -15,8 +15,8 @@ from pathlib import Path
 
 TIME_SCALES = ("0.02", "0.1")
 LOAD = {
-    "--concurrency": ("2", "18"),
-    "--sessions": ("2", "18"),
+    "--concurrency": ("2", "16"),
+    "--sessions": ("2", "16"),
     "--kv-tokens": ("24576",),
     "--max-model-len": ("9600",),
     "--token-scale": ("0.0625",),

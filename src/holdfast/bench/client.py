@@ -262,6 +262,10 @@ def _take(chunk: _Chunk, completion: Completion) -> None:
     if chunk.usage is not None:
         completion.prompt_tokens = chunk.usage.prompt_tokens
         completion.output_tokens = chunk.usage.completion_tokens
+        if not completion.num_chunks and chunk.usage.completion_tokens:
+            # Tokens without text, such as a lone special one, are told of by the usage alone.
+            completion.num_chunks = chunk.usage.completion_tokens
+            completion.first_token_s = completion.last_token_s = monotonic()
         details = chunk.usage.prompt_tokens_details
         completion.cached_tokens = None if details is None else details.cached_tokens
 

@@ -89,6 +89,7 @@ class AgentRuntime:
         self._rotation: list[Session] = []
         self._fates: deque[tuple[Session, int]] = deque()
         self._num_steps = 0
+        self._rescored_at_step = 0
         self._policy = build_policy(policy, self)
 
     def attach(self, queue: BlockQueue, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
@@ -112,11 +113,13 @@ class AgentRuntime:
         """Set the time of what follows (s, host's monotonic clock)."""
         self._now_s = now_s
 
-    def step(self) -> None:
-        """The host begins an engine step."""
-        self._num_steps += 1
+    def step(self, num_steps: int = 1) -> None:
+        """The host begins an engine step, or as many that only decode."""
         interval = self._policy.rescore_interval_steps
-        if interval is not None and self._num_steps % interval == 0:
+        is_due = interval is not None and self._num_steps >= self._rescored_at_step + interval
+        self._num_steps += num_steps
+        if is_due:
+            self._rescored_at_step = self._num_steps - num_steps
             for session in list(self._away):
                 self._rerate(session)
                 self._rescore(session)

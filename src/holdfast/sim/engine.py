@@ -35,16 +35,21 @@ class SimRequest:
 
 @dataclass(frozen=True, slots=True)
 class SimStep:
-    """One engine step.
+    """One engine step, or several that only decode.
 
     Attributes:
         work: For each request that ran: tokens computed, and tokens of it computed before.
+        decodes: The same for requests that decoded one token in each of `repeats` steps, with
+            their mean context.
+        repeats: Engine steps that this one stands for, >= 1.
         cached_tokens: For each request that was let in: prompt tokens found in the cache.
         started: Requests that produced their first token.
         finished: Requests whose answer is complete.
     """
 
     work: Sequence[tuple[int, int]]
+    decodes: Sequence[tuple[int, int]]
+    repeats: int
     cached_tokens: dict[str, int]
     started: Sequence[str]
     finished: Sequence[str]
@@ -56,8 +61,13 @@ class SimEngine(Protocol):
     def submit(self, request: SimRequest) -> None:
         """Take in a request. Mutates the engine."""
 
-    def run_step(self) -> SimStep:
-        """Do one step, which may have no work. Mutates the engine."""
+    def run_step(self, most_repeats: int = 1) -> SimStep:
+        """Do one step, which may have no work. Mutates the engine.
+
+        Args:
+            most_repeats: Steps that may be taken at once where each would only decode one token
+                more for the same requests.
+        """
 
     def counters(self) -> Counters:
         """What was counted since the engine was built. Pure."""

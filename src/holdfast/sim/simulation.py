@@ -21,6 +21,7 @@ from holdfast.traces.scaling import TokenScale
 __all__ = ["Simulation", "SimulationOptions", "SimulationRecords", "StepCost"]
 
 _MAX_IDLE_STEPS = 100_000
+_MOST_REPEATS = 256
 
 
 class StepCost(Protocol):
@@ -124,6 +125,7 @@ class Simulation:
         self._open: dict[str, _Open] = {}
         self._started_s: dict[int, float] = {}
         self._unstarted: Iterator[int] = iter(())
+        self._step_s = cost.step_time_s(())
 
     def run(self) -> SimulationRecords:
         """Run all sessions to their end. Mutates engine and clock.
@@ -135,8 +137,8 @@ class Simulation:
         num_idle_steps = 0
         while self._due or self._open:
             self._send_due()
-            step = self._engine.run_step()
-            if step.work or step.finished:
+            step = self._engine.run_step(self._num_steps_to_next())
+            if step.work or step.decodes or step.finished:
                 num_idle_steps = 0
                 self._account(step)
                 continue
@@ -199,7 +201,12 @@ class Simulation:
         self._engine.submit(request)
 
     def _account(self, step: SimStep) -> None:
-        self._clock.advance(self._cost.step_time_s(step.work))
+        cost = self._cost
+        self._step_s = cost.step_time_s([*step.work, *step.decodes])
+        self._clock.advance(self._step_s)
+        if step.repeats > 1:
+            self._step_s = cost.step_time_s(step.decodes)
+            self._clock.advance(self._step_s * (step.repeats - 1))
         now_s = self._clock.now_s
         for number, cached_tokens in step.cached_tokens.items():
             self._open[number].cached_tokens = cached_tokens
@@ -239,6 +246,12 @@ class Simulation:
             SessionRecord(session.session_id, self._started_s[sent.session_index], now_s, True)
         )
         self._start_next()
+
+    def _num_steps_to_next(self) -> int:
+        """Steps as long as the last one that end before the next request is sent."""
+        if not self._due:
+            return _MOST_REPEATS
+        return min(int((self._due[0][0] - self._clock.now_s) / self._step_s), _MOST_REPEATS)
 
     def _wait(self) -> None:
         """Nothing ran: time goes on to the next request, or by an empty step."""

@@ -54,11 +54,13 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         clock: Monotonic clock (s); replaced by drivers with a clock of their own.
         outlook: The future, set by drivers that know it.
         settings: Holdfast's settings, set by drivers; None reads the environment.
+        steps_a_call: Engine steps that a call of `schedule` stands for; drivers may take several.
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
     outlook: Outlook | None = None
     settings: HoldfastConfig | None = None
+    steps_a_call = 1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -135,7 +137,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             decided_s = time.perf_counter()
             self._guard("started", lambda: self._note_started(output))
             self._metrics.decided(time.perf_counter() - decided_s)
-        self._num_last_tokens = output.total_num_scheduled_tokens
+        num_drafts = sum(map(len, output.scheduled_spec_decode_tokens.values()))
+        self._num_last_tokens = output.total_num_scheduled_tokens - num_drafts
         self._metrics.scheduled(time.perf_counter() - started_s)
         return output
 
@@ -263,7 +266,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._runtime.tick(now_s)
         self._meter(now_s)
         self._num_steps += 1
-        self._runtime.step()
+        self._runtime.step(self.steps_a_call)
         for (session, num_turns), end in self._tails.findings():
             self._runtime.turn_end_known(session, num_turns, end)
         if self._orders_requests and len(self.waiting):

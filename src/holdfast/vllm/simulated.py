@@ -23,6 +23,8 @@ __all__ = ["STOCK_POLICIES", "SimulatedEngine"]
 STOCK_POLICIES = ("vllm-default", "stateless")
 """Policies that run on vLLM's own scheduler, untouched but for its counters."""
 
+_MOST_REPEATS_WHILE_WAITING = 8
+
 
 class SimulatedEngine(VirtualEngine):
     """A scheduler on a virtual clock.
@@ -52,9 +54,12 @@ class SimulatedEngine(VirtualEngine):
             replace(shape, has_prefix_cache=spec.has_prefix_cache),
         )
         self._num_preemptions = 0
+        self._num_extra_steps = 0
+        self._is_settled = False
 
     def submit(self, request: SimRequest) -> None:
         """Take in a request; see `SimEngine`."""
+        self._is_settled = False
         self.add(
             self.request(
                 request.request_id,
@@ -66,21 +71,47 @@ class SimulatedEngine(VirtualEngine):
             )
         )
 
-    def run_step(self) -> SimStep:
+    def run_step(self, most_repeats: int = 1) -> SimStep:
         """Do one step; see `SimEngine`."""
-        plan = self.plan()
+        repeats = self._repeats(most_repeats)
+        self.scheduler.steps_a_call = repeats
+        plan = self.plan(repeats)
         requests = self.scheduler.requests
         scheduled: dict[str, int] = plan.output.num_scheduled_tokens
+        drafts = plan.output.scheduled_spec_decode_tokens
         # An asynchronous scheduler counts a step's tokens as computed once they are planned.
-        work = [(n, requests[i].num_computed_tokens - n) for i, n in scheduled.items()]
+        work, decodes = [], []
+        for number, num_tokens in scheduled.items():
+            context = requests[number].num_computed_tokens - num_tokens
+            if number in drafts:
+                decodes.append((1, context + (num_tokens - 1) // 2))
+            else:
+                work.append((num_tokens, context))
         cached = {new.req_id: new.num_computed_tokens for new in plan.output.scheduled_new_reqs}
         ending = [requests[i] for i in scheduled]
         step = self.answer(plan)
         finished = set(step.finished)
-        self._num_preemptions += sum(
-            request.num_preemptions for request in ending if request.request_id in finished
-        )
-        return SimStep(work, cached, step.started, step.finished)
+        self._num_preemptions += sum(r.num_preemptions for r in ending if r.request_id in finished)
+        self._num_extra_steps += repeats - 1
+        self._is_settled = not (finished or cached)
+        return SimStep(work, decodes, repeats, cached, step.started, step.finished)
+
+    def _repeats(self, most: int) -> int:
+        """Steps that would only decode one token more for each running request."""
+        scheduler = self.scheduler
+        running = scheduler.running
+        if most < 2 or not running:
+            return 1
+        if scheduler.get_request_counts()[1]:
+            if not self._is_settled:
+                return 1
+            most = min(most, _MOST_REPEATS_WHILE_WAITING)
+        most = min(most, self.shape.max_num_batched_tokens // len(running))
+        for request in running:
+            if not request.num_output_tokens:
+                return 1
+            most = min(most, request.max_tokens - request.num_output_tokens)
+        return max(most, 1)
 
     def counters(self) -> Counters:
         """What was counted since the engine was built; see `SimEngine`."""
@@ -94,7 +125,7 @@ class SimulatedEngine(VirtualEngine):
             evicted_blocks=by_metric.get("holdfast_evicted_blocks"),
             preemptions=self._num_preemptions,
             fallbacks=by_metric.get("holdfast_fallbacks", 0.0),
-            engine_steps=by_metric.get("holdfast_engine_steps"),
+            engine_steps=by_metric["holdfast_engine_steps"] + self._num_extra_steps,
             policy_cpu_s=by_metric.get("holdfast_decision_seconds"),
             scheduler_cpu_s=by_metric.get("holdfast_scheduler_seconds"),
             kv_tokens=(shape.num_blocks - 1) * shape.block_size_tokens,

@@ -32,6 +32,8 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 __all__ = ["EnginePlan", "EngineShape", "EngineStep", "VirtualEngine"]
 
+_TOKEN = 2
+
 _MODEL = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -78,10 +80,12 @@ class EnginePlan:
     Attributes:
         output: What `schedule` returned.
         samples: Requests that produce a token in this step.
+        repeats: Tokens that each request which was decoding before produces.
     """
 
     output: Any
     samples: frozenset[str]
+    repeats: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +184,24 @@ class VirtualEngine:
         """
         return self.answer(self.plan())
 
-    def plan(self) -> EnginePlan:
-        """The first half of `step`; a driver may plan again before it answers, as vLLM does."""
+    def plan(self, repeats: int = 1) -> EnginePlan:
+        """The first half of `step`; a driver may plan again before it answers, as vLLM does.
+
+        Args:
+            repeats: Tokens that each decoding request produces, which stands for as many steps:
+                the scheduler is given all but one as draft tokens, and all are accepted.
+        """
+        for request in self.scheduler.running if repeats > 1 else ():
+            request.spec_token_ids = [_TOKEN] * (repeats - 1)
         output = self.scheduler.schedule()
         requests = self.scheduler.requests
         samples = [i for i in output.num_scheduled_tokens if not requests[i].is_prefill_chunk]
-        return EnginePlan(output, frozenset(samples))
+        return EnginePlan(output, frozenset(samples), repeats)
 
     def answer(self, plan: EnginePlan) -> EngineStep:
         """The second half of `step`; plans are answered in their order. Mutates the scheduler."""
         scheduled: dict[str, int] = dict(plan.output.num_scheduled_tokens)
+        drafts = plan.output.scheduled_spec_decode_tokens
         req_ids = list(scheduled)
         before = dict(self.scheduler.requests)
         started = [i for i in req_ids if i in plan.samples and _has_no_output(before.get(i))]
@@ -198,7 +210,10 @@ class VirtualEngine:
             ModelRunnerOutput(
                 req_ids=req_ids,
                 req_id_to_index={req_id: i for i, req_id in enumerate(req_ids)},
-                sampled_token_ids=[[2] if i in plan.samples else [] for i in req_ids],
+                sampled_token_ids=[
+                    [_TOKEN] * (len(drafts.get(i, ())) + 1) if i in plan.samples else []
+                    for i in req_ids
+                ],
                 logprobs=None,
                 prompt_logprobs_dict={},
                 pooler_output=[],
