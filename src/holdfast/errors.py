@@ -10,6 +10,8 @@ HoldfastError
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ConfigError",
     "EndpointError",
@@ -26,6 +28,18 @@ class HoldfastError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between processes as they are, not through their constructors."""
+        return _restored, (type(self), self.args, self.__dict__.copy())
+
+
+def _restored(
+    kind: type[HoldfastError], args: tuple[Any, ...], state: dict[str, Any]
+) -> HoldfastError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigError(HoldfastError):

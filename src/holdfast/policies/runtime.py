@@ -17,7 +17,9 @@ from holdfast.core.chains import ChainTree, Segment
 from holdfast.core.sessions import Session, SessionState, SessionTable
 from holdfast.core.turn_end import TurnEnd
 from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.policies.backlog import Backlog
 from holdfast.policies.base import Outlook, Policy, Worth, users_of
+from holdfast.policies.chain_keeper import ChainKeeper
 from holdfast.policies.registry import build_policy
 from holdfast.predict.features import features_of
 from holdfast.predict.return_time import ReturnTimeModel
@@ -25,7 +27,6 @@ from holdfast.predict.return_time import ReturnTimeModel
 __all__ = ["AgentRuntime"]
 
 _STALE_FACTOR = 1.1
-_HALF_DONE = 0.5  # of a running turn's work, on average
 _GONE_QUANTILE = 0.98
 _FATES_PER_TURN = 4
 _FORGOTTEN_PER_TURN = 8
@@ -38,6 +39,10 @@ class AgentRuntime:
 
     Args:
         max_sessions: Sessions remembered (count).
+        max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
+            sessions without cached blocks are forgotten.
+        max_wait_ratio: See `Backlog`.
+        max_pass_overs: See `Backlog`.
         max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
             sessions without cached blocks are forgotten.
         max_wait_ratio: Longest wait of a turn before nobody may overtake it any more, in units of
@@ -76,25 +81,22 @@ class AgentRuntime:
         self.outlook = outlook
         self.capacity_blocks = 0
         self.block_tokens = 1
-        self._max_wait_ratio = max_wait_ratio
-        self._max_pass_overs = max_pass_overs
+        self._backlog = Backlog(max_wait_ratio, max_pass_overs)
         self._max_known_blocks = max_known_blocks
-        self._queue: BlockQueue | None = None
         self._now_s = 0.0
         self._num_arrived = 0
-        self._num_in_engine = 0
-        self._cold_blocks_ahead = 0.0
         self._num_back, self._num_gone = 1.0, 1.0
         self._away: dict[Session, float] = {}  # when its runs were last ranked (s after the pause)
         self._rotation: list[Session] = []
         self._fates: deque[tuple[Session, int]] = deque()
         self._num_steps = 0
         self._rescored_at_step = 0
+        self._policy_name = policy
         self._policy = build_policy(policy, self)
 
     def attach(self, queue: BlockQueue, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
         """Connect the host's free blocks; once, before any turn."""
-        self._queue = queue
+        self._chains = ChainKeeper(self.tree, queue)
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
 
@@ -102,12 +104,6 @@ class AgentRuntime:
     def now_s(self) -> float:
         """Time of the last `tick`."""
         return self._now_s
-
-    @property
-    def queue(self) -> BlockQueue:
-        """The host's free blocks."""
-        assert self._queue is not None
-        return self._queue
 
     def tick(self, now_s: float) -> None:
         """Set the time of what follows (s, host's monotonic clock)."""
@@ -121,8 +117,9 @@ class AgentRuntime:
         if is_due:
             self._rescored_at_step = self._num_steps - num_steps
             for session in list(self._away):
-                self._rerate(session)
-                self._rescore(session)
+                if not self._is_bare(session):
+                    self._rerate(session)
+                    self._chains.rescore(session)
 
     # What policies may look at.
 
@@ -170,35 +167,29 @@ class AgentRuntime:
             session = self._begin(hashes, group)
         else:
             self._resume(session)
-        self._extend(session, hashes)
+        self._chains.extend(session, hashes)
         session.state = SessionState.WAITING
         session.num_turns += 1
         self._rerate(session)
-        self._rescore(session)
+        self._chains.rescore(session)
         self.sessions.touch(session)
         self._num_arrived += 1
-        self._num_in_engine += 1
-        limit = max(self._max_pass_overs, self._num_in_engine)
-        turn = WaitingTurn(
-            request_id, session, priority, self._num_arrived, limit, arrived_s=self._now_s
-        )
-        self._weigh(turn, session.prompt_blocks)
-        patience_s = self._max_wait_ratio * self.restore_s_per_block * self._cold_blocks_ahead
-        turn.due_s = self._now_s + patience_s
+        turn = WaitingTurn(request_id, session, priority, self._num_arrived, arrived_s=self._now_s)
+        self._backlog.enter(turn, self.restore_s_per_block)
         self._policy.turn_arrived(turn)
         return turn
 
     def turn_started(self, turn: WaitingTurn) -> None:
         """The host let the turn in."""
         turn.session.state = SessionState.RUNNING
-        self._weigh(turn, _HALF_DONE * turn.session.prompt_blocks)
+        self._backlog.start(turn)
         self._policy.turn_started(turn)
 
     def turn_preempted(self, turn: WaitingTurn) -> None:
         """The host took the turn's blocks back; it waits again."""
         turn.session.state = SessionState.WAITING
         turn.was_running = True
-        self._weigh(turn, turn.session.prompt_blocks)
+        self._backlog.put_back(turn)
 
     def turn_ended(self, turn: WaitingTurn, hashes: Sequence[bytes], end: TurnEnd | None) -> None:
         """The answer is complete or was abandoned: the session pauses and keeps its place.
@@ -208,10 +199,9 @@ class AgentRuntime:
             hashes: Prefix hashes of the full blocks of prompt and answer.
             end: What ended the turn, if known; `turn_end_known` may follow.
         """
-        self._num_in_engine -= 1
-        self._weigh(turn, 0.0)
+        self._backlog.leave(turn)
         session = turn.session
-        self._append_answer(session, hashes)
+        self._chains.append_answer(session, hashes)
         session.paused_at_s = self._now_s
         session.has_moved_on = False
         session.expected_gap_s = None
@@ -221,14 +211,14 @@ class AgentRuntime:
         self._fates.append((session, session.num_turns))
         self._learn_fates()
         if self._policy.keeps_place(session):
-            self._hold(session)
+            self._chains.hold(session)
         self._forget_surplus()
 
     def turn_end_known(self, session: Session, num_turns: int, end: TurnEnd) -> None:
         """What ended turn number `num_turns` has become known; ignored when the session is back."""
         if session.num_turns == num_turns and session.state.is_paused:
             self._set_end(session, end)
-            self._rescore(session)
+            self._chains.rescore(session)
 
     def session_closed(self, session: Session) -> None:
         """The session will not return: its blocks go before those of any that may."""
@@ -247,8 +237,8 @@ class AgentRuntime:
         self._away.clear()
         self._rotation.clear()
         self._fates.clear()
-        self._num_in_engine = 0
-        self._cold_blocks_ahead = 0.0
+        self._backlog.clear()
+        self._policy = build_policy(self._policy_name, self)
 
     # Decide.
 
@@ -277,7 +267,7 @@ class AgentRuntime:
             ),
         )
         for session in decision.releases:
-            self._release(session)
+            self._chains.release(session)
         return decision
 
     def worth_of(self, segment: Segment[Any]) -> Worth:
@@ -306,26 +296,28 @@ class AgentRuntime:
             ranked_after_s = self._away.get(session)
             if ranked_after_s is None:
                 continue
-            if not session.tail.lane.num_blocks and not session.prompt_tail.lane.num_blocks:
-                del self._away[session]
-                self._release(session)
-                self._rerate(session)
+            if self._is_bare(session):
                 continue
             away_s = self._now_s - session.paused_at_s
             # A hinted return draws nearer, so its worth does not age in proportion.
             if away_s > _STALE_FACTOR * ranked_after_s or session.expected_gap_s is not None:
                 self._away[session] = away_s
                 self._rerate(session)
-                self._rescore(session)
+                self._chains.rescore(session)
+
+    def _is_bare(self, session: Session) -> bool:
+        """Whether a paused session has no block left to keep; it then counts as away no more."""
+        if session.tail.lane.num_blocks or session.prompt_tail.lane.num_blocks:
+            return False
+        del self._away[session]
+        self._chains.release(session)
+        self._rerate(session)
+        return True
 
     def num_by_state(self) -> dict[str, int]:
         """Remembered sessions by state (counts). O(sessions)."""
         counts = Counter(session.state.value for session in self.sessions)
         return {state.value: counts[state.value] for state in SessionState}
-
-    def _weigh(self, turn: WaitingTurn, cold_blocks: float) -> None:
-        self._cold_blocks_ahead += cold_blocks - turn.cold_blocks
-        turn.cold_blocks = cold_blocks
 
     # Sessions and their chains.
 
@@ -345,53 +337,7 @@ class AgentRuntime:
         if session.has_moved_on:
             self._num_back += 1.0
         self._away.pop(session, None)
-        self._release(session)
-
-    def _extend(self, session: Session, hashes: Sequence[bytes]) -> None:
-        """Make `hashes` the session's chain.
-
-        An answer that the prompt does not repeat goes first.
-        """
-        old_tail = session.tail
-        old_tail.tails.discard(session)
-        session.prompt_tail.prompts.discard(session)
-        is_answer = old_tail is not session.prompt_tail
-        is_dangling = is_answer and old_tail.is_attached and not old_tail.is_endpoint
-        if is_dangling and self.tree.match(hashes).depth >= old_tail.end:
-            self.queue.absorb(old_tail)
-        session.tail = session.prompt_tail = tail = self._insert(hashes)
-        session.prompt_blocks = len(hashes)
-        if tail.parent is not None:
-            tail.tails.add(session)
-            tail.prompts.add(session)
-        self._leave(old_tail)
-
-    def _append_answer(self, session: Session, hashes: Sequence[bytes]) -> None:
-        if len(hashes) <= session.prompt_blocks or not session.tail.is_attached:
-            return
-        session.tail.tails.discard(session)
-        session.tail = self._insert(hashes)
-        session.tail.tails.add(session)
-
-    def _insert(self, hashes: Sequence[bytes]) -> Segment[Any]:
-        tail, upper = self.tree.insert(hashes)
-        if upper is not None:
-            following = hashes[upper.end] if len(hashes) > upper.end else None
-            deeper = next(run for key, run in upper.children.items() if key != following)
-            self.queue.redistribute(upper, deeper)
-        return tail
-
-    def _leave(self, segment: Segment[Any]) -> None:
-        """Disown what only a session that moved on has used."""
-        while (
-            segment.parent is not None
-            and segment.is_attached
-            and not segment.children
-            and not segment.is_endpoint
-        ):
-            parent = segment.parent
-            self.queue.disown(segment)
-            segment = parent
+        self._chains.release(session)
 
     def _forget_surplus(self) -> None:
         for session in self.sessions.surplus():
@@ -403,11 +349,9 @@ class AgentRuntime:
                 self._forget(session)
 
     def _forget(self, session: Session) -> None:
-        self._release(session)
+        self._chains.release(session)
         self._away.pop(session, None)
-        session.tail.tails.discard(session)
-        session.prompt_tail.prompts.discard(session)
-        self._leave(session.tail)
+        self._chains.abandon(session)
         session.state = SessionState.CLOSED
         self.sessions.drop(session)
         self._policy.session_forgotten(session)
@@ -422,11 +366,11 @@ class AgentRuntime:
         self._rerate(session)
 
     def _end(self, session: Session, state: SessionState) -> None:
-        self._release(session)
+        self._chains.release(session)
         self._away.pop(session, None)
         session.state = state
         session.rate = 0.0
-        self._rescore(session)
+        self._chains.rescore(session)
 
     def _learn_fates(self) -> None:
         """Learn from pauses that outlast nearly all of their kind: such sessions do not return."""
@@ -450,24 +394,7 @@ class AgentRuntime:
         session.rate = self._policy.score(session)
         session.rated_after_s = self._now_s - session.paused_at_s
 
-    def _rescore(self, session: Session) -> None:
-        self.queue.rescore(session.tail)
-        if session.prompt_tail is not session.tail:
-            self.queue.rescore(session.prompt_tail)
-
     # Places.
-
-    def _hold(self, session: Session) -> None:
-        if not session.is_held:
-            session.is_held = True
-            for run in session.tail.path():
-                self.queue.hold(run)
-
-    def _release(self, session: Session) -> None:
-        if session.is_held:
-            session.is_held = False
-            for run in session.tail.path():
-                self.queue.release(run)
 
     def _places(self) -> list[Session]:
         held = [session for session in self._away if session.is_held]

@@ -25,7 +25,15 @@ _MOST_REPEATS = 256
 
 
 class StepCost(Protocol):
-    """What engine steps cost."""
+    """What engine steps cost.
+
+    Attributes:
+        request_overhead_s: Time of a request outside the engine (s); it comes before the engine.
+    """
+
+    @property
+    def request_overhead_s(self) -> float:
+        """See the class."""
 
     def step_time_s(self, work: Sequence[tuple[int, int]]) -> float:
         """Time of a step (s), from each request's new tokens and tokens of context. Pure."""
@@ -155,8 +163,7 @@ class Simulation:
     def _enter(self) -> None:
         if self._options.concurrency is None:
             for index, session in enumerate(self._sessions):
-                start_s = getattr(session, "start_s", None) or 0.0
-                self._schedule(start_s * self._options.time_scale, index, 0)
+                self._schedule((session.start_s or 0.0) * self._options.time_scale, index, 0)
             return
         self._unstarted = iter(range(len(self._sessions)))
         for _ in range(self._options.concurrency):
@@ -168,13 +175,16 @@ class Simulation:
             self._schedule(self._clock.now_s, index, 0)
 
     def _schedule(self, time_s: float, session_index: int, turn_index: int) -> None:
-        heapq.heappush(self._due, (time_s, self._num_due, session_index, turn_index))
+        """Note when a turn's request reaches the engine, if it is sent at `time_s`."""
+        arrival_s = time_s + self._cost.request_overhead_s
+        heapq.heappush(self._due, (arrival_s, self._num_due, session_index, turn_index))
         self._num_due += 1
 
     def _send_due(self) -> None:
+        overhead_s = self._cost.request_overhead_s
         while self._due and self._due[0][0] <= self._clock.now_s:
             time_s, _, session_index, turn_index = heapq.heappop(self._due)
-            self._send(time_s, session_index, turn_index)
+            self._send(time_s - overhead_s, session_index, turn_index)
 
     def _send(self, time_s: float, session_index: int, turn_index: int) -> None:
         session, grid = self._sessions[session_index], self._grids[session_index]

@@ -36,7 +36,7 @@ class WaitingTurn:
     session: Session
     priority: int
     sequence: int
-    max_pass_overs: int
+    max_pass_overs: int = 1
     arrived_s: float = 0.0
     due_s: float = math.inf
     cold_blocks: float = 0.0

@@ -1,0 +1,60 @@
+"""How much work stands in the engine, and how long a turn that finds it there may be overtaken."""
+
+from __future__ import annotations
+
+from holdfast.policies.admission.waiting import WaitingTurn
+
+__all__ = ["Backlog"]
+
+_HALF_DONE = 0.5  # of a running turn's work, on average
+
+
+class Backlog:
+    """The prompts in the engine, as if all of them had to be computed from nothing.
+
+    Args:
+        max_wait_ratio: Longest wait of a turn before nobody may overtake it any more, in units of
+            the time that recomputing all it found ahead of it would take (> 0).
+        max_pass_overs: Least bound on the later turns that may overtake a turn (count, >= 1); a
+            turn that finds more turns in the engine may be overtaken once for each.
+    """
+
+    def __init__(self, max_wait_ratio: float, max_pass_overs: int) -> None:
+        self._max_wait_ratio = max_wait_ratio
+        self._max_pass_overs = max_pass_overs
+        self._num_turns = 0
+        self._cold_blocks = 0.0
+
+    def enter(self, turn: WaitingTurn, restore_s_per_block: float) -> None:
+        """A turn has arrived: bound how long it may be overtaken. Mutates it.
+
+        Args:
+            turn: The turn, its session's prompt known.
+            restore_s_per_block: Measured time to recompute a block (s).
+        """
+        self._num_turns += 1
+        self._weigh(turn, turn.session.prompt_blocks)
+        turn.max_pass_overs = max(self._max_pass_overs, self._num_turns)
+        turn.due_s = turn.arrived_s + self._max_wait_ratio * restore_s_per_block * self._cold_blocks
+
+    def start(self, turn: WaitingTurn) -> None:
+        """The turn runs."""
+        self._weigh(turn, _HALF_DONE * turn.session.prompt_blocks)
+
+    def put_back(self, turn: WaitingTurn) -> None:
+        """The turn waits again."""
+        self._weigh(turn, turn.session.prompt_blocks)
+
+    def leave(self, turn: WaitingTurn) -> None:
+        """The turn has ended."""
+        self._num_turns -= 1
+        self._weigh(turn, 0.0)
+
+    def clear(self) -> None:
+        """No turn is in the engine."""
+        self._num_turns = 0
+        self._cold_blocks = 0.0
+
+    def _weigh(self, turn: WaitingTurn, cold_blocks: float) -> None:
+        self._cold_blocks += cold_blocks - turn.cold_blocks
+        turn.cold_blocks = cold_blocks

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.errors import ConfigError
+from holdfast.sim.blocks import BlockGrid
+from holdfast.traces.record import Turn
+from holdfast.traces.scaling import TokenScale
+
+
+def grid(trace_tokens: int, engine_tokens: int) -> BlockGrid:
+    return BlockGrid(TokenScale(64, trace_tokens), engine_tokens)
+
+
+def turn(*ids: int) -> Turn:
+    return Turn(0.0, 64 * len(ids), 1, ids)
+
+
+def test_equal_blocks_have_one_key_each() -> None:
+    assert grid(64, 64).keys(turn(7, 9)) == [(7).to_bytes(8, "big"), (9).to_bytes(8, "big")]
+
+
+def test_a_larger_engine_block_is_named_by_the_last_trace_block_in_it() -> None:
+    keys = grid(4, 16).keys(turn(1, 2, 3, 4, 5, 6, 7, 8, 9))
+    assert keys == [(4).to_bytes(8, "big"), (8).to_bytes(8, "big")]
+
+
+def test_a_smaller_engine_block_is_a_part_of_a_trace_block() -> None:
+    keys = grid(64, 16).keys(turn(3))
+    assert len(set(keys)) == 4
+
+
+def test_sizes_that_do_not_nest_are_refused_with_one_that_does() -> None:
+    with pytest.raises(ConfigError, match="multiple") as caught:
+        grid(64, 48)
+    assert caught.value.hint == "--block-size 64 fits"
+
+
+@given(
+    st.sampled_from([(64, 64), (4, 32), (64, 16)]),
+    st.lists(st.integers(0, 3), max_size=20),
+    st.lists(st.integers(0, 3), max_size=20),
+)
+def test_prompts_share_keys_exactly_as_far_as_they_share_engine_blocks(
+    sizes: tuple[int, int], left: list[int], right: list[int]
+) -> None:
+    trace, engine = sizes
+    shared = 0
+    while shared < min(len(left), len(right)) and left[shared] == right[shared]:
+        shared += 1
+    numbers: dict[tuple[int, ...], int] = {}
+
+    def chained(ids: list[int]) -> Turn:
+        prefixes = [tuple(ids[: i + 1]) for i in range(len(ids))]
+        return turn(*(numbers.setdefault(prefix, len(numbers)) for prefix in prefixes))
+
+    first, second = (
+        grid(trace, engine).keys(chained(left)),
+        grid(trace, engine).keys(chained(right)),
+    )
+    num_equal = sum(a == b for a, b in zip(first, second, strict=False))
+    assert num_equal == shared * trace // engine
+    assert first[:num_equal] == second[:num_equal]

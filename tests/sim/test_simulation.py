@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from holdfast.core.results import Counters, TurnRecord
+from holdfast.errors import ConfigError, HoldfastError
+from holdfast.sim.clock import VirtualClock
+from holdfast.sim.engine import SimRequest, SimStep
+from holdfast.sim.simulation import Simulation, SimulationOptions, SimulationRecords
+from holdfast.traces.record import Session, Turn
+
+BLOCK = 4
+
+
+@dataclass
+class FixedCost:
+    """A second a prompt token, a tenth a decoded one."""
+
+    request_overhead_s: float = 0.0
+
+    def step_time_s(self, work: Sequence[tuple[int, int]]) -> float:
+        return sum(0.1 if n == 1 and context else float(n) for n, context in work) or 0.5
+
+
+@dataclass
+class OneAtATime:
+    """First come, first served, a whole prompt a step, an endless cache."""
+
+    clock: VirtualClock
+    submitted: list[tuple[float, SimRequest]] = field(default_factory=list)
+    waiting: list[SimRequest] = field(default_factory=list)
+    cached: set[bytes] = field(default_factory=set)
+    num_left: int = 0
+    repeats: list[int] = field(default_factory=list)
+    holds_all: bool = False
+
+    def submit(self, request: SimRequest) -> None:
+        self.submitted.append((self.clock.now_s, request))
+        self.waiting.append(request)
+
+    def run_step(self, most_repeats: int = 1) -> SimStep:
+        if not self.waiting or self.holds_all:
+            return SimStep([], [], 1, {}, [], [])
+        request = self.waiting[0]
+        if not self.num_left:
+            num_cached = sum(key in self.cached for key in request.block_keys) * BLOCK
+            self.cached.update(request.block_keys)
+            self.num_left = request.output_tokens - 1
+            work = [(request.prompt_tokens - num_cached, num_cached)]
+            found = {request.request_id: num_cached}
+            return SimStep(work, [], 1, found, [request.request_id], self._finished())
+        repeats = max(1, min(most_repeats, self.num_left))
+        self.repeats.append(repeats)
+        self.num_left -= repeats
+        return SimStep([], [(1, 10)], repeats, {}, [], self._finished())
+
+    def _finished(self) -> list[str]:
+        return [] if self.num_left else [self.waiting.pop(0).request_id]
+
+    def counters(self) -> Counters:
+        return Counters()
+
+
+def turn(gap_s: float, ids: Sequence[int], tail: int, output: int) -> Turn:
+    return Turn(gap_s, len(ids) * BLOCK + tail, output, tuple(ids), ended_by="tool")
+
+
+def session(name: str, *turns: Turn, start_s: float | None = None) -> Session:
+    return Session(name, BLOCK, turns, "test", start_s=start_s)
+
+
+def run(
+    sessions: Sequence[Session],
+    concurrency: int | None = 1,
+    *,
+    cost: FixedCost | None = None,
+    time_scale: float = 1.0,
+) -> tuple[SimulationRecords, OneAtATime]:
+    clock = VirtualClock()
+    engine = OneAtATime(clock)
+    simulation = Simulation(
+        engine,
+        cost or FixedCost(),
+        sessions,
+        SimulationOptions(concurrency, time_scale=time_scale),
+        engine_block_tokens=BLOCK,
+        clock=clock,
+    )
+    return simulation.run(), engine
+
+
+def latencies(records: SimulationRecords) -> list[float | None]:
+    return [turn.request_latency_s for turn in records.turns]
+
+
+def test_a_turn_takes_what_its_steps_cost() -> None:
+    records, _ = run([session("a", turn(0, [1, 2], 1, 3))])
+    (record,) = records.turns
+    # Nine prompt tokens at a second each give the first token, two more a tenth each.
+    assert record.ttft_s == pytest.approx(9.0)
+    assert record.request_latency_s == pytest.approx(9.2)
+    assert records.makespan_s == pytest.approx(9.2)
+
+
+def test_the_next_turn_is_sent_a_gap_after_the_answer_and_finds_the_prefix() -> None:
+    records, _ = run([session("a", turn(0, [1], 0, 1), turn(5, [1, 2], 0, 1))])
+    second = records.turns[1]
+    assert second.sent_s == pytest.approx(4.0 + 5.0)
+    assert (second.cached_tokens, second.request_latency_s) == (4, pytest.approx(4.0))
+    assert (second.appended_tokens, second.first_seen_tokens) == (4, 4)
+
+
+def test_gaps_are_scaled_and_answers_are_not() -> None:
+    records, _ = run([session("a", turn(0, [1], 0, 1), turn(5, [1, 2], 0, 1))], time_scale=0.1)
+    assert records.turns[1].sent_s == pytest.approx(4.5)
+    assert latencies(records) == [pytest.approx(4.0), pytest.approx(4.0)]
+
+
+def test_a_session_starts_when_one_before_it_ends() -> None:
+    records, engine = run([session(n, turn(0, [i], 0, 1)) for i, n in enumerate("abc")], 2)
+    assert [at_s for at_s, _ in engine.submitted] == [0.0, 0.0, pytest.approx(4.0)]
+    assert [done.session_id for done in records.sessions] == ["a", "b", "c"]
+    assert [done.started_s for done in records.sessions] == [0.0, 0.0, pytest.approx(4.0)]
+
+
+def test_without_a_concurrency_sessions_start_at_their_recorded_times() -> None:
+    sessions = [
+        session("a", turn(0, [1], 0, 1), start_s=1.0),
+        session("b", turn(0, [2], 0, 1), start_s=20.0),
+    ]
+    records, _ = run(sessions, None)
+    assert [t.sent_s for t in records.turns] == [pytest.approx(1.0), pytest.approx(20.0)]
+
+
+def test_the_overhead_of_a_request_is_waited_for_before_the_engine() -> None:
+    records, engine = run(
+        [session("a", turn(0, [1], 0, 1), turn(5, [1, 2], 0, 1))], cost=FixedCost(0.25)
+    )
+    assert latencies(records) == [pytest.approx(4.25), pytest.approx(4.25)]
+    assert engine.submitted[0][0] == pytest.approx(0.25)
+    assert records.turns[1].sent_s == pytest.approx(4.25 + 5.0)
+
+
+def test_steps_that_only_decode_are_taken_together_up_to_the_next_request() -> None:
+    busy = session("busy", turn(0, [1], 0, 101))
+    late = session("late", turn(0, [2], 0, 1), turn(3.0, [2, 3], 0, 1))
+    records, engine = run([late, busy], 2)
+    by_name: dict[str, list[TurnRecord]] = {}
+    for record in records.turns:
+        by_name.setdefault(record.session_id, []).append(record)
+    # `late` is back at 4 + 3 s, while `busy` decodes from 8 s to 18 s: nothing cuts that short.
+    assert by_name["late"][1].sent_s == pytest.approx(7.0)
+    assert by_name["busy"][0].last_token_s == pytest.approx(18.0)
+    assert len(engine.repeats) < 10
+
+
+def test_an_answer_taken_in_many_steps_ends_when_it_would_in_single_ones() -> None:
+    sessions = [session("a", turn(0, [1], 0, 50), turn(1.0, [1, 2], 0, 50))]
+    together, engine = run(sessions)
+    assert max(engine.repeats) > 1
+    assert latencies(together) == [pytest.approx(4 + 4.9), pytest.approx(4 + 4.9)]
+
+
+def test_an_engine_that_never_runs_its_requests_is_an_error_not_a_hang() -> None:
+    clock = VirtualClock()
+    engine = OneAtATime(clock, holds_all=True)
+    stuck = Simulation(
+        engine,
+        FixedCost(),
+        [session("a", turn(0, [1], 0, 1))],
+        SimulationOptions(1),
+        engine_block_tokens=BLOCK,
+        clock=clock,
+    )
+    with pytest.raises(HoldfastError, match="holds 1 requests and runs none"):
+        stuck.run()
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "time_scale"), [(0, 1.0), (1, -1.0), (1, float("nan")), (1, float("inf"))]
+)
+def test_impossible_options_are_refused(concurrency: int, time_scale: float) -> None:
+    with pytest.raises(ConfigError):
+        SimulationOptions(concurrency, time_scale=time_scale)

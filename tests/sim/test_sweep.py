@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from holdfast.core.results import RunResult, summarize_run
+from holdfast.errors import HoldfastError
+from holdfast.sim.plan import RunPlan, Workload
+from holdfast.sim.profile import load_profile
+from holdfast.sim.simulation import SimulationOptions
+from holdfast.sim.sweep import sweep
+from holdfast.traces.selection import SessionSelection
+
+
+def plans(num: int) -> list[RunPlan]:
+    workload = Workload(Path("nowhere"), SessionSelection())
+    profile = load_profile("cpu-tiny")
+    options = SimulationOptions(1)
+    return [RunPlan("holdfast", n, workload, options, profile, 1024, 32) for n in range(num)]
+
+
+def echo(plan: RunPlan) -> RunResult:
+    return summarize_run(
+        [], [], policy=plan.policy, seed=plan.seed, concurrency=1, makespan_s=1.0, partial=False
+    )
+
+
+def fail(plan: RunPlan) -> RunResult:
+    if plan.seed == 1:
+        raise HoldfastError("the second one fails")
+    return echo(plan)
+
+
+@pytest.mark.parametrize("num_jobs", [1, 2])
+def test_each_result_comes_with_the_index_of_its_plan(num_jobs: int) -> None:
+    pytest.importorskip("joblib")
+    found = dict(sweep(plans(4), echo, num_jobs=num_jobs))
+    assert {index: result.seed for index, result in found.items()} == {0: 0, 1: 1, 2: 2, 3: 3}
+
+
+@pytest.mark.parametrize("num_jobs", [1, 2])
+def test_a_run_that_fails_ends_the_sweep_with_its_error(num_jobs: int) -> None:
+    pytest.importorskip("joblib")
+    with pytest.raises(HoldfastError, match="the second one fails"):
+        list(sweep(plans(4), fail, num_jobs=num_jobs))

@@ -1,0 +1,99 @@
+"""Simulated runs on vLLM's own scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from holdfast.core.results import RunResult
+from holdfast.errors import ConfigError
+from holdfast.policies.registry import policy_names
+from holdfast.sim import simulation
+from holdfast.sim.plan import RunPlan, Workload
+from holdfast.sim.profile import load_profile
+from holdfast.sim.simulation import SimulationOptions
+from holdfast.traces.selection import SessionSelection
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
+
+MEASURED = {"policy_cpu_s": None, "scheduler_cpu_s": None}
+
+
+def simulate(plan: RunPlan) -> RunResult:
+    from holdfast.vllm.simulate import simulate as simulate_run
+
+    return simulate_run(plan)
+
+
+def plan(policy: str, **changes: Any) -> RunPlan:
+    """Eight generated sessions, six at once, on a cache for about three of them."""
+    usual = RunPlan(
+        policy=policy,
+        seed=3,
+        workload=Workload(
+            None, SessionSelection(8, gap_cap_s=30.0, max_model_len=6000, token_scale=1 / 16)
+        ),
+        options=SimulationOptions(6, time_scale=0.02, token_scale=1 / 16),
+        profile=load_profile("cpu-tiny"),
+        kv_tokens=8192,
+        block_tokens=32,
+    )
+    return replace(usual, **changes)
+
+
+def figures(result: RunResult) -> dict[str, Any]:
+    """All that must not differ from run to run."""
+    return {key: getattr(result, key) for key in result.__struct_fields__} | MEASURED
+
+
+@pytest.mark.parametrize("policy", policy_names())
+def test_every_policy_ends_all_sessions_and_the_same_twice(policy: str) -> None:
+    first, second = simulate(plan(policy)), simulate(plan(policy))
+    assert first.num_sessions == 8
+    assert first.num_turns > 8
+    assert first.fallbacks == 0
+    assert figures(first) == figures(second)
+
+
+def test_decode_steps_taken_together_give_what_single_ones_give(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together = simulate(plan("vllm-default"))
+    monkeypatch.setattr(simulation, "_MOST_REPEATS", 1)
+    single = simulate(plan("vllm-default"))
+    assert together.token_hit_ratio == pytest.approx(single.token_hit_ratio, abs=0.01)
+    assert together.evicted_blocks == pytest.approx(single.evicted_blocks, rel=0.03)
+    assert together.makespan_s == pytest.approx(single.makespan_s, rel=0.02)
+    assert together.engine_steps == pytest.approx(single.engine_steps, rel=0.02)
+
+
+def test_without_a_prefix_cache_nothing_is_found_or_evicted() -> None:
+    result = simulate(plan("stateless"))
+    assert (result.token_hit_ratio, result.evicted_blocks) == (0.0, 0)
+
+
+def test_more_cache_finds_no_less_under_least_recently_used() -> None:
+    """One session at a time, so that time does not change the order of requests."""
+    one = SimulationOptions(1, time_scale=0.02, token_scale=1 / 16)
+    ratios = [
+        simulate(plan("vllm-default", kv_tokens=size, options=one)).token_hit_ratio or 0.0
+        for size in (6144, 8192, 16384, 65536)
+    ]
+    assert all(small <= large for small, large in pairwise(ratios))
+
+
+def test_a_cache_that_holds_everything_makes_all_policies_alike() -> None:
+    results = {
+        name: figures(simulate(plan(name, kv_tokens=262_144)))
+        for name in ("vllm-default", "holdfast", "clairvoyant")
+    }
+    found = {name: (r["token_hit_ratio"], r["evicted_blocks"]) for name, r in results.items()}
+    assert len(set(found.values())) == 1
+
+
+def test_a_session_larger_than_the_cache_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="more than the cache of 1,024"):
+        simulate(plan("vllm-default", kv_tokens=1024))
