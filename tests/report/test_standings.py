@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from holdfast.core.results import Distribution, RunResult
-from holdfast.report.curves import Cliff, cliffs, curves
 from holdfast.report.standings import (
     LLM_TIME,
     Entry,
@@ -25,7 +24,7 @@ from holdfast.report.standings import (
     policy_order,
     stand,
 )
-from holdfast.report.standings_table import format_cliff, standings_table
+from holdfast.report.standings_table import standings_table
 
 
 def _seconds(mean: float) -> Distribution:
@@ -287,93 +286,6 @@ def test_without_a_bound_there_is_no_distance() -> None:
 def test_runs_of_two_points_have_no_common_bound() -> None:
     with pytest.raises(ValueError, match="more than one point"):
         distance_to_bound([_run("holdfast"), _run("holdfast", concurrency=9)], "holdfast")
-
-
-# Curves and cliffs.
-
-
-def _over_sessions(ratios: dict[int, float | None], policy: str = "holdfast") -> list[RunResult]:
-    return [_run(policy, concurrency=n, token_hit_ratio=hit) for n, hit in ratios.items()]
-
-
-def _over_cache(ratios: dict[int, float]) -> list[RunResult]:
-    return [_run("holdfast", kv_tokens=kv, token_hit_ratio=hit) for kv, hit in ratios.items()]
-
-
-def test_a_panel_follows_one_axis_and_fixes_the_other() -> None:
-    runs = [
-        _run("holdfast", llm_s=float(n), concurrency=n, kv_tokens=kv)
-        for n in (16, 4)
-        for kv in (2048, 1024)
-    ]
-    panels = curves(runs, LLM_TIME, "concurrency")
-    assert [panel.fixed for panel in panels] == [1024, 2048]
-    assert [load for load, _ in panels[0].curves[0].points] == [4, 16]
-    assert [panel.fixed for panel in curves(runs, LLM_TIME, "kv_tokens")] == [4, 16]
-
-
-def test_a_curve_holds_the_median_and_range_over_seeds() -> None:
-    runs = _runs("holdfast", [3.0, 9.0, 4.0]) + _runs("holdfast", [1.0], concurrency=2)
-    ((_, light), (_, heavy)) = curves(runs, LLM_TIME, "concurrency")[0].curves[0].points
-    assert (light.low, light.high) == (1.0, 1.0)
-    assert (heavy.median, heavy.low, heavy.high) == (4.0, 3.0, 9.0)
-
-
-def test_an_axis_with_one_value_has_no_panel() -> None:
-    assert curves([_run("holdfast"), _run("vllm-default")], LLM_TIME, "concurrency") == ()
-
-
-def test_curves_stand_in_the_order_of_policies() -> None:
-    runs = _over_sessions({2: 0.9, 4: 0.8}) + _over_sessions({2: 0.9, 4: 0.8}, "stateless")
-    (panel,) = curves(runs, LLM_TIME, "concurrency")
-    assert [curve.policy for curve in panel.curves] == ["stateless", "holdfast"]
-
-
-def test_the_cliff_over_sessions_is_the_steepest_doubling() -> None:
-    # Per doubling: 4-8 0.01; 8-16 0.58; 16-32 0.34. Half of 0.98 is 0.49.
-    (cliff,) = cliffs(_over_sessions({32: 0.05, 8: 0.97, 4: 0.98, 16: 0.39}), "holdfast")
-    assert cliff == Cliff("holdfast", "concurrency", 1024, 8, 16, 0.97 - 0.39, 0.98, 16)
-
-
-def test_the_cliff_over_the_cache_runs_toward_small_sizes() -> None:
-    (cliff,) = cliffs(_over_cache({1024: 0.2, 2048: 0.3, 4096: 0.9, 8192: 0.95}), "holdfast")
-    assert (cliff.axis, cliff.fixed) == ("kv_tokens", 8)
-    assert (cliff.from_load, cliff.to_load, cliff.half_lost_at) == (4096, 2048, 2048)
-
-
-def test_steepness_does_not_depend_on_how_far_apart_loads_were_measured() -> None:
-    # 2-32 loses 0.4 over four doublings, 32-40 loses 0.2 over a third of one.
-    (cliff,) = cliffs(_over_sessions({2: 0.9, 32: 0.5, 40: 0.3}), "holdfast")
-    assert (cliff.from_load, cliff.to_load) == (32, 40)
-
-
-def test_half_of_the_best_is_lost_only_beyond_the_best() -> None:
-    (cliff,) = cliffs(_over_sessions({1: 0.1, 2: 0.8, 4: 0.7, 8: 0.6}), "holdfast")
-    assert cliff.best_ratio == 0.8
-    assert cliff.half_lost_at is None
-
-
-@pytest.mark.parametrize(
-    "ratios",
-    [{4: 0.9, 8: 0.1}, {4: 0.9, 8: None, 16: 0.1}, {4: 0.5, 8: 0.5, 16: 0.5}, {4: 0.1, 8: 0.5}],
-    ids=["two loads", "two known", "flat", "rising"],
-)
-def test_too_few_loads_or_no_fall_have_no_cliff(ratios: dict[int, float | None]) -> None:
-    assert cliffs(_over_sessions(ratios), "holdfast") == ()
-
-
-def test_a_cliff_is_of_one_policy_only() -> None:
-    runs = _over_sessions({2: 0.9, 4: 0.9, 8: 0.8})
-    runs += _over_sessions({2: 0.9, 4: 0.1, 8: 0.1}, "stateless")
-    (cliff,) = cliffs(runs, "holdfast")
-    assert (cliff.from_load, cliff.to_load) == (4, 8)
-
-
-def test_a_cliff_is_told_in_words() -> None:
-    (cliff,) = cliffs(_over_sessions({4: 0.98, 8: 0.97, 16: 0.39}), "holdfast")
-    text = format_cliff(cliff)
-    assert "from 8 to 16 sessions at once" in text
-    assert "from 16" in text
 
 
 # On the terminal.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,11 +27,13 @@ from holdfast.sim.simulation import SimulationOptions
 from holdfast.sim.sweep import sweep
 from holdfast.traces.digest import sessions_digest
 from holdfast.traces.io import FileReport
+from holdfast.traces.record import Session
 from holdfast.traces.selection import Selection, SessionSelection
 
 __all__ = ["simulate"]
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_FILE_COLUMNS = 120
 _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
 
 
@@ -118,7 +121,8 @@ def simulate(**arguments: Any) -> None:
     engine_version()
     if arguments["html_path"] is not None:
         require_plots()
-    console, errors = Console(), Console(stderr=True)
+    console = Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS)
+    errors = Console(stderr=True)
     for name in arguments["policies"]:
         policy_class(name)
     profile = load_profile(arguments["profile_name"])
@@ -153,17 +157,12 @@ def _plans(
     )
     first_seed = arguments["seed"]
     seeds = range(first_seed, first_seed + arguments["num_seeds"])
-    block_tokens = arguments["block_tokens"]
-    for seed in seeds:
-        reports: list[FileReport] = []
-        selected = workload.sessions(seed, reports.append)
-        digests.update({report.path.name: report.sha256 for report in reports})
-        digests[f"sessions-{seed}"] = sessions_digest(selected.sessions)
-        _say(seed, selected, errors)
-        if block_tokens is None:
-            block_tokens = round(selected.sessions[0].block_size_tokens * arguments["token_scale"])
+    sessions = {seed: _sessions(workload, seed, digests, errors) for seed in seeds}
+    block_tokens = arguments["block_tokens"] or max(
+        1, round(sessions[first_seed][0].block_size_tokens * arguments["token_scale"])
+    )
     loads = (None,) if arguments["open_loop"] else arguments["concurrency"]
-    return [
+    plans = [
         RunPlan(
             policy=policy,
             seed=seed,
@@ -177,13 +176,27 @@ def _plans(
             ),
             profile=profile,
             kv_tokens=kv_tokens,
-            block_tokens=block_tokens or profile.block_size_tokens,
+            block_tokens=block_tokens,
         )
         for concurrency in sorted(loads, key=lambda n: -(n or 0))
         for policy in arguments["policies"]
         for kv_tokens in sizes
         for seed in seeds
     ]
+    for plan in plans:
+        plan.check(sessions[plan.seed])
+    return plans
+
+
+def _sessions(
+    workload: Workload, seed: int, digests: dict[str, str], errors: Console
+) -> Sequence[Session]:
+    reports: list[FileReport] = []
+    selected = workload.sessions(seed, reports.append)
+    digests.update({report.path.name: report.sha256 for report in reports})
+    digests[f"sessions-{seed}"] = sessions_digest(selected.sessions)
+    _say(seed, selected, errors)
+    return selected.sessions
 
 
 def _say(seed: int, selected: Selection, errors: Console) -> None:

@@ -7,7 +7,7 @@ Knows nothing about vLLM: a host reports turns and blocks and carries out what i
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -20,6 +20,7 @@ from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
 from holdfast.policies.backlog import Backlog
 from holdfast.policies.base import Outlook, Policy, Worth, users_of
 from holdfast.policies.chain_keeper import ChainKeeper
+from holdfast.policies.fates import Fates
 from holdfast.policies.registry import build_policy
 from holdfast.predict.features import features_of
 from holdfast.predict.return_time import ReturnTimeModel
@@ -27,8 +28,6 @@ from holdfast.predict.return_time import ReturnTimeModel
 __all__ = ["AgentRuntime"]
 
 _STALE_FACTOR = 1.1
-_GONE_QUANTILE = 0.98
-_FATES_PER_TURN = 4
 _FORGOTTEN_PER_TURN = 8
 
 
@@ -85,10 +84,9 @@ class AgentRuntime:
         self._max_known_blocks = max_known_blocks
         self._now_s = 0.0
         self._num_arrived = 0
-        self._num_back, self._num_gone = 1.0, 1.0
         self._away: dict[Session, float] = {}  # when its runs were last ranked (s after the pause)
         self._rotation: list[Session] = []
-        self._fates: deque[tuple[Session, int]] = deque()
+        self._fates = Fates(self.returns)
         self._num_steps = 0
         self._rescored_at_step = 0
         self._policy_name = policy
@@ -136,7 +134,7 @@ class AgentRuntime:
     @property
     def return_share(self) -> float:
         """Share of sessions that came back after a sibling or a fork had started (0 to 1)."""
-        return self._num_back / (self._num_back + self._num_gone)
+        return self._fates.return_share
 
     def paused(self) -> Iterator[Session]:
         """Sessions that are away and may come back, the longest away first."""
@@ -144,10 +142,7 @@ class AgentRuntime:
 
     def is_gone(self, session: Session) -> bool:
         """Whether the pause outlasts nearly all pauses of its kind; false before any is known."""
-        if not self.returns.num_observed:
-            return False
-        away_s = self._now_s - session.paused_at_s
-        return away_s > self.returns.residual_quantile_s(session.gap, 0.0, _GONE_QUANTILE)
+        return self._fates.is_gone(session, self._now_s)
 
     # Observe.
 
@@ -208,14 +203,15 @@ class AgentRuntime:
         self._away[session] = 0.0
         self._policy.turn_ended(turn)
         self._set_end(session, end)
-        self._fates.append((session, session.num_turns))
-        self._learn_fates()
+        self._fates.paused(session)
+        for gone in self._fates.learn(self._now_s):
+            self._end(gone, SessionState.SUPERSEDED)
         if self._policy.keeps_place(session):
             self._chains.hold(session)
         self._forget_surplus()
 
     def turn_end_known(self, session: Session, num_turns: int, end: TurnEnd) -> None:
-        """What ended turn number `num_turns` has become known; ignored when the session is back."""
+        """What ended turn `num_turns` has become known; ignored when the session is back."""
         if session.num_turns == num_turns and session.state.is_paused:
             self._set_end(session, end)
             self._chains.rescore(session)
@@ -332,10 +328,7 @@ class AgentRuntime:
         return session
 
     def _resume(self, session: Session) -> None:
-        if session.state.is_paused:
-            self.returns.observe(session.gap, self._now_s - session.paused_at_s)
-        if session.has_moved_on:
-            self._num_back += 1.0
+        self._fates.returned(session, self._now_s)
         self._away.pop(session, None)
         self._chains.release(session)
 
@@ -371,21 +364,6 @@ class AgentRuntime:
         session.state = state
         session.rate = 0.0
         self._chains.rescore(session)
-
-    def _learn_fates(self) -> None:
-        """Learn from pauses that outlast nearly all of their kind: such sessions do not return."""
-        for _ in range(min(_FATES_PER_TURN, len(self._fates))):
-            session, num_turns = self._fates.popleft()
-            if session.num_turns != num_turns or not session.state.is_paused:
-                continue
-            if not self.is_gone(session):
-                self._fates.append((session, num_turns))
-                continue
-            away_s = self._now_s - session.paused_at_s
-            self.returns.observe(session.gap, away_s, censored=True)
-            if session.has_moved_on:
-                self._num_gone += 1.0
-                self._end(session, SessionState.SUPERSEDED)
 
     def _is_stale(self, session: Session) -> bool:
         return self._now_s - session.paused_at_s > _STALE_FACTOR * session.rated_after_s

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from holdfast.errors import ConfigError
+from holdfast.sim.blocks import BlockGrid
 from holdfast.sim.profile import CostProfile
 from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.io import FileReport, read_sessions
@@ -80,16 +81,17 @@ class RunPlan:
         """Blocks of the cache, vLLM's null block included."""
         return self.kv_tokens // self.block_tokens + 1
 
-    def check_fits(self, sessions: Sequence[Session]) -> None:
-        """Make sure that the cache can hold each request. Pure.
+    def check(self, sessions: Sequence[Session]) -> None:
+        """Make sure that the sessions fit the blocks and the cache. Pure.
 
         Raises:
-            ConfigError: One is larger.
+            ConfigError: They do not, or a request is larger than the cache.
         """
         for session in sessions:
             scale = TokenScale.from_factor(
                 self.options.token_scale, trace_block_tokens=session.block_size_tokens
             )
+            BlockGrid(scale, self.block_tokens)
             peak = scale.peak_tokens(session)
             if peak > self.kv_tokens:
                 raise ConfigError(

@@ -16,7 +16,8 @@ def sessions_digest(sessions: Iterable[Session]) -> str:
     """SHA-256, hexadecimal, of everything a replay takes from the sessions, in order; pure."""
     digest = hashlib.sha256()
     for session in sessions:
-        digest.update(f"{session.session_id}|{session.block_size_tokens}\n".encode())
+        start = "" if session.start_s is None else f"|{session.start_s!r}"
+        digest.update(f"{session.session_id}|{session.block_size_tokens}{start}\n".encode())
         for turn in session.turns:
             digest.update(
                 f"{turn.gap_s!r}|{turn.prompt_tokens}|{turn.output_tokens}|{turn.ended_by}|"

@@ -41,7 +41,7 @@ def simulate(plan: RunPlan) -> RunResult:
 
 def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
     sessions = _sessions(plan.workload, plan.seed)
-    plan.check_fits(sessions)
+    plan.check(sessions)
     clock = VirtualClock()
     engine = SimulatedEngine(
         plan.policy,

@@ -1,0 +1,68 @@
+"""What became of sessions that paused: how many came back, and when that is past hoping for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from holdfast.core.sessions import Session
+from holdfast.predict.return_time import ReturnTimeModel
+
+__all__ = ["Fates"]
+
+_GONE_QUANTILE = 0.98
+_LEARNED_AT_ONCE = 4
+
+
+class Fates:
+    """Follows pauses to their end, a few at a time.
+
+    Args:
+        returns: Told of pauses that outlast nearly all of their kind.
+    """
+
+    def __init__(self, returns: ReturnTimeModel) -> None:
+        self._returns = returns
+        self._num_back, self._num_gone = 1.0, 1.0
+        self._pauses: deque[tuple[Session, int]] = deque()
+
+    @property
+    def return_share(self) -> float:
+        """Share of sessions that came back after a sibling or a fork had started (0 to 1)."""
+        return self._num_back / (self._num_back + self._num_gone)
+
+    def is_gone(self, session: Session, now_s: float) -> bool:
+        """Whether the pause outlasts nearly all of its kind. Pure; false before any is known."""
+        if not self._returns.num_observed:
+            return False
+        away_s = now_s - session.paused_at_s
+        return away_s > self._returns.residual_quantile_s(session.gap, 0.0, _GONE_QUANTILE)
+
+    def paused(self, session: Session) -> None:
+        """A pause has begun."""
+        self._pauses.append((session, session.num_turns))
+
+    def returned(self, session: Session, now_s: float) -> None:
+        """A pause is over: the session is back."""
+        if session.state.is_paused:
+            self._returns.observe(session.gap, now_s - session.paused_at_s)
+        if session.has_moved_on:
+            self._num_back += 1.0
+
+    def learn(self, now_s: float) -> Iterator[Session]:
+        """Look at some pauses; yields sessions that had moved on and are gone."""
+        for _ in range(min(_LEARNED_AT_ONCE, len(self._pauses))):
+            session, num_turns = self._pauses.popleft()
+            if session.num_turns != num_turns or not session.state.is_paused:
+                continue
+            if not self.is_gone(session, now_s):
+                self._pauses.append((session, num_turns))
+                continue
+            self._returns.observe(session.gap, now_s - session.paused_at_s, censored=True)
+            if session.has_moved_on:
+                self._num_gone += 1.0
+                yield session
+
+    def clear(self) -> None:
+        """Forget all pauses; what was learned stays."""
+        self._pauses.clear()

@@ -1,0 +1,100 @@
+"""`holdfast simulate`: what it plans, shows and writes; the runs themselves are made up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import holdfast.vllm.serve as engine
+from holdfast.cli.main import cli
+from holdfast.core.results import Distribution, RunResult, summarize_run
+from holdfast.sim.plan import RunPlan
+
+PLANNED: list[RunPlan] = []
+
+
+def made_up(plan: RunPlan) -> RunResult:
+    PLANNED.append(plan)
+    result = summarize_run(
+        [],
+        [],
+        policy=plan.policy,
+        seed=plan.seed,
+        concurrency=plan.options.concurrency or 0,
+        makespan_s=1.0,
+        partial=False,
+    )
+    import msgspec
+
+    seconds = 2.0 if plan.policy == "vllm-default" else 1.0
+    spread = Distribution(seconds, seconds, seconds, seconds)
+    return msgspec.structs.replace(result, session_llm_time_s=spread, kv_tokens=plan.kv_tokens)
+
+
+@pytest.fixture(autouse=True)
+def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import ModuleType
+
+    PLANNED.clear()
+    fake = ModuleType("holdfast.vllm.simulate")
+    fake.__dict__["simulate"] = made_up
+    monkeypatch.setitem(sys.modules, "holdfast.vllm.simulate", fake)
+    monkeypatch.setattr(engine, "engine_version", lambda: "0.32.0")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["simulate", "--sessions", "3", "--jobs", "1", *arguments])
+
+
+def test_every_combination_is_run_on_the_same_sessions(tmp_path: Path) -> None:
+    result = run(
+        *("--policies", "vllm-default,holdfast", "--concurrency", "2,4"),
+        *("--kv-tokens", "200000,400000", "--seeds", "2"),
+    )
+    assert result.exit_code == 0, result.output
+    assert len(PLANNED) == 2 * 2 * 2 * 2
+    assert len({plan.workload for plan in PLANNED}) == 1
+    assert {plan.workload.selection.max_model_len for plan in PLANNED} == {200_000}
+
+
+def test_the_table_shows_the_gain(tmp_path: Path) -> None:
+    result = run("--policies", "vllm-default,holdfast")
+    assert result.exit_code == 0, result.output
+    assert "holdfast" in result.stdout
+    assert "2.00x" in result.stdout
+
+
+def test_the_document_has_manifest_and_runs(tmp_path: Path) -> None:
+    path = tmp_path / "runs.json"
+    result = run("--policies", "vllm-default", "--json", str(path), "--profile", "cpu-tiny",
+                 "--kv-tokens", "200000")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    document = json.loads(path.read_text())
+    assert document["schema"] == "holdfast.run/1"
+    assert document["manifest"]["profile"] == "cpu-tiny"
+    assert "sessions-0" in document["manifest"]["digests"]
+    assert [r["policy"] for r in document["runs"]] == ["vllm-default"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--policies", "belady"), "unknown policy 'belady'"),
+        (("--policies", "holdfast,"), "not a comma-separated list"),
+        (("--concurrency", "2,x"), "'x' is not a whole number above 0"),
+        (("--kv-tokens", "0"), "'0' is not a whole number above 0"),
+        (("--profile", "tpu"), "tpu"),
+        (("--traces", "nowhere"), "nowhere"),
+        (("--block-size", "48"), "multiple"),
+        (("--kv-tokens", "16"), "no session is left"),
+    ],
+)
+def test_bad_arguments_say_what_is_wrong(arguments: tuple[str, ...], said: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code != 0
+    assert said in result.output + str(result.exception)
+    assert not PLANNED
