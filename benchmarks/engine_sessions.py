@@ -13,14 +13,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-TIME_SCALES = ("0.02", "0.1")
+# Replayed seconds per recorded second, and the longest recorded gap: so that a speed takes
+# about half an hour.
+SPEEDS = {"0.02": "60", "0.1": "30"}
 LOAD = {
     "--concurrency": ("2", "16"),
     "--sessions": ("2", "16"),
     "--kv-tokens": ("24576",),
     "--max-model-len": ("9600",),
     "--token-scale": ("0.0625",),
-    "--gap-cap-s": ("60",),
 }
 
 
@@ -32,9 +33,10 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     name = "generated" if options.traces is None else options.traces.name
-    for time_scale in TIME_SCALES:
+    for time_scale, gap_cap_s in SPEEDS.items():
         stem = options.output / f"engine-{name}-x{time_scale}"
         command = [sys.executable, "-m", "holdfast", "demo", "--time-scale", time_scale]
+        command += ["--gap-cap-s", gap_cap_s]
         for option, values in LOAD.items():
             command += [option, *values]
         command += ["--seeds", str(options.seeds), "--json", f"{stem}.json"]

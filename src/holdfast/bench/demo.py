@@ -21,6 +21,7 @@ from holdfast.bench.model import VOCAB_SIZE, build_tiny_model
 from holdfast.bench.prompts import Alphabet
 from holdfast.bench.replay import ReplayTarget, replay_sessions
 from holdfast.bench.server import EngineOptions, EngineServer, ServedPolicy
+from holdfast.bench.turn_records import append_turns
 from holdfast.core.results import RunResult, TurnRecord
 from holdfast.traces.digest import sessions_digest
 from holdfast.traces.io import FileReport, read_sessions
@@ -98,6 +99,7 @@ class Demo:
         directory: Holds the model and the servers' logs.
         runs: Finished runs, in the order in which they ran.
         digests: SHA-256 by name of each trace file that was read, and of each seed's sessions.
+        records: Directory for the turns of each run, as JSON lines; None writes none.
     """
 
     plan: DemoPlan
@@ -105,6 +107,7 @@ class Demo:
     watcher: DemoWatcher = field(default_factory=DemoWatcher)
     runs: list[RunResult] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
+    records: Path | None = None
 
     def run(self) -> None:
         """Measure everything; servers are ended however this returns.
@@ -162,6 +165,9 @@ class Demo:
         replay = asyncio.run(
             replay_sessions(target, sessions, load, seed=seed, on_turn=self.watcher.turn_ends)
         )
+        if self.records is not None:
+            name = f"{replay.result.policy}-c{point.concurrency}-s{seed}.jsonl"
+            append_turns(self.records / name, replay.result.policy, replay.records.turns)
         # As planned, not as the engine counts it: with its own padding, or not at all once it died.
         return msgspec.structs.replace(replay.result, kv_tokens=plan.kv_tokens)
 

@@ -102,6 +102,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first.")
 @click.option("--json", "json_path", type=_FILE, help="Write the results here.")
 @click.option("--html", "html_path", type=_FILE, help="Write a page with plots here.")
+@click.option(
+    "--records",
+    "records_path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Directory for one file of turns, as JSON lines, a run.",
+)
 @click.option("--keep-logs", is_flag=True, help="Keep the servers' logs, and say where.")
 @click.pass_context
 def demo(context: click.Context, /, **arguments: Any) -> None:
@@ -122,7 +128,7 @@ def demo(context: click.Context, /, **arguments: Any) -> None:
     directory = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
     keeps_logs = arguments["keep_logs"]
     watcher = _Progress(errors)
-    measured = Demo(plan, directory, watcher)
+    measured = Demo(plan, directory, watcher, records=arguments["records_path"])
     is_interrupted = False
     try:
         with watcher, _terminations_interrupt():

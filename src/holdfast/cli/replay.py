@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -20,6 +19,7 @@ from holdfast.bench.load import LoadOptions
 from holdfast.bench.manifest import run_manifest
 from holdfast.bench.prompts import DEFAULT_ALPHABET, Alphabet
 from holdfast.bench.replay import Replay, ReplayTarget, replay_sessions
+from holdfast.bench.turn_records import append_turns
 from holdfast.cli.replay_table import results_table
 from holdfast.core.results import RunDocument, TurnRecord
 from holdfast.errors import ConfigError
@@ -34,6 +34,7 @@ __all__ = ["replay"]
 
 _SYNTHETIC = "synthetic"
 _SYNTHETIC_SESSIONS = 20
+_EXIT_ALL_FAILED = 1
 
 
 @dataclass(slots=True)
@@ -128,12 +129,14 @@ class _Workload:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write one JSON line a turn here.",
 )
-def replay(**arguments: Any) -> None:
+@click.pass_context
+def replay(context: click.Context, /, **arguments: Any) -> None:
     """Replay recorded agent sessions on live endpoints.
 
     Each of --concurrency sessions sends its next turn when the previous answer has ended and the
     recorded gap has passed; when a session ends the next one starts. A turn that fails ends its
-    session. Ctrl-C stops the run and keeps what there is, marked as partial.
+    session. Ctrl-C stops the run and keeps what there is, marked as partial. The exit status is 1
+    if an endpoint answered no turn at all.
     """
     console, errors = Console(), Console(stderr=True)
     _check_writable(arguments["json_path"], arguments["records_path"])
@@ -150,6 +153,8 @@ def replay(**arguments: Any) -> None:
         arguments["json_path"].write_bytes(document.to_json())
     if arguments["records_path"] is not None:
         _write_records(arguments["records_path"], replays)
+    if any(done.result.num_errors and not done.result.num_turns for done in replays):
+        context.exit(_EXIT_ALL_FAILED)
 
 
 def _check_writable(*paths: Path | None) -> None:
@@ -327,12 +332,9 @@ def _manifest(
 
 
 def _write_records(path: Path, replays: list[Replay]) -> None:
-    encoder = msgspec.json.Encoder()
-    with path.open("wb") as file:
-        for done in replays:
-            for record in done.records.turns:
-                row = {"policy": done.result.policy, **msgspec.structs.asdict(record)}
-                file.write(encoder.encode(row) + b"\n")
+    path.unlink(missing_ok=True)
+    for done in replays:
+        append_turns(path, done.result.policy, done.records.turns)
 
 
 def _say_errors(done: Replay, errors: Console) -> None:

@@ -1,0 +1,64 @@
+"""`holdfast replay`: what it writes and how it ends; nothing is sent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from holdfast.bench.load import LoadRecords
+from holdfast.bench.replay import Replay
+from holdfast.cli.main import cli
+from holdfast.core.results import TurnRecord, summarize_run
+from holdfast.sim.calibration import read_turns
+
+
+def turn(error_kind: Any = None) -> TurnRecord:
+    return TurnRecord("s", 0, 0.0, 1.0, 2.0, 10, 10, 10, 3, 0, error_kind, error_kind)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[TurnRecord]:
+    """The turns that the endpoint is made to have answered."""
+    turns: list[TurnRecord] = []
+
+    async def made_up(*_: Any, **__: Any) -> Replay:
+        records = LoadRecords(turns=list(turns))
+        result = summarize_run(
+            turns, [], policy="mine", seed=0, concurrency=1, makespan_s=2.0, partial=False
+        )
+        return Replay(result, records, "model")
+
+    monkeypatch.setattr("holdfast.cli.replay.replay_sessions", made_up)
+    return turns
+
+
+def run(*arguments: str) -> Any:
+    usual = ["replay", "--traces", "synthetic", "--sessions", "1", "--url", "http://x"]
+    return CliRunner().invoke(cli, [*usual, *arguments])
+
+
+def test_it_fails_when_no_turn_was_answered(answers: list[TurnRecord]) -> None:
+    answers.append(turn("disconnected"))
+    assert run().exit_code == 1
+
+
+def test_some_failed_turns_are_told_and_are_no_failure(answers: list[TurnRecord]) -> None:
+    answers += [turn(), turn("disconnected")]
+    result = run()
+    assert result.exit_code == 0
+    assert "1 turns failed (disconnected)" in result.output
+
+
+def test_records_are_written_anew_and_can_be_read_for_calibration(
+    answers: list[TurnRecord], tmp_path: Path
+) -> None:
+    path = tmp_path / "turns.jsonl"
+    path.write_text("old\n")
+    answers += [turn(), turn()]
+    assert run("--records", str(path)).exit_code == 0
+    assert [json.loads(line)["policy"] for line in path.read_text().splitlines()] == ["mine"] * 2
+    assert len(read_turns(path)) == 2
