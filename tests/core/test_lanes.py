@@ -32,6 +32,22 @@ class LaneAgainstList(RuleBasedStateMachine):
         self.lane.push_back(block)
         self.model.append(block)
 
+    @rule(data=st.data())
+    def extend_back(self, data: st.DataObject) -> None:
+        num_blocks = data.draw(st.integers(0, len(self.outside)))
+        blocks = [self.outside.pop() for _ in range(num_blocks)]
+        self.lane.extend_back(blocks)
+        self.model += blocks
+
+    @rule(data=st.data())
+    def pop_front(self, data: st.DataObject) -> None:
+        num_blocks = data.draw(st.integers(0, len(self.model)))
+        taken = self.lane.pop_front(num_blocks)
+        assert taken == self.model[:num_blocks]
+        assert all(b.prev_free_block is None and b.next_free_block is None for b in taken)
+        del self.model[:num_blocks]
+        self.outside += taken
+
     @precondition(lambda self: self.outside)
     @rule(data=st.data())
     def push_front(self, data: st.DataObject) -> None:

@@ -5,7 +5,7 @@ Knows nothing about sessions or worth. No Python object is made per block, as in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["Block", "Lane"]
@@ -23,7 +23,7 @@ B = TypeVar("B", bound=Block)
 
 
 class Lane(Generic[B]):
-    """Free blocks, next victim first. Every operation is O(1) but iteration.
+    """Free blocks, next victim first. Every operation is O(1) a block.
 
     Attributes:
         head: Next victim, or None.
@@ -49,6 +49,39 @@ class Lane(Generic[B]):
             tail.next_free_block = block
         self.tail = block
         self.num_blocks += 1
+
+    def extend_back(self, blocks: Sequence[B]) -> None:
+        """Make `blocks` the last victims, in their order. Mutates the lane and their links."""
+        tail = self.tail
+        for block in blocks:
+            block.prev_free_block = tail
+            if tail is None:
+                self.head = block
+            else:
+                tail.next_free_block = block
+            tail = block
+        if tail is not None:
+            tail.next_free_block = None
+        self.tail = tail
+        self.num_blocks += len(blocks)
+
+    def pop_front(self, num_blocks: int) -> list[B]:
+        """Take out the next `num_blocks` victims, which there must be. Mutates their links."""
+        taken: list[B] = []
+        block = self.head
+        for _ in range(num_blocks):
+            assert block is not None
+            taken.append(block)
+            after: B | None = block.next_free_block  # type: ignore[assignment]
+            block.prev_free_block = block.next_free_block = None
+            block = after
+        self.head = block
+        if block is None:
+            self.tail = None
+        else:
+            block.prev_free_block = None
+        self.num_blocks -= num_blocks
+        return taken
 
     def push_front(self, block: B) -> None:
         """Make `block` the next victim. Mutates the lane and the block's links."""

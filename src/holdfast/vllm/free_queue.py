@@ -10,11 +10,12 @@ Process: scheduler. Checked on vLLM 0.28 ... 0.32.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, takewhile
 from typing import Any
 
 from holdfast.core.chains import ChainTree, Segment
+from holdfast.core.eviction_order import eviction_order
 from holdfast.core.lanes import Lane
 from holdfast.core.ranking import Key, Ranking
 
@@ -66,8 +67,7 @@ class FreeQueue:
         self._sequence = [0] * num_blocks
         self._clock = 0
         self._ranking = Ranking(self._is_ready)
-        for block in blocks:
-            self._spare.push_back(block)
+        self._spare.extend_back(blocks)
         self.num_free_blocks = self._spare.num_blocks
 
     # What vLLM calls.
@@ -85,12 +85,7 @@ class FreeQueue:
     def popleft_n(self, n: int) -> list[Any]:
         """Take the `n` cheapest free blocks, cheapest first."""
         assert n <= self.num_free_blocks, (n, self.num_free_blocks)
-        taken: list[Any] = []
-        spare = self._spare
-        while spare.head is not None and len(taken) < n:
-            block = spare.head
-            spare.remove(block)
-            taken.append(block)
+        taken: list[Any] = self._spare.pop_front(min(n, self._spare.num_blocks))
         while len(taken) < n:
             self._take_from_cheapest(n, taken)
         self.num_free_blocks -= n
@@ -120,18 +115,15 @@ class FreeQueue:
 
     def append_n(self, blocks: Iterable[Any]) -> None:
         """Add blocks that have become free, a chain's deepest first."""
-        locate = self._tree.locate
-        touched: dict[int, Segment[Any]] = {}
-        for block in blocks:
-            content = block.block_hash
-            home = None if content is None else locate(content[:-_GROUP_ID_BYTES])
-            if home is None:
-                home = self._stray
-            self._append_to(home, block)
-            touched[id(home)] = home
-            self.num_free_blocks += 1
-        for home in touched.values():
-            self._offer(home)
+        chain = blocks if isinstance(blocks, list) else list(blocks)
+        first = 0
+        while first < len(chain):
+            content = chain[first].block_hash
+            home = None if content is None else self._tree.locate(content[:-_GROUP_ID_BYTES])
+            num_together = 1 if home is None else _num_together(home, chain, first)
+            part = chain if num_together == len(chain) else chain[first : first + num_together]
+            self._append_part(self._stray if home is None else home, part)
+            first += num_together
 
     def prepend_n(self, blocks: Sequence[Any]) -> None:
         """Add blocks without content, to be used before all others."""
@@ -172,7 +164,7 @@ class FreeQueue:
         for block in moved:
             sequence = self._sequence[block.block_id]
             self._remove_from(deeper, block)
-            self._append_to(upper, block, sequence=sequence)
+            self._append_to(upper, block, sequence)
         self._offer(deeper)
         self._offer(upper)
         if upper.parent is not None:
@@ -241,9 +233,8 @@ class FreeQueue:
         self._ranking.clear()
         self._spare = Lane()
         self.num_held_blocks = 0
-        for block in blocks:
-            self._home[block.block_id] = None
-            self._spare.push_back(block)
+        self._home = [None] * len(self._home)
+        self._spare.extend_back(blocks)
 
     def make_worth_equal(self) -> None:
         """From now on evict in vLLM's own order, by when blocks became free. O(blocks)."""
@@ -264,19 +255,31 @@ class FreeQueue:
     def _sort(self, segment: Segment[Any]) -> None:
         blocks = sorted(segment.lane, key=self.age_of)
         segment.lane = Lane()
-        for block in blocks:
-            segment.lane.push_back(block)
+        segment.lane.extend_back(blocks)
 
-    def _append_to(self, home: Segment[Any], block: Any, *, sequence: int | None = None) -> None:
-        if sequence is None:
-            self._clock += 1
-            sequence = self._clock
+    def _append_to(self, home: Segment[Any], block: Any, sequence: int) -> None:
         self._sequence[block.block_id] = sequence
         self._home[block.block_id] = home
         home.lane.push_back(block)
         self._note_opened(home, 1)
         if home.num_held:
             self.num_held_blocks += 1
+
+    def _append_part(self, home: Segment[Any], part: list[Any]) -> None:
+        """Add blocks of one run, deepest first."""
+        homes, sequences, clock = self._home, self._sequence, self._clock
+        for block in part:
+            clock += 1
+            number = block.block_id
+            sequences[number] = clock
+            homes[number] = home
+        self._clock = clock
+        home.lane.extend_back(part)
+        self.num_free_blocks += len(part)
+        self._note_opened(home, len(part))
+        if home.num_held:
+            self.num_held_blocks += len(part)
+        self._offer(home)
 
     def _note_opened(self, home: Segment[Any], num_added: int) -> None:
         if home.parent is not None and home.lane.num_blocks == num_added:
@@ -289,9 +292,12 @@ class FreeQueue:
         if home.num_held:
             self.num_held_blocks -= 1
         if not lane.num_blocks:
-            self._disowned.pop(home, None)
-            if home.parent is not None:
-                self._close(home.parent)
+            self._note_emptied(home)
+
+    def _note_emptied(self, home: Segment[Any]) -> None:
+        self._disowned.pop(home, None)
+        if home.parent is not None:
+            self._close(home.parent)
 
     def _close(self, parent: Segment[Any]) -> None:
         parent.num_open_children -= 1
@@ -333,43 +339,33 @@ class FreeQueue:
         rival = self._ranking.lowest()
         tied = rival if rival is not None and worth >= rival[:2] else None
         lane = segment.lane
-        num_before = len(taken)
-        while lane.head is not None and len(taken) < n:
-            if tied and len(taken) > num_before and self._key(segment, worth) > tied:
-                break
-            taken.append(lane.head)
-            self._remove_from(segment, lane.head)
-        num_taken = len(taken) - num_before
+        num_wanted = min(n - len(taken), lane.num_blocks)
+        if tied is not None:
+            num_wanted = self._num_before(segment, worth, tied, num_wanted)
+        for block in lane.pop_front(num_wanted):
+            self._home[block.block_id] = None
+            taken.append(block)
+        if segment.num_held:
+            self.num_held_blocks -= num_wanted
+        if not lane.num_blocks:
+            self._note_emptied(segment)
         if lane.head is not None:
             self._offer(segment)
-        if num_taken:
-            self._on_evict(None if segment.parent is None else segment, num_taken)
+        if num_wanted:
+            self._on_evict(None if segment.parent is None else segment, num_wanted)
         if lane.head is None:
             self._tree.prune(segment)
 
+    def _num_before(self, segment: Segment[Any], worth: Worth, rival: Key, most: int) -> int:
+        """Victims of a lane that go before its rival of equal worth; at least one."""
+        ages = (self._sequence[block.block_id] for block in islice(segment.lane, most))
+        return max(1, sum(1 for _ in takewhile(lambda age: (*worth, age) <= rival, ages)))
+
     def _in_order(self) -> Iterator[Any]:
         yield from self._spare
-        lanes = [s for s in self._segments() if s.lane.head is not None]
-        blockers = {s: 0 if self.is_worth_equal else s.num_open_children for s in lanes}
-        ready: list[tuple[Worth, int, int, Segment[Any], Any]] = []
-
-        def enter(segment: Segment[Any], worth: Worth, block: Any) -> None:
-            number: int = block.block_id
-            heapq.heappush(ready, (worth, self._sequence[number], number, segment, block))
-
-        for segment in lanes:
-            if not blockers[segment]:
-                enter(segment, self._worth(segment), segment.lane.head)
-        while ready:
-            worth, _, _, segment, block = heapq.heappop(ready)
-            yield block
-            parent = segment.parent
-            if block.next_free_block is not None:
-                enter(segment, worth, block.next_free_block)
-            elif parent is not None and blockers.get(parent):
-                blockers[parent] -= 1
-                if not blockers[parent]:
-                    enter(parent, self._worth(parent), parent.lane.head)
+        yield from eviction_order(
+            self._segments(), self._worth, self.age_of, keeps_chains=not self.is_worth_equal
+        )
 
     def check_integrity(self) -> None:
         """Assert that lanes, counts and the heap agree; for tests. O(blocks)."""
@@ -388,3 +384,17 @@ class FreeQueue:
         assert all(run.lane.num_blocks for run in self._disowned)
         assert num_free == self.num_free_blocks
         assert num_held == self.num_held_blocks
+
+
+def _num_together(home: Segment[Any], chain: list[Any], first: int) -> int:
+    """Blocks of a chain, from `first` on, that surely are of `home`; at least one.
+
+    A chain is given deepest first and a hash stands for its whole prefix: if the deepest and the
+    last of a run's length are where they should be, so are all between.
+    """
+    hashes = home.hashes
+    most = min(len(hashes), len(chain) - first)
+    if chain[first].block_hash[:-_GROUP_ID_BYTES] != hashes[-1]:
+        return 1
+    last = chain[first + most - 1].block_hash
+    return most if last is not None and last[:-_GROUP_ID_BYTES] == hashes[-most] else 1
