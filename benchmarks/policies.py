@@ -2,9 +2,9 @@
 
 python benchmarks/policies.py --traces PATH [--setup NAME] [--seeds N] [--jobs N] [--output DIR]
 
-`cachewise`: N sessions started together on 2x H200 with Qwen2.5-Coder-32B, chunks of 512, N from 5 to
-40. `cliff`: 8 to 32 sessions live at once on one H100 with Llama-3.1-8B. `overcommit`: 20 sessions,
-more and more of them at once.
+`cachewise`: N sessions started together on 2x H200 with Qwen2.5-Coder-32B, chunks of 512, N from 5
+to 40. `cliff`: 4 to 32 sessions live at once on one H100 with Llama-3.1-8B. `overcommit`: 20
+sessions, more and more of them at once.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import holdfast.vllm.serve as engine
 from holdfast.cli.main import EXIT_REFUSED, cli, main
-from holdfast.errors import ConfigError, EngineError
+from holdfast.errors import ConfigError, EngineError, PolicyError
 
 
 @pytest.fixture
@@ -40,6 +40,21 @@ def test_our_option_is_taken_out_wherever_it_stands(
     assert result.exit_code == 0, result.output
     assert served[0][:5] == ["m", "--port", "1", "--seed", "2"]
     assert os.environ["HOLDFAST_MAX_SESSIONS"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [("belady", "unknown policy"), ("clairvoyant", "future"), ("stateless", "keeps no KV blocks")],
+)
+def test_a_policy_that_cannot_serve_is_refused_before_the_engine_starts(
+    served: list[list[str]], tmp_path: Path, policy: str, said: str
+) -> None:
+    path = tmp_path / "holdfast.toml"
+    path.write_text(f'[holdfast]\npolicy = "{policy}"\n', encoding="utf-8")
+    result = CliRunner().invoke(cli, ["serve", "m", "--holdfast-config", str(path)])
+    assert isinstance(result.exception, PolicyError)
+    assert said in str(result.exception)
+    assert served == []
 
 
 @pytest.mark.parametrize("arguments", [["serve"], ["serve", "--help"], ["serve", "-h"]])

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from holdfast.config import load_config, to_environ
+from holdfast.policies.registry import check_deployable
 
 __all__ = ["serve"]
 
@@ -41,6 +42,7 @@ def serve(context: click.Context, holdfast_config: Path | None, arguments: tuple
         click.echo(context.get_help())
         return
     config = load_config(holdfast_config)
+    check_deployable(config.policy)
 
     from holdfast.vllm.serve import holdfast_arguments, serve_vllm
 

@@ -14,7 +14,14 @@ from typing import Any, Final
 from holdfast.errors import PolicyError
 from holdfast.policies.base import Need, Policy, PolicySpec, Scene
 
-__all__ = ["ENTRY_POINT_GROUP", "build_policy", "policy_class", "policy_names", "policy_specs"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "build_policy",
+    "check_deployable",
+    "policy_class",
+    "policy_names",
+    "policy_specs",
+]
 
 ENTRY_POINT_GROUP: Final = "holdfast.policies"
 
@@ -70,6 +77,25 @@ def policy_class(name: str) -> type[Policy]:
     return found
 
 
+def check_deployable(name: str) -> None:
+    """Make sure that an engine can run a policy on live requests. Pure.
+
+    Raises:
+        PolicyError: It is unknown, knows the future, or is a way to run the engine without us.
+    """
+    spec = policy_class(name).spec
+    if Need.FUTURE in spec.needs:
+        raise PolicyError(
+            f"policy {name!r} knows the future, which only the simulator does",
+            hint="it is a bound to compare with: holdfast simulate --policies " + name,
+        )
+    if not spec.has_prefix_cache:
+        raise PolicyError(
+            f"policy {name!r} keeps no KV blocks, so there is nothing to decide",
+            hint="vLLM alone does that with --no-enable-prefix-caching",
+        )
+
+
 def build_policy(name: str, scene: Scene) -> Policy:
     """Build a policy for a host.
 
@@ -77,9 +103,6 @@ def build_policy(name: str, scene: Scene) -> Policy:
         PolicyError: It is unknown, or asks for the future of a host that has none.
     """
     found = policy_class(name)
-    if Need.FUTURE in found.spec.needs and scene.outlook is None:
-        raise PolicyError(
-            f"policy {name!r} knows the future, which only the simulator does",
-            hint="it is a bound to compare with: holdfast simulate --policies " + name,
-        )
+    if scene.outlook is None:
+        check_deployable(name)
     return found(scene)
