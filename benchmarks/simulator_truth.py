@@ -1,10 +1,10 @@
 """Does the simulator tell the truth? The same sessions on the real CPU engine and simulated.
 
-python benchmarks/simulator_truth.py [--traces PATH] [--seeds N] [--output DIR]
+python benchmarks/simulator_truth.py [--traces PATH] [--engine RUNS.json --turns TURNS.jsonl]
 
-Runs `holdfast demo`, fits a cost profile to stock vLLM's turns at the light load, simulates the
-same sessions with it, and writes the differences. Asked for: hit ratio within 2 points, evicted
-blocks within 10 %, LLM time a session within 20 %.
+Takes the runs of `holdfast demo`, fits a cost profile to stock vLLM's turns at a light load,
+simulates the same sessions with it, and writes the differences. Without --engine it runs the demo.
+Asked for: hit ratio within 2 points, evicted blocks within 10 %, LLM time a session within 20 %.
 """
 
 from __future__ import annotations
@@ -13,50 +13,58 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from holdfast.core.results import RunDocument, RunResult
 
-LOADS = {"2": "2", "12": "12"}  # sessions at once: sessions in all
-KV_TOKENS, MAX_MODEL_LEN, TOKEN_SCALE, TIME_SCALE, GAP_CAP_S = 16384, 8000, 0.0625, 0.02, 60
 BLOCK_TOKENS = 32
-FIGURES = (("token hit ratio", 0.02), ("evicted blocks", 0.10), ("LLM time a session (s)", 0.20))
+LIMITS = {"token hit ratio": 0.02, "evicted blocks": 0.10, "LLM time a session (s)": 0.20}
+LOAD = ("max_model_len", "token_scale", "time_scale", "gap_cap_s", "kv_tokens", "seed")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--traces", type=Path)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--engine", type=Path, help="What `holdfast demo --json` wrote.")
+    parser.add_argument("--turns", type=Path, help="What `holdfast demo --records` wrote.")
     parser.add_argument("--output", type=Path, default=Path("out"))
     options = parser.parse_args()
-    records = options.output / "records"
-    records.mkdir(parents=True, exist_ok=True)
-    load = [
-        *("--max-model-len", MAX_MODEL_LEN, "--token-scale", TOKEN_SCALE),
-        *("--time-scale", TIME_SCALE, "--gap-cap-s", GAP_CAP_S, "--kv-tokens", KV_TOKENS),
-        *("--seeds", options.seeds),
-    ]
-    if options.traces is not None:
-        load += ["--traces", options.traces]
-    engine = options.output / "truth-engine.json"
-    points = ["--concurrency", *LOADS, "--sessions", *LOADS.values()]
-    holdfast("demo", *load, *points, "--records", records, "--json", engine)
+    options.output.mkdir(parents=True, exist_ok=True)
+    traces = [] if options.traces is None else ["--traces", options.traces]
+    engine, turns = options.engine, options.turns
+    if engine is None:
+        engine = options.output / "truth-engine.json"
+        holdfast("demo", *traces, "--records", options.output, "--json", engine)
+        turns = options.output / "vllm-default-c2-s0.jsonl"
     profile = options.output / "truth-profile.toml"
-    light = records / f"vllm-default-c{next(iter(LOADS))}-s0.jsonl"
-    holdfast("profile", "calibrate", light, "--base", "cpu-tiny", "--out", profile)
-    simulated: list[RunResult] = []
-    for concurrency, num_sessions in LOADS.items():
-        path = options.output / f"truth-simulated-{concurrency}.json"
+    holdfast("profile", "calibrate", turns, "--base", "cpu-tiny", "--out", profile)
+    document = msgspec.json.decode(engine.read_bytes(), type=RunDocument)
+    simulated = simulate(document.manifest["arguments"], profile, traces, options.output)
+    table = compare(document.runs, simulated)
+    print(table)
+    (options.output / f"simulator_truth-{engine.stem}.md").write_text(table)
+
+
+def simulate(
+    arguments: dict[str, Any], profile: Path, traces: list[object], output: Path
+) -> list[RunResult]:
+    """The demo's points, simulated."""
+    load: list[object] = [*traces, "--seeds", arguments["num_seeds"]]
+    for name in LOAD:
+        load += [f"--{name.replace('_', '-')}", arguments[name]]
+    runs: list[RunResult] = []
+    points = zip(arguments["concurrency"], arguments["num_sessions"], strict=True)
+    for concurrency, num_sessions in points:
+        path = output / f"truth-simulated-{concurrency}.json"
         holdfast(
             *("simulate", *load, "--concurrency", concurrency, "--sessions", num_sessions),
             *("--profile", profile, "--policies", "vllm-default,holdfast"),
-            *("--block-size", BLOCK_TOKENS, "--jobs", 1, "--json", path),
+            *("--block-size", BLOCK_TOKENS, "--json", path),
         )
-        simulated += read(path)
-    table = compare(read(engine), simulated)
-    print(table)
-    (options.output / "simulator_truth.md").write_text(table)
+        runs += msgspec.json.decode(path.read_bytes(), type=RunDocument).runs
+    return runs
 
 
 def holdfast(*arguments: object) -> None:
@@ -66,11 +74,6 @@ def holdfast(*arguments: object) -> None:
     subprocess.run(command, check=True)
 
 
-def read(path: Path) -> list[RunResult]:
-    """The runs of a document."""
-    return msgspec.json.decode(path.read_bytes(), type=RunDocument).runs
-
-
 def compare(engine: list[RunResult], simulated: list[RunResult]) -> str:
     """A markdown table, one line a run and figure."""
     found = {(run.policy, run.seed, run.concurrency): run for run in simulated}
@@ -78,8 +81,10 @@ def compare(engine: list[RunResult], simulated: list[RunResult]) -> str:
     lines.append("|---|---|---|---|---|---|---|---|")
     for run in engine:
         twin = found[run.policy, run.seed, run.concurrency]
-        for (label, limit), real, made_up in zip(FIGURES, figures(run), figures(twin), strict=True):
-            off = abs(made_up - real) / (1.0 if label == FIGURES[0][0] else max(real, 1e-9))
+        for (label, limit), real, made_up in zip(
+            LIMITS.items(), figures(run), figures(twin), strict=True
+        ):
+            off = abs(made_up - real) / (1.0 if label == "token hit ratio" else max(real, 1.0))
             verdict = "within" if off <= limit else "outside"
             lines.append(
                 f"| {run.policy} | {run.concurrency} | {run.seed} | {label} | {real:,.3f} | "

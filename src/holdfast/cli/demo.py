@@ -41,7 +41,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--concurrency",
     nargs=2,
     type=_POSITIVE,
-    default=(2, 12),
+    default=(2, 14),
     show_default=True,
     metavar="LOW HIGH",
     help="Sessions live at once, below and past the cliff.",
@@ -51,7 +51,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "num_sessions",
     nargs=2,
     type=_POSITIVE,
-    default=(4, 16),
+    default=(2, 14),
     show_default=True,
     metavar="LOW HIGH",
     help="Sessions in all, at the same two points.",
@@ -59,14 +59,14 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--kv-tokens",
     type=click.IntRange(min=64),
-    default=8192,
+    default=16384,
     show_default=True,
     help="Size of the KV cache, which must hold the longest session.",
 )
 @click.option(
     "--max-model-len",
     type=click.IntRange(min=2),
-    default=6000,
+    default=8000,
     show_default=True,
     help="Leave out sessions that outgrow this many replayed tokens.",
 )
