@@ -66,7 +66,7 @@ _PLACES = {
     "refresh": ("refresh", "_runtime", "refresh"),
     "preemption": ("preempt", "_runtime", "turn_preempted"),
     "end": ("finish", "_runtime", "turn_ended"),
-    "fates": ("finish", "_runtime", "_learn_fates"),
+    "fates": ("finish", "_runtime._fates", "learn"),
     "reset": ("reset_prefix_cache", "_runtime", "content_dropped"),
     "queue's reset": ("reset_prefix_cache", "_queue", "forget_content"),
 }
