@@ -4,47 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 from rich.console import Console
+from tests.report.runs import run_of
 
 import holdfast.report.html as html
-from holdfast.core.results import Distribution, RunDocument, RunResult
+from holdfast.core.results import RunDocument
 from holdfast.errors import HoldfastError
 from holdfast.report.comparison import Comparison, Row, compare
 from holdfast.report.document import read_document, write_document
 from holdfast.report.table import comparison_table
-
-
-def _run(policy: str, seed: int = 0, concurrency: int = 2, **changes: Any) -> RunResult:
-    second = Distribution(mean=1.0, p50=1.0, p95=1.0, p99=1.0)
-    run = RunResult(
-        policy=policy,
-        seed=seed,
-        concurrency=concurrency,
-        num_sessions=4,
-        num_turns=40,
-        num_errors=0,
-        partial=False,
-        kv_tokens=1024,
-        prompt_tokens=1000,
-        output_tokens=100,
-        token_hit_ratio=0.5,
-        evicted_blocks=100,
-        recomputed_tokens=10,
-        loaded_tokens=None,
-        session_llm_time_s=second,
-        session_time_s=second,
-        ttft_s=second,
-        request_latency_s=second,
-        makespan_s=10.0,
-        goodput_tokens_per_s=1.0,
-        prompt_tokens_per_s=1.0,
-        preemptions=0,
-    )
-    return msgspec.structs.replace(run, **changes)
 
 
 def _row(comparison: Comparison, label: str, point: int = 0) -> Row:
@@ -53,7 +23,7 @@ def _row(comparison: Comparison, label: str, point: int = 0) -> Row:
 
 def test_gain_above_one_is_better_whichever_direction_is() -> None:
     comparison = compare(
-        [_run("vllm-default"), _run("holdfast", evicted_blocks=50, token_hit_ratio=0.75)]
+        [run_of("vllm-default"), run_of("holdfast", evicted_blocks=50, token_hit_ratio=0.75)]
     )
     assert _row(comparison, "evicted blocks").gain == 2.0
     assert _row(comparison, "token hit ratio").gain == 1.5
@@ -61,7 +31,7 @@ def test_gain_above_one_is_better_whichever_direction_is() -> None:
 
 def test_gain_is_the_median_of_the_pairs_of_a_seed() -> None:
     runs = [
-        _run(policy, seed, evicted_blocks=blocks)
+        run_of(policy, seed, evicted_blocks=blocks)
         for policy, counts in (("vllm-default", (10, 90, 30)), ("holdfast", (10, 10, 10)))
         for seed, blocks in enumerate(counts)
     ]
@@ -72,12 +42,12 @@ def test_gain_is_the_median_of_the_pairs_of_a_seed() -> None:
 
 
 def test_a_zero_denominator_gives_no_gain() -> None:
-    comparison = compare([_run("vllm-default"), _run("holdfast", evicted_blocks=0)])
+    comparison = compare([run_of("vllm-default"), run_of("holdfast", evicted_blocks=0)])
     assert _row(comparison, "evicted blocks").gain is None
 
 
 def test_a_seed_of_one_policy_only_is_shown_but_not_paired() -> None:
-    comparison = compare([_run("vllm-default", 0), _run("holdfast", 1)])
+    comparison = compare([run_of("vllm-default", 0), run_of("holdfast", 1)])
     row = _row(comparison, "makespan (s)")
     assert row.gain is None
     assert row.baseline is not None
@@ -85,12 +55,12 @@ def test_a_seed_of_one_policy_only_is_shown_but_not_paired() -> None:
 
 
 def test_errors_have_no_gain() -> None:
-    comparison = compare([_run("vllm-default", num_errors=2), _run("holdfast", num_errors=1)])
+    comparison = compare([run_of("vllm-default", num_errors=2), run_of("holdfast", num_errors=1)])
     assert _row(comparison, "errors").gain is None
 
 
 def test_points_come_lightest_first_and_stay_apart() -> None:
-    runs = [_run("holdfast", concurrency=12), _run("holdfast", concurrency=2, makespan_s=3.0)]
+    runs = [run_of("holdfast", concurrency=12), run_of("holdfast", concurrency=2, makespan_s=3.0)]
     comparison = compare(runs)
     assert [point.concurrency for point in comparison.points] == [2, 12]
     subject = _row(comparison, "makespan (s)").subject
@@ -100,14 +70,14 @@ def test_points_come_lightest_first_and_stay_apart() -> None:
 
 def test_the_table_shows_unknown_values_as_a_dash() -> None:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    console.print(comparison_table(compare([_run("vllm-default", evicted_blocks=None)])))
+    console.print(comparison_table(compare([run_of("vllm-default", evicted_blocks=None)])))
     console.file.close()
     line = next(x for x in console.export_text().splitlines() if "evicted" in x)
     assert line.count("\u2013") == 3
 
 
 def test_a_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    document = RunDocument(manifest={"seeds": [0]}, runs=[_run("holdfast")])
+    document = RunDocument(manifest={"seeds": [0]}, runs=[run_of("holdfast")])
     path = tmp_path / "new" / "run.json"
     write_document(path, document)
     assert read_document(path) == document
@@ -125,7 +95,7 @@ def test_what_is_no_run_document_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:
     pytest.importorskip("matplotlib")
-    comparison = compare([_run("vllm-default"), _run("holdfast", evicted_blocks=50)])
+    comparison = compare([run_of("vllm-default"), run_of("holdfast", evicted_blocks=50)])
     page = html.render_html(comparison, {"note": "<script>"})
     assert "<svg" in page
     assert "2.00x" in page
@@ -136,7 +106,7 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
 
 def test_equal_comparisons_give_equal_pages() -> None:
     pytest.importorskip("matplotlib")
-    comparison = compare([_run("vllm-default"), _run("holdfast")])
+    comparison = compare([run_of("vllm-default"), run_of("holdfast")])
     assert html.render_html(comparison, {}) == html.render_html(comparison, {})
 
 

@@ -2,67 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-import msgspec
 import pytest
+from tests.report.runs import run_of, runs_of
 
-from holdfast.core.results import Distribution, RunResult
+from holdfast.core.results import RunResult
 from holdfast.report.curves import Cliff, cliffs, curves
 from holdfast.report.standings import LLM_TIME
 from holdfast.report.standings_table import format_cliff
 
 
-def _seconds(mean: float) -> Distribution:
-    return Distribution(mean=mean, p50=mean, p95=mean, p99=mean)
-
-
-def _run(policy: str, seed: int = 0, llm_s: float | None = 1.0, **changes: Any) -> RunResult:
-    run = RunResult(
-        policy=policy,
-        seed=seed,
-        concurrency=8,
-        num_sessions=4,
-        num_turns=40,
-        num_errors=0,
-        partial=False,
-        kv_tokens=1024,
-        prompt_tokens=1000,
-        output_tokens=100,
-        token_hit_ratio=0.5,
-        evicted_blocks=100,
-        recomputed_tokens=10,
-        loaded_tokens=None,
-        session_llm_time_s=None if llm_s is None else _seconds(llm_s),
-        session_time_s=_seconds(1.0),
-        ttft_s=_seconds(1.0),
-        request_latency_s=_seconds(1.0),
-        makespan_s=10.0,
-        goodput_tokens_per_s=1.0,
-        prompt_tokens_per_s=1.0,
-        preemptions=0,
-        engine_steps=1000,
-        scheduler_cpu_s=0.05,
-    )
-    return msgspec.structs.replace(run, **changes)
-
-
-def _runs(policy: str, llm_times_s: Iterable[float | None], **changes: Any) -> list[RunResult]:
-    return [_run(policy, seed, llm_s, **changes) for seed, llm_s in enumerate(llm_times_s)]
-
-
 def _over_sessions(ratios: dict[int, float | None], policy: str = "holdfast") -> list[RunResult]:
-    return [_run(policy, concurrency=n, token_hit_ratio=hit) for n, hit in ratios.items()]
+    return [run_of(policy, concurrency=n, token_hit_ratio=hit) for n, hit in ratios.items()]
 
 
 def _over_cache(ratios: dict[int, float]) -> list[RunResult]:
-    return [_run("holdfast", kv_tokens=kv, token_hit_ratio=hit) for kv, hit in ratios.items()]
+    return [run_of("holdfast", kv_tokens=kv, token_hit_ratio=hit) for kv, hit in ratios.items()]
 
 
 def test_a_panel_follows_one_axis_and_fixes_the_other() -> None:
     runs = [
-        _run("holdfast", llm_s=float(n), concurrency=n, kv_tokens=kv)
+        run_of("holdfast", llm_s=float(n), concurrency=n, kv_tokens=kv)
         for n in (16, 4)
         for kv in (2048, 1024)
     ]
@@ -73,14 +32,14 @@ def test_a_panel_follows_one_axis_and_fixes_the_other() -> None:
 
 
 def test_a_curve_holds_the_median_and_range_over_seeds() -> None:
-    runs = _runs("holdfast", [3.0, 9.0, 4.0]) + _runs("holdfast", [1.0], concurrency=2)
+    runs = runs_of("holdfast", [3.0, 9.0, 4.0]) + runs_of("holdfast", [1.0], concurrency=2)
     ((_, light), (_, heavy)) = curves(runs, LLM_TIME, "concurrency")[0].curves[0].points
     assert (light.low, light.high) == (1.0, 1.0)
     assert (heavy.median, heavy.low, heavy.high) == (4.0, 3.0, 9.0)
 
 
 def test_an_axis_with_one_value_has_no_panel() -> None:
-    assert curves([_run("holdfast"), _run("vllm-default")], LLM_TIME, "concurrency") == ()
+    assert curves([run_of("holdfast"), run_of("vllm-default")], LLM_TIME, "concurrency") == ()
 
 
 def test_curves_stand_in_the_order_of_policies() -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from tests.report.runs import run_of, runs_of, seconds
 
-from holdfast.core.results import Distribution, RunResult
+from holdfast.core.results import RunResult
 from holdfast.report.standings import (
     LLM_TIME,
     Entry,
@@ -25,44 +24,6 @@ from holdfast.report.standings import (
     stand,
 )
 from holdfast.report.standings_table import standings_table
-
-
-def _seconds(mean: float) -> Distribution:
-    return Distribution(mean=mean, p50=mean, p95=mean, p99=mean)
-
-
-def _run(policy: str, seed: int = 0, llm_s: float | None = 1.0, **changes: Any) -> RunResult:
-    run = RunResult(
-        policy=policy,
-        seed=seed,
-        concurrency=8,
-        num_sessions=4,
-        num_turns=40,
-        num_errors=0,
-        partial=False,
-        kv_tokens=1024,
-        prompt_tokens=1000,
-        output_tokens=100,
-        token_hit_ratio=0.5,
-        evicted_blocks=100,
-        recomputed_tokens=10,
-        loaded_tokens=None,
-        session_llm_time_s=None if llm_s is None else _seconds(llm_s),
-        session_time_s=_seconds(1.0),
-        ttft_s=_seconds(1.0),
-        request_latency_s=_seconds(1.0),
-        makespan_s=10.0,
-        goodput_tokens_per_s=1.0,
-        prompt_tokens_per_s=1.0,
-        preemptions=0,
-        engine_steps=1000,
-        scheduler_cpu_s=0.05,
-    )
-    return msgspec.structs.replace(run, **changes)
-
-
-def _runs(policy: str, llm_times_s: Iterable[float | None], **changes: Any) -> list[RunResult]:
-    return [_run(policy, seed, llm_s, **changes) for seed, llm_s in enumerate(llm_times_s)]
 
 
 def _entry(standings: Standings, policy: str, point: int = 0) -> Entry:
@@ -100,13 +61,13 @@ def test_another_baseline_takes_the_second_place() -> None:
 
 def test_points_go_by_sessions_and_then_by_cache_size() -> None:
     loads = [(32, 1024), (8, 4096), (8, None), (8, 1024)]
-    runs = [_run("holdfast", concurrency=n, kv_tokens=kv) for n, kv in loads]
+    runs = [run_of("holdfast", concurrency=n, kv_tokens=kv) for n, kv in loads]
     found = [(point.concurrency, point.kv_tokens) for point in stand(runs).points]
     assert found == [(8, None), (8, 1024), (8, 4096), (32, 1024)]
 
 
 def test_a_score_holds_the_median_and_the_range_of_all_seeds() -> None:
-    interval = _entry(stand(_runs("holdfast", [3.0, 9.0, 4.0])), "holdfast")
+    interval = _entry(stand(runs_of("holdfast", [3.0, 9.0, 4.0])), "holdfast")
     found = interval.score(LLM_TIME.label).interval
     assert found is not None
     assert (found.median, found.low, found.high) == (4.0, 3.0, 9.0)
@@ -114,7 +75,7 @@ def test_a_score_holds_the_median_and_the_range_of_all_seeds() -> None:
 
 def test_scheduler_time_is_counted_a_step() -> None:
     # 0.05 s over 1,000 steps is 50 us a step.
-    found = _entry(stand([_run("holdfast")]), "holdfast").score("scheduler CPU a step (\u00b5s)")
+    found = _entry(stand([run_of("holdfast")]), "holdfast").score("scheduler CPU a step (\u00b5s)")
     assert found.interval is not None
     assert found.interval.median == pytest.approx(50.0)
 
@@ -128,7 +89,7 @@ def test_no_runs_make_empty_standings() -> None:
 
 def test_the_gain_is_the_geometric_mean_of_the_ratios_of_a_seed() -> None:
     # 8 / 4 = 2 and 8 / 1 = 8: sqrt(16) = 4.
-    gain = _known(_gain(_runs("vllm-default", [8.0, 8.0]) + _runs("holdfast", [4.0, 1.0])))
+    gain = _known(_gain(runs_of("vllm-default", [8.0, 8.0]) + runs_of("holdfast", [4.0, 1.0])))
     assert gain.mean == pytest.approx(4.0)
     assert gain.by_seed == ((0, 2.0), (1, 8.0))
 
@@ -136,7 +97,7 @@ def test_the_gain_is_the_geometric_mean_of_the_ratios_of_a_seed() -> None:
 def test_the_interval_is_students_t_on_logarithms() -> None:
     # ln 2, ln 4, ln 8: centre ln 4, deviation ln 2, error ln 2 / sqrt(3), t(0.975; 2) = 4.30265.
     # 4.30265 / sqrt(3) = 2.48414, so the ends are 4 / 2^2.48414 and 4 * 2^2.48414.
-    runs = _runs("vllm-default", [8.0, 8.0, 8.0]) + _runs("holdfast", [4.0, 2.0, 1.0])
+    runs = runs_of("vllm-default", [8.0, 8.0, 8.0]) + runs_of("holdfast", [4.0, 2.0, 1.0])
     assert _ends(_gain(runs)) == pytest.approx((0.71493, 22.3800), rel=1e-4)
 
 
@@ -150,8 +111,8 @@ def test_the_quantiles_are_those_of_the_printed_tables(num_seeds: int, quantile:
     centre = sum(logs) / num_seeds
     deviation = (sum((x - centre) ** 2 for x in logs) / (num_seeds - 1)) ** 0.5
     half = quantile * deviation / num_seeds**0.5
-    runs = _runs("vllm-default", [1.0] * num_seeds)
-    runs += _runs("holdfast", [2.718281828459045**-x for x in logs])
+    runs = runs_of("vllm-default", [1.0] * num_seeds)
+    runs += runs_of("holdfast", [2.718281828459045**-x for x in logs])
     low, high = _ends(_gain(runs))
     assert low == pytest.approx(2.718281828459045 ** (centre - half), rel=1e-4)
     assert high == pytest.approx(2.718281828459045 ** (centre + half), rel=1e-4)
@@ -161,8 +122,8 @@ def test_the_quantiles_are_those_of_the_printed_tables(num_seeds: int, quantile:
 def test_the_interval_holds_the_mean_and_swapping_sides_inverts_it(
     pairs: list[tuple[float, float]],
 ) -> None:
-    first = dict(enumerate(_runs("a", [before for before, _ in pairs])))
-    second = dict(enumerate(_runs("b", [after for _, after in pairs])))
+    first = dict(enumerate(runs_of("a", [before for before, _ in pairs])))
+    second = dict(enumerate(runs_of("b", [after for _, after in pairs])))
     there = _known(paired_gain(LLM_TIME, first, second))
     back = _known(paired_gain(LLM_TIME, second, first))
     assert there.low is not None
@@ -174,75 +135,75 @@ def test_the_interval_holds_the_mean_and_swapping_sides_inverts_it(
 
 
 def test_a_gain_above_one_is_better_where_higher_is_better() -> None:
-    runs = [_run("vllm-default"), _run("holdfast", token_hit_ratio=0.75)]
+    runs = [run_of("vllm-default"), run_of("holdfast", token_hit_ratio=0.75)]
     assert _known(_gain(runs, "token hit ratio")).mean == pytest.approx(1.5)
 
 
 def test_a_spread_that_both_share_leaves_no_interval_around_the_gain() -> None:
-    runs = _runs("vllm-default", [2.0, 200.0, 20.0]) + _runs("holdfast", [1.0, 100.0, 10.0])
+    runs = runs_of("vllm-default", [2.0, 200.0, 20.0]) + runs_of("holdfast", [1.0, 100.0, 10.0])
     assert _ends(_gain(runs)) == pytest.approx((2.0, 2.0))
 
 
 def test_one_common_seed_has_no_interval() -> None:
-    gain = _known(_gain(_runs("vllm-default", [2.0, 2.0]) + _runs("holdfast", [1.0])))
+    gain = _known(_gain(runs_of("vllm-default", [2.0, 2.0]) + runs_of("holdfast", [1.0])))
     assert (gain.mean, gain.low, gain.high) == (2.0, None, None)
 
 
 def test_seeds_of_only_one_policy_are_left_out_of_the_gain() -> None:
-    runs = [_run("vllm-default", 0, 6.0), _run("vllm-default", 1, 9.0)]
-    runs += [_run("holdfast", 1, 3.0), _run("holdfast", 2, 1.0)]
+    runs = [run_of("vllm-default", 0, 6.0), run_of("vllm-default", 1, 9.0)]
+    runs += [run_of("holdfast", 1, 3.0), run_of("holdfast", 2, 1.0)]
     assert _known(_gain(runs)).by_seed == ((1, 3.0),)
 
 
 def test_a_seed_without_the_metric_is_left_out_of_the_gain() -> None:
-    runs = _runs("vllm-default", [2.0, 2.0]) + _runs("holdfast", [None, 1.0])
+    runs = runs_of("vllm-default", [2.0, 2.0]) + runs_of("holdfast", [None, 1.0])
     assert _known(_gain(runs)).by_seed == ((1, 2.0),)
 
 
 def test_a_ratio_with_a_zero_denominator_is_none_and_not_averaged() -> None:
-    runs = [_run("vllm-default", seed) for seed in (0, 1)]
-    runs += [_run("holdfast", 0, evicted_blocks=0), _run("holdfast", 1, evicted_blocks=50)]
+    runs = [run_of("vllm-default", seed) for seed in (0, 1)]
+    runs += [run_of("holdfast", 0, evicted_blocks=0), run_of("holdfast", 1, evicted_blocks=50)]
     gain = _known(_gain(runs, "evicted blocks"))
     assert gain.by_seed == ((0, None), (1, 2.0))
     assert gain.mean == 2.0
 
 
 def test_only_zero_denominators_leave_no_gain() -> None:
-    runs = [_run("vllm-default"), _run("holdfast", evicted_blocks=0)]
+    runs = [run_of("vllm-default"), run_of("holdfast", evicted_blocks=0)]
     assert _gain(runs, "evicted blocks") is None
 
 
 def test_a_ratio_of_zero_makes_the_gain_zero_without_an_interval() -> None:
-    runs = [_run("vllm-default", seed) for seed in (0, 1)]
-    runs += [_run("holdfast", 0, token_hit_ratio=0.0), _run("holdfast", 1)]
+    runs = [run_of("vllm-default", seed) for seed in (0, 1)]
+    runs += [run_of("holdfast", 0, token_hit_ratio=0.0), run_of("holdfast", 1)]
     gain = _known(_gain(runs, "token hit ratio"))
     assert (gain.mean, gain.low, gain.high) == (0.0, None, None)
 
 
 def test_the_baseline_has_no_gain_over_itself() -> None:
-    entry = _entry(stand(_runs("vllm-default", [1.0, 2.0])), "vllm-default")
+    entry = _entry(stand(runs_of("vllm-default", [1.0, 2.0])), "vllm-default")
     assert entry.score(LLM_TIME.label).gain is None
 
 
 def test_errors_have_no_gain() -> None:
-    runs = [_run("vllm-default", num_errors=2), _run("holdfast", num_errors=1)]
+    runs = [run_of("vllm-default", num_errors=2), run_of("holdfast", num_errors=1)]
     assert _gain(runs, "errors") is None
 
 
 def test_runs_of_another_point_are_never_paired() -> None:
-    runs = [_run("vllm-default", kv_tokens=2048), _run("holdfast", kv_tokens=1024)]
+    runs = [run_of("vllm-default", kv_tokens=2048), run_of("holdfast", kv_tokens=1024)]
     assert _gain(runs) is None
 
 
 def test_a_metric_that_no_run_knows_is_none() -> None:
-    score = _entry(stand([_run("holdfast", evicted_blocks=None)]), "holdfast").score(
+    score = _entry(stand([run_of("holdfast", evicted_blocks=None)]), "holdfast").score(
         "evicted blocks"
     )
     assert (score.interval, score.gain) == (None, None)
 
 
 def test_partial_runs_and_failed_turns_are_stated() -> None:
-    runs = [_run("holdfast", 0, num_errors=1), _run("holdfast", 1, partial=True, num_errors=2)]
+    runs = [run_of("holdfast", 0, num_errors=1), run_of("holdfast", 1, partial=True, num_errors=2)]
     entry = _entry(stand(runs), "holdfast")
     assert (entry.partial_seeds, entry.num_errors) == ((1,), 3)
 
@@ -253,7 +214,7 @@ def test_partial_runs_and_failed_turns_are_stated() -> None:
 def test_the_distance_is_a_ratio_and_two_shares_of_the_way() -> None:
     # Floor 40, baseline 20, policy 12, bound 10: 1.2 times the bound, 28 of 30 and 8 of 10.
     times_s = {"stateless": 40.0, "vllm-default": 20.0, "holdfast": 12.0, "clairvoyant": 10.0}
-    runs = [_run(policy, 0, llm_s) for policy, llm_s in times_s.items()]
+    runs = [run_of(policy, 0, llm_s) for policy, llm_s in times_s.items()]
     distance = distance_to_bound(runs, "holdfast")
     assert distance.times_bound == pytest.approx(1.2)
     assert distance.share_from_floor == pytest.approx(28 / 30)
@@ -262,16 +223,20 @@ def test_the_distance_is_a_ratio_and_two_shares_of_the_way() -> None:
 
 
 def test_a_policy_worse_than_where_the_way_starts_covers_a_negative_share() -> None:
-    runs = [_run("vllm-default", 0, 20.0), _run("saga", 0, 25.0), _run("clairvoyant", 0, 10.0)]
+    runs = [
+        run_of("vllm-default", 0, 20.0),
+        run_of("saga", 0, 25.0),
+        run_of("clairvoyant", 0, 10.0),
+    ]
     assert distance_to_bound(runs, "saga").share_from_baseline == pytest.approx(-0.5)
 
 
 @pytest.mark.parametrize("bound_s", [10.0, 9.95, 11.0])
 def test_a_bound_that_is_not_better_leaves_no_way_to_share(bound_s: float) -> None:
     runs = [
-        _run("vllm-default", 0, 10.0),
-        _run("holdfast", 0, 9.99),
-        _run("clairvoyant", 0, bound_s),
+        run_of("vllm-default", 0, 10.0),
+        run_of("holdfast", 0, 9.99),
+        run_of("clairvoyant", 0, bound_s),
     ]
     distance = distance_to_bound(runs, "holdfast")
     assert distance.share_from_baseline is None
@@ -279,13 +244,13 @@ def test_a_bound_that_is_not_better_leaves_no_way_to_share(bound_s: float) -> No
 
 
 def test_without_a_bound_there_is_no_distance() -> None:
-    distance = distance_to_bound([_run("vllm-default"), _run("holdfast")], "holdfast")
+    distance = distance_to_bound([run_of("vllm-default"), run_of("holdfast")], "holdfast")
     assert (distance.times_bound, distance.share_from_baseline) == (None, None)
 
 
 def test_runs_of_two_points_have_no_common_bound() -> None:
     with pytest.raises(ValueError, match="more than one point"):
-        distance_to_bound([_run("holdfast"), _run("holdfast", concurrency=9)], "holdfast")
+        distance_to_bound([run_of("holdfast"), run_of("holdfast", concurrency=9)], "holdfast")
 
 
 # On the terminal.
@@ -302,16 +267,16 @@ def _line(text: str, start: str) -> str:
 
 
 def test_a_loss_is_shown_as_it_is() -> None:
-    runs = _runs("vllm-default", [2.0, 2.0]) + _runs("holdfast", [4.0, 4.0])
+    runs = runs_of("vllm-default", [2.0, 2.0]) + runs_of("holdfast", [4.0, 4.0])
     assert "0.50x 0.50 to 0.50" in " ".join(_line(_shown(runs), "holdfast").split())
 
 
 def test_large_values_of_all_policies_fit_into_120_columns() -> None:
     policies = ["vllm-default", "thunderagent", "holdfast", "clairvoyant", "cachewise-oracle"]
     runs = [
-        _run(
+        run_of(
             policy, seed, 1234.5 * seed, evicted_blocks=12_345_678, makespan_s=123_456.7,
-            request_latency_s=_seconds(1234.567), concurrency=128, kv_tokens=12_345_678,
+            request_latency_s=seconds(1234.567), concurrency=128, kv_tokens=12_345_678,
         )
         for policy in policies
         for seed in (1, 2)
@@ -324,17 +289,21 @@ def test_large_values_of_all_policies_fit_into_120_columns() -> None:
 
 
 def test_each_point_is_a_block_of_its_own() -> None:
-    text = _shown([_run("holdfast", concurrency=2), _run("holdfast", concurrency=4)])
+    text = _shown([run_of("holdfast", concurrency=2), run_of("holdfast", concurrency=4)])
     assert text.index("2 sessions at once") < text.index("4 sessions at once")
 
 
 def test_what_is_not_comparable_is_starred_and_noted() -> None:
-    runs = [_run("vllm-default", 0), _run("vllm-default", 1), _run("holdfast", 0, partial=True)]
+    runs = [
+        run_of("vllm-default", 0),
+        run_of("vllm-default", 1),
+        run_of("holdfast", 0, partial=True),
+    ]
     text = _shown(runs)
     assert "holdfast*: stopped before the end with seed 0; not run with seed 1" in text
     assert "vllm-default*" not in text
 
 
 def test_unknown_values_are_a_dash_and_markup_stays_text() -> None:
-    line = _line(_shown([_run("[bold]x", evicted_blocks=None)]), "[bold]x")
+    line = _line(_shown([run_of("[bold]x", evicted_blocks=None)]), "[bold]x")
     assert "\u2013" in line

@@ -6,10 +6,10 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import msgspec
 import pytest
+from tests.report.runs import run_of
 
-from holdfast.core.results import Distribution, RunResult
+from holdfast.core.results import RunResult
 from holdfast.errors import HoldfastError
 from holdfast.report import html
 from holdfast.report.standings import stand
@@ -25,37 +25,16 @@ pytest.importorskip("matplotlib")
 _VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
-def _run(policy: str, seed: int = 0, concurrency: int = 8, llm_s: float = 1.0) -> RunResult:
-    second = Distribution(mean=llm_s, p50=llm_s, p95=llm_s, p99=llm_s)
-    return RunResult(
-        policy=policy,
-        seed=seed,
-        concurrency=concurrency,
-        num_sessions=4,
-        num_turns=40,
-        num_errors=0,
-        partial=False,
-        kv_tokens=1024,
-        prompt_tokens=1000,
-        output_tokens=100,
-        token_hit_ratio=1 / concurrency,
-        evicted_blocks=None,
-        recomputed_tokens=10,
-        loaded_tokens=None,
-        session_llm_time_s=second,
-        session_time_s=second,
-        ttft_s=second,
-        request_latency_s=second,
-        makespan_s=10.0,
-        goodput_tokens_per_s=1.0,
-        prompt_tokens_per_s=1.0,
-        preemptions=0,
-    )
-
-
 def _sweep(*policies: str) -> list[RunResult]:
     return [
-        _run(policy, seed, concurrency, llm_s=float(2 + place + seed))
+        run_of(
+            policy,
+            seed,
+            float(2 + place + seed),
+            concurrency=concurrency,
+            token_hit_ratio=1 / concurrency,
+            evicted_blocks=None,
+        )
         for place, policy in enumerate(policies)
         for seed in (0, 1)
         for concurrency in (4, 8, 16)
@@ -133,15 +112,14 @@ def test_curves_are_drawn_for_every_policy_and_only_over_an_axis_that_changes() 
     assert "saga" in drawn
     assert "sessions at once" in drawn
     assert drawn.count("token miss ratio") == 1
-    assert curves_svg([_run("vllm-default"), _run("saga")]) is None
+    assert curves_svg([run_of("vllm-default"), run_of("saga")]) is None
 
 
 def test_a_policy_that_only_one_panel_has_is_in_the_legend() -> None:
     runs = [*_sweep("vllm-default")]
     for concurrency in (4, 8):
         for kv_tokens in (2048, 4096):
-            run = _run("saga", 0, concurrency)
-            runs.append(msgspec.structs.replace(run, kv_tokens=kv_tokens))
+            runs.append(run_of("saga", concurrency=concurrency, kv_tokens=kv_tokens))
     drawn = curves_svg(runs)
     assert drawn is not None
     assert len(re.findall(r">\s*saga\s*<", drawn)) == 1

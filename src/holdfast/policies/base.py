@@ -27,12 +27,21 @@ _MAX_USERS = 64
 
 
 class WorthClass(IntEnum):
-    """Classes of worth, cheapest first."""
+    """Classes of worth, cheapest first: by who still uses a run.
+
+    Attributes:
+        UNOWNED: Nobody.
+        CLOSED: Only sessions that will not return.
+        AWAY: Sessions that the policy expects back after all others.
+        LIVE: Sessions that are in the engine or expected back.
+        PINNED: Sessions that the policy keeps as long as the engine can do without their blocks.
+    """
 
     UNOWNED = 0
     CLOSED = 1
-    LIVE = 2
-    PINNED = 3
+    AWAY = 2
+    LIVE = 3
+    PINNED = 4
 
 
 class Need(enum.StrEnum):
@@ -141,7 +150,10 @@ class Policy:
         """The answer is complete; `turn.session` pauses."""
 
     def pause_known(self, session: Session) -> None:
-        """What ended the session's last turn has become known, or what was known has changed."""
+        """What ended the session's last turn is known, or is known better than before.
+
+        Follows every `turn_ended` and may be repeated for the same pause.
+        """
 
     def session_forgotten(self, session: Session) -> None:
         """The session will not be mentioned again."""

@@ -36,26 +36,26 @@ class ChainKeeper:
         is_dangling = is_answer and old_tail.is_attached and not old_tail.is_endpoint
         if is_dangling and self._tree.match(hashes).depth >= old_tail.end:
             self._queue.absorb(old_tail)
-        session.tail = session.prompt_tail = tail = self._insert(hashes)
+        session.tail = session.prompt_tail = tail = self.insert(hashes)
         session.prompt_blocks = len(hashes)
         if tail.parent is not None:
             tail.tails.add(session)
             tail.prompts.add(session)
-        self._leave(old_tail)
+        self.leave(old_tail)
 
     def append_answer(self, session: Session, hashes: Sequence[bytes]) -> None:
         """Lengthen the session's chain by the blocks of its answer."""
         if len(hashes) <= session.prompt_blocks or not session.tail.is_attached:
             return
         session.tail.tails.discard(session)
-        session.tail = self._insert(hashes)
+        session.tail = self.insert(hashes)
         session.tail.tails.add(session)
 
     def abandon(self, session: Session) -> None:
         """The session uses no chain any more."""
         session.tail.tails.discard(session)
         session.prompt_tail.prompts.discard(session)
-        self._leave(session.tail)
+        self.leave(session.tail)
 
     def hold(self, session: Session) -> None:
         """Keep the session's blocks from newcomers; see `BlockQueue.hold`."""
@@ -77,7 +77,11 @@ class ChainKeeper:
         if session.prompt_tail is not session.tail:
             self._queue.rescore(session.prompt_tail)
 
-    def _insert(self, hashes: Sequence[bytes]) -> Segment[Any]:
+    def insert(self, hashes: Sequence[bytes]) -> Segment[Any]:
+        """The run in which a chain of these blocks ends, new where it must be.
+
+        Mutates the tree; blocks of a run that it cuts in two follow their content.
+        """
         tail, upper = self._tree.insert(hashes)
         if upper is not None:
             following = hashes[upper.end] if len(hashes) > upper.end else None
@@ -85,8 +89,8 @@ class ChainKeeper:
             self._queue.redistribute(upper, deeper)
         return tail
 
-    def _leave(self, segment: Segment[Any]) -> None:
-        """Disown what only a session that moved on has used."""
+    def leave(self, segment: Segment[Any]) -> None:
+        """Disown what only a session that moved on has used, from its last run upwards."""
         while (
             segment.parent is not None
             and segment.is_attached

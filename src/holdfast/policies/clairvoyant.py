@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 from holdfast.core.sessions import Session, SessionState
 from holdfast.policies.admission.waiting import WaitingTurn
 from holdfast.policies.base import Need, PolicySpec, Scene
 from holdfast.policies.holdfast import Holdfast
+from holdfast.policies.true_returns import TrueReturns
 
 __all__ = ["Clairvoyant"]
 
@@ -27,8 +27,8 @@ class Clairvoyant(Holdfast):
     could finish more sessions early.
 
     Source: Belady, IBM Systems Journal 5(2), 1966.
-    Differs: victims are runs of one prefix tree rather than single blocks; the next use of a shared
-    run is its soonest user's.
+    Differs: victims are runs of one prefix tree rather than single blocks; a shared run is worth
+    the sum over its users, in which the soonest weighs most.
     """
 
     spec: ClassVar[PolicySpec] = PolicySpec(
@@ -42,14 +42,11 @@ class Clairvoyant(Holdfast):
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
-        assert scene.outlook is not None
-        self._outlook = scene.outlook
-        self._returns_at_s: dict[Session, float] = self.per_session()
+        self._true_returns = TrueReturns(scene, self.per_session())
 
     def turn_ended(self, turn: WaitingTurn) -> None:
         """Look up when the session will be back."""
-        gap_s = self._outlook.gap_after_s(turn.request_id)
-        self._returns_at_s[turn.session] = self.scene.now_s + gap_s
+        self._true_returns.turn_ended(turn)
 
     def score(self, session: Session) -> float:
         """True returns a second (1/s); 0 if there is none."""
@@ -57,5 +54,4 @@ class Clairvoyant(Holdfast):
             return 0.0
         if session.state.is_busy:
             return super().score(session)
-        left_s = self._returns_at_s.get(session, math.inf) - self.scene.now_s
-        return 1.0 / max(left_s, _SHORTEST_S)
+        return 1.0 / max(self._true_returns.left_s(session), _SHORTEST_S)

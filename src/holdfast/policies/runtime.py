@@ -38,16 +38,8 @@ class AgentRuntime:
 
     Args:
         max_sessions: Sessions remembered (count).
-        max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
-            sessions without cached blocks are forgotten.
         max_wait_ratio: See `Backlog`.
         max_pass_overs: See `Backlog`.
-        max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
-            sessions without cached blocks are forgotten.
-        max_wait_ratio: Longest wait of a turn before nobody may overtake it any more, in units of
-            the time that recomputing all it found ahead of it would take (> 0).
-        max_pass_overs: Least bound on the later turns that may overtake a turn (count, >= 1); a
-            turn that finds more turns in the engine may be overtaken once for each.
         max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
             sessions without cached blocks are forgotten.
         policy: Name of the policy that decides.
@@ -165,13 +157,13 @@ class AgentRuntime:
         self._chains.extend(session, hashes)
         session.state = SessionState.WAITING
         session.num_turns += 1
-        self._rerate(session)
-        self._chains.rescore(session)
         self.sessions.touch(session)
         self._num_arrived += 1
         turn = WaitingTurn(request_id, session, priority, self._num_arrived, arrived_s=self._now_s)
         self._backlog.enter(turn, self.restore_s_per_block)
         self._policy.turn_arrived(turn)
+        self._rerate(session)
+        self._chains.rescore(session)
         return turn
 
     def turn_started(self, turn: WaitingTurn) -> None:

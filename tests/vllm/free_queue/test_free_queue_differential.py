@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 from holdfast.core.chains import ChainTree, Segment
+from holdfast.policies.chain_keeper import ChainKeeper
 from holdfast.vllm.free_queue import FreeQueue
 
 block_pool = pytest.importorskip("vllm.v1.core.block_pool")
@@ -97,6 +98,7 @@ class PoolsAlike(RuleBasedStateMachine):
             self.note_evicted,
         )
         self.ours.pool.free_block_queue = self.queue
+        self.chains = ChainKeeper(self.tree, self.queue)
         self.running: list[Turn] = []
         self.paused: list[Turn] = []
 
@@ -105,29 +107,9 @@ class PoolsAlike(RuleBasedStateMachine):
 
     # What the runtime does with chains.
 
-    def insert(self, tokens: bytes) -> Segment[Any]:
-        tail, upper = self.tree.insert(hashes_of(tokens))
-        if upper is not None:
-            hashes = hashes_of(tokens)
-            following = hashes[upper.end] if len(hashes) > upper.end else None
-            deeper = next(run for key, run in upper.children.items() if key != following)
-            self.queue.redistribute(upper, deeper)
-        return tail
-
-    def leave(self, segment: Segment[Any]) -> None:
-        while (
-            segment.parent is not None
-            and segment.is_attached
-            and not segment.children
-            and not segment.is_endpoint
-        ):
-            parent = segment.parent
-            self.queue.disown(segment)
-            segment = parent
-
     def settle(self, turn: Turn, tokens: bytes) -> None:
         """Make `tokens` the chain of a new turn."""
-        turn.tail = turn.prompt_tail = tail = self.insert(tokens)
+        turn.tail = turn.prompt_tail = tail = self.chains.insert(hashes_of(tokens))
         if tail.parent is not None:
             tail.tails.add(turn)
             tail.prompts.add(turn)
@@ -144,7 +126,7 @@ class PoolsAlike(RuleBasedStateMachine):
         assert (stock is None) == (ours is None)
         if stock is None or ours is None:
             self.uproot(turn)
-            self.leave(turn.tail)
+            self.chains.leave(turn.tail)
             return
         assert [b.block_id for b in stock] == [b.block_id for b in ours]
         turn.blocks = [stock, ours]
@@ -178,7 +160,7 @@ class PoolsAlike(RuleBasedStateMachine):
             self.queue.absorb(old_tail)
         turn.tokens = tokens
         self.settle(turn, tokens)
-        self.leave(old_tail)
+        self.chains.leave(old_tail)
         self.begin(turn, num_partial, is_cached=True)
 
     def answer(self, length: int) -> bytes:
@@ -198,7 +180,7 @@ class PoolsAlike(RuleBasedStateMachine):
             turn.tokens += answer
             self.cache(turn)
         turn.tail.tails.discard(turn)
-        turn.tail = self.insert(turn.tokens)
+        turn.tail = self.chains.insert(hashes_of(turn.tokens))
         if turn.tail.parent is not None:
             turn.tail.tails.add(turn)
         for side, blocks in zip(self.sides, turn.blocks, strict=True):
@@ -211,7 +193,7 @@ class PoolsAlike(RuleBasedStateMachine):
     def forget_session(self, data: st.DataObject) -> None:
         turn = self.paused.pop(data.draw(st.integers(0, len(self.paused) - 1)))
         self.uproot(turn)
-        self.leave(turn.tail)
+        self.chains.leave(turn.tail)
 
     @rule(num_blocks=st.integers(1, 3))
     def use_blocks_without_content(self, num_blocks: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.core.sessions import Session
@@ -90,3 +90,15 @@ class Decision:
 
     offers: list[WaitingTurn] = field(default_factory=list)
     releases: list[Session] = field(default_factory=list)
+
+    def offer_while_room(self, turns: Iterable[WaitingTurn], room: Room) -> None:
+        """Offer turns in the given order until one does not fit.
+
+        The first is offered in any case while nothing runs. Mutates the decision and `room`.
+        """
+        for turn in turns:
+            is_idle = not room.num_running and not self.offers
+            if turn.room_blocks > room.blocks and not is_idle:
+                break
+            room.blocks -= turn.room_blocks
+            self.offers.append(turn)

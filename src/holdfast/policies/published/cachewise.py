@@ -12,7 +12,7 @@ from holdfast.policies.base import Policy, PolicySpec, Worth, WorthClass, users_
 
 __all__ = ["CacheWise"]
 
-_PAPER_S = 1.0  # scale before anything is known; the paper trains offline instead
+_FIRST_SCALE_S = 1.0  # of gaps, before any is known; the paper trains offline instead
 
 
 class CacheWise(Policy):
@@ -46,7 +46,7 @@ class CacheWise(Policy):
     def residual_s(self, session: Session) -> float:
         """Expected time until the session is back (s). Pure."""
         away_s = max(self.scene.now_s - session.paused_at_s, 0.0)
-        return self.scene.returns.expected_residual_s(session.gap, away_s, scale_s=_PAPER_S)
+        return self.scene.returns.expected_residual_s(session.gap, away_s, scale_s=_FIRST_SCALE_S)
 
     def worth(self, run: Segment[Any]) -> Worth:
         """The soonest user's: tools before humans, then the least residual time."""
@@ -63,4 +63,4 @@ class CacheWise(Policy):
         if session.state in (SessionState.CLOSED, SessionState.SUPERSEDED):
             return WorthClass.UNOWNED, 0.0
         is_human = session.state is SessionState.HUMAN_AWAY
-        return (WorthClass.CLOSED if is_human else WorthClass.LIVE), session.rate
+        return (WorthClass.AWAY if is_human else WorthClass.LIVE), session.rate

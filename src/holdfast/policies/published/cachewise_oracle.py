@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 from holdfast.core.sessions import Session
 from holdfast.policies.admission.waiting import WaitingTurn
 from holdfast.policies.base import Need, PolicySpec, Scene
 from holdfast.policies.published.cachewise import CacheWise
+from holdfast.policies.true_returns import TrueReturns
 
 __all__ = ["CacheWiseOracle"]
 
@@ -29,15 +29,12 @@ class CacheWiseOracle(CacheWise):
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
-        assert scene.outlook is not None
-        self._outlook = scene.outlook
-        self._returns_at_s: dict[Session, float] = self.per_session()
+        self._true_returns = TrueReturns(scene, self.per_session())
 
     def turn_ended(self, turn: WaitingTurn) -> None:
         """Look up when the session will be back."""
-        gap_s = self._outlook.gap_after_s(turn.request_id)
-        self._returns_at_s[turn.session] = self.scene.now_s + gap_s
+        self._true_returns.turn_ended(turn)
 
     def residual_s(self, session: Session) -> float:
         """True time until the session is back (s)."""
-        return max(self._returns_at_s.get(session, math.inf) - self.scene.now_s, 0.0)
+        return self._true_returns.left_s(session)

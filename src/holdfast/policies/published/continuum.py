@@ -68,6 +68,10 @@ class Continuum(Policy):
             self._missed.discard(turn)
             self._delays_s.append(self.scene.now_s - turn.arrived_s)
 
+    def turn_ended(self, turn: WaitingTurn) -> None:
+        """A turn that was given up while it waited has no delay."""
+        self._missed.discard(turn)
+
     def pause_known(self, session: Session) -> None:
         """Set the pin; humans get none."""
         if session.state is SessionState.HUMAN_AWAY:
@@ -97,12 +101,8 @@ class Continuum(Policy):
         expired = [s for s in room.places() if self.score(s) <= 0]
         decision.releases += expired
         room.blocks += sum(room.freed_by(session) for session in expired)
-        for turn in sorted(waiting, key=lambda t: (t.priority, t.session.number, t.sequence)):
-            is_idle = not room.num_running and not decision.offers
-            if turn.room_blocks > room.blocks and not is_idle:
-                break
-            room.blocks -= turn.room_blocks
-            decision.offers.append(turn)
+        order = sorted(waiting, key=lambda t: (t.priority, t.session.number, t.sequence))
+        decision.offer_while_room(order, room)
         return decision
 
     def _time_to_live_s(self, session: Session) -> float:

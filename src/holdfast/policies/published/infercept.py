@@ -80,12 +80,7 @@ class InferCept(Policy):
     def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
         """Offer in order of arrival, as far as kept KV leaves room."""
         decision = Decision()
-        for turn in sorted(waiting, key=lambda t: (t.priority, t.sequence)):
-            is_idle = not room.num_running and not decision.offers
-            if turn.room_blocks > room.blocks and not is_idle:
-                break
-            room.blocks -= turn.room_blocks
-            decision.offers.append(turn)
+        decision.offer_while_room(sorted(waiting, key=lambda t: (t.priority, t.sequence)), room)
         return decision
 
     def _waste_of_keeping(self, session: Session) -> float:

@@ -43,4 +43,4 @@ class KVFlow(Policy):
             return WorthClass.UNOWNED, 0.0
         is_fixed = len(users) >= _MIN_SHARERS
         steps = max(user.rate for user in users)
-        return (WorthClass.LIVE if is_fixed else WorthClass.CLOSED), steps if is_fixed else 0.0
+        return (WorthClass.LIVE if is_fixed else WorthClass.AWAY), steps if is_fixed else 0.0

@@ -12,7 +12,6 @@ from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass,
 __all__ = ["Marconi"]
 
 _ALPHA = 1.0
-_HIDDEN = 4096.0  # of an 8-billion-parameter transformer; only the ratio to the depth matters
 
 
 class Marconi(Policy):
@@ -37,7 +36,7 @@ class Marconi(Policy):
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
         self._accessed_s: dict[Session, float] = self.per_session()
-        self._efficiency_max = 1.0
+        self._deepest_blocks = 1
         self._age_min_s = 1e-3
 
     def turn_arrived(self, turn: WaitingTurn) -> None:
@@ -56,17 +55,14 @@ class Marconi(Policy):
     def worth(self, run: Segment[Any]) -> Worth:
         """The last access of any user, and the FLOPs that the run's depth saves."""
         recency = max((user.rate for user in users_of(run)), default=0.0)
-        middle = (run.start + run.end) / 2 * self.scene.block_tokens
-        # A token at depth n costs 24 d^2 dense and 4 n d attention operations a layer.
-        efficiency = 24.0 * _HIDDEN**2 + 4.0 * middle * _HIDDEN
-        self._efficiency_max = max(self._efficiency_max, efficiency)
-        least = 24.0 * _HIDDEN**2
-        spread = self._efficiency_max - least
-        scaled = (efficiency - least) / spread if spread > 0 else 0.0
-        return WorthClass.LIVE, recency + _ALPHA * scaled
+        # A token at depth n costs 24 d^2 dense and 4 n d attention operations a layer, for the same
+        # bytes: scaled from the shallowest node to the deepest, only the depth remains.
+        efficiency = (run.start + run.end) / 2 / self._deepest_blocks
+        return WorthClass.LIVE, recency + _ALPHA * min(efficiency, 1.0)
 
     def _access(self, session: Session) -> None:
         before_s = self._accessed_s.get(session)
         if before_s is not None and self.scene.now_s > before_s:
             self._age_min_s = min(self._age_min_s, self.scene.now_s - before_s)
         self._accessed_s[session] = self.scene.now_s
+        self._deepest_blocks = max(self._deepest_blocks, session.tail.end)

@@ -46,6 +46,7 @@ class Saga(Policy):
         self._paused: defaultdict[str, float] = defaultdict(lambda: 1.0)
         self._kept: defaultdict[str, float] = defaultdict(lambda: 1.0)
         self._last_blocks: dict[Session, int] = self.per_session()
+        self._counted: dict[Session, str] = self.per_session()
 
     def turn_arrived(self, turn: WaitingTurn) -> None:
         """Count the edge, and how much of the context the new prompt kept."""
@@ -61,10 +62,15 @@ class Saga(Policy):
     def turn_ended(self, turn: WaitingTurn) -> None:
         """Remember the context's size."""
         self._last_blocks[turn.session] = max(turn.session.prompt_blocks, 1)
+        self._counted.pop(turn.session, None)
 
     def pause_known(self, session: Session) -> None:
-        """Count the pause."""
-        self._paused[_edge(session)] += 1
+        """Count the pause, once, under what is known best about it."""
+        earlier = self._counted.get(session)
+        if earlier is not None:
+            self._paused[earlier] -= 1
+        self._counted[session] = edge = _edge(session)
+        self._paused[edge] += 1
 
     def score(self, session: Session) -> float:
         """Minus the eviction score, in [-1, 0]; -2 past the time to live."""

@@ -1,0 +1,35 @@
+"""When paused sessions really return: for bounds, which know the future."""
+
+from __future__ import annotations
+
+import math
+
+from holdfast.core.sessions import Session
+from holdfast.policies.admission.waiting import WaitingTurn
+from holdfast.policies.base import Scene
+
+__all__ = ["TrueReturns"]
+
+
+class TrueReturns:
+    """Looks each pause up when it begins.
+
+    Args:
+        scene: A scene with an outlook.
+        memory: Where return times are kept, by session; see `Policy.per_session`.
+    """
+
+    def __init__(self, scene: Scene, memory: dict[Session, float]) -> None:
+        assert scene.outlook is not None
+        self._outlook = scene.outlook
+        self._scene = scene
+        self._returns_at_s = memory
+
+    def turn_ended(self, turn: WaitingTurn) -> None:
+        """Look up when the session will be back. Mutates."""
+        gap_s = self._outlook.gap_after_s(turn.request_id)
+        self._returns_at_s[turn.session] = self._scene.now_s + gap_s
+
+    def left_s(self, session: Session) -> float:
+        """Time until a paused session is back (s, >= 0; inf if it never is). Pure."""
+        return max(self._returns_at_s.get(session, math.inf) - self._scene.now_s, 0.0)
