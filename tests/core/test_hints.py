@@ -33,6 +33,15 @@ def test_flat_keys_are_read() -> None:
     assert (hints, rejected) == (Hints("s", "p", "a", end, True, 1.5, 60.0), ())
 
 
+def test_the_command_of_a_shell_tool_may_follow_its_name() -> None:
+    hints, _ = parse_hints({"holdfast_turn_end": "tool:Bash git status &"}, None)
+    arguments = '{"command": "git status", "run_in_background": true}'
+    assert hints.turn_end == TurnEnd("tool", (ToolCall("Bash", arguments),))
+    hints, _ = parse_hints({"holdfast_turn_end": "tool:Bash " + "x" * 100_000}, None)
+    assert hints.turn_end is not None
+    assert len(hints.turn_end.calls[0].arguments) < 2000
+
+
 def test_nested_keys_are_read() -> None:
     hints, rejected = parse_hints(
         None, {"holdfast": {"session_id": "s", "turn_end": "human", "final": True}}

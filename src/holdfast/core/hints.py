@@ -20,6 +20,7 @@ __all__ = ["DIALECTS", "Dialect", "Hints", "parse_hints"]
 _MAX_ID_CHARS = 256
 _MAX_NUMBER_CHARS = 32
 _MAX_NESTED_CHARS = 4096
+_MAX_COMMAND_CHARS = 1024
 _MAX_HINT_S = 7 * 86400.0
 
 
@@ -123,13 +124,24 @@ def _turn_end(value: object) -> TurnEnd:
         return TurnEnd("human")
     if value == "tool":
         return TurnEnd("tool")
-    kind, _, name = value.partition(":")
+    kind, _, tool = value.partition(":")
     if kind != "tool":
-        raise _BadHintError('must be "human", "tool" or "tool:<name>"')
-    call = make_call(name)
+        raise _BadHintError('must be "human", "tool", "tool:<name>" or "tool:<name> <command>"')
+    name, _, command = tool.strip().partition(" ")
+    call = make_call(name, _shell_arguments(command) if command else "")
     if call is None:
         raise _BadHintError("the tool's name is empty, too long or has unusable characters")
     return turn_end_of((call,))
+
+
+def _shell_arguments(command: str) -> str:
+    """Arguments of a call that runs `command`, in the background if that ends in `&`."""
+    command = command[:_MAX_COMMAND_CHARS].strip()
+    foreground = command.removesuffix("&").rstrip()
+    arguments: dict[str, object] = {"command": foreground}
+    if foreground != command:
+        arguments["run_in_background"] = True
+    return json.dumps(arguments)
 
 
 HintField = Literal[

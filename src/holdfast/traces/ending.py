@@ -11,5 +11,6 @@ def ending_of(turn: Turn) -> str | None:
     """The hint that tells what the recorded answer asked for; None where nobody knows. Pure."""
     if turn.ended_by == "unknown":
         return None
-    is_named = turn.ended_by == "tool" and turn.tool_name
-    return f"tool:{turn.tool_name}" if is_named else turn.ended_by
+    if turn.ended_by != "tool" or not turn.tool_name:
+        return turn.ended_by
+    return f"tool:{turn.tool_name} {turn.tool_command or ''}".rstrip()
