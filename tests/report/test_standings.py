@@ -293,6 +293,12 @@ def test_each_point_is_a_block_of_its_own() -> None:
     assert text.index("2 sessions at once") < text.index("4 sessions at once")
 
 
+def test_who_knows_the_future_is_starred_and_the_bound_is_called_bound() -> None:
+    text = _shown([run_of("vllm-default"), run_of("cachewise-oracle"), run_of("clairvoyant")])
+    assert "cachewise-oracle*: knows the future, like the bound" in text
+    assert "clairvoyant*" not in text
+
+
 def test_what_is_not_comparable_is_starred_and_noted() -> None:
     runs = [
         run_of("vllm-default", 0),

@@ -34,6 +34,7 @@ __all__ = ["simulate"]
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FILE_COLUMNS = 120
+_ALL = -1
 _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
 
 
@@ -103,7 +104,7 @@ _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
     "--jobs",
     "num_jobs",
     type=click.IntRange(min=1),
-    help="Processes at once.  [default: one a core, at most one a run]",
+    help="Processes at once.  [default: one a core, with --ray all of the cluster's]",
 )
 @click.option("--ray", "on_ray", is_flag=True, help="Run on a Ray cluster.")
 @click.option("--json", "json_path", type=_FILE, help="Write the results here.")
@@ -128,13 +129,12 @@ def simulate(**arguments: Any) -> None:
     profile = load_profile(arguments["profile_name"])
     digests: dict[str, str] = {}
     plans = _plans(arguments, profile, digests, errors)
-    num_jobs = arguments["num_jobs"] or min(len(plans), _num_cores())
+    on_ray: bool = arguments["on_ray"]
+    num_jobs = arguments["num_jobs"] or (_ALL if on_ray else min(len(plans), _num_cores()))
     results: dict[int, RunResult] = {}
     try:
         with _progress(len(plans), errors) as on_result:
-            for index, result in sweep(
-                plans, simulate_run, num_jobs=num_jobs, on_ray=arguments["on_ray"]
-            ):
+            for index, result in sweep(plans, simulate_run, num_jobs=num_jobs, on_ray=on_ray):
                 results[index] = result
                 on_result(plans[index])
     finally:

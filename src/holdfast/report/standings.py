@@ -3,9 +3,7 @@
 Knows nothing about how it will be shown. Gains are paired by seed, because the same seed means the
 same sessions in the same order: the spread between seeds then says nothing about the policies.
 
-The interval of a gain is Student's t on the logarithms of the ratios. Its quantiles come from the
-closed form that the distribution has for whole degrees of freedom, so that a table of results
-needs no statistics package.
+The interval of a gain is Student's t on the logarithms of the ratios; without scipy there is none.
 """
 
 from __future__ import annotations
@@ -14,10 +12,12 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 
 from holdfast.core.results import Distribution, RunResult, ratio
+from holdfast.errors import PolicyError
+from holdfast.policies.base import Need
+from holdfast.policies.registry import policy_class
 from holdfast.report.comparison import METRICS, Interval, Metric
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Standings",
     "StandingsPoint",
     "distance_to_bound",
+    "knows_future",
     "paired_gain",
     "policy_order",
     "spread",
@@ -187,6 +188,14 @@ def policy_order(policies: Iterable[str], baseline: str = BASELINE) -> tuple[str
     return tuple(sorted(set(policies), key=lambda policy: (places.get(policy, 2), policy)))
 
 
+def knows_future(policy: str) -> bool:
+    """Whether no engine could run the policy; a name that is not known here can. Pure."""
+    try:
+        return Need.FUTURE in policy_class(policy).spec.needs
+    except PolicyError:
+        return False
+
+
 def stand(runs: Iterable[RunResult], baseline: str = BASELINE) -> Standings:
     """Rank the policies at every point; pure.
 
@@ -320,33 +329,14 @@ def _share(
 
 
 def _log_interval(ratios: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    try:
+        from scipy.special import stdtrit
+    except ImportError:  # results are worth showing without it
+        return None, None
     if len(ratios) < 2:
         return None, None
     logs = [math.log(value) for value in ratios]
     centre = statistics.fmean(logs)
     error = statistics.stdev(logs) / math.sqrt(len(logs))
-    half = _t_quantile(len(logs) - 1) * error
+    half = float(stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2)) * error
     return math.exp(centre - half), math.exp(centre + half)
-
-
-@cache
-def _t_quantile(freedom: int) -> float:
-    """Distance from 0 within which `CONFIDENCE` of Student's t lies."""
-    low, high = 0.0, math.pi / 2
-    while low < (middle := (low + high) / 2) < high:
-        low, high = (middle, high) if _t_within(middle, freedom) < CONFIDENCE else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _t_within(angle: float, freedom: int) -> float:
-    """Probability of |t| <= sqrt(freedom) * tan(angle), for a whole number of degrees of freedom.
-
-    With that substitution the density is a power of the cosine, whose integral is a finite sum.
-    """
-    sine, cosine = math.sin(angle), math.cos(angle)
-    is_odd = freedom % 2
-    term, total = (cosine, 0.0) if is_odd else (1.0, 0.0)
-    for power in range(1 if is_odd else 0, freedom - 1, 2):
-        total += term
-        term *= cosine * cosine * (power + 1) / (power + 2)
-    return 2 / math.pi * (angle + sine * total) if is_odd else sine * total

@@ -22,6 +22,7 @@ from holdfast.report.standings import (
     Score,
     Standings,
     StandingsPoint,
+    knows_future,
 )
 from holdfast.report.table import UNKNOWN, format_interval, format_load
 
@@ -50,7 +51,7 @@ class Column:
 
 
 COLUMNS: Final = (
-    Column("policy", 16),
+    Column("policy", 17),
     Column("hit ratio", 5),
     Column("evicted blocks", 10),
     Column("LLM time a session (s)", 9),
@@ -177,6 +178,8 @@ def _block(point: StandingsPoint, baseline: str) -> Table:
 
 def _notes(point: StandingsPoint, entry: Entry) -> list[str]:
     notes = []
+    if entry.policy != BOUND and knows_future(entry.policy):
+        notes.append("knows the future, like the bound")
     if entry.partial_seeds:
         notes.append(f"stopped before the end with {_name_seeds(entry.partial_seeds)}")
     if entry.num_errors:

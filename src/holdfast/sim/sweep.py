@@ -23,7 +23,7 @@ def sweep(
     Args:
         plans: The longest first keeps processes busy to the end.
         worker: Makes a result of a plan; importable in other processes.
-        num_jobs: Processes at once; 1 runs in this one.
+        num_jobs: Processes at once, -1 for as many as there are cores; 1 runs in this one.
         on_ray: Whether the processes are those of the Ray cluster that this one is connected to,
             or starts.
 
