@@ -4,7 +4,10 @@ python benchmarks/policies.py --traces PATH [--setup NAME] [--seeds N] [--jobs N
 
 `cachewise`: N sessions started together on 2x H200 with Qwen2.5-Coder-32B, chunks of 512, N from 5
 to 40. `cliff`: 4 to 32 sessions live at once on one H100 with Llama-3.1-8B. `overcommit`: 20
-sessions, more and more of them at once.
+sessions, half of them at once, every policy.
+
+Runs of one policy at one load are kept under DIR/parts; those that are there are not run again, so
+that an interrupted benchmark goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,56 +15,109 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-POLICIES = (
-    "stateless,vllm-default,autellix,cachesage,cachewise,cachewise-oracle,continuum,infercept,"
-    "kvflow,marconi,saga,thunderagent,holdfast,clairvoyant"
-)
-FEW = "stateless,vllm-default,cachewise,holdfast,clairvoyant"
-# Options of each `holdfast simulate`; N sessions at once out of M is "N/M".
-SETUPS: dict[str, tuple[list[str], list[str]]] = {
-    "cachewise": (
-        ["--profile", "2xh200-qwen2.5-coder-32b", "--policies", FEW],
-        ["5/5", "10/10", "20/20", "30/30", "40/40"],
+import msgspec
+from rich.console import Console
+
+from holdfast.core.results import RunDocument
+from holdfast.policies.registry import policy_names
+from holdfast.report.curves import cliffs
+from holdfast.report.document import read_document, write_document
+from holdfast.report.standings import stand
+from holdfast.report.standings_table import format_cliff, standings_table
+
+FEW = ("stateless", "vllm-default", "cachewise", "holdfast", "clairvoyant")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A set-up: N sessions at once out of M is the load (N, M)."""
+
+    profile: str
+    policies: tuple[str, ...]
+    loads: tuple[tuple[int, int], ...]
+
+
+SETUPS = {
+    "cachewise": Setup(
+        "2xh200-qwen2.5-coder-32b", FEW, ((5, 5), (10, 10), (20, 20), (30, 30), (40, 40))
     ),
-    "cliff": (
-        ["--profile", "h100-llama3.1-8b", "--policies", "vllm-default,holdfast,clairvoyant"],
-        ["4/32", "8/32", "16/32", "32/32"],
+    "cliff": Setup(
+        "h100-llama3.1-8b", ("vllm-default", "holdfast"), ((4, 32), (8, 32), (16, 32), (32, 32))
     ),
-    "overcommit": (
-        ["--profile", "h100-llama3.1-8b", "--policies", POLICIES],
-        ["3/20", "6/20", "10/20"],
-    ),
+    "overcommit": Setup("h100-llama3.1-8b", policy_names(), ((10, 20),)),
 }
-GAP_CAP_S = "120"
+LIMITS = ("--gap-cap-s", "120", "--max-model-len", "200000")
+_COLUMNS = 120
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--traces", type=Path)
     parser.add_argument("--setup", choices=list(SETUPS), action="append")
+    parser.add_argument("--policies", help="Comma-separated; only these.")
     parser.add_argument("--seeds", default="3")
-    parser.add_argument("--jobs", default="2")
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("out"))
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "parts").mkdir(parents=True, exist_ok=True)
+    chosen = None if options.policies is None else set(options.policies.split(","))
     for name in options.setup or SETUPS:
-        arguments, loads = SETUPS[name]
-        for load in loads:
-            concurrency, _, num_sessions = load.partition("/")
-            stem = options.output / f"policies-{name}-{concurrency}"
-            command = [sys.executable, "-m", "holdfast", "simulate", *arguments]
-            command += ["--concurrency", concurrency, "--sessions", num_sessions]
-            command += ["--gap-cap-s", GAP_CAP_S, "--max-model-len", "200000"]
-            command += ["--seeds", options.seeds, "--jobs", options.jobs]
-            command += ["--json", f"{stem}.json"]
-            if options.traces is not None:
-                command += ["--traces", str(options.traces)]
-            print("$ holdfast", *command[3:], flush=True)
-            table = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            print(table)
-            Path(f"{stem}.txt").write_text(table)
+        parts = dict(_parts(name, SETUPS[name], chosen, options))
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for _ in pool.map(_run, (command for command in parts.values() if command)):
+                pass
+        _merge(options.output / f"policies-{name}", list(parts))
+
+
+def _parts(
+    name: str, setup: Setup, chosen: set[str] | None, options: argparse.Namespace
+) -> Iterator[tuple[Path, list[str]]]:
+    """Files of results, with the command that makes one where it is not there yet."""
+    traces = [] if options.traces is None else ["--traces", str(options.traces)]
+    for concurrency, num_sessions in reversed(setup.loads):
+        for policy in setup.policies:
+            if chosen is not None and policy not in chosen:
+                continue
+            path = options.output / "parts" / f"{name}-{concurrency}-{policy}.json"
+            command = [
+                *(sys.executable, "-m", "holdfast", "simulate", *traces),
+                *("--profile", setup.profile, "--policies", policy, *LIMITS),
+                *("--concurrency", str(concurrency), "--sessions", str(num_sessions)),
+                *("--seeds", options.seeds, "--jobs", "1", "--json", str(path)),
+            ]
+            yield path, [] if path.exists() else command
+
+
+def _run(command: list[str]) -> None:
+    print("$ holdfast", *command[3:], flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _merge(stem: Path, parts: list[Path]) -> None:
+    """One document and one table of all parts."""
+    documents = [read_document(path) for path in parts]
+    runs = [run for document in documents for run in document.runs]
+    manifest = {
+        "parts": [document.manifest for document in documents[:1]],
+        "commands": sorted({_command(document) for document in documents}),
+    }
+    write_document(stem.with_suffix(".json"), RunDocument(manifest=manifest, runs=runs))
+    with stem.with_suffix(".txt").open("w") as file:
+        console = Console(width=_COLUMNS, file=file)
+        console.print(standings_table(stand(runs)))
+        for cliff in cliffs(runs):
+            console.print(format_cliff(cliff))
+    print(stem.with_suffix(".txt").read_text())
+
+
+def _command(document: RunDocument) -> str:
+    arguments = document.manifest["arguments"]
+    return msgspec.json.encode({k: v for k, v in arguments.items() if v is not None}).decode()
 
 
 if __name__ == "__main__":

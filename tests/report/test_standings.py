@@ -283,7 +283,7 @@ def test_large_values_of_all_policies_fit_into_120_columns() -> None:
     ]  # fmt: skip
     cells = re.split(r"\s{2,}", _line(_shown(runs), "cachewise").strip())
     assert cells == [
-        "cachewise-oracle", "0.500", "12,345,678", "1,851.75", "1.00x", "1.00 to 1.00",
+        "cachewise-oracle*", "0.500", "12,345,678", "1,851.75", "1.00x", "1.00 to 1.00",
         "1,234.567", "1,234.567", "123,456.7", "1.00x",
     ]  # fmt: skip
 

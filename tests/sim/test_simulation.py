@@ -8,7 +8,7 @@ import pytest
 from holdfast.core.results import Counters, TurnRecord
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.sim.clock import VirtualClock
-from holdfast.sim.engine import SimRequest, SimStep
+from holdfast.sim.engine import SimOutcome, SimRequest, SimStep
 from holdfast.sim.simulation import Simulation, SimulationOptions, SimulationRecords
 from holdfast.traces.record import Session, Turn
 
@@ -36,14 +36,16 @@ class OneAtATime:
     num_left: int = 0
     repeats: list[int] = field(default_factory=list)
     holds_all: bool = False
+    finished: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
 
     def submit(self, request: SimRequest) -> None:
         self.submitted.append((self.clock.now_s, request))
         self.waiting.append(request)
 
-    def run_step(self, most_repeats: int = 1) -> SimStep:
+    def plan_step(self, most_repeats: int = 1) -> SimStep:
         if not self.waiting or self.holds_all:
-            return SimStep([], [], 1, {}, [], [])
+            return SimStep([], [], 1, {})
         request = self.waiting[0]
         if not self.num_left:
             num_cached = sum(key in self.cached for key in request.block_keys) * BLOCK
@@ -51,14 +53,22 @@ class OneAtATime:
             self.num_left = request.output_tokens - 1
             work = [(request.prompt_tokens - num_cached, num_cached)]
             found = {request.request_id: num_cached}
-            return SimStep(work, [], 1, found, [request.request_id], self._finished())
+            self.started = [request.request_id]
+            self._note_finished()
+            return SimStep(work, [], 1, found)
         repeats = max(1, min(most_repeats, self.num_left))
         self.repeats.append(repeats)
         self.num_left -= repeats
-        return SimStep([], [(1, 10)], repeats, {}, [], self._finished())
+        self._note_finished()
+        return SimStep([], [(1, 10)], repeats, {})
 
-    def _finished(self) -> list[str]:
-        return [] if self.num_left else [self.waiting.pop(0).request_id]
+    def end_step(self) -> SimOutcome:
+        outcome = SimOutcome(self.started, self.finished)
+        self.started, self.finished = [], []
+        return outcome
+
+    def _note_finished(self) -> None:
+        self.finished = [] if self.num_left else [self.waiting.pop(0).request_id]
 
     def counters(self) -> Counters:
         return Counters()

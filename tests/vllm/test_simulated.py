@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -87,6 +88,36 @@ def test_more_cache_finds_no_less_under_least_recently_used() -> None:
         for size in (6144, 8192, 16384, 65536)
     ]
     assert all(small <= large for small, large in pairwise(ratios))
+
+
+@pytest.mark.parametrize("policy", ["vllm-default", "holdfast", "continuum"])
+def test_what_was_stored_was_evicted_or_is_still_there(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holdfast.vllm import simulate as module
+
+    engines = []
+
+    class Watched(module.SimulatedEngine):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            engines.append(self)
+            self.num_stored = 0
+            self.pool = self.scheduler.kv_cache_manager.block_pool
+            self.store = self.pool.cache_full_blocks
+            self.pool.cache_full_blocks = self.count
+
+        def count(self, *args: Any, **named: Any) -> None:
+            call = signature(self.store).bind(*args, **named).arguments
+            self.num_stored += max(call["num_full_blocks"] - call["num_cached_blocks"], 0)
+            self.store(*args, **named)
+
+    monkeypatch.setattr(module, "SimulatedEngine", Watched)
+    result = simulate(plan(policy))
+    (engine,) = engines
+    num_resident = sum(block.block_hash is not None for block in engine.pool.blocks)
+    assert result.evicted_blocks
+    assert engine.num_stored == result.evicted_blocks + num_resident
 
 
 def test_a_cache_that_holds_everything_makes_all_policies_alike() -> None:

@@ -1,4 +1,4 @@
-"""What the simulator needs of an engine: take requests, do one step, say what it took."""
+"""What the simulator needs of an engine: take requests, plan a step, end it when its time is up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from holdfast.core.results import Counters
 
-__all__ = ["SimEngine", "SimRequest", "SimStep"]
+__all__ = ["SimEngine", "SimOutcome", "SimRequest", "SimStep"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class SimRequest:
 
 @dataclass(frozen=True, slots=True)
 class SimStep:
-    """One engine step, or several that only decode.
+    """One engine step that was planned, or several that only decode.
 
     Attributes:
         work: For each request that ran: tokens computed, and tokens of it computed before.
@@ -43,14 +43,28 @@ class SimStep:
             their mean context.
         repeats: Engine steps that this one stands for, >= 1.
         cached_tokens: For each request that was let in: prompt tokens found in the cache.
-        started: Requests that produced their first token.
-        finished: Requests whose answer is complete.
     """
 
     work: Sequence[tuple[int, int]]
     decodes: Sequence[tuple[int, int]]
     repeats: int
     cached_tokens: dict[str, int]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing runs in it."""
+        return not self.work and not self.decodes
+
+
+@dataclass(frozen=True, slots=True)
+class SimOutcome:
+    """What a step brought about.
+
+    Attributes:
+        started: Requests that produced their first token.
+        finished: Requests whose answer is complete.
+    """
+
     started: Sequence[str]
     finished: Sequence[str]
 
@@ -61,13 +75,16 @@ class SimEngine(Protocol):
     def submit(self, request: SimRequest) -> None:
         """Take in a request. Mutates the engine."""
 
-    def run_step(self, most_repeats: int = 1) -> SimStep:
-        """Do one step, which may have no work. Mutates the engine.
+    def plan_step(self, most_repeats: int = 1) -> SimStep:
+        """Plan a step, which may have no work. Mutates the engine.
 
         Args:
             most_repeats: Steps that may be taken at once where each would only decode one token
                 more for the same requests.
         """
+
+    def end_step(self) -> SimOutcome:
+        """The time of the planned step is over. Mutates the engine."""
 
     def counters(self) -> Counters:
         """What was counted since the engine was built. Pure."""

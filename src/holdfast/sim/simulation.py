@@ -11,7 +11,7 @@ from holdfast.core.results import SessionRecord, TurnRecord
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.sim.blocks import BlockGrid
 from holdfast.sim.clock import VirtualClock
-from holdfast.sim.engine import SimEngine, SimRequest, SimStep
+from holdfast.sim.engine import SimEngine, SimOutcome, SimRequest, SimStep
 from holdfast.sim.outlook import request_id
 from holdfast.traces.ending import ending_of
 from holdfast.traces.novelty import Novelty, kept_blocks
@@ -145,10 +145,12 @@ class Simulation:
         num_idle_steps = 0
         while self._due or self._open:
             self._send_due()
-            step = self._engine.run_step(self._num_steps_to_next())
-            if step.work or step.decodes or step.finished:
+            step = self._engine.plan_step(self._num_steps_to_next())
+            self._pass_time(step)
+            outcome = self._engine.end_step()
+            self._account(step, outcome)
+            if not step.is_empty or outcome.finished:
                 num_idle_steps = 0
-                self._account(step)
                 continue
             num_idle_steps += 1
             if num_idle_steps > _MAX_IDLE_STEPS:
@@ -210,20 +212,24 @@ class Simulation:
         )
         self._engine.submit(request)
 
-    def _account(self, step: SimStep) -> None:
+    def _pass_time(self, step: SimStep) -> None:
+        if step.is_empty:
+            return
         cost = self._cost
         self._step_s = cost.step_time_s([*step.work, *step.decodes])
         self._clock.advance(self._step_s)
         if step.repeats > 1:
             self._step_s = cost.step_time_s(step.decodes)
             self._clock.advance(self._step_s * (step.repeats - 1))
+
+    def _account(self, step: SimStep, outcome: SimOutcome) -> None:
         now_s = self._clock.now_s
         for number, cached_tokens in step.cached_tokens.items():
             self._open[number].cached_tokens = cached_tokens
-        for number in step.started:
+        for number in outcome.started:
             if self._open[number].first_token_s is None:
                 self._open[number].first_token_s = now_s
-        for number in step.finished:
+        for number in outcome.finished:
             self._end_turn(self._open.pop(number))
 
     def _end_turn(self, sent: _Open) -> None:

@@ -13,10 +13,10 @@ from holdfast.config import HoldfastConfig
 from holdfast.core.results import Counters
 from holdfast.policies.base import Outlook
 from holdfast.policies.registry import policy_class
-from holdfast.sim.engine import SimRequest, SimStep
+from holdfast.sim.engine import SimOutcome, SimRequest, SimStep
 from holdfast.vllm.scheduler import HoldfastScheduler
 from holdfast.vllm.stock import CountedAsyncScheduler
-from holdfast.vllm.virtual import EngineShape, VirtualEngine
+from holdfast.vllm.virtual import EnginePlan, EngineShape, VirtualEngine
 
 __all__ = ["STOCK_POLICIES", "SimulatedEngine"]
 
@@ -56,6 +56,7 @@ class SimulatedEngine(VirtualEngine):
         self._num_preemptions = 0
         self._num_extra_steps = 0
         self._is_settled = False
+        self._plan: EnginePlan | None = None
 
     def submit(self, request: SimRequest) -> None:
         """Take in a request; see `SimEngine`."""
@@ -71,11 +72,11 @@ class SimulatedEngine(VirtualEngine):
             )
         )
 
-    def run_step(self, most_repeats: int = 1) -> SimStep:
-        """Do one step; see `SimEngine`."""
+    def plan_step(self, most_repeats: int = 1) -> SimStep:
+        """Plan a step; see `SimEngine`."""
         repeats = self._repeats(most_repeats)
         self.scheduler.steps_a_call = repeats
-        plan = self.plan(repeats)
+        self._plan = plan = self.plan(repeats)
         requests = self.scheduler.requests
         scheduled: dict[str, int] = plan.output.num_scheduled_tokens
         drafts = plan.output.scheduled_spec_decode_tokens
@@ -88,13 +89,21 @@ class SimulatedEngine(VirtualEngine):
             else:
                 work.append((num_tokens, context))
         cached = {new.req_id: new.num_computed_tokens for new in plan.output.scheduled_new_reqs}
-        ending = [requests[i] for i in scheduled]
-        step = self.answer(plan)
+        self._num_extra_steps += repeats - 1
+        self._is_settled = not cached
+        return SimStep(work, decodes, repeats, cached)
+
+    def end_step(self) -> SimOutcome:
+        """The step's time is over; see `SimEngine`."""
+        assert self._plan is not None
+        requests = self.scheduler.requests
+        ending = [requests[i] for i in self._plan.output.num_scheduled_tokens]
+        step = self.answer(self._plan)
         finished = set(step.finished)
         self._num_preemptions += sum(r.num_preemptions for r in ending if r.request_id in finished)
-        self._num_extra_steps += repeats - 1
-        self._is_settled = not (finished or cached)
-        return SimStep(work, decodes, repeats, cached, step.started, step.finished)
+        self._is_settled = self._is_settled and not finished
+        self._plan = None
+        return SimOutcome(step.started, step.finished)
 
     def _repeats(self, most: int) -> int:
         """Steps that would only decode one token more for each running request."""
