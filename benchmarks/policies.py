@@ -27,7 +27,7 @@ from holdfast.core.results import RunDocument
 from holdfast.policies.registry import policy_names
 from holdfast.report.curves import cliffs
 from holdfast.report.document import read_document, write_document
-from holdfast.report.standings import stand
+from holdfast.report.standings import policy_order, stand
 from holdfast.report.standings_table import format_cliff, standings_table
 
 FEW = ("stateless", "vllm-default", "cachewise", "holdfast", "clairvoyant")
@@ -110,8 +110,9 @@ def _merge(stem: Path, parts: list[Path]) -> None:
     with stem.with_suffix(".txt").open("w") as file:
         console = Console(width=_COLUMNS, file=file)
         console.print(standings_table(stand(runs)))
-        for cliff in cliffs(runs):
-            console.print(format_cliff(cliff))
+        for policy in policy_order({run.policy for run in runs}):
+            for cliff in cliffs(runs, policy):
+                console.print(format_cliff(cliff))
     print(stem.with_suffix(".txt").read_text())
 
 

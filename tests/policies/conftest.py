@@ -10,6 +10,7 @@ from typing import Any
 from holdfast.core.turn_end import TurnEnd
 from holdfast.policies.admission.waiting import WaitingTurn
 from holdfast.policies.runtime import AgentRuntime
+from holdfast.predict.step_cost import StepCostModel
 from holdfast.vllm.free_queue import FreeQueue
 
 GROUP_ID = b"\x00\x00\x00\x00"
@@ -36,6 +37,18 @@ class FixedOutlook:
         return self.gaps_s.get(request_id, math.inf)
 
 
+class FlatCosts(StepCostModel):
+    """Every token costs the same, nothing else costs anything."""
+
+    def __init__(self, token_s: float) -> None:
+        super().__init__()
+        self._token_s = token_s
+
+    def prefill_s(self, num_tokens: float, context_tokens: float = 0.0) -> float:
+        del context_tokens
+        return self._token_s * num_tokens
+
+
 class Cache:
     """Blocks of a few characters each, one turn at a time, under any policy."""
 
@@ -48,7 +61,7 @@ class Cache:
             policy=policy,
             outlook=outlook or FixedOutlook(),
         )
-        self.runtime.restore_s_per_block = 0.1
+        self.runtime.costs = FlatCosts(0.1)
         self.evicted: list[bytes] = []
         self.num_stored = 0
         self.in_use: set[int] = set()

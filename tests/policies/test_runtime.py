@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tests.policies.conftest import FlatCosts
 
 from holdfast.core.sessions import SessionState
 from holdfast.core.turn_end import TurnEnd
@@ -33,7 +34,7 @@ class Engine:
     def __init__(self, num_blocks: int = 64) -> None:
         self.now_s = 0.0
         self.runtime = AgentRuntime(max_sessions=100, max_wait_ratio=1.5, max_pass_overs=10)
-        self.runtime.restore_s_per_block = 0.1
+        self.runtime.costs = FlatCosts(0.1)
         self.evicted: list[bytes] = []
         self.queue = FreeQueue(
             [FakeBlock(i) for i in range(num_blocks)],
@@ -278,7 +279,7 @@ def test_what_is_remembered_of_evicted_content_is_bounded() -> None:
 
 def test_patience_is_what_recomputing_all_ahead_would_take_one_and_a_half_times() -> None:
     engine = Engine()
-    engine.runtime.restore_s_per_block = 2.0
+    engine.runtime.costs = FlatCosts(2.0)
 
     def patience_blocks(turn: WaitingTurn) -> float:
         return (turn.due_s - turn.arrived_s) / (1.5 * 2.0)

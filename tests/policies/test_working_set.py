@@ -55,7 +55,7 @@ def room(
         blocks=blocks,
         slots=slots,
         num_running=running,
-        restore_s_per_block=restore_s,
+        restore_s=lambda session, num_blocks: num_blocks * restore_s,
         places=lambda: list(held),
         freed_by=lambda s: held[s][0],
         away_s=lambda s: held[s][1],

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BLOCK_TOKENS = 16
 _NULL_BLOCK_ID = 0
 _STEP_S = 0.01
+_TOKEN_S = 0.001
 _MOST_STEPS = 5000
 
 
@@ -82,8 +83,8 @@ class Rig:
 
     def step(self) -> EngineStep | None:
         """One engine step; None while the pipeline fills."""
-        self.now_s += _STEP_S
         plan = self.engine.plan()
+        self.now_s += _STEP_S + _TOKEN_S * plan.output.total_num_scheduled_tokens
         self._plans.append(plan)
         output = plan.output
         self.started += [new.req_id for new in output.scheduled_new_reqs]

@@ -94,11 +94,11 @@ def test_more_cache_finds_no_less_under_least_recently_used() -> None:
 def test_what_was_stored_was_evicted_or_is_still_there(
     policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from holdfast.vllm import simulate as module
+    from holdfast.vllm.simulated import SimulatedEngine
 
     engines = []
 
-    class Watched(module.SimulatedEngine):
+    class Watched(SimulatedEngine):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             engines.append(self)
@@ -112,7 +112,7 @@ def test_what_was_stored_was_evicted_or_is_still_there(
             self.num_stored += max(call["num_full_blocks"] - call["num_cached_blocks"], 0)
             self.store(*args, **named)
 
-    monkeypatch.setattr(module, "SimulatedEngine", Watched)
+    monkeypatch.setattr("holdfast.vllm.simulate.SimulatedEngine", Watched)
     result = simulate(plan(policy))
     (engine,) = engines
     num_resident = sum(block.block_hash is not None for block in engine.pool.blocks)

@@ -10,11 +10,12 @@ _HALF_DONE = 0.5  # of a running turn's work, on average
 
 
 class Backlog:
-    """The prompts in the engine, as if all of them had to be computed from nothing.
+    """The turns in the engine, as if every prompt had to be computed from nothing.
 
     Args:
         max_wait_ratio: Longest wait of a turn before nobody may overtake it any more, in units of
-            the time that recomputing all it found ahead of it would take (> 0).
+            the engine time of all it found ahead of it (> 0): about what it would have waited
+            first come, first served, with a cache that thrashes.
         max_pass_overs: Least bound on the later turns that may overtake a turn (count, >= 1); a
             turn that finds more turns in the engine may be overtaken once for each.
     """
@@ -23,27 +24,28 @@ class Backlog:
         self._max_wait_ratio = max_wait_ratio
         self._max_pass_overs = max_pass_overs
         self._num_turns = 0
-        self._cold_blocks = 0.0
+        self._cold_s = 0.0
 
-    def enter(self, turn: WaitingTurn, restore_s_per_block: float) -> None:
+    def enter(self, turn: WaitingTurn, cold_s: float) -> None:
         """A turn has arrived: bound how long it may be overtaken. Mutates it.
 
         Args:
-            turn: The turn, its session's prompt known.
-            restore_s_per_block: Measured time to recompute a block (s).
+            turn: The turn.
+            cold_s: Engine time of the turn, its whole prompt computed (s).
         """
         self._num_turns += 1
-        self._weigh(turn, turn.session.prompt_blocks)
         turn.max_pass_overs = max(self._max_pass_overs, self._num_turns)
-        turn.due_s = turn.arrived_s + self._max_wait_ratio * restore_s_per_block * self._cold_blocks
+        turn.cold_s = turn.ahead_s = cold_s
+        self._cold_s += cold_s
+        turn.due_s = turn.arrived_s + self._max_wait_ratio * self._cold_s
 
     def start(self, turn: WaitingTurn) -> None:
         """The turn runs."""
-        self._weigh(turn, _HALF_DONE * turn.session.prompt_blocks)
+        self._weigh(turn, _HALF_DONE * turn.cold_s)
 
     def put_back(self, turn: WaitingTurn) -> None:
         """The turn waits again."""
-        self._weigh(turn, turn.session.prompt_blocks)
+        self._weigh(turn, turn.cold_s)
 
     def leave(self, turn: WaitingTurn) -> None:
         """The turn has ended."""
@@ -53,8 +55,8 @@ class Backlog:
     def clear(self) -> None:
         """No turn is in the engine."""
         self._num_turns = 0
-        self._cold_blocks = 0.0
+        self._cold_s = 0.0
 
-    def _weigh(self, turn: WaitingTurn, cold_blocks: float) -> None:
-        self._cold_blocks += cold_blocks - turn.cold_blocks
-        turn.cold_blocks = cold_blocks
+    def _weigh(self, turn: WaitingTurn, ahead_s: float) -> None:
+        self._cold_s += ahead_s - turn.ahead_s
+        turn.ahead_s = ahead_s

@@ -17,6 +17,7 @@ from holdfast.core.chains import Segment
 from holdfast.core.sessions import Session
 from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
 from holdfast.predict.return_time import ReturnTimeModel
+from holdfast.predict.step_cost import StepCostModel
 
 __all__ = ["Need", "Outlook", "Policy", "PolicySpec", "Scene", "Worth", "WorthClass", "users_of"]
 
@@ -82,7 +83,7 @@ class Outlook(Protocol):
 class Scene(Protocol):
     """What a policy may look at. Questions change nothing."""
 
-    restore_s_per_block: float
+    costs: StepCostModel
     returns: ReturnTimeModel
     outlook: Outlook | None
     capacity_blocks: int
@@ -99,6 +100,9 @@ class Scene(Protocol):
     @property
     def return_share(self) -> float:
         """Share of sessions that came back after a sibling or a fork had started (0 to 1)."""
+
+    def restore_s(self, num_blocks: float, depth_blocks: float = 0.0) -> float:
+        """Engine time to compute blocks again that lie behind `depth_blocks` others (s)."""
 
     def paused(self) -> Iterator[Session]:
         """Sessions that are away and may come back, the longest away first."""

@@ -8,7 +8,7 @@ Knows nothing about vLLM: a host reports turns and blocks and carries out what i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -24,6 +24,7 @@ from holdfast.policies.fates import Fates
 from holdfast.policies.registry import build_policy
 from holdfast.predict.features import features_of
 from holdfast.predict.return_time import ReturnTimeModel
+from holdfast.predict.step_cost import StepCostModel
 
 __all__ = ["AgentRuntime"]
 
@@ -46,7 +47,7 @@ class AgentRuntime:
         outlook: The future, for policies that are bounds.
 
     Attributes:
-        restore_s_per_block: Measured time to recompute a block (s); the host keeps it current.
+        costs: What computing takes on this engine, as learned so far; the host reports steps to it.
         returns: When paused sessions return, as learned so far.
         capacity_blocks: KV blocks of the cache (count).
         block_tokens: Tokens a block.
@@ -68,7 +69,7 @@ class AgentRuntime:
         self.tree: ChainTree[Any] = ChainTree()
         self.sessions = SessionTable(self.tree, max_sessions)
         self.returns = ReturnTimeModel()
-        self.restore_s_per_block = 0.0
+        self.costs = StepCostModel()
         self.outlook = outlook
         self.capacity_blocks = 0
         self.block_tokens = 1
@@ -128,6 +129,11 @@ class AgentRuntime:
         """Share of sessions that came back after a sibling or a fork had started (0 to 1)."""
         return self._fates.return_share
 
+    def restore_s(self, num_blocks: float, depth_blocks: float = 0.0) -> float:
+        """Engine time to compute blocks again that lie behind `depth_blocks` others (s)."""
+        block_tokens = self.block_tokens
+        return self.costs.prefill_s(num_blocks * block_tokens, depth_blocks * block_tokens)
+
     def paused(self) -> Iterator[Session]:
         """Sessions that are away and may come back, the longest away first."""
         return iter(self._away)
@@ -160,7 +166,7 @@ class AgentRuntime:
         self.sessions.touch(session)
         self._num_arrived += 1
         turn = WaitingTurn(request_id, session, priority, self._num_arrived, arrived_s=self._now_s)
-        self._backlog.enter(turn, self.restore_s_per_block)
+        self._backlog.enter(turn, self.restore_s(session.prompt_blocks) + self.costs.answer_s)
         self._policy.turn_arrived(turn)
         self._rerate(session)
         self._chains.rescore(session)
@@ -187,6 +193,7 @@ class AgentRuntime:
             end: What ended the turn, if known; `turn_end_known` may follow.
         """
         self._backlog.leave(turn)
+        self.costs.turn_ended()
         session = turn.session
         self._chains.append_answer(session, hashes)
         session.paused_at_s = self._now_s
@@ -248,7 +255,7 @@ class AgentRuntime:
                 blocks=blocks,
                 slots=slots,
                 num_running=num_running,
-                restore_s_per_block=self.restore_s_per_block,
+                restore_s=self._restore_last_s,
                 places=self._places,
                 freed_by=_freed_by,
                 away_s=_away_s,
@@ -312,12 +319,17 @@ class AgentRuntime:
     def _begin(self, hashes: Sequence[bytes], group: str | None) -> Session:
         segment, depth = self.tree.match(hashes)
         if depth < segment.end:
-            for owner in segment.tails:
-                owner.has_moved_on = owner.state.is_paused
+            self._note_moved_on(segment.tails)
         session = self.sessions.add(group)
-        for sibling in self.sessions.siblings(session):
-            sibling.has_moved_on = sibling.state.is_paused
+        self._note_moved_on(self.sessions.siblings(session))
         return session
+
+    def _note_moved_on(self, sessions: Iterable[Session]) -> None:
+        for session in list(sessions):
+            if session.state.is_paused and not session.has_moved_on:
+                session.has_moved_on = True
+                self._rerate(session)
+                self._chains.rescore(session)
 
     def _resume(self, session: Session) -> None:
         self._fates.returned(session, self._now_s)
@@ -365,6 +377,9 @@ class AgentRuntime:
         session.rated_after_s = self._now_s - session.paused_at_s
 
     # Places.
+
+    def _restore_last_s(self, session: Session, num_blocks: int) -> float:
+        return self.restore_s(num_blocks, max(session.tail.end - num_blocks, 0))
 
     def _places(self) -> list[Session]:
         held = [session for session in self._away if session.is_held]

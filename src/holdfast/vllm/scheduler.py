@@ -28,6 +28,7 @@ from holdfast.vllm.free_queue import FreeQueue
 from holdfast.vllm.metrics import EngineMetrics
 from holdfast.vllm.output_tail import NUM_TAIL_TOKENS, OutputTails, decoder_of
 from holdfast.vllm.request_queue import OfferQueue
+from holdfast.vllm.step_meter import StepMeter
 from holdfast.vllm.turns import TurnDesk
 
 __all__ = ["HoldfastScheduler"]
@@ -38,7 +39,6 @@ _WAITING_PER_SKIPPED_REVIEW = 32
 _STEPS_BETWEEN_CENSUSES = 256
 _REFRESHES_A_RUN = 2
 _MAX_REFRESHES_A_RUN = 32
-_METER_MEMORY = 0.98
 _KNOWN_PER_CACHED = 8
 
 T = TypeVar("T")
@@ -86,9 +86,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._must_fall_back = False
         self._num_steps = 0
         self._is_review_due = True
-        self._last_schedule_s = 0.0
-        self._num_last_tokens = 0
-        self._prefill_s, self._prefill_tokens = 0.0, 0.0
+        self._meter = StepMeter(self._runtime.costs)
         if self._is_active:
             self._install(config)
         else:
@@ -135,12 +133,16 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         output = super().schedule(*args, **kwargs)
         if self._is_active:
             decided_s = time.perf_counter()
-            self._guard("started", lambda: self._note_started(output))
+            self._guard("started", lambda: self._note_planned(output))
             self._metrics.decided(time.perf_counter() - decided_s)
-        num_drafts = sum(map(len, output.scheduled_spec_decode_tokens.values()))
-        self._num_last_tokens = output.total_num_scheduled_tokens - num_drafts
         self._metrics.scheduled(time.perf_counter() - started_s)
         return output
+
+    def update_from_output(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+        """Take in what a step computed; see vLLM."""
+        if self._is_active:
+            self._guard("meter", lambda: self._meter.step_ended(scheduler_output, self.clock()))
+        return super().update_from_output(scheduler_output, *args, **kwargs)
 
     @property
     def counted(self) -> dict[str, float]:
@@ -206,10 +208,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._runtime.turn_preempted(turn)
             self._is_review_due = True
 
-    def _note_started(self, output: Any) -> None:
+    def _note_planned(self, output: Any) -> None:
+        now_s = self.clock()
+        self._meter.step_planned(output, self.requests, now_s, self.steps_a_call)
         if not output.scheduled_new_reqs and not self._resumed(output):
             return
-        now_s = self.clock()
         started = [new.req_id for new in output.scheduled_new_reqs] + list(self._resumed(output))
         for request_id in started:
             turn = self._desk.turn_of(request_id)
@@ -250,21 +253,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             if request is not None:
                 self._arrive(request)
 
-    def _meter(self, now_s: float) -> None:
-        """Learn the time a computed token takes from steps that mostly compute prompts."""
-        if self._num_last_tokens > 2 * len(self.running):
-            self._prefill_s = _METER_MEMORY * self._prefill_s + now_s - self._last_schedule_s
-            self._prefill_tokens = _METER_MEMORY * self._prefill_tokens + self._num_last_tokens
-            token_s = self._prefill_s / self._prefill_tokens
-            self._runtime.restore_s_per_block = token_s * self._grain_tokens
-        self._last_schedule_s = now_s
-
     # Decide.
 
     def _prepare(self) -> None:
         now_s = self.clock()
         self._runtime.tick(now_s)
-        self._meter(now_s)
         self._num_steps += 1
         self._runtime.step(self.steps_a_call)
         for (session, num_turns), end in self._tails.findings():

@@ -23,7 +23,8 @@ class WaitingTurn:
         max_pass_overs: Later turns that may be let in before it (count, >= 1).
         arrived_s: When it arrived (s, host's clock).
         due_s: From when on nobody may be let in before it (s, host's clock).
-        cold_blocks: What it adds to the work that later turns find ahead of them (blocks).
+        cold_s: Engine time it takes if its whole prompt is computed (s).
+        ahead_s: What is left of that for later turns to find ahead of them (s).
         num_pass_overs: Later turns that were let in before it (count).
         was_running: Whether the engine had let it in and took its blocks back.
         resident_blocks: Leading blocks of the prompt that are cached (count).
@@ -39,7 +40,8 @@ class WaitingTurn:
     max_pass_overs: int = 1
     arrived_s: float = 0.0
     due_s: float = math.inf
-    cold_blocks: float = 0.0
+    cold_s: float = 0.0
+    ahead_s: float = 0.0
     num_pass_overs: int = 0
     was_running: bool = False
     resident_blocks: int = 0
@@ -68,7 +70,7 @@ class Room:
             be < 0).
         slots: Turns that may still start (count).
         num_running: Turns running now (count).
-        restore_s_per_block: Measured time to recompute a block (s).
+        restore_s: Engine time to recompute a session's last so many blocks (s).
         places: Sessions that are away and hold a place, the one to give it up first foremost.
         freed_by: Blocks that become free for others when a session gives up its place (count).
         away_s: Expected time until a session returns (s).
@@ -78,7 +80,7 @@ class Room:
     blocks: int
     slots: int
     num_running: int
-    restore_s_per_block: float
+    restore_s: Callable[[Session, int], float]
     places: Callable[[], Sequence[Session]]
     freed_by: Callable[[Session], int]
     away_s: Callable[[Session], float]

@@ -80,7 +80,7 @@ class WorkingSet:
             if gained + room.blocks >= turn.room_blocks:
                 break
             freed = room.freed_by(session)
-            restore_s = freed * room.restore_s_per_block
+            restore_s = room.restore_s(session, freed)
             if takes_all or room.away_s(session) > _PATIENCE * restore_s:
                 gained += freed
                 taken.append(session)

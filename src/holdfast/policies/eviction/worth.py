@@ -44,7 +44,7 @@ class ReturnWorth:
         if session.state in _ENDED:
             return 0.0
         scene = self._scene
-        restore_s = scene.restore_s_per_block * max(session.tail.end, 1)
+        restore_s = scene.restore_s(max(session.tail.end, 1))
         if session.state.is_busy:
             return 1.0 / max(restore_s, _SHORTEST_S)
         away_s = max(scene.now_s - session.paused_at_s, 0.0)

@@ -107,7 +107,7 @@ class Continuum(Policy):
 
     def _time_to_live_s(self, session: Session) -> float:
         delay_s = sum(self._delays_s) / len(self._delays_s) if self._delays_s else 0.0
-        benefit_s = delay_s + self.scene.restore_s_per_block * session.tail.end
+        benefit_s = delay_s + self.scene.restore_s(session.tail.end)
         own = self._by_tool.get(session.gap.tool or session.gap.kind, ())
         samples = own if len(own) >= _MIN_SAMPLES else self._all
         if len(samples) < _MIN_SAMPLES:

@@ -93,7 +93,7 @@ class InferCept(Policy):
         tokens = session.tail.end * self.scene.block_tokens
         chunk_tokens = max(_CHUNK_TOKENS - len(self._running), 1)
         num_chunks = max(-(-tokens // chunk_tokens) - 1, 0)
-        second_s = self.scene.restore_s_per_block / self.scene.block_tokens
+        second_s = self.scene.restore_s(session.tail.end) / max(tokens, 1)
         chunk_s = second_s * chunk_tokens
         others = sum(t.session.prompt_blocks for t in self._running) * self.scene.block_tokens
         own = chunk_s * num_chunks * (num_chunks + 1) / 2 * chunk_tokens

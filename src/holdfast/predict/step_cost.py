@@ -1,0 +1,104 @@
+"""What computing costs on this engine, learned from how long its steps take.
+
+Knows no hardware: prompts, attention, decodes and a step itself each get a share of the time of the
+steps in which they occurred.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["StepCostModel", "StepWork"]
+
+_MEMORY = 0.995  # of a step's weight, for each step after it
+_STEPS_BETWEEN_FITS = 16
+_FIRST_STEPS = 4
+_SWEEPS = 12
+_TURN_MEMORY = 0.98
+_SHORTEST_S = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class StepWork:
+    """What one engine step computes, or several that only decode after the first.
+
+    Attributes:
+        num_steps: Engine steps (count, >= 1).
+        prefill_tokens: Prompt tokens computed.
+        attended_pairs: Pairs of such a token and a token before it.
+        num_decodes: Tokens decoded (count).
+    """
+
+    num_steps: int
+    prefill_tokens: int
+    attended_pairs: float
+    num_decodes: int
+
+
+class StepCostModel:
+    """Non-negative least squares of step times on what the steps computed; the past fades.
+
+    Relative errors count, so that short steps teach as much as long ones. Answers 0 before the
+    first prompts were computed.
+
+    Source: cyclic coordinate descent for non-negative least squares, Franc, Hlavac and Navara,
+    CAIP 2005.
+    Differs: online, from exponentially weighted sums; a few sweeps from the last solution.
+    """
+
+    def __init__(self) -> None:
+        self._gram = [[0.0] * 4 for _ in range(4)]
+        self._target = [0.0] * 4
+        self._cost = [0.0] * 4
+        self._num_unfitted = 0
+        self._num_fits = 0
+        self._answers_s = 0.0
+        self._turns = 0.0
+
+    def observe(self, work: StepWork, seconds: float) -> None:
+        """Learn from a step that took `seconds` while the engine did nothing else."""
+        if not 0.0 < seconds < float("inf"):
+            return
+        features = (
+            float(work.num_steps),
+            float(work.prefill_tokens),
+            work.attended_pairs,
+            float(work.num_decodes),
+        )
+        weight = 1.0 / (seconds * seconds)
+        for i, row in enumerate(self._gram):
+            weighted = weight * features[i]
+            self._target[i] = _MEMORY * self._target[i] + weighted * seconds
+            for j in range(4):
+                row[j] = _MEMORY * row[j] + weighted * features[j]
+        self._num_unfitted += 1
+        if self._num_unfitted >= (_STEPS_BETWEEN_FITS if self._num_fits else _FIRST_STEPS):
+            self._fit()
+        self._answers_s += max(seconds - self._prefill_s(features[1], features[2]), 0.0)
+
+    def turn_ended(self) -> None:
+        """One answer is complete."""
+        self._answers_s *= _TURN_MEMORY
+        self._turns = _TURN_MEMORY * self._turns + 1.0
+
+    def prefill_s(self, num_tokens: float, context_tokens: float = 0.0) -> float:
+        """Engine time to compute `num_tokens` of a prompt behind `context_tokens` (s). Pure."""
+        return self._prefill_s(num_tokens, num_tokens * (context_tokens + 0.5 * num_tokens))
+
+    @property
+    def answer_s(self) -> float:
+        """Engine time of a turn beyond its prompt, shared with the turns beside it (s)."""
+        return self._answers_s / self._turns if self._turns else 0.0
+
+    def _prefill_s(self, num_tokens: float, attended_pairs: float) -> float:
+        return self._cost[1] * num_tokens + self._cost[2] * attended_pairs
+
+    def _fit(self) -> None:
+        self._num_unfitted = 0
+        self._num_fits += 1
+        cost = self._cost
+        for _ in range(_SWEEPS):
+            for i, row in enumerate(self._gram):
+                if row[i] > 0.0:
+                    others = sum(row[j] * cost[j] for j in range(4) if j != i)
+                    cost[i] = max((self._target[i] - others) / row[i], 0.0)
