@@ -40,6 +40,8 @@ def main() -> None:
         for option, values in LOAD.items():
             command += [option, *values]
         command += ["--seeds", str(options.seeds), "--json", f"{stem}.json"]
+        stem.mkdir(exist_ok=True)
+        command += ["--records", str(stem)]  # each turn, for simulator_truth.py
         if options.traces is not None:
             command += ["--traces", str(options.traces)]
         print("$ holdfast", *command[3:], flush=True)
