@@ -47,7 +47,7 @@ class HoldfastConfig:
         eviction: `policy` evicts what the policy values least; `lru` is vLLM's own order.
         admission: `policy` lets the policy say who may run; `fcfs` is vLLM's own order.
         max_wait_ratio: Longest wait of a request before no later one may overtake it, in units
-            of the time that recomputing every prompt it found ahead would take (0.1 to 100).
+            of the engine time of all it found ahead, every prompt computed anew (0.1 to 100).
         max_pass_overs: Later requests that may overtake a waiting one (>= 1); a request that
             finds more requests in the engine may be overtaken once for each.
         headroom_ratio: Share of the KV cache that admission leaves free for growth (0 to 0.5).

@@ -80,6 +80,19 @@ def test_the_document_has_manifest_and_runs(tmp_path: Path) -> None:
     assert [r["policy"] for r in document["runs"]] == ["vllm-default"]
 
 
+def test_settings_of_a_file_reach_every_run(tmp_path: Path) -> None:
+    path = tmp_path / "holdfast.toml"
+    path.write_text("[holdfast]\nmax_wait_ratio = 4\npolicy = 'saga'\n")
+    result = run("--policies", "holdfast", "--holdfast-config", str(path))
+    assert result.exit_code == 0, result.output
+    (plan,) = PLANNED
+    assert (plan.policy, plan.settings["max_wait_ratio"]) == ("holdfast", 4.0)
+    assert "policy" not in plan.settings
+    path.write_text("[holdfast]\nmax_wait = 4\n")
+    refused = run("--policies", "holdfast", "--holdfast-config", str(path))
+    assert "unknown key 'max_wait'" in refused.output + str(refused.exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

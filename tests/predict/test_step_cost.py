@@ -48,6 +48,16 @@ def test_noise_and_a_stall_now_and_then_do_not_bend_it() -> None:
     assert model.prefill_s(8000, 50_000) == pytest.approx(expected_s, rel=0.15)
 
 
+def test_outputs_in_a_burst_do_not_bend_it() -> None:
+    model, rng = StepCostModel(), random.Random(2)
+    for work in some_steps(4000):
+        is_burst = rng.random() < 0.01
+        model.observe(work, 1e-6 if is_burst else seconds_of(work))
+    expected_s = TOKEN_S * 8000 + PAIR_S * 8000 * 54_000
+    assert model.prefill_s(8000, 50_000) == pytest.approx(expected_s, rel=0.1)
+    assert model.prefill_s(500) == pytest.approx(TOKEN_S * 500 + PAIR_S * 125_000, rel=0.3)
+
+
 def test_it_follows_an_engine_that_becomes_slower() -> None:
     model = StepCostModel()
     for work in some_steps(2000):

@@ -137,13 +137,13 @@ def test_a_session_starts_when_one_before_it_ends() -> None:
     assert [done.started_s for done in records.sessions] == [0.0, 0.0, pytest.approx(4.0)]
 
 
-def test_without_a_concurrency_sessions_start_at_their_recorded_times() -> None:
+def test_without_a_concurrency_sessions_start_as_recorded_from_the_first_arrival_on() -> None:
     sessions = [
         session("a", turn(0, [1], 0, 1), start_s=1.0),
         session("b", turn(0, [2], 0, 1), start_s=20.0),
     ]
     records, _ = run(sessions, None)
-    assert [t.sent_s for t in records.turns] == [pytest.approx(1.0), pytest.approx(20.0)]
+    assert [t.sent_s for t in records.turns] == [pytest.approx(0.0), pytest.approx(19.0)]
 
 
 def test_the_overhead_of_a_request_is_waited_for_before_the_engine() -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from holdfast.bench.manifest import run_manifest
 from holdfast.cli.lists import names, whole_numbers
+from holdfast.config import load_config
 from holdfast.core.results import RunDocument, RunResult
 from holdfast.report.document import write_document
 from holdfast.report.html import require_plots
@@ -101,6 +103,12 @@ _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
     help="Requests say what will end the turn, in place of the text of an answer.",
 )
 @click.option(
+    "--holdfast-config",
+    "config_path",
+    type=_FILE,
+    help="TOML file with a [holdfast] table: settings of every policy, as for `serve`.",
+)
+@click.option(
     "--jobs",
     "num_jobs",
     type=click.IntRange(min=1),
@@ -127,6 +135,7 @@ def simulate(**arguments: Any) -> None:
     for name in arguments["policies"]:
         policy_class(name)
     profile = load_profile(arguments["profile_name"])
+    arguments["settings"] = _settings(arguments["config_path"])
     digests: dict[str, str] = {}
     plans = _plans(arguments, profile, digests, errors)
     on_ray: bool = arguments["on_ray"]
@@ -177,6 +186,7 @@ def _plans(
             profile=profile,
             kv_tokens=kv_tokens,
             block_tokens=block_tokens,
+            settings=arguments["settings"],
         )
         for concurrency in sorted(loads, key=lambda n: -(n or 0))
         for policy in arguments["policies"]
@@ -186,6 +196,16 @@ def _plans(
     for plan in plans:
         plan.check(sessions[plan.seed])
     return plans
+
+
+def _settings(path: Path | None) -> dict[str, object]:
+    """The settings in a file; what a simulation decides itself is left out."""
+    if path is None:
+        return {}
+    settings = asdict(load_config(path, {}))
+    for own in ("policy", "decision_log", "strict"):
+        del settings[own]
+    return settings
 
 
 def _sessions(

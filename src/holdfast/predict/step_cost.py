@@ -15,7 +15,8 @@ _STEPS_BETWEEN_FITS = 16
 _FIRST_STEPS = 4
 _SWEEPS = 12
 _TURN_MEMORY = 0.98
-_SHORTEST_S = 1e-9
+_MEAN_GAIN = 0.01
+_SHORTEST_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,9 @@ class StepWork:
 class StepCostModel:
     """Non-negative least squares of step times on what the steps computed; the past fades.
 
-    Relative errors count, so that short steps teach as much as long ones. Answers 0 before the
-    first prompts were computed.
+    Relative errors count, so that short steps teach as much as long ones, down to a fraction of the
+    mean: outputs that come in a burst leave a step without time. Answers 0 before the first prompts
+    were computed.
 
     Source: cyclic coordinate descent for non-negative least squares, Franc, Hlavac and Navara,
     CAIP 2005.
@@ -50,6 +52,7 @@ class StepCostModel:
         self._gram = [[0.0] * 4 for _ in range(4)]
         self._target = [0.0] * 4
         self._cost = [0.0] * 4
+        self._mean_s = 0.0
         self._num_unfitted = 0
         self._num_fits = 0
         self._answers_s = 0.0
@@ -65,7 +68,9 @@ class StepCostModel:
             work.attended_pairs,
             float(work.num_decodes),
         )
-        weight = 1.0 / (seconds * seconds)
+        self._mean_s += _MEAN_GAIN * (seconds - self._mean_s) if self._mean_s else seconds
+        shortest_s = _SHORTEST_SHARE * self._mean_s
+        weight = 1.0 / (seconds * seconds + shortest_s * shortest_s)
         for i, row in enumerate(self._gram):
             weighted = weight * features[i]
             self._target[i] = _MEMORY * self._target[i] + weighted * seconds

@@ -35,6 +35,9 @@ _SEEN_SEQUENCES: Final = 0.5
 _INLIER_ERROR: Final = 0.05
 """Relative error up to which a turn counts in full."""
 
+_LEAST_SHARE: Final = 0.1
+"""Times below this share of the median count as if they were as long, when errors are weighed."""
+
 _COLUMNS: Final = (
     *("request_overhead_s", "step_base_s", "prefill_s_per_token", "prefill_s_per_token_context"),
     *("decode_s_per_seq", "decode_s_per_context_token"),
@@ -314,7 +317,8 @@ def _solve_with_split(matrix: _Array, seconds: _Array, base: CostProfile) -> _Ar
 def _solve(matrix: _Array, seconds: _Array) -> _Array:
     """Non-negative coefficients with small relative errors, large ones counted less."""
     optimize = _optimize()
-    weights = 1.0 / np.maximum(seconds, np.finfo(float).tiny)
+    # Tokens that reach the client in a burst leave a turn with hardly any time between them.
+    weights = 1.0 / np.maximum(seconds, _LEAST_SHARE * np.median(seconds))
     weighted = matrix * weights[:, None]
     scales = np.maximum(np.abs(weighted).max(axis=0), np.finfo(float).tiny)
     scaled, target = weighted / scales, np.ones(len(seconds))

@@ -45,7 +45,7 @@ class SimulationOptions:
 
     Attributes:
         concurrency: Sessions live at once, >= 1: when one ends, the next starts. None starts each
-            at its own time of arrival.
+            at its own time of arrival, counted from the first.
         time_scale: Simulated seconds per recorded second of a gap, >= 0.
         token_scale: Simulated tokens per recorded token.
         session_ids: Whether requests carry their session.
@@ -164,8 +164,10 @@ class Simulation:
 
     def _enter(self) -> None:
         if self._options.concurrency is None:
-            for index, session in enumerate(self._sessions):
-                self._schedule((session.start_s or 0.0) * self._options.time_scale, index, 0)
+            arrivals_s = [session.start_s or 0.0 for session in self._sessions]
+            first_s = min(arrivals_s, default=0.0)
+            for index, start_s in enumerate(arrivals_s):
+                self._schedule((start_s - first_s) * self._options.time_scale, index, 0)
             return
         self._unstarted = iter(range(len(self._sessions)))
         for _ in range(self._options.concurrency):

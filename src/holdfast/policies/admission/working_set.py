@@ -18,8 +18,8 @@ _PATIENCE = 3.0
 class WorkingSet:
     """Fewest missing blocks first, within what fits, with a bound on being passed over.
 
-    A turn is due once it has waited for as long as recomputing what it found ahead of it would
-    have taken, one and a half times over (see `AgentRuntime`): first come, first served with a
+    A turn is due once it has waited for one and a half times the engine time of what it found
+    ahead of it, every prompt computed anew (see `Backlog`): first come, first served with a
     cache that thrashes would make it wait about as long. That is how long the sessions with a
     place may keep it, and the longer they do, the fewer blocks are computed twice.
 
