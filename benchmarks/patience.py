@@ -42,7 +42,7 @@ def main() -> None:
         path = options.output / f"patience-{ratio}.json"
         runs = simulate("holdfast", [*common, "--holdfast-config", str(settings)], path)
         gains = zip(*(compare(stock[run.seed], run) for run in runs.values()), strict=True)
-        cells = [", ".join(f"{gain:.2f}×" for gain in each) for each in gains]
+        cells = [", ".join(f"{gain:.2f}x" for gain in each) for each in gains]
         lines.append(f"| {ratio} | {' | '.join(cells)} |")
     table = "\n".join(lines) + "\n"
     print(table)

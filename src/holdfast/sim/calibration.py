@@ -35,8 +35,9 @@ _SEEN_SEQUENCES: Final = 0.5
 _INLIER_ERROR: Final = 0.05
 """Relative error up to which a turn counts in full."""
 
-_LEAST_SHARE: Final = 0.1
-"""Times below this share of the median count as if they were as long, when errors are weighed."""
+_BURST_SHARE: Final = 0.25
+"""Tokens that reach the client in a burst leave hardly any time between them: mean token times below
+this share of the median say nothing about the engine."""
 
 _COLUMNS: Final = (
     *("request_overhead_s", "step_base_s", "prefill_s_per_token", "prefill_s_per_token_context"),
@@ -256,7 +257,8 @@ def _decode_rows(turns: Sequence[TurnRecord], timeline: _Timeline, base: CostPro
             work += waited * np.array([prefill.tokens, prefill.attended, 0.0, 0.0])
         columns = (0.0, 1.0, *map(float, work / num_steps))
         rows.append(_Row(columns, (end_s - start_s) / num_steps - sparse_s))
-    return rows
+    least_s = _BURST_SHARE * float(np.median([row.seconds for row in rows])) if rows else 0.0
+    return [row for row in rows if row.seconds >= least_s]
 
 
 def _decoded_work(turn: TurnRecord, num_steps: float) -> _Array:
@@ -317,8 +319,7 @@ def _solve_with_split(matrix: _Array, seconds: _Array, base: CostProfile) -> _Ar
 def _solve(matrix: _Array, seconds: _Array) -> _Array:
     """Non-negative coefficients with small relative errors, large ones counted less."""
     optimize = _optimize()
-    # Tokens that reach the client in a burst leave a turn with hardly any time between them.
-    weights = 1.0 / np.maximum(seconds, _LEAST_SHARE * np.median(seconds))
+    weights = 1.0 / np.maximum(seconds, np.finfo(float).tiny)
     weighted = matrix * weights[:, None]
     scales = np.maximum(np.abs(weighted).max(axis=0), np.finfo(float).tiny)
     scaled, target = weighted / scales, np.ones(len(seconds))
