@@ -34,10 +34,9 @@ _SEEN_SEQUENCES: Final = 0.5
 """Spread of the mean batch size from which the cost of a sequence can be told from a step's."""
 _INLIER_ERROR: Final = 0.05
 """Relative error up to which a turn counts in full."""
-
 _BURST_SHARE: Final = 0.25
-"""Tokens that reach the client in a burst leave hardly any time between them: mean token times below
-this share of the median say nothing about the engine."""
+"""Mean token times below this share of the median are left out: tokens that reach the client in a
+burst leave hardly any time between them."""
 
 _COLUMNS: Final = (
     *("request_overhead_s", "step_base_s", "prefill_s_per_token", "prefill_s_per_token_context"),
