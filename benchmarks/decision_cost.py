@@ -37,7 +37,7 @@ GAP_MEDIAN_S, GAP_SIGMA = 2.0, 1.5
 AWAY_SHARE = 0.25
 FILLS = {"below": 0.75, "past": 2.5}
 """Contexts of all live sessions at their longest, as a share of the cache."""
-DECISIONS = ("_prepare", "_note_started", "_arrive", "_leave")
+DECISIONS = ("_prepare", "_note_planned", "_arrive", "_leave")
 """Holdfast's own entry points; what the engine calls back, as victims, is in the ratios only."""
 
 
