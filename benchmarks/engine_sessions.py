@@ -29,11 +29,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--traces", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--time-scale", choices=list(SPEEDS), action="append")
     parser.add_argument("--output", type=Path, default=Path("out"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     name = "generated" if options.traces is None else options.traces.name
-    for time_scale, gap_cap_s in SPEEDS.items():
+    for time_scale in options.time_scale or SPEEDS:
+        gap_cap_s = SPEEDS[time_scale]
         stem = options.output / f"engine-{name}-x{time_scale}"
         command = [sys.executable, "-m", "holdfast", "demo", "--time-scale", time_scale]
         command += ["--gap-cap-s", gap_cap_s]

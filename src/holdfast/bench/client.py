@@ -18,6 +18,8 @@ from holdfast.errors import EndpointError
 __all__ = ["Client", "Completion", "CompletionRequest", "Timeouts"]
 
 # Longest SSE line that is read; aiohttp refuses lines beyond its buffer.
+# Servers close idle connections (vLLM's after 5 s); a request sent at that moment is lost.
+_KEEP_ALIVE_S = 2.0
 _LINE_LIMIT_BYTES = 1 << 20
 _ERROR_TEXT_CHARS = 300
 _DRAIN_TIMEOUT_S = 0.5
@@ -132,7 +134,7 @@ class Client:
             sock_read=self._timeouts.stall_s,
         )
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
             timeout=timeout,
             read_bufsize=_LINE_LIMIT_BYTES,
             headers={"Content-Type": "application/json"},
