@@ -2,13 +2,14 @@
 
 python benchmarks/return_times.py [--traces PATH] [--sessions N] [--seeds N] [--output DIR]
 
-Sessions run sixteen at once on a made-up engine (an answer takes 2 s and 20 ms a token). At each pause a
-model says by when the session is back; it learns the gap only once it is over. Every 20 s all
-sessions that are away are ranked by who is expected back first.
+Sessions run sixteen at once on a made-up engine (an answer takes 2 s and 20 ms a token). At each
+pause a model says by when the session is back; it learns the gap only once it is over. Every 20 s
+all sessions that are away are ranked by who is expected back first.
 
 Pinball loss is that of quantiles of log(gap), averaged over levels: lower is better, and no tail
 decides alone. Coverage is the share of gaps below the quantile of a level: it should be the level.
-Ranking is the share of pairs of sessions, away at the same time, whose order of return was said right.
+Ranking is the share of pairs of sessions, away at the same time, whose order of return was said
+right.
 """
 
 from __future__ import annotations
@@ -75,12 +76,15 @@ class Holdfast:
         self._model = ReturnTimeModel()
 
     def quantile_s(self, pause: Pause, elapsed_s: float, level: float) -> float:
+        """See `Model`."""
         return self._model.residual_quantile_s(pause.features, elapsed_s, level, scale_s=1.0)
 
     def rank_s(self, pause: Pause, elapsed_s: float) -> float:
+        """See `Model`."""
         return elapsed_s + self.quantile_s(pause, 0.0, 0.5)
 
     def observe(self, pause: Pause) -> None:
+        """See `Model`."""
         self._model.observe(pause.features, pause.gap_s)
 
 
@@ -88,6 +92,7 @@ class ExpectedResidual(Holdfast):
     """The same model, ranked by its trimmed mean residual, as CacheWise ranks."""
 
     def rank_s(self, pause: Pause, elapsed_s: float) -> float:
+        """See `Model`."""
         return self._model.expected_residual_s(pause.features, elapsed_s, scale_s=1.0)
 
 
@@ -99,6 +104,7 @@ class Empirical:
     _gaps: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def quantile_s(self, pause: Pause, elapsed_s: float, level: float) -> float:
+        """See `Model`."""
         gaps = self._gaps[self._key(pause)] or self._gaps[""]
         first = bisect.bisect_right(gaps, elapsed_s)
         if first == len(gaps):
@@ -106,9 +112,11 @@ class Empirical:
         return gaps[first + int(level * (len(gaps) - first))] - elapsed_s
 
     def rank_s(self, pause: Pause, elapsed_s: float) -> float:
+        """See `Model`."""
         return self.quantile_s(pause, elapsed_s, 0.5)
 
     def observe(self, pause: Pause) -> None:
+        """See `Model`."""
         for key in {self._key(pause), ""}:
             bisect.insort(self._gaps[key], pause.gap_s)
 
@@ -123,13 +131,16 @@ class MovingAverage:
         self._means_s: dict[int, float] = {}
 
     def quantile_s(self, pause: Pause, elapsed_s: float, level: float) -> float:
+        """See `Model`."""
         del level
         return max(self._mean_s(pause) - elapsed_s, SHORTEST_S)
 
     def rank_s(self, pause: Pause, elapsed_s: float) -> float:
+        """See `Model`."""
         return self._mean_s(pause) - elapsed_s
 
     def observe(self, pause: Pause) -> None:
+        """See `Model`."""
         for key in (pause.session, -1):
             before_s = self._means_s.get(key, pause.gap_s)
             self._means_s[key] = before_s + EWMA_GAIN * (pause.gap_s - before_s)
@@ -142,10 +153,12 @@ class WaitedLongest:
     """No model: who has been away longer returns later. Least recently used, as a ranking."""
 
     def quantile_s(self, pause: Pause, elapsed_s: float, level: float) -> float:
+        """See `Model`."""
         del pause, level
         return max(elapsed_s, 1.0)
 
     def rank_s(self, pause: Pause, elapsed_s: float) -> float:
+        """See `Model`."""
         del pause
         return elapsed_s
 
@@ -306,7 +319,7 @@ def _table(by_seed: list[dict[str, Score]]) -> str:
 
 def _spread(values: list[float]) -> str:
     if not values:
-        return "–"
+        return "-"
     return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 

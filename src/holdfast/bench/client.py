@@ -17,9 +17,9 @@ from holdfast.errors import EndpointError
 
 __all__ = ["Client", "Completion", "CompletionRequest", "Timeouts"]
 
-# Longest SSE line that is read; aiohttp refuses lines beyond its buffer.
 # Servers close idle connections (vLLM's after 5 s); a request sent at that moment is lost.
 _KEEP_ALIVE_S = 2.0
+# Longest SSE line that is read; aiohttp refuses lines beyond its buffer.
 _LINE_LIMIT_BYTES = 1 << 20
 _ERROR_TEXT_CHARS = 300
 _DRAIN_TIMEOUT_S = 0.5
