@@ -21,7 +21,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, count
 from pathlib import Path
@@ -166,7 +166,7 @@ class WaitedLongest:
         """Nothing to learn."""
 
 
-MODELS = {
+MODELS: dict[str, Callable[[], Model]] = {
     "holdfast": Holdfast,
     "holdfast, by expected residual": ExpectedResidual,
     "empirical by tool": lambda: Empirical(by_tool=True),

@@ -38,31 +38,35 @@ def main() -> None:
         engine = options.output / "truth-engine.json"
         holdfast("demo", *traces, "--records", options.output, "--json", engine)
         turns = options.output / "vllm-default-c2-s0.jsonl"
-    profile = options.output / "truth-profile.toml"
+    stem = options.output / f"simulator_truth-{engine.stem}"
+    profile = stem.with_name(f"{stem.name}.toml")
     holdfast("profile", "calibrate", turns, "--base", "cpu-tiny", "--out", profile)
     document = msgspec.json.decode(engine.read_bytes(), type=RunDocument)
-    simulated = simulate(document.manifest["arguments"], profile, traces, options.output)
+    simulated = simulate(document.manifest["arguments"], profile, traces, stem)
     table = compare(document.runs, simulated)
     print(table)
-    (options.output / f"simulator_truth-{engine.stem}.md").write_text(table)
+    stem.with_name(f"{stem.name}.md").write_text(table)
 
 
 def simulate(
-    arguments: dict[str, Any], profile: Path, traces: list[object], output: Path
+    arguments: dict[str, Any], profile: Path, traces: list[object], stem: Path
 ) -> list[RunResult]:
     """The demo's points, simulated."""
     load: list[object] = [*traces, "--seeds", arguments["num_seeds"]]
     for name in LOAD:
         load += [f"--{name.replace('_', '-')}", arguments[name]]
     runs: list[RunResult] = []
+    num_before = 0
     points = zip(arguments["concurrency"], arguments["num_sessions"], strict=True)
     for concurrency, num_sessions in points:
-        path = output / f"truth-simulated-{concurrency}.json"
+        path = stem.with_name(f"{stem.name}-c{concurrency}.json")
         holdfast(
             *("simulate", *load, "--concurrency", concurrency, "--sessions", num_sessions),
             *("--profile", profile, "--policies", "vllm-default,holdfast"),
-            *("--block-size", BLOCK_TOKENS, "--json", path),
+            # The demo's servers learn at each point what they know at the next.
+            *("--warm-up", num_before, "--block-size", BLOCK_TOKENS, "--json", path),
         )
+        num_before = num_sessions
         runs += msgspec.json.decode(path.read_bytes(), type=RunDocument).runs
     return runs
 

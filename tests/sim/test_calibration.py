@@ -22,7 +22,7 @@ ENGINE = msgspec.structs.replace(
     step_base_s=7e-3,
     prefill_s_per_token=9e-5,
     prefill_s_per_token_context=6e-9,
-    decode_s_per_seq=BASE.decode_s_per_seq * 7 / 4,  # in the base's proportion to the step
+    decode_s_per_seq=7e-3 * BASE.decode_s_per_seq / BASE.step_base_s,  # in the base's proportion
     decode_s_per_context_token=4e-8,
     request_overhead_s=3e-3,
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,15 +33,20 @@ def fail(plan: RunPlan) -> RunResult:
     return echo(plan)
 
 
-@pytest.mark.parametrize("num_jobs", [1, 2])
-def test_each_result_comes_with_the_index_of_its_plan(num_jobs: int) -> None:
-    pytest.importorskip("joblib")
-    found = dict(sweep(plans(4), echo, num_jobs=num_jobs))
+@pytest.fixture(params=["here", "processes", "ray"])
+def where(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """How a sweep is told where to run."""
+    if request.param == "here":
+        return {"num_jobs": 1}
+    pytest.importorskip("ray" if request.param == "ray" else "joblib")
+    return {"num_jobs": 2, "on_ray": request.param == "ray"}
+
+
+def test_each_result_comes_with_the_index_of_its_plan(where: dict[str, Any]) -> None:
+    found = dict(sweep(plans(4), echo, **where))
     assert {index: result.seed for index, result in found.items()} == {0: 0, 1: 1, 2: 2, 3: 3}
 
 
-@pytest.mark.parametrize("num_jobs", [1, 2])
-def test_a_run_that_fails_ends_the_sweep_with_its_error(num_jobs: int) -> None:
-    pytest.importorskip("joblib")
+def test_a_run_that_fails_ends_the_sweep_with_its_error(where: dict[str, Any]) -> None:
     with pytest.raises(HoldfastError, match="the second one fails"):
-        list(sweep(plans(4), fail, num_jobs=num_jobs))
+        list(sweep(plans(4), fail, **where))

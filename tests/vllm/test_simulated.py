@@ -75,6 +75,16 @@ def test_decode_steps_taken_together_give_what_single_ones_give(
     assert together.engine_steps == pytest.approx(single.engine_steps, rel=0.02)
 
 
+def test_a_warm_up_teaches_but_does_not_count() -> None:
+    cold, warm = simulate(plan("vllm-default")), simulate(plan("vllm-default", num_warm_up=2))
+    counted = ("num_turns", "token_hit_ratio", "evicted_blocks", "preemptions", "engine_steps")
+    assert [getattr(warm, key) for key in counted] == [getattr(cold, key) for key in counted]
+    assert warm.makespan_s == pytest.approx(cold.makespan_s)
+    taught = simulate(plan("holdfast", num_warm_up=2))
+    assert taught.num_turns == cold.num_turns
+    assert taught.evicted_blocks != simulate(plan("holdfast")).evicted_blocks
+
+
 def test_without_a_prefix_cache_nothing_is_found_or_evicted() -> None:
     result = simulate(plan("stateless"))
     assert (result.token_hit_ratio, result.evicted_blocks) == (0.0, 0)

@@ -36,7 +36,6 @@ __all__ = ["simulate"]
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FILE_COLUMNS = 120
-_ALL = -1
 _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
 
 
@@ -95,6 +94,14 @@ _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
 )
 @click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first.")
+@click.option(
+    "--warm-up",
+    "num_warm_up",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Run so many of the sessions first, all at once; they do not count, but teach Holdfast.",
+)
 @click.option("--session-ids", is_flag=True, help="Requests carry their session.")
 @click.option(
     "--turn-ends/--no-turn-ends",
@@ -139,7 +146,7 @@ def simulate(**arguments: Any) -> None:
     digests: dict[str, str] = {}
     plans = _plans(arguments, profile, digests, errors)
     on_ray: bool = arguments["on_ray"]
-    num_jobs = arguments["num_jobs"] or (_ALL if on_ray else min(len(plans), _num_cores()))
+    num_jobs = arguments["num_jobs"] or (None if on_ray else min(len(plans), _num_cores()))
     results: dict[int, RunResult] = {}
     try:
         with _progress(len(plans), errors) as on_result:
@@ -187,6 +194,7 @@ def _plans(
             kv_tokens=kv_tokens,
             block_tokens=block_tokens,
             settings=arguments["settings"],
+            num_warm_up=arguments["num_warm_up"],
         )
         for concurrency in sorted(loads, key=lambda n: -(n or 0))
         for policy in arguments["policies"]

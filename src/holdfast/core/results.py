@@ -127,6 +127,14 @@ class Counters(msgspec.Struct, frozen=True):
     scheduler_cpu_s: float | None = None
     kv_tokens: int | None = None
 
+    def since(self, before: Counters) -> Counters:
+        """What was counted after `before`, the size of the cache apart. Pure."""
+        gained = {}
+        for name in self.__struct_fields__:
+            now, then = getattr(self, name), getattr(before, name)
+            gained[name] = None if now is None else now - (then or 0.0)
+        return msgspec.structs.replace(Counters(**gained), kv_tokens=self.kv_tokens)
+
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """One policy, one seed, one concurrency; None where a host cannot know.

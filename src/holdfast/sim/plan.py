@@ -65,6 +65,7 @@ class RunPlan:
         kv_tokens: Size of the KV cache.
         block_tokens: Tokens in a block of the engine.
         settings: Holdfast's settings that differ from their defaults.
+        num_warm_up: Sessions that run first, all at once, and do not count.
     """
 
     policy: str
@@ -75,6 +76,7 @@ class RunPlan:
     kv_tokens: int
     block_tokens: int
     settings: dict[str, object] = field(default_factory=dict)
+    num_warm_up: int = 0
 
     @property
     def num_blocks(self) -> int:

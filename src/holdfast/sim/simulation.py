@@ -134,6 +134,7 @@ class Simulation:
         self._started_s: dict[int, float] = {}
         self._unstarted: Iterator[int] = iter(())
         self._step_s = cost.step_time_s(())
+        self._began_s = clock.now_s
 
     def run(self) -> SimulationRecords:
         """Run all sessions to their end. Mutates engine and clock.
@@ -159,7 +160,7 @@ class Simulation:
                     hint="is a prompt longer than the cache?",
                 )
             self._wait()
-        self.records.makespan_s = self._clock.now_s
+        self.records.makespan_s = self._clock.now_s - self._began_s
         return self.records
 
     def _enter(self) -> None:
@@ -167,7 +168,8 @@ class Simulation:
             arrivals_s = [session.start_s or 0.0 for session in self._sessions]
             first_s = min(arrivals_s, default=0.0)
             for index, start_s in enumerate(arrivals_s):
-                self._schedule((start_s - first_s) * self._options.time_scale, index, 0)
+                after_s = (start_s - first_s) * self._options.time_scale
+                self._schedule(self._began_s + after_s, index, 0)
             return
         self._unstarted = iter(range(len(self._sessions)))
         for _ in range(self._options.concurrency):

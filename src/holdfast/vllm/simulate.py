@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from holdfast.config import load_config
@@ -15,7 +16,7 @@ from holdfast.policies.registry import policy_class
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.outlook import TraceOutlook
 from holdfast.sim.plan import RunPlan, Workload
-from holdfast.sim.simulation import Simulation
+from holdfast.sim.simulation import Simulation, SimulationOptions, SimulationRecords
 from holdfast.traces.record import Session
 from holdfast.vllm.simulated import SimulatedEngine
 from holdfast.vllm.virtual import EngineShape
@@ -56,15 +57,12 @@ def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
         TraceOutlook(sessions, plan.options.time_scale),
         load_config(None, {}, {**plan.settings, **variant}),
     )
-    simulation = Simulation(
-        engine,
-        plan.profile,
-        sessions,
-        plan.options,
-        engine_block_tokens=plan.block_tokens,
-        clock=clock,
-    )
-    records = simulation.run()
+    if plan.num_warm_up:
+        chosen = sessions[: plan.num_warm_up]
+        _run(plan, chosen, replace(plan.options, concurrency=len(chosen)), engine, clock)
+        engine.drop_content()
+    before = engine.counters()
+    records = _run(plan, sessions, plan.options, engine, clock)
     return summarize_run(
         records.turns,
         records.sessions,
@@ -73,8 +71,20 @@ def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
         concurrency=plan.options.concurrency or len(sessions),
         makespan_s=records.makespan_s,
         partial=False,
-        counters=engine.counters(),
+        counters=engine.counters().since(before),
     )
+
+
+def _run(
+    plan: RunPlan,
+    sessions: Sequence[Session],
+    options: SimulationOptions,
+    engine: SimulatedEngine,
+    clock: VirtualClock,
+) -> SimulationRecords:
+    return Simulation(
+        engine, plan.profile, sessions, options, engine_block_tokens=plan.block_tokens, clock=clock
+    ).run()
 
 
 @lru_cache(maxsize=_CACHED_WORKLOADS)

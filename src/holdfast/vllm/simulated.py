@@ -11,6 +11,7 @@ from typing import Any
 
 from holdfast.config import HoldfastConfig
 from holdfast.core.results import Counters
+from holdfast.errors import HoldfastError
 from holdfast.policies.base import Outlook
 from holdfast.policies.registry import policy_class
 from holdfast.sim.engine import SimOutcome, SimRequest, SimStep
@@ -104,6 +105,15 @@ class SimulatedEngine(VirtualEngine):
         self._is_settled = self._is_settled and not finished
         self._plan = None
         return SimOutcome(step.started, step.finished)
+
+    def drop_content(self) -> None:
+        """Empty the prefix cache of an engine without requests; what was learned is kept.
+
+        Raises:
+            HoldfastError: The engine still has requests.
+        """
+        if not self.scheduler.reset_prefix_cache():
+            raise HoldfastError("the engine still has requests, so its cache cannot be dropped")
 
     def _repeats(self, most: int) -> int:
         """Steps that would only decode one token more for each running request."""
