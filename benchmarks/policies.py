@@ -43,9 +43,7 @@ class Setup:
 
 
 SETUPS = {
-    "cachewise": Setup(
-        "2xh200-qwen2.5-coder-32b", FEW, ((5, 5), (10, 10), (20, 20), (30, 30), (40, 40))
-    ),
+    "cachewise": Setup("2xh200-qwen2.5-coder-32b", FEW, ((5, 5), (10, 10), (20, 20), (40, 40))),
     "cliff": Setup(
         "h100-llama3.1-8b", ("vllm-default", "holdfast"), ((4, 32), (8, 32), (16, 32), (32, 32))
     ),

@@ -14,7 +14,7 @@ from holdfast.errors import ConfigError
 from holdfast.policies.registry import policy_names
 from holdfast.sim import simulation
 from holdfast.sim.plan import RunPlan, Workload
-from holdfast.sim.profile import load_profile
+from holdfast.sim.profile import load_profile, profile_names
 from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.selection import SessionSelection
 
@@ -56,6 +56,11 @@ def test_every_policy_ends_all_sessions(policy: str) -> None:
     assert result.num_sessions == 8
     assert result.num_turns > 8
     assert result.fallbacks == 0
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_an_engine_of_every_profile_that_ships_can_be_built(profile: str) -> None:
+    assert simulate(plan("vllm-default", profile=load_profile(profile))).num_sessions == 8
 
 
 @pytest.mark.parametrize("policy", ["vllm-default", "holdfast", "marconi"])

@@ -122,8 +122,8 @@ class Policy:
         orders_requests: Whether `decide` says whom to let in; otherwise the engine's own queue.
         ages: Whether scores change as a pause goes on, so that stale ones are computed anew.
         rescore_interval_steps: Engine steps between rescores of all paused sessions; None never.
-        variants: Settings that a simulator tries one after the other, to report the best; for
-            bounds.
+        variants: Settings that a simulator tries one after the other, to report the best, among
+            them perhaps another policy; for bounds.
     """
 
     spec: ClassVar[PolicySpec]

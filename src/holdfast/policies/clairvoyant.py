@@ -21,7 +21,8 @@ class Clairvoyant(Holdfast):
 
     Bounds what better prediction could gain within Holdfast's rules: furthest true return first
     among victims, places given up by comparing true absences with the cost of recomputation. The
-    simulator also searches over how long a turn may be overtaken and reports the best. It does not
+    simulator also searches over how long a turn may be overtaken and over whether to use the truth
+    or Holdfast's expectation, and reports the best mean. It does not
     bound every conceivable policy: return times depend on what is let in, so no order of eviction
     is optimal by itself, and an order of requests that knows how long each session still runs
     could finish more sessions early.
@@ -38,7 +39,14 @@ class Clairvoyant(Holdfast):
         differs="Whole runs of blocks; also decides whom to let in.",
         needs=frozenset({Need.FUTURE}),
     )
-    variants = tuple({"max_wait_ratio": ratio} for ratio in (1.5, 4.0, 16.0))
+    variants = (
+        {"max_wait_ratio": 1.5},
+        {"max_wait_ratio": 4.0},
+        {"max_wait_ratio": 16.0},
+        # Whoever knows the future may still go by what is likely.
+        {"policy": "holdfast", "max_wait_ratio": 1.5},
+        {"policy": "holdfast", "max_wait_ratio": 4.0},
+    )
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)

@@ -104,6 +104,12 @@ class CostProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             f"at least one block of {self.block_size_tokens} tokens",
             lambda value: value >= self.block_size_tokens,
         )
+        _check(
+            "max_num_batched_tokens",
+            self.max_num_batched_tokens,
+            f"at least max_num_seqs ({self.max_num_seqs}), as vLLM does",
+            lambda value: value >= self.max_num_seqs,
+        )
 
     def step_time_s(self, work: Iterable[tuple[int, int]]) -> float:
         """Time of one engine step; pure.

@@ -44,8 +44,9 @@ def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
     sessions = _sessions(plan.workload, plan.seed)
     plan.check(sessions)
     clock = VirtualClock()
+    settings = load_config(None, {}, {"policy": plan.policy, **plan.settings, **variant})
     engine = SimulatedEngine(
-        plan.policy,
+        settings.policy,
         EngineShape(
             num_blocks=plan.num_blocks,
             block_size_tokens=plan.block_tokens,
@@ -55,7 +56,7 @@ def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
         ),
         clock,
         TraceOutlook(sessions, plan.options.time_scale),
-        load_config(None, {}, {**plan.settings, **variant}),
+        settings,
     )
     if plan.num_warm_up:
         chosen = sessions[: plan.num_warm_up]
