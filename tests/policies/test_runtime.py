@@ -53,7 +53,12 @@ class Engine:
         return self.runtime.turn_arrived(f"r{self._num_requests}", chain(prompt), group)
 
     def run(
-        self, prompt: str, answer: str = "", end: TurnEnd | None = TOOL, group: str | None = None
+        self,
+        prompt: str,
+        answer: str = "",
+        end: TurnEnd | None = TOOL,
+        group: str | None = None,
+        expected_gap_s: float | None = None,
     ) -> WaitingTurn:
         turn = self.arrive(prompt, group)
         self.runtime.turn_started(turn)
@@ -68,7 +73,7 @@ class Engine:
                 block.block_hash = block_hash + GROUP_ID
                 self.cached[block_hash] = block
             blocks.append(block)
-        self.runtime.turn_ended(turn, hashes, end)
+        self.runtime.turn_ended(turn, hashes, end, expected_gap_s)
         self.queue.append_n(list(reversed(blocks)))
         self.queue.check_integrity()
         self.runtime.tree.check_integrity()
@@ -196,7 +201,7 @@ def test_a_late_word_on_what_ended_the_turn_is_used_only_while_the_session_is_aw
 
 
 def test_a_hint_that_the_session_returns_soon_protects_it(engine: Engine) -> None:
-    engine.run("abc").session.expected_gap_s = 0.5
+    engine.run("abc", expected_gap_s=0.5)
     engine.now_s = 0.1
     engine.run("xyz")
     engine.evict(6)

@@ -63,7 +63,7 @@ _PLACES = {
     "findings": ("schedule", "_tails", "findings"),
     "start": ("started", "_runtime", "turn_started"),
     "worth": ("worth", "_runtime", "worth_of"),
-    "refresh": ("refresh", "_runtime", "refresh"),
+    "refresh": ("schedule", "_runtime", "refresh"),
     "preemption": ("preempt", "_runtime", "turn_preempted"),
     "end": ("finish", "_runtime", "turn_ended"),
     "fates": ("finish", "_runtime._fates", "learn"),

@@ -8,6 +8,7 @@ stamps it is given.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +57,7 @@ class Session:
         has_moved_on: Whether a sibling of its group, or a fork, has started since it paused.
         is_held: Whether it holds a place in the cache while it is away.
         rate: Last computed worth: expected returns a second.
-        rated_after_s: How long it had been away then (s).
+        stale_at_s: When that is worth computing anew (s, host's clock).
     """
 
     number: int
@@ -72,7 +73,7 @@ class Session:
     has_moved_on: bool = False
     is_held: bool = False
     rate: float = 0.0
-    rated_after_s: float = 0.0
+    stale_at_s: float = math.inf
 
     def __hash__(self) -> int:
         # Not the address: sets of sessions then iterate alike in every run of a simulation.

@@ -21,6 +21,7 @@ from holdfast.policies.backlog import Backlog
 from holdfast.policies.base import Outlook, Policy, Worth, users_of
 from holdfast.policies.chain_keeper import ChainKeeper
 from holdfast.policies.fates import Fates
+from holdfast.policies.freshness import Freshness
 from holdfast.policies.registry import build_policy
 from holdfast.predict.features import features_of
 from holdfast.predict.return_time import ReturnTimeModel
@@ -28,7 +29,6 @@ from holdfast.predict.step_cost import StepCostModel
 
 __all__ = ["AgentRuntime"]
 
-_STALE_FACTOR = 1.1
 _FORGOTTEN_PER_TURN = 8
 
 
@@ -77,8 +77,8 @@ class AgentRuntime:
         self._max_known_blocks = max_known_blocks
         self._now_s = 0.0
         self._num_arrived = 0
-        self._away: dict[Session, float] = {}  # when its runs were last ranked (s after the pause)
-        self._rotation: list[Session] = []
+        self._away: dict[Session, None] = {}
+        self._freshness = Freshness()
         self._fates = Fates(self.returns)
         self._num_steps = 0
         self._rescored_at_step = 0
@@ -184,13 +184,20 @@ class AgentRuntime:
         turn.was_running = True
         self._backlog.put_back(turn)
 
-    def turn_ended(self, turn: WaitingTurn, hashes: Sequence[bytes], end: TurnEnd | None) -> None:
+    def turn_ended(
+        self,
+        turn: WaitingTurn,
+        hashes: Sequence[bytes],
+        end: TurnEnd | None,
+        expected_gap_s: float | None = None,
+    ) -> None:
         """The answer is complete or was abandoned: the session pauses and keeps its place.
 
         Args:
             turn: The turn.
             hashes: Prefix hashes of the full blocks of prompt and answer.
             end: What ended the turn, if known; `turn_end_known` may follow.
+            expected_gap_s: What the client says about the pause (s), if it does.
         """
         self._backlog.leave(turn)
         self.costs.turn_ended()
@@ -198,8 +205,8 @@ class AgentRuntime:
         self._chains.append_answer(session, hashes)
         session.paused_at_s = self._now_s
         session.has_moved_on = False
-        session.expected_gap_s = None
-        self._away[session] = 0.0
+        session.expected_gap_s = expected_gap_s
+        self._away[session] = None
         self._policy.turn_ended(turn)
         self._set_end(session, end)
         self._fates.paused(session)
@@ -230,7 +237,7 @@ class AgentRuntime:
             self.sessions.drop(session)
         self.tree.clear()
         self._away.clear()
-        self._rotation.clear()
+        self._freshness.clear()
         self._fates.clear()
         self._backlog.clear()
         self._policy = build_policy(self._policy_name, self)
@@ -274,29 +281,11 @@ class AgentRuntime:
         return self._policy.worth(segment)
 
     def refresh(self, num_sessions: int) -> None:
-        """Bring the worth of some paused sessions up to date where it is stale; victims pay for it.
-
-        Half of them are those that paused longest ago; the others take turns.
-        """
+        """Bring the worth of at most so many paused sessions up to date where it is stale."""
         if not self._policy.ages:
             return
-        stale = list(islice(self._away, num_sessions // 2))
-        for _ in range(num_sessions - len(stale)):
-            if not self._rotation:
-                self._rotation = list(self._away)
-            if not self._rotation:
-                break
-            stale.append(self._rotation.pop())
-        for session in stale:
-            ranked_after_s = self._away.get(session)
-            if ranked_after_s is None:
-                continue
-            if self._is_bare(session):
-                continue
-            away_s = self._now_s - session.paused_at_s
-            # A hinted return draws nearer, so its worth does not age in proportion.
-            if away_s > _STALE_FACTOR * ranked_after_s or session.expected_gap_s is not None:
-                self._away[session] = away_s
+        for session in self._freshness.due(self._now_s, num_sessions):
+            if session in self._away and not self._is_bare(session):
                 self._rerate(session)
                 self._chains.rescore(session)
 
@@ -348,6 +337,7 @@ class AgentRuntime:
     def _forget(self, session: Session) -> None:
         self._chains.release(session)
         self._away.pop(session, None)
+        self._freshness.forget(session)
         self._chains.abandon(session)
         session.state = SessionState.CLOSED
         self.sessions.drop(session)
@@ -370,11 +360,11 @@ class AgentRuntime:
         self._chains.rescore(session)
 
     def _is_stale(self, session: Session) -> bool:
-        return self._now_s - session.paused_at_s > _STALE_FACTOR * session.rated_after_s
+        return self._now_s >= session.stale_at_s
 
     def _rerate(self, session: Session) -> None:
         session.rate = self._policy.score(session)
-        session.rated_after_s = self._now_s - session.paused_at_s
+        self._freshness.rated(session, self._now_s)
 
     # Places.
 
@@ -384,7 +374,7 @@ class AgentRuntime:
     def _places(self) -> list[Session]:
         held = [session for session in self._away if session.is_held]
         for session in held:
-            if session.expected_gap_s is not None or self._is_stale(session):
+            if self._is_stale(session):
                 self._rerate(session)
         return sorted(held, key=lambda session: session.rate)
 

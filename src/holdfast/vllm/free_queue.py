@@ -11,22 +11,17 @@ Process: scheduler. Checked on vLLM 0.28 ... 0.32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, takewhile
 from typing import Any
 
 from holdfast.core.chains import ChainTree, Segment
 from holdfast.core.eviction_order import eviction_order
 from holdfast.core.lanes import Lane
-from holdfast.core.ranking import Key, Ranking
+from holdfast.core.victim_order import VictimOrder, Worth
 
 __all__ = ["FreeQueue", "Worth"]
 
-Worth = tuple[int, float]
-"""Class of worth, cheapest first, then worth within the class; compared in that order."""
-
 _EQUAL: Worth = (0, 0.0)
 _GROUP_ID_BYTES = 4
-_MAX_RESCORES = 8
 
 
 class FreeQueue:
@@ -38,7 +33,7 @@ class FreeQueue:
         tree: Who uses which content.
         worth_of: Worth of a run's free blocks now; must be total and must not raise.
         on_evict: Told of each batch of content given up: the run, or None if unowned, and the
-            count. May rescore runs, nothing else.
+            count. Called when another run is the cheapest, or by `settle`.
 
     Attributes:
         num_free_blocks: Free blocks (count); part of vLLM's interface.
@@ -66,7 +61,7 @@ class FreeQueue:
         self._home: list[Segment[Any] | None] = [None] * num_blocks
         self._sequence = [0] * num_blocks
         self._clock = 0
-        self._ranking = Ranking(self._is_ready)
+        self._order = VictimOrder(self._is_ready, self._worth, self.age_of, self._note_evicted)
         self._spare.extend_back(blocks)
         self.num_free_blocks = self._spare.num_blocks
 
@@ -106,7 +101,7 @@ class FreeQueue:
             was_head = home.lane.head is block
             self._remove_from(home, block)
             if was_head:
-                self._offer(home)
+                self._order.offer(home)
         self.num_free_blocks -= 1
 
     def append(self, block: Any) -> None:
@@ -124,6 +119,10 @@ class FreeQueue:
             part = chain if num_together == len(chain) else chain[first : first + num_together]
             self._append_part(self._stray if home is None else home, part)
             first += num_together
+
+    def settle(self) -> None:
+        """Report what was taken since the last report; worths are asked for anew afterwards."""
+        self._order.settle()
 
     def prepend_n(self, blocks: Sequence[Any]) -> None:
         """Add blocks without content, to be used before all others."""
@@ -149,7 +148,7 @@ class FreeQueue:
 
     def rescore(self, segment: Segment[Any]) -> None:
         """Take note that the worth of `segment` may have changed. O(log lanes)."""
-        self._offer(segment)
+        self._order.offer(segment)
 
     def redistribute(self, upper: Segment[Any], deeper: Segment[Any]) -> None:
         """After a split of a run: move the shallow half's free blocks to its own lane. O(run)."""
@@ -165,14 +164,15 @@ class FreeQueue:
             sequence = self._sequence[block.block_id]
             self._remove_from(deeper, block)
             self._append_to(upper, block, sequence)
-        self._offer(deeper)
-        self._offer(upper)
+        self._order.offer(deeper)
+        self._order.offer(upper)
         if upper.parent is not None:
             # The split took `deeper` from its children, and `upper` may have no free block.
-            self._offer(upper.parent)
+            self._order.offer(upper.parent)
 
     def absorb(self, segment: Segment[Any]) -> None:
         """Join a childless run, free blocks included, to the run before it if possible. O(run)."""
+        self._order.settle()
         blocks = list(segment.lane)
         parent = self._tree.absorb(segment)
         if parent is None:
@@ -185,10 +185,11 @@ class FreeQueue:
             self._note_opened(parent, len(blocks))
             if self.is_worth_equal:
                 self._sort(parent)
-        self._offer(parent)
+        self._order.offer(parent)
 
     def disown(self, segment: Segment[Any]) -> None:
         """Make the free blocks of a childless run the first to go, and forget the run. O(run)."""
+        self._order.settle()
         lane, parent = segment.lane, segment.parent
         if segment.num_held:
             self.num_held_blocks -= lane.num_blocks
@@ -204,7 +205,7 @@ class FreeQueue:
         self._disowned[home] = None
         for block in lane:
             self._home[block.block_id] = home
-        self._offer(home)
+        self._order.offer(home)
 
     def hold(self, segment: Segment[Any]) -> None:
         """Count one more place-holder on `segment`."""
@@ -225,12 +226,13 @@ class FreeQueue:
 
     def forget_content(self) -> None:
         """Make every free block spare: the engine dropped all content. O(blocks log blocks)."""
+        self._order.settle()
         blocks = self.get_all_free_blocks()
         for segment in self._segments():
             segment.lane = Lane()
             segment.num_open_children = 0
         self._disowned.clear()
-        self._ranking.clear()
+        self._order.clear()
         self._spare = Lane()
         self.num_held_blocks = 0
         self._home = [None] * len(self._home)
@@ -238,11 +240,11 @@ class FreeQueue:
 
     def make_worth_equal(self) -> None:
         """From now on evict in vLLM's own order, by when blocks became free. O(blocks)."""
+        self._order.clear()
         self.is_worth_equal = True
-        self._ranking.clear()
         for segment in self._segments():
             self._sort(segment)
-            self._offer(segment)
+            self._order.offer(segment)
 
     # Inside.
 
@@ -279,7 +281,7 @@ class FreeQueue:
         self._note_opened(home, len(part))
         if home.num_held:
             self.num_held_blocks += len(part)
-        self._offer(home)
+        self._order.offer(home)
 
     def _note_opened(self, home: Segment[Any], num_added: int) -> None:
         if home.parent is not None and home.lane.num_blocks == num_added:
@@ -302,64 +304,33 @@ class FreeQueue:
     def _close(self, parent: Segment[Any]) -> None:
         parent.num_open_children -= 1
         if not parent.num_open_children:
-            self._offer(parent)
-
-    def _offer(self, segment: Segment[Any]) -> None:
-        if self._is_ready(segment):
-            self._ranking.push(segment, self._key(segment, self._worth(segment)))
+            self._order.offer(parent)
 
     def _is_ready(self, segment: Segment[Any]) -> bool:
         is_last = self.is_worth_equal or not segment.num_open_children
         return is_last and segment.lane.head is not None
-
-    def _key(self, segment: Segment[Any], worth: Worth) -> Key:
-        head = segment.lane.head
-        assert head is not None
-        return *worth, self._sequence[head.block_id]
 
     def _worth(self, segment: Segment[Any]) -> Worth:
         if self.is_worth_equal or segment.parent is None:
             return _EQUAL
         return self._worth_of(segment)
 
-    def _cheapest(self) -> tuple[Segment[Any], Worth]:
-        """The cheapest lane, its worth as of now; it is taken out of the ranking."""
-        for _ in range(_MAX_RESCORES):
-            segment, _ = self._ranking.pop()
-            worth = self._worth(segment)
-            rival = self._ranking.lowest()
-            if rival is None or self._key(segment, worth) <= rival:
-                return segment, worth
-            self._offer(segment)
-        segment, (worth_class, worth_within, _) = self._ranking.pop()
-        return segment, (worth_class, worth_within)
-
     def _take_from_cheapest(self, n: int, taken: list[Any]) -> None:
-        segment, worth = self._cheapest()
-        rival = self._ranking.lowest()
-        tied = rival if rival is not None and worth >= rival[:2] else None
+        segment, num_wanted = self._order.cheapest(n - len(taken))
         lane = segment.lane
-        num_wanted = min(n - len(taken), lane.num_blocks)
-        if tied is not None:
-            num_wanted = self._num_before(segment, worth, tied, num_wanted)
         for block in lane.pop_front(num_wanted):
             self._home[block.block_id] = None
             taken.append(block)
         if segment.num_held:
             self.num_held_blocks -= num_wanted
+        self._order.took(num_wanted)
         if not lane.num_blocks:
             self._note_emptied(segment)
-        if lane.head is not None:
-            self._offer(segment)
-        if num_wanted:
-            self._on_evict(None if segment.parent is None else segment, num_wanted)
-        if lane.head is None:
+            self._order.settle()
             self._tree.prune(segment)
 
-    def _num_before(self, segment: Segment[Any], worth: Worth, rival: Key, most: int) -> int:
-        """Victims of a lane that go before its rival of equal worth; at least one."""
-        ages = (self._sequence[block.block_id] for block in islice(segment.lane, most))
-        return max(1, sum(1 for _ in takewhile(lambda age: (*worth, age) <= rival, ages)))
+    def _note_evicted(self, segment: Segment[Any], num_blocks: int) -> None:
+        self._on_evict(None if segment.parent is None else segment, num_blocks)
 
     def _in_order(self) -> Iterator[Any]:
         yield from self._spare
@@ -379,7 +350,7 @@ class FreeQueue:
             num_free += len(blocks)
             num_held += len(blocks) if segment.num_held else 0
             if self._is_ready(segment):
-                key = self._ranking.key_of(segment)
+                key = self._order.key_of(segment)
                 assert key is not None and key[2] == self._sequence[blocks[0].block_id]
         assert all(run.lane.num_blocks for run in self._disowned)
         assert num_free == self.num_free_blocks

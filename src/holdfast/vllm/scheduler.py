@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 
 _WAITING_PER_SKIPPED_REVIEW = 32
 _STEPS_BETWEEN_CENSUSES = 256
-_REFRESHES_A_RUN = 2
-_MAX_REFRESHES_A_RUN = 32
+_EVICTED_PER_REFRESH = 4
+_MAX_REFRESHES_A_STEP = 32
 _KNOWN_PER_CACHED = 8
 
 T = TypeVar("T")
@@ -86,6 +86,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._orders_requests = False
         self._must_fall_back = False
         self._num_steps = 0
+        self._num_evicted = 0  # since scores were last brought up to date
         self._is_review_due = True
         self._meter = StepMeter(self._runtime.costs)
         if self._is_active:
@@ -211,6 +212,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _note_planned(self, output: Any) -> None:
         now_s = self.clock()
+        self._queue.settle()
         self._meter.step_planned(output, self.requests, now_s, self.steps_a_call)
         if not output.scheduled_new_reqs and not self._resumed(output):
             return
@@ -264,6 +266,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._runtime.tick(now_s)
         self._num_steps += 1
         self._runtime.step(self.steps_a_call)
+        if self._num_evicted:
+            num_sessions = 1 + self._num_evicted // _EVICTED_PER_REFRESH
+            self._num_evicted = 0
+            self._runtime.refresh(min(num_sessions, _MAX_REFRESHES_A_STEP))
         for (session, num_turns), end in self._tails.findings():
             self._runtime.turn_end_known(session, num_turns, end)
         if self._orders_requests and len(self.waiting):
@@ -296,9 +302,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _note_evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:
         reason = _reason(segment)
         self._metrics.evicted(reason, num_blocks)
-        if self._is_active:
-            num_refreshes = min(max(_REFRESHES_A_RUN, num_blocks // 4), _MAX_REFRESHES_A_RUN)
-            self._guard("refresh", lambda: self._runtime.refresh(num_refreshes))
+        self._num_evicted += num_blocks
         if self._log is not None and segment is not None:
             self._log.write(
                 "evicted",

@@ -78,8 +78,9 @@ class TurnDesk:
             return None
         hints = self._hints.pop(request.request_id)
         self._learn_output(request.num_output_tokens / self._block_tokens)
-        self._runtime.turn_ended(turn, list(request.block_hashes), hints.turn_end or end)
-        turn.session.expected_gap_s = hints.expected_gap_s
+        self._runtime.turn_ended(
+            turn, list(request.block_hashes), hints.turn_end or end, hints.expected_gap_s
+        )
         if hints.is_final:
             self._runtime.session_closed(turn.session)
         return turn, hints

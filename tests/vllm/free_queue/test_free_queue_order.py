@@ -79,8 +79,11 @@ def test_evictions_are_told_by_run_and_exactly(make_cache: CacheMaker) -> None:
     cheap = cache.turn("abc", (1, 0.0))
     dear = cache.turn("xyz", (2, 0.0))
 
-    cache.queue.popleft_n(6)
+    cache.queue.popleft_n(5)
+    cache.queue.popleft_n(1)
 
+    assert cache.evicted == [(cheap, 3)]
+    cache.queue.settle()
     assert cache.evicted == [(cheap, 3), (dear, 2)]
 
 
@@ -170,7 +173,7 @@ def test_ranking_stays_small_however_often_runs_are_rescored(make_cache: CacheMa
         for run in runs:
             cache.queue.rescore(run)
 
-    assert len(cache.queue._ranking) <= 64 + 4 * 5
+    assert len(cache.queue._order) <= 64 + 4 * 5
     cache.check()
 
 

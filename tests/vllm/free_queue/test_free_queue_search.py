@@ -59,6 +59,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.running: list[tuple[bytes, Run, list[FakeBlock]]] = []
         self.owners: list[tuple[Run, object]] = []
         self.held: list[tuple[Run, int]] = []
+        self.num_evicted = 0
 
     def runs(self) -> list[Run]:
         return [s for s in self.cache.tree.root.subtree() if s.parent is not None]
@@ -88,13 +89,10 @@ class CacheMachine(RuleBasedStateMachine):
             run.tails.add(owner)
             self.owners.append((run, owner))
         expected = [b for b in expected_order(self.queue, self.cache.worths) if b not in hits]
-        num_before = len(self.cache.evicted)
-        num_spare = self.queue._spare.num_blocks
+        self.num_evicted += max(0, num_new - self.queue._spare.num_blocks)
         blocks = self.cache.use(tokens)
         if not hits:
             assert blocks == expected[:num_new]
-        counts = [count for _, count in self.cache.evicted[num_before:]]
-        assert sum(counts) == max(0, num_new - num_spare)
         self.running.append((tokens, run, blocks))
 
     @precondition(lambda self: self.running)
@@ -102,8 +100,14 @@ class CacheMachine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, num_partial: int) -> None:
         _, _, blocks = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         if num_partial <= self.queue.num_free_blocks:
+            self.num_evicted += max(0, num_partial - self.queue._spare.num_blocks)
             blocks += self.cache.take(num_partial)
         self.cache.free(blocks)
+
+    @rule()
+    def settle(self) -> None:
+        self.queue.settle()
+        assert sum(count for _, count in self.cache.evicted) == self.num_evicted
 
     @precondition(lambda self: self.runs())
     @rule(data=st.data(), worth=WORTHS)
