@@ -23,10 +23,10 @@ def test_no_source_gives_the_defaults() -> None:
 
 
 def test_a_later_source_wins(tmp_path: Path) -> None:
-    path = _toml(tmp_path, "[holdfast]\nmax_pass_overs = 5\nmax_sessions = 6\nhints = false\n")
-    environ = {"HOLDFAST_MAX_PASS_OVERS": "7", "HOLDFAST_MAX_SESSIONS": "8"}
+    path = _toml(tmp_path, "[holdfast]\nmax_wait_ratio = 5\nmax_sessions = 6\nhints = false\n")
+    environ = {"HOLDFAST_MAX_WAIT_RATIO": "7", "HOLDFAST_MAX_SESSIONS": "8"}
     config = load_config(path, environ, {"max_sessions": 9})
-    assert (config.max_pass_overs, config.max_sessions, config.hints) == (7, 9, False)
+    assert (config.max_wait_ratio, config.max_sessions, config.hints) == (7, 9, False)
 
 
 @pytest.mark.parametrize("text", ["[holdfast]\neviction_policy = 'lru'\n", "eviction = 'lru'\n"])
@@ -54,8 +54,8 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
     ("variable", "text", "expected"),
     [
         ("HOLDFAST_EVICTION", "fifo", "'policy' or 'lru'"),
-        ("HOLDFAST_MAX_PASS_OVERS", "0", "a whole number from 1"),
-        ("HOLDFAST_MAX_PASS_OVERS", "many", "a whole number from 1"),
+        ("HOLDFAST_MAX_SESSIONS", "0", "a whole number from 1"),
+        ("HOLDFAST_MAX_SESSIONS", "many", "a whole number from 1"),
         ("HOLDFAST_HEADROOM_RATIO", "0.6", "a number from 0.0 to 0.5"),
         ("HOLDFAST_HEADROOM_RATIO", "nan", "a number from 0.0 to 0.5"),
         ("HOLDFAST_HINTS", "maybe", "true or false"),
@@ -105,7 +105,6 @@ def test_an_unknown_explicit_key_is_refused() -> None:
         eviction=st.sampled_from(["policy", "lru"]),
         admission=st.sampled_from(["policy", "fcfs"]),
         max_wait_ratio=st.floats(0.1, 100.0),
-        max_pass_overs=st.integers(1, 10**6),
         headroom_ratio=st.floats(0.0, 0.5),
         max_sessions=st.integers(1, 10**6),
         decision_log=st.none() | st.text(st.characters(categories=["L", "N"]), min_size=1),

@@ -48,8 +48,6 @@ class HoldfastConfig:
         admission: `policy` lets the policy say who may run; `fcfs` is vLLM's own order.
         max_wait_ratio: Longest wait of a request before no later one may overtake it, in units
             of the engine time of all it found ahead, every prompt computed anew (0.1 to 100).
-        max_pass_overs: Later requests that may overtake a waiting one (>= 1); a request that
-            finds more requests in the engine may be overtaken once for each.
         headroom_ratio: Share of the KV cache that admission leaves free for growth (0 to 0.5).
         max_sessions: Sessions remembered (>= 1); the longest idle one is forgotten first.
         decision_log: File that each decision is appended to as a JSON line; None writes nothing.
@@ -60,8 +58,7 @@ class HoldfastConfig:
     policy: str = "holdfast"
     eviction: Literal["policy", "lru"] = "policy"
     admission: Literal["policy", "fcfs"] = "policy"
-    max_wait_ratio: float = 1.5
-    max_pass_overs: int = 256
+    max_wait_ratio: float = 4.0
     headroom_ratio: float = 0.0
     max_sessions: int = 20_000
     decision_log: str | None = None
@@ -76,7 +73,6 @@ class HoldfastConfig:
 _TYPES: Final = get_type_hints(HoldfastConfig)
 _RANGES: Final[Mapping[str, tuple[float, float | None]]] = {
     "max_wait_ratio": (0.1, 100.0),
-    "max_pass_overs": (1, None),
     "headroom_ratio": (0.0, 0.5),
     "max_sessions": (1, None),
 }

@@ -57,7 +57,6 @@ class Cache:
         self.runtime = AgentRuntime(
             max_sessions=1000,
             max_wait_ratio=1.5,
-            max_pass_overs=10,
             policy=policy,
             outlook=outlook or FixedOutlook(),
         )

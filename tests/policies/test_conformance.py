@@ -136,7 +136,7 @@ def test_unknown_endings_and_sessions_that_vanish_are_taken_in_stride(name: str)
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in CAUSAL])
 def test_the_future_is_refused_where_there_is_none(name: str) -> None:
     with pytest.raises(PolicyError, match="future"):
-        AgentRuntime(max_sessions=10, max_wait_ratio=1.5, max_pass_overs=10, policy=name)
+        AgentRuntime(max_sessions=10, max_wait_ratio=1.5, policy=name)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

@@ -33,7 +33,7 @@ class Engine:
 
     def __init__(self, num_blocks: int = 64) -> None:
         self.now_s = 0.0
-        self.runtime = AgentRuntime(max_sessions=100, max_wait_ratio=1.5, max_pass_overs=10)
+        self.runtime = AgentRuntime(max_sessions=100, max_wait_ratio=1.5)
         self.runtime.costs = FlatCosts(0.1)
         self.evicted: list[bytes] = []
         self.queue = FreeQueue(
@@ -267,7 +267,7 @@ def test_a_stream_that_was_left_and_stays_away_is_superseded(engine: Engine) -> 
 def test_what_is_remembered_of_evicted_content_is_bounded() -> None:
     engine = Engine(num_blocks=12)
     engine.runtime = AgentRuntime(
-        max_sessions=10_000, max_wait_ratio=1.5, max_pass_overs=8, max_known_blocks=50
+        max_sessions=10_000, max_wait_ratio=1.5, max_known_blocks=50
     )
     engine.queue = FreeQueue(
         [FakeBlock(i) for i in range(12)],

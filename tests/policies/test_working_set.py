@@ -23,8 +23,7 @@ def turn(
     *,
     needs: int,
     missing: int | None = None,
-    limit: int = 10,
-    passed: int = 0,
+    resident: int = 0,
     due_s: float = math.inf,
 ) -> WaitingTurn:
     return WaitingTurn(
@@ -32,9 +31,8 @@ def turn(
         session(number),
         0,
         number,
-        limit,
         due_s=due_s,
-        num_pass_overs=passed,
+        resident_blocks=resident,
         missing_blocks=needs if missing is None else missing,
         room_blocks=needs,
     )
@@ -71,37 +69,56 @@ def test_what_fits_is_offered_in_order_of_arrival() -> None:
     assert offered(decision) == ["r1", "r2"]
 
 
-def test_past_the_room_fewest_missing_blocks_go_first() -> None:
-    decision = WorkingSet().decide([turn(1, needs=9), turn(2, needs=3)], room(10))
-    assert offered(decision) == ["r2"]
+def test_past_the_room_warm_turns_go_first_and_those_that_miss_least_foremost() -> None:
+    waiting = [
+        turn(1, needs=5),
+        turn(2, needs=5, missing=4, resident=50),
+        turn(3, needs=5, missing=2, resident=50),
+    ]
+    assert offered(WorkingSet().decide(waiting, room(10))) == ["r3", "r2"]
+
+
+def test_room_gathers_for_the_oldest_cold_turn_while_warm_ones_go_on() -> None:
+    waiting = [turn(1, needs=20), turn(2, needs=2), turn(3, needs=3, missing=1, resident=9)]
+    assert offered(WorkingSet().decide(waiting, room(10))) == ["r3"]
+
+
+def test_cold_turns_go_by_arrival_not_by_size() -> None:
+    assert offered(WorkingSet().decide([turn(1, needs=9), turn(2, needs=3)], room(10))) == ["r1"]
 
 
 def test_a_due_turn_goes_first_and_lets_no_later_turn_pass() -> None:
-    waiting = [turn(1, needs=20, passed=10), turn(2, needs=1)]
+    waiting = [turn(1, needs=20, due_s=99.0), turn(2, needs=1, missing=0, resident=1)]
     assert offered(WorkingSet().decide(waiting, room(10))) == []
 
 
 def test_a_turn_that_has_waited_for_its_time_goes_first() -> None:
-    small = turn(2, needs=1)
+    small = turn(2, needs=1, missing=1, resident=5)
     assert offered(WorkingSet().decide([turn(1, needs=20, due_s=100.1), small], room(10))) == ["r2"]
     assert offered(WorkingSet().decide([turn(1, needs=20, due_s=100.0), small], room(10))) == []
     assert offered(WorkingSet().decide([turn(1, needs=9, due_s=99.0), small], room(9))) == ["r1"]
 
 
 def test_a_due_turn_may_take_every_place() -> None:
-    waiting = [turn(1, needs=20, passed=10)]
+    waiting = [turn(1, needs=20, due_s=99.0)]
     decision = WorkingSet().decide(waiting, room(10, places=[(5, 0.1), (5, 0.1)]))
     assert offered(decision) == ["r1"]
     assert len(decision.releases) == 2
 
 
-def test_a_place_is_taken_only_from_who_is_away_much_longer_than_the_recomputation() -> None:
-    # Five blocks at one second each: 5 s to recompute, and three times that is the limit.
-    staying = WorkingSet().decide([turn(1, needs=12)], room(10, places=[(5, 14.9)]))
-    leaving = WorkingSet().decide([turn(1, needs=12)], room(10, places=[(5, 15.1)]))
+def test_a_place_is_taken_where_letting_go_costs_less_than_holding_on() -> None:
+    # Five blocks at one second each, one turn waits beside three that run: 5 s delay four turns.
+    staying = WorkingSet().decide([turn(1, needs=12)], room(10, running=3, places=[(5, 19.9)]))
+    leaving = WorkingSet().decide([turn(1, needs=12)], room(10, running=3, places=[(5, 20.1)]))
     assert (offered(staying), staying.releases) == ([], [])
     assert offered(leaving) == ["r1"]
     assert len(leaving.releases) == 1
+
+
+def test_the_more_turns_wait_the_sooner_a_place_is_given_up() -> None:
+    waiting = [turn(i, needs=12) for i in range(1, 4)]
+    decision = WorkingSet().decide(waiting, room(10, running=3, places=[(5, 10.1)]))
+    assert offered(decision) == ["r1"]
 
 
 def test_places_are_kept_when_taking_them_would_not_be_enough() -> None:
@@ -111,7 +128,7 @@ def test_places_are_kept_when_taking_them_would_not_be_enough() -> None:
 
 def test_an_idle_engine_is_always_given_a_turn() -> None:
     decision = WorkingSet().decide([turn(1, needs=500), turn(2, needs=400)], room(0, running=0))
-    assert offered(decision) == ["r2"]
+    assert offered(decision) == ["r1"]
 
 
 def test_no_more_turns_are_offered_than_slots() -> None:
@@ -128,22 +145,45 @@ def test_explicit_priority_comes_before_everything() -> None:
 def test_the_same_code_is_right_at_any_speed() -> None:
     """Scaling every duration by the same factor changes no decision."""
     for scale in (0.02, 1.0, 50.0):
-        here = room(10, places=[(5, 15.1 * scale)], restore_s=scale)
+        here = room(10, places=[(5, 10.1 * scale)], restore_s=scale)
         assert offered(WorkingSet().decide([turn(1, needs=12)], here)) == ["r1"]
 
 
 @given(st.floats(0.5, 4.0), st.integers(2, 30))
 def test_nobody_waits_past_its_time_while_it_fits(due_s: float, num_others: int) -> None:
-    """Others that are served each second for ever cannot keep out a turn that is due."""
+    """Warm turns that are served each second for ever cannot keep out one that is due."""
     policy, late = WorkingSet(), turn(0, needs=8, due_s=100.0 + due_s)
     for step in range(10):
         here = room(10)
         here.now_s = 100.0 + step
-        others = [turn(1 + step * num_others + i, needs=2) for i in range(num_others)]
+        others = [
+            turn(1 + step * num_others + i, needs=2, resident=20) for i in range(num_others)
+        ]
         decision = policy.decide([late, *others], here)
         if late in decision.offers:
             break
     assert step == math.ceil(due_s)
+
+
+@given(st.integers(1, 30), st.integers(0, 5))
+def test_a_due_turn_waits_for_those_that_run_and_for_nobody_else(
+    needs: int, num_due_before: int
+) -> None:
+    """Each second one running turn ends; what it held, or its place, is the due turn's."""
+    policy = WorkingSet()
+    waiting = [turn(i, needs=needs, due_s=99.0) for i in range(num_due_before + 1)]
+    num_running, started = 4, []
+    for step in range(4 + num_due_before):
+        waiting += [turn(100 + step, needs=1, missing=0, resident=9)]
+        free = needs * (4 - num_running)
+        decision = policy.decide(waiting, room(free, running=num_running))
+        assert all(t.due_s == 99.0 for t in decision.offers) or not any(
+            t.due_s == 99.0 for t in waiting if t not in decision.offers
+        )
+        started += [t for t in decision.offers if t.due_s == 99.0]
+        waiting = [t for t in waiting if t not in decision.offers]
+        num_running = max(num_running + len(decision.offers) - 2, 0)
+    assert [t.sequence for t in started] == list(range(num_due_before + 1))
 
 
 turns = st.lists(
@@ -160,7 +200,10 @@ turns = st.lists(
 def test_offers_fit_unless_the_engine_would_be_idle(
     needs: list[tuple[int, int]], blocks: int, running: int, places: list[tuple[int, float]]
 ) -> None:
-    waiting = [turn(i, needs=n, passed=p) for i, (n, p) in enumerate(needs)]
+    waiting = [
+        turn(i, needs=n, resident=p, due_s=99.0 if p > 9 else math.inf)
+        for i, (n, p) in enumerate(needs)
+    ]
     here = room(blocks, running=running, places=places)
     decision = WorkingSet().decide(waiting, here)
     gained = sum(here.freed_by(s) for s in decision.releases)
@@ -169,23 +212,3 @@ def test_offers_fit_unless_the_engine_would_be_idle(
     assert not taken or taken <= blocks + gained or is_lone_turn_of_idle_engine
     assert decision.offers or running > 0
     assert len(set(map(id, decision.releases))) == len(decision.releases)
-
-
-@given(st.integers(1, 8), st.integers(20, 60))
-def test_nobody_is_passed_over_more_often_than_the_bound(limit: int, large: int) -> None:
-    """A large turn waits while small ones keep coming; each step one runs and leaves."""
-    policy = WorkingSet()
-    waiting = [turn(0, needs=large, limit=limit)]
-    number = 1
-    for _ in range(200):
-        waiting.append(turn(number, needs=1, limit=limit))
-        number += 1
-        decision = policy.decide(waiting, room(10, running=0))
-        first = decision.offers[0]
-        if first.sequence == 0:
-            break
-        waiting.remove(first)
-        for other in waiting:
-            other.num_pass_overs += other.sequence < first.sequence
-    assert waiting[0].num_pass_overs <= limit
-    assert first.sequence == 0

@@ -106,10 +106,10 @@ def test_vllms_own_multi_process_mode_is_used_where_it_is_on(
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     assert publish_engine_metrics(registry) is None
     metrics = EngineMetrics.from_environment()
-    metrics.passed_over(2)
+    metrics.reused(2)
     metrics.close()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    assert "holdfast_pass_overs_total 2.0" in _page(registry)
+    assert "holdfast_reused_blocks_total 2.0" in _page(registry)
 
 
 def test_a_directory_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:

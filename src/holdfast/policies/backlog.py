@@ -14,16 +14,12 @@ class Backlog:
 
     Args:
         max_wait_ratio: Longest wait of a turn before nobody may overtake it any more, in units of
-            the engine time of all it found ahead of it (> 0): about what it would have waited
-            first come, first served, with a cache that thrashes.
-        max_pass_overs: Least bound on the later turns that may overtake a turn (count, >= 1); a
-            turn that finds more turns in the engine may be overtaken once for each.
+            the engine time of all it found ahead of it (> 0). At 1 that is about what it would
+            have waited first come, first served, with a cache that thrashes.
     """
 
-    def __init__(self, max_wait_ratio: float, max_pass_overs: int) -> None:
+    def __init__(self, max_wait_ratio: float) -> None:
         self._max_wait_ratio = max_wait_ratio
-        self._max_pass_overs = max_pass_overs
-        self._num_turns = 0
         self._cold_s = 0.0
 
     def enter(self, turn: WaitingTurn, cold_s: float) -> None:
@@ -33,8 +29,6 @@ class Backlog:
             turn: The turn.
             cold_s: Engine time of the turn, its whole prompt computed (s).
         """
-        self._num_turns += 1
-        turn.max_pass_overs = max(self._max_pass_overs, self._num_turns)
         turn.cold_s = turn.ahead_s = cold_s
         self._cold_s += cold_s
         turn.due_s = turn.arrived_s + self._max_wait_ratio * self._cold_s
@@ -49,12 +43,10 @@ class Backlog:
 
     def leave(self, turn: WaitingTurn) -> None:
         """The turn has ended."""
-        self._num_turns -= 1
         self._weigh(turn, 0.0)
 
     def clear(self) -> None:
         """No turn is in the engine."""
-        self._num_turns = 0
         self._cold_s = 0.0
 
     def _weigh(self, turn: WaitingTurn, ahead_s: float) -> None:

@@ -40,7 +40,6 @@ class AgentRuntime:
     Args:
         max_sessions: Sessions remembered (count).
         max_wait_ratio: See `Backlog`.
-        max_pass_overs: See `Backlog`.
         max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
             sessions without cached blocks are forgotten.
         policy: Name of the policy that decides.
@@ -61,7 +60,6 @@ class AgentRuntime:
         *,
         max_sessions: int,
         max_wait_ratio: float,
-        max_pass_overs: int,
         max_known_blocks: int = 1_000_000,
         policy: str = "holdfast",
         outlook: Outlook | None = None,
@@ -73,7 +71,7 @@ class AgentRuntime:
         self.outlook = outlook
         self.capacity_blocks = 0
         self.block_tokens = 1
-        self._backlog = Backlog(max_wait_ratio, max_pass_overs)
+        self._backlog = Backlog(max_wait_ratio)
         self._max_known_blocks = max_known_blocks
         self._now_s = 0.0
         self._num_arrived = 0

@@ -53,7 +53,6 @@ _HELP: Final = {
     "holdfast_evicted_blocks": "Cached KV blocks evicted, by what they were worth.",
     "holdfast_reused_blocks": "Cached KV blocks that a request found and used.",
     "holdfast_admissions": "Requests let into the running batch.",
-    "holdfast_pass_overs": "Times an admission overtook an older waiting request.",
     "holdfast_fallbacks": "Errors of Holdfast after which vLLM's own order was used, by place.",
     "holdfast_decision_seconds": "Time spent on Holdfast's own decisions.",
     "holdfast_scheduler_seconds": "Time spent in schedule(), decisions included.",
@@ -93,7 +92,6 @@ class EngineMetrics:
         for metric in (
             "holdfast_reused_blocks",
             "holdfast_admissions",
-            "holdfast_pass_overs",
             "holdfast_decision_seconds",
             "holdfast_scheduler_seconds",
             "holdfast_engine_steps",
@@ -123,10 +121,6 @@ class EngineMetrics:
         self._counters["holdfast_admissions", ""] += 1
         self._wait_counts[bisect.bisect_left(_WAIT_BOUNDS_S, wait_s)] += 1
         self._wait_sum_s += wait_s
-
-    def passed_over(self, num_requests: int = 1) -> None:
-        """Count older waiting requests that an admission overtook."""
-        self._counters["holdfast_pass_overs", ""] += num_requests
 
     def fell_back(self, where: str) -> None:
         """Count one error of ours after which vLLM's own order was used."""

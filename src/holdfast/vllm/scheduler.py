@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,7 +73,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._runtime = AgentRuntime(
             max_sessions=config.max_sessions,
             max_wait_ratio=config.max_wait_ratio,
-            max_pass_overs=config.max_pass_overs,
             max_known_blocks=_KNOWN_PER_CACHED * len(self._pool.blocks),
             policy=config.policy,
             outlook=self.outlook,
@@ -217,13 +215,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         if not output.scheduled_new_reqs and not self._resumed(output):
             return
         request_ids = [*(new.req_id for new in output.scheduled_new_reqs), *self._resumed(output)]
-        started = []
         for request_id in request_ids:
             turn = self._desk.turn_of(request_id)
             if turn is None or turn.session.state is SessionState.RUNNING:
                 continue
             self._runtime.turn_started(turn)
-            started.append(turn)
             self._metrics.admitted(max(now_s - turn.arrived_s, 0.0))
             self._metrics.reused(turn.resident_blocks)
             if self._log is not None:
@@ -231,25 +227,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 self._record(
                     "turn_started", turn, waited_s=waited_s, missing_blocks=turn.missing_blocks
                 )
-        self._overtake(started)
 
     @staticmethod
     def _resumed(output: Any) -> Any:
         return output.scheduled_cached_reqs.resumed_req_ids
-
-    def _overtake(self, started: list[WaitingTurn]) -> None:
-        """Count against each waiting turn the later ones that have started."""
-        sequences = sorted(turn.sequence for turn in started)
-        if not sequences:
-            return
-        num_overtaken = 0
-        for request in self.waiting:
-            other = self._desk.turn_of(request.request_id)
-            if other is not None and other.sequence < sequences[-1]:
-                num_later = len(sequences) - bisect_right(sequences, other.sequence)
-                other.num_pass_overs += num_later
-                num_overtaken += num_later
-        self._metrics.passed_over(num_overtaken)
 
     def _forget_content(self) -> None:
         self._queue.forget_content()

@@ -20,12 +20,10 @@ class WaitingTurn:
         session: Whose turn it is.
         priority: The user's explicit priority, lower first.
         sequence: Order of arrival.
-        max_pass_overs: Later turns that may be let in before it (count, >= 1).
         arrived_s: When it arrived (s, host's clock).
         due_s: From when on nobody may be let in before it (s, host's clock).
         cold_s: Engine time it takes if its whole prompt is computed (s).
         ahead_s: What is left of that for later turns to find ahead of them (s).
-        num_pass_overs: Later turns that were let in before it (count).
         was_running: Whether the engine had let it in and took its blocks back.
         resident_blocks: Leading blocks of the prompt that are cached (count).
         missing_blocks: Blocks of the prompt that must be computed (count).
@@ -37,12 +35,10 @@ class WaitingTurn:
     session: Session
     priority: int
     sequence: int
-    max_pass_overs: int = 1
     arrived_s: float = 0.0
     due_s: float = math.inf
     cold_s: float = 0.0
     ahead_s: float = 0.0
-    num_pass_overs: int = 0
     was_running: bool = False
     resident_blocks: int = 0
     missing_blocks: int = 0
@@ -51,13 +47,26 @@ class WaitingTurn:
 
     def is_due(self, now_s: float) -> bool:
         """Whether nobody may be let in before it any more. Pure."""
-        return now_s >= self.due_s or self.num_pass_overs >= self.max_pass_overs
+        return now_s >= self.due_s
 
-    def rank(self, now_s: float) -> tuple[int, bool, bool, int, int]:
-        """Smaller goes first: priority, due, was running, fewest missing, arrival. Pure."""
-        is_due = self.is_due(now_s)
-        missing_blocks = 0 if is_due or self.was_running else self.missing_blocks
-        return self.priority, not is_due, not self.was_running, missing_blocks, self.sequence
+    @property
+    def is_warm(self) -> bool:
+        """Whether more of the prompt is cached than is missing: letting it wait risks more. Pure."""
+        return self.missing_blocks <= self.resident_blocks
+
+    def rank(self, now_s: float) -> tuple[int, int, int, int]:
+        """Smaller goes first. Pure.
+
+        By priority; then who is due, who was running, who is warm, who is cold; among the warm
+        fewest missing blocks first, then by arrival.
+        """
+        if now_s >= self.due_s:
+            return self.priority, 0, 0, self.sequence
+        if self.was_running:
+            return self.priority, 1, 0, self.sequence
+        if self.missing_blocks <= self.resident_blocks:
+            return self.priority, 2, self.missing_blocks, self.sequence
+        return self.priority, 3, 0, self.sequence
 
 
 @dataclass(slots=True)

@@ -12,27 +12,28 @@ from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
 
 __all__ = ["WorkingSet"]
 
-_PATIENCE = 3.0
-
 
 class WorkingSet:
-    """Fewest missing blocks first, within what fits, with a bound on being passed over.
+    """Warm turns by fewest missing blocks, then cold ones by arrival, within what fits.
 
-    A turn is due once it has waited for one and a half times the engine time of what it found
-    ahead of it, every prompt computed anew (see `Backlog`): first come, first served with a
-    cache that thrashes would make it wait about as long. That is how long the sessions with a
-    place may keep it, and the longer they do, the fewer blocks are computed twice.
+    A cold turn that does not fit holds back every later cold turn, so that room gathers for it;
+    warm turns, whose blocks are there already, go on past it. Room comes from sessions that pause
+    for long: a turn that does not fit takes the places of those expected to be away for longer
+    than it takes to recompute their blocks, times the turns in the engine for each that waits. That
+    is where the two costs meet: holding on delays those who wait, letting go costs engine time that
+    delays everybody.
 
-    A turn that does not fit may take the places of sessions expected to be away for longer than
-    three times what it takes to recompute their blocks: holding those costs more than letting go.
-    A turn that is due, and any turn while nothing runs, may take every place. Once a turn is due no
-    later turn starts before it.
+    A turn is due once it has waited for some times the engine time of what it found ahead of it,
+    every prompt computed anew (see `Backlog`). A turn that is due, and any turn while nothing runs,
+    may take every place, and no turn passes one that is due. So a turn waits at most until it is
+    due, and then for the older ones that are and for the turns that run, which end.
 
     Source: working-set admission, Denning, CACM 11(5), 1968; fewest missing blocks first as in
-    CacheWise (arXiv 2606.16824); giving up a place compares the two costs as in ski rental, Karlin
-    et al., Algorithmica 3, 1988.
-    Differs: expected absence replaces time already waited; places change hands only at turn
-    boundaries; a bound on pass-overs; the engine is never left idle.
+    CacheWise (arXiv 2606.16824), here only among warm turns: among cold ones it starves long
+    prompts. Giving up a place compares two costs as in ski rental, Karlin et al., Algorithmica 3,
+    1988.
+    Differs: expected absence replaces time already waited, and the cost of letting go counts for
+    all it delays; a bound on waiting; the engine is never left idle.
     """
 
     def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
@@ -44,79 +45,75 @@ class WorkingSet:
         if len(waiting) <= room.slots and sum(t.room_blocks for t in waiting) <= room.blocks:
             decision.offers = sorted(waiting, key=lambda t: (t.priority, not t.was_running))
             return decision
-        places: list[Session] | None = None
-        patience = _Patience(waiting)
+        places = _Places(room, patience=1.0 + room.num_running / max(len(waiting), 1))
+        is_held_back = False
         for turn in sorted(waiting, key=lambda turn: turn.rank(room.now_s)):
             if len(decision.offers) >= room.slots:
                 break
-            if patience.forbids(turn):
+            is_cold = not turn.is_warm
+            if is_cold and is_held_back:
                 continue
             is_due = turn.is_due(room.now_s)
             is_idle = not room.num_running and not decision.offers
             if turn.room_blocks > room.blocks:
-                if places is None:
-                    places = list(room.places())
-                self._reclaim(turn, room, places, decision, takes_all=is_due or is_idle)
+                wanted = turn.room_blocks - room.blocks
+                released, gained = places.give(wanted, gives_all=is_due or is_idle)
+                decision.releases.extend(released)
+                room.blocks += gained
             if turn.room_blocks <= room.blocks or is_idle:
                 room.blocks -= turn.room_blocks
                 decision.offers.append(turn)
-                patience.note(turn)
             elif is_due:
                 break
+            else:
+                is_held_back |= is_cold
         return decision
 
-    def _reclaim(
-        self,
-        turn: WaitingTurn,
-        room: Room,
-        places: list[Session],
-        decision: Decision,
-        *,
-        takes_all: bool,
-    ) -> None:
-        gained = 0
-        taken: list[Session] = []
-        for session in places:
-            if gained + room.blocks >= turn.room_blocks:
-                break
-            freed = room.freed_by(session)
-            restore_s = room.restore_s(session, freed)
-            if takes_all or room.away_s(session) > _PATIENCE * restore_s:
-                gained += freed
-                taken.append(session)
-        if takes_all or gained + room.blocks >= turn.room_blocks:
-            room.blocks += gained
-            decision.releases.extend(taken)
-            for session in taken:
-                places.remove(session)
 
-
-class _Patience:
-    """Whom the offers of one decision would make wait too long.
+class _Places:
+    """The places that one decision may take back, the first to go foremost.
 
     Args:
-        waiting: Turns in order of arrival; turns are asked about and noted by rising priority.
+        room: Knows them; asked when the first is wanted.
+        patience: How many times the cost of recomputing its blocks a session may be away for.
     """
 
-    def __init__(self, waiting: Sequence[WaitingTurn]) -> None:
-        self._waiting = waiting
-        self._num_passed: dict[WaitingTurn, int] = {}
-        self._last_sequence: int | None = None
+    def __init__(self, room: Room, patience: float) -> None:
+        self._room = room
+        self._patience = patience
+        self._held: list[tuple[Session, int, bool]] | None = None
+        self._spare_blocks = 0
 
-    def forbids(self, turn: WaitingTurn) -> bool:
-        """Whether an older turn would be passed over once too often. Pure."""
-        return self._last_sequence is not None and turn.sequence > self._last_sequence
+    def give(self, wanted: int, *, gives_all: bool) -> tuple[list[Session], int]:
+        """Places to take for so many blocks, and the blocks they free; none if not enough.
 
-    def note(self, offered: WaitingTurn) -> None:
-        """Count an offer against the older turns that were not offered yet."""
-        passed = self._num_passed
-        passed[offered] = offered.max_pass_overs  # it waits no more
-        for turn in self._waiting:
-            if turn.sequence >= offered.sequence:
-                break
-            if turn.priority > offered.priority or passed.get(turn) == turn.max_pass_overs:
-                continue
-            passed[turn] = passed.get(turn, turn.num_pass_overs) + 1
-            if passed[turn] >= turn.max_pass_overs:
-                self._last_sequence = turn.sequence
-                break
+        Args:
+            wanted: Blocks (count).
+            gives_all: Whether every place may go, however little comes of it.
+        """
+        if self._held is None:
+            self._held = self._look()
+        if not gives_all and self._spare_blocks < wanted:
+            return [], 0
+        given: list[Session] = []
+        kept: list[tuple[Session, int, bool]] = []
+        gained = 0
+        for place in self._held:
+            session, freed, is_spare = place
+            if gained < wanted and (gives_all or is_spare):
+                gained += freed
+                given.append(session)
+                self._spare_blocks -= freed if is_spare else 0
+            else:
+                kept.append(place)
+        self._held = kept
+        return given, gained
+
+    def _look(self) -> list[tuple[Session, int, bool]]:
+        room, held = self._room, []
+        for session in room.places():
+            freed = room.freed_by(session)
+            is_spare = room.away_s(session) > self._patience * room.restore_s(session, freed)
+            held.append((session, freed, is_spare))
+            self._spare_blocks += freed if is_spare else 0
+        return held
