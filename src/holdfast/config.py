@@ -46,6 +46,8 @@ class HoldfastConfig:
         policy: Name of the policy that decides; `holdfast policies` lists them.
         eviction: `policy` evicts what the policy values least; `lru` is vLLM's own order.
         admission: `policy` lets the policy say who may run; `fcfs` is vLLM's own order.
+        predictions: `guarded` uses predicted return times while they do better than recency, as a
+            shadow of the cache tells; `always` and `never` say what they are.
         max_wait_ratio: Longest wait of a request before no later one may overtake it, in units
             of the engine time of all it found ahead, every prompt computed anew (0.1 to 100).
         headroom_ratio: Share of the KV cache that admission leaves free for growth (0 to 0.5).
@@ -58,6 +60,7 @@ class HoldfastConfig:
     policy: str = "holdfast"
     eviction: Literal["policy", "lru"] = "policy"
     admission: Literal["policy", "fcfs"] = "policy"
+    predictions: Literal["guarded", "always", "never"] = "guarded"
     max_wait_ratio: float = 4.0
     headroom_ratio: float = 0.0
     max_sessions: int = 20_000

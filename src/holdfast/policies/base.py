@@ -101,6 +101,10 @@ class Scene(Protocol):
     def return_share(self) -> float:
         """Share of sessions that came back after a sibling or a fork had started (0 to 1)."""
 
+    @property
+    def trusts_predictions(self) -> bool:
+        """Whether predicted return times may be used now."""
+
     def restore_s(self, num_blocks: float, depth_blocks: float = 0.0) -> float:
         """Engine time to compute blocks again that lie behind `depth_blocks` others (s)."""
 

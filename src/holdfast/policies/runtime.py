@@ -7,7 +7,6 @@ Knows nothing about vLLM: a host reports turns and blocks and carries out what i
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -22,13 +21,13 @@ from holdfast.policies.base import Outlook, Policy, Worth, users_of
 from holdfast.policies.chain_keeper import ChainKeeper
 from holdfast.policies.fates import Fates
 from holdfast.policies.freshness import Freshness
+from holdfast.policies.guard import Guard, Predictions
 from holdfast.policies.registry import build_policy
 from holdfast.predict.features import features_of
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
 
 __all__ = ["AgentRuntime"]
-
 _FORGOTTEN_PER_TURN = 8
 
 
@@ -43,6 +42,7 @@ class AgentRuntime:
         max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
             sessions without cached blocks are forgotten.
         policy: Name of the policy that decides.
+        predictions: See `Guard`.
         outlook: The future, for policies that are bounds.
 
     Attributes:
@@ -62,6 +62,7 @@ class AgentRuntime:
         max_wait_ratio: float,
         max_known_blocks: int = 1_000_000,
         policy: str = "holdfast",
+        predictions: Predictions = "guarded",
         outlook: Outlook | None = None,
     ) -> None:
         self.tree: ChainTree[Any] = ChainTree()
@@ -81,6 +82,7 @@ class AgentRuntime:
         self._num_steps = 0
         self._rescored_at_step = 0
         self._policy_name = policy
+        self._guard = Guard(predictions)
         self._policy = build_policy(policy, self)
 
     def attach(self, queue: BlockQueue, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
@@ -88,6 +90,8 @@ class AgentRuntime:
         self._chains = ChainKeeper(self.tree, queue)
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
+        if self._policy.ages:
+            self._guard.watch(capacity_blocks)
 
     @property
     def now_s(self) -> float:
@@ -107,8 +111,7 @@ class AgentRuntime:
             self._rescored_at_step = self._num_steps - num_steps
             for session in list(self._away):
                 if not self._is_bare(session):
-                    self._rerate(session)
-                    self._chains.rescore(session)
+                    self._renew(session)
 
     # What policies may look at.
 
@@ -126,6 +129,16 @@ class AgentRuntime:
     def return_share(self) -> float:
         """Share of sessions that came back after a sibling or a fork had started (0 to 1)."""
         return self._fates.return_share
+
+    @property
+    def trusts_predictions(self) -> bool:
+        """Whether predicted return times may be used now."""
+        return self._guard.trusts
+
+    @property
+    def num_guard_trips(self) -> int:
+        """Times predictions were found to do worse than recency (count)."""
+        return self._guard.num_trips
 
     def restore_s(self, num_blocks: float, depth_blocks: float = 0.0) -> float:
         """Engine time to compute blocks again that lie behind `depth_blocks` others (s)."""
@@ -165,15 +178,18 @@ class AgentRuntime:
         self._num_arrived += 1
         turn = WaitingTurn(request_id, session, priority, self._num_arrived, arrived_s=self._now_s)
         self._backlog.enter(turn, self.restore_s(session.prompt_blocks) + self.costs.answer_s)
+        self._guard.turn_arrived(turn, hashes)
         self._policy.turn_arrived(turn)
-        self._rerate(session)
-        self._chains.rescore(session)
+        self._renew(session)
         return turn
 
     def turn_started(self, turn: WaitingTurn) -> None:
         """The host let the turn in."""
         turn.session.state = SessionState.RUNNING
         self._backlog.start(turn)
+        if self._guard.turn_started(turn):
+            for away in list(self._away):
+                self._renew(away)
         self._policy.turn_started(turn)
 
     def turn_preempted(self, turn: WaitingTurn) -> None:
@@ -199,6 +215,7 @@ class AgentRuntime:
         """
         self._backlog.leave(turn)
         self.costs.turn_ended()
+        self._guard.turn_ended(turn, hashes)
         session = turn.session
         self._chains.append_answer(session, hashes)
         session.paused_at_s = self._now_s
@@ -238,6 +255,7 @@ class AgentRuntime:
         self._freshness.clear()
         self._fates.clear()
         self._backlog.clear()
+        self._guard.clear()
         self._policy = build_policy(self._policy_name, self)
 
     # Decide.
@@ -284,8 +302,7 @@ class AgentRuntime:
             return
         for session in self._freshness.due(self._now_s, num_sessions):
             if session in self._away and not self._is_bare(session):
-                self._rerate(session)
-                self._chains.rescore(session)
+                self._renew(session)
 
     def _is_bare(self, session: Session) -> bool:
         """Whether a paused session has no block left to keep; it then counts as away no more."""
@@ -295,11 +312,6 @@ class AgentRuntime:
         self._chains.release(session)
         self._rerate(session)
         return True
-
-    def num_by_state(self) -> dict[str, int]:
-        """Remembered sessions by state (counts). O(sessions)."""
-        counts = Counter(session.state.value for session in self.sessions)
-        return {state.value: counts[state.value] for state in SessionState}
 
     # Sessions and their chains.
 
@@ -315,8 +327,7 @@ class AgentRuntime:
         for session in list(sessions):
             if session.state.is_paused and not session.has_moved_on:
                 session.has_moved_on = True
-                self._rerate(session)
-                self._chains.rescore(session)
+                self._renew(session)
 
     def _resume(self, session: Session) -> None:
         self._fates.returned(session, self._now_s)
@@ -359,6 +370,10 @@ class AgentRuntime:
 
     def _is_stale(self, session: Session) -> bool:
         return self._now_s >= session.stale_at_s
+
+    def _renew(self, session: Session) -> None:
+        self._rerate(session)
+        self._chains.rescore(session)
 
     def _rerate(self, session: Session) -> None:
         session.rate = self._policy.score(session)

@@ -60,6 +60,7 @@ _HELP: Final = {
     "holdfast_policy_info": "The scheduling in use, as a label.",
     "holdfast_requests_held": "Waiting requests that admission holds back now.",
     "holdfast_sessions": "Sessions remembered, by state.",
+    "holdfast_guard_trips": "Times predictions did worse than recency and were set aside.",
     "holdfast_wait_seconds": "Time from a request's arrival in the scheduler to its admission.",
 }
 
@@ -92,6 +93,7 @@ class EngineMetrics:
         for metric in (
             "holdfast_reused_blocks",
             "holdfast_admissions",
+            "holdfast_guard_trips",
             "holdfast_decision_seconds",
             "holdfast_scheduler_seconds",
             "holdfast_engine_steps",
@@ -134,6 +136,10 @@ class EngineMetrics:
         """Count one call of schedule() that took `scheduler_s` seconds, decisions included."""
         self._counters["holdfast_engine_steps", ""] += 1
         self._counters["holdfast_scheduler_seconds", ""] += scheduler_s
+
+    def set_guard_trips(self, num_trips: int) -> None:
+        """Say how often predictions were set aside since the engine started (count)."""
+        self._counters["holdfast_guard_trips", ""] = num_trips
 
     def set_held(self, num_requests: int) -> None:
         """Set how many waiting requests admission holds back now."""

@@ -75,6 +75,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             max_wait_ratio=config.max_wait_ratio,
             max_known_blocks=_KNOWN_PER_CACHED * len(self._pool.blocks),
             policy=config.policy,
+            predictions=config.predictions,
             outlook=self.outlook,
         )
         self._grain_tokens = cache_grain(self).hash_block_tokens
@@ -258,7 +259,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             if self._is_review_due or not self.running or self._num_steps % interval == 0:
                 self._review()
         if self._num_steps % _STEPS_BETWEEN_CENSUSES == 0:
-            self._metrics.set_sessions(self._runtime.num_by_state())
+            self._metrics.set_sessions(self._runtime.sessions.num_by_state())
+            self._metrics.set_guard_trips(self._runtime.num_guard_trips)
 
     def _review(self) -> None:
         slots = self.max_num_running_reqs - len(self.running)

@@ -39,7 +39,7 @@ class ReturnWorth:
     def rate(self, session: Session) -> float:
         """Expected returns a second of a session (1/s, >= 0). Pure.
 
-        Before gaps are known, the time to recompute what the session holds says what is soon.
+        Where predictions are not trusted only recency counts. Before gaps are known, the time to recompute what the session holds says what is soon.
         """
         if session.state in _ENDED:
             return 0.0
@@ -48,6 +48,8 @@ class ReturnWorth:
         if session.state.is_busy:
             return 1.0 / max(restore_s, _SHORTEST_S)
         away_s = max(scene.now_s - session.paused_at_s, 0.0)
+        if not scene.trusts_predictions:
+            return 1.0 / max(away_s, _SHORTEST_S)
         share = scene.return_share if session.has_moved_on else 1.0
         hint_s = session.expected_gap_s
         if hint_s is not None and away_s < hint_s:
