@@ -4,7 +4,8 @@ python benchmarks/policies.py --traces PATH [--setup NAME] [--seeds N] [--jobs N
 
 `cachewise`: N sessions started together on 2x H200 with Qwen2.5-Coder-32B, chunks of 512, N from 5
 to 40. `cliff`: 4 to 32 sessions live at once on one H100 with Llama-3.1-8B. `overcommit`: 20
-sessions, half of them at once, every policy.
+sessions, half of them at once, every policy. `sweep-h100` and `sweep-h200`: from half of what the
+cache holds to several times as much, against the policies that did best; `--traces` says of what.
 
 Runs of one policy at one load are kept under DIR/parts; those that are there are not run again, so
 that an interrupted benchmark goes on where it was.
@@ -30,6 +31,7 @@ from holdfast.report.document import read_document, write_document
 from holdfast.report.standings import policy_order, stand
 from holdfast.report.standings_table import format_cliff, standings_table
 
+BEST = ("vllm-default", "cachewise", "continuum", "thunderagent", "holdfast", "clairvoyant")
 FEW = ("stateless", "vllm-default", "cachewise", "holdfast", "clairvoyant")
 
 
@@ -47,8 +49,14 @@ SETUPS = {
     "cliff": Setup(
         "h100-llama3.1-8b", ("vllm-default", "holdfast"), ((4, 32), (8, 32), (16, 32), (32, 32))
     ),
+    # A session of these traces holds about 85,000 tokens: a fifth of one cache, a ninth of the other.
+    "sweep-h100": Setup(
+        "h100-llama3.1-8b", BEST, ((2, 12), (5, 16), (10, 20), (20, 32), (40, 40))
+    ),
+    "sweep-h200": Setup("2xh200-qwen2.5-coder-32b", BEST, ((4, 12), (9, 16), (18, 20), (36, 36))),
     "overcommit": Setup("h100-llama3.1-8b", policy_names(), ((10, 20),)),
 }
+DEFAULT_SETUPS = ("cachewise", "cliff", "overcommit")
 LIMITS = ("--gap-cap-s", "120", "--max-model-len", "200000")
 _COLUMNS = 120
 
@@ -64,7 +72,7 @@ def main() -> None:
     options = parser.parse_args()
     (options.output / "parts").mkdir(parents=True, exist_ok=True)
     chosen = None if options.policies is None else set(options.policies.split(","))
-    for name in options.setup or SETUPS:
+    for name in options.setup or DEFAULT_SETUPS:
         parts = dict(_parts(name, SETUPS[name], chosen, options))
         with ThreadPoolExecutor(options.jobs) as pool:
             for _ in pool.map(_run, (command for command in parts.values() if command)):
