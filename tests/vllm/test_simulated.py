@@ -95,6 +95,17 @@ def test_without_a_prefix_cache_nothing_is_found_or_evicted() -> None:
     assert (result.token_hit_ratio, result.evicted_blocks) == (0.0, 0)
 
 
+def test_a_cache_that_never_runs_full_evicts_nothing_and_beats_every_policy() -> None:
+    kept = simulate(plan("all-kept"))
+    assert kept.evicted_blocks == 0
+    assert kept.kv_tokens == simulate(plan("vllm-default")).kv_tokens
+    for policy in ("vllm-default", "holdfast", "clairvoyant"):
+        other = simulate(plan(policy))
+        assert (kept.token_hit_ratio or 0.0) >= (other.token_hit_ratio or 0.0)
+        assert kept.session_llm_time_s and other.session_llm_time_s
+        assert kept.session_llm_time_s.mean <= other.session_llm_time_s.mean
+
+
 def test_more_cache_finds_no_less_under_least_recently_used() -> None:
     """One session at a time, so that time does not change the order of requests."""
     one = SimulationOptions(1, time_scale=0.02, token_scale=1 / 16)

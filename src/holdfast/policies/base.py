@@ -62,6 +62,7 @@ class PolicySpec:
         differs: How what runs here differs from the source; "" where it does not.
         needs: What it must be told. A policy that needs the future exists only in the simulator.
         has_prefix_cache: Whether the engine keeps KV blocks between requests.
+        has_endless_cache: Whether it keeps all of them; only a simulator can.
     """
 
     name: str
@@ -70,6 +71,7 @@ class PolicySpec:
     differs: str = ""
     needs: frozenset[Need] = frozenset()
     has_prefix_cache: bool = True
+    has_endless_cache: bool = False
 
 
 class Outlook(Protocol):

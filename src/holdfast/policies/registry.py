@@ -29,6 +29,7 @@ _PUBLISHED = "holdfast.policies.published"
 _BUILT_IN: Final[dict[str, str]] = {
     "vllm-default": f"{_PUBLISHED}.vllm_default:VllmDefault",
     "stateless": f"{_PUBLISHED}.stateless:Stateless",
+    "all-kept": f"{_PUBLISHED}.all_kept:AllKept",
     "holdfast": "holdfast.policies.holdfast:Holdfast",
     "clairvoyant": "holdfast.policies.clairvoyant:Clairvoyant",
     "autellix": f"{_PUBLISHED}.autellix:Autellix",

@@ -44,6 +44,7 @@ __all__ = [
 
 BASELINE: Final = "vllm-default"
 FLOOR: Final = "stateless"
+RELAXATION: Final = "all-kept"
 SUBJECT: Final = "holdfast"
 BOUND: Final = "clairvoyant"
 CONFIDENCE: Final = 0.95
@@ -183,8 +184,8 @@ STANDING_METRICS: Final[tuple[Metric, ...]] = (
 
 
 def policy_order(policies: Iterable[str], baseline: str = BASELINE) -> tuple[str, ...]:
-    """Floor, baseline, published ones by name, Holdfast, bound; each once; pure."""
-    places = {FLOOR: 0, SUBJECT: 3, BOUND: 4, baseline: 1}
+    """Floor, baseline, published ones by name, Holdfast, bounds; each once; pure."""
+    places = {FLOOR: 0, SUBJECT: 3, BOUND: 4, RELAXATION: 5, baseline: 1}
     return tuple(sorted(set(policies), key=lambda policy: (places.get(policy, 2), policy)))
 
 

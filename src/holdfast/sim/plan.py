@@ -12,7 +12,7 @@ from holdfast.sim.blocks import BlockGrid
 from holdfast.sim.profile import CostProfile
 from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.io import FileReport, read_sessions
-from holdfast.traces.record import Session
+from holdfast.traces.record import Session, common_prefix_length
 from holdfast.traces.scaling import TokenScale
 from holdfast.traces.selection import Selection, SessionSelection
 from holdfast.traces.synthetic import iterate_sessions
@@ -82,6 +82,23 @@ class RunPlan:
     def num_blocks(self) -> int:
         """Blocks of the cache, vLLM's null block included."""
         return self.kv_tokens // self.block_tokens + 1
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens that the cache holds in full blocks (count)."""
+        return (self.num_blocks - 1) * self.block_tokens
+
+    def num_blocks_ever(self, sessions: Sequence[Session]) -> int:
+        """At least as many blocks as all turns together fill (count). Pure."""
+        num_tokens = 0.0
+        for session in sessions:
+            before: tuple[int, ...] = ()
+            for turn in session.turns:
+                num_shared = common_prefix_length(before, turn.block_ids)
+                num_new_tokens = turn.prompt_tokens - num_shared * session.block_size_tokens
+                num_tokens += num_new_tokens + turn.output_tokens + 2 * self.block_tokens
+                before = turn.block_ids
+        return int(num_tokens * max(self.options.token_scale, 1.0)) // self.block_tokens + 1
 
     def check(self, sessions: Sequence[Session]) -> None:
         """Make sure that the sessions fit the blocks and the cache. Pure.

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from msgspec import structs
+
 from holdfast.config import load_config
 from holdfast.core.results import RunResult, summarize_run
 from holdfast.policies.registry import policy_class
@@ -48,7 +50,7 @@ def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
     engine = SimulatedEngine(
         settings.policy,
         EngineShape(
-            num_blocks=plan.num_blocks,
+            num_blocks=_num_blocks(plan, settings.policy, sessions),
             block_size_tokens=plan.block_tokens,
             max_num_seqs=plan.profile.max_num_seqs,
             max_num_batched_tokens=plan.profile.max_num_batched_tokens,
@@ -72,7 +74,7 @@ def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
         concurrency=plan.options.concurrency or len(sessions),
         makespan_s=records.makespan_s,
         partial=False,
-        counters=engine.counters().since(before),
+        counters=structs.replace(engine.counters().since(before), kv_tokens=plan.cached_tokens),
     )
 
 
@@ -86,6 +88,12 @@ def _run(
     return Simulation(
         engine, plan.profile, sessions, options, engine_block_tokens=plan.block_tokens, clock=clock
     ).run()
+
+
+def _num_blocks(plan: RunPlan, policy: str, sessions: Sequence[Session]) -> int:
+    if policy_class(policy).spec.has_endless_cache:
+        return plan.num_blocks + plan.num_blocks_ever(sessions)
+    return plan.num_blocks
 
 
 @lru_cache(maxsize=_CACHED_WORKLOADS)

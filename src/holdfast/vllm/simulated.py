@@ -21,7 +21,7 @@ from holdfast.vllm.virtual import EnginePlan, EngineShape, VirtualEngine
 
 __all__ = ["STOCK_POLICIES", "SimulatedEngine"]
 
-STOCK_POLICIES = ("vllm-default", "stateless")
+STOCK_POLICIES = ("vllm-default", "stateless", "all-kept")
 """Policies that run on vLLM's own scheduler, untouched but for its counters."""
 
 _MOST_REPEATS_WHILE_WAITING = 8
