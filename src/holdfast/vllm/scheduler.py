@@ -35,10 +35,10 @@ __all__ = ["HoldfastScheduler"]
 
 logger = logging.getLogger(__name__)
 
-_WAITING_PER_SKIPPED_REVIEW = 32
+_WAITING_PER_SKIPPED_REVIEW = 64
 _STEPS_BETWEEN_CENSUSES = 256
 _EVICTED_PER_REFRESH = 4
-_MAX_REFRESHES_A_STEP = 32
+_MAX_REFRESHES_A_STEP = 8
 _KNOWN_PER_CACHED = 8
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._must_fall_back = False
         self._num_steps = 0
         self._num_evicted = 0  # since scores were last brought up to date
-        self._is_review_due = True
+        self._reviewed_at_step = 0
         self._meter = StepMeter(self._runtime.costs)
         if self._is_active:
             self._install(config)
@@ -179,7 +179,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _arrive(self, request: Any) -> None:
         self._runtime.tick(self.clock())
         turn, rejected = self._desk.arrive(request)
-        self._is_review_due = True
         if self._log is not None:
             self._record(
                 "turn_arrived", turn, missing_blocks=turn.missing_blocks, rejected=rejected
@@ -191,7 +190,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         if left is None:
             return
         turn, hints = left
-        self._is_review_due = True
         is_answered = request.status != RequestStatus.FINISHED_ABORTED
         if (
             hints.turn_end is None
@@ -207,8 +205,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         turn = self._desk.turn_of(request.request_id)
         if turn is not None:
             self._runtime.turn_preempted(turn)
-            self._is_review_due = True
-
+    
     def _note_planned(self, output: Any) -> None:
         now_s = self.clock()
         self._queue.settle()
@@ -255,8 +252,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         for (session, num_turns), end in self._tails.findings():
             self._runtime.turn_end_known(session, num_turns, end)
         if self._orders_requests and len(self.waiting):
+            # The more wait, the less a step's delay is to them, and the more a review costs.
             interval = 1 + len(self.waiting) // _WAITING_PER_SKIPPED_REVIEW
-            if self._is_review_due or not self.running or self._num_steps % interval == 0:
+            if not self.running or self._num_steps >= self._reviewed_at_step + interval:
+                self._reviewed_at_step = self._num_steps
                 self._review()
         if self._num_steps % _STEPS_BETWEEN_CENSUSES == 0:
             self._metrics.set_sessions(self._runtime.sessions.num_by_state())
@@ -271,7 +270,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         waiting: OfferQueue = self.waiting
         waiting.offer(turn.request_id for turn in decision.offers)
         self._metrics.set_held(len(waiting) - len(decision.offers))
-        self._is_review_due = False
         if self._log is not None:
             for session in decision.releases:
                 self._log.write(

@@ -18,7 +18,7 @@ from holdfast.vllm.free_queue import FreeQueue
 
 __all__ = ["TurnDesk"]
 
-_MAX_MEASURED = 64
+_MAX_MEASURED = 32
 _OUTPUT_MEMORY = 0.05
 
 
