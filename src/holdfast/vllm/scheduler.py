@@ -35,7 +35,7 @@ __all__ = ["HoldfastScheduler"]
 
 logger = logging.getLogger(__name__)
 
-_WAITING_PER_SKIPPED_REVIEW = 64
+_WAITING_PER_SKIPPED_REVIEW = 128
 _STEPS_BETWEEN_CENSUSES = 256
 _EVICTED_PER_REFRESH = 4
 _MAX_REFRESHES_A_STEP = 8

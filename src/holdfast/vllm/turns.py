@@ -18,7 +18,7 @@ from holdfast.vllm.free_queue import FreeQueue
 
 __all__ = ["TurnDesk"]
 
-_MAX_MEASURED = 32
+_MAX_MEASURED = 64
 _OUTPUT_MEMORY = 0.05
 
 
@@ -96,9 +96,10 @@ class TurnDesk:
             slots: Requests that may still start (count).
             spare: Blocks to leave free (count).
         """
-        turns = self._pick(waiting)
         blocks = self._queue.num_free_blocks - self._queue.num_held_blocks - spare
-        return self._runtime.decide(turns, blocks - self._growth(running), slots, len(running))
+        blocks -= self._growth(running)
+        turns = self._pick(waiting, blocks, slots)
+        return self._runtime.decide(turns, blocks, slots, len(running))
 
     def forget(self) -> list[str]:
         """Drop all turns, because the engine dropped all content; returns their request ids."""
@@ -107,11 +108,16 @@ class TurnDesk:
         self._hints.clear()
         return request_ids
 
-    def _pick(self, waiting: Iterable[Any]) -> list[WaitingTurn]:
-        """The waiting turns worth a look now, measured anew, in order of arrival."""
+    def _pick(self, waiting: Iterable[Any], blocks: int, slots: int) -> list[WaitingTurn]:
+        """The waiting turns worth a look now, measured anew, in order of arrival.
+
+        That is all of them where few wait, and, as measured last, where all of many fit.
+        """
         turn_of = self._turns.get
         known = [(turn, r) for r in waiting if (turn := turn_of(r.request_id)) is not None]
         if len(known) > _MAX_MEASURED:
+            if len(known) <= slots and sum(turn.room_blocks for turn, _ in known) <= blocks:
+                return [turn for turn, _ in sorted(known, key=_sequence)]
             now_s = self._runtime.now_s
             known = nsmallest(_MAX_MEASURED, known, key=lambda pair: pair[0].rank(now_s))
         known.sort(key=_sequence)

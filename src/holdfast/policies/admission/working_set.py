@@ -6,11 +6,14 @@ Let in the turns whose blocks fit beside those of sessions with a place.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from holdfast.core.sessions import Session
 from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
 
 __all__ = ["WorkingSet"]
+
+_MOST_PLACES = 64
 
 
 class WorkingSet:
@@ -110,8 +113,9 @@ class _Places:
         return given, gained
 
     def _look(self) -> list[tuple[Session, int, bool]]:
+        """The first places; a later decision sees the next ones."""
         room, held = self._room, []
-        for session in room.places():
+        for session in islice(room.places(), _MOST_PLACES):
             freed = room.freed_by(session)
             is_spare = room.away_s(session) > self._patience * room.restore_s(session, freed)
             held.append((session, freed, is_spare))
