@@ -190,9 +190,7 @@ def main() -> None:
     (options.output / "adversarial.md").write_text("\n".join(lines) + "\n")
 
 
-def _simulate(
-    name: str, seed: int, options: argparse.Namespace
-) -> dict[str, dict[str, float]]:
+def _simulate(name: str, seed: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     folder = options.output / "adversarial" / f"{name}-{seed}"
     write_case(name, seed, folder)
     path = options.output / "adversarial" / f"{name}-{seed}.json"
@@ -221,11 +219,10 @@ def _rows(name: str, results: dict[str, list[dict[str, float]]]) -> list[str]:
     stock = results.pop("vllm-default")
     rows = []
     for policy, runs in results.items():
-        cells = [" ".join(f"{b['hit']:.2f} → {r['hit']:.2f}" for b, r in zip(stock, runs))]
+        pairs = list(zip(stock, runs, strict=True))
+        cells = [", ".join(f"{base['hit']:.2f} → {run['hit']:.2f}" for base, run in pairs)]
         for key in ("evicted", "llm", "mean", "p99"):
-            ratios = sorted(
-                (b[key] / r[key]) if r[key] else 1.0 for b, r in zip(stock, runs, strict=True)
-            )
+            ratios = sorted((b[key] / r[key]) if r[key] else 1.0 for b, r in pairs)
             rest = ", ".join(f"{ratio:.2f}" for ratio in ratios)
             cells.append(f"{ratios[len(ratios) // 2]:.2f}x ({rest})")
         rows.append(f"| {name} | {policy} | " + " | ".join(cells) + " |")

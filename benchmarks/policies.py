@@ -31,7 +31,15 @@ from holdfast.report.document import read_document, write_document
 from holdfast.report.standings import policy_order, stand
 from holdfast.report.standings_table import format_cliff, standings_table
 
-BEST = ("vllm-default", "cachewise", "continuum", "thunderagent", "holdfast", "clairvoyant")
+BEST = (
+    "vllm-default",
+    "cachewise",
+    "continuum",
+    "thunderagent",
+    "holdfast",
+    "clairvoyant",
+    "all-kept",
+)
 FEW = ("stateless", "vllm-default", "cachewise", "holdfast", "clairvoyant")
 
 
@@ -50,9 +58,7 @@ SETUPS = {
         "h100-llama3.1-8b", ("vllm-default", "holdfast"), ((4, 32), (8, 32), (16, 32), (32, 32))
     ),
     # A session of these traces holds about 85,000 tokens: a fifth of one cache, a ninth of the other.
-    "sweep-h100": Setup(
-        "h100-llama3.1-8b", BEST, ((2, 12), (5, 16), (10, 20), (20, 32), (40, 40))
-    ),
+    "sweep-h100": Setup("h100-llama3.1-8b", BEST, ((2, 12), (5, 16), (10, 20), (20, 32), (40, 40))),
     "sweep-h200": Setup("2xh200-qwen2.5-coder-32b", BEST, ((4, 12), (9, 16), (18, 20), (36, 36))),
     "overcommit": Setup("h100-llama3.1-8b", policy_names(), ((10, 20),)),
 }
@@ -66,6 +72,7 @@ def main() -> None:
     parser.add_argument("--traces", type=Path)
     parser.add_argument("--setup", choices=list(SETUPS), action="append")
     parser.add_argument("--policies", help="Comma-separated; only these.")
+    parser.add_argument("--at", help="Comma-separated; only at so many sessions at once.")
     parser.add_argument("--seeds", default="3")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("out"))
@@ -77,7 +84,7 @@ def main() -> None:
         with ThreadPoolExecutor(options.jobs) as pool:
             for _ in pool.map(_run, (command for command in parts.values() if command)):
                 pass
-        _merge(options.output / f"policies-{name}", list(parts))
+        _merge(options.output / f"policies-{name}", name)
 
 
 def _parts(
@@ -85,7 +92,10 @@ def _parts(
 ) -> Iterator[tuple[Path, list[str]]]:
     """Files of results, with the command that makes one where it is not there yet."""
     traces = [] if options.traces is None else ["--traces", str(options.traces)]
+    loads = None if options.at is None else {int(load) for load in options.at.split(",")}
     for concurrency, num_sessions in reversed(setup.loads):
+        if loads is not None and concurrency not in loads:
+            continue
         for policy in setup.policies:
             if chosen is not None and policy not in chosen:
                 continue
@@ -104,9 +114,10 @@ def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _merge(stem: Path, parts: list[Path]) -> None:
-    """One document and one table of all parts."""
-    documents = [read_document(path) for path in parts]
+def _merge(stem: Path, name: str) -> None:
+    """One document and one table of all parts of a set-up that are there."""
+    paths = sorted((stem.parent / "parts").glob(f"{name}-*.json"))
+    documents = [read_document(path) for path in paths]
     runs = [run for document in documents for run in document.runs]
     manifest = {
         "parts": [document.manifest for document in documents[:1]],

@@ -266,9 +266,7 @@ def test_a_stream_that_was_left_and_stays_away_is_superseded(engine: Engine) -> 
 
 def test_what_is_remembered_of_evicted_content_is_bounded() -> None:
     engine = Engine(num_blocks=12)
-    engine.runtime = AgentRuntime(
-        max_sessions=10_000, max_wait_ratio=1.5, max_known_blocks=50
-    )
+    engine.runtime = AgentRuntime(max_sessions=10_000, max_wait_ratio=1.5, max_known_blocks=50)
     engine.queue = FreeQueue(
         [FakeBlock(i) for i in range(12)],
         12,

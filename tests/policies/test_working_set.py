@@ -156,9 +156,7 @@ def test_nobody_waits_past_its_time_while_it_fits(due_s: float, num_others: int)
     for step in range(10):
         here = room(10)
         here.now_s = 100.0 + step
-        others = [
-            turn(1 + step * num_others + i, needs=2, resident=20) for i in range(num_others)
-        ]
+        others = [turn(1 + step * num_others + i, needs=2, resident=20) for i in range(num_others)]
         decision = policy.decide([late, *others], here)
         if late in decision.offers:
             break

@@ -205,7 +205,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         turn = self._desk.turn_of(request.request_id)
         if turn is not None:
             self._runtime.turn_preempted(turn)
-    
+
     def _note_planned(self, output: Any) -> None:
         now_s = self.clock()
         self._queue.settle()
