@@ -57,7 +57,7 @@ SETUPS = {
     "cliff": Setup(
         "h100-llama3.1-8b", ("vllm-default", "holdfast"), ((4, 32), (8, 32), (16, 32), (32, 32))
     ),
-    # A session of these traces holds about 85,000 tokens: a fifth of one cache, a ninth of the other.
+    # A session of these traces holds about 85,000 tokens: a fifth or a ninth of the cache.
     "sweep-h100": Setup("h100-llama3.1-8b", BEST, ((2, 12), (5, 16), (10, 20), (20, 32), (40, 40))),
     "sweep-h200": Setup("2xh200-qwen2.5-coder-32b", BEST, ((4, 12), (9, 16), (18, 20), (36, 36))),
     "overcommit": Setup("h100-llama3.1-8b", policy_names(), ((10, 20),)),

@@ -21,11 +21,11 @@ _LONGEST_PENALTY = 64
 class Guard:
     """A shadow of the cache that evicts by recency, over a sample of the blocks.
 
-    The shadow sees the turns that were let in, in their order. A window ends once prompts have asked
-    for four times the cache. If by then the shadow found more of what was asked for than the real
-    cache, by two percentage points, predictions are not used for a window; for two the next time,
-    then for four, and for half as many after each window in which they did no harm. So whatever
-    misleads them, they lose against recency in a share of the windows that goes to nothing.
+    The shadow sees the turns that were let in, in their order. A window ends once prompts have
+    asked for four times the cache. If by then the shadow found more of what was asked for than the
+    real cache, by two percentage points, predictions are not used for a window; for two the next
+    time, then for four and so on up to 64, and for half as many after each window in which they
+    did no harm. So predictions that always mislead are used in one window of 65 in the end.
 
     Source: sampled miniature caches, Waldspurger et al., SHARDS, FAST 2015, and Miniature Cache
     Simulation, ATC 2017; choosing between policies by what each would have done, as adaptive

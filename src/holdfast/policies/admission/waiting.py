@@ -51,7 +51,7 @@ class WaitingTurn:
 
     @property
     def is_warm(self) -> bool:
-        """Whether more of the prompt is cached than is missing: letting it wait risks more. Pure."""
+        """Whether more of the prompt is cached than is missing. Pure."""
         return self.missing_blocks <= self.resident_blocks
 
     def rank(self, now_s: float) -> tuple[int, int, int, int]:

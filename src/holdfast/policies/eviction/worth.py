@@ -39,7 +39,8 @@ class ReturnWorth:
     def rate(self, session: Session) -> float:
         """Expected returns a second of a session (1/s, >= 0). Pure.
 
-        Where predictions are not trusted only recency counts. Before gaps are known, the time to recompute what the session holds says what is soon.
+        Where predictions are not trusted only recency counts. Before gaps are known, the time to
+        recompute what the session holds says what is soon.
         """
         if session.state in _ENDED:
             return 0.0
