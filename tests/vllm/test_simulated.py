@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from holdfast.core.results import RunResult
+from holdfast.core.sessions import Session
 from holdfast.errors import ConfigError
+from holdfast.policies.eviction.worth import ReturnWorth
 from holdfast.policies.registry import policy_names
 from holdfast.sim import simulation
 from holdfast.sim.plan import RunPlan, Workload
@@ -104,6 +106,24 @@ def test_a_cache_that_never_runs_full_evicts_nothing_and_beats_every_policy() ->
         assert (kept.token_hit_ratio or 0.0) >= (other.token_hit_ratio or 0.0)
         assert kept.session_llm_time_s and other.session_llm_time_s
         assert kept.session_llm_time_s.mean <= other.session_llm_time_s.mean
+
+
+def test_a_guard_limits_what_inverted_predictions_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is expected soonest is given up first; only the order of eviction is Holdfast's."""
+    rate = ReturnWorth.rate
+
+    def inverted(worth: ReturnWorth, session: Session) -> float:
+        right = rate(worth, session)
+        if session.state.is_paused and worth._scene.trusts_predictions and right > 0.0:
+            return 1.0 / right
+        return right
+
+    monkeypatch.setattr(ReturnWorth, "rate", inverted)
+    evicted = {}
+    for predictions in ("guarded", "always", "never"):
+        settings = {"admission": "fcfs", "predictions": predictions}
+        evicted[predictions] = simulate(plan("holdfast", settings=settings)).evicted_blocks or 0.0
+    assert evicted["never"] < evicted["guarded"] < evicted["always"]
 
 
 def test_more_cache_finds_no_less_under_least_recently_used() -> None:
