@@ -13,7 +13,6 @@ from holdfast.policies.base import Scene, Worth, WorthClass, users_of
 
 __all__ = ["ReturnWorth"]
 
-_GONE_SHARE = 1e-6
 _SHORTEST_S = 1e-6
 _ENDED = (SessionState.CLOSED, SessionState.SUPERSEDED)
 
@@ -25,7 +24,7 @@ class ReturnWorth:
     so per block-second it is worth P(return) * restore cost / expected wait. The restore cost a
     block is taken as the same at every depth. The expected wait is the time already waited plus the
     typical gap of such a pause: the longer away, the longer still, as gaps of agents are heavy-
-    tailed. A session away longer than nearly all gaps of its kind counts as gone.
+    tailed. P(return) falls as the pause outlasts the gaps of its kind that ended.
 
     Source: Belady, IBM Systems Journal 5(2), 1966, with the next use replaced by its expectation,
     as in CacheWise (arXiv 2606.16824).
@@ -56,8 +55,7 @@ class ReturnWorth:
         if hint_s is not None and away_s < hint_s:
             return share / max(hint_s - away_s, _SHORTEST_S)
         typical_s = scene.returns.residual_quantile_s(session.gap, 0.0, 0.5, scale_s=restore_s)
-        if scene.is_gone(session):
-            share *= _GONE_SHARE
+        share *= scene.returns.return_probability(session.gap, away_s)
         return share / max(away_s + typical_s, _SHORTEST_S)
 
     def worth(self, segment: Segment[Any]) -> Worth:
