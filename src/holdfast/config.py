@@ -61,7 +61,7 @@ class HoldfastConfig:
     eviction: Literal["policy", "lru"] = "policy"
     admission: Literal["policy", "fcfs"] = "policy"
     predictions: Literal["guarded", "always", "never"] = "guarded"
-    max_wait_ratio: float = 4.0
+    max_wait_ratio: float = 2.0
     headroom_ratio: float = 0.0
     max_sessions: int = 20_000
     decision_log: str | None = None

@@ -40,10 +40,10 @@ class Clairvoyant(Holdfast):
         needs=frozenset({Need.FUTURE}),
     )
     variants = (
-        {"max_wait_ratio": 4.0},
+        {"max_wait_ratio": 2.0},
         {"max_wait_ratio": 16.0},
         # Whoever knows the future may still go by what is likely.
-        {"policy": "holdfast", "max_wait_ratio": 4.0},
+        {"policy": "holdfast", "max_wait_ratio": 2.0},
     )
 
     def __init__(self, scene: Scene) -> None:
