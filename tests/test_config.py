@@ -108,6 +108,7 @@ def test_an_unknown_explicit_key_is_refused() -> None:
         headroom_ratio=st.floats(0.0, 0.5),
         max_sessions=st.integers(1, 10**6),
         decision_log=st.none() | st.text(st.characters(categories=["L", "N"]), min_size=1),
+        learned_file=st.none() | st.text(st.characters(categories=["L", "N"]), min_size=1),
         hints=st.booleans(),
         strict=st.booleans(),
     )

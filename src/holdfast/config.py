@@ -53,6 +53,8 @@ class HoldfastConfig:
         headroom_ratio: Share of the KV cache that admission leaves free for growth (0 to 0.5).
         max_sessions: Sessions remembered (>= 1); the longest idle one is forgotten first.
         decision_log: File that each decision is appended to as a JSON line; None writes nothing.
+        learned_file: File that keeps what was learned about return times from one start of the
+            engine to the next; None starts anew.
         hints: Whether the hints in requests are read.
         strict: Whether an error of ours is raised instead of falling back. For tests.
     """
@@ -65,6 +67,7 @@ class HoldfastConfig:
     headroom_ratio: float = 0.0
     max_sessions: int = 20_000
     decision_log: str | None = None
+    learned_file: str | None = None
     hints: bool = True
     strict: bool = False
 
@@ -74,6 +77,7 @@ class HoldfastConfig:
 
 
 _TYPES: Final = get_type_hints(HoldfastConfig)
+_FILES: Final = ("decision_log", "learned_file")
 _RANGES: Final[Mapping[str, tuple[float, float | None]]] = {
     "max_wait_ratio": (0.1, 100.0),
     "headroom_ratio": (0.0, 0.5),
@@ -159,7 +163,7 @@ def _from_text(key: str, text: str) -> object:
             return int(text) if hint is int else float(text)
         except ValueError:
             return text
-    if key == "decision_log":
+    if key in _FILES:
         return text or None  # `HOLDFAST_DECISION_LOG=` switches a file's setting off
     return text
 
@@ -188,7 +192,7 @@ def _is_valid(key: str, value: object) -> bool:
             and low <= value
             and (high is None or value <= high)
         )
-    if key == "decision_log":
+    if key in _FILES:
         return value is None or (isinstance(value, str) and value != "")
     if hint is str:
         return isinstance(value, str) and value != ""
@@ -203,7 +207,7 @@ def _expected(key: str) -> str:
         low, high = _RANGES[key]
         kind = "a whole number" if hint is int else "a number"
         return f"{kind} from {low}" + (f" to {high}" if high is not None else "")
-    if key == "decision_log":
+    if key in _FILES:
         return "the name of a file"
     if hint is str:
         return "a name"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -230,3 +231,17 @@ def test_the_same_session_id_of_two_tenants_is_two_groups(
     first, second = rig.sessions
     assert first.group != second.group
     assert not first.has_moved_on
+
+
+def test_return_times_survive_a_restart_where_a_file_is_named(
+    make_rig: RigMaker, tmp_path: Path
+) -> None:
+    settings = {"learned_file": tmp_path / "learned"}
+    before = make_rig(100, settings=settings)
+    for number in range(5):
+        before.turn(str(number), "abc" + "d" * number)
+        before.now_s += 3.0
+    before.scheduler.shutdown()
+    after = make_rig(100, settings=settings)
+    learned = after.scheduler._runtime.returns
+    assert learned.num_observed == before.scheduler._runtime.returns.num_observed > 0

@@ -211,7 +211,7 @@ def _settings(path: Path | None) -> dict[str, object]:
     if path is None:
         return {}
     settings = asdict(load_config(path, {}))
-    for own in ("policy", "decision_log", "strict"):
+    for own in ("policy", "decision_log", "learned_file", "strict"):
         del settings[own]
     return settings
 

@@ -44,10 +44,12 @@ class AgentRuntime:
         policy: Name of the policy that decides.
         predictions: See `Guard`.
         outlook: The future, for policies that are bounds.
+        returns: What is known about return times; None knows nothing yet.
 
     Attributes:
         costs: What computing takes on this engine, as learned so far; the host reports steps to it.
         returns: When paused sessions return, as learned so far.
+        guard: Whether predictions are used, and how often they were set aside.
         capacity_blocks: KV blocks of the cache (count).
         block_tokens: Tokens a block.
 
@@ -64,10 +66,11 @@ class AgentRuntime:
         policy: str = "holdfast",
         predictions: Predictions = "guarded",
         outlook: Outlook | None = None,
+        returns: ReturnTimeModel | None = None,
     ) -> None:
         self.tree: ChainTree[Any] = ChainTree()
         self.sessions = SessionTable(self.tree, max_sessions)
-        self.returns = ReturnTimeModel()
+        self.returns = returns or ReturnTimeModel()
         self.costs = StepCostModel()
         self.outlook = outlook
         self.capacity_blocks = 0
@@ -82,7 +85,7 @@ class AgentRuntime:
         self._num_steps = 0
         self._rescored_at_step = 0
         self._policy_name = policy
-        self._guard = Guard(predictions)
+        self.guard = Guard(predictions)
         self._policy = build_policy(policy, self)
 
     def attach(self, queue: BlockQueue, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
@@ -91,7 +94,7 @@ class AgentRuntime:
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
         if self._policy.ages:
-            self._guard.watch(capacity_blocks)
+            self.guard.watch(capacity_blocks)
 
     @property
     def now_s(self) -> float:
@@ -133,12 +136,7 @@ class AgentRuntime:
     @property
     def trusts_predictions(self) -> bool:
         """Whether predicted return times may be used now."""
-        return self._guard.trusts
-
-    @property
-    def num_guard_trips(self) -> int:
-        """Times predictions were found to do worse than recency (count)."""
-        return self._guard.num_trips
+        return self.guard.trusts
 
     def restore_s(self, num_blocks: float, depth_blocks: float = 0.0) -> float:
         """Engine time to compute blocks again that lie behind `depth_blocks` others (s)."""
@@ -178,7 +176,7 @@ class AgentRuntime:
         self._num_arrived += 1
         turn = WaitingTurn(request_id, session, priority, self._num_arrived, arrived_s=self._now_s)
         self._backlog.enter(turn, self.restore_s(session.prompt_blocks) + self.costs.answer_s)
-        self._guard.turn_arrived(turn, hashes)
+        self.guard.turn_arrived(turn, hashes)
         self._policy.turn_arrived(turn)
         self._renew(session)
         return turn
@@ -187,7 +185,7 @@ class AgentRuntime:
         """The host let the turn in."""
         turn.session.state = SessionState.RUNNING
         self._backlog.start(turn)
-        if self._guard.turn_started(turn):
+        if self.guard.turn_started(turn):
             for away in list(self._away):
                 self._renew(away)
         self._policy.turn_started(turn)
@@ -215,7 +213,7 @@ class AgentRuntime:
         """
         self._backlog.leave(turn)
         self.costs.turn_ended()
-        self._guard.turn_ended(turn, hashes)
+        self.guard.turn_ended(turn, hashes)
         session = turn.session
         self._chains.append_answer(session, hashes)
         session.paused_at_s = self._now_s
@@ -255,7 +253,7 @@ class AgentRuntime:
         self._freshness.clear()
         self._fates.clear()
         self._backlog.clear()
-        self._guard.clear()
+        self.guard.clear()
         self._policy = build_policy(self._policy_name, self)
 
     # Decide.

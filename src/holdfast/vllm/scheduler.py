@@ -23,6 +23,7 @@ from holdfast.core.sessions import Session, SessionState
 from holdfast.policies.admission.waiting import WaitingTurn
 from holdfast.policies.base import Outlook, WorthClass
 from holdfast.policies.runtime import AgentRuntime
+from holdfast.predict.learned_file import LearnedFile
 from holdfast.vllm.compat import cache_grain, stock_free_queue, uses_priority
 from holdfast.vllm.free_queue import FreeQueue
 from holdfast.vllm.metrics import EngineMetrics
@@ -68,6 +69,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._config = config
         self._metrics = EngineMetrics.from_environment(policy=config.policy)
         self._log = DecisionLog(Path(config.decision_log)) if config.decision_log else None
+        self._learned = LearnedFile(Path(config.learned_file)) if config.learned_file else None
         self._pool = self.kv_cache_manager.block_pool
         self._is_active = bool(self._pool.enable_caching)
         self._runtime = AgentRuntime(
@@ -77,6 +79,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             policy=config.policy,
             predictions=config.predictions,
             outlook=self.outlook,
+            returns=None if self._learned is None else self._learned.load(),
         )
         self._grain_tokens = cache_grain(self).hash_block_tokens
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(
@@ -162,6 +165,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._metrics.close()
         if self._log is not None:
             self._log.close()
+        if self._learned is not None:
+            self._learned.save(self._runtime.returns)
         super().shutdown()
 
     def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
@@ -259,7 +264,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 self._review()
         if self._num_steps % _STEPS_BETWEEN_CENSUSES == 0:
             self._metrics.set_sessions(self._runtime.sessions.num_by_state())
-            self._metrics.set_guard_trips(self._runtime.num_guard_trips)
+            self._metrics.set_guard_trips(self._runtime.guard.num_trips)
+            if self._learned is not None:
+                self._learned.save_if_due(self._runtime.returns, now_s)
 
     def _review(self) -> None:
         slots = self.max_num_running_reqs - len(self.running)
