@@ -15,7 +15,7 @@ from pathlib import Path
 from holdfast.core.results import RunResult
 from holdfast.report.document import read_document
 
-RATIOS = ("1", "1.5", "2.5", "4")
+RATIOS = ("0.5", "1", "1.5", "2", "4", "100")
 LOAD = (
     *("--concurrency", "16", "--sessions", "16", "--kv-tokens", "24576", "--max-model-len", "9600"),
     *("--token-scale", "0.0625", "--block-size", "32", "--time-scale", "0.02", "--gap-cap-s", "60"),
