@@ -54,7 +54,8 @@ def main() -> None:
         ]
         lines += [_row(label, stock.result(), runs.result()) for label, runs in variants.items()]
         text = "\n".join(lines) + "\n"
-        (options.output / f"ablations-{name}.md").write_text(text)
+        traces = "generated" if options.traces is None else options.traces.name
+        (options.output / f"ablations-{traces}-{name}.md").write_text(text)
         print(text, flush=True)
 
 
