@@ -142,6 +142,7 @@ def simulate(**arguments: Any) -> None:
     for name in arguments["policies"]:
         policy_class(name)
     profile = load_profile(arguments["profile_name"])
+    arguments["profile_name"] = Path(arguments["profile_name"]).name
     arguments["settings"] = _settings(arguments["config_path"])
     digests: dict[str, str] = {}
     plans = _plans(arguments, profile, digests, errors)
