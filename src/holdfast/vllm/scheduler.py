@@ -165,8 +165,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._metrics.close()
         if self._log is not None:
             self._log.close()
-        if self._learned is not None:
-            self._learned.save(self._runtime.returns)
+        learned = self._learned
+        if learned is not None:
+            self._guard("save", lambda: learned.save(self._runtime.returns))
         super().shutdown()
 
     def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
