@@ -28,7 +28,8 @@ class WaitingTurn:
         ahead_s: What is left of that for later turns to find ahead of them (s).
         was_running: Whether the engine had let it in and took its blocks back.
         resident_blocks: Leading blocks of the prompt that are cached (count).
-        missing_blocks: Blocks of the prompt that must be computed (count).
+        missing_blocks: Blocks of the prompt that are not cached (count).
+        loadable_blocks: Those of them that a lower tier holds (count).
         room_blocks: Free blocks that it takes from others: missing, own unheld, output (count).
         need_blocks: Blocks it will fill: prompt and expected output (count).
     """
@@ -45,6 +46,7 @@ class WaitingTurn:
     was_running: bool = False
     resident_blocks: int = 0
     missing_blocks: int = 0
+    loadable_blocks: int = 0
     room_blocks: int = 0
     need_blocks: int = 0
 
@@ -53,22 +55,28 @@ class WaitingTurn:
         return now_s >= self.due_s
 
     @property
+    def computed_blocks(self) -> int:
+        """Blocks of the prompt that must be computed (count). Pure."""
+        return self.missing_blocks - self.loadable_blocks
+
+    @property
     def is_warm(self) -> bool:
-        """Whether more of the prompt is cached than is missing. Pure."""
-        return self.missing_blocks <= self.resident_blocks
+        """Whether more of the prompt is cached, or can be loaded, than must be computed. Pure."""
+        return 2 * self.computed_blocks <= self.resident_blocks + self.missing_blocks
 
     def rank(self, now_s: float) -> tuple[int, int, float, int]:
         """Smaller goes first. Pure.
 
         By priority; then who is due, who was running, who is warm, who is cold; among the warm
-        fewest missing blocks first, among the cold whose tenant was served least, then by arrival.
+        fewest blocks to compute first, among the cold whose tenant was served least, then by arrival.
         """
         if now_s >= self.due_s:
             return self.priority, 0, 0, self.sequence
         if self.was_running:
             return self.priority, 1, 0, self.sequence
-        if self.missing_blocks <= self.resident_blocks:
-            return self.priority, 2, self.missing_blocks, self.sequence
+        computed_blocks = self.missing_blocks - self.loadable_blocks
+        if 2 * computed_blocks <= self.resident_blocks + self.missing_blocks:
+            return self.priority, 2, computed_blocks, self.sequence
         return self.priority, 3, self.tenant.served_s, self.sequence
 
 

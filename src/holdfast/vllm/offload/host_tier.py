@@ -1,0 +1,103 @@
+"""The host tier as the runtime sees it: what it holds, for whom, and what a copy costs.
+
+Process: scheduler. Checked on vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vllm.v1.kv_offload.base import make_offload_key
+
+from holdfast.core.prefix_search import held_length
+from holdfast.core.sessions import Session
+from holdfast.predict.copy_cost import CopyCost
+from holdfast.vllm.offload.ghosts import Ghosts
+from holdfast.vllm.offload.host_policy import HostPolicy
+from holdfast.vllm.offload.prefetcher import Prefetcher
+
+__all__ = ["HostTier"]
+
+
+class HostTier:
+    """A view of the offloading connector's primary tier.
+
+    Args:
+        policy: vLLM's record of what the tier holds.
+        hashes_per_chunk: Prefix hashes whose blocks are stored as one.
+        worth_of: See `HostPolicy.attach`; asked about sessions.
+
+    Attributes:
+        copies: What copies take, as learned so far.
+    """
+
+    def __init__(
+        self, policy: Any, hashes_per_chunk: int, worth_of: Callable[[Session], Any]
+    ) -> None:
+        self.copies = CopyCost()
+        self._policy = policy
+        self._stride = hashes_per_chunk
+        self._num_loading: dict[int, int] = {}  # blocks, by vLLM's number of the copy
+        self._claims = policy.claims if isinstance(policy, HostPolicy) else None
+        if self._claims is not None:
+            policy.attach(worth_of)
+
+    def claim(self, session: Session, hashes: Sequence[bytes]) -> None:
+        """See `LowerTier`."""
+        if self._claims is not None:
+            chain = [make_offload_key(h, 0) for h in hashes[self._stride - 1 :: self._stride]]
+            self._claims.claim(session, chain)
+
+    def forget(self, session: Session) -> None:
+        """See `LowerTier`."""
+        if self._claims is not None:
+            self._claims.drop(session)
+
+    def num_held(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
+        """See `LowerTier`; a chain is given up from its end, so a bisection finds what is left."""
+        stride, holds = self._stride, self._holds
+        start = first // stride
+        num_chunks = held_length(
+            max(len(hashes) // stride - start, 0),
+            lambda chunk: holds(hashes[(start + chunk + 1) * stride - 1]),
+            guess // stride,
+        )
+        return max((start + num_chunks) * stride - first, 0) if num_chunks else 0
+
+    def load_s(self, num_blocks: float) -> float:
+        """See `LowerTier`."""
+        return self.copies.load_s(num_blocks)
+
+    def planned(self, transfers: Any) -> None:
+        """Take note of the copies that a step begins. Mutates.
+
+        Args:
+            transfers: vLLM's `OffloadingConnectorMetadata`, or None.
+        """
+        for number, job in ({} if transfers is None else transfers.load_jobs).items():
+            self._num_loading[number] = len(job.dst_spec.block_ids)
+
+    def ended(self, transfers: Any) -> None:
+        """Learn from the copies that a step's output reports. Mutates.
+
+        Args:
+            transfers: vLLM's `KVConnectorOutput`, or None.
+        """
+        report = None if transfers is None else transfers.kv_connector_worker_meta
+        if report is None:
+            return
+        num_blocks = 0
+        for number, num_workers in report.completed_jobs.items():
+            num_blocks += num_workers * self._num_loading.pop(number, 0)
+        if num_blocks:
+            self.copies.observe(num_blocks, report.transfer_stats.load.time)
+
+    def prefetcher(self, scheduler: Any) -> Prefetcher:
+        """What brings blocks back before they are asked for, in `scheduler`."""
+        cached = scheduler.kv_cache_manager.block_pool.get_cached_block
+        return Prefetcher(Ghosts(scheduler), lambda block_hash: cached(block_hash, [0]) is not None)
+
+    def _holds(self, block_hash: bytes) -> bool:
+        chunk = self._policy.get(make_offload_key(block_hash, 0))
+        return chunk is not None and chunk.is_ready
