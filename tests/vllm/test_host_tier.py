@@ -59,14 +59,14 @@ def test_a_full_host_keeps_what_is_worth_more(make_rig: RigMaker) -> None:
     assert num_loaded(rig) > before
 
 
-def test_a_turn_whose_blocks_lie_in_host_memory_is_warm(make_rig: RigMaker) -> None:
+def test_a_turn_knows_which_of_its_blocks_lie_in_host_memory(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 12, 64)
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyz")
     rig.send("3", "abcdefgh")
     turn = rig.scheduler._desk.turn_of("3")
-    assert turn.loadable_blocks >= 4
-    assert turn.is_warm
+    assert turn.resident_blocks + turn.loadable_blocks == 8
+    assert turn.computed_blocks == turn.missing_blocks - turn.loadable_blocks
 
 
 def test_copies_teach_what_a_copy_takes(make_rig: RigMaker) -> None:

@@ -21,7 +21,7 @@ class LowerTier(Protocol):
         """The session will not be mentioned again."""
 
     def num_held(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
-        """Prefix hashes of a chain that it holds from `first` on (count); a good `guess` is cheap."""
+        """Prefix hashes of a chain held from index `first` on (count); a good `guess` is cheap."""
         ...
 
     def load_s(self, num_blocks: float) -> float:

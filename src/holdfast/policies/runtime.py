@@ -191,7 +191,10 @@ class AgentRuntime:
         self._num_arrived += 1
         sender = self._tenants.enter(tenant)
         turn = WaitingTurn(request_id, session, priority, self._num_arrived, sender, self._now_s)
-        self._backlog.enter(turn, self.restore_s(session.prompt_blocks) + self.costs.answer_s)
+        num_held = self.tier.num_held(hashes, 0)
+        cold_s = self.costs.answer_s + self.restore_s(len(hashes) - num_held, num_held)
+        cold_s += min(self.restore_s(num_held), self.tier.load_s(num_held)) if num_held else 0.0
+        self._backlog.enter(turn, cold_s)
         self.guard.turn_arrived(turn, hashes)
         self._policy.turn_arrived(turn)
         self._renew(session)

@@ -82,7 +82,7 @@ def host_tier_of(scheduler: Any, worth_of: Callable[[Session], Any]) -> HostTier
     manager = getattr(connector, "manager", None)
     manager = getattr(manager, "primary_tier", manager)
     policy = getattr(manager, "_policy", None)
-    if policy is None or not hasattr(scheduler, "kv_holding_waiting"):
+    if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
         return None
     from holdfast.vllm.offload.host_tier import HostTier
 

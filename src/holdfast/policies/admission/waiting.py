@@ -61,22 +61,21 @@ class WaitingTurn:
 
     @property
     def is_warm(self) -> bool:
-        """Whether more of the prompt is cached, or can be loaded, than must be computed. Pure."""
-        return 2 * self.computed_blocks <= self.resident_blocks + self.missing_blocks
+        """Whether more of the prompt is cached than is missing. Pure."""
+        return self.missing_blocks <= self.resident_blocks
 
     def rank(self, now_s: float) -> tuple[int, int, float, int]:
         """Smaller goes first. Pure.
 
         By priority; then who is due, who was running, who is warm, who is cold; among the warm
-        fewest blocks to compute first, among the cold whose tenant was served least, then by arrival.
+        fewest missing blocks first, among the cold whose tenant was served least, then by arrival.
         """
         if now_s >= self.due_s:
             return self.priority, 0, 0, self.sequence
         if self.was_running:
             return self.priority, 1, 0, self.sequence
-        computed_blocks = self.missing_blocks - self.loadable_blocks
-        if 2 * computed_blocks <= self.resident_blocks + self.missing_blocks:
-            return self.priority, 2, computed_blocks, self.sequence
+        if self.missing_blocks <= self.resident_blocks:
+            return self.priority, 2, self.missing_blocks, self.sequence
         return self.priority, 3, self.tenant.served_s, self.sequence
 
 

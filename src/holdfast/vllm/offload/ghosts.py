@@ -76,7 +76,8 @@ class Ghosts:
         request.num_computed_tokens = num_cached + num_external
         scheduler.requests[request.request_id] = request
         self._under_way[request.request_id] = request, owner
-        return request.num_computed_tokens // scheduler.hash_block_size
+        num_hashes: int = request.num_computed_tokens // scheduler.hash_block_size
+        return num_hashes
 
     def take_finished(self) -> list[Any]:
         """Owners whose copies are over: what came back is cached. Mutates the scheduler."""

@@ -38,7 +38,8 @@ class HostTier:
         self.copies = CopyCost()
         self._policy = policy
         self._stride = hashes_per_chunk
-        self._num_loading: dict[int, int] = {}  # blocks, by vLLM's number of the copy
+        # By vLLM's number of the copy: whether it is a load, and its blocks.
+        self._under_way: dict[int, tuple[bool, int]] = {}
         self._claims = policy.claims if isinstance(policy, HostPolicy) else None
         if self._claims is not None:
             policy.attach(worth_of)
@@ -75,8 +76,12 @@ class HostTier:
         Args:
             transfers: vLLM's `OffloadingConnectorMetadata`, or None.
         """
-        for number, job in ({} if transfers is None else transfers.load_jobs).items():
-            self._num_loading[number] = len(job.dst_spec.block_ids)
+        if transfers is None:
+            return
+        for number, job in transfers.load_jobs.items():
+            self._under_way[number] = True, len(job.dst_spec.block_ids)
+        for number, job in transfers.store_jobs.items():
+            self._under_way[number] = False, len(job.src_spec.block_ids)
 
     def ended(self, transfers: Any) -> None:
         """Learn from the copies that a step's output reports. Mutates.
@@ -87,11 +92,15 @@ class HostTier:
         report = None if transfers is None else transfers.kv_connector_worker_meta
         if report is None:
             return
-        num_blocks = 0
+        num_copied = {True: 0, False: 0}
         for number, num_workers in report.completed_jobs.items():
-            num_blocks += num_workers * self._num_loading.pop(number, 0)
-        if num_blocks:
-            self.copies.observe(num_blocks, report.transfer_stats.load.time)
+            is_load, num_blocks = self._under_way.pop(number, (True, 0))
+            num_copied[is_load] += num_workers * num_blocks
+        stats = report.transfer_stats
+        if stats.load.time:
+            self.copies.observe_load(num_copied[True], stats.load.time)
+        if stats.store.time:
+            self.copies.observe_store(num_copied[False], stats.store.time)
 
     def prefetcher(self, scheduler: Any) -> Prefetcher:
         """What brings blocks back before they are asked for, in `scheduler`."""

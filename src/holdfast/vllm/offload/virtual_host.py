@@ -1,4 +1,4 @@
-"""A host tier without memory: vLLM's own bookkeeping of chunks, and copies that take simulated time.
+"""A host tier without memory: vLLM's own record of chunks, and copies in simulated time.
 
 Process: the caller's. Checked on vLLM 0.32.
 """
@@ -73,7 +73,7 @@ class HostLink:
         self._free_at_s = {True: -math.inf, False: -math.inf}  # by whether it is a load
         self._under_way: list[tuple[float, int]] = []
         self._ends_s: dict[int, float] = {}
-        self._loads: dict[int, tuple[str, float]] = {}  # request, and the copy's own time (s)
+        self._copies: dict[int, tuple[str | None, float]] = {}  # who loads, the copy's time (s)
 
     def begin(self, transfers: Any, now_s: float) -> float:
         """Begin the copies that a step asks for; returns how long it must wait for others (s).
@@ -87,10 +87,9 @@ class HostLink:
         for number, job in transfers.load_jobs.items():
             num_blocks = len(job.dst_spec.block_ids)
             self.num_loaded_blocks += num_blocks
-            self._loads[number] = (job.req_id, num_blocks * self._block_s)
-            self._enter(number, num_blocks, now_s, is_load=True)
+            self._enter(number, num_blocks, now_s, job.req_id)
         for number, job in transfers.store_jobs.items():
-            self._enter(number, len(job.src_spec.block_ids), now_s, is_load=False)
+            self._enter(number, len(job.src_spec.block_ids), now_s, None)
         waited_for = [self._ends_s.get(i, now_s) for i in transfers.jobs_to_flush or ()]
         return max([now_s, *waited_for]) - now_s
 
@@ -102,15 +101,19 @@ class HostLink:
             _, number = heapq.heappop(self._under_way)
             del self._ends_s[number]
             report.mark_completed(number)
-            if number in self._loads:
-                request_id, copy_s = self._loads.pop(number)
+            request_id, copy_s = self._copies.pop(number)
+            stats = report.transfer_stats
+            (stats.store if request_id is None else stats.load).record(1, copy_s)
+            if request_id is not None:
                 received.add(request_id)
-                report.transfer_stats.load.record(1, copy_s)
         if not report.completed_jobs:
             return None
         return KVConnectorOutput(finished_recving=received, kv_connector_worker_meta=report)
 
-    def _enter(self, number: int, num_blocks: int, now_s: float, *, is_load: bool) -> None:
-        end_s = max(now_s, self._free_at_s[is_load]) + num_blocks * self._block_s
+    def _enter(self, number: int, num_blocks: int, now_s: float, request_id: str | None) -> None:
+        copy_s = num_blocks * self._block_s
+        is_load = request_id is not None
+        end_s = max(now_s, self._free_at_s[is_load]) + copy_s
         self._free_at_s[is_load] = self._ends_s[number] = end_s
+        self._copies[number] = request_id, copy_s
         heapq.heappush(self._under_way, (end_s, number))
