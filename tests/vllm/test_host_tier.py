@@ -92,3 +92,23 @@ def test_a_busy_host_tier_ends_every_session(make_rig: RigMaker) -> None:
     rig.finish()
     assert num_loaded(rig) > 0
     rig.scheduler._tier._claims.check_integrity()
+
+
+def test_without_holdfast_the_tier_goes_on_by_age(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, 12, 16, is_strict=False)
+    rig.turn("1", "abcdefgh")
+    rig.scheduler._runtime.turn_arrived = None  # fails when it is called
+    for number, prompt in enumerate(("stuvwxyz", "klmnopqr", "ABCDEFGH", "stuvwxyz")):
+        rig.turn(f"then {number}", prompt)
+    assert rig.metrics["holdfast_fallbacks/add_request"] == 1
+    assert len(rig.scheduler._tier._claims) > 8
+    del rig.scheduler._runtime.turn_arrived
+
+
+def test_an_error_about_worth_falls_back_and_stores_on(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, 12, 16, is_strict=False)
+    rig.turn("1", "abcdefgh")
+    rig.scheduler._runtime.stored_worth = None
+    for number, prompt in enumerate(("stuvwxyz", "klmnopqr", "ABCDEFGH", "KLMNOPQR")):
+        rig.turn(f"then {number}", prompt)
+    assert rig.metrics["holdfast_fallbacks/stored_worth"] >= 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from holdfast.core.lower_tier import LowerTier
 from holdfast.core.sessions import Session
-from holdfast.policies.absent import Absent
 from holdfast.policies.admission.waiting import Room
 from holdfast.policies.base import Policy, Scene
 from holdfast.policies.chain_keeper import ChainKeeper
@@ -16,12 +17,12 @@ class Places:
     """What admission asks about sessions that are away.
 
     Args:
-        away: Those sessions.
+        away: Those that may come back.
         chains: Who holds what.
         scene: Knows what computing takes.
     """
 
-    def __init__(self, away: Absent, chains: ChainKeeper, scene: Scene) -> None:
+    def __init__(self, away: Iterable[Session], chains: ChainKeeper, scene: Scene) -> None:
         self._away = away
         self._chains = chains
         self._scene = scene

@@ -16,7 +16,6 @@ from holdfast.core.chains import ChainTree, Segment
 from holdfast.core.lower_tier import LowerTier, NoTier
 from holdfast.core.sessions import Session, SessionState, SessionTable
 from holdfast.core.turn_end import TurnEnd
-from holdfast.policies.absent import Absent
 from holdfast.policies.admission.tenants import Tenants
 from holdfast.policies.admission.waiting import Decision, WaitingTurn
 from holdfast.policies.backlog import Backlog
@@ -87,7 +86,7 @@ class AgentRuntime:
         self._max_known_blocks = max_known_blocks
         self._now_s = 0.0
         self._num_arrived = 0
-        self._away = Absent()
+        self._away: dict[Session, None] = {}
         self._freshness = Freshness()
         self._fates = Fates(self.returns)
         self._num_steps = 0
@@ -242,7 +241,7 @@ class AgentRuntime:
         session.paused_at_s = self._now_s
         session.has_moved_on = False
         session.expected_gap_s = expected_gap_s
-        self._away.enter(session)
+        self._away[session] = None
         self._policy.turn_ended(turn)
         self._set_end(session, end)
         self._fates.paused(session)
@@ -315,10 +314,6 @@ class AgentRuntime:
             return None
         return (1, self._policy.score(session)) if session.state.is_paused else (0, 0.0)
 
-    def by_return(self) -> list[Session]:
-        """Sessions that are away, whose blocks are worth most foremost. O(sessions)."""
-        return self._away.by(self._policy.score)
-
     def refresh(self, num_sessions: int) -> None:
         """Bring the worth of at most so many paused sessions up to date where it is stale."""
         if not self._policy.ages:
@@ -331,7 +326,7 @@ class AgentRuntime:
         """Whether a paused session has no block left to keep; it then counts as away no more."""
         if session.tail.lane.num_blocks or session.prompt_tail.lane.num_blocks:
             return False
-        self._away.bare(session)
+        del self._away[session]
         self._chains.release(session)
         self._rerate(session)
         return True
@@ -355,7 +350,7 @@ class AgentRuntime:
 
     def _resume(self, session: Session) -> None:
         self._fates.returned(session, self._now_s)
-        self._away.leave(session)
+        self._away.pop(session, None)
         self._chains.release(session)
 
     def _forget_surplus(self) -> None:
@@ -369,7 +364,7 @@ class AgentRuntime:
 
     def _forget(self, session: Session) -> None:
         self._chains.release(session)
-        self._away.leave(session)
+        self._away.pop(session, None)
         self._freshness.forget(session)
         self._chains.abandon(session)
         self.tier.forget(session)
@@ -388,7 +383,7 @@ class AgentRuntime:
 
     def _end(self, session: Session, state: SessionState) -> None:
         self._chains.release(session)
-        self._away.leave(session)
+        self._away.pop(session, None)
         session.state = state
         session.rate = 0.0
         self._chains.rescore(session)

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.request_queue import create_request_queue
@@ -31,7 +31,6 @@ from holdfast.vllm.compat import (
     stock_free_queue,
     uses_priority,
 )
-from holdfast.vllm.eviction_reason import eviction_reason
 from holdfast.vllm.free_queue import FreeQueue
 from holdfast.vllm.metrics import EngineMetrics
 from holdfast.vllm.output_tail import NUM_TAIL_TOKENS, OutputTails, decoder_of
@@ -48,9 +47,6 @@ _STEPS_BETWEEN_CENSUSES = 256
 _EVICTED_PER_REFRESH = 16
 _MAX_REFRESHES_A_STEP = 8
 _KNOWN_PER_CACHED = 8
-
-if TYPE_CHECKING:
-    from holdfast.vllm.offload.prefetcher import Prefetcher
 
 T = TypeVar("T")
 
@@ -91,10 +87,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             outlook=self.outlook,
             returns=None if self._learned is None else self._learned.load(),
         )
-        self._tier = host_tier_of(self, self._runtime.stored_worth)
+        self._tier = host_tier_of(self, self._stored_worth)
         if self._tier is not None:
             self._runtime.tier = self._tier
-        self._prefetcher: Prefetcher | None = None
         self._grain_tokens = cache_grain(self).hash_block_tokens
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(
             lambda: decoder_of(self.vllm_config.model_config)
@@ -126,8 +121,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._queue.make_worth_equal()
         self._desk = TurnDesk(self._runtime, self._queue, pool, grain)
         self._desk.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
-        if self._tier is not None:
-            self._prefetcher = self._tier.prefetcher(self)
         self._orders_requests = (
             config.admission == "policy" and self._runtime.policy.orders_requests
         )
@@ -158,11 +151,13 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._metrics.scheduled(time.perf_counter() - started_s)
         return output
 
-    def update_from_output(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+    def update_from_output(
+        self, scheduler_output: Any, model_runner_output: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         """Take in what a step computed; see vLLM."""
         if self._is_active:
-            self._guard("meter", lambda: self._note_ended(scheduler_output, *args))
-        return super().update_from_output(scheduler_output, *args, **kwargs)
+            self._guard("meter", lambda: self._note_ended(scheduler_output, model_runner_output))
+        return super().update_from_output(scheduler_output, model_runner_output, *args, **kwargs)
 
     @property
     def counted(self) -> dict[str, float]:
@@ -201,8 +196,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _arrive(self, request: Any) -> None:
         self._runtime.tick(self.clock())
         turn, rejected = self._desk.arrive(request)
-        if self._prefetcher is not None:
-            self._prefetcher.arrived(turn.session)
         if self._log is not None:
             self._record(
                 "turn_arrived",
@@ -293,34 +286,21 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             if not self.running or self._num_steps >= self._reviewed_at_step + interval:
                 self._reviewed_at_step = self._num_steps
                 self._review()
-        if self._prefetcher is not None:
-            self._prefetch()
         if self._num_steps % _STEPS_BETWEEN_CENSUSES == 0:
             self._metrics.set_sessions(self._runtime.sessions.num_by_state())
             self._metrics.set_guard_trips(self._runtime.guard.num_trips)
             if self._learned is not None:
                 self._learned.save_if_due(self._runtime.returns, now_s)
 
-    def _prefetch(self) -> None:
-        assert self._prefetcher is not None
-        # Who waits comes first: there is no room while anybody does.
-        room = 0
-        if not len(self.waiting):
-            room = self._desk.unclaimed_blocks(self._growing(), self._spare_blocks())
-        self._prefetcher.step(self._num_steps, self._runtime.by_return, room)
-
-    def _growing(self) -> list[Any]:
-        """Requests that have blocks and will take more."""
-        return self.running if self._tier is None else [*self.running, *self.kv_holding_waiting]
-
-    def _spare_blocks(self) -> int:
-        return int(self._config.headroom_ratio * len(self._pool.blocks))
-
     def _review(self) -> None:
         slots = self.max_num_running_reqs - len(self.running)
         if slots <= 0:
             return
-        decision = self._desk.decide(self.waiting, self._growing(), slots, self._spare_blocks())
+        spare = int(self._config.headroom_ratio * len(self._pool.blocks))
+        growing = self.running
+        if self._tier is not None:  # who waits for a copy has blocks as well
+            growing = [*growing, *self.kv_holding_waiting]
+        decision = self._desk.decide(self.waiting, growing, slots, spare)
         waiting: OfferQueue = self.waiting
         waiting.offer(turn.request_id for turn in decision.offers)
         self._metrics.set_held(len(waiting) - len(decision.offers))
@@ -334,8 +314,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         worth = self._guard("worth", lambda: self._runtime.worth_of(segment))
         return (WorthClass.LIVE, 0.0) if worth is None else worth
 
+    def _stored_worth(self, session: Session) -> tuple[int, float] | None:
+        return self._guard("stored_worth", lambda: self._runtime.stored_worth(session))
+
     def _note_evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:
-        reason = eviction_reason(segment)
+        reason = _reason(segment)
         self._metrics.evicted(reason, num_blocks)
         self._num_evicted += num_blocks
         if self._log is not None and segment is not None:
@@ -373,8 +356,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _fall_back(self) -> None:
         """Give vLLM its own queues back; only between two engine steps."""
         self._must_fall_back = False
-        if self._prefetcher is not None:
-            self._prefetcher.drain()
+        if self._tier is not None:
+            self._tier.let_go()
         if self._orders_requests:
             waiting = create_request_queue(self.policy)
             for request in self.waiting:
@@ -390,3 +373,16 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._log.write(
             event, self.clock(), request=turn.request_id, session=turn.session.number, **fields
         )
+
+
+def _reason(segment: Segment[Any] | None) -> str:
+    """Why a run's blocks were worth least, as the metrics call it."""
+    if segment is None:
+        return "superseded"
+    users = {session for run in segment.subtree() for session in run.tails}
+    if len(users) != 1:
+        return "prefix" if users else "closed"
+    state: SessionState = users.pop().state
+    if state in (SessionState.CLOSED, SessionState.SUPERSEDED):
+        return str(state.value)
+    return "human" if state is SessionState.HUMAN_AWAY else "tool"

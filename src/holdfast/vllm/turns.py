@@ -113,19 +113,10 @@ class TurnDesk:
             slots: Requests that may still start (count).
             spare: Blocks to leave free (count).
         """
-        blocks = self.unclaimed_blocks(running, spare)
+        blocks = self._queue.num_free_blocks - self._queue.num_held_blocks - spare
+        blocks -= self._growth.review(running)
         turns = self._pick(waiting, blocks, slots)
         return self._runtime.decide(turns, blocks, slots, len(running))
-
-    def unclaimed_blocks(self, running: Sequence[Any], spare: int) -> int:
-        """Free blocks that no place and no running turn's growth has claim to (may be < 0).
-
-        Args:
-            running: Requests that run.
-            spare: Blocks to leave free (count).
-        """
-        free = self._queue.num_free_blocks - self._queue.num_held_blocks
-        return free - spare - self._growth.review(running)
 
     def forget(self) -> list[str]:
         """Drop all turns, because the engine dropped all content; returns their request ids."""

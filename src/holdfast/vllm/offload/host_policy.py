@@ -1,7 +1,7 @@
 """Which chunks of the host tier go first: vLLM's cache policy with the scheduler's knowledge.
 
 Named in `kv_connector_extra_config` as `eviction_policy` and `cache_policy_module_path`. Without a
-scheduler that tells it about sessions it evicts the oldest first.
+scheduler that tells it about sessions it evicts what was stored first.
 
 Process: scheduler. Checked on vLLM 0.32.
 """
@@ -37,13 +37,15 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         self._order: list[Any] = []
         self._num_until_order = 0
 
-    def attach(self, worth_of: Callable[[Any], Any]) -> None:
+    def attach(self, worth_of: Callable[[Any], Any] | None) -> None:
         """Learn what owners of claims are worth.
 
         Args:
             worth_of: A key, less is given up first, or None while the owner must be left alone.
+                Without it the owner goes first that made its first claim first.
         """
         self._worth_of = worth_of
+        self._num_until_order = 0
 
     def get(self, key: bytes) -> Any | None:
         """The chunk stored under `key`, or None."""
@@ -105,7 +107,8 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
     def _ranked(self) -> list[Any]:
         worth_of = self._worth_of
         if worth_of is None:
-            return []
-        ranked = [(worth, owner) for owner in self.claims.owners() if (worth := worth_of(owner))]
+            return list(self.claims.owners())
+        asked = ((worth_of(owner), owner) for owner in self.claims.owners())
+        ranked = [(worth, owner) for worth, owner in asked if worth is not None]
         ranked.sort(key=lambda pair: pair[0])
         return [owner for _, owner in ranked]

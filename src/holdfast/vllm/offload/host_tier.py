@@ -13,9 +13,7 @@ from vllm.v1.kv_offload.base import make_offload_key
 from holdfast.core.prefix_search import held_length
 from holdfast.core.sessions import Session
 from holdfast.predict.copy_cost import CopyCost
-from holdfast.vllm.offload.ghosts import Ghosts
 from holdfast.vllm.offload.host_policy import HostPolicy
-from holdfast.vllm.offload.prefetcher import Prefetcher
 
 __all__ = ["HostTier"]
 
@@ -54,6 +52,11 @@ class HostTier:
         """See `LowerTier`."""
         if self._claims is not None:
             self._claims.drop(session)
+
+    def let_go(self) -> None:
+        """Nobody will say any more what sessions are worth: evict without that. Mutates."""
+        if self._claims is not None:
+            self._policy.attach(None)
 
     def num_held(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
         """See `LowerTier`; a chain is given up from its end, so a bisection finds what is left."""
@@ -101,11 +104,6 @@ class HostTier:
             self.copies.observe_load(num_copied[True], stats.load.time)
         if stats.store.time:
             self.copies.observe_store(num_copied[False], stats.store.time)
-
-    def prefetcher(self, scheduler: Any) -> Prefetcher:
-        """What brings blocks back before they are asked for, in `scheduler`."""
-        cached = scheduler.kv_cache_manager.block_pool.get_cached_block
-        return Prefetcher(Ghosts(scheduler), lambda block_hash: cached(block_hash, [0]) is not None)
 
     def _holds(self, block_hash: bytes) -> bool:
         chunk = self._policy.get(make_offload_key(block_hash, 0))
