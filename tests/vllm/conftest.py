@@ -21,6 +21,7 @@ BLOCK_TOKENS = 16
 _NULL_BLOCK_ID = 0
 _STEP_S = 0.01
 _TOKEN_S = 0.001
+_COPY_S = 0.002  # of a block, to or from host memory
 _MOST_STEPS = 5000
 
 
@@ -46,7 +47,9 @@ class Rig:
         self.now_s = 0.0
         clock = staticmethod(lambda: self.now_s)
         clocked = type(scheduler_cls.__name__, (scheduler_cls,), {"clock": clock})
-        self.engine = VirtualEngine(clocked, EngineShape(num_blocks=num_blocks + 1, **shape))
+        self.engine = VirtualEngine(
+            clocked, EngineShape(num_blocks=num_blocks + 1, **shape), lambda: self.now_s, _COPY_S
+        )
         self.scheduler = self.engine.scheduler
         self.num_blocks = num_blocks
         self.requests: dict[str, Request] = {}

@@ -181,3 +181,14 @@ def test_a_cache_that_holds_everything_makes_all_policies_alike() -> None:
 def test_a_session_larger_than_the_cache_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="more than the cache of 1,024"):
         simulate(plan("vllm-default", kv_tokens=1024))
+
+
+@pytest.mark.parametrize("policy", ["vllm-default", "holdfast"])
+def test_a_host_tier_brings_back_what_the_cache_gave_up(policy: str) -> None:
+    pytest.importorskip("vllm.v1.kv_offload.cpu.policies.base", reason="vLLM's offloading of 0.32")
+    without, tiered = simulate(plan(policy)), simulate(plan(policy, host_tokens=65536))
+    assert without.loaded_tokens is None
+    assert tiered.loaded_tokens and tiered.loaded_tokens > 0
+    assert tiered.recomputed_tokens < without.recomputed_tokens  # type: ignore[operator]
+    assert tiered.num_turns == without.num_turns
+    assert figures(tiered) == figures(simulate(plan(policy, host_tokens=65536)))

@@ -59,6 +59,13 @@ _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
     help="Sizes of the KV cache, comma-separated.  [default: the profile's]",
 )
 @click.option(
+    "--host-tokens",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Size of a host-memory tier below the KV cache, on vLLM's own offloading (0.32).",
+)
+@click.option(
     "--policies",
     callback=names,
     metavar="NAME,...",
@@ -196,6 +203,7 @@ def _plans(
             block_tokens=block_tokens,
             settings=arguments["settings"],
             num_warm_up=arguments["num_warm_up"],
+            host_tokens=arguments["host_tokens"],
         )
         for concurrency in sorted(loads, key=lambda n: -(n or 0))
         for policy in arguments["policies"]

@@ -13,16 +13,18 @@ from typing import Any
 
 from holdfast.core.block_queue import BlockQueue
 from holdfast.core.chains import ChainTree, Segment
+from holdfast.core.lower_tier import LowerTier, NoTier
 from holdfast.core.sessions import Session, SessionState, SessionTable
 from holdfast.core.turn_end import TurnEnd
 from holdfast.policies.admission.tenants import Tenants
-from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.policies.admission.waiting import Decision, WaitingTurn
 from holdfast.policies.backlog import Backlog
 from holdfast.policies.base import Outlook, Policy, Worth, users_of
 from holdfast.policies.chain_keeper import ChainKeeper
 from holdfast.policies.fates import Fates
 from holdfast.policies.freshness import Freshness
 from holdfast.policies.guard import Guard, Predictions
+from holdfast.policies.places import Places
 from holdfast.policies.registry import build_policy
 from holdfast.predict.features import features_of
 from holdfast.predict.pace import Pace
@@ -54,6 +56,7 @@ class AgentRuntime:
         guard: Whether predictions are used, and how often they were set aside.
         capacity_blocks: KV blocks of the cache (count).
         block_tokens: Tokens a block.
+        tier: The store below the cache; the host may set it before any turn.
 
     Raises:
         PolicyError: There is no such policy, or it needs what `outlook` does not give.
@@ -75,6 +78,7 @@ class AgentRuntime:
         self.returns = returns or ReturnTimeModel()
         self.costs = StepCostModel()
         self.outlook = outlook
+        self.tier: LowerTier = NoTier()
         self.capacity_blocks = 0
         self.block_tokens = 1
         self._backlog = Backlog(max_wait_ratio)
@@ -179,13 +183,17 @@ class AgentRuntime:
         else:
             self._resume(session)
         self._chains.extend(session, hashes)
+        self.tier.claim(session, hashes)
         session.state = SessionState.WAITING
         session.num_turns += 1
         self.sessions.touch(session)
         self._num_arrived += 1
         sender = self._tenants.enter(tenant)
         turn = WaitingTurn(request_id, session, priority, self._num_arrived, sender, self._now_s)
-        self._backlog.enter(turn, self.restore_s(session.prompt_blocks) + self.costs.answer_s)
+        num_held = self.tier.num_held(hashes, 0)
+        cold_s = self.costs.answer_s + self.restore_s(len(hashes) - num_held, num_held)
+        cold_s += min(self.restore_s(num_held), self.tier.load_s(num_held)) if num_held else 0.0
+        self._backlog.enter(turn, cold_s)
         self.guard.turn_arrived(turn, hashes)
         self._policy.turn_arrived(turn)
         self._renew(session)
@@ -196,7 +204,7 @@ class AgentRuntime:
         turn.session.state = SessionState.RUNNING
         self._backlog.start(turn)
         turn.tenant.served_s += self.costs.answer_s
-        turn.tenant.served_s += self.restore_s(turn.missing_blocks, turn.resident_blocks)
+        turn.tenant.served_s += self.restore_s(turn.computed_blocks, turn.resident_blocks)
         if self.guard.turn_started(turn):
             for away in list(self._away):
                 self._renew(away)
@@ -229,6 +237,7 @@ class AgentRuntime:
         self.guard.turn_ended(turn, hashes)
         session = turn.session
         self._chains.append_answer(session, hashes)
+        self.tier.claim(session, hashes)
         session.paused_at_s = self._now_s
         session.has_moved_on = False
         session.expected_gap_s = expected_gap_s
@@ -260,6 +269,7 @@ class AgentRuntime:
         for session in list(self.sessions):
             session.is_held = False
             session.state = SessionState.CLOSED
+            self.tier.forget(session)
             self.sessions.drop(session)
         self.tree.clear()
         self._away.clear()
@@ -283,19 +293,9 @@ class AgentRuntime:
             slots: Turns that may still start (count).
             num_running: Turns running (count).
         """
-        decision = self._policy.decide(
-            waiting,
-            Room(
-                now_s=self._now_s,
-                blocks=blocks,
-                slots=slots,
-                num_running=num_running,
-                restore_s=self._restore_last_s,
-                places=self._places,
-                freed_by=self._chains.freed_by,
-                away_s=self._policy.away_s,
-            ),
-        )
+        places = Places(self._away, self._chains, self)
+        room = places.room(blocks, slots, num_running, self._policy, self.tier)
+        decision = self._policy.decide(waiting, room)
         for session in decision.releases:
             self._chains.release(session)
         return decision
@@ -307,6 +307,12 @@ class AgentRuntime:
                 if self._now_s >= session.stale_at_s:
                     self._rerate(session)
         return self._policy.worth(segment)
+
+    def stored_worth(self, session: Session) -> tuple[int, float] | None:
+        """Worth of what a lower tier holds for a session; None while it is in the engine."""
+        if session.state.is_busy:
+            return None
+        return (1, self._policy.score(session)) if session.state.is_paused else (0, 0.0)
 
     def refresh(self, num_sessions: int) -> None:
         """Bring the worth of at most so many paused sessions up to date where it is stale."""
@@ -361,6 +367,7 @@ class AgentRuntime:
         self._away.pop(session, None)
         self._freshness.forget(session)
         self._chains.abandon(session)
+        self.tier.forget(session)
         session.state = SessionState.CLOSED
         self.sessions.drop(session)
         self._policy.session_forgotten(session)
@@ -388,12 +395,3 @@ class AgentRuntime:
     def _rerate(self, session: Session) -> None:
         session.rate = self._policy.score(session)
         self._freshness.rated(session, self._now_s)
-
-    # Places.
-
-    def _restore_last_s(self, session: Session, num_blocks: int) -> float:
-        return self.restore_s(num_blocks, max(session.tail.end - num_blocks, 0))
-
-    def _places(self) -> list[Session]:
-        held = [session for session in self._away if session.is_held]
-        return sorted(held, key=self._policy.away_s, reverse=True)

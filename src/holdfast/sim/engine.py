@@ -42,13 +42,16 @@ class SimStep:
         decodes: The same for requests that decoded one token in each of `repeats` steps, with
             their mean context.
         repeats: Engine steps that this one stands for, >= 1.
-        cached_tokens: For each request that was let in: prompt tokens found in the cache.
+        cached_tokens: For each request that was let in: prompt tokens found in the cache, or
+            brought back from a lower tier.
+        stall_s: Time that the step waits for copies before it begins (s).
     """
 
     work: Sequence[tuple[int, int]]
     decodes: Sequence[tuple[int, int]]
     repeats: int
     cached_tokens: dict[str, int]
+    stall_s: float = 0.0
 
     @property
     def is_empty(self) -> bool:

@@ -66,6 +66,7 @@ class RunPlan:
         block_tokens: Tokens in a block of the engine.
         settings: Holdfast's settings that differ from their defaults.
         num_warm_up: Sessions that run first, all at once, and do not count.
+        host_tokens: Size of the host tier; 0 for none.
     """
 
     policy: str
@@ -77,6 +78,13 @@ class RunPlan:
     block_tokens: int
     settings: dict[str, object] = field(default_factory=dict)
     num_warm_up: int = 0
+    host_tokens: int = 0
+
+    @property
+    def host_block_s(self) -> float:
+        """Time to copy a block between cache and host memory, each way for itself (s)."""
+        profile = self.profile
+        return self.block_tokens * profile.kv_bytes_per_token / profile.host_link_bytes_per_s
 
     @property
     def num_blocks(self) -> int:

@@ -217,6 +217,8 @@ class Simulation:
         self._engine.submit(request)
 
     def _pass_time(self, step: SimStep) -> None:
+        if step.stall_s:
+            self._clock.advance(step.stall_s)
         if step.is_empty:
             return
         cost = self._cost

@@ -7,14 +7,21 @@ has.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from holdfast.core.sessions import Session
+
+if TYPE_CHECKING:
+    from holdfast.vllm.offload.host_tier import HostTier
 
 __all__ = [
     "CacheGrain",
     "cache_grain",
+    "host_tier_of",
     "load_tokenizer",
+    "loading_requests",
     "session_id_of",
     "stock_free_queue",
     "uses_priority",
@@ -67,6 +74,28 @@ def stock_free_queue(blocks: Sequence[Any]) -> Any:
     for block in blocks:
         block.prev_free_block = block.next_free_block = None
     return FreeKVCacheBlockQueue(list(blocks))
+
+
+def host_tier_of(scheduler: Any, worth_of: Callable[[Session], Any]) -> HostTier | None:
+    """The host tier of a scheduler that was given vLLM's offloading connector of 0.32, or None."""
+    connector = getattr(getattr(scheduler, "connector", None), "connector_scheduler", None)
+    manager = getattr(connector, "manager", None)
+    manager = getattr(manager, "primary_tier", manager)
+    policy = getattr(manager, "_policy", None)
+    if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
+        return None
+    from holdfast.vllm.offload.host_tier import HostTier
+
+    return HostTier(policy, connector.config.kv_group_configs[0].hashes_per_chunk, worth_of)
+
+
+def loading_requests(scheduler: Any) -> list[str]:
+    """Requests that have blocks and wait for a lower tier to fill them."""
+    return [
+        request.request_id
+        for request in scheduler.kv_holding_waiting
+        if request.status.name == "WAITING_FOR_REMOTE_KVS"
+    ]
 
 
 def load_tokenizer(model_config: Any) -> Any:

@@ -24,7 +24,13 @@ from holdfast.policies.admission.waiting import WaitingTurn
 from holdfast.policies.base import Outlook, WorthClass
 from holdfast.policies.runtime import AgentRuntime
 from holdfast.predict.learned_file import LearnedFile
-from holdfast.vllm.compat import cache_grain, stock_free_queue, uses_priority
+from holdfast.vllm.compat import (
+    cache_grain,
+    host_tier_of,
+    loading_requests,
+    stock_free_queue,
+    uses_priority,
+)
 from holdfast.vllm.free_queue import FreeQueue
 from holdfast.vllm.metrics import EngineMetrics
 from holdfast.vllm.output_tail import NUM_TAIL_TOKENS, OutputTails, decoder_of
@@ -81,6 +87,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             outlook=self.outlook,
             returns=None if self._learned is None else self._learned.load(),
         )
+        self._tier = host_tier_of(self, self._stored_worth)
+        if self._tier is not None:
+            self._runtime.tier = self._tier
         self._grain_tokens = cache_grain(self).hash_block_tokens
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(
             lambda: decoder_of(self.vllm_config.model_config)
@@ -142,11 +151,13 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._metrics.scheduled(time.perf_counter() - started_s)
         return output
 
-    def update_from_output(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+    def update_from_output(
+        self, scheduler_output: Any, model_runner_output: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         """Take in what a step computed; see vLLM."""
         if self._is_active:
-            self._guard("meter", lambda: self._meter.step_ended(scheduler_output, self.clock()))
-        return super().update_from_output(scheduler_output, *args, **kwargs)
+            self._guard("meter", lambda: self._note_ended(scheduler_output, model_runner_output))
+        return super().update_from_output(scheduler_output, model_runner_output, *args, **kwargs)
 
     @property
     def counted(self) -> dict[str, float]:
@@ -222,9 +233,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         now_s = self.clock()
         self._queue.settle()
         self._meter.step_planned(output, self.requests, now_s, self.steps_a_call)
-        if not output.scheduled_new_reqs and not self._resumed(output):
-            return
         request_ids = [*(new.req_id for new in output.scheduled_new_reqs), *self._resumed(output)]
+        if self._tier is not None:
+            self._tier.planned(output.kv_connector_metadata)
+            request_ids += loading_requests(self)
         for request_id in request_ids:
             turn = self._desk.turn_of(request_id)
             if turn is None or turn.session.state is SessionState.RUNNING:
@@ -237,6 +249,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 self._record(
                     "turn_started", turn, waited_s=waited_s, missing_blocks=turn.missing_blocks
                 )
+
+    def _note_ended(self, output: Any, model_output: Any) -> None:
+        self._meter.step_ended(output, self.clock())
+        if self._tier is not None:
+            self._tier.ended(model_output.kv_connector_output)
 
     @staticmethod
     def _resumed(output: Any) -> Any:
@@ -280,7 +297,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         if slots <= 0:
             return
         spare = int(self._config.headroom_ratio * len(self._pool.blocks))
-        decision = self._desk.decide(self.waiting, self.running, slots, spare)
+        growing = self.running
+        if self._tier is not None:  # who waits for a copy has blocks as well
+            growing = [*growing, *self.kv_holding_waiting]
+        decision = self._desk.decide(self.waiting, growing, slots, spare)
         waiting: OfferQueue = self.waiting
         waiting.offer(turn.request_id for turn in decision.offers)
         self._metrics.set_held(len(waiting) - len(decision.offers))
@@ -293,6 +313,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _worth_of(self, segment: Segment[Any]) -> tuple[int, float]:
         worth = self._guard("worth", lambda: self._runtime.worth_of(segment))
         return (WorthClass.LIVE, 0.0) if worth is None else worth
+
+    def _stored_worth(self, session: Session) -> tuple[int, float] | None:
+        return self._guard("stored_worth", lambda: self._runtime.stored_worth(session))
 
     def _note_evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:
         reason = _reason(segment)
@@ -333,6 +356,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _fall_back(self) -> None:
         """Give vLLM its own queues back; only between two engine steps."""
         self._must_fall_back = False
+        if self._tier is not None:
+            self._tier.let_go()
         if self._orders_requests:
             waiting = create_request_queue(self.policy)
             for request in self.waiting:

@@ -36,6 +36,7 @@ class SimulatedEngine(VirtualEngine):
         clock: Gives the simulated time (s).
         outlook: The future, for bounds.
         config: Holdfast's settings; its policy is replaced. Errors of a policy are raised.
+        host_block_s: Time to copy a block to or from host memory (s), where the shape has any.
 
     Raises:
         PolicyError: There is no such policy.
@@ -48,11 +49,19 @@ class SimulatedEngine(VirtualEngine):
         clock: Callable[[], float],
         outlook: Outlook | None = None,
         config: HoldfastConfig | None = None,
+        host_block_s: float = 0.0,
     ) -> None:
         spec = policy_class(policy).spec
         super().__init__(
             _scheduler_cls(policy, clock, outlook, config or HoldfastConfig()),
-            replace(shape, has_prefix_cache=spec.has_prefix_cache),
+            replace(
+                shape,
+                has_prefix_cache=spec.has_prefix_cache,
+                host_blocks=shape.host_blocks if spec.has_prefix_cache else 0,
+                host_policy="lru" if policy in STOCK_POLICIES else "HostPolicy",
+            ),
+            clock,
+            host_block_s,
         )
         self._num_preemptions = 0
         self._num_extra_steps = 0
@@ -92,7 +101,7 @@ class SimulatedEngine(VirtualEngine):
         cached = {new.req_id: new.num_computed_tokens for new in plan.output.scheduled_new_reqs}
         self._num_extra_steps += repeats - 1
         self._is_settled = not cached
-        return SimStep(work, decodes, repeats, cached)
+        return SimStep(work, decodes, repeats, cached, plan.stall_s)
 
     def end_step(self) -> SimOutcome:
         """The step's time is over; see `SimEngine`."""
@@ -114,6 +123,11 @@ class SimulatedEngine(VirtualEngine):
         """
         if not self.scheduler.reset_prefix_cache():
             raise HoldfastError("the engine still has requests, so its cache cannot be dropped")
+
+    def _num_loaded_tokens(self) -> int | None:
+        if self._link is None:
+            return None
+        return self._link.num_loaded_blocks * self.shape.block_size_tokens
 
     def _repeats(self, most: int) -> int:
         """Steps that would only decode one token more for each running request."""
@@ -143,6 +157,7 @@ class SimulatedEngine(VirtualEngine):
         return Counters(
             evicted_blocks=by_metric.get("holdfast_evicted_blocks"),
             preemptions=self._num_preemptions,
+            loaded_tokens=self._num_loaded_tokens(),
             fallbacks=by_metric.get("holdfast_fallbacks", 0.0),
             engine_steps=by_metric["holdfast_engine_steps"] + self._num_extra_steps,
             policy_cpu_s=by_metric.get("holdfast_decision_seconds"),

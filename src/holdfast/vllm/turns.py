@@ -10,6 +10,7 @@ from heapq import nsmallest
 from typing import Any
 
 from holdfast.core.hints import Hints, parse_hints
+from holdfast.core.prefix_search import held_length
 from holdfast.core.turn_end import TurnEnd
 from holdfast.policies.admission.waiting import Decision, WaitingTurn
 from holdfast.policies.runtime import AgentRuntime
@@ -148,6 +149,13 @@ class TurnDesk:
         guess = turn.resident_blocks // num_groups
         turn.resident_blocks = self._num_resident(request.block_hashes, guess) * num_groups
         turn.missing_blocks = total_blocks - turn.resident_blocks
+        stride = self._grain.hashes_per_block
+        num_hashes = self._runtime.tier.num_held(
+            request.block_hashes,
+            turn.resident_blocks // num_groups * stride,
+            turn.loadable_blocks // num_groups * stride,
+        )
+        turn.loadable_blocks = num_hashes // stride * num_groups
         output_blocks = self._expected_output(request) * num_groups
         unheld = 0
         run = turn.session.tail
@@ -161,21 +169,15 @@ class TurnDesk:
     def _num_resident(self, hashes: Sequence[Any], guess: int) -> int:
         """Leading blocks in the cache; `guess` costs two look-ups when it is right.
 
-        Chains are given up from their end, so a bisection finds them.
+        Chains are given up from their end.
         """
         cached = self._pool.get_cached_block
         stride = self._grain.hashes_per_block
-        low, high = 0, len(hashes) // stride
-        guess = min(guess, high)
-        # The last block that should be there and the first that should not, then the middle.
-        probe = guess - 1 if guess else 0
-        while low < high:
-            if cached(hashes[(probe + 1) * stride - 1], _FIRST_GROUP) is None:
-                high = probe
-            else:
-                low = probe + 1
-            probe = guess if low == guess else (low + high) // 2
-        return low
+        return held_length(
+            len(hashes) // stride,
+            lambda block: cached(hashes[(block + 1) * stride - 1], _FIRST_GROUP) is not None,
+            guess,
+        )
 
     def _remaining(self, request: Any) -> int:
         """Blocks that a running request will still take (count)."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from vllm.config import (
@@ -29,6 +30,9 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCache
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
+
+if TYPE_CHECKING:
+    from holdfast.vllm.offload.virtual_host import HostLink
 
 __all__ = ["EnginePlan", "EngineShape", "EngineStep", "VirtualEngine"]
 
@@ -62,6 +66,8 @@ class EngineShape:
         max_model_len_tokens: Longest prompt plus output.
         scheduling_policy: vLLM's order of requests.
         has_prefix_cache: Whether prefix caching is on.
+        host_blocks: KV blocks that host memory holds; 0 offloads nothing. Needs vLLM 0.32.
+        host_policy: What the host tier evicts by; see `virtual_host_config`.
     """
 
     num_blocks: int
@@ -71,6 +77,8 @@ class EngineShape:
     max_model_len_tokens: int = 600_000
     scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
     has_prefix_cache: bool = True
+    host_blocks: int = 0
+    host_policy: str = "lru"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +89,13 @@ class EnginePlan:
         output: What `schedule` returned.
         samples: Requests that produce a token in this step.
         repeats: Tokens that each request which was decoding before produces.
+        stall_s: Time that the step waits for copies before it begins (s).
     """
 
     output: Any
     samples: frozenset[str]
     repeats: int = 1
+    stall_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +114,25 @@ class EngineStep:
 
 
 class VirtualEngine:
-    """A real scheduler of class `scheduler_cls`, stepped without a model."""
+    """A real scheduler of class `scheduler_cls`, stepped without a model.
 
-    def __init__(self, scheduler_cls: type[Any], shape: EngineShape) -> None:
+    Args:
+        scheduler_cls: The scheduler.
+        shape: Size of the engine.
+        clock: Gives the time that copies to and from host memory go by (s).
+        host_block_s: Time to copy a block (s).
+    """
+
+    def __init__(
+        self,
+        scheduler_cls: type[Any],
+        shape: EngineShape,
+        clock: Callable[[], float] = float,
+        host_block_s: float = 0.0,
+    ) -> None:
         self.shape = shape
+        self._clock = clock
+        self._link = _host_link(host_block_s) if shape.host_blocks else None
         config = _vllm_config(shape)
         group = KVCacheGroupSpec(
             ["layer"],
@@ -196,7 +221,10 @@ class VirtualEngine:
         output = self.scheduler.schedule()
         requests = self.scheduler.requests
         samples = [i for i in output.num_scheduled_tokens if not requests[i].is_prefill_chunk]
-        return EnginePlan(output, frozenset(samples), repeats)
+        stall_s = 0.0
+        if self._link is not None:
+            stall_s = self._link.begin(output.kv_connector_metadata, self._clock())
+        return EnginePlan(output, frozenset(samples), repeats, stall_s)
 
     def answer(self, plan: EnginePlan) -> EngineStep:
         """The second half of `step`; plans are answered in their order. Mutates the scheduler."""
@@ -204,6 +232,7 @@ class VirtualEngine:
         drafts = plan.output.scheduled_spec_decode_tokens
         req_ids = list(scheduled)
         before = dict(self.scheduler.requests)
+        link = self._link
         started = [i for i in req_ids if i in plan.samples and _has_no_output(before.get(i))]
         self.scheduler.update_from_output(
             plan.output,
@@ -217,6 +246,7 @@ class VirtualEngine:
                 logprobs=None,
                 prompt_logprobs_dict={},
                 pooler_output=[],
+                kv_connector_output=link and link.take_finished(self._clock()),
             ),
         )
         finished = tuple(sorted(before.keys() - self.scheduler.requests.keys()))
@@ -225,6 +255,12 @@ class VirtualEngine:
 
 def _has_no_output(request: Request | None) -> bool:
     return request is not None and request.num_output_tokens == 0
+
+
+def _host_link(block_s: float) -> HostLink:
+    from holdfast.vllm.offload.virtual_host import HostLink
+
+    return HostLink(block_s)
 
 
 def _vllm_config(shape: EngineShape) -> VllmConfig:
@@ -250,10 +286,16 @@ def _vllm_config(shape: EngineShape) -> VllmConfig:
         block_size=shape.block_size_tokens, enable_prefix_caching=shape.has_prefix_cache
     )
     cache.num_gpu_blocks = shape.num_blocks
+    tiers: dict[str, Any] = {}
+    if shape.host_blocks:
+        from holdfast.vllm.offload.virtual_host import virtual_host_config
+
+        tiers["kv_transfer_config"] = virtual_host_config(shape.host_blocks, shape.host_policy)
     return VllmConfig(
         model_config=model,
         scheduler_config=scheduler,
         cache_config=cache,
         parallel_config=ParallelConfig(),
         device_config=DeviceConfig("cpu"),
+        **tiers,
     )

@@ -28,7 +28,8 @@ class WaitingTurn:
         ahead_s: What is left of that for later turns to find ahead of them (s).
         was_running: Whether the engine had let it in and took its blocks back.
         resident_blocks: Leading blocks of the prompt that are cached (count).
-        missing_blocks: Blocks of the prompt that must be computed (count).
+        missing_blocks: Blocks of the prompt that are not cached (count).
+        loadable_blocks: Those of them that a lower tier holds (count).
         room_blocks: Free blocks that it takes from others: missing, own unheld, output (count).
         need_blocks: Blocks it will fill: prompt and expected output (count).
     """
@@ -45,12 +46,18 @@ class WaitingTurn:
     was_running: bool = False
     resident_blocks: int = 0
     missing_blocks: int = 0
+    loadable_blocks: int = 0
     room_blocks: int = 0
     need_blocks: int = 0
 
     def is_due(self, now_s: float) -> bool:
         """Whether nobody may be let in before it any more. Pure."""
         return now_s >= self.due_s
+
+    @property
+    def computed_blocks(self) -> int:
+        """Blocks of the prompt that must be computed (count). Pure."""
+        return self.missing_blocks - self.loadable_blocks
 
     @property
     def is_warm(self) -> bool:

@@ -1,0 +1,114 @@
+"""Which chunks of the host tier go first: vLLM's cache policy with the scheduler's knowledge.
+
+Named in `kv_connector_extra_config` as `eviction_policy` and `cache_policy_module_path`. Without a
+scheduler that tells it about sessions it evicts what was stored first.
+
+Process: scheduler. Checked on vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from vllm.v1.kv_offload.cpu.policies.base import CachePolicy
+
+from holdfast.core.claims import Claims
+
+__all__ = ["HostPolicy"]
+
+_EVICTED_PER_ORDER = 512
+
+
+class HostPolicy(CachePolicy):  # type: ignore[misc]
+    """Chunks go by the worth of the sessions that claim them, see `Claims`.
+
+    The order of sessions is kept for a few hundred chunks.
+
+    Attributes:
+        claims: Who wants which chunks.
+    """
+
+    def __init__(self, cache_capacity: int) -> None:
+        super().__init__(cache_capacity)
+        self.claims: Claims[Any, bytes] = Claims()
+        self._chunks: dict[bytes, Any] = {}
+        self._worth_of: Callable[[Any], Any] | None = None
+        self._order: list[Any] = []
+        self._num_until_order = 0
+
+    def attach(self, worth_of: Callable[[Any], Any] | None) -> None:
+        """Learn what owners of claims are worth.
+
+        Args:
+            worth_of: A key, less is given up first, or None while the owner must be left alone.
+                Without it the owner goes first that made its first claim first.
+        """
+        self._worth_of = worth_of
+        self._num_until_order = 0
+
+    def get(self, key: bytes) -> Any | None:
+        """The chunk stored under `key`, or None."""
+        return self._chunks.get(key)
+
+    def insert(self, key: bytes, chunk: Any) -> None:
+        """Add a chunk that was just allocated."""
+        self._chunks[key] = chunk
+        self.claims.store(key)
+
+    def remove(self, key: bytes) -> None:
+        """Take out a chunk whose store has failed."""
+        del self._chunks[key]
+        self.claims.discard(key)
+
+    def touch(self, keys: Iterable[bytes], req_context: Any) -> None:
+        """Recency says nothing here that claims do not."""
+
+    def on_request_finished(
+        self,
+        key_groups: Sequence[Sequence[bytes]],
+        insertion_only_keys: set[bytes],
+        reused_keys: set[bytes],
+        req_context: Any,
+    ) -> None:
+        """Sessions' chains are claimed by the scheduler, which knows the whole of them."""
+
+    def evict(self, n: int, protected: set[bytes]) -> list[tuple[bytes, Any]] | None:
+        """Give up exactly `n` chunks, or none; see `CachePolicy`."""
+        if n > self._num_until_order:
+            self._order = self._ranked()
+            self._num_until_order = _EVICTED_PER_ORDER
+        evicted = self._victims(n, protected)
+        if evicted is None:
+            self._order = self._ranked()
+            evicted = self._victims(n, protected)
+        self._num_until_order -= n
+        return evicted
+
+    def clear(self) -> None:
+        """Forget every chunk and every claim."""
+        self._chunks.clear()
+        self.claims.clear()
+        self._order, self._num_until_order = [], 0
+
+    def _victims(self, n: int, protected: set[bytes]) -> list[tuple[bytes, Any]] | None:
+        chunks = self._chunks
+
+        def may_go(key: bytes) -> bool:
+            return key not in protected and chunks[key].ref_cnt == 0
+
+        worth_of = self._worth_of
+        owners = self._order
+        if worth_of is not None:
+            owners = [owner for owner in owners if worth_of(owner) is not None]
+        keys = self.claims.victims(n, owners, may_go)
+        return None if keys is None else [(key, chunks.pop(key)) for key in keys]
+
+    def _ranked(self) -> list[Any]:
+        worth_of = self._worth_of
+        if worth_of is None:
+            return list(self.claims.owners())
+        asked = ((worth_of(owner), owner) for owner in self.claims.owners())
+        ranked = [(worth, owner) for worth, owner in asked if worth is not None]
+        ranked.sort(key=lambda pair: pair[0])
+        return [owner for _, owner in ranked]

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import math
+
+from holdfast.predict.copy_cost import CopyCost
+
+
+def test_before_any_copy_nothing_comes_back() -> None:
+    assert CopyCost().load_s(1) == math.inf
+
+
+def test_copies_away_stand_in_until_there_is_one_back() -> None:
+    cost = CopyCost()
+    cost.observe_store(10, 1.0)
+    assert cost.load_s(5) == 0.5
+    cost.observe_load(10, 4.0)
+    assert cost.load_s(5) == 2.0
+
+
+def test_recent_copies_count_most() -> None:
+    cost = CopyCost()
+    for _ in range(500):
+        cost.observe_load(1, 1.0)
+    for _ in range(500):
+        cost.observe_load(1, 3.0)
+    assert 2.9 < cost.load_s(1) <= 3.0
+
+
+def test_what_cannot_be_is_not_learned() -> None:
+    cost = CopyCost()
+    cost.observe_load(0, 1.0)
+    cost.observe_load(1, -1.0)
+    cost.observe_load(1, math.nan)
+    assert cost.load_s(1) == math.inf

@@ -1,0 +1,114 @@
+"""A host tier below the cache: vLLM's own connector and bookkeeping, copies on a virtual link."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.vllm.conftest import Rig, RigMaker
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("host_offloading")]
+
+
+@pytest.fixture
+def host_offloading(loaded_engine: None) -> None:
+    pytest.importorskip("vllm.v1.kv_offload.cpu.policies.base", reason="vLLM's offloading of 0.32")
+
+
+def with_host(make_rig: RigMaker, num_blocks: int, host_blocks: int, **options: Any) -> Rig:
+    options.setdefault("host_policy", "HostPolicy")
+    return make_rig(num_blocks, host_blocks=host_blocks, **options)
+
+
+def num_loaded(rig: Rig) -> int:
+    assert rig.engine._link is not None
+    return rig.engine._link.num_loaded_blocks
+
+
+@pytest.mark.parametrize("is_stock", [True, False])
+def test_what_the_cache_gave_up_comes_back_by_a_copy(make_rig: RigMaker, is_stock: bool) -> None:
+    policy = "lru" if is_stock else "HostPolicy"
+    rig = with_host(make_rig, 12, 64, is_stock=is_stock, host_policy=policy)
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "stuvwxyz")
+    assert rig.num_cached("abcdefgh") < 8
+    before = rig.num_computed_tokens
+    rig.turn("3", "abcdefgh")
+    assert num_loaded(rig) >= 4
+    assert rig.num_computed_tokens - before < 3 * 16
+
+
+def test_blocks_that_come_back_are_those_of_the_prompt(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, 12, 64)
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "stuvwxyz")
+    rig.turn("3", "abcdefgh")
+    assert rig.num_cached("abcdefgh") == 8
+    rig.check()
+
+
+def test_a_full_host_keeps_what_is_worth_more(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, 12, 16)
+    rig.turn("1", "abcdefgh", xargs={"holdfast_final": True})
+    rig.turn("2", "stuvwxyz")
+    rig.turn("3", "klmnopqr")
+    before = num_loaded(rig)
+    rig.turn("4", "stuvwxyz")
+    assert num_loaded(rig) > before
+
+
+def test_a_turn_knows_which_of_its_blocks_lie_in_host_memory(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, 12, 64)
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "stuvwxyz")
+    rig.send("3", "abcdefgh")
+    turn = rig.scheduler._desk.turn_of("3")
+    assert turn.resident_blocks + turn.loadable_blocks == 8
+    assert turn.computed_blocks == turn.missing_blocks - turn.loadable_blocks
+
+
+def test_copies_teach_what_a_copy_takes(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, 12, 64)
+    assert rig.scheduler._tier.load_s(1) == float("inf")
+    for number, prompt in enumerate(("abcdefgh", "stuvwxyz", "abcdefgh")):
+        rig.turn(str(number), prompt)
+    assert rig.scheduler._tier.load_s(1) < float("inf")
+
+
+def test_without_a_lower_tier_there_is_none(make_rig: RigMaker) -> None:
+    assert make_rig(12).scheduler._tier is None
+
+
+def test_a_busy_host_tier_ends_every_session(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, 24, 40)
+    chains = {name: name * 6 for name in "abcdef"}
+    for turn in range(4):
+        for name, prompt in chains.items():
+            rig.send(f"{name}{turn}", prompt, num_outputs=20)
+            rig.step()
+            chains[name] = prompt + name
+    rig.finish()
+    assert num_loaded(rig) > 0
+    rig.scheduler._tier._claims.check_integrity()
+
+
+def test_without_holdfast_the_tier_goes_on_by_age(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, 12, 16, is_strict=False)
+    rig.turn("1", "abcdefgh")
+    rig.scheduler._runtime.turn_arrived = None  # fails when it is called
+    for number, prompt in enumerate(("stuvwxyz", "klmnopqr", "ABCDEFGH", "stuvwxyz")):
+        rig.turn(f"then {number}", prompt)
+    assert rig.metrics["holdfast_fallbacks/add_request"] == 1
+    assert len(rig.scheduler._tier._claims) > 8
+    del rig.scheduler._runtime.turn_arrived
+
+
+def test_an_error_about_worth_falls_back_and_stores_on(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, 12, 16, is_strict=False)
+    rig.turn("1", "abcdefgh")
+    rig.scheduler._runtime.stored_worth = None
+    for number, prompt in enumerate(("stuvwxyz", "klmnopqr", "ABCDEFGH", "KLMNOPQR")):
+        rig.turn(f"then {number}", prompt)
+    assert rig.metrics["holdfast_fallbacks/stored_worth"] >= 1
