@@ -13,6 +13,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
+
 from holdfast.core.results import RunResult
 from holdfast.report.document import read_document
 
@@ -54,7 +56,12 @@ def main() -> None:
         lines += [_row(label, stock.result(), runs.result()) for label, runs in variants.items()]
         text = "\n".join(lines) + "\n"
         traces = "generated" if options.traces is None else options.traces.name
-        (options.output / f"ablations-{traces}-{name}.md").write_text(text)
+        stem = options.output / f"ablations-{traces}-{name}"
+        stem.with_suffix(".md").write_text(text)
+        # Every run with its manifest; `stock`, then the parts in the order of the table.
+        parts = sorted((options.output / "parts").glob(f"ablations-{name}-*.json"))
+        documents = {path.stem: msgspec.json.decode(path.read_bytes()) for path in parts}
+        stem.with_suffix(".json").write_bytes(msgspec.json.encode(documents))
         print(text, flush=True)
 
 

@@ -25,6 +25,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from holdfast.report.document import read_document
 
 BLOCK_TOKENS = 64
@@ -188,6 +190,10 @@ def main() -> None:
         lines += _rows(name, results)
         print(lines[-1], flush=True)
     (options.output / "adversarial.md").write_text("\n".join(lines) + "\n")
+    # Every run with its manifest, by case and seed.
+    parts = sorted((options.output / "adversarial").glob("*.json"))
+    documents = {path.stem: msgspec.json.decode(path.read_bytes()) for path in parts}
+    (options.output / "adversarial.json").write_bytes(msgspec.json.encode(documents))
 
 
 def _simulate(name: str, seed: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
