@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from msgspec import Raw
 
 from holdfast.errors import TraceError
 from holdfast.traces.formats import claude_code
-from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.reading import Kin, Reading
 from holdfast.traces.formats.registry import READERS, FileKind, TraceReader, reader_for
 from holdfast.traces.formats.table_lines import column_names
 from holdfast.traces.formats.trace_file import OnSkipped, TraceFile
 from holdfast.traces.gaps import GapEvidence
+from holdfast.traces.kinship import Kinship
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Session
 from holdfast.traces.storage import COMPRESSIONS, stored_digest
@@ -45,6 +46,8 @@ class FileReport:
         num_estimated_lengths: Lengths of prompts and answers the file leaves out, estimated from
             their text.
         num_unanswered: Sessions left out because no request of theirs was answered.
+        num_orphans: Sessions whose parent, or the one they were forked from, is not there.
+        sees_text: Whether its format can hold what was said.
     """
 
     path: Path
@@ -55,6 +58,8 @@ class FileReport:
     format_name: str = ""
     num_estimated_lengths: int = 0
     num_unanswered: int = 0
+    num_orphans: int = 0
+    sees_text: bool = False
 
     @property
     def known_gap_defect(self) -> bool:
@@ -104,12 +109,15 @@ def read_sessions(
     seed: int | None = None,
     on_file: Callable[[FileReport], None] | None = None,
     on_skipped: OnSkipped | None = None,
+    keeps_text: bool = False,
 ) -> Iterator[Session]:
-    """Read sessions one file at a time; a file is opened only when its turn comes.
+    """Read sessions one file at a time; a file is read only when its turn comes.
 
     The file's suffix and the fields of its first objects tell the format. Sessions of one file are
     built only as they are taken, and block ids are comparable between all of one call. A session
-    without an answer is left out and counted in its file's report.
+    without an answer is left out and counted in its file's report. Files of sub-agents are read
+    with their main agent's; to find out which those are, the files of a format that may have some
+    are looked into when the first of them comes.
 
     Args:
         paths: Trace files, or directories of them.
@@ -119,6 +127,7 @@ def read_sessions(
         on_file: Told about each file before its sessions are yielded.
         on_skipped: Told about each part that is left out because it is wrong: a line, a session
             or what is left of a file. None stops the reading at the first.
+        keeps_text: Whether `Turn.text` is kept, of formats that see it.
 
     Raises:
         TraceError: A path has no trace file; or a file cannot be read or breaks its format, or no
@@ -129,11 +138,16 @@ def read_sessions(
     if rng is not None:
         rng.shuffle(files)
     interner = PrefixInterner()
+    families = _Families(files, on_skipped)
     num_unanswered = num_answered = 0
     for scope, path in enumerate(files, start=1):
-        file = TraceFile(str(path), path, on_skipped)
+        file = TraceFile(str(path), path, on_skipped, keeps_text)
         try:
             reader = _reader(file, path)
+            kinship = families.of(reader)
+            if kinship.is_child(path):
+                continue
+            file = replace(file, children=kinship.descendants(path))
             reading = reader.read(file, interner=interner, scope=scope, rng=rng)
             if on_file is not None:
                 for report in _reports(path, reader, reading):
@@ -150,6 +164,34 @@ def read_sessions(
         )
 
 
+class _Families:
+    """The kinship of the files of each format, found when it is asked for."""
+
+    def __init__(self, files: Sequence[Path], on_skipped: OnSkipped | None) -> None:
+        # In the order of names, so that no seed decides which of two of one name is the first.
+        self._files = sorted(files)
+        self._on_skipped = on_skipped
+        self._of: dict[str, Kinship] = {}
+
+    def of(self, reader: TraceReader) -> Kinship:
+        if reader.name not in self._of:
+            self._of[reader.name] = Kinship(dict(self._kin(reader)))
+        return self._of[reader.name]
+
+    def _kin(self, reader: TraceReader) -> Iterator[tuple[Path, Kin]]:
+        if reader.kin_of is None:
+            return
+        for path in self._files:
+            file = TraceFile(str(path), path, self._on_skipped).silently()
+            try:
+                kin = reader.kin_of(file) if _reader(file, path) is reader else None
+            except TraceError:
+                # Told when the file's turn comes.
+                continue
+            if kin is not None:
+                yield path, kin
+
+
 def _reports(path: Path, reader: TraceReader, reading: Reading) -> Iterable[FileReport]:
     yield FileReport(
         path=path,
@@ -160,6 +202,8 @@ def _reports(path: Path, reader: TraceReader, reading: Reading) -> Iterable[File
         format_name=reader.name,
         num_estimated_lengths=reading.num_estimated_lengths,
         num_unanswered=reading.num_unanswered,
+        num_orphans=reading.num_orphans,
+        sees_text=reader.sees_text,
     )
     for companion in reading.companions:
         yield FileReport(companion, stored_digest(companion), num_sessions=0)

@@ -37,11 +37,15 @@ class TraceFile:
             each call. Blank lines are left out.
         on_skipped: Told about each part that is left out because it is wrong; None stops the
             reading there.
+        keeps_text: Whether what was said is kept, by readers that see it.
+        children: Files that are read with this one: those of its sub-agents.
     """
 
     source: str
     content: bytes | Path
     on_skipped: OnSkipped | None = None
+    keeps_text: bool = False
+    children: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -54,7 +58,7 @@ class TraceFile:
 
     def beside(self, path: Path) -> TraceFile:
         """Another file that is read with this one, and tells the same one what is left out."""
-        return TraceFile(str(path), path, self.on_skipped)
+        return TraceFile(str(path), path, self.on_skipped, self.keeps_text)
 
     def fields(self) -> Iterator[frozenset[str]]:
         """Yield the names of each line's fields; none for a line that will be left out.
