@@ -225,6 +225,7 @@ def transcript_reading(
         elif stream.calls:
             streams[stream.session_id] = stream
     calls = [call for stream in streams.values() for call in stream.calls]
+    names = {stream.session_id for stream in found}
     return Reading(
         num_sessions=len(streams),
         num_estimated_gaps=sum(map(_num_estimated_gaps, streams.values())),
@@ -234,7 +235,7 @@ def transcript_reading(
         ),
         num_unanswered=sum(not stream.calls for stream in found) if found else 1,
         num_orphans=sum(
-            any(name not in streams for name in (stream.parent_id, stream.origin_id) if name)
+            any(name not in names for name in (stream.parent_id, stream.origin_id) if name)
             for stream in streams.values()
         ),
     )
