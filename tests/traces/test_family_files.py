@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import random
 import tempfile
@@ -124,3 +125,20 @@ def test_damaged_families_are_read_as_far_as_they_can_be(sample: str, seed: int)
             num_turns = max(len(parent.turns) for parent in parents)
             assert (one.parent_turn or 0) < num_turns
             assert (one.join_turn or 0) < num_turns
+
+
+@pytest.mark.parametrize("sample", ["Claude Code", "Codex"])
+@pytest.mark.parametrize("damaged", range(4))
+def test_leniently_a_file_that_was_cut_off_costs_only_what_is_left_of_it(
+    tmp_path: Path, sample: str, damaged: int
+) -> None:
+    family = FAMILIES[sample]()
+    for at, (name, (_, _, lines)) in enumerate(family.items()):
+        data = gzip.compress(written(lines))
+        (tmp_path / f"{name}.gz").write_bytes(data[:-4] if at == damaged else data)
+    with pytest.raises(TraceError, match="damaged gz data"):
+        list(read_sessions(tmp_path))
+    skipped: list[TraceError] = []
+    sessions = list(read_sessions(tmp_path, on_skipped=skipped.append))
+    assert len(sessions) == 4
+    assert [error.source for error in skipped] == [str(tmp_path / f"{list(family)[damaged]}.gz")]

@@ -21,6 +21,7 @@ import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from holdfast.errors import TraceError
 from holdfast.traces.formats.claude_code_entries import (
     LAYOUTS,
     Entry,
@@ -304,14 +305,17 @@ def read_claude_code(
         rng: Not needed: sub-agents stay behind their main agent.
 
     Raises:
-        TraceError: A line is no such entry, and none may be left out.
+        TraceError: A line is no such entry or a file is damaged, and nothing may be left out.
     """
     del scope, rng
     tree = _Tree()
     beside = companions_of(file.content) if isinstance(file.content, Path) else ()
     companions = tuple(dict.fromkeys((*beside, *file.children)))
     for part in (file, *map(file.beside, companions)):
-        for entry in read_entries(part):
-            tree.add(entry, file.name)
+        try:
+            for entry in read_entries(part):
+                tree.add(entry, file.name)
+        except TraceError as error:
+            part.refuse(error)
     reading = transcript_reading(file, [tree.streams()], interner=interner)
     return replace(reading, companions=companions)

@@ -107,11 +107,10 @@ class _Rollout:
     started: dict[str, _Started] = field(default_factory=dict)
 
     def read(self) -> Stream:
-        for number, line in self.file.decode(Line, hint=HINT):
-            try:
-                self._read(number, line)
-            except TraceError as error:
-                self.file.refuse(error)
+        try:
+            self._read_lines()
+        except TraceError as error:
+            self.file.refuse(error)
         meta = self.meta or Meta()
         for call in self.calls:
             call.head = f"codex {meta.cli_version or ''} {call.model} {meta.agent}"
@@ -123,6 +122,13 @@ class _Rollout:
             events=self.events,
             origin_id=meta.forked_from_id,
         )
+
+    def _read_lines(self) -> None:
+        for number, line in self.file.decode(Line, hint=HINT):
+            try:
+                self._read(number, line)
+            except TraceError as error:
+                self.file.refuse(error)
 
     def _read(self, number: int, line: Line) -> None:
         time_s = seconds(line.timestamp)
@@ -378,7 +384,7 @@ def read_codex(
         rng: Not needed: sub-agents stay behind their main agent.
 
     Raises:
-        TraceError: A line is no such item, and none may be left out.
+        TraceError: A line is no such item or a file is damaged, and nothing may be left out.
     """
     del scope, rng
     rollouts = [_Rollout(part) for part in (file, *map(file.beside, file.children))]
