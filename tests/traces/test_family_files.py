@@ -134,7 +134,7 @@ def test_leniently_a_file_that_was_cut_off_costs_only_what_is_left_of_it(
 ) -> None:
     family = FAMILIES[sample]()
     for at, (name, (_, _, lines)) in enumerate(family.items()):
-        data = gzip.compress(written(lines))
+        data = gzip.compress(written(lines) + b"\n")
         (tmp_path / f"{name}.gz").write_bytes(data[:-4] if at == damaged else data)
     with pytest.raises(TraceError, match="damaged gz data"):
         list(read_sessions(tmp_path))
