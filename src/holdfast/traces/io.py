@@ -15,7 +15,7 @@ from holdfast.traces.formats import claude_code
 from holdfast.traces.formats.reading import Kin, Reading
 from holdfast.traces.formats.registry import READERS, FileKind, TraceReader, reader_for
 from holdfast.traces.formats.table_lines import column_names
-from holdfast.traces.formats.trace_file import OnSkipped, TraceFile
+from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, OnSkipped, TraceFile
 from holdfast.traces.gaps import GapEvidence
 from holdfast.traces.kinship import Kinship
 from holdfast.traces.lineage import PrefixInterner
@@ -25,8 +25,6 @@ from holdfast.traces.storage import COMPRESSIONS, stored_digest
 __all__ = ["FileReport", "read_sessions", "trace_files"]
 
 _KINDS: dict[str, FileKind] = {".json": "document", ".jsonl": "lines", ".csv": "table"}
-# Claude Code writes lines of other kinds before the first entry of a conversation.
-_MAX_PREAMBLE_LINES = 64
 _SUFFIXES = tuple(f"{kind}{compression}" for kind in _KINDS for compression in COMPRESSIONS)
 
 
@@ -220,7 +218,7 @@ def _reader(file: TraceFile, path: Path) -> TraceReader:
     elif kind == "table":
         objects = iter([frozenset(column_names(file))])
     else:
-        objects = islice(file.fields(), _MAX_PREAMBLE_LINES)
+        objects = islice(file.fields(), MAX_PREAMBLE_LINES)
     first: frozenset[str] | None = None
     for fields in objects:
         reader = reader_for(kind, fields)

@@ -15,7 +15,7 @@ from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
 from holdfast.traces.formats.quantities import Tokens
 from holdfast.traces.formats.reading import Kin
-from holdfast.traces.formats.trace_file import TraceFile
+from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.formats.transcript import CalledTool, seconds
 from holdfast.traces.history import Message
 
@@ -37,8 +37,6 @@ _SPEAKERS = frozenset({"user", "assistant"})
 _BOUNDARY = "compact_boundary"
 _LAUNCHED = "async_launched"
 _SUB_AGENT_FILE = "agent-"
-# Lines of other kinds come before the first entry of a conversation.
-_MAX_PREAMBLE_LINES = 64
 
 
 class Usage(msgspec.Struct):
@@ -187,7 +185,7 @@ def kin_of(file: TraceFile) -> Kin | None:
     Raises:
         TraceError: A line before the first entry is none of Claude Code's.
     """
-    for _, line in islice(file.decode(_Line, hint=_HINT), _MAX_PREAMBLE_LINES):
+    for _, line in islice(file.decode(_Line, hint=_HINT), MAX_PREAMBLE_LINES):
         if line.uuid is None or line.session_id is None:
             continue
         if line.is_sidechain and file.name.startswith(_SUB_AGENT_FILE):

@@ -39,7 +39,7 @@ from holdfast.traces.formats.codex_items import (
 )
 from holdfast.traces.formats.quantities import MAX_TOKENS
 from holdfast.traces.formats.reading import Kin, Reading
-from holdfast.traces.formats.trace_file import TraceFile
+from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
     CalledTool,
@@ -62,7 +62,6 @@ _LOCAL_SHELL = "local_shell"
 # What an answer ends with that neither calls a tool nor says anything.
 _INCOMPLETE = "incomplete"
 _BEGINNINGS = frozenset({"task_started", "turn_started"})
-_MAX_PREAMBLE_LINES = 64
 _Value = TypeVar("_Value")
 
 _META = msgspec.json.Decoder(Meta)
@@ -365,7 +364,7 @@ def kin_of(file: TraceFile) -> Kin | None:
     Raises:
         TraceError: A line before that is none of Codex's.
     """
-    for number, line in islice(file.decode(Line, hint=HINT), _MAX_PREAMBLE_LINES):
+    for number, line in islice(file.decode(Line, hint=HINT), MAX_PREAMBLE_LINES):
         if line.type == "session_meta":
             meta = file.decode_part(line.payload, _META, line=number, field="payload")
             return Kin(meta.id or file.name, meta.parent_id or meta.forked_from_id)

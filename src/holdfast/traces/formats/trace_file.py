@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Final, TypeVar
 
 import msgspec
 
@@ -15,13 +15,16 @@ from holdfast.errors import TraceError
 from holdfast.traces.formats.decoding import DAMAGED_HINT, ErrorMaker, decode_json, within
 from holdfast.traces.storage import open_stored
 
-__all__ = ["OnSkipped", "TraceFile"]
+__all__ = ["MAX_PREAMBLE_LINES", "OnSkipped", "TraceFile"]
 
 _Value = TypeVar("_Value")
 _OBJECT: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # A session of the longest published traces takes some megabytes.
 _MAX_LINE_BYTES = 1 << 28
 
+
+MAX_PREAMBLE_LINES: Final = 64
+"""How far a file is read to find out what it is: clients write other lines before the first entry."""
 
 OnSkipped = Callable[[TraceError], None]
 """Told what is wrong with a part of a file that is left out."""

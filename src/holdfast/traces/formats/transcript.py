@@ -287,6 +287,7 @@ def _turns(
     for call in stream.copied:
         _placed(layout, call)
     before: Call | None = None
+    said: list[Message] = []
     for call in stream.calls:
         placement = _placed(layout, call)
         output_tokens = call.output_tokens
@@ -307,7 +308,7 @@ def _turns(
             latency_s=call.latency_s,
             cached_tokens=call.cached_tokens,
             tools=tools,
-            text=_text(before, call) if keeps_text else None,
+            text=_text(said, call) if keeps_text else None,
         )
         before = call
 
@@ -332,18 +333,20 @@ def _placed(layout: PromptLayout, call: Call) -> Placement:
     )
 
 
-def _text(before: Call | None, call: Call) -> TurnText | None:
-    """What a call adds to the one before it; None where only lengths are recorded."""
-    prompt, answer = call.prompt.messages(), _texts(call.answer)
-    said = [] if before is None else [*before.prompt.messages(), *before.answer]
-    if _texts(said) is None:
-        said = []
+def _text(said: list[Message], call: Call) -> TurnText | None:
+    """What a call adds to what was `said` in the one before, which then becomes what it said.
+
+    None where only lengths are recorded.
+    """
+    prompt = call.prompt.messages()
     num_repeated = common_prefix_length(
         [message.digest for message in said], [message.digest for message in prompt]
     )
-    new = _texts(prompt[num_repeated:])
+    new, answer = _texts(prompt[num_repeated:]), _texts(call.answer)
     if new is None or answer is None:
+        said.clear()
         return None
+    said[:] = [*prompt, *call.answer]
     return TurnText(num_repeated, new, answer)
 
 
