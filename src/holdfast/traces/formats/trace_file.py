@@ -24,7 +24,7 @@ _MAX_LINE_BYTES = 1 << 28
 
 
 MAX_PREAMBLE_LINES: Final = 64
-"""How far a file is read to find out what it is: clients write other lines before the first entry."""
+"""Lines read to find out what a file is: some clients begin with lines of no known layout."""
 
 OnSkipped = Callable[[TraceError], None]
 """Told what is wrong with a part of a file that is left out."""
