@@ -308,3 +308,26 @@ def test_a_continuation_of_an_unknown_version_is_an_error(write_lines: Any, tmp_
     write_lines("a.json", conversation() | {"continued_trajectory_ref": "b.json"})
     with pytest.raises(TraceError, match=r"b\.json: schema_version: unknown version"):
         list(read_sessions(tmp_path))
+
+
+def test_tool_definitions_are_part_of_the_prompt_behind_a_compaction(
+    write_lines: Any, tmp_path: Any
+) -> None:
+    tools = {"name": "mini", "tool_definitions": [{"name": "bash", "description": "x" * 4000}]}
+    copied = step("user", 90, is_copied_context=True)
+    write_lines("t2.json", continued(copied, agent(95)))
+    first = trajectory(step("user", 0), agent(2), agent=tools, continued_trajectory_ref="t2.json")
+    write_lines("t.json", first)
+    (session,) = read_sessions(tmp_path)
+    assert 1000 <= session.turns[1].prompt_tokens <= 1100
+
+
+def test_leniently_what_an_unknown_version_refers_to_is_read_by_itself(
+    write_lines: Any, tmp_path: Any
+) -> None:
+    write_lines("b.json", continued(step("user"), agent(1)))
+    first = conversation() | {"continued_trajectory_ref": "b.json", "schema_version": "ATIF-v2.0"}
+    write_lines("a.json", first)
+    skipped: list[TraceError] = []
+    (session,) = read_sessions(tmp_path, on_skipped=skipped.append)
+    assert (session.session_id, len(skipped)) == ("s-cont-1", 1)

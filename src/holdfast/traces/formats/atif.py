@@ -117,7 +117,9 @@ class _Conversation:
     head: str
     is_whole: bool
     model: str
-    history: History = EMPTY_HISTORY
+    # What stands before all steps.
+    opening: History
+    history: History
     said_s: float | None = None
     trigger: Trigger = "user"
     launches: dict[str, int] = field(default_factory=dict)
@@ -125,25 +127,25 @@ class _Conversation:
     def go_on(self, trajectory: _Trajectory) -> None:
         """Add the steps of a trajectory that continues it."""
         if trajectory.steps and trajectory.steps[0].is_copied_context:
-            self.history = EMPTY_HISTORY
+            self.history = self.opening
             self.stream.events.append(Happening("compaction", len(self.stream.calls)))
         for step in trajectory.steps:
             self.add(step)
 
-    def message(self, role: str, content: object) -> Message:
+    def _message(self, role: str, content: object) -> Message:
         return Message.of(role, content, keeps_text=self.file.keeps_text)
 
     def add(self, step: _Step) -> None:
         calls = step.tool_calls or []
         is_agent = step.source == "agent"
         messages = [
-            self.message(step.source, [step.message, step.reasoning_content]),
-            *(self.message(step.source, [call.function_name, call.arguments]) for call in calls),
+            self._message(step.source, [step.message, step.reasoning_content]),
+            *(self._message(step.source, [call.function_name, call.arguments]) for call in calls),
         ]
         if is_agent and not step.is_copied_context and step.llm_call_count != 0:
             self._answered(step, calls, messages)
         results = step.observation.results if step.observation is not None else []
-        returned = [self.message("tool", result.content) for result in results]
+        returned = [self._message("tool", result.content) for result in results]
         self.history = self.history.then(*messages, *returned)
         self.trigger = "tool_result" if is_agent and returned else "user"
         self.said_s = None if is_agent else seconds(step.timestamp)
@@ -193,10 +195,13 @@ def _conversation(file: TraceFile, trajectory: _Trajectory, stream: Stream) -> _
     begins_with_system = bool(trajectory.steps) and trajectory.steps[0].source == "system"
     # Told in full it is the same for every agent that is told the same.
     head = "atif" if begins_with_system else f"atif {agent.name} {agent.version}"
-    conversation = _Conversation(file, stream, head, begins_with_system, agent.model_name or "")
+    opening = EMPTY_HISTORY
     if agent.tool_definitions != _NOTHING:
-        tools = conversation.message("system", agent.tool_definitions)
-        conversation.history = conversation.history.then(tools)
+        tools = Message.of("system", agent.tool_definitions, keeps_text=file.keeps_text)
+        opening = opening.then(tools)
+    conversation = _Conversation(
+        file, stream, head, begins_with_system, agent.model_name or "", opening, opening
+    )
     for step in trajectory.steps:
         conversation.add(step)
     return conversation
@@ -209,6 +214,11 @@ class _Found:
     file: TraceFile
     trajectory: _Trajectory
     place: str = ""
+
+    def main_stream(self) -> Stream:
+        trajectory = self.trajectory
+        name = trajectory.session_id or trajectory.trajectory_id or self.file.name
+        return Stream(name, "main")
 
     def has_known_version(self) -> bool:
         if self.trajectory.schema_version.startswith(_VERSIONS):
@@ -223,14 +233,17 @@ class _Family:
     """A main agent's trajectory, and those of its sub-agents, in its document or in others."""
 
     def __init__(self, main: _Found, others: Mapping[str, _Found]) -> None:
-        name = main.trajectory.session_id or main.trajectory.trajectory_id or main.file.name
-        self._waiting = [(main, Stream(name, "main"))]
+        self._waiting = [(main, main.main_stream())]
         # By their paths; each is taken once.
         self._others = dict(others)
 
     def streams(self) -> Iterator[Stream]:
         """The main agent's stream, then those of the agents that were started."""
-        while self._waiting:
+        while self._waiting or self._others:
+            if not self._waiting:
+                # What named it was left out.
+                other = self._others.pop(next(iter(self._others)))
+                self._waiting.append((other, other.main_stream()))
             found, stream = self._waiting.pop(0)
             if not found.has_known_version():
                 continue
