@@ -185,6 +185,13 @@ def test_a_sub_agents_file_beside_the_session_is_read_with_it(tmp_path: Path) ->
     ]
 
 
+def test_a_session_that_begins_with_a_sub_agent_is_still_the_parent(tmp_path: Path) -> None:
+    write(tmp_path / "agent-x.jsonl", *sub_agent_lines())
+    write(tmp_path / "s.jsonl", *sub_agent_lines("warm"), *main_lines())
+    parents = {one.session_id: one.parent_id for one in read_sessions(tmp_path)}
+    assert parents == {"s": None, "s/x": "s", "s/warm": "s"}
+
+
 def test_a_sub_agents_file_that_is_given_beside_its_session_is_read_once(tmp_path: Path) -> None:
     path = write(tmp_path / "s.jsonl", *main_lines())
     sub_agent = write(tmp_path / "s" / "subagents" / "agent-x.jsonl", *sub_agent_lines())

@@ -178,6 +178,48 @@ def test_a_fork_of_a_fork_shares_with_the_first(read: Any) -> None:
     assert common_prefix_length(first, last) == len(first)
 
 
+def test_turns_of_a_fork_that_start_sub_agents_are_counted_from_its_own_first(read: Any) -> None:
+    started = [
+        message(700, "user", "another way"),
+        message(701, "assistant", "yes"),
+        message(702, "user", "go on"),
+        call(703, "c", "spawn_agent"),
+        output(704, "c", '{"agent_id": "child"}'),
+        call(705, "w", "wait"),
+        output(720, "w", '{"status": {"child": {"completed": null}}}'),
+        message(722, "assistant", "ready"),
+    ]
+    _, forked, child = read(conversation(), fork(*started), sub_agent(parent="f"))
+    assert len(forked.turns) == 4
+    assert (child.parent_id, child.parent_turn, child.join_turn) == ("f", 1, 3)
+
+
+def test_a_turn_that_a_fork_copied_starts_none_of_its_sub_agents(read: Any) -> None:
+    first, *rest = parent_of("one", "two")
+    copy = [meta(id="f", forked_from_id="s"), first, *rest]
+    more = [message(700, "user", "another way"), message(705, "assistant", "yes")]
+    _, forked, child = read([first, *rest], [*copy, *more], sub_agent("one", "f"))
+    assert len(forked.turns) == 1
+    assert (child.parent_id, child.parent_turn) == ("f", None)
+
+
+def test_what_happened_before_a_fork_did_not_happen_to_it(read: Any) -> None:
+    lines = [
+        meta(),
+        message(1, "user", "please"),
+        message(2, "assistant", "yes"),
+        line("compacted", 12, message="so far"),
+        message(20, "user", "go on"),
+        message(21, "assistant", "done"),
+    ]
+    more = [message(30, "user", "more"), message(31, "assistant", "sure")]
+    compacted = line("compacted", 41, message="all of it")
+    copy = [meta(id="f", forked_from_id="s"), *lines, *more, compacted]
+    main, forked = read(lines, copy)
+    assert main.events == (SessionEvent("compaction", 1, 10.0),)
+    assert forked.events == (SessionEvent("fork", 0), SessionEvent("compaction", 1, 10.0))
+
+
 def test_a_compaction_is_an_event_before_the_next_turn(read: Any) -> None:
     (session,) = read(
         [
@@ -234,3 +276,11 @@ def test_without_the_events_of_a_turns_begin_it_begins_with_the_users_message(re
     lines = [each for each in rolled_back(1) if each["payload"].get("type") != "task_started"]
     (session,) = read(lines)
     assert 3000 <= session.turns[3].prompt_tokens <= 3200
+
+
+def test_a_second_roll_back_goes_on_from_the_first(read: Any) -> None:
+    lines = rolled_back(1)
+    lines.insert(-4, event(9, "thread_rolled_back", num_turns=1))
+    (session,) = read(lines)
+    assert 2000 <= session.turns[3].prompt_tokens <= 2200
+    assert session.events == (SessionEvent("fork", 3, 3.0),)

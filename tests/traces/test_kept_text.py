@@ -120,22 +120,23 @@ def test_the_encoding_of_media_is_never_kept() -> None:
 
 
 def test_calls_of_which_only_lengths_are_recorded_have_no_text(tmp_path: Path) -> None:
-    span = {
-        "trace_id": "t",
-        "start_time": "2026-01-05T10:00:00Z",
-        "end_time": "2026-01-05T10:00:01Z",
-    }
-    said_in = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": [{"role": "user"}]}
-    spans = [
-        span | {"span_id": "1", "attributes": {"gen_ai.usage.input_tokens": 700}},
-        span | {"span_id": "2", "end_time": "2026-01-05T10:00:02Z", "attributes": said_in},
-    ]
+    def span(second: int, **attributes: Any) -> dict[str, Any]:
+        return {
+            "trace_id": "t",
+            "span_id": f"{second}",
+            "start_time": f"2026-01-05T10:00:0{second}Z",
+            "end_time": f"2026-01-05T10:00:0{second}Z",
+            "attributes": {f"gen_ai.{name}": value for name, value in attributes.items()},
+        }
+
+    said_in = {"operation.name": "chat", "input.messages": [{"role": "user"}]}
+    spans = [span(1, **said_in), span(2, **{"usage.input_tokens": 700}), span(3, **said_in)]
     path = tmp_path / "a.json"
     path.write_bytes(written([{"spans": spans}]))
     (session,) = read_sessions(path, keeps_text=True)
-    first, second = (turn.text for turn in session.turns)
-    assert first is None
-    assert second == TurnText(0, (MessageText("user", '{"role":"user"}'),), ())
+    # Behind a turn without text all of a prompt is told.
+    whole = TurnText(0, (MessageText("user", '{"role":"user"}'),), ())
+    assert [turn.text for turn in session.turns] == [whole, None, whole]
 
 
 @pytest.mark.parametrize("name", sorted(set(WRITERS) - {"holdfast"}))

@@ -308,3 +308,18 @@ def test_leniently_the_rest_of_a_family_is_read_without_a_broken_export(
     skipped: list[TraceError] = []
     (session,) = read_sessions(tmp_path, on_skipped=skipped.append)
     assert (session.session_id, session.parent_id, len(skipped)) == ("a", None, 1)
+
+
+def test_leniently_a_broken_export_is_no_session_without_an_answer(write_lines: Any) -> None:
+    path = write_lines("s.json", {"info": {"id": "s"}, "messages": 5})
+    skipped: list[TraceError] = []
+    reports: list[FileReport] = []
+    assert not list(read_sessions(path, on_file=reports.append, on_skipped=skipped.append))
+    assert (len(skipped), reports) == (1, [])
+
+
+def test_a_sub_agent_that_is_called_again_was_started_by_the_first_call(read_family: Any) -> None:
+    again = assistant(131, START, task(135, 150, "a"), finish(tokens(7500)))
+    last = assistant(160, START, text("done", 170), finish(tokens(7600, 10, 0), "stop"))
+    _, one = read_family([*delegating(task(95, 120, "a")), again, last], "a")
+    assert (one.parent_turn, one.join_turn) == (2, 5)

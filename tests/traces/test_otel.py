@@ -95,10 +95,10 @@ def otlp(*spans: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Any:
-    def build(*spans: dict[str, Any], name: str = "a.json") -> list[Session]:
+    def build(*spans: dict[str, Any], name: str = "a.json", on_file: Any = None) -> list[Session]:
         path = tmp_path / name
         path.write_bytes(msgspec.json.encode({"spans": list(spans)}))
-        return list(read_sessions(path))
+        return list(read_sessions(path, on_file=on_file))
 
     return build
 
@@ -277,14 +277,18 @@ def test_nothing_waits_for_an_agent_that_its_caller_goes_on_beside(read: Any) ->
 
 
 def test_agents_that_work_for_one_that_calls_no_model_have_no_parent(read: Any) -> None:
+    reports: list[FileReport] = []
     one, two = read(
         agent("A", 0, 40, "crew"),
         agent("B", 1, 5, "writer", "A"),
         agent("C", 6, 9, "critic", "A"),
         chat("1", 1, 4, 640, "B"),
         chat("2", 6, 8, 700, "C"),
+        on_file=reports.append,
     )
     assert (one.agent, two.agent) == ("writer", "critic")
+    # It is there, after all.
+    assert reports[0].num_orphans == 0
     assert one.parent_id is two.parent_id is None
     assert one.join_turn is two.join_turn is None
 
