@@ -242,3 +242,22 @@ def test_a_broken_file_of_a_sub_agent_is_an_error_that_names_it(tmp_path: Path) 
     sessions = list(read_sessions(tmp_path, on_skipped=skipped.append))
     assert [session.session_id for session in sessions] == ["s", "s/x"]
     assert [error.source for error in skipped] == [str(path)]
+
+
+def test_a_seed_leaves_sub_agents_of_one_session_in_their_order(tmp_path: Path) -> None:
+    for name in "abcd":
+        write(tmp_path / f"agent-{name}.jsonl", *sub_agent_lines(name))
+    write(tmp_path / "s.jsonl", *main_lines())
+    orders = {
+        tuple(session.session_id for session in read_sessions(tmp_path, seed=seed))
+        for seed in range(5)
+    }
+    assert orders == {("s", "s/a", "s/b", "s/c", "s/d")}
+
+
+def test_a_bad_line_before_the_first_entry_is_told_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.jsonl", *main_lines())
+    path.write_bytes(b'{"type": 5}\n' + path.read_bytes())
+    skipped: list[TraceError] = []
+    (session,) = read_sessions(path, on_skipped=skipped.append)
+    assert (len(session.turns), len(skipped)) == (3, 1)
