@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -113,9 +113,7 @@ def read_sessions(
 
     The file's suffix and the fields of its first objects tell the format. Sessions of one file are
     built only as they are taken, and block ids are comparable between all of one call. A session
-    without an answer is left out and counted in its file's report. Files of sub-agents are read
-    with their main agent's; to find out which those are, the files of a format that may have some
-    are looked into when the first of them comes.
+    without an answer is left out and counted. Files of sub-agents are read with their main agent's.
 
     Args:
         paths: Trace files, or directories of them.
@@ -142,14 +140,11 @@ def read_sessions(
         file = TraceFile(str(path), path, on_skipped, keeps_text)
         try:
             reader = _reader(file, path)
-            kinship = families.of(reader)
-            if kinship.is_child(path):
+            if (family := families.of(path, reader)) is None:
                 continue
-            file = replace(file, children=kinship.descendants(path))
+            file = replace(file, children=family)
             reading = reader.read(file, interner=interner, scope=scope, rng=rng)
-            if on_file is not None:
-                for report in _reports(path, reader, reading):
-                    on_file(report)
+            _report(path, reader, reading, on_file)
             num_unanswered += reading.num_unanswered
             for session in reading.sessions:
                 num_answered += 1
@@ -157,13 +152,11 @@ def read_sessions(
         except TraceError as error:
             file.refuse(error)
     if num_unanswered and not num_answered and on_skipped is None:
-        raise TraceError(
-            "holds no answered request to a model", source=", ".join(str(path) for path in paths)
-        )
+        raise TraceError("holds no answered request to a model", source=", ".join(map(str, paths)))
 
 
 class _Families:
-    """The kinship of the files of each format, found when it is asked for."""
+    """The kinship of the files of each format, which are looked into when it is asked for."""
 
     def __init__(self, files: Sequence[Path], on_skipped: OnSkipped | None) -> None:
         # In the order of names, so that no seed decides which of two of one name is the first.
@@ -171,10 +164,12 @@ class _Families:
         self._on_skipped = on_skipped
         self._of: dict[str, Kinship] = {}
 
-    def of(self, reader: TraceReader) -> Kinship:
+    def of(self, path: Path, reader: TraceReader) -> tuple[Path, ...] | None:
+        """The files that are read with one; None for one that is read with another."""
         if reader.name not in self._of:
             self._of[reader.name] = Kinship(dict(self._kin(reader)))
-        return self._of[reader.name]
+        kinship = self._of[reader.name]
+        return None if kinship.is_child(path) else kinship.descendants(path)
 
     def _kin(self, reader: TraceReader) -> Iterator[tuple[Path, Kin]]:
         if reader.kin_of is None:
@@ -190,21 +185,30 @@ class _Families:
                 yield path, kin
 
 
-def _reports(path: Path, reader: TraceReader, reading: Reading) -> Iterable[FileReport]:
-    yield FileReport(
-        path=path,
-        sha256=stored_digest(path),
-        num_sessions=reading.num_sessions,
-        gaps=reading.gaps,
-        num_estimated_gaps=reading.num_estimated_gaps,
-        format_name=reader.name,
-        num_estimated_lengths=reading.num_estimated_lengths,
-        num_unanswered=reading.num_unanswered,
-        num_orphans=reading.num_orphans,
-        sees_text=reader.sees_text,
+def _report(
+    path: Path,
+    reader: TraceReader,
+    reading: Reading,
+    on_file: Callable[[FileReport], None] | None,
+) -> None:
+    if on_file is None:
+        return
+    on_file(
+        FileReport(
+            path=path,
+            sha256=stored_digest(path),
+            num_sessions=reading.num_sessions,
+            gaps=reading.gaps,
+            num_estimated_gaps=reading.num_estimated_gaps,
+            format_name=reader.name,
+            num_estimated_lengths=reading.num_estimated_lengths,
+            num_unanswered=reading.num_unanswered,
+            num_orphans=reading.num_orphans,
+            sees_text=reader.sees_text,
+        )
     )
     for companion in reading.companions:
-        yield FileReport(companion, stored_digest(companion), num_sessions=0)
+        on_file(FileReport(companion, stored_digest(companion), num_sessions=0))
 
 
 def _reader(file: TraceFile, path: Path) -> TraceReader:
