@@ -181,3 +181,63 @@ def test_estimates_and_sessions_without_an_answer_are_told(tmp_path: Path) -> No
     files = json.loads((tmp_path / "out").read_text())["files"]
     assert [file["num_unanswered"] for file in files] == [0, 1]
     assert [file["num_estimated_lengths"] for file in files] == [1, 0]
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Path:
+    """A trajectory in which everything that was said is `Xyzzy`."""
+    steps = [{"source": "user", "message": "Xyzzy"}, {"source": "agent", "message": "Xyzzy"}]
+    agent = {"name": "a"}
+    return write(
+        tmp_path / "t.json",
+        {"schema_version": "ATIF-v1.7", "session_id": "s", "agent": agent, "steps": steps},
+    )
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_convert_keeps_text_only_when_told_to_and_never_shows_it(
+    spoken: Path, tmp_path: Path, keeps: bool
+) -> None:
+    out = tmp_path / "out.jsonl"
+    flags = ["--keep-text"] if keeps else []
+    result = run("convert", spoken, "--to", "holdfast", "--output", out, *flags)
+    assert result.exit_code == 0, result.output
+    assert ("Xyzzy" in out.read_text()) is keeps
+    assert "Xyzzy" not in result.output
+    assert ("1 of 1 turns have text" in result.output) is keeps
+    # Holdfast's own files are read without it as well.
+    again = tmp_path / "again.jsonl"
+    assert run("convert", out, "--to", "holdfast", "--output", again).exit_code == 0
+    assert "Xyzzy" not in again.read_text()
+    for command in ("stats", "validate", "study"):
+        result = run(command, out)
+        assert result.exit_code == 0, result.output
+        assert "Xyzzy" not in result.output
+
+
+def test_convert_says_which_formats_have_no_text(
+    spoken: Path, mooncake: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    paths = (spoken, mooncake)
+    result = run("convert", *paths, "--keep-text", "--to", "holdfast", "--output", out)
+    assert "1 of 3 turns have text; no text is in the format Mooncake" in result.output
+    result = run("convert", mooncake, "--keep-text", "--to", "holdfast", "--output", out)
+    assert "0 of 2 turns have text; no text is in the format Mooncake" in result.output
+
+
+def test_convert_counts_text_that_the_new_format_cannot_hold(spoken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    result = run("convert", spoken, "--keep-text", "--to", "weka", "--output", out)
+    assert re.search(r"Turn\.text +1", result.output)
+    assert "Xyzzy" not in out.read_text()
+
+
+def test_sessions_whose_parent_is_not_there_are_counted(tmp_path: Path) -> None:
+    answer = {"info": {"role": "assistant"}, "parts": [{"type": "text", "text": "x"}]}
+    info = {"id": "a", "parentID": "gone"}
+    path = write(tmp_path / "a.json", {"info": info, "messages": [answer]})
+    assert "1 sessions whose parent is not there" in run("validate", path).output
+    result = run("stats", path, "--json", tmp_path / "s.json")
+    assert re.search(r"sessions without their parent +1", result.output)
+    assert json.loads((tmp_path / "s.json").read_bytes())["files"][0]["num_orphans"] == 1

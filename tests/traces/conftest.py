@@ -12,7 +12,14 @@ import pytest
 from hypothesis import strategies as st
 
 from holdfast.traces.lineage import PrefixInterner
-from holdfast.traces.record import Session, SessionEvent, ToolSpan, Turn
+from holdfast.traces.record import (
+    MessageText,
+    Session,
+    SessionEvent,
+    ToolSpan,
+    Turn,
+    TurnText,
+)
 
 CallBuilder = Callable[..., dict[str, Any]]
 FileWriter = Callable[..., Path]
@@ -98,6 +105,7 @@ def _turns(draw: st.DrawFn, prompts: Sequence[tuple[int, ...]]) -> tuple[Turn, .
         is_background=st.booleans(),
         session_id=st.none() | st.text(max_size=3),
     )
+    texts = _texts(draw, len(prompts))
     return tuple(
         draw(
             st.builds(
@@ -115,10 +123,28 @@ def _turns(draw: st.DrawFn, prompts: Sequence[tuple[int, ...]]) -> tuple[Turn, .
                 latency_s=st.none() | seconds,
                 cached_tokens=st.none() | st.integers(0, 99),
                 tools=st.lists(tools, max_size=2).map(tuple),
+                text=st.just(texts[index]),
             )
         )
         for index, ids in enumerate(prompts)
     )
+
+
+def _texts(draw: st.DrawFn, num_turns: int) -> list[TurnText | None]:
+    messages = st.lists(
+        st.builds(MessageText, role=st.text(max_size=3), content=st.text(max_size=5)), max_size=2
+    ).map(tuple)
+    texts: list[TurnText | None] = []
+    num_said = 0
+    for _ in range(num_turns):
+        if draw(st.booleans()):
+            text = TurnText(draw(st.integers(0, num_said)), draw(messages), draw(messages))
+            num_said = text.num_repeated + len(text.prompt) + len(text.answer)
+            texts.append(text)
+        else:
+            num_said = 0
+            texts.append(None)
+    return texts
 
 
 @st.composite

@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.errors import TraceError
 from holdfast.traces.io import FileReport, read_sessions
-from holdfast.traces.record import Session, ToolSpan, common_prefix_length
+from holdfast.traces.record import Session, SessionEvent, ToolSpan, common_prefix_length
 
 
 def step(source: str, time_s: int | None = None, **fields: Any) -> dict[str, Any]:
@@ -151,8 +151,9 @@ def test_an_embedded_trajectory_names_its_parent_and_the_turn_that_started_it(re
     )
     assert (searcher.session_id, searcher.agent) == ("s/x", "searcher")
     assert (searcher.parent_id, searcher.parent_turn) == (main.session_id, 1)
+    assert searcher.join_turn == 2
     assert (unnamed.session_id, unnamed.parent_id) == ("s/x/y", "s/x")
-    assert unnamed.parent_turn is None
+    assert (unnamed.parent_turn, unnamed.join_turn) == (None, None)
 
 
 def test_sessions_share_a_recorded_system_message(write_lines: Any) -> None:
@@ -240,3 +241,93 @@ def test_of_two_agents_of_one_name_the_second_can_be_left_out(write_lines: Any) 
     sessions = list(read_sessions(path, on_skipped=skipped.append))
     assert [session.session_id for session in sessions] == ["s", "s/s"]
     assert len(skipped) == 1
+
+
+def continued(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return trajectory(*steps, session_id="s-cont-1", **fields)
+
+
+def test_a_trajectory_that_goes_on_in_another_document_is_one_session(
+    write_lines: Any, tmp_path: Any
+) -> None:
+    copied = step("user", 90, message="x" * 400, is_copied_context=True)
+    write_lines("t.cont-1.json", continued(copied, agent(95, 3200), step("user", 100), agent(105)))
+    first = conversation() | {"continued_trajectory_ref": "t.cont-1.json"}
+    path = write_lines("t.json", first)
+    reports: list[FileReport] = []
+    (session,) = read_sessions(tmp_path, on_file=reports.append)
+    assert (session.session_id, len(session.turns)) == ("s", 5)
+    assert session.events == (SessionEvent("compaction", 3),)
+    assert session.turns[3].prompt_tokens == 3200
+    assert [(report.path.name, report.num_sessions) for report in reports] == [
+        ("t.json", 1),
+        ("t.cont-1.json", 0),
+    ]
+    (alone,) = read_sessions(path)
+    assert (len(alone.turns), alone.events) == (3, ())
+
+
+def test_a_continuation_without_copied_steps_goes_on_with_the_same_history(
+    write_lines: Any, tmp_path: Any
+) -> None:
+    write_lines("t2.json", continued(step("user", 100), agent(105, 7400)))
+    write_lines("t.json", conversation() | {"continued_trajectory_ref": "./t2.json"})
+    (session,) = read_sessions(tmp_path)
+    assert session.events == ()
+    assert shared_blocks(session, 2, 3) == 7200 // 64
+
+
+def test_a_sub_agent_in_another_document_names_its_parent(write_lines: Any, tmp_path: Any) -> None:
+    write_lines("sub.json", trajectory(step("user", 6), agent(8, 320), agent={"name": "searcher"}))
+    refs = [{"session_id": "s", "trajectory_path": "sub.json"}]
+    steps = (step("user", 0), agent(5, 700, "delegate", refs=refs), agent(25, 800))
+    write_lines("t.json", trajectory(*steps))
+    main, searcher = read_sessions(tmp_path)
+    assert (main.session_id, searcher.session_id) == ("s", "s/sub.json")
+    assert (searcher.parent_id, searcher.parent_turn, searcher.join_turn) == ("s", 0, 1)
+    assert searcher.agent == "searcher"
+
+
+def test_documents_that_refer_to_each_other_in_a_circle_are_read_once(
+    write_lines: Any, tmp_path: Any
+) -> None:
+    write_lines("a.json", conversation() | {"continued_trajectory_ref": "b.json"})
+    write_lines("b.json", continued(step("user"), agent(1), continued_trajectory_ref="a.json"))
+    (session,) = read_sessions(tmp_path)
+    assert len(session.turns) == 4
+
+
+def test_a_reference_to_a_document_that_is_not_there_is_no_error(write_lines: Any) -> None:
+    path = write_lines("t.json", conversation() | {"continued_trajectory_ref": "../gone.json"})
+    (session,) = read_sessions(path)
+    assert len(session.turns) == 3
+
+
+def test_a_continuation_of_an_unknown_version_is_an_error(write_lines: Any, tmp_path: Any) -> None:
+    write_lines("b.json", continued(step("user"), agent(1)) | {"schema_version": "ATIF-v2.0"})
+    write_lines("a.json", conversation() | {"continued_trajectory_ref": "b.json"})
+    with pytest.raises(TraceError, match=r"b\.json: schema_version: unknown version"):
+        list(read_sessions(tmp_path))
+
+
+def test_tool_definitions_are_part_of_the_prompt_behind_a_compaction(
+    write_lines: Any, tmp_path: Any
+) -> None:
+    tools = {"name": "mini", "tool_definitions": [{"name": "bash", "description": "x" * 4000}]}
+    copied = step("user", 90, is_copied_context=True)
+    write_lines("t2.json", continued(copied, agent(95)))
+    first = trajectory(step("user", 0), agent(2), agent=tools, continued_trajectory_ref="t2.json")
+    write_lines("t.json", first)
+    (session,) = read_sessions(tmp_path)
+    assert 1000 <= session.turns[1].prompt_tokens <= 1100
+
+
+def test_leniently_what_an_unknown_version_refers_to_is_read_by_itself(
+    write_lines: Any, tmp_path: Any
+) -> None:
+    write_lines("b.json", continued(step("user"), agent(1)))
+    first = conversation() | {"continued_trajectory_ref": "b.json", "schema_version": "ATIF-v2.0"}
+    write_lines("a.json", first)
+    skipped: list[TraceError] = []
+    (session,) = read_sessions(tmp_path, on_skipped=skipped.append)
+    assert (session.session_id, len(skipped)) == ("s-cont-1", 1)

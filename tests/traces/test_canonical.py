@@ -61,7 +61,8 @@ def written(sessions: Iterable[Session]) -> bytes:
 
 
 def reread(content: bytes) -> Iterator[Session]:
-    return read_canonical(TraceFile("", content), interner=PrefixInterner(), scope=1).sessions
+    file = TraceFile("", content, keeps_text=True)
+    return read_canonical(file, interner=PrefixInterner(), scope=1).sessions
 
 
 @given(st.data())

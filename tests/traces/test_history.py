@@ -207,6 +207,16 @@ def test_a_conversation_that_only_grows_shares_each_prompt_whole(
         before = placed
 
 
+def test_a_fork_begins_with_the_head_of_the_session_that_it_was_forked_from() -> None:
+    history = said((1, 40), (2, 40))
+    one, other, fork = (
+        place(layout, history, 640, head="h")
+        for layout in (PromptLayout("s"), PromptLayout("t"), PromptLayout("f", "s"))
+    )
+    assert shared(one, other) == 0
+    assert shared(one, fork) == len(one.block_hashes)
+
+
 @given(st.lists(st.lists(st.integers(1, 4), max_size=6), min_size=1, max_size=20))
 def test_a_prompt_that_comes_again_has_the_blocks_it_had(prompts: list[list[int]]) -> None:
     layout = PromptLayout("s")

@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.errors import TraceError
 from holdfast.traces.io import FileReport, read_sessions
-from holdfast.traces.record import Session, ToolSpan, common_prefix_length
+from holdfast.traces.record import Session, SessionEvent, ToolSpan, common_prefix_length
 
 
 def tokens(prompt: int, output: int = 30, reasoning: int = 20, cached: int = 0) -> dict[str, Any]:
@@ -144,6 +144,7 @@ def test_a_compaction_is_a_turn_after_which_only_its_summary_is_left(read: Any) 
     assert shared_blocks(session, 0, 1) == 0
     # The first prompt is head but for about 100 tokens.
     assert 97 <= shared_blocks(session, 0, 2) < 100
+    assert session.events == (SessionEvent("compaction", 2, 0.0),)
 
 
 def test_a_user_messages_summary_is_no_compaction(read: Any) -> None:
@@ -228,3 +229,97 @@ def test_models_latencies_cache_reads_and_tools_are_those_of_each_turn(read: Any
         ToolSpan("read", None, 0.0, 3.0, is_error=True),
     )
     assert second.cached_tokens == 0
+
+
+def task(start_s: int, end_s: int, child: Any, **arguments: Any) -> dict[str, Any]:
+    part = tool(start_s, end_s, "task", **arguments)
+    part["state"]["metadata"] = {"sessionId": child}
+    return part
+
+
+@pytest.fixture
+def read_family(write_lines: Any, tmp_path: Any) -> Any:
+    def build(main: list[dict[str, Any]], *children: str, reports: Any = None) -> list[Session]:
+        for child in children:
+            info = {"id": child, "version": "1.1", "parentID": "s"}
+            messages = conversation()
+            write_lines(f"{child}.json", {"info": info, "messages": messages})
+        write_lines("z.json", {"info": {"id": "s", "version": "1.1"}, "messages": main})
+        return list(read_sessions(tmp_path, on_file=reports))
+
+    return build
+
+
+def delegating(*tasks: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        *conversation()[:3],
+        user(90, text("delegate")),
+        assistant(91, START, *tasks, finish(tokens(7200))),
+        assistant(130, START, text("done", 140), finish(tokens(7400, 10, 0), "stop")),
+    ]
+
+
+def test_the_call_of_a_sub_agent_names_its_export(read_family: Any) -> None:
+    main, one, two = read_family(delegating(task(95, 120, "a"), task(95, 110, "b")), "a", "b")
+    assert [main.session_id, one.session_id, two.session_id] == ["s", "a", "b"]
+    assert (one.parent_id, one.parent_turn, one.join_turn, one.agent) == ("s", 2, 3, "build")
+    assert [span.session_id for span in main.turns[2].tools] == ["a", "b"]
+    assert two.join_turn == 3
+
+
+def test_nothing_waits_for_a_sub_agent_in_the_background_or_without_an_end(
+    read_family: Any,
+) -> None:
+    lasting = task(95, 110, "b")
+    del lasting["state"]["time"]["end"]
+    behind = task(95, 96, "a", run_in_background=True)
+    _, one, two = read_family(delegating(behind, lasting), "a", "b")
+    assert (one.parent_turn, one.join_turn, two.parent_turn, two.join_turn) == (2, None, 2, None)
+
+
+@pytest.mark.parametrize("metadata", [None, 5, "x", {"sessionId": 5}, {"sessionId": "gone"}])
+def test_a_call_that_does_not_say_which_sub_agent_it_started_names_none(
+    read_family: Any, metadata: Any
+) -> None:
+    part = task(95, 120, "a")
+    part["state"]["metadata"] = metadata
+    main, one = read_family(delegating(part), "a")
+    assert main.turns[2].tools[0].session_id is None
+    assert (one.parent_id, one.parent_turn) == ("s", None)
+
+
+def test_an_export_whose_parent_is_not_there_stands_alone_and_is_counted(
+    write_lines: Any, tmp_path: Any
+) -> None:
+    info = {"id": "a", "version": "1.1", "parentID": "gone"}
+    write_lines("a.json", {"info": info, "messages": conversation()})
+    reports: list[FileReport] = []
+    (session,) = read_sessions(tmp_path, on_file=reports.append)
+    assert (session.parent_id, reports[0].num_orphans) == (None, 1)
+
+
+def test_leniently_the_rest_of_a_family_is_read_without_a_broken_export(
+    write_lines: Any, tmp_path: Any
+) -> None:
+    write_lines("a.json", {"info": {"id": "a", "parentID": "s"}, "messages": conversation()})
+    write_lines("s.json", {"info": {"id": "s"}, "messages": 5})
+    with pytest.raises(TraceError, match=r"s\.json: messages: Expected `array`"):
+        list(read_sessions(tmp_path))
+    skipped: list[TraceError] = []
+    (session,) = read_sessions(tmp_path, on_skipped=skipped.append)
+    assert (session.session_id, session.parent_id, len(skipped)) == ("a", None, 1)
+
+
+def test_leniently_a_broken_export_is_no_session_without_an_answer(write_lines: Any) -> None:
+    path = write_lines("s.json", {"info": {"id": "s"}, "messages": 5})
+    skipped: list[TraceError] = []
+    reports: list[FileReport] = []
+    assert not list(read_sessions(path, on_file=reports.append, on_skipped=skipped.append))
+    assert (len(skipped), reports) == (1, [])
+
+
+def test_a_sub_agent_that_is_called_again_was_started_by_the_first_call(read_family: Any) -> None:
+    again = assistant(131, START, task(135, 150, "a"), finish(tokens(7500)))
+    last = assistant(160, START, text("done", 170), finish(tokens(7600, 10, 0), "stop"))
+    _, one = read_family([*delegating(task(95, 120, "a")), again, last], "a")
+    assert (one.parent_turn, one.join_turn) == (2, 5)

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.errors import TraceError
 from holdfast.traces.io import FileReport, read_sessions
-from holdfast.traces.record import Session, ToolSpan, common_prefix_length
+from holdfast.traces.record import Session, SessionEvent, ToolSpan, common_prefix_length
 
 
 def span(
@@ -95,10 +95,10 @@ def otlp(*spans: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Any:
-    def build(*spans: dict[str, Any], name: str = "a.json") -> list[Session]:
+    def build(*spans: dict[str, Any], name: str = "a.json", on_file: Any = None) -> list[Session]:
         path = tmp_path / name
         path.write_bytes(msgspec.json.encode({"spans": list(spans)}))
-        return list(read_sessions(path))
+        return list(read_sessions(path, on_file=on_file))
 
     return build
 
@@ -253,15 +253,40 @@ def test_an_agent_inside_another_is_a_session_that_names_its_parent_and_the_turn
     assert [turn.prompt_tokens for turn in inner.turns] == [320, 400]
 
 
+def test_an_agent_inside_another_is_closed_when_its_span_ends_and_waited_for(read: Any) -> None:
+    _, inner = read(
+        agent("A", 0, 40, "planner"),
+        chat("1", 1, 4, 640, "A"),
+        agent("B", 9, 29, "searcher", "A"),
+        chat("3", 10, 12, 320, "B"),
+        chat("5", 31, 33, 800, "A"),
+    )
+    assert (inner.join_turn, inner.events) == (1, (SessionEvent("close", 1, 17.0),))
+
+
+def test_nothing_waits_for_an_agent_that_its_caller_goes_on_beside(read: Any) -> None:
+    _, inner = read(
+        agent("A", 0, 40, "planner"),
+        chat("1", 1, 4, 640, "A"),
+        agent("B", 9, 29, "searcher", "A"),
+        chat("2", 15, 16, 700, "A"),
+        chat("3", 10, 12, 320, "B"),
+    )
+    assert (inner.parent_turn, inner.join_turn) == (0, None)
+
+
 def test_agents_that_work_for_one_that_calls_no_model_have_no_parent(read: Any) -> None:
+    reports: list[FileReport] = []
     one, two = read(
         agent("A", 0, 40, "crew"),
         agent("B", 1, 5, "writer", "A"),
         agent("C", 6, 9, "critic", "A"),
         chat("1", 1, 4, 640, "B"),
         chat("2", 6, 8, 700, "C"),
+        on_file=reports.append,
     )
     assert (one.agent, two.agent) == ("writer", "critic")
+    assert reports[0].num_orphans == 0  # It is there, after all.
     assert one.parent_id is two.parent_id is None
 
 

@@ -243,6 +243,10 @@ def assert_sound(sessions: Iterable[Session]) -> None:
             assert len(turn.block_ids) * session.block_size_tokens <= max(
                 turn.prompt_tokens, session.block_size_tokens
             )
+        places = [event.turn_index for event in session.events]
+        assert places == sorted(places)
+        assert all(0 <= place <= len(session.turns) for place in places)
+        assert all(0 <= (event.after_s or 0) < 1e13 for event in session.events)
 
 
 @pytest.mark.parametrize("name", NAMES)

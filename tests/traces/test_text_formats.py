@@ -21,13 +21,20 @@ from holdfast.traces.io import FileReport, read_sessions
 FORMATS = pytest.mark.parametrize("sample", TEXT_SAMPLES)
 
 
-def read(sample: str, data: bytes, reports: list[FileReport] | None = None) -> list[Any]:
+def read(
+    sample: str,
+    data: bytes,
+    reports: list[FileReport] | None = None,
+    *,
+    keeps_text: bool = False,
+) -> list[Any]:
     """Read it, and check that no error quotes the text or hides the file."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / f"a.{TEXT_SAMPLES[sample][0]}"
         path.write_bytes(data)
         try:
-            return list(read_sessions(path, on_file=None if reports is None else reports.append))
+            on_file = None if reports is None else reports.append
+            return list(read_sessions(path, on_file=on_file, keeps_text=keeps_text))
         except TraceError as error:
             assert SECRET not in f"{error} {error.hint}"
             assert error.source == str(path)
@@ -105,7 +112,7 @@ def test_wrong_values_anywhere_are_read_or_an_error(
         else:
             at[path[-1]] = copy.deepcopy(rng.choice(WRONG))
     with contextlib.suppress(TraceError):
-        read(sample, written(values))
+        read(sample, written(values), keeps_text=rng.random() < 0.5)
 
 
 @FORMATS
@@ -129,7 +136,8 @@ def test_damaged_bytes_are_read_or_an_error(sample: str, seed: int) -> None:
         noise = rng.choice([b"\xff", b"\x00", b"NaN", b"-Infinity", b"\\ud800", b'"', b"{", b"]"])
         data[at : at + len(noise)] = noise
     with contextlib.suppress(TraceError):
-        read(sample, bytes(data[: rng.randrange(len(data) + 1)] if rng.random() < 0.5 else data))
+        cut = data[: rng.randrange(len(data) + 1)] if rng.random() < 0.5 else data
+        read(sample, bytes(cut), keeps_text=rng.random() < 0.5)
 
 
 @FORMATS

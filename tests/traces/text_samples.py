@@ -76,6 +76,10 @@ def codex() -> list[Any]:
         line("response_item", 6, type="function_call_output", call_id="c", output=SECRET),
         line("response_item", 7, **text("assistant")),
         line("event_msg", 8, type="agent_message", message=SECRET),
+        line("event_msg", 8, type="user_message", message=SECRET),
+        line("event_msg", 8, type="thread_rolled_back", num_turns=1),
+        line("event_msg", 8, type="collab_agent_spawn_end", new_thread_id=SECRET, prompt=SECRET),
+        line("event_msg", 8, type="collab_waiting_end", statuses={SECRET: {"completed": SECRET}}),
         line("compacted", 9, message=SECRET, replacement_history=[text("user")]),
         line("response_item", 10, **text("assistant")),
     ]
@@ -135,12 +139,14 @@ def opencode() -> list[Any]:
         "output": SECRET,
         "error": SECRET,
         "title": SECRET,
+        "metadata": {"sessionId": SECRET, "preview": SECRET},
         "time": {"start": 1000, "end": 2000},
     }
     parts = [
         {"type": "step-start", "snapshot": SECRET},
         {"type": "reasoning", "text": SECRET, "time": {"start": 5, "end": 6}},
         {"type": "tool", "callID": "c", "tool": "bash", "state": state},
+        {"type": "tool", "callID": "d", "tool": "task", "state": state},
         {"type": "step-finish", "reason": "tool-calls", "tokens": {"input": 700, "output": 5}},
     ]
     asked = [{"type": "text", "text": SECRET}, {"type": "file", "mime": "a/b", "url": SECRET}]
@@ -159,7 +165,7 @@ def opencode() -> list[Any]:
 
 def atif() -> list[Any]:
     call = {"tool_call_id": "c", "function_name": "bash", "arguments": {"command": f"ls {SECRET}"}}
-    refs = [{"trajectory_id": "x"}]
+    refs = [{"trajectory_id": "x", "trajectory_path": SECRET}]
     result = {"source_call_id": "c", "content": SECRET, "subagent_trajectory_ref": refs}
     steps = [
         {"step_id": 1, "source": "system", "message": SECRET, "timestamp": TIMES[0]},
@@ -181,6 +187,7 @@ def atif() -> list[Any]:
         "agent": {"name": "a", "version": "1", "tool_definitions": [{"description": SECRET}]},
         "steps": steps,
         "notes": SECRET,
+        "continued_trajectory_ref": SECRET,
     }
     return [document | {"subagent_trajectories": [document | {"trajectory_id": "x"}]}]
 

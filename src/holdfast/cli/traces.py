@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from holdfast.cli.traces_generate import generate
-from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TraceSource
+from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TextCount, TraceSource
 from holdfast.cli.traces_study import study
 from holdfast.cli.traces_table import losses_table, statistics_tables
 from holdfast.errors import ConfigError, TraceError
@@ -67,6 +67,7 @@ def validate(paths: tuple[Path, ...], lenient: bool) -> None:
         (sum(report.num_estimated_gaps for report in reports), "gaps are estimated"),
         (sum(report.num_estimated_lengths for report in reports), "lengths are estimated"),
         (sum(report.num_unanswered for report in reports), "sessions without an answer left out"),
+        (sum(report.num_orphans for report in reports), "sessions whose parent is not there"),
     ):
         if number:
             console.print(f"{number:,} {what}", highlight=False)
@@ -88,12 +89,19 @@ def validate(paths: tuple[Path, ...], lenient: bool) -> None:
     type=click.IntRange(min=1),
     help="Tokens in a block, for mooncake and agentic-mooncake.  [default: 512; the trace's own]",
 )
+@click.option(
+    "--keep-text",
+    "keeps_text",
+    is_flag=True,
+    help="Keep what was said, where PATH has it; only the format holdfast holds it.",
+)
 @LENIENT
 def convert(
     paths: tuple[Path, ...],
     format_name: str,
     output: Path,
     block_size_tokens: int | None,
+    keeps_text: bool,
     lenient: bool,
 ) -> None:
     """Write the sessions of PATH in another format, and say what it cannot hold.
@@ -102,11 +110,15 @@ def convert(
     """
     console, errors = Console(), Console(stderr=True)
     skipped = Skipped(errors)
-    source = TraceSource(paths, errors, skipped if lenient else None)
+    source = TraceSource(paths, errors, skipped if lenient else None, keeps_text)
+    text = TextCount()
+    source.on_file.append(text.add_file)
     with source.sessions() as sessions:
-        losses = write_sessions(sessions, output, format_name, block_size_tokens)
+        losses = write_sessions(text.counted(sessions), output, format_name, block_size_tokens)
     skipped.say()
     console.print(f"wrote {escape(str(output))}", highlight=False, soft_wrap=True)
+    if keeps_text:
+        console.print(text.sentence(), highlight=False, markup=False, soft_wrap=True)
     if losses:
         console.print(losses_table(losses))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from holdfast.traces.io import FileReport, read_sessions, trace_files
 if TYPE_CHECKING:
     from holdfast.traces.record import Session
 
-__all__ = ["LENIENT", "PATHS", "Skipped", "TraceSource"]
+__all__ = ["LENIENT", "PATHS", "Skipped", "TextCount", "TraceSource"]
 
 _MAX_SHOWN = 20
 
@@ -53,12 +53,41 @@ class Skipped:
 
 
 @dataclass(slots=True)
+class TextCount:
+    """Counts the turns whose text was read, and the formats that have none."""
+
+    num_turns: int = 0
+    num_with_text: int = 0
+    formats_without: set[str] = field(default_factory=set)
+
+    def add_file(self, report: FileReport) -> None:
+        """Note a file's format."""
+        if report.format_name and not report.sees_text:
+            self.formats_without.add(report.format_name)
+
+    def counted(self, sessions: Iterable[Session]) -> Iterator[Session]:
+        """Yield the sessions as they are, and count their turns."""
+        for session in sessions:
+            self.num_turns += len(session.turns)
+            self.num_with_text += sum(turn.text is not None for turn in session.turns)
+            yield session
+
+    def sentence(self) -> str:
+        """Say what there was."""
+        said = f"{self.num_with_text:,} of {self.num_turns:,} turns have text"
+        if not self.formats_without:
+            return said
+        return f"{said}; no text is in the format {', '.join(sorted(self.formats_without))}"
+
+
+@dataclass(slots=True)
 class TraceSource:
     """The sessions at some paths, with a progress bar on stderr while they are read."""
 
     paths: tuple[Path, ...]
     errors: Console
     on_skipped: Callable[[TraceError], None] | None
+    keeps_text: bool = False
     on_file: list[Callable[[FileReport], None]] = field(default_factory=list)
 
     @contextmanager
@@ -84,7 +113,12 @@ class TraceSource:
                     told(report)
 
             def counted() -> Iterator[Session]:
-                sessions = read_sessions(*self.paths, on_file=on_file, on_skipped=self.on_skipped)
+                sessions = read_sessions(
+                    *self.paths,
+                    on_file=on_file,
+                    on_skipped=self.on_skipped,
+                    keeps_text=self.keeps_text,
+                )
                 for number, session in enumerate(sessions, start=1):
                     progress.update(task, sessions=number)
                     yield session

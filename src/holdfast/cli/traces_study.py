@@ -93,7 +93,8 @@ def _studied(arguments: dict[str, Any], workload: WorkloadStudy, errors: Console
         digests[report.path.name] = report.sha256
 
     for reading, path in enumerate(arguments["paths"]):
-        source = TraceSource((path,), errors, skipped if arguments["lenient"] else None, [note])
+        on_skipped = skipped if arguments["lenient"] else None
+        source = TraceSource((path,), errors, on_skipped, on_file=[note])
         with source.sessions() as sessions:
             for session in sessions:
                 workload.add(session, reading)

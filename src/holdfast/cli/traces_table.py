@@ -47,6 +47,7 @@ def statistics_tables(document: StatisticsDocument) -> Iterator[Table]:
         ("gaps estimated", f"{sum(file.num_estimated_gaps for file in files):,}"),
         ("lengths estimated", f"{sum(file.num_estimated_lengths for file in files):,}"),
         ("sessions without an answer", f"{sum(file.num_unanswered for file in files):,}"),
+        ("sessions without their parent", f"{sum(file.num_orphans for file in files):,}"),
         ("left out", f"{document.num_skipped:,}"),
     ):
         totals.add_row(name, value)

@@ -1,15 +1,18 @@
 """Prompts made of hashed messages, and the blocks that they share.
 
-Knows no format and keeps no text: a message is its digest and its length in bytes.
+Knows no format: a message is its digest and its length in bytes, and its text only where it is
+asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+
+from holdfast.traces.record import MessageText
 
 __all__ = [
     "BLOCK_TOKENS",
@@ -50,24 +53,33 @@ def _digest(*parts: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message, or a part of one, of which only a fingerprint is kept.
+    """A message, or a part of one, of which a fingerprint is kept.
 
     Attributes:
         digest: Equal for equal role and content.
         num_bytes: Length of the content.
+        text: What it says; None unless it was to be kept, or where only its length is recorded.
     """
 
     digest: int
     num_bytes: int
+    text: MessageText | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, role: str, content: object, *, is_media: bool = False) -> Message:
+    def of(
+        cls, role: str, content: object, *, is_media: bool = False, keeps_text: bool = False
+    ) -> Message:
         """Take the fingerprint of `content`, anything that msgspec can write as JSON; pure.
 
-        The length of media is one for all, since that of their encoding says nothing.
+        The length of media is one for all, since that of their encoding says nothing, and their
+        encoding is never kept.
         """
         written = msgspec.json.encode(content)
-        return cls(_digest(role.encode(), written), _MEDIA_BYTES if is_media else len(written))
+        text = None
+        if keeps_text:
+            text = MessageText(role, "" if is_media else written.decode(errors="replace"))
+        num_bytes = _MEDIA_BYTES if is_media else len(written)
+        return cls(_digest(role.encode(), written), num_bytes, text)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -94,6 +106,16 @@ class History:
             num_tokens = history.num_estimated_tokens + estimated_tokens(message.num_bytes)
             history = History(digest, message, history, num_tokens)
         return history
+
+    def messages(self) -> list[Message]:
+        """List the messages, first one first; pure, O(their number)."""
+        found: list[Message] = []
+        history: History | None = self
+        while history is not None and history.last is not None:
+            found.append(history.last)
+            history = history.before
+        found.reverse()
+        return found
 
 
 EMPTY_HISTORY: Final = History()
@@ -142,8 +164,10 @@ class PromptLayout:
     lies, in every prompt that begins with the same messages.
     """
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, origin_id: str | None = None) -> None:
         self._session = session_id.encode()
+        # A fork's prompts begin with the head of the session that it was forked from.
+        self._head_owner = self._session if origin_id is None else origin_id.encode()
         self._heads = {"": _Head(0, 0)}
         self._placed: dict[tuple[str, int], _Placed] = {}
         self._num_unexplained = 0
@@ -203,7 +227,7 @@ class PromptLayout:
         self._depths.clear()
         self._hashes.clear()
         self._extend(head.num_shared_tokens, _digest(name.encode()))
-        self._extend(head.num_tokens, self._own_identity())
+        self._extend(head.num_tokens, _digest(name.encode(), self._head_owner, b""))
 
     def _follow(self, history: History) -> list[_Step]:
         """Go back to where a prompt left the latest one; returns the messages behind that."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from msgspec import Raw
 
 from holdfast.errors import TraceError
 from holdfast.traces.formats import claude_code
-from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.reading import Kin, Reading
 from holdfast.traces.formats.registry import READERS, FileKind, TraceReader, reader_for
 from holdfast.traces.formats.table_lines import column_names
-from holdfast.traces.formats.trace_file import OnSkipped, TraceFile
+from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, OnSkipped, TraceFile
 from holdfast.traces.gaps import GapEvidence
+from holdfast.traces.kinship import Kinship
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Session
 from holdfast.traces.storage import COMPRESSIONS, stored_digest
@@ -24,8 +25,6 @@ from holdfast.traces.storage import COMPRESSIONS, stored_digest
 __all__ = ["FileReport", "read_sessions", "trace_files"]
 
 _KINDS: dict[str, FileKind] = {".json": "document", ".jsonl": "lines", ".csv": "table"}
-# Claude Code writes lines of other kinds before the first entry of a conversation.
-_MAX_PREAMBLE_LINES = 64
 _SUFFIXES = tuple(f"{kind}{compression}" for kind in _KINDS for compression in COMPRESSIONS)
 
 
@@ -45,6 +44,8 @@ class FileReport:
         num_estimated_lengths: Lengths of prompts and answers the file leaves out, estimated from
             their text.
         num_unanswered: Sessions left out because no request of theirs was answered.
+        num_orphans: Sessions whose parent, or the one they were forked from, is not there.
+        sees_text: Whether its format can hold what was said.
     """
 
     path: Path
@@ -55,6 +56,8 @@ class FileReport:
     format_name: str = ""
     num_estimated_lengths: int = 0
     num_unanswered: int = 0
+    num_orphans: int = 0
+    sees_text: bool = False
 
     @property
     def known_gap_defect(self) -> bool:
@@ -104,12 +107,13 @@ def read_sessions(
     seed: int | None = None,
     on_file: Callable[[FileReport], None] | None = None,
     on_skipped: OnSkipped | None = None,
+    keeps_text: bool = False,
 ) -> Iterator[Session]:
-    """Read sessions one file at a time; a file is opened only when its turn comes.
+    """Read sessions one file at a time; a file is read only when its turn comes.
 
     The file's suffix and the fields of its first objects tell the format. Sessions of one file are
     built only as they are taken, and block ids are comparable between all of one call. A session
-    without an answer is left out and counted in its file's report.
+    without an answer is left out and counted. Files of sub-agents are read with their main agent's.
 
     Args:
         paths: Trace files, or directories of them.
@@ -119,6 +123,7 @@ def read_sessions(
         on_file: Told about each file before its sessions are yielded.
         on_skipped: Told about each part that is left out because it is wrong: a line, a session
             or what is left of a file. None stops the reading at the first.
+        keeps_text: Whether `Turn.text` is kept, of formats that see it.
 
     Raises:
         TraceError: A path has no trace file; or a file cannot be read or breaks its format, or no
@@ -129,15 +134,17 @@ def read_sessions(
     if rng is not None:
         rng.shuffle(files)
     interner = PrefixInterner()
+    families = _Families(files, on_skipped)
     num_unanswered = num_answered = 0
     for scope, path in enumerate(files, start=1):
-        file = TraceFile(str(path), path, on_skipped)
+        file = TraceFile(str(path), path, on_skipped, keeps_text)
         try:
             reader = _reader(file, path)
+            if (family := families.of(path, reader)) is None:
+                continue
+            file = replace(file, children=family)
             reading = reader.read(file, interner=interner, scope=scope, rng=rng)
-            if on_file is not None:
-                for report in _reports(path, reader, reading):
-                    on_file(report)
+            _report(path, reader, reading, on_file)
             num_unanswered += reading.num_unanswered
             for session in reading.sessions:
                 num_answered += 1
@@ -145,24 +152,63 @@ def read_sessions(
         except TraceError as error:
             file.refuse(error)
     if num_unanswered and not num_answered and on_skipped is None:
-        raise TraceError(
-            "holds no answered request to a model", source=", ".join(str(path) for path in paths)
+        raise TraceError("holds no answered request to a model", source=", ".join(map(str, paths)))
+
+
+class _Families:
+    """The kinship of the files of each format, which are looked into when it is asked for."""
+
+    def __init__(self, files: Sequence[Path], on_skipped: OnSkipped | None) -> None:
+        # In the order of names, so that no seed decides which of two of one name is the first.
+        self._files = sorted(files)
+        self._on_skipped = on_skipped
+        self._of: dict[str, Kinship] = {}
+
+    def of(self, path: Path, reader: TraceReader) -> tuple[Path, ...] | None:
+        """The files that are read with one; None for one that is read with another."""
+        if reader.name not in self._of:
+            self._of[reader.name] = Kinship(dict(self._kin(reader)))
+        kinship = self._of[reader.name]
+        return None if kinship.is_child(path) else kinship.descendants(path)
+
+    def _kin(self, reader: TraceReader) -> Iterator[tuple[Path, Kin]]:
+        if reader.kin_of is None:
+            return
+        for path in self._files:
+            file = TraceFile(str(path), path, self._on_skipped).silently()
+            try:
+                kin = reader.kin_of(file) if _reader(file, path) is reader else None
+            except TraceError:
+                # Told when the file's turn comes.
+                continue
+            if kin is not None:
+                yield path, kin
+
+
+def _report(
+    path: Path,
+    reader: TraceReader,
+    reading: Reading,
+    on_file: Callable[[FileReport], None] | None,
+) -> None:
+    if on_file is None:
+        return
+    on_file(
+        FileReport(
+            path=path,
+            sha256=stored_digest(path),
+            num_sessions=reading.num_sessions,
+            gaps=reading.gaps,
+            num_estimated_gaps=reading.num_estimated_gaps,
+            format_name=reader.name,
+            num_estimated_lengths=reading.num_estimated_lengths,
+            num_unanswered=reading.num_unanswered,
+            num_orphans=reading.num_orphans,
+            sees_text=reader.sees_text,
         )
-
-
-def _reports(path: Path, reader: TraceReader, reading: Reading) -> Iterable[FileReport]:
-    yield FileReport(
-        path=path,
-        sha256=stored_digest(path),
-        num_sessions=reading.num_sessions,
-        gaps=reading.gaps,
-        num_estimated_gaps=reading.num_estimated_gaps,
-        format_name=reader.name,
-        num_estimated_lengths=reading.num_estimated_lengths,
-        num_unanswered=reading.num_unanswered,
     )
     for companion in reading.companions:
-        yield FileReport(companion, stored_digest(companion), num_sessions=0)
+        on_file(FileReport(companion, stored_digest(companion), num_sessions=0))
 
 
 def _reader(file: TraceFile, path: Path) -> TraceReader:
@@ -176,7 +222,7 @@ def _reader(file: TraceFile, path: Path) -> TraceReader:
     elif kind == "table":
         objects = iter([frozenset(column_names(file))])
     else:
-        objects = islice(file.fields(), _MAX_PREAMBLE_LINES)
+        objects = islice(file.fields(), MAX_PREAMBLE_LINES)
     first: frozenset[str] | None = None
     for fields in objects:
         reader = reader_for(kind, fields)

@@ -6,17 +6,19 @@ Knows nothing about files, engines or clocks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = [
     "EndedBy",
     "EventKind",
+    "MessageText",
     "Session",
     "SessionEvent",
     "ToolSpan",
     "Trigger",
     "Turn",
+    "TurnText",
     "common_prefix_length",
 ]
 
@@ -65,6 +67,35 @@ class SessionEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageText:
+    """A message, or a part of one, as it was recorded.
+
+    Attributes:
+        role: Whose it is, in the recording's words.
+        content: What the recording has of it, as JSON; "" for media.
+    """
+
+    role: str
+    content: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnText:
+    """What was said in one turn.
+
+    Attributes:
+        num_repeated: How many messages the prompt repeats of the turn before, from the first one
+            on: those of its prompt, then those of its answer. 0 where that has no text.
+        prompt: The messages of the prompt behind those.
+        answer: The messages of the answer.
+    """
+
+    num_repeated: int
+    prompt: tuple[MessageText, ...]
+    answer: tuple[MessageText, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One request of a session and the answer to it.
 
@@ -86,6 +117,7 @@ class Turn:
         latency_s: From the request to the end of the answer; None where not recorded.
         cached_tokens: Prompt tokens that the recording engine took from its cache, where it says.
         tools: The calls that the answer asked for, in order, where they are recorded.
+        text: What was said, only where a reader was told to keep it.
     """
 
     gap_s: float
@@ -101,6 +133,7 @@ class Turn:
     latency_s: float | None = None
     cached_tokens: int | None = None
     tools: tuple[ToolSpan, ...] = ()
+    text: TurnText | None = None
 
 
 @dataclass(frozen=True, slots=True)

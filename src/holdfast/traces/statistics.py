@@ -41,6 +41,7 @@ class FileStatistics(msgspec.Struct, frozen=True):
     num_estimated_gaps: int
     num_estimated_lengths: int
     num_unanswered: int
+    num_orphans: int
 
 
 class StatisticsDocument(msgspec.Struct, frozen=True):
@@ -117,6 +118,7 @@ class Statistics:
                 num_estimated_gaps=report.num_estimated_gaps,
                 num_estimated_lengths=report.num_estimated_lengths,
                 num_unanswered=report.num_unanswered,
+                num_orphans=report.num_orphans,
             )
         )
 

@@ -1,7 +1,8 @@
-"""Reader of ATIF trajectories (version 1): one trajectory a document, sub-agents' inside it.
+"""Reader of ATIF trajectories (version 1): one trajectory a document, sub-agents' inside or beside.
 
 Known: steps in order, lengths of calls (a prompt's with what came from a cache), tools, which step
-started which embedded trajectory.
+started which trajectory and had its result. A trajectory that goes on in another document is one
+session; where that one begins with copied steps, they are what a compaction left.
 
 Assumed: a step has one time, taken as the end of its answer. Time between two steps of the agent
 therefore contains the later answer's, and such gaps are counted as estimated. A step that several
@@ -10,20 +11,23 @@ calls were merged into records the sum of their prompts, so its prompt's length 
 
 from __future__ import annotations
 
+import os.path
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 
 from holdfast.core.tool_syntax import ToolCall
 from holdfast.traces.formats.quantities import Tokens
-from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.reading import Kin, Reading
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
     CalledTool,
+    Happening,
     Stream,
     seconds,
     transcript_reading,
@@ -32,7 +36,7 @@ from holdfast.traces.history import EMPTY_HISTORY, History, Message
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Trigger
 
-__all__ = ["LAYOUTS", "read_atif"]
+__all__ = ["LAYOUTS", "kin_of", "read_atif"]
 
 LAYOUTS = (frozenset({"schema_version", "agent", "steps"}),)
 """A document with all of these fields is of this format."""
@@ -50,6 +54,7 @@ class _ToolCall(msgspec.Struct):
 class _Reference(msgspec.Struct):
     trajectory_id: str | None = None
     session_id: str | None = None
+    trajectory_path: str | None = None
 
 
 class _Result(msgspec.Struct):
@@ -94,42 +99,63 @@ class _Trajectory(msgspec.Struct):
     session_id: str | None = None
     trajectory_id: str | None = None
     subagent_trajectories: list[_Trajectory] | None = None
+    continued_trajectory_ref: str | None = None
+
+    def references(self) -> Iterator[_Reference]:
+        """Name the trajectories that its steps started."""
+        for step in self.steps:
+            for result in step.observation.results if step.observation is not None else ():
+                yield from result.subagent_trajectory_ref or ()
 
 
 @dataclass(slots=True)
 class _Conversation:
     """One trajectory, put together step by step."""
 
+    file: TraceFile
     stream: Stream
     head: str
     is_whole: bool
     model: str
-    history: History = EMPTY_HISTORY
+    # What stands before all steps.
+    opening: History
+    history: History
     said_s: float | None = None
     trigger: Trigger = "user"
     launches: dict[str, int] = field(default_factory=dict)
+
+    def go_on(self, trajectory: _Trajectory) -> None:
+        """Add the steps of a trajectory that continues it."""
+        if trajectory.steps and trajectory.steps[0].is_copied_context:
+            self.history = self.opening
+            self.stream.events.append(Happening("compaction", len(self.stream.calls)))
+        for step in trajectory.steps:
+            self.add(step)
+
+    def _message(self, role: str, content: object) -> Message:
+        return Message.of(role, content, keeps_text=self.file.keeps_text)
 
     def add(self, step: _Step) -> None:
         calls = step.tool_calls or []
         is_agent = step.source == "agent"
         messages = [
-            Message.of(step.source, [step.message, step.reasoning_content]),
-            *(Message.of(step.source, [call.function_name, call.arguments]) for call in calls),
+            self._message(step.source, [step.message, step.reasoning_content]),
+            *(self._message(step.source, [call.function_name, call.arguments]) for call in calls),
         ]
         if is_agent and not step.is_copied_context and step.llm_call_count != 0:
-            self._answered(step, calls, sum(message.num_bytes for message in messages))
+            self._answered(step, calls, messages)
         results = step.observation.results if step.observation is not None else []
-        returned = [Message.of("tool", result.content) for result in results]
+        returned = [self._message("tool", result.content) for result in results]
         self.history = self.history.then(*messages, *returned)
         self.trigger = "tool_result" if is_agent and returned else "user"
         self.said_s = None if is_agent else seconds(step.timestamp)
         for result in results:
             for reference in result.subagent_trajectory_ref or ():
-                name = reference.trajectory_id or reference.session_id
-                if name is not None and self.stream.calls:
-                    self.launches[name] = len(self.stream.calls) - 1
+                for name in _names(reference):
+                    if self.stream.calls:
+                        self.launches[name] = len(self.stream.calls) - 1
 
-    def _answered(self, step: _Step, calls: list[_ToolCall], answer_bytes: int) -> None:
+    def _answered(self, step: _Step, calls: list[_ToolCall], answer: list[Message]) -> None:
         metrics = step.metrics or _Metrics()
         end_s = seconds(step.timestamp)
         earlier = self.stream.calls
@@ -146,7 +172,7 @@ class _Conversation:
             prompt_tokens=metrics.prompt_tokens if (step.llm_call_count or 1) == 1 else None,
             cached_tokens=metrics.cached_tokens,
             output_tokens=metrics.completion_tokens,
-            answer_bytes=answer_bytes,
+            answer=answer,
             trigger=self.trigger,
             tools=[
                 CalledTool.of(
@@ -158,48 +184,130 @@ class _Conversation:
         earlier.append(call)
 
 
-def _conversation(trajectory: _Trajectory, stream: Stream) -> _Conversation:
+def _names(reference: _Reference) -> Iterator[str]:
+    """The names by which a step may refer to a trajectory."""
+    names = (reference.trajectory_id, reference.session_id, reference.trajectory_path)
+    return (name for name in names if name is not None)
+
+
+def _conversation(file: TraceFile, trajectory: _Trajectory, stream: Stream) -> _Conversation:
     agent = trajectory.agent
     begins_with_system = bool(trajectory.steps) and trajectory.steps[0].source == "system"
     # Told in full it is the same for every agent that is told the same.
     head = "atif" if begins_with_system else f"atif {agent.name} {agent.version}"
-    conversation = _Conversation(stream, head, begins_with_system, agent.model_name or "")
+    opening = EMPTY_HISTORY
     if agent.tool_definitions != _NOTHING:
-        tools = Message.of("system", agent.tool_definitions)
-        conversation.history = conversation.history.then(tools)
+        tools = Message.of("system", agent.tool_definitions, keeps_text=file.keeps_text)
+        opening = opening.then(tools)
+    conversation = _Conversation(
+        file, stream, head, begins_with_system, agent.model_name or "", opening, opening
+    )
     for step in trajectory.steps:
         conversation.add(step)
     return conversation
 
 
-def _streams(file: TraceFile, outermost: _Trajectory) -> Iterator[Stream]:
-    """The main agent's stream, then those of the trajectories inside it."""
-    first = outermost.session_id or outermost.trajectory_id or file.name
-    waiting = [("", outermost, Stream(first, "main"))]
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A trajectory, and the document that it is in; `place` is its field there, ending in a dot."""
+
+    file: TraceFile
+    trajectory: _Trajectory
+    place: str = ""
+
+    def main_stream(self) -> Stream:
+        trajectory = self.trajectory
+        name = trajectory.session_id or trajectory.trajectory_id or self.file.name
+        return Stream(name, "main")
+
+    def has_known_version(self) -> bool:
+        if self.trajectory.schema_version.startswith(_VERSIONS):
+            return True
+        message = f"unknown version; expected {_VERSIONS}…"
+        field = f"{self.place}schema_version"
+        self.file.refuse(self.file.error(message, field=field, hint=_HINT))
+        return False
+
+
+class _Family:
+    """A main agent's trajectory, and those of its sub-agents, in its document or in others."""
+
+    def __init__(self, main: _Found, others: Mapping[str, _Found]) -> None:
+        self._waiting = [(main, main.main_stream())]
+        # By their paths; each is taken once.
+        self._others = dict(others)
+
+    def streams(self) -> Iterator[Stream]:
+        """The main agent's stream, then those of the agents that were started."""
+        while self._waiting or self._others:
+            if not self._waiting:
+                # What named it was left out.
+                other = self._others.pop(next(iter(self._others)))
+                self._waiting.append((other, other.main_stream()))
+            found, stream = self._waiting.pop(0)
+            if not found.has_known_version():
+                continue
+            conversation = _conversation(found.file, found.trajectory, stream)
+            parts = [found]
+            while (part := self._continuation(parts[-1])) is not None:
+                conversation.go_on(part.trajectory)
+                parts.append(part)
+            yield stream
+            for part in parts:
+                self._wait_for_sub_agents(part, conversation)
+
+    def _continuation(self, part: _Found) -> _Found | None:
+        reference = part.trajectory.continued_trajectory_ref
+        found = None if reference is None else self._others.pop(_beside(part.file, reference), None)
+        return found if found is not None and found.has_known_version() else None
+
+    def _wait_for_sub_agents(self, part: _Found, caller: _Conversation) -> None:
+        for index, inner in enumerate(part.trajectory.subagent_trajectories or ()):
+            name = inner.trajectory_id or inner.session_id or str(index)
+            found = _Found(part.file, inner, f"{part.place}subagent_trajectories[{index}].")
+            self._wait_for(found, caller, name, caller.launches.get(name))
+        for reference in part.trajectory.references():
+            path = reference.trajectory_path
+            other = None if path is None else self._others.pop(_beside(part.file, path), None)
+            if path is not None and other is not None:
+                name = other.trajectory.trajectory_id or Path(path).name
+                self._wait_for(other, caller, name, caller.launches.get(path))
+
+    def _wait_for(
+        self, found: _Found, caller: _Conversation, name: str, parent_turn: int | None
+    ) -> None:
+        parent_id = caller.stream.session_id
+        stream = Stream(
+            f"{parent_id}/{name}",
+            found.trajectory.agent.name,
+            parent_id=parent_id,
+            parent_turn=parent_turn,
+            # The step that started it has its result, so the next one has waited.
+            join_turn=None if parent_turn is None else parent_turn + 1,
+        )
+        self._waiting.append((found, stream))
+
+
+def _beside(file: TraceFile, reference: str) -> str:
+    """The path of a document that another one refers to."""
+    return os.path.normpath(Path(file.source).parent / reference)
+
+
+def kin_of(file: TraceFile) -> Kin:
+    """Return which other documents one refers to.
+
+    Raises:
+        TraceError: It is no such trajectory.
+    """
+    waiting = [file.document(_Trajectory, hint=_HINT)]
+    paths: list[str | None] = []
     while waiting:
-        place, trajectory, stream = waiting.pop(0)
-        if not trajectory.schema_version.startswith(_VERSIONS):
-            field = f"{place}schema_version"
-            message = f"unknown version; expected {_VERSIONS}…"
-            file.refuse(file.error(message, field=field, hint=_HINT))
-            continue
-        conversation = _conversation(trajectory, stream)
-        yield stream
-        for index, inner in enumerate(trajectory.subagent_trajectories or ()):
-            identity = inner.trajectory_id or inner.session_id or str(index)
-            parent_turn = conversation.launches.get(identity)
-            waiting.append(
-                (
-                    f"{place}subagent_trajectories[{index}].",
-                    inner,
-                    Stream(
-                        f"{stream.session_id}/{identity}",
-                        inner.agent.name,
-                        parent_id=stream.session_id,
-                        parent_turn=parent_turn,
-                    ),
-                )
-            )
+        trajectory = waiting.pop()
+        waiting += trajectory.subagent_trajectories or ()
+        paths.append(trajectory.continued_trajectory_ref)
+        paths += [reference.trajectory_path for reference in trajectory.references()]
+    children = tuple(_beside(file, path) for path in paths if path is not None)
+    return Kin(os.path.normpath(file.source), children=children)
 
 
 def read_atif(
@@ -208,7 +316,7 @@ def read_atif(
     """Read one trajectory; taking its sessions adds their chains to `interner`.
 
     Args:
-        file: UTF-8 JSON.
+        file: UTF-8 JSON; documents that it refers to are its `children`.
         interner: Shared by the files of one reading.
         scope: Not needed: content is comparable between files.
         rng: Not needed: sub-agents stay behind their main agent.
@@ -217,6 +325,11 @@ def read_atif(
         TraceError: It is no such trajectory.
     """
     del scope, rng
-    outermost = file.document(_Trajectory, hint=_HINT)
-    streams = list(_streams(file, outermost))
-    return transcript_reading(file, [streams], interner=interner)
+    main = _Found(file, file.document(_Trajectory, hint=_HINT))
+    others = {
+        os.path.normpath(child.source): _Found(child, child.document(_Trajectory, hint=_HINT))
+        for child in map(file.beside, file.children)
+    }
+    streams = list(_Family(main, others).streams())
+    reading = transcript_reading(file, [streams], interner=interner)
+    return replace(reading, companions=file.children)

@@ -24,11 +24,13 @@ from holdfast.traces.order import reordered
 from holdfast.traces.record import (
     EndedBy,
     EventKind,
+    MessageText,
     Session,
     SessionEvent,
     ToolSpan,
     Trigger,
     Turn,
+    TurnText,
 )
 
 __all__ = [
@@ -37,7 +39,9 @@ __all__ = [
     "End",
     "EventRow",
     "Header",
+    "MessageRow",
     "SessionRow",
+    "TextRow",
     "ToolRow",
     "TurnRow",
     "read_canonical",
@@ -92,6 +96,21 @@ class EventRow(_Row, kw_only=True):
     after_s: Seconds | None = None
 
 
+class MessageRow(_Row, kw_only=True):
+    """A `MessageText`."""
+
+    role: str = ""
+    content: str = ""
+
+
+class TextRow(_Row, kw_only=True):
+    """A `TurnText`."""
+
+    repeated: Count = 0
+    prompt: list[MessageRow] = []
+    answer: list[MessageRow] = []
+
+
 class TurnRow(_Row, kw_only=True):
     """A `Turn`; the prompt begins with `shared_tokens` of an earlier one of the session.
 
@@ -115,6 +134,7 @@ class TurnRow(_Row, kw_only=True):
     latency_s: Seconds | None = None
     cached_tokens: Tokens | None = None
     tools: list[ToolRow] = []
+    text: TextRow | None = None
 
 
 class SessionRow(_Row, tag_field="record", tag="session", kw_only=True):
@@ -148,7 +168,7 @@ def read_canonical(
     """Read one file as a stream; taking its sessions reserves their ids in `interner`.
 
     Args:
-        file: The file.
+        file: The file; text that it holds is left out unless it `keeps_text`.
         interner: Shared by the files of one reading.
         scope: Not needed, as no hash of this format is compared with another's.
         rng: Chooses the order, as `reordered` does, and holds all sessions; None keeps that of
@@ -176,7 +196,7 @@ def _sessions(file: TraceFile, interner: PrefixInterner) -> Iterator[Session]:
         num_sessions += 1
         num_turns += len(row.turns)
         try:
-            session = _session(row, file.source, blocks)
+            session = _session(row, file, blocks)
         except _MisfitError as misfit:
             file.refuse(file.error(misfit.message, line=line, field=misfit.field))
         else:
@@ -283,21 +303,22 @@ def _run(first: int, num_blocks: int) -> range:
     return range(first, first + num_blocks)
 
 
-def _session(row: SessionRow, source: str, blocks: _Blocks) -> Session:
+def _session(row: SessionRow, file: TraceFile, blocks: _Blocks) -> Session:
     for index, event in enumerate(row.events):
         if event.turn > len(row.turns):
             raise _MisfitError(
                 f"before turn {event.turn} of {len(row.turns)}; expected at most their number",
                 f"events[{index}].turn",
             )
+    texts = list(_texts(row))
     return Session(
         session_id=row.session,
         block_size_tokens=row.block_size_tokens,
         turns=tuple(
-            _turn(turn, ids, f"turns[{index}]")
+            _turn(turn, ids, texts[index] if file.keeps_text else None, f"turns[{index}]")
             for index, (turn, ids) in enumerate(zip(row.turns, blocks.of(row), strict=True))
         ),
-        source=source,
+        source=file.source,
         start_s=row.start_s,
         parent_id=row.parent,
         parent_turn=row.parent_turn,
@@ -307,7 +328,30 @@ def _session(row: SessionRow, source: str, blocks: _Blocks) -> Session:
     )
 
 
-def _turn(row: TurnRow, block_ids: tuple[int, ...], field: str) -> Turn:
+def _texts(row: SessionRow) -> Iterator[TurnText | None]:
+    """What was said in each turn; checks what it repeats of the one before."""
+    num_said = 0
+    for index, turn in enumerate(row.turns):
+        text = turn.text
+        if text is None:
+            num_said = 0
+            yield None
+            continue
+        if text.repeated > num_said:
+            raise _MisfitError(
+                f"repeats {text.repeated} messages; expected at most {num_said}, those of the "
+                "turn before",
+                f"turns[{index}].text.repeated",
+            )
+        num_said = text.repeated + len(text.prompt) + len(text.answer)
+        yield TurnText(text.repeated, _messages(text.prompt), _messages(text.answer))
+
+
+def _messages(rows: list[MessageRow]) -> tuple[MessageText, ...]:
+    return tuple(MessageText(row.role, row.content) for row in rows)
+
+
+def _turn(row: TurnRow, block_ids: tuple[int, ...], text: TurnText | None, field: str) -> Turn:
     return Turn(
         gap_s=row.gap_s,
         prompt_tokens=row.prompt_tokens,
@@ -322,6 +366,7 @@ def _turn(row: TurnRow, block_ids: tuple[int, ...], field: str) -> Turn:
         latency_s=row.latency_s,
         cached_tokens=row.cached_tokens,
         tools=tuple(_tool(tool, f"{field}.tools[{index}]") for index, tool in enumerate(row.tools)),
+        text=text,
     )
 
 

@@ -1,9 +1,10 @@
 """Reader of Claude Code's own session files: one entry of a conversation a line.
 
-Entries name their parent, so a file is a tree: a user who goes back starts a branch, a compaction
-a new root, and a sub-agent a tree of its own, in this file or in one beside it. A prompt is the way
-from the root to its answer. An answer is written in several lines, one for each part of it, and
-parallel tool results hang from the part they belong to: they are read as following each other.
+Entries name their parent, so a file is a tree: a user who goes back starts a branch (a fork), a
+compaction a new root, and a sub-agent a tree of its own, in this file or in one beside it. A prompt
+is the way from the root to its answer. An answer is written in several lines, one for each part of
+it, and parallel tool results hang from the part they belong to: they are read as following each
+other. A sub-agent's session joins its caller's at the first answer behind the call's result.
 
 Known: lengths of prompts, tools, what was said before, when each part was written. A prompt's
 length is its fresh, written and read tokens together.
@@ -20,16 +21,29 @@ import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from holdfast.traces.formats.claude_code_entries import LAYOUTS, Entry, Launch, read_entries
+from holdfast.errors import TraceError
+from holdfast.traces.formats.claude_code_entries import (
+    LAYOUTS,
+    Entry,
+    Launch,
+    kin_of,
+    read_entries,
+)
 from holdfast.traces.formats.reading import Reading
 from holdfast.traces.formats.trace_file import TraceFile
-from holdfast.traces.formats.transcript import Call, CalledTool, Stream, transcript_reading
+from holdfast.traces.formats.transcript import (
+    Call,
+    CalledTool,
+    Happening,
+    Stream,
+    transcript_reading,
+)
 from holdfast.traces.history import EMPTY_HISTORY, History, Message, estimated_tokens
 from holdfast.traces.lineage import PrefixInterner
-from holdfast.traces.record import Trigger
+from holdfast.traces.record import EventKind, Trigger
 from holdfast.traces.storage import COMPRESSIONS
 
-__all__ = ["LAYOUTS", "companions_of", "is_aside", "read_claude_code"]
+__all__ = ["LAYOUTS", "companions_of", "is_aside", "kin_of", "read_claude_code"]
 
 _MAIN = "main"
 _SUB_AGENTS = "subagents"
@@ -45,6 +59,9 @@ class _Node:
         history: What had been said.
         answer: The latest answer in it.
         time_s, trigger: Of the request that would follow here.
+        compacted_at: How many answers its agent had given when a compaction began the history;
+            None where none did.
+        is_torn: Whether the files lack what was said before.
     """
 
     stream: str
@@ -52,6 +69,8 @@ class _Node:
     answer: int | None = None
     time_s: float | None = None
     trigger: Trigger = "user"
+    compacted_at: int | None = None
+    is_torn: bool = False
 
 
 @dataclass(slots=True)
@@ -66,7 +85,7 @@ class _Answer:
         call, usage = self.call, entry.usage
         call.end_s = entry.time_s
         call.stop = entry.stop or call.stop
-        call.answer_bytes += sum(message.num_bytes for message in entry.messages)
+        call.answer += entry.messages
         call.tools += [tool for _, tool in entry.tools]
         if usage is not None:
             call.prompt_tokens = usage.prompt_tokens
@@ -84,11 +103,25 @@ class _Answer:
 
 @dataclass(slots=True)
 class _Agent:
-    """One agent's calls, and how it was first spoken to."""
+    """One agent's calls, what happened between them, and how it was first spoken to."""
 
     session: str
     opening: Message | None = None
     answers: list[int] = field(default_factory=list)
+    events: list[Happening] = field(default_factory=list)
+
+    def note(self, kind: EventKind, time_s: float | None = None) -> None:
+        self.events.append(Happening(kind, len(self.answers), time_s))
+
+
+@dataclass(slots=True)
+class _Start:
+    """A call that starts a sub-agent: whose it is, in which turn, and which turn had its result."""
+
+    launch: Launch
+    caller: str
+    turn: int
+    join_turn: int | None = None
 
 
 class _Tree:
@@ -102,15 +135,20 @@ class _Tree:
         # The latest entry behind each answer and before the next.
         self._latest: dict[int, _Node] = {}
         self._tools: dict[str, CalledTool] = {}
-        # Who made each call that starts a sub-agent, and in which turn; by sub-agents their calls.
-        self._launches: dict[str, tuple[Launch, str, int]] = {}
-        self._launch_of: dict[str, str] = {}
+        # The calls that start sub-agents, by their ids; by sub-agents the ids of their calls, of
+        # which a second one goes on with the same conversation.
+        self._starts: dict[str, _Start] = {}
+        self._starts_of: dict[str, list[str]] = {}
 
     def add(self, entry: Entry, default_session: str) -> None:
         """Add one entry; one that was written before is left out."""
         if entry.uuid in self._nodes:
             return
         parent = self._parent(entry, default_session)
+        if entry.is_compaction:
+            agent = self._agents[parent.stream]
+            agent.note("compaction", entry.time_s)
+            parent = replace(parent, compacted_at=len(agent.answers))
         if entry.is_answer:
             node = self._answered(entry, parent)
         elif entry.messages:
@@ -127,7 +165,9 @@ class _Tree:
             stream = entry.agent_id or (node.stream if node and is_inside else entry.uuid)
         if stream not in self._agents:
             self._agents[stream] = _Agent(entry.session_id or default_session)
-        return node if node is not None and node.stream == stream else _Node(stream)
+        if node is None or node.stream != stream:
+            return _Node(stream, is_torn=node is None and entry.parent_uuid != "")
+        return node
 
     def _end(self, node: _Node) -> _Node:
         """The last thing said before the answer that follows `node`."""
@@ -148,21 +188,31 @@ class _Tree:
             self._latest[node.answer] = node
         agent = self._agents[node.stream]
         agent.opening = agent.opening or entry.messages[0]
+        self._take_results(entry)
+        return node
+
+    def _take_results(self, entry: Entry) -> None:
         for tool_id, is_error in entry.results.items():
             tool = self._tools.get(tool_id)
             if tool is not None:
                 tool.end_s, tool.is_error = entry.time_s, is_error
+            start = self._starts.get(tool_id)
+            if start is not None:
+                start.join_turn = len(self._agents[start.caller].answers)
         if entry.returned is not None:
             agent_id, tool_id = entry.returned
-            self._launch_of[agent_id] = tool_id
-        return node
+            self._starts_of.setdefault(agent_id, []).append(tool_id)
+            if entry.is_launched and tool_id in self._tools:
+                self._tools[tool_id].is_background = True
 
     def _answered(self, entry: Entry, parent: _Node) -> _Node:
         base = self._end(parent)
-        calls = self._agents[base.stream].answers
+        agent = self._agents[base.stream]
         key = (base.stream, entry.answer_id)
         position = self._positions.setdefault(key, len(self._answers))
         if position == len(self._answers):
+            if _goes_back(base, agent):
+                agent.note("fork")
             call = Call(
                 prompt=base.history,
                 model=entry.model,
@@ -170,11 +220,11 @@ class _Tree:
                 trigger=base.trigger,
             )
             self._answers.append(_Answer(call, ("claude-code", entry.version, entry.model)))
-            calls.append(position)
+            agent.answers.append(position)
         self._answers[position].add(entry)
         self._tools.update(entry.tools)
         for launch in entry.launches:
-            self._launches[launch.tool_id] = (launch, base.stream, len(calls) - 1)
+            self._starts[launch.tool_id] = _Start(launch, base.stream, len(agent.answers) - 1)
         history = base.history.then(*entry.messages)
         node = self._latest[position] = _Node(base.stream, history, position, entry.time_s)
         return node
@@ -187,23 +237,39 @@ class _Tree:
 
     def _stream(self, name: str, agent: _Agent) -> Stream:
         if name == _MAIN:
-            return Stream(agent.session, _MAIN, self._calls(agent, _MAIN))
-        session_id = f"{agent.session}/{name}"
-        found = self._launches.get(self._launch_of.get(name, "")) or next(
-            (made for made in self._launches.values() if made[0].opening == agent.opening), None
-        )
-        if found is None:
-            return Stream(session_id, "", self._calls(agent, ""))
-        launch, caller, turn = found
-        if agent.answers:
-            self._tools[launch.tool_id].session_id = session_id
-        parent_id = self._agents[caller].session
-        if caller != _MAIN:
-            parent_id = f"{parent_id}/{caller}"
-        return Stream(session_id, launch.agent, self._calls(agent, launch.agent), parent_id, turn)
+            calls = self._calls(agent, _MAIN)
+            return Stream(agent.session, _MAIN, calls, events=agent.events)
+        stream = Stream(f"{agent.session}/{name}", "", parent_id=agent.session, events=agent.events)
+        starts = self._starts_with(name, agent)
+        for start in starts[:1]:
+            stream.agent, stream.parent_turn = start.launch.agent, start.turn
+            stream.parent_id = self._agents[start.caller].session
+            if start.caller != _MAIN:
+                stream.parent_id = f"{stream.parent_id}/{start.caller}"
+        for start in starts:
+            tool = self._tools[start.launch.tool_id]
+            tool.session_id = stream.session_id
+            stream.join_turn = None if tool.is_background else start.join_turn
+        stream.calls = self._calls(agent, stream.agent)
+        return stream
+
+    def _starts_with(self, name: str, agent: _Agent) -> list[_Start]:
+        """The calls that a sub-agent was spoken to by, in order."""
+        ids = self._starts_of.get(name, [])
+        told = [self._starts[tool_id] for tool_id in ids if tool_id in self._starts]
+        if told:
+            return told
+        return [made for made in self._starts.values() if made.launch.opening == agent.opening][:1]
 
     def _calls(self, agent: _Agent, kind: str) -> list[Call]:
         return [self._answers[position].finished(kind) for position in agent.answers]
+
+
+def _goes_back(node: _Node, agent: _Agent) -> bool:
+    """Whether a request leaves what its agent answered last, other than by a compaction."""
+    if not agent.answers or node.is_torn:
+        return False
+    return node.answer != agent.answers[-1] and node.compacted_at != len(agent.answers)
 
 
 def _start_s(stream: Stream) -> float:
@@ -232,19 +298,24 @@ def read_claude_code(
     """Read one session; taking it and its sub-agents adds their chains to `interner`.
 
     Args:
-        file: The session's file; those of its sub-agents are read from beside it.
+        file: The session's file; those of its sub-agents are read from the directory of its name
+            and from its `children`.
         interner: Shared by the files of one reading.
         scope: Not needed: content is comparable between files.
         rng: Not needed: sub-agents stay behind their main agent.
 
     Raises:
-        TraceError: A line is no such entry, and none may be left out.
+        TraceError: A line is no such entry or a file is damaged, and nothing may be left out.
     """
     del scope, rng
     tree = _Tree()
-    companions = companions_of(file.content) if isinstance(file.content, Path) else ()
+    beside = companions_of(file.content) if isinstance(file.content, Path) else ()
+    companions = tuple(dict.fromkeys((*beside, *file.children)))
     for part in (file, *map(file.beside, companions)):
-        for entry in read_entries(part):
-            tree.add(entry, file.name)
+        try:
+            for entry in read_entries(part):
+                tree.add(entry, file.name)
+        except TraceError as error:
+            part.refuse(error)
     reading = transcript_reading(file, [tree.streams()], interner=interner)
     return replace(reading, companions=companions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -13,11 +14,12 @@ from holdfast.core.tool_kinds import tool_kind
 from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
 from holdfast.traces.formats.quantities import Tokens
-from holdfast.traces.formats.trace_file import TraceFile
+from holdfast.traces.formats.reading import Kin
+from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.formats.transcript import CalledTool, seconds
 from holdfast.traces.history import Message
 
-__all__ = ["LAYOUTS", "Entry", "Launch", "Usage", "read_entries"]
+__all__ = ["LAYOUTS", "Entry", "Launch", "Usage", "kin_of", "read_entries"]
 
 LAYOUTS = (
     frozenset({"type", "uuid", "parentUuid", "sessionId"}),
@@ -32,6 +34,9 @@ _NOTHING = msgspec.Raw(b"null")
 _MEDIA = frozenset({"image", "document"})
 _SYNTHETIC = "<synthetic>"
 _SPEAKERS = frozenset({"user", "assistant"})
+_BOUNDARY = "compact_boundary"
+_LAUNCHED = "async_launched"
+_SUB_AGENT_FILE = "agent-"
 
 
 class Usage(msgspec.Struct):
@@ -74,6 +79,7 @@ class _Message(msgspec.Struct):
 
 class _Line(msgspec.Struct, rename="camel"):
     type: str = ""
+    subtype: str | None = None
     uuid: str | None = None
     parent_uuid: str | None = None
     session_id: str | None = None
@@ -83,6 +89,7 @@ class _Line(msgspec.Struct, rename="camel"):
     timestamp: datetime | None = None
     is_sidechain: bool = False
     is_meta: bool = False
+    is_compact_summary: bool = False
     is_api_error_message: bool = False
     message: msgspec.Raw = _NOTHING
     attachment: msgspec.Raw = _NOTHING
@@ -117,6 +124,7 @@ class Entry:
         time_s: When it was written.
         is_answer: Whether the model wrote it; otherwise what it says is for the model.
         is_aside: Whether the program said it by itself.
+        is_compaction: Whether it stands where a history was replaced by a summary.
         messages: What it says, in parts; none for entries that are only for the program.
         answer_id: Equal for all entries of one answer.
         model, stop, usage: Of an answer.
@@ -124,6 +132,7 @@ class Entry:
         launches: Those of them that start sub-agents.
         results: By the id of the call that each tool result answers, whether it failed.
         returned: Id of a sub-agent and of the tool call whose result this is; None for others.
+        is_launched: Whether that sub-agent goes on in the background.
     """
 
     uuid: str
@@ -135,6 +144,7 @@ class Entry:
     time_s: float | None
     is_answer: bool = False
     is_aside: bool = False
+    is_compaction: bool = False
     messages: list[Message] = field(default_factory=list)
     answer_id: str = ""
     model: str = ""
@@ -144,6 +154,7 @@ class Entry:
     launches: list[Launch] = field(default_factory=list)
     results: dict[str, bool] = field(default_factory=dict)
     returned: tuple[str, str] | None = None
+    is_launched: bool = False
 
 
 def read_entries(file: TraceFile) -> Iterator[Entry]:
@@ -166,6 +177,23 @@ def read_entries(file: TraceFile) -> Iterator[Entry]:
             file.refuse(file.error("expected an id", line=number, field="uuid", hint=_HINT))
 
 
+def kin_of(file: TraceFile) -> Kin | None:
+    """Return whose file it is; None where it does not say.
+
+    A sub-agent's own file is known by its name: a session's may begin with a sub-agent as well.
+
+    Raises:
+        TraceError: A line before the first entry is none of Claude Code's.
+    """
+    for _, line in islice(file.decode(_Line, hint=_HINT), MAX_PREAMBLE_LINES):
+        if line.uuid is None or line.session_id is None:
+            continue
+        if line.is_sidechain and file.name.startswith(_SUB_AGENT_FILE):
+            return Kin(f"{line.session_id}/{line.agent_id or file.name}", line.session_id)
+        return Kin(line.session_id)
+    return None
+
+
 def _entry(line: _Line, uuid: str) -> Entry:
     """What a line says about itself."""
     return Entry(
@@ -177,13 +205,14 @@ def _entry(line: _Line, uuid: str) -> Entry:
         is_sidechain=line.is_sidechain,
         time_s=seconds(line.timestamp),
         is_aside=line.is_meta or line.type == "attachment",
+        is_compaction=line.is_compact_summary or line.subtype == _BOUNDARY,
     )
 
 
 def _add_message(entry: Entry, line: _Line, file: TraceFile, number: int) -> None:
     """Add what a line says to the model, or the model in it."""
     if line.type == "attachment":
-        entry.messages.append(Message.of("user", line.attachment))
+        entry.messages.append(Message.of("user", line.attachment, keeps_text=file.keeps_text))
     if line.type not in _SPEAKERS:
         return
     message = file.decode_part(line.message, _MESSAGE, line=number, field="message", hint=_HINT)
@@ -192,7 +221,8 @@ def _add_message(entry: Entry, line: _Line, file: TraceFile, number: int) -> Non
     content = message.content
     blocks = [_Block("text", text=content)] if isinstance(content, str) else content
     entry.messages = [
-        Message.of(line.type, block, is_media=block.type in _MEDIA) for block in blocks
+        Message.of(line.type, block, is_media=block.type in _MEDIA, keeps_text=file.keeps_text)
+        for block in blocks
     ]
     if line.type == "user":
         entry.results = {
@@ -203,6 +233,8 @@ def _add_message(entry: Entry, line: _Line, file: TraceFile, number: int) -> Non
         agent_id = _text(line.tool_use_result, "agentId", file, number, "toolUseResult")
         if entry.results and agent_id is not None:
             entry.returned = (agent_id, next(iter(entry.results)))
+            status = _text(line.tool_use_result, "status", file, number, "toolUseResult")
+            entry.is_launched = status == _LAUNCHED
         return
     entry.is_answer = True
     entry.answer_id = message.id or line.request_id or entry.uuid

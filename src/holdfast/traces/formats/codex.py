@@ -1,139 +1,87 @@
 """Reader of Codex's rollouts: one item of a conversation, or an event about it, a line.
 
-Known: the items in order with the time each was complete, tool calls, compactions, and after each
-answer the tokens used so far. A prompt's length includes what came from the cache, an answer's
-its reasoning.
+Known: the items in order with the time each was complete, tool calls, compactions, turns that were
+rolled back (forks), and after each answer the tokens used so far. A prompt's length includes what
+came from the cache, an answer's its reasoning. A sub-agent's rollout names its parent, and the
+parent's calls say in which turn it was started, waited for and closed.
 
 Assumed: items of the model in a row are one answer, which ends when usage is reported or the
 program or the user adds something. Instructions and tools, which are not among the items, fill
-what the first prompt's text does not.
+what the first prompt's text does not. The rollout of a fork begins with a copy of the one that it
+was forked from: its leading answers that are also in that one are no turns of its own.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
+from typing import Any, TypeVar
 
 import msgspec
 
 from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
-from holdfast.traces.formats.quantities import MAX_TOKENS, Tokens
-from holdfast.traces.formats.reading import Reading
-from holdfast.traces.formats.trace_file import TraceFile
+from holdfast.traces.formats.codex_items import (
+    HINT,
+    Compacted,
+    Event,
+    Item,
+    Line,
+    Meta,
+    TokenInfo,
+    TurnContext,
+    Used,
+    UsedSoFar,
+    ended_threads,
+    used_between,
+)
+from holdfast.traces.formats.quantities import MAX_TOKENS
+from holdfast.traces.formats.reading import Kin, Reading
+from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
     CalledTool,
+    Happening,
     Stream,
     seconds,
     transcript_reading,
 )
 from holdfast.traces.history import EMPTY_HISTORY, History, Message
 from holdfast.traces.lineage import PrefixInterner
-from holdfast.traces.record import Trigger
+from holdfast.traces.record import EventKind, Trigger
 
-__all__ = ["LAYOUTS", "read_codex"]
+__all__ = ["LAYOUTS", "kin_of", "read_codex"]
 
 LAYOUTS = (frozenset({"timestamp", "type", "payload"}),)
 """A line with all of these fields is of this format."""
 
-_HINT = "expected one item a line: {timestamp, type, payload}"
-_NOTHING = msgspec.Raw(b"null")
 _TOOL_CALLS = frozenset({"function_call", "custom_tool_call", "local_shell_call"})
 _LOCAL_SHELL = "local_shell"
 # What an answer ends with that neither calls a tool nor says anything.
 _INCOMPLETE = "incomplete"
+_BEGINNINGS = frozenset({"task_started", "turn_started"})
 _Value = TypeVar("_Value")
-# Over a whole session, so not bounded like one prompt.
-_Total = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
-
-class _Line(msgspec.Struct):
-    type: str
-    payload: msgspec.Raw
-    timestamp: datetime | None = None
-
-
-class _Meta(msgspec.Struct):
-    id: str | None = None
-    cli_version: str | None = None
-    source: Any = None
-
-
-class _TurnContext(msgspec.Struct):
-    model: str | None = None
-
-
-class _Item(msgspec.Struct, omit_defaults=True):
-    """A part of the conversation; all of it that a model sees."""
-
-    type: str = ""
-    role: str | None = None
-    content: msgspec.Raw = _NOTHING
-    summary: msgspec.Raw = _NOTHING
-    call_id: str | None = None
-    name: str | None = None
-    arguments: msgspec.Raw = _NOTHING
-    input: msgspec.Raw = _NOTHING
-    action: msgspec.Raw = _NOTHING
-    output: msgspec.Raw = _NOTHING
-
-    @property
-    def message(self) -> Message:
-        return Message.of(self.role or "", self)
-
-    @property
-    def is_output(self) -> bool:
-        """Whether a tool wrote it."""
-        return self.type.endswith("_output")
-
-    @property
-    def is_input(self) -> bool:
-        """Whether the program or the user wrote it."""
-        return self.is_output or (self.type == "message" and self.role != "assistant")
-
-    @property
-    def is_answer(self) -> bool:
-        """Whether the model wrote it."""
-        return self.type in ("message", "reasoning") or self.type.endswith("_call")
-
-
-class _Compacted(msgspec.Struct):
-    message: str | None = None
-    replacement_history: list[_Item] | None = None
-
-
-class _Used(msgspec.Struct):
-    input_tokens: Tokens = 0
-    cached_input_tokens: Tokens | None = None
-    output_tokens: Tokens = 0
-
-
-class _UsedSoFar(msgspec.Struct, frozen=True):
-    input_tokens: _Total = 0
-    cached_input_tokens: _Total = 0
-    output_tokens: _Total = 0
-
-
-class _TokenInfo(msgspec.Struct):
-    total_token_usage: _UsedSoFar | None = None
-    last_token_usage: _Used | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str = ""
-    info: msgspec.Raw = _NOTHING
-
-
-_META = msgspec.json.Decoder(_Meta)
-_TURN_CONTEXT = msgspec.json.Decoder(_TurnContext)
-_ITEM = msgspec.json.Decoder(_Item)
-_COMPACTED = msgspec.json.Decoder(_Compacted)
-_EVENT = msgspec.json.Decoder(_Event)
-_TOKEN_INFO = msgspec.json.Decoder(_TokenInfo | None)
+_META = msgspec.json.Decoder(Meta)
+_TURN_CONTEXT = msgspec.json.Decoder(TurnContext)
+_ITEM = msgspec.json.Decoder(Item)
+_COMPACTED = msgspec.json.Decoder(Compacted)
+_EVENT = msgspec.json.Decoder(Event)
+_TOKEN_INFO = msgspec.json.Decoder(TokenInfo | None)
 _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+@dataclass(slots=True)
+class _Started:
+    """What a rollout says about a sub-agent: which turns started it and went on behind its end."""
+
+    turn: int
+    tool: CalledTool | None = None
+    join_turn: int | None = None
+    closed_s: float | None = None
+    is_closed: bool = False
 
 
 @dataclass(slots=True)
@@ -141,7 +89,7 @@ class _Rollout:
     """A conversation, put together line by line."""
 
     file: TraceFile
-    meta: _Meta | None = None
+    meta: Meta | None = None
     model: str = ""
     history: History = EMPTY_HISTORY
     ready_s: float | None = None
@@ -149,21 +97,40 @@ class _Rollout:
     calls: list[Call] = field(default_factory=list)
     tools: dict[str, CalledTool] = field(default_factory=dict)
     is_open: bool = False
-    used: _UsedSoFar = field(default_factory=_UsedSoFar)
+    used: UsedSoFar = field(default_factory=UsedSoFar)
+    events: list[Happening] = field(default_factory=list)
+    # What had been said before each turn of the user, and before the one that may follow.
+    user_turns: list[History] = field(default_factory=list)
+    beginning: History | None = None
+    # The sub-agents, by their ids or paths.
+    started: dict[str, _Started] = field(default_factory=dict)
 
     def read(self) -> Stream:
-        for number, line in self.file.decode(_Line, hint=_HINT):
+        try:
+            self._read_lines()
+        except TraceError as error:
+            self.file.refuse(error)
+        meta = self.meta or Meta()
+        for call in self.calls:
+            call.head = f"codex {meta.cli_version or ''} {call.model} {meta.agent}"
+        return Stream(
+            meta.id or self.file.name,
+            meta.agent,
+            self.calls,
+            parent_id=meta.parent_id,
+            events=self.events,
+            origin_id=meta.forked_from_id,
+        )
+
+    def _read_lines(self) -> None:
+        for number, line in self.file.decode(Line, hint=HINT):
             try:
                 self._read(number, line)
             except TraceError as error:
                 self.file.refuse(error)
-        meta = self.meta or _Meta()
-        agent = _agent(meta.source)
-        for call in self.calls:
-            call.head = f"codex {meta.cli_version or ''} {call.model} {agent}"
-        return Stream(meta.id or self.file.name, agent, self.calls)
 
-    def _read(self, number: int, line: _Line) -> None:
+    def _read(self, number: int, line: Line) -> None:
+        time_s = seconds(line.timestamp)
         match line.type:
             case "session_meta":
                 self.meta = self.meta or self._part(number, line.payload, _META)
@@ -171,12 +138,11 @@ class _Rollout:
                 context = self._part(number, line.payload, _TURN_CONTEXT)
                 self.model = context.model or self.model
             case "response_item":
-                item = self._part(number, line.payload, _ITEM)
-                self._add(number, item, seconds(line.timestamp))
+                self._add(number, self._part(number, line.payload, _ITEM), time_s)
             case "compacted":
-                self._compact(self._part(number, line.payload, _COMPACTED))
+                self._compact(self._part(number, line.payload, _COMPACTED), time_s)
             case "event_msg":
-                self._note(number, self._part(number, line.payload, _EVENT))
+                self._note(number, self._part(number, line.payload, _EVENT), time_s)
 
     def _part(
         self,
@@ -186,21 +152,22 @@ class _Rollout:
         inner: str = "",
     ) -> _Value:
         field = f"payload.{inner}" if inner else "payload"
-        return self.file.decode_part(part, decoder, line=number, field=field, hint=_HINT)
+        return self.file.decode_part(part, decoder, line=number, field=field, hint=HINT)
 
-    def _add(self, number: int, item: _Item, time_s: float | None) -> None:
+    def _add(self, number: int, item: Item, time_s: float | None) -> None:
         if not (item.is_input or item.is_answer):
             return
-        message = item.message
+        message = item.message(keeps_text=self.file.keeps_text)
         if item.is_input:
             self.is_open = False
             if item.is_output and item.call_id in self.tools:
                 self.tools[item.call_id].end_s = time_s
+                self._take_output(number, item, item.call_id)
         else:
             tool = self._tool(number, item, time_s) if item.type in _TOOL_CALLS else None
             call = self._open_call()
             call.end_s = time_s
-            call.answer_bytes += message.num_bytes
+            call.answer.append(message)
             if item.type == "message":
                 call.stop = None
             if tool is not None:
@@ -223,13 +190,16 @@ class _Rollout:
             )
         return self.calls[-1]
 
-    def _tool(self, number: int, item: _Item, time_s: float | None) -> CalledTool:
-        tool = CalledTool.of(self._tool_call(number, item), time_s)
+    def _tool(self, number: int, item: Item, time_s: float | None) -> CalledTool:
+        called = self._tool_call(number, item)
+        tool = CalledTool.of(called, time_s)
         if item.call_id is not None:
             self.tools[item.call_id] = tool
+        if _last_name(tool) == "close_agent":
+            self._close(_object(called.arguments).get("id"), time_s)
         return tool
 
-    def _tool_call(self, number: int, item: _Item) -> ToolCall:
+    def _tool_call(self, number: int, item: Item) -> ToolCall:
         if item.type == "local_shell_call":
             return ToolCall(_LOCAL_SHELL, bytes(item.action).decode(errors="replace"))
         inner = "arguments" if item.type == "function_call" else "input"
@@ -238,26 +208,83 @@ class _Rollout:
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         return ToolCall(item.name or "", text)
 
-    def _compact(self, compacted: _Compacted) -> None:
-        self.is_open = False
-        kept = compacted.replacement_history
-        messages = [Message.of("user", compacted.message)] if kept is None else []
-        self.history = EMPTY_HISTORY.then(*messages, *(item.message for item in kept or ()))
-
-    def _note(self, number: int, event: _Event) -> None:
-        if event.type != "token_count":
+    def _take_output(self, number: int, item: Item, call_id: str) -> None:
+        """Find out which sub-agents a call has started or waited for."""
+        name = _last_name(self.tools[call_id])
+        if name not in ("spawn_agent", "wait", "wait_agent"):
             return
-        info = self._part(number, event.info, _TOKEN_INFO, "info") or _TokenInfo()
+        value = _object(self._part(number, item.output, _ANYTHING, "output"))
+        if name == "spawn_agent":
+            self._start(value.get("agent_id") or value.get("task_name"), call_id)
+        else:
+            self._join(value.get("status"))
+
+    def _start(self, thread: Any, call_id: Any) -> None:
+        if isinstance(thread, str) and self.calls:
+            tool = self.tools.get(call_id) if isinstance(call_id, str) else None
+            self.started.setdefault(thread, _Started(len(self.calls) - 1, tool))
+
+    def _join(self, statuses: Any) -> None:
+        for thread in ended_threads(statuses):
+            if thread in self.started:
+                self.started[thread].join_turn = len(self.calls)
+
+    def _close(self, thread: Any, time_s: float | None) -> None:
+        if isinstance(thread, str) and thread in self.started:
+            self.started[thread].is_closed, self.started[thread].closed_s = True, time_s
+
+    def _compact(self, compacted: Compacted, time_s: float | None) -> None:
+        self.is_open = False
+        keeps_text = self.file.keeps_text
+        kept = compacted.replacement_history
+        messages = [item.message(keeps_text=keeps_text) for item in kept or ()]
+        if kept is None:
+            messages = [Message.of("user", compacted.message, keeps_text=keeps_text)]
+        self.history = EMPTY_HISTORY.then(*messages)
+        self._happened("compaction", time_s)
+
+    def _happened(self, kind: EventKind, time_s: float | None) -> None:
+        self.events.append(Happening(kind, len(self.calls), time_s))
+
+    def _note(self, number: int, event: Event, time_s: float | None) -> None:
+        match event.type:
+            case "token_count":
+                self._count(number, event)
+            case "user_message":
+                self.user_turns.append(self.beginning or self.history.before or EMPTY_HISTORY)
+                self.beginning = None
+            case "thread_rolled_back":
+                self._roll_back(event.num_turns, time_s)
+            case "context_compacted":
+                self._happened("compaction", time_s)
+            case "collab_agent_spawn_end":
+                self._start(event.new_thread_id, event.call_id)
+            case "collab_waiting_end":
+                self._join(event.statuses)
+            case "collab_close_end":
+                self._close(event.receiver_thread_id, time_s)
+            case kind if kind in _BEGINNINGS:
+                self.beginning = self.history
+
+    def _roll_back(self, num_turns: Any, time_s: float | None) -> None:
+        if isinstance(num_turns, int) and 0 < num_turns <= len(self.user_turns):
+            self.is_open = False
+            self.history = self.user_turns[-num_turns]
+            del self.user_turns[-num_turns:]
+            self._happened("fork", time_s)
+
+    def _count(self, number: int, event: Event) -> None:
+        info = self._part(number, event.info, _TOKEN_INFO, "info") or TokenInfo()
         before, now = self.used, info.total_token_usage
         # The same figures come again with every change of the rate limits.
         if now is not None and now != before:
             self.used = now
             # A compaction uses tokens as well, and is none of the calls.
             if self.is_open or (self.calls and not self.calls[-1].prompt_tokens):
-                self._use(number, info.last_token_usage or _used_between(before, now))
+                self._use(number, info.last_token_usage or used_between(before, now))
             self.is_open = False
 
-    def _use(self, number: int, used: _Used) -> None:
+    def _use(self, number: int, used: Used) -> None:
         if used.input_tokens > MAX_TOKENS:
             raise self.file.error(
                 f"a prompt of {used.input_tokens} tokens; expected at most {MAX_TOKENS}",
@@ -270,42 +297,97 @@ class _Rollout:
         call.output_tokens = used.output_tokens
 
 
-def _used_between(before: _UsedSoFar, now: _UsedSoFar) -> _Used:
-    """What one answer used; figures that fell began anew."""
-    if now.input_tokens < before.input_tokens:
-        before = _UsedSoFar()
-    return _Used(
-        now.input_tokens - before.input_tokens,
-        max(0, now.cached_input_tokens - before.cached_input_tokens),
-        max(0, now.output_tokens - before.output_tokens),
+def _last_name(tool: CalledTool) -> str:
+    """A tool's name without the namespace before it."""
+    return tool.name.rsplit("__", 1)[-1].rsplit(".", 1)[-1]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """A JSON object that may be written as text; empty for anything else."""
+    if isinstance(value, str):
+        try:
+            value = _ANYTHING.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _leave_copies(stream: Stream, origin: Stream) -> None:
+    """Take the calls out of a fork that it copied from where it was forked."""
+    known = {message.digest for call in (*origin.copied, *origin.calls) for message in call.answer}
+    copied = list(
+        takewhile(
+            lambda call: all(message.digest in known for message in call.answer), stream.calls
+        )
     )
+    if not copied:
+        return
+    num_copied = len(copied)
+    stream.copied, stream.calls = copied, stream.calls[num_copied:]
+    own = (
+        replace(event, turn_index=event.turn_index - num_copied)
+        for event in stream.events
+        if event.turn_index >= num_copied
+    )
+    stream.events = [Happening("fork", 0), *own]
 
 
-def _agent(source: Any) -> str:
-    """Whom a rollout is of: the main agent, or a type of sub-agent."""
-    kind = source.get("subagent") if isinstance(source, dict) else None
-    if isinstance(kind, dict):
-        spawned = kind.get("thread_spawn")
-        role = spawned.get("agent_role") if isinstance(spawned, dict) else None
-        return role if isinstance(role, str) else ""
-    if kind is None:
-        return "main"
-    return kind if isinstance(kind, str) else ""
+def _link(rollouts: Sequence[_Rollout], streams: Sequence[Stream]) -> None:
+    """Find out what each rollout has from the others: parents stand before their sub-agents."""
+    by_id = {stream.session_id: at for at, stream in reversed([*enumerate(streams)])}
+    for at, stream in enumerate(streams):
+        origin = by_id.get(stream.origin_id or "", at)
+        if origin < at:
+            _leave_copies(stream, streams[origin])
+        parent = by_id.get(stream.parent_id or "")
+        if parent is not None:
+            _join_parent(rollouts[at], stream, rollouts[parent], len(streams[parent].copied))
+
+
+def _join_parent(child: _Rollout, stream: Stream, parent: _Rollout, num_copied: int) -> None:
+    names = (child.meta or Meta()).names
+    started = next((parent.started[name] for name in names if name in parent.started), None)
+    if started is None or started.turn < num_copied:
+        return
+    stream.parent_turn = started.turn - num_copied
+    if started.join_turn is not None:
+        stream.join_turn = started.join_turn - num_copied
+    if started.tool is not None:
+        started.tool.session_id = stream.session_id
+    if started.is_closed:
+        stream.events.append(Happening("close", len(stream.calls), started.closed_s))
+
+
+def kin_of(file: TraceFile) -> Kin | None:
+    """Return whose rollout it is; None where it does not say.
+
+    Raises:
+        TraceError: A line before that is none of Codex's.
+    """
+    for number, line in islice(file.decode(Line, hint=HINT), MAX_PREAMBLE_LINES):
+        if line.type == "session_meta":
+            meta = file.decode_part(line.payload, _META, line=number, field="payload")
+            return Kin(meta.id or file.name, meta.parent_id or meta.forked_from_id)
+    return None
 
 
 def read_codex(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one rollout; taking its session adds its chain to `interner`.
+    """Read one rollout and its sub-agents'; taking their sessions adds their chains to `interner`.
 
     Args:
-        file: The file.
+        file: The file; rollouts of sub-agents and forks are its `children`.
         interner: Shared by the files of one reading.
         scope: Not needed: content is comparable between files.
-        rng: Not needed for one session.
+        rng: Not needed: sub-agents stay behind their main agent.
 
     Raises:
-        TraceError: A line is no such item, and none may be left out.
+        TraceError: A line is no such item or a file is damaged, and nothing may be left out.
     """
     del scope, rng
-    return transcript_reading(file, [[_Rollout(file).read()]], interner=interner)
+    rollouts = [_Rollout(part) for part in (file, *map(file.beside, file.children))]
+    streams = [rollout.read() for rollout in rollouts]
+    _link(rollouts, streams)
+    reading = transcript_reading(file, [streams], interner=interner)
+    return replace(reading, companions=file.children)

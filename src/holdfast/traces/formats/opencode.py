@@ -1,7 +1,8 @@
 """Reader of OpenCode's exports: one session a document, its messages made of parts.
 
 Known: lengths of every step, tools with the time each ran, compactions. A prompt's length is
-fresh, read and written tokens together, an answer's its reasoning as well.
+fresh, read and written tokens together, an answer's its reasoning as well. A sub-agent's export
+names its parent, and the parent's call of the tool names the sub-agent.
 
 Assumed: what the model said in a step was said before its tools ran. System message and tools,
 which are not recorded, fill what the first prompt's text does not.
@@ -10,22 +11,31 @@ which are not recorded, fill what the first prompt's text does not.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
+from holdfast.core.tool_kinds import tool_kind
 from holdfast.core.tool_syntax import ToolCall
+from holdfast.errors import TraceError
+from holdfast.traces.formats.decoding import decode_json, within
 from holdfast.traces.formats.quantities import Milliseconds, Tokens
-from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.reading import Kin, Reading
 from holdfast.traces.formats.trace_file import TraceFile
-from holdfast.traces.formats.transcript import Call, CalledTool, Stream, transcript_reading
+from holdfast.traces.formats.transcript import (
+    Call,
+    CalledTool,
+    Happening,
+    Stream,
+    transcript_reading,
+)
 from holdfast.traces.history import EMPTY_HISTORY, History, Message
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Trigger
 
-__all__ = ["LAYOUTS", "read_opencode"]
+__all__ = ["LAYOUTS", "kin_of", "read_opencode"]
 
 LAYOUTS = (frozenset({"info", "messages"}),)
 """A document with all of these fields is of this format."""
@@ -61,6 +71,7 @@ class _State(msgspec.Struct):
     input: msgspec.Raw = _NOTHING
     output: msgspec.Raw = _NOTHING
     error: msgspec.Raw = _NOTHING
+    metadata: msgspec.Raw = _NOTHING
     time: _Time | None = None
 
 
@@ -101,27 +112,35 @@ class _SessionInfo(msgspec.Struct, rename={"parent_id": "parentID"}):
     parent_id: str | None = None
 
 
-class _Export(msgspec.Struct):
+class _Head(msgspec.Struct):
     info: _SessionInfo
+
+
+class _Export(_Head):
     messages: list[_Message]
+
+
+_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 @dataclass(slots=True)
 class _Conversation:
     """A session, put together message by message."""
 
+    file: TraceFile
     version: str
     history: History = EMPTY_HISTORY
     request: tuple[Message, ...] = ()
     ready_s: float | None = None
     trigger: Trigger = "user"
     calls: list[Call] = field(default_factory=list)
+    events: list[Happening] = field(default_factory=list)
 
     def add(self, message: _Message) -> None:
         if message.info.role == "assistant":
             self._answered(message)
             return
-        self.request = tuple(_request(message.parts))
+        self.request = tuple(self._request(message.parts))
         self.history = self.history.then(*self.request)
         self.trigger = "user"
 
@@ -142,12 +161,13 @@ class _Conversation:
             )
             self._add(call, step, info if len(steps) == 1 else None)
         if is_summary and steps:
-            spoken = [_spoken(part) for step in steps for part in step if part.type in _SPOKEN]
+            spoken = [message for step in steps for message in self._spoken(step)]
+            self.events.append(Happening("compaction", len(self.calls), self.calls[-1].end_s))
             self.history = EMPTY_HISTORY.then(*self.request, *spoken)
 
     def _add(self, call: Call, step: list[_Part], info: _MessageInfo | None) -> None:
         """Add one step; `info` is that of its message where the step is all of it."""
-        spoken = [_spoken(part) for part in step if part.type in _SPOKEN]
+        spoken = self._spoken(step)
         tools = [part for part in step if part.type == "tool"]
         finish = next((part for part in step if part.type == "step-finish"), _Part())
         tokens = finish.tokens or (info.tokens if info else None) or _Tokens()
@@ -155,39 +175,48 @@ class _Conversation:
         if call.prompt_tokens:
             call.cached_tokens = tokens.cache.read
             call.output_tokens = tokens.output + tokens.reasoning
-        call.answer_bytes = sum(message.num_bytes for message in spoken)
+        call.answer = spoken
         call.stop = finish.reason or (info.finish if info else None) or _INCOMPLETE
-        call.tools = [_called(part) for part in tools]
-        results = [Message.of("tool", [part.state.output, part.state.error]) for part in tools]
+        call.tools = [self._called(part) for part in tools]
+        results = [self._message("tool", [part.state.output, part.state.error]) for part in tools]
         self.history = self.history.then(*spoken, *results)
         self.trigger = "tool_result" if tools else "user"
         ends = [part.state.time.end for part in tools if part.state.time is not None]
         self.ready_s = max((end / 1000 for end in ends if end is not None), default=call.end_s)
         self.calls.append(call)
 
+    def _message(self, role: str, content: object, *, is_media: bool = False) -> Message:
+        return Message.of(role, content, is_media=is_media, keeps_text=self.file.keeps_text)
 
-def _request(parts: list[_Part]) -> Iterator[Message]:
-    for part in parts:
-        if part.type == "file":
-            yield Message.of("user", [part.mime, part.url], is_media=True)
-        elif not part.ignored:
-            yield Message.of("user", [part.type, part.text])
+    def _request(self, parts: list[_Part]) -> Iterator[Message]:
+        for part in parts:
+            if part.type == "file":
+                yield self._message("user", [part.mime, part.url], is_media=True)
+            elif not part.ignored:
+                yield self._message("user", [part.type, part.text])
 
+    def _spoken(self, step: list[_Part]) -> list[Message]:
+        """What the model wrote in a step: of a tool's part, the call."""
+        return [
+            self._message("assistant", [part.text, part.tool, part.call_id, part.state.input])
+            for part in step
+            if part.type in _SPOKEN
+        ]
 
-def _spoken(part: _Part) -> Message:
-    """What the model wrote of a part: of a tool's, the call."""
-    return Message.of("assistant", [part.text, part.tool, part.call_id, part.state.input])
-
-
-def _called(part: _Part) -> CalledTool:
-    arguments = bytes(part.state.input).decode("utf-8", "replace")
-    tool = CalledTool.of(ToolCall(part.tool, arguments))
-    if part.state.time is not None:
-        tool.start_s = _seconds(part.state.time.start)
-        tool.end_s = _seconds(part.state.time.end)
-    if part.state.status in ("completed", "error"):
-        tool.is_error = part.state.status == "error"
-    return tool
+    def _called(self, part: _Part) -> CalledTool:
+        arguments = bytes(part.state.input).decode("utf-8", "replace")
+        tool = CalledTool.of(ToolCall(part.tool, arguments))
+        if part.state.time is not None:
+            tool.start_s = _seconds(part.state.time.start)
+            tool.end_s = _seconds(part.state.time.end)
+        if part.state.status in ("completed", "error"):
+            tool.is_error = part.state.status == "error"
+        if tool_kind(part.tool) == "sub_agent":
+            error_maker = within("state.metadata", self.file.error_maker())
+            metadata = decode_json(part.state.metadata, _ANYTHING, error_maker)
+            name = metadata.get("sessionId") if isinstance(metadata, dict) else None
+            tool.session_id = name if isinstance(name, str) else None
+        return tool
 
 
 def _steps(message: _Message) -> Iterator[list[_Part]]:
@@ -218,28 +247,71 @@ def _seconds(time: float | None) -> float | None:
     return None if time is None else time / 1000
 
 
-def read_opencode(
-    file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
-) -> Reading:
-    """Read one export; taking its session adds its chain to `interner`.
-
-    Args:
-        file: UTF-8 JSON.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Not needed for one session.
+def kin_of(file: TraceFile) -> Kin:
+    """Return whose export it is.
 
     Raises:
         TraceError: It is no such export.
     """
-    del scope, rng
+    info = file.document(_Head, hint=_HINT).info
+    return Kin(info.id, info.parent_id)
+
+
+def _stream(file: TraceFile) -> Stream:
     export = file.document(_Export, hint=_HINT)
-    conversation = _Conversation(export.info.version)
+    conversation = _Conversation(file, export.info.version)
     for message in export.messages:
         conversation.add(message)
     agent = "main"
     if export.info.parent_id is not None:
         names = (message.info.agent or message.info.mode for message in export.messages)
         agent = next(filter(None, names), "")
-    stream = Stream(export.info.id, agent, conversation.calls)
-    return transcript_reading(file, [[stream]], interner=interner)
+    return Stream(
+        export.info.id,
+        agent,
+        conversation.calls,
+        parent_id=export.info.parent_id,
+        events=conversation.events,
+    )
+
+
+def _link(streams: Sequence[Stream]) -> None:
+    """Find out which turn of its parent started each sub-agent, and which one had its result."""
+    parents = {stream.session_id: stream for stream in streams}
+    for stream in streams:
+        parent = parents.get(stream.parent_id or "")
+        for turn, call in enumerate(parent.calls if parent is not None else ()):
+            for tool in call.tools:
+                if tool.session_id == stream.session_id:
+                    if stream.parent_turn is None:
+                        stream.parent_turn = turn
+                    has_result = tool.end_s is not None and not tool.is_background
+                    stream.join_turn = turn + 1 if has_result else None
+
+
+def read_opencode(
+    file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
+) -> Reading:
+    """Read one export and its sub-agents'; taking their sessions adds their chains to `interner`.
+
+    Args:
+        file: UTF-8 JSON; exports of sub-agents are its `children`.
+        interner: Shared by the files of one reading.
+        scope: Not needed: content is comparable between files.
+        rng: Not needed: sub-agents stay behind their main agent.
+
+    Raises:
+        TraceError: It is no such export.
+    """
+    del scope, rng
+    streams: list[Stream] = []
+    for part in (file, *map(file.beside, file.children)):
+        try:
+            streams.append(_stream(part))
+        except TraceError as error:
+            if not file.children:
+                raise
+            part.refuse(error)
+    _link(streams)
+    reading = transcript_reading(file, [streams], interner=interner)
+    return replace(reading, companions=file.children)

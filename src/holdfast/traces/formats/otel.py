@@ -1,8 +1,8 @@
 """Reader of OpenTelemetry GenAI spans: one span a model call, inside spans of agents.
 
 Known: when each call was sent and answered, lengths (of a prompt with what came from a cache, of an
-answer with its reasoning), who called whom, and where instrumentation records content the whole
-prompt of every call.
+answer with its reasoning), who called whom and when that ended, and where instrumentation records
+content the whole prompt of every call. An agent that was called is closed when its span ends.
 
 Assumed: without content a prompt that is not shorter than the same agent's last one continues
 it, and a shorter one shares nothing. The first then shares with other sessions of its model and
@@ -24,7 +24,13 @@ from holdfast.traces.formats.decoding import convert_json, decode_json, within
 from holdfast.traces.formats.otel_spans import Attributes, Span, read_span_lines, read_spans
 from holdfast.traces.formats.reading import Reading
 from holdfast.traces.formats.trace_file import TraceFile
-from holdfast.traces.formats.transcript import Call, CalledTool, Stream, transcript_reading
+from holdfast.traces.formats.transcript import (
+    Call,
+    CalledTool,
+    Happening,
+    Stream,
+    transcript_reading,
+)
 from holdfast.traces.history import EMPTY_HISTORY, Message, bytes_of_tokens
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Trigger
@@ -45,10 +51,14 @@ _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 @dataclass(slots=True)
 class _Agent:
-    """One agent's calls; `root` is the name of the outermost agent that it worked for."""
+    """One agent's calls; `root` is the name of the outermost agent that it worked for.
+
+    `span` is the call of an agent that works for another one.
+    """
 
     stream: Stream
     root: str
+    span: Span | None = None
     spans: list[Span] = field(default_factory=list)
 
 
@@ -67,6 +77,8 @@ class _Trace:
             self._agent(span).spans.append(span)
         for agent in self._agents.values():
             agent.stream.calls = list(self._calls(agent.spans))
+        for agent in self._agents.values():
+            self._end(agent)
         families: dict[str, list[Stream]] = {}
         for agent in sorted(
             self._agents.values(), key=lambda agent: agent.stream.session_id != agent.root
@@ -94,9 +106,22 @@ class _Trace:
                     parent_id=agent.stream.session_id,
                     parent_turn=sum(started) - 1 if any(started) else None,
                 )
-                self._agents[name] = _Agent(stream, root)
+                self._agents[name] = _Agent(stream, root, invocation)
             agent = self._agents[name]
         return agent
+
+    def _end(self, agent: _Agent) -> None:
+        """Find out what followed the end of an agent that works for another one."""
+        stream, span = agent.stream, agent.span
+        if span is None:
+            return
+        stream.events.append(Happening("close", len(stream.calls), span.end_s))
+        calls = self._agents[stream.parent_id or ""].stream.calls
+        begun = [(call.start_s or 0.0) >= span.start_s for call in calls]
+        following = begun.index(True) if True in begun else len(calls)
+        # A parent that went on before did not wait.
+        if following < len(calls) and (calls[following].start_s or 0.0) >= span.end_s:
+            stream.join_turn = following
 
     def _above(self, span: Span) -> Iterator[Span]:
         """The spans around one, innermost first; a circle ends where it closes."""
@@ -112,7 +137,7 @@ class _Trace:
         before: Call | None = None
         for span in spans:
             try:
-                before = _call(span, before)
+                before = _call(span, before, keeps_text=self._file.keeps_text)
             except TraceError as error:
                 self._file.refuse(error)
             else:
@@ -126,7 +151,7 @@ def _is_call(attributes: Attributes) -> bool:
     return attributes.input_messages is not None or any(count is not None for count in tokens)
 
 
-def _call(span: Span, before: Call | None) -> Call:
+def _call(span: Span, before: Call | None, *, keeps_text: bool) -> Call:
     said = span.attributes
     output = _messages(span, "gen_ai.output.messages", said.output_messages)
     call = Call(
@@ -138,7 +163,7 @@ def _call(span: Span, before: Call | None) -> Call:
         output_tokens=(
             said.completion_tokens if said.output_tokens is None else said.output_tokens
         ),
-        answer_bytes=sum(Message.of("", message).num_bytes for message in output),
+        answer=[Message.of(_role(each), each, keeps_text=keeps_text) for each in output],
         stop=_stop(said, output),
         tools=[CalledTool.of(tool) for message in output for tool in _tool_calls(message)],
     )
@@ -149,10 +174,17 @@ def _call(span: Span, before: Call | None) -> Call:
     messages = _messages(span, "gen_ai.input.messages", said.input_messages)
     for value in (said.tool_definitions, said.system_instructions):
         if value is not None:
-            call.prompt = call.prompt.then(Message.of("system", value))
-    call.prompt = call.prompt.then(*(Message.of("", message) for message in messages))
+            call.prompt = call.prompt.then(Message.of("system", value, keeps_text=keeps_text))
+    call.prompt = call.prompt.then(
+        *(Message.of(_role(each), each, keeps_text=keeps_text) for each in messages)
+    )
     call.trigger = _trigger(messages)
     return call
+
+
+def _role(message: dict[str, Any]) -> str:
+    role = message.get("role")
+    return role if isinstance(role, str) else ""
 
 
 def _continue(call: Call, before: Call | None, span: Span) -> None:

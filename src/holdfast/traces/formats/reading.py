@@ -9,7 +9,22 @@ from pathlib import Path
 from holdfast.traces.gaps import GapEvidence
 from holdfast.traces.record import Session
 
-__all__ = ["Reading"]
+__all__ = ["Kin", "Reading"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """What a file says about which files belong together, in names that all of them use.
+
+    Attributes:
+        name: What it is called.
+        parent: The file that it is read with, where that is there; None for a main agent's.
+        children: Files that are read with it, where they are there.
+    """
+
+    name: str
+    parent: str | None = None
+    children: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +42,7 @@ class Reading:
         num_estimated_lengths: Lengths of prompts and answers that the file leaves out, estimated
             from the length of their text.
         num_unanswered: Sessions that are left out because no request of theirs was answered.
+        num_orphans: Sessions that name a parent, or one they were forked from, that is not there.
     """
 
     num_sessions: int | None
@@ -36,3 +52,4 @@ class Reading:
     companions: tuple[Path, ...] = ()
     num_estimated_lengths: int = 0
     num_unanswered: int = 0
+    num_orphans: int = 0

@@ -27,7 +27,7 @@ from holdfast.traces.formats import (
     tracelab,
     weka,
 )
-from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.reading import Kin, Reading
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
 
@@ -58,6 +58,8 @@ class TraceReader:
             all of one of these.
         read: Reads one file.
         companions_of: Other files that belong to one and are no traces of their own.
+        kin_of: Says which files of the format are read together, where their content tells.
+        sees_text: Whether its files can hold what was said.
     """
 
     name: str
@@ -65,10 +67,12 @@ class TraceReader:
     layouts: tuple[frozenset[str], ...]
     read: _Read
     companions_of: Callable[[Path], Iterable[Path]] = _none
+    kin_of: Callable[[TraceFile], Kin | None] | None = None
+    sees_text: bool = False
 
 
 READERS: tuple[TraceReader, ...] = (
-    TraceReader("Holdfast", "lines", canonical.LAYOUTS, canonical.read_canonical),
+    TraceReader("Holdfast", "lines", canonical.LAYOUTS, canonical.read_canonical, sees_text=True),
     TraceReader("WEKA", "document", weka.LAYOUTS, weka.read_weka),
     TraceReader("WEKA", "lines", weka.LAYOUTS, weka.read_weka_lines),
     TraceReader(
@@ -100,12 +104,25 @@ READERS: tuple[TraceReader, ...] = (
         claude_code.LAYOUTS,
         claude_code.read_claude_code,
         claude_code.companions_of,
+        claude_code.kin_of,
+        sees_text=True,
     ),
-    TraceReader("Codex", "lines", codex.LAYOUTS, codex.read_codex),
-    TraceReader("OpenTelemetry", "document", otel.LAYOUTS, otel.read_otel),
-    TraceReader("OpenTelemetry", "lines", otel.LAYOUTS, otel.read_otel_lines),
-    TraceReader("OpenCode", "document", opencode.LAYOUTS, opencode.read_opencode),
-    TraceReader("ATIF", "document", atif.LAYOUTS, atif.read_atif),
+    TraceReader(
+        "Codex", "lines", codex.LAYOUTS, codex.read_codex, kin_of=codex.kin_of, sees_text=True
+    ),
+    TraceReader("OpenTelemetry", "document", otel.LAYOUTS, otel.read_otel, sees_text=True),
+    TraceReader("OpenTelemetry", "lines", otel.LAYOUTS, otel.read_otel_lines, sees_text=True),
+    TraceReader(
+        "OpenCode",
+        "document",
+        opencode.LAYOUTS,
+        opencode.read_opencode,
+        kin_of=opencode.kin_of,
+        sees_text=True,
+    ),
+    TraceReader(
+        "ATIF", "document", atif.LAYOUTS, atif.read_atif, kin_of=atif.kin_of, sees_text=True
+    ),
 )
 
 

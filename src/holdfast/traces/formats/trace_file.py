@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Final, TypeVar
 
 import msgspec
 
@@ -15,13 +15,16 @@ from holdfast.errors import TraceError
 from holdfast.traces.formats.decoding import DAMAGED_HINT, ErrorMaker, decode_json, within
 from holdfast.traces.storage import open_stored
 
-__all__ = ["OnSkipped", "TraceFile"]
+__all__ = ["MAX_PREAMBLE_LINES", "OnSkipped", "TraceFile"]
 
 _Value = TypeVar("_Value")
 _OBJECT: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # A session of the longest published traces takes some megabytes.
 _MAX_LINE_BYTES = 1 << 28
 
+
+MAX_PREAMBLE_LINES: Final = 64
+"""Lines read to find out what a file is: some clients begin with lines of no known layout."""
 
 OnSkipped = Callable[[TraceError], None]
 """Told what is wrong with a part of a file that is left out."""
@@ -37,11 +40,15 @@ class TraceFile:
             each call. Blank lines are left out.
         on_skipped: Told about each part that is left out because it is wrong; None stops the
             reading there.
+        keeps_text: Whether what was said is kept, by readers that see it.
+        children: Files that are read with this one: those of its sub-agents.
     """
 
     source: str
     content: bytes | Path
     on_skipped: OnSkipped | None = None
+    keeps_text: bool = False
+    children: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -54,7 +61,7 @@ class TraceFile:
 
     def beside(self, path: Path) -> TraceFile:
         """Another file that is read with this one, and tells the same one what is left out."""
-        return TraceFile(str(path), path, self.on_skipped)
+        return TraceFile(str(path), path, self.on_skipped, self.keeps_text)
 
     def fields(self) -> Iterator[frozenset[str]]:
         """Yield the names of each line's fields; none for a line that will be left out.

@@ -1,13 +1,13 @@
 """Model calls of recorded conversations, turned into sessions.
 
 What the readers of text-bearing formats share: they find the calls and say what was said before
-each; lengths, blocks, gaps and the order of sessions come from here.
+each; lengths, blocks, gaps, events and the order of sessions come from here.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -22,13 +22,26 @@ from holdfast.traces.history import (
     BLOCK_TOKENS,
     EMPTY_HISTORY,
     History,
+    Message,
+    Placement,
     PromptLayout,
     estimated_tokens,
 )
 from holdfast.traces.lineage import PrefixInterner
-from holdfast.traces.record import EndedBy, Session, ToolSpan, Trigger, Turn
+from holdfast.traces.record import (
+    EndedBy,
+    EventKind,
+    MessageText,
+    Session,
+    SessionEvent,
+    ToolSpan,
+    Trigger,
+    Turn,
+    TurnText,
+    common_prefix_length,
+)
 
-__all__ = ["Call", "CalledTool", "Stream", "seconds", "transcript_reading"]
+__all__ = ["Call", "CalledTool", "Happening", "Stream", "seconds", "transcript_reading"]
 
 # Content is comparable between all files of a reading, and with no other format's hashes.
 _CONTENT_SCOPE: Final = 1 << 32
@@ -46,7 +59,8 @@ class CalledTool:
     """A tool call of an answer, its arguments left behind.
 
     Attributes:
-        name, command, is_error, is_background, session_id: As in `ToolSpan`.
+        name, command, is_error, is_background: As in `ToolSpan`.
+        session_id: The session it started, whether or not that is in the same reading.
         start_s: When it began; None where not recorded.
         end_s: When its result was there, on the same clock.
     """
@@ -65,8 +79,13 @@ class CalledTool:
         command, is_background = argument_class(call) or None, argument_clues(call).background
         return cls(call.name, command, start_s, is_background=is_background)
 
-    def span(self, answer_s: float | None) -> ToolSpan:
-        """The call as timed from the end of its answer, before which none is taken to begin."""
+    def span(self, answer_s: float | None, known: Container[str]) -> ToolSpan:
+        """The call as timed from the end of its answer, before which none is taken to begin.
+
+        Args:
+            answer_s: That end.
+            known: The sessions of the reading.
+        """
         start_s = end_s = None
         if answer_s is not None and self.start_s is not None:
             start_s = max(0.0, self.start_s - answer_s)
@@ -79,7 +98,7 @@ class CalledTool:
             end_s,
             is_error=self.is_error,
             is_background=self.is_background,
-            session_id=self.session_id,
+            session_id=self.session_id if self.session_id in known else None,
         )
 
 
@@ -97,7 +116,7 @@ class Call:
             not recorded.
         cached_tokens: What the provider read from its cache; None where not recorded.
         output_tokens: Length of the answer; None where not recorded.
-        answer_bytes: Length of the answer's text, to estimate from.
+        answer: The messages of the answer, to estimate its length from.
         trigger: What brought the request about.
         stop: The recorded reason for the answer's end, in the provider's words.
         tools: The calls that the answer asked for, in order.
@@ -112,10 +131,15 @@ class Call:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
-    answer_bytes: int = 0
+    answer: list[Message] = field(default_factory=list)
     trigger: Trigger = "user"
     stop: str | None = None
     tools: list[CalledTool] = field(default_factory=list)
+
+    @property
+    def answer_bytes(self) -> int:
+        """Length of the answer's text."""
+        return sum(message.num_bytes for message in self.answer)
 
     @property
     def ended_by(self) -> EndedBy:
@@ -130,13 +154,32 @@ class Call:
         return self.end_s - self.start_s
 
 
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """A session's event as it was recorded.
+
+    Attributes:
+        kind: As in `SessionEvent`.
+        turn_index: How many calls had been answered.
+        time_s: When, on the clock of the calls; None where not recorded.
+    """
+
+    kind: EventKind
+    turn_index: int
+    time_s: float | None = None
+
+
 @dataclass(slots=True)
 class Stream:
     """One agent's calls, in order.
 
     Attributes:
-        session_id, agent, parent_id, parent_turn: As in `Session`.
+        session_id, agent: As in `Session`.
         calls: Those that were answered.
+        parent_id, parent_turn, join_turn: As in `Session`, whether or not the reading has them.
+        events: In the order of the calls; what was recorded twice counts once.
+        origin_id: The session that it was forked from and whose calls it begins with, if any.
+        copied: Those calls, which are turns of that session and none of this one.
         num_estimated_gaps: Gaps that are only known as part of something longer.
     """
 
@@ -145,6 +188,10 @@ class Stream:
     calls: list[Call] = field(default_factory=list)
     parent_id: str | None = None
     parent_turn: int | None = None
+    join_turn: int | None = None
+    events: list[Happening] = field(default_factory=list)
+    origin_id: str | None = None
+    copied: list[Call] = field(default_factory=list)
     num_estimated_gaps: int = 0
 
 
@@ -178,14 +225,19 @@ def transcript_reading(
         elif stream.calls:
             streams[stream.session_id] = stream
     calls = [call for stream in streams.values() for call in stream.calls]
+    names = {stream.session_id for stream in found}
     return Reading(
         num_sessions=len(streams),
         num_estimated_gaps=sum(map(_num_estimated_gaps, streams.values())),
-        sessions=_sessions(file.source, streams, interner),
+        sessions=_sessions(file, streams, interner),
         num_estimated_lengths=sum(
             (not call.prompt_tokens) + (call.output_tokens is None) for call in calls
         ),
         num_unanswered=sum(not stream.calls for stream in found) if found else 1,
+        num_orphans=sum(
+            any(name not in names for name in (stream.parent_id, stream.origin_id) if name)
+            for stream in streams.values()
+        ),
     )
 
 
@@ -195,35 +247,51 @@ def _num_estimated_gaps(stream: Stream) -> int:
 
 
 def _sessions(
-    source: str, streams: Mapping[str, Stream], interner: PrefixInterner
+    file: TraceFile, streams: Mapping[str, Stream], interner: PrefixInterner
 ) -> Iterator[Session]:
     for stream in streams.values():
-        has_parent = stream.parent_id in streams
+        parent = streams.get(stream.parent_id or "")
+        join_turn = stream.join_turn
+        if parent is None or join_turn is None or join_turn >= len(parent.calls):
+            join_turn = None
         yield Session(
             stream.session_id,
             BLOCK_TOKENS,
-            tuple(_turns(stream, interner)),
-            source,
-            parent_id=stream.parent_id if has_parent else None,
-            parent_turn=stream.parent_turn if has_parent else None,
+            tuple(_turns(stream, streams, interner, keeps_text=file.keeps_text)),
+            file.source,
+            parent_id=None if parent is None else parent.session_id,
+            parent_turn=None if parent is None else stream.parent_turn,
             agent=stream.agent,
+            join_turn=join_turn,
+            events=tuple(_events(stream)),
         )
 
 
-def _turns(stream: Stream, interner: PrefixInterner) -> Iterator[Turn]:
-    layout = PromptLayout(stream.session_id)
+def _events(stream: Stream) -> Iterator[SessionEvent]:
+    times_s: dict[tuple[EventKind, int], float | None] = {}
+    for event in stream.events:
+        times_s.setdefault((event.kind, event.turn_index), event.time_s)
+    for (kind, turn_index), time_s in times_s.items():
+        before = stream.calls[turn_index - 1] if turn_index else Call()
+        after_s = None
+        if time_s is not None and before.end_s is not None:
+            after_s = max(0.0, time_s - before.end_s)
+        yield SessionEvent(kind, turn_index, after_s)
+
+
+def _turns(
+    stream: Stream, known: Mapping[str, Stream], interner: PrefixInterner, *, keeps_text: bool
+) -> Iterator[Turn]:
+    layout = PromptLayout(stream.session_id, _first_origin_id(stream, known))
     trail = interner.trail(_CONTENT_SCOPE)
+    for call in stream.copied:
+        _placed(layout, call)
     before: Call | None = None
+    said: list[Message] = []
     for call in stream.calls:
-        placement = layout.place(
-            call.prompt,
-            head=call.head,
-            is_whole=call.is_whole,
-            prompt_tokens=call.prompt_tokens or None,
-            cached_tokens=call.cached_tokens or 0,
-        )
+        placement = _placed(layout, call)
         output_tokens = call.output_tokens
-        tools = tuple(tool.span(call.end_s) for tool in call.tools)
+        tools = tuple(tool.span(call.end_s, known) for tool in call.tools)
         tool_name, tool_command = decisive_tool(tools)
         yield Turn(
             gap_s=0.0 if before is None else _gap_s(before, call) or 0.0,
@@ -240,8 +308,51 @@ def _turns(stream: Stream, interner: PrefixInterner) -> Iterator[Turn]:
             latency_s=call.latency_s,
             cached_tokens=call.cached_tokens,
             tools=tools,
+            text=_text(said, call) if keeps_text else None,
         )
         before = call
+
+
+def _first_origin_id(stream: Stream, known: Mapping[str, Stream]) -> str | None:
+    """The session that a fork, the one it was forked from, and so on go back to."""
+    origins: dict[str, None] = {}
+    origin_id = stream.origin_id
+    while origin_id is not None and origin_id not in origins:
+        origins[origin_id] = None
+        origin_id = known[origin_id].origin_id if origin_id in known else None
+    return next(reversed(origins), None)
+
+
+def _placed(layout: PromptLayout, call: Call) -> Placement:
+    return layout.place(
+        call.prompt,
+        head=call.head,
+        is_whole=call.is_whole,
+        prompt_tokens=call.prompt_tokens or None,
+        cached_tokens=call.cached_tokens or 0,
+    )
+
+
+def _text(said: list[Message], call: Call) -> TurnText | None:
+    """What a call adds to what was `said` in the one before, which then becomes what it said.
+
+    None where only lengths are recorded.
+    """
+    prompt = call.prompt.messages()
+    num_repeated = common_prefix_length(
+        [message.digest for message in said], [message.digest for message in prompt]
+    )
+    new, answer = _texts(prompt[num_repeated:]), _texts(call.answer)
+    if new is None or answer is None:
+        said.clear()
+        return None
+    said[:] = [*prompt, *call.answer]
+    return TurnText(num_repeated, new, answer)
+
+
+def _texts(messages: Sequence[Message]) -> tuple[MessageText, ...] | None:
+    texts = tuple(message.text for message in messages if message.text is not None)
+    return texts if len(texts) == len(messages) else None
 
 
 def _gap_s(before: Call, call: Call) -> float | None:

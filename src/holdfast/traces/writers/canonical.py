@@ -14,11 +14,20 @@ from holdfast.traces.formats.canonical import (
     End,
     EventRow,
     Header,
+    MessageRow,
     SessionRow,
+    TextRow,
     ToolRow,
     TurnRow,
 )
-from holdfast.traces.record import Session, ToolSpan, Turn, common_prefix_length
+from holdfast.traces.record import (
+    MessageText,
+    Session,
+    ToolSpan,
+    Turn,
+    TurnText,
+    common_prefix_length,
+)
 from holdfast.traces.writers.losses import Losses
 
 __all__ = ["write_canonical"]
@@ -96,7 +105,20 @@ def _turn_row(session: Session, index: int) -> TurnRow:
         latency_s=turn.latency_s,
         cached_tokens=turn.cached_tokens,
         tools=[_tool_row(tool) for tool in turn.tools],
+        text=None if turn.text is None else _text_row(turn.text),
     )
+
+
+def _text_row(text: TurnText) -> TextRow:
+    return TextRow(
+        repeated=text.num_repeated,
+        prompt=_message_rows(text.prompt),
+        answer=_message_rows(text.answer),
+    )
+
+
+def _message_rows(messages: Sequence[MessageText]) -> list[MessageRow]:
+    return [MessageRow(role=message.role, content=message.content) for message in messages]
 
 
 def _longest_shared(turns: Sequence[Turn], index: int) -> tuple[int, int]:

@@ -1,0 +1,59 @@
+"""Which files of a reading are read together: a main agent's with those of its sub-agents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from holdfast.traces.formats.reading import Kin
+
+__all__ = ["Kinship"]
+
+
+class Kinship:
+    """Families of files, found by what each says about the others.
+
+    A file whose parent is not there stands alone, and so does a second one of the same name. Where
+    files name each other in a circle, the first one stands at its beginning.
+    """
+
+    def __init__(self, kin: Mapping[Path, Kin]) -> None:
+        named: dict[str, Path] = {}
+        for path, one in kin.items():
+            named.setdefault(one.name, path)
+        self._parents: dict[Path, Path] = {}
+        self._children: dict[Path, list[Path]] = {}
+        for path in named.values():
+            parent = named.get(kin[path].parent or "")
+            if parent is not None:
+                self._add(parent, path)
+        for path in named.values():
+            for name in kin[path].children:
+                if name in named:
+                    self._add(path, named[name])
+
+    def is_child(self, path: Path) -> bool:
+        """Whether a file is read with another one."""
+        return path in self._parents
+
+    def descendants(self, path: Path) -> tuple[Path, ...]:
+        """The files that are read with one, each behind its parent; pure."""
+        return tuple(self._descendants(path))
+
+    def _descendants(self, path: Path) -> Iterator[Path]:
+        waiting = list(reversed(self._children.get(path, ())))
+        while waiting:
+            child = waiting.pop()
+            yield child
+            waiting += reversed(self._children.get(child, ()))
+
+    def _add(self, parent: Path, child: Path) -> None:
+        if child in self._parents:
+            return
+        ancestor: Path | None = parent
+        while ancestor is not None:
+            if ancestor == child:
+                return
+            ancestor = self._parents.get(ancestor)
+        self._parents[child] = parent
+        self._children.setdefault(parent, []).append(child)
