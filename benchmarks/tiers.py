@@ -2,8 +2,9 @@
 
 python benchmarks/tiers.py --traces PATH [--seeds N] [--jobs N] [--output DIR]
 
-Coding agents past the cliff on one H100 with Llama-3.1-8B, 20 of 32 sessions at once, with host
-memory for nothing, for as many tokens as the KV cache holds, for twice and for five times as many.
+Coding agents past the cliff on one H100 with Llama-3.1-8B: 12 of 24 sessions at once, their tokens
+and gaps and the KV cache cut to about a quarter, so that a run takes seconds. Host memory for
+nothing, for as many tokens as the KV cache holds, for twice, three times and ten times as many.
 Stock vLLM offloads with its own connector and its own LRU; Holdfast with the same connector.
 `all-kept` is a cache that never runs full. Runs that are under DIR/parts are not run again.
 """
@@ -21,20 +22,15 @@ import msgspec
 
 from holdfast.core.results import RunResult
 from holdfast.report.document import read_document
-from holdfast.sim.profile import load_profile
 
 PROFILE = "h100-llama3.1-8b"
+KV_TOKENS = 60_000
 LOAD = (
-    "--concurrency",
-    "20",
-    "--sessions",
-    "32",
-    "--gap-cap-s",
-    "120",
-    "--max-model-len",
-    "200000",
+    *("--kv-tokens", str(KV_TOKENS), "--block-size", "16", "--max-model-len", "24000"),
+    *("--token-scale", "0.25", "--time-scale", "0.25", "--gap-cap-s", "120"),
+    *("--concurrency", "12", "--sessions", "24"),
 )
-SIZES = (0, 1, 2, 5)
+SIZES = (0, 1, 2, 3, 10)
 POLICIES = ("vllm-default", "holdfast")
 
 
@@ -61,7 +57,6 @@ def main() -> None:
 
 def _parts(options: argparse.Namespace) -> Iterator[tuple[tuple[str, int, Path], list[str]]]:
     """Policy, size of the tier in caches and file of each run, with its command if it is to run."""
-    kv_tokens = load_profile(PROFILE).kv_tokens
     traces = [] if options.traces is None else ["--traces", str(options.traces)]
     for size in SIZES:
         for policy in (*POLICIES, *(() if size else ("all-kept",))):
@@ -69,7 +64,7 @@ def _parts(options: argparse.Namespace) -> Iterator[tuple[tuple[str, int, Path],
             command = [
                 *(sys.executable, "-m", "holdfast", "simulate", *traces),
                 *("--profile", PROFILE, "--policies", policy, *LOAD),
-                *("--host-tokens", str(size * kv_tokens), "--seeds", options.seeds),
+                *("--host-tokens", str(size * KV_TOKENS), "--seeds", options.seeds),
                 *("--jobs", "1", "--json", str(path)),
             ]
             yield (policy, size, path), [] if path.exists() else command
