@@ -86,23 +86,30 @@ def study(**arguments: Any) -> None:
 
 
 def _studied(arguments: dict[str, Any], workload: WorkloadStudy, errors: Console) -> Study:
-    digests: dict[str, str] = {}
+    reports: list[FileReport] = []
     skipped = Skipped(errors)
 
-    def note(report: FileReport) -> None:
-        digests[report.path.name] = report.sha256
-
+    on_skipped = skipped if arguments["lenient"] else None
     for reading, path in enumerate(arguments["paths"]):
-        source = TraceSource((path,), errors, skipped if arguments["lenient"] else None, [note])
+        source = TraceSource((path,), errors, on_skipped, [reports.append])
         with source.sessions() as sessions:
             for session in sessions:
                 workload.add(session, reading)
     skipped.say()
+    num_corrected = sum(report.num_corrected_gaps for report in reports)
+    if num_corrected:
+        errors.print(
+            f"[yellow]{num_corrected:,} gaps contained a dropped duplicate call[/]; its time is "
+            "estimated and taken off",
+            highlight=False,
+        )
     return workload.finish(
         {
             "versions": {"holdfast": version("holdfast"), "python": platform.python_version()},
-            "digests": digests,
+            "digests": {report.path.name: report.sha256 for report in reports},
             "num_skipped": skipped.num_skipped,
+            "num_estimated_gaps": sum(report.num_estimated_gaps for report in reports),
+            "num_corrected_gaps": num_corrected,
             "arguments": {name: _named(value) for name, value in arguments.items()},
         }
     )
