@@ -89,8 +89,10 @@ def test_a_write_that_fails_half_way_is_an_error_and_leaves_what_was_there(
     output.parent.mkdir()
     output.write_bytes(b"before")
     done = subprocess.run(
-        [sys.executable, "-c", _LIMITED, "traces", "convert", str(source)]
-        + ["--to", "weka", "--output", str(output)],
+        [
+            *(sys.executable, "-c", _LIMITED, "traces", "convert", str(source)),
+            *("--to", "weka", "--output", str(output)),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -110,18 +112,18 @@ def test_a_disk_that_is_full_when_the_last_bytes_go_out_is_an_error(
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"before")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ConfigError, match=r"a\.jsonl: cannot be written: No space left"):
-        with new_file(path) as file:
-            file.write(b"after")
+    expected = r"a\.jsonl: cannot be written: No space left"
+    with pytest.raises(ConfigError, match=expected), new_file(path) as file:
+        file.write(b"after")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_directory_on_a_full_disk_is_an_error_and_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="d: cannot be written: No space left"):
-        with new_directory(tmp_path / "d") as directory:
-            (directory / "a.json").write_bytes(b"a")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    expected = "d: cannot be written: No space left"
+    with pytest.raises(ConfigError, match=expected), new_directory(tmp_path / "d") as directory:
+        (directory / "a.json").write_bytes(b"a")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -138,7 +140,7 @@ def test_a_link_goes_on_pointing_to_the_file_that_is_replaced(tmp_path: Path) ->
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
 def test_a_device_is_written_and_not_replaced() -> None:
-    with pytest.raises(ConfigError, match="/dev/full: cannot be written: No space left"):
-        with new_file(Path("/dev/full")) as file:
-            file.write(b"a")
+    expected = "/dev/full: cannot be written: No space left"
+    with pytest.raises(ConfigError, match=expected), new_file(Path("/dev/full")) as file:
+        file.write(b"a")
     assert Path("/dev/full").is_char_device()
