@@ -19,6 +19,7 @@ from holdfast.report.study_findings import FINDINGS
 from holdfast.report.study_html import TITLES, write_study_html
 from holdfast.sim.profile import CostProfile, load_profile, profile_names
 from holdfast.traces.io import FileReport
+from holdfast.traces.study.sampling import MAX_BLOCKS
 from holdfast.traces.study.workload import EngineSize, Study, StudyOptions, WorkloadStudy
 
 __all__ = ["study"]
@@ -54,6 +55,13 @@ _BATCH = 8
     show_default=True,
     help="Share of the blocks that caches are computed from; 1 is exact.",
 )
+@click.option(
+    "--max-blocks",
+    type=click.IntRange(min=1000),
+    default=MAX_BLOCKS,
+    show_default=True,
+    help="Compute caches from a sample of so many blocks where there are more.",
+)
 @LENIENT
 @click.option("--json", "json_path", type=_FILE, help="Write all numbers here.")
 @click.option("--html", "html_path", type=_FILE, help="Write a page with plots here.")
@@ -69,6 +77,7 @@ def study(**arguments: Any) -> None:
         concurrency=None if arguments["open_loop"] else arguments["concurrency"],
         gap_cap_s=arguments["gap_cap_s"],
         sample_rate=arguments["sample_rate"],
+        max_blocks=arguments["max_blocks"],
     )
     errors = Console(stderr=True)
     found = _studied(arguments, WorkloadStudy(_engine_of(profile), options), errors)

@@ -212,3 +212,5 @@ def test_a_load_of_none_at_once_and_a_time_below_zero_are_errors() -> None:
     for rate in (0.0, 1.5, float("nan")):
         with pytest.raises(ConfigError, match="sample rate"):
             BlockSampler(rate)
+    with pytest.raises(ConfigError, match="at least 64"):
+        BlockSampler(max_blocks=63)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from holdfast.traces.study.overlay import Moment
 from holdfast.traces.study.recency import RecencyStack
-from holdfast.traces.study.sampling import SampledPath
+from holdfast.traces.study.sampling import Hashes, Sample, SampledPath
 from holdfast.traces.study.steps import Blocks
 
 __all__ = ["Reuses"]
@@ -24,11 +24,12 @@ class Reuses:
     the recording has it in a prompt.
 
     Args:
-        rate: Share of the blocks that take part, > 0; token counts are scaled up to all.
+        sample: The blocks that take part, fresh; what they tell is scaled up to all blocks, at the
+            rate that the sample had when it was seen.
     """
 
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
+    def __init__(self, sample: Sample) -> None:
+        self._sample = sample
         self._stack = RecencyStack()
         self._paths: dict[int, SampledPath] = {}
         self._end_s = array("d")
@@ -38,16 +39,30 @@ class Reuses:
         self._block_tokens = array("d")
         self._age_s = array("d")
         self._is_own = array("b")
+        self._rate = array("d")
         self._all_block_tokens = 0
-        self._sampled_tokens = 0
+        self._sampled_tokens = 0.0
 
-    def request(self, moment: Moment, turn_index: int, taken: Blocks) -> None:
-        """Take the request of a turn; of the blocks it adds, those at `taken` take part."""
+    @property
+    def sample(self) -> Sample:
+        """The blocks that take part."""
+        return self._sample
+
+    def request(self, moment: Moment, turn_index: int, hashes: Hashes) -> None:
+        """Take the request of a turn.
+
+        Args:
+            moment: When, and whose.
+            turn_index: Which of its turns.
+            hashes: Of the blocks that it adds; not looked at where all blocks take part.
+        """
         session = moment.session
         step = session.steps[turn_index]
+        rate = self._sample.rate
         path = self._paths.setdefault(session.index, SampledPath())
-        path.follow(step, taken)
+        path.follow(step, *self._sample.take(step.added, hashes))
         for run in self._stack.touch(path.blocks, session.block_tokens):
+            self._rate.append(rate)
             self._tokens_above.append(run.tokens_above)
             self._num_blocks.append(run.num_blocks)
             self._block_tokens.append(session.block_tokens)
@@ -56,7 +71,17 @@ class Reuses:
         self._end_s.append(moment.end_s)
         self._sender.append(session.index)
         self._all_block_tokens += step.num_blocks * session.block_tokens
-        self._sampled_tokens += len(path.blocks) * session.block_tokens
+        self._sampled_tokens += len(path.blocks) * session.block_tokens / rate
+
+    def narrow(self, sample: Sample) -> None:
+        """Go on with a fresh sample where all blocks took part; what was seen so far stays."""
+        numbers = sample.choose(np.arange(self._sample.num_blocks))
+        self._sample = sample
+        self._renumber(numbers)
+
+    def shrink(self) -> None:
+        """Go on with a smaller share of the sample; what was seen so far stays."""
+        self._renumber(self._sample.shrink())
 
     def close(self, moment: Moment) -> None:
         """Take the end of a session, whose blocks stay reusable."""
@@ -66,17 +91,19 @@ class Reuses:
         """Prompt tokens that an LRU cache of this size (>= 0) hits. Pure.
 
         Sampled: the misses are scaled up and hits are the rest, since a few blocks that all prompts
-        share make the sample's share of the accesses differ from its share of the blocks.
+        share make the sample's share of the accesses differ from its share of the blocks. (SHARDS
+        calls that adjusted.)
         """
         block_tokens, num_blocks = _floats(self._block_tokens), _floats(self._num_blocks)
-        room = (cache_tokens - block_tokens) * self._rate - _floats(self._tokens_above)
+        rate = _floats(self._rate)
+        room = (cache_tokens - block_tokens) * rate - _floats(self._tokens_above)
         num_hit = np.clip(np.floor(room / block_tokens) + 1, 0, num_blocks)
-        missed = self._sampled_tokens - float(num_hit @ block_tokens)
-        return max(0.0, self._all_block_tokens - missed / self._rate)
+        missed = self._sampled_tokens - float(num_hit @ (block_tokens / rate))
+        return max(0.0, self._all_block_tokens - missed)
 
     def reused_tokens(self, *, own_only: bool = False) -> float:
         """Prompt tokens that any earlier prompt, or one of the same session, sent. Pure."""
-        return float(np.sum(self._tokens()[self._is_chosen(own_only)])) / self._rate
+        return float(np.sum(self._tokens()[self._is_chosen(own_only)]))
 
     def kept_tokens(self, hold_s: Numbers, *, own_only: bool = False) -> Numbers:
         """Of `reused_tokens`, those reused within each of the times (s, ascending). Pure."""
@@ -84,7 +111,8 @@ class Reuses:
         ages, tokens = _floats(self._age_s)[chosen], self._tokens()[chosen]
         order = np.argsort(ages, kind="stable")
         summed = np.concatenate(([0.0], np.cumsum(tokens[order])))
-        return summed[np.searchsorted(ages[order], hold_s, side="right")] / self._rate
+        kept: Numbers = summed[np.searchsorted(ages[order], hold_s, side="right")]
+        return kept
 
     def held_token_s(self, hold_s: Numbers, until_s: float) -> Numbers:
         """Tokens times seconds that KV lies idle when held each of the times (s). Pure.
@@ -93,19 +121,24 @@ class Reuses:
             hold_s: How long after its last use KV is held; ends sooner when it is used again.
             until_s: End of the overlay, where all holding ends.
         """
-        left = np.asarray(self._stack.left_tokens(), dtype=np.float64)
+        left = np.asarray(self._stack.left_tokens(), dtype=np.float64) / self._sample.rate
         last_s = np.maximum(0.0, until_s - _floats(self._end_s))
         ages = np.concatenate((_floats(self._age_s), last_s))
         tokens = np.concatenate((self._tokens(), left))
-        held = [float(np.minimum(ages, each) @ tokens) for each in hold_s]
-        return np.asarray(held) / self._rate
+        return np.asarray([float(np.minimum(ages, each) @ tokens) for each in hold_s])
 
     def distinct_tokens(self) -> float:
         """Tokens of all blocks ever sent, each once: a cache of this size never evicts. Pure."""
-        return sum(self._stack.left_tokens()) / self._rate
+        return sum(self._stack.left_tokens()) / self._sample.rate
+
+    def _renumber(self, numbers: Blocks) -> None:
+        self._stack.renumber(numbers)
+        for path in self._paths.values():
+            path.renumber(numbers)
 
     def _tokens(self) -> Numbers:
-        return _floats(self._num_blocks) * _floats(self._block_tokens)
+        """What each of the reuses found stands for."""
+        return _floats(self._num_blocks) * _floats(self._block_tokens) / _floats(self._rate)
 
     def _is_chosen(self, own_only: bool) -> NDArray[np.bool_]:
         is_own = np.frombuffer(self._is_own, dtype=np.int8) != 0
