@@ -27,6 +27,7 @@ from holdfast.errors import TraceError
 from holdfast.traces.answer import decisive_tool
 from holdfast.traces.formats.quantities import Count, Milliseconds, PromptTokens, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_checks import second_request
 from holdfast.traces.formats.row_spool import RowSpool
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
@@ -180,13 +181,7 @@ def _graph(file: TraceFile, *, has_header: bool) -> _Graph:
     rows = file.decode(_Row, hint=_HINT, num_header_lines=int(has_header))
     for line, row in rows:
         if row.request_id is not None and row.request_id in graph.places:
-            file.refuse(
-                file.error(
-                    f"a second request {row.request_id!r}; expected another id",
-                    line=line,
-                    field="request_id",
-                )
-            )
+            file.refuse(second_request(file, line, "request_id", row.request_id))
             continue
         name = row.session_id or row.request_id or f"line-{line}"
         if row.play_id is not None:

@@ -19,6 +19,7 @@ import msgspec
 from holdfast.errors import TraceError
 from holdfast.traces.formats.quantities import Count, PromptTokens, Seconds, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_checks import second_request, too_many_blocks
 from holdfast.traces.formats.row_spool import RowSpool
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
@@ -89,18 +90,8 @@ def _problem(
     file: TraceFile, line: int, request: _Request, roots: dict[int, int]
 ) -> TraceError | None:
     if request.chat_id in roots:
-        return file.error(
-            f"a second request {request.chat_id}; expected another id", line=line, field="chat_id"
-        )
-    num_blocks = -(-request.input_length // _BLOCK_TOKENS)
-    if len(request.hash_ids) > num_blocks:
-        return file.error(
-            f"{len(request.hash_ids)} blocks of {_BLOCK_TOKENS} tokens; expected at most "
-            f"{num_blocks} for `input_length` {request.input_length}",
-            line=line,
-            field="hash_ids",
-        )
-    return None
+        return second_request(file, line, "chat_id", request.chat_id)
+    return too_many_blocks(file, line, request.hash_ids, request.input_length, _BLOCK_TOKENS)
 
 
 def _sessions(

@@ -31,6 +31,7 @@ from holdfast.errors import TraceError
 from holdfast.traces.answer import decisive_tool, ended_by
 from holdfast.traces.formats.quantities import Count, PromptTokens, Seconds, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_checks import wrong_turn
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.prefix_lengths import PrefixLengths
@@ -207,12 +208,10 @@ def _families(file: TraceFile) -> Iterator[list[_Stream]]:
 def _problem(
     file: TraceFile, line: int, request: _Request, earlier: list[_Request]
 ) -> TraceError | None:
-    if request.turn != len(earlier):
-        return file.error(
-            f"turn {request.turn} of agent {request.agent!r}; expected {len(earlier)}, the next",
-            line=line,
-            field="turn",
-        )
+    name = f"turn {request.turn} of agent {request.agent!r}"
+    problem = wrong_turn(file, line, "turn", name, request.turn, len(earlier))
+    if problem is not None:
+        return problem
     if len(request.tools) != len(request.tool_ids):
         return file.error(
             f"{len(request.tool_ids)} ids for {len(request.tools)} `tools`; expected as many",

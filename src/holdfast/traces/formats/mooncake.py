@@ -18,6 +18,7 @@ import msgspec
 from holdfast.traces.formats.arrivals import Arrival, Arrivals
 from holdfast.traces.formats.quantities import Count, Milliseconds, PromptTokens, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_checks import too_many_blocks
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Session, Turn
@@ -60,23 +61,11 @@ def read_mooncake(
 
 def _requests(file: TraceFile) -> Iterator[Arrival[_Request]]:
     for line, request in file.decode(_Request, hint=_HINT):
-        if _are_blocks_in_order(file, line, request):
+        problem = too_many_blocks(file, line, request.hash_ids, request.input_length, _BLOCK_TOKENS)
+        if problem is None:
             yield Arrival(request.timestamp, line, request)
-
-
-def _are_blocks_in_order(file: TraceFile, line: int, request: _Request) -> bool:
-    num_blocks = -(-request.input_length // _BLOCK_TOKENS)
-    if len(request.hash_ids) <= num_blocks:
-        return True
-    file.refuse(
-        file.error(
-            f"{len(request.hash_ids)} blocks of {_BLOCK_TOKENS} tokens; expected at most "
-            f"{num_blocks} for `input_length` {request.input_length}",
-            line=line,
-            field="hash_ids",
-        )
-    )
-    return False
+        else:
+            file.refuse(problem)
 
 
 def _sessions(

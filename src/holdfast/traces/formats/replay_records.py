@@ -20,6 +20,7 @@ import msgspec
 from holdfast.errors import TraceError
 from holdfast.traces.formats.quantities import Count, PromptTokens, Seconds, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_checks import wrong_turn
 from holdfast.traces.formats.row_spool import RowSpool
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
@@ -72,15 +73,10 @@ def read_replay_records(
         stream = streams.setdefault((record.policy, record.session_id), array("q"))
         if record.error_kind is not None or record.last_token_s is None:
             continue
-        if record.turn_index != len(stream):
-            file.refuse(
-                file.error(
-                    f"turn {record.turn_index} of session {record.session_id!r}; expected "
-                    f"{len(stream)}, the next",
-                    line=line,
-                    field="turn_index",
-                )
-            )
+        name = f"turn {record.turn_index} of session {record.session_id!r}"
+        problem = wrong_turn(file, line, "turn_index", name, record.turn_index, len(stream))
+        if problem is not None:
+            file.refuse(problem)
             continue
         if not stream:
             prefixes.note_first(record.policy, record.prompt_tokens)
