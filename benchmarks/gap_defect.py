@@ -1,11 +1,12 @@
 """How close WEKA's gaps come to the true ones when the known defect is corrected.
 
-python benchmarks/gap_defect.py --traces PATH [--output DIR]
+python benchmarks/gap_defect.py --traces PATH [--others PATH] [--output DIR]
 
 PATH holds corrected files of that format. The defect is put back into a copy of each, as the
 published revisions have it: `think_time` becomes all of the time from the end of one kept call to
 the beginning of the next. Then both are read, and their gaps compared. Times in these files are
-rounded to a second, so an error of a second is none.
+rounded to a second, so an error of a second is none. `--others` are recordings of other agents that
+have nothing to be corrected: how many would be taken for defective, once written as WEKA's files?
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from holdfast.traces.conversion import write_sessions
 from holdfast.traces.io import FileReport, read_sessions, trace_files
 from holdfast.traces.storage import open_stored
 
@@ -78,9 +80,23 @@ def compared(true: Gaps, defective: Gaps, corrected: Gaps) -> Iterator[str]:
             yield row(f"{kind}, {name}", np.array([gaps[place][1] for place in places]), honest)
 
 
+def num_mistaken(others: Path, directory: Path) -> tuple[int, int]:
+    """Of the main agents of other recordings, how many are taken for defective; and their number.
+
+    Only those with enough gaps to tell count.
+    """
+    reports: list[FileReport] = []
+    write_sessions(read_sessions(others), directory, "weka", None)
+    for _ in read_sessions(directory, on_file=reports.append):
+        pass
+    telling = [report for report in reports if report.gaps.is_sufficient]
+    return sum(report.known_gap_defect for report in telling), len(telling)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--traces", type=Path)
+    parser.add_argument("--others", type=Path)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if options.traces is None:
@@ -91,6 +107,7 @@ def main() -> None:
     corrected: Gaps = {}
     honest_reports: list[FileReport] = []
     reports: list[FileReport] = []
+    mistaken: tuple[int, int] | None = None
     with TemporaryDirectory() as directory:
         for path in trace_files(options.traces):
             with open_stored(path) as file:
@@ -100,6 +117,8 @@ def main() -> None:
             true |= gaps_of(path, honest_reports)
             defective |= recorded_gaps(copy)
             corrected |= gaps_of(copy, reports)
+        if options.others is not None:
+            mistaken = num_mistaken(options.others, Path(directory, "others"))
     flagged = [report for report in reports if report.known_gap_defect]
     num_honest = sum(report.known_gap_defect for report in honest_reports)
     text = "\n".join(
@@ -112,6 +131,8 @@ def main() -> None:
             "",
         ]
     )
+    if mistaken is not None:
+        text += "Of {1} others, {0} would be taken for defective.\n".format(*mistaken)
     print(text)
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)

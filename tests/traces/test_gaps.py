@@ -79,6 +79,14 @@ def test_an_honest_recording_without_duplicates_is_not_suspected() -> None:
     assert not evidence.known_gap_defect
 
 
+def test_slow_tools_behind_slower_calls_are_not_suspected() -> None:
+    """All gaps are 3 to 5 s and all of the time between calls, as of an agent with slow tools."""
+    gaps = [Gap(3.0 + n / 10, 3.0 + n / 10, 15.0, after_tool=True) for n in range(20)]
+    assert not GapEvidence.from_gaps(gaps).known_gap_defect
+    quicker = [Gap(gap.recorded_s, gap.unexplained_s, 5.0, after_tool=True) for gap in gaps]
+    assert GapEvidence.from_gaps(quicker).known_gap_defect
+
+
 def test_a_file_that_still_has_its_duplicates_is_not_suspected() -> None:
     evidence = GapEvidence.from_gaps(recorded_gaps(40, has_defect=True), num_pairs=20)
     assert not evidence.known_gap_defect
@@ -160,6 +168,7 @@ def test_correction_gives_back_what_the_defect_took(call: Any, write_trace: Any,
 
 
 def test_the_evidence_in_words_carries_its_numbers() -> None:
-    evidence = GapEvidence(20, 19, 18, 1, 12)
+    evidence = GapEvidence(20, 19, 18, 1, 12, 17, 16)
     assert str(evidence).startswith("19 of 20 gaps")
     assert "1 of 18 tool gaps are under 1 s, 12 are 3-12 s" in str(evidence)
+    assert "16 of 17 would hold a second call" in str(evidence)

@@ -3,7 +3,8 @@
 Each call of these recordings was made twice, one after the other. Revisions that dropped the
 duplicates left their time in `think_time`, so that it runs 6-8 s long and equals the time between
 the two requests less the kept call's own latency. Honest files leave the duplicate's time out, and
-half of their tool gaps are under a second.
+half of their tool gaps are under a second. So may recordings of other agents whose gaps are all of
+the time between calls because nothing was made twice; but theirs are not as long as their calls.
 
 The duplicate's time is not in the file, but it answered the same prompt and took about as long as
 the call that was kept: that one's latency is subtracted. `benchmarks/gap_defect.py` puts the defect
@@ -24,6 +25,7 @@ _MIN_GAPS = 8
 _MATCHING_RATIO = 0.9
 _SHORT_RATIO = 0.25
 _BUNCHED_RATIO = 0.2
+_COVERING_RATIO = 0.85
 _ROUNDING_S = 1.0
 _SHORT_S = 1.0
 _BUNCH_S = (3.0, 12.0)
@@ -54,11 +56,16 @@ class Gap:
         return abs(self.recorded_s - self.unexplained_s) <= _ROUNDING_S
 
     @property
+    def is_repeated(self) -> bool:
+        """Whether the call before was of those that were made twice, going by its length."""
+        return self.latency_s < _LONGEST_REPEATED_S
+
+    @property
     def corrected_s(self) -> float:
         """The gap without the duplicate's time, where the recorded one contains it; estimated."""
-        if not self.is_whole or self.latency_s >= _LONGEST_REPEATED_S:
-            return self.recorded_s
-        return max(0.0, self.recorded_s - self.latency_s)
+        if self.is_whole and self.is_repeated:
+            return max(0.0, self.recorded_s - self.latency_s)
+        return self.recorded_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,8 @@ class GapEvidence:
         num_tool_gaps: Gaps after a tool, of any length.
         num_short_tool_gaps: Those under 1 s.
         num_bunched_tool_gaps: Those of 3-12 s, where the defect puts the short ones.
+        num_coverable_gaps: Tool gaps, > 0, behind calls short enough to have been made twice.
+        num_covering_gaps: Those at least half as long as that call: a duplicate fits in.
         num_pairs: Duplicates still present in the file; their time cannot be in its gaps.
         num_correctable_gaps: Gaps that the correction would change.
         num_unclear_gaps: Those, > 0, behind a call without latency: they contain an unknown part
@@ -82,6 +91,8 @@ class GapEvidence:
     num_tool_gaps: int = 0
     num_short_tool_gaps: int = 0
     num_bunched_tool_gaps: int = 0
+    num_coverable_gaps: int = 0
+    num_covering_gaps: int = 0
     num_pairs: int = 0
     num_correctable_gaps: int = 0
     num_unclear_gaps: int = 0
@@ -94,12 +105,15 @@ class GapEvidence:
         gaps = list(gaps)
         telling = [gap for gap in gaps if gap.unexplained_s > 1.5 * _ROUNDING_S]
         tool = [gap.recorded_s for gap in gaps if gap.after_tool]
+        coverable = [gap for gap in gaps if gap.after_tool and gap.recorded_s and gap.is_repeated]
         return cls(
             num_gaps=len(telling),
             num_matching_gaps=sum(gap.is_whole for gap in telling),
             num_tool_gaps=len(tool),
             num_short_tool_gaps=sum(gap_s < _SHORT_S for gap_s in tool),
             num_bunched_tool_gaps=sum(_BUNCH_S[0] <= gap_s <= _BUNCH_S[1] for gap_s in tool),
+            num_coverable_gaps=len(coverable),
+            num_covering_gaps=sum(gap.recorded_s >= gap.latency_s / 2 for gap in coverable),
             num_pairs=num_pairs,
             num_correctable_gaps=sum(gap.corrected_s != gap.recorded_s for gap in gaps),
             num_unclear_gaps=num_unclear_gaps,
@@ -122,11 +136,13 @@ class GapEvidence:
             and self.num_matching_gaps >= _MATCHING_RATIO * self.num_gaps
             and self.num_short_tool_gaps <= _SHORT_RATIO * self.num_tool_gaps
             and self.num_bunched_tool_gaps >= _BUNCHED_RATIO * self.num_tool_gaps
+            and self.num_covering_gaps >= _COVERING_RATIO * self.num_coverable_gaps
         )
 
     def __str__(self) -> str:
         return (
             f"{self.num_matching_gaps} of {self.num_gaps} gaps equal the whole time between calls; "
             f"{self.num_short_tool_gaps} of {self.num_tool_gaps} tool gaps are under 1 s, "
-            f"{self.num_bunched_tool_gaps} are 3-12 s"
+            f"{self.num_bunched_tool_gaps} are 3-12 s, {self.num_covering_gaps} of "
+            f"{self.num_coverable_gaps} would hold a second call"
         )
