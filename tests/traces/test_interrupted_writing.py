@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -80,9 +81,10 @@ def test_a_write_that_fails_half_way_is_an_error_and_leaves_what_was_there(
     tmp_path: Path, write_lines: Any, name: str
 ) -> None:
     """A limit on the size of files stands in for a full disk."""
+    rng = random.Random(0)
     arrivals = (
-        {"timestamp": n, "input_length": 2048, "output_length": n, "hash_ids": [7 * n % 997]}
-        for n in range(600)
+        {"timestamp": n, "input_length": 512, "output_length": rng.randrange(10**7), "hash_ids": []}
+        for n in range(1500)
     )
     source = write_lines("source.jsonl", *arrivals)
     output = tmp_path / "out" / name

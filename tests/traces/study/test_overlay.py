@@ -13,7 +13,7 @@ from holdfast.traces.record import Session, Turn
 from holdfast.traces.study.load import HOLD_S, Load, LoadMeter
 from holdfast.traces.study.overlay import Moment, Overlay, ServiceTime
 from holdfast.traces.study.reuses import Reuses
-from holdfast.traces.study.sampling import BlockSampler
+from holdfast.traces.study.sampling import BlockSampler, hashes_of
 from holdfast.traces.study.steps import SteppedSession, Stepper
 from holdfast.traces.study.working_set import WorkingSetMeter
 
@@ -146,16 +146,16 @@ def test_reuse_kept_and_tokens_held_are_those_of_timers_on_every_block(
     sessions: list[Session], concurrency: int
 ) -> None:
     moments = moments_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
-    reuses = Reuses(1.0)
+    (sample,) = BlockSampler().samples()
+    reuses = Reuses(sample)
     last: dict[int, tuple[float, int]] = {}
     ages: list[tuple[float, bool]] = []
     for moment in moments:
         if moment.turn_index is None:
             reuses.close(moment)
             continue
-        reuses.request(
-            moment, moment.turn_index, np.arange(len(moment.session.steps[moment.turn_index].added))
-        )
+        step = moment.session.steps[moment.turn_index]
+        reuses.request(moment, moment.turn_index, hashes_of(step.added))
         turn = sessions[moment.session.index].turns[moment.turn_index]
         for block in turn.block_ids:
             if block in last:

@@ -83,7 +83,8 @@ def test_blocks_that_leave_the_stack_are_as_if_never_sent(
     stepper = Stepper()
     paths = [path for session in sessions for path in stepper.follow(session).paths()]
     num_blocks = 1 + max((int(path.max(initial=-1)) for path in paths), default=-1)
-    is_kept = np.array(data.draw(st.lists(st.booleans(), min_size=num_blocks, max_size=num_blocks)))
+    drawn = data.draw(st.lists(st.booleans(), min_size=num_blocks, max_size=num_blocks))
+    is_kept = np.array(drawn, dtype=np.bool_)
     numbers = np.where(is_kept, np.cumsum(is_kept) - 1, -1)
     change = data.draw(st.integers(0, len(paths)))
     narrowed, small = RecencyStack(), RecencyStack()

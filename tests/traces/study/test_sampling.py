@@ -93,19 +93,20 @@ def test_a_sample_is_off_by_no_more_than_it_says() -> None:
     assert abs(sampled.distinct_tokens / exact.distinct_tokens - 1) < 0.02
 
 
-@pytest.mark.parametrize("max_blocks", [4096, 16384])
-def test_a_sample_of_a_fixed_size_is_close_to_all_blocks(max_blocks: int) -> None:
+@pytest.mark.parametrize(("max_blocks", "tolerance"), [(4096, 0.1), (16384, 0.03)])
+def test_a_sample_of_a_fixed_size_is_close_to_all_blocks(max_blocks: int, tolerance: float) -> None:
+    """Of 339 thousand blocks; the tolerance is of the hit ratio."""
     sessions = list(generate_sessions(60, 3))
     meter = meter_of(sessions, 6, BlockSampler(max_blocks=max_blocks))
     sampled, exact = meter.finish(6), load_of(sessions, 6)
     assert sum(lane.sample.num_blocks for lane in meter._lanes) <= max_blocks
     assert meter.sample_rate < 0.5
-    assert largest_difference(sampled, exact) < 0.03
+    assert largest_difference(sampled, exact) < tolerance
     assert sampled.distinct_tokens == pytest.approx(exact.distinct_tokens, rel=0.05)
     assert sampled.cliff is not None
     assert exact.cliff is not None
     assert sampled.cliff.edge_tokens == pytest.approx(exact.cliff.edge_tokens, rel=0.1)
     assert sampled.holding is not None
     assert exact.holding is not None
-    assert np.allclose(sampled.holding.kept_share, exact.holding.kept_share, atol=0.03)
+    assert np.allclose(sampled.holding.kept_share, exact.holding.kept_share, atol=tolerance)
     assert np.allclose(sampled.holding.held_tokens, exact.holding.held_tokens, rtol=0.1)
