@@ -120,14 +120,15 @@ def main() -> None:
         if options.others is not None:
             mistaken = num_mistaken(options.others, Path(directory, "others"))
     flagged = [report for report in reports if report.known_gap_defect]
+    num_telling = sum(report.gaps.is_sufficient for report in reports)
     num_honest = sum(report.known_gap_defect for report in honest_reports)
     text = "\n".join(
         [
             *compared(true, defective, corrected),
             "",
             f"{len(flagged)} of {len(reports)} files with the defect are recognised "
-            f"({num_honest} without it), {sum(r.num_corrected_gaps for r in reports):,} gaps "
-            f"corrected. Off by: the mean factor between gap + 1 s and true gap + 1 s.",
+            f"({num_telling} have enough gaps to tell; {num_honest} are without the defect), "
+            f"{sum(r.num_corrected_gaps for r in reports):,} gaps corrected. Off by: the mean factor between gap + 1 s and true gap + 1 s.",
             "",
         ]
     )

@@ -6,13 +6,23 @@ import numpy as np
 import pytest
 from tests.traces.study.naive import BLOCK_TOKENS, load_of, meter_of, session_of
 
-from holdfast.traces.record import Turn
+from holdfast.traces.record import Session, Turn
 from holdfast.traces.study.load import Load
 from holdfast.traces.study.sampling import BlockSampler, Sample, hashes_of
 from holdfast.traces.study.steps import Stepper
 from holdfast.traces.synthetic import generate_sessions
 
 SIZES = tuple(2**power for power in range(15, 23))
+
+
+@pytest.fixture(scope="module")
+def sessions() -> list[Session]:
+    return list(generate_sessions(60, 3))
+
+
+@pytest.fixture(scope="module")
+def exact(sessions: list[Session]) -> Load:
+    return load_of(sessions, 6)
 
 
 def largest_difference(sampled: Load, exact: Load) -> float:
@@ -82,9 +92,8 @@ def test_what_was_seen_before_the_sample_was_needed_counts_in_full() -> None:
     assert reused == [9 * 60 * BLOCK_TOKENS] * 4
 
 
-def test_a_sample_is_off_by_no_more_than_it_says() -> None:
-    sessions = list(generate_sessions(60, 3))
-    exact, sampled = load_of(sessions, 6), load_of(sessions, 6, BlockSampler(0.2))
+def test_a_sample_is_off_by_no_more_than_it_says(sessions: list[Session], exact: Load) -> None:
+    sampled = load_of(sessions, 6, BlockSampler(0.2))
     assert exact.cache.error is None
     assert sampled.cache.error is not None
     assert 0 < sampled.cache.error < 0.1
@@ -94,11 +103,12 @@ def test_a_sample_is_off_by_no_more_than_it_says() -> None:
 
 
 @pytest.mark.parametrize(("max_blocks", "tolerance"), [(4096, 0.1), (16384, 0.03)])
-def test_a_sample_of_a_fixed_size_is_close_to_all_blocks(max_blocks: int, tolerance: float) -> None:
+def test_a_sample_of_a_fixed_size_is_close_to_all_blocks(
+    sessions: list[Session], exact: Load, max_blocks: int, tolerance: float
+) -> None:
     """Of 339 thousand blocks; the tolerance is of the hit ratio."""
-    sessions = list(generate_sessions(60, 3))
     meter = meter_of(sessions, 6, BlockSampler(max_blocks=max_blocks))
-    sampled, exact = meter.finish(6), load_of(sessions, 6)
+    sampled = meter.finish(6)
     assert sum(lane.sample.num_blocks for lane in meter._lanes) <= max_blocks
     assert meter.sample_rate < 0.5
     assert largest_difference(sampled, exact) < tolerance
