@@ -126,9 +126,10 @@ def main() -> None:
         [
             *compared(true, defective, corrected),
             "",
-            f"{len(flagged)} of {len(reports)} files with the defect are recognised "
-            f"({num_telling} have enough gaps to tell; {num_honest} are without the defect), "
-            f"{sum(r.num_corrected_gaps for r in reports):,} gaps corrected. Off by: the mean factor between gap + 1 s and true gap + 1 s.",
+            f"{len(flagged)} of {len(reports)} files with the defect are recognised, of "
+            f"{num_telling} with enough gaps to tell; {num_honest} as they are. "
+            f"{sum(r.num_corrected_gaps for r in reports):,} gaps are corrected. Off by: the mean "
+            "factor between gap + 1 s and true gap + 1 s.",
             "",
         ]
     )
