@@ -147,7 +147,8 @@ def test_reuse_kept_and_tokens_held_are_those_of_timers_on_every_block(
 ) -> None:
     moments = moments_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
     (sample,) = BlockSampler().samples()
-    reuses = Reuses(sample)
+    holds = np.array([0.0, 0.5, 3.0, 20.0, 1e6])
+    reuses = Reuses(sample, holds.tolist())
     last: dict[int, tuple[float, int]] = {}
     ages: list[tuple[float, bool]] = []
     for moment in moments:
@@ -165,17 +166,16 @@ def test_reuse_kept_and_tokens_held_are_those_of_timers_on_every_block(
             last[block] = (moment.end_s, moment.session.index)
     end_s = moments[-1].at_s
     rests = [max(0.0, end_s - touched_s) for touched_s, _ in last.values()]
-    holds = np.array([0.0, 0.5, 3.0, 20.0, 1e6])
     for own_only in (False, True):
         chosen = [age_s for age_s, is_own in ages if is_own or not own_only]
         kept = [BLOCK_TOKENS * sum(age_s <= hold for age_s in chosen) for hold in holds]
-        assert reuses.kept_tokens(holds, own_only=own_only).tolist() == kept
+        assert reuses.kept_tokens(own_only=own_only).tolist() == kept
         assert reuses.reused_tokens(own_only=own_only) == kept[-1]
     held = [
         BLOCK_TOKENS * sum(min(age_s, hold) for age_s in [*(age for age, _ in ages), *rests])
         for hold in holds
     ]
-    assert reuses.held_token_s(holds, end_s) == pytest.approx(held)
+    assert reuses.held_token_s(end_s) == pytest.approx(held)
     assert reuses.distinct_tokens() == BLOCK_TOKENS * len(last)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +76,24 @@ def test_the_curve_and_the_cliff_are_those_of_a_plain_lru_cache(sessions: list[S
     for tokens, share in ((load.cliff.edge_tokens, 0.95), (load.cliff.half_tokens, 0.5)):
         assert ratio(tokens) >= share * best - 1e-9
         assert ratio(tokens - 1) < share * best
+
+
+@given(sessions_like_agents(), st.data())
+def test_forgetting_prompts_without_blocks_changes_nothing_but_their_numbers(
+    sessions: list[Session], data: st.DataObject
+) -> None:
+    stepper = Stepper()
+    tidied, whole = RecencyStack(), RecencyStack()
+    number_of: list[int] = []
+    for place, path in enumerate(path for one in sessions for path in stepper.follow(one).paths()):
+        found, expected = tidied.touch(path, BLOCK_TOKENS), whole.touch(path, BLOCK_TOKENS)
+        renamed = [replace(run, last_touch=number_of[run.last_touch]) for run in found]
+        assert renamed == expected
+        number_of.append(place)
+        if data.draw(st.booleans()):
+            number_of = [number_of[kept] for kept in tidied.forget_prompts()]
+            assert all(tidied.left_tokens())
+    assert sum(tidied.left_tokens()) == sum(whole.left_tokens())
 
 
 @given(sessions_like_agents(), st.data())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from tests.traces.study.naive import BLOCK_TOKENS, load_of, meter_of, session_of
@@ -100,6 +102,21 @@ def test_a_sample_is_off_by_no_more_than_it_says(sessions: list[Session], exact:
     assert largest_difference(sampled, exact) <= sampled.cache.error
     assert sampled.distinct_tokens != exact.distinct_tokens
     assert abs(sampled.distinct_tokens / exact.distinct_tokens - 1) < 0.02
+
+
+def test_a_samples_memory_does_not_grow_with_blocks_prompts_or_reuses() -> None:
+    def size_after(num_sessions: int) -> int:
+        """Of all that is kept, when each session has sent a prompt of 50 new blocks twice."""
+        sessions = []
+        for n in range(num_sessions):
+            turn = Turn(1.0, 50 * BLOCK_TOKENS, 1, tuple(range(50 * n, 50 * n + 50)))
+            sessions.append(session_of(f"s{n}", turn, turn))
+        meter = meter_of(sessions, 1, BlockSampler(max_blocks=256))
+        meter.finish(1)
+        return len(pickle.dumps(meter._lanes))
+
+    # Prompts without blocks are forgotten now and then, so sizes go up and down.
+    assert size_after(3200) < 2 * size_after(800)
 
 
 @pytest.mark.parametrize(("max_blocks", "tolerance"), [(4096, 0.1), (16384, 0.03)])

@@ -117,7 +117,7 @@ class LoadMeter:
     def __init__(self, overlay: Overlay, sampler: BlockSampler) -> None:
         self._overlay = overlay
         self._sampler = sampler
-        self._lanes = [Reuses(sample) for sample in sampler.samples()]
+        self._lanes = [Reuses(sample, HOLD_S) for sample in sampler.samples()]
         self._working_set = WorkingSetMeter()
         self._num_turns = 0
         self._prompt_tokens = 0
@@ -223,15 +223,14 @@ class LoadMeter:
         return sizes[bisect_left(sizes, hit_ratio, key=self._hit_ratio)]
 
     def _holding(self, makespan_s: float, concurrency: int | None) -> Holding | None:
-        times = np.asarray(HOLD_S)
         full_s = makespan_s if concurrency is None else self._overlay.place_s / concurrency
         reused = self._total(lambda lane: lane.reused_tokens())
         own = self._total(lambda lane: lane.reused_tokens(own_only=True))
         if reused <= 0 or full_s <= 0:
             return None
-        kept = self._mean(lambda lane: lane.kept_tokens(times))
-        kept_own = self._mean(lambda lane: lane.kept_tokens(times, own_only=True))
-        held = self._mean(lambda lane: lane.held_token_s(times, makespan_s))
+        kept = self._mean(lambda lane: lane.kept_tokens())
+        kept_own = self._mean(lambda lane: lane.kept_tokens(own_only=True))
+        held = self._mean(lambda lane: lane.held_token_s(makespan_s))
         return Holding(
             hold_s=HOLD_S,
             kept_share=tuple((kept / reused).tolist()),

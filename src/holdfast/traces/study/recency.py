@@ -100,6 +100,24 @@ class RecencyStack:
         self._last_touch = np.full(int(kept.sum()) + 1, _UNSEEN, dtype=np.int64)
         self._last_touch[numbers[kept]] = touches[kept]
 
+    def forget_prompts(self) -> Blocks:
+        """Number anew the prompts that have blocks left, and forget the others.
+
+        Returns:
+            The numbers until now of those that are left, ascending: by the new ones, from 0.
+        """
+        left = np.asarray(self.left_tokens(), dtype=np.int64)
+        kept = np.flatnonzero(left)
+        renumbered = np.full(len(left) + 1, _UNSEEN, dtype=np.int64)
+        renumbered[kept] = np.arange(len(kept))
+        # Blocks that were never sent look up the last place, which has no prompt.
+        self._last_touch = renumbered[self._last_touch]
+        self._block_tokens = array("q", np.asarray(self._block_tokens)[kept].tolist())
+        self._left_tokens = Fenwick()
+        for tokens in left[kept].tolist():
+            self._left_tokens.append(tokens)
+        return kept
+
     def left_tokens(self) -> list[int]:
         """By prompt, the tokens that no later prompt sent again. Pure."""
         sums = [self._left_tokens.sum_before(place) for place in range(len(self._left_tokens) + 1)]
