@@ -76,6 +76,20 @@ def test_gaps_can_be_cut_and_blocks_sampled(tmp_path: Path) -> None:
     assert study["loads"][0]["cache"]["error"] is not None
 
 
+def test_a_trace_with_too_many_blocks_is_sampled_and_the_study_says_so(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "a.jsonl", tmp_path / "study.json"
+    with path.open("w") as file:
+        for n in range(20):
+            blocks = list(range(100 * n, 100 * n + 100))
+            row = {"timestamp": n, "input_length": 51200, "output_length": 1, "hash_ids": blocks}
+            file.write(json.dumps(row) + "\n")
+    arguments = [str(path), "--json", str(numbers), "--concurrency", "2"]
+    assert run(*arguments, "--max-blocks", "1000").exit_code == 0
+    assert json.loads(numbers.read_text())["sample_rate"] <= 0.5
+    assert run(*arguments).exit_code == 0
+    assert json.loads(numbers.read_text())["sample_rate"] == 1.0
+
+
 def test_arrivals_that_were_not_recorded_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

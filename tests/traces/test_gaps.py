@@ -1,8 +1,9 @@
-"""Detection of the known gap defect."""
+"""The known gap defect: told from honest files, and corrected as far as the file allows."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,32 @@ def recorded_gaps(num_gaps: int, *, has_defect: bool, seed: int = 0) -> list[Gap
     gaps = []
     for _ in range(num_gaps):
         true_s = 0.0 if rng.random() < 0.5 else rng.expovariate(1 / 20)
-        unexplained_s = true_s + rng.uniform(4, 9)
-        gaps.append(Gap(unexplained_s if has_defect else true_s, unexplained_s, after_tool=True))
+        latency_s = rng.uniform(4, 9)
+        unexplained_s = true_s + latency_s
+        recorded_s = unexplained_s if has_defect else true_s
+        gaps.append(Gap(recorded_s, unexplained_s, latency_s, after_tool=True))
     return gaps
+
+
+def requests_with(call: Any, *gaps: tuple[float, float | None]) -> list[dict[str, Any]]:
+    """Calls with these gaps: what is recorded, the whole time; and the latency before each."""
+    requests = [call(0.0, [1])]
+    for recorded_s, latency_s in gaps:
+        requests[-1]["api_time"] = latency_s
+        sent_s = requests[-1]["t"] + (latency_s or 0.0) + recorded_s
+        requests.append(call(sent_s, [1], think_time=recorded_s, trigger="tool_result"))
+    return requests
+
+
+def read_one(path: Path) -> tuple[list[float], FileReport]:
+    """The gaps of a file's one session behind its first turn, and the file's report."""
+    reports: list[FileReport] = []
+    (session,) = read_sessions(path, on_file=reports.append)
+    return [turn.gap_s for turn in session.turns[1:]], reports[0]
+
+
+# Enough gaps that are plainly defective: half a second, and the duplicate of a call of 6 s.
+_PLAIN = ((6.5, 6.0),) * 10
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -51,8 +75,16 @@ def test_an_honest_recording_without_duplicates_is_not_suspected() -> None:
     """Its gaps equal the whole time between calls too, but half of them are short."""
     rng = random.Random(0)
     times_s = [0.3 if rng.random() < 0.5 else rng.expovariate(1 / 20) for _ in range(60)]
-    evidence = GapEvidence.from_gaps(Gap(gap_s, gap_s, after_tool=True) for gap_s in times_s)
+    evidence = GapEvidence.from_gaps(Gap(gap_s, gap_s, 5.0, after_tool=True) for gap_s in times_s)
     assert not evidence.known_gap_defect
+
+
+def test_slow_tools_behind_slower_calls_are_not_suspected() -> None:
+    """All gaps are 3 to 5 s and all of the time between calls, as of an agent with slow tools."""
+    gaps = [Gap(3.0 + n / 10, 3.0 + n / 10, 15.0, after_tool=True) for n in range(20)]
+    assert not GapEvidence.from_gaps(gaps).known_gap_defect
+    quicker = [Gap(gap.recorded_s, gap.unexplained_s, 5.0, after_tool=True) for gap in gaps]
+    assert GapEvidence.from_gaps(quicker).known_gap_defect
 
 
 def test_a_file_that_still_has_its_duplicates_is_not_suspected() -> None:
@@ -60,27 +92,83 @@ def test_a_file_that_still_has_its_duplicates_is_not_suspected() -> None:
     assert not evidence.known_gap_defect
 
 
-@pytest.mark.parametrize("has_defect", [True, False])
-def test_the_reader_reports_the_defect_and_leaves_the_gaps_alone(
-    call: Any, write_trace: Any, has_defect: Any
+@pytest.mark.parametrize(
+    ("recorded_s", "latency_s", "corrected_s"),
+    [
+        pytest.param(46.5, 6.5, 40.0, id="the duplicate took as long as the call"),
+        pytest.param(4.0, 6.0, 0.0, id="the duplicate was quicker, and nothing is left"),
+        pytest.param(28.9, 28.9, 0.0, id="the longest calls that were made twice"),
+        pytest.param(70.0, 29.0, 70.0, id="longer ones were not"),
+        pytest.param(9.0, None, 9.0, id="without a latency nothing is known"),
+    ],
+)
+def test_a_defective_files_gap_loses_the_latency_of_the_call_before(
+    call: Any, write_trace: Any, recorded_s: Any, latency_s: Any, corrected_s: Any
 ) -> None:
-    requests = [call(0, [1])]
-    for gap in recorded_gaps(40, has_defect=has_defect):
-        requests.append(
-            call(
-                requests[-1]["t"] + 2.0 + gap.unexplained_s,
-                [1],
-                think_time=gap.recorded_s,
-                trigger="tool_result",
-            )
-        )
+    path = write_trace(requests_with(call, *_PLAIN, (recorded_s, latency_s)))
+    gaps_s, report = read_one(path)
+    assert report.known_gap_defect
+    assert gaps_s == [0.5] * 10 + [corrected_s]
+    assert report.num_corrected_gaps == 10 + (corrected_s != recorded_s)
+    assert report.num_uncorrected_gaps == (latency_s is None)
+
+
+def test_a_gap_with_time_left_beside_it_for_the_duplicate_is_not_shortened(
+    call: Any, write_trace: Any
+) -> None:
+    requests = requests_with(call, *_PLAIN, (26.0, 6.0))
+    requests[-1]["think_time"] = 20.0
+    gaps_s, report = read_one(write_trace(requests))
+    assert report.known_gap_defect
+    assert gaps_s[-1] == 20.0
+
+
+def test_corrected_files_and_those_that_keep_their_duplicates_are_left_as_recorded(
+    call: Any, write_trace: Any
+) -> None:
+    requests = requests_with(
+        call, *((gap.recorded_s, 2.0) for gap in recorded_gaps(40, has_defect=False))
+    )
+    paired = requests_with(call, *_PLAIN)
+    paired.insert(1, {**paired[0], "type": "n", "t": 6.0})
+    for name, recorded in (("honest.json", requests), ("paired.json", paired)):
+        gaps_s, report = read_one(write_trace(recorded, name))
+        assert not report.known_gap_defect
+        assert report.num_corrected_gaps == report.num_uncorrected_gaps == 0
+        turns = [request for request in recorded if request["type"] == "s"]
+        assert gaps_s == [request["think_time"] for request in turns[1:]]
+
+
+def test_sessions_on_lines_are_judged_and_corrected_together(call: Any, write_lines: Any) -> None:
+    """Five gaps would not be enough to tell."""
+    requests = requests_with(call, *_PLAIN[:5])
+    session = {"block_size": 64, "hash_id_scope": "global", "requests": requests}
+    path = write_lines("a.jsonl", {"id": "a", **session}, {"id": "b", **session})
     reports: list[FileReport] = []
-    (session,) = read_sessions(write_trace(requests), on_file=reports.append)
-    assert reports[0].known_gap_defect is has_defect
-    assert [turn.gap_s for turn in session.turns] == [r["think_time"] for r in requests]
+    sessions = list(read_sessions(path, on_file=reports.append))
+    assert [[turn.gap_s for turn in one.turns] for one in sessions] == [[0.0] + [0.5] * 5] * 2
+    assert reports[0].num_corrected_gaps == 10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_correction_gives_back_what_the_defect_took(call: Any, write_trace: Any, seed: int) -> None:
+    """Duplicates that take as long as the calls they repeat, give or take a fifth."""
+    rng = random.Random(seed)
+    true_s = [0.0 if rng.random() < 0.5 else rng.expovariate(1 / 20) for _ in range(60)]
+    latencies_s = [rng.uniform(4, 9) for _ in true_s]
+    recorded = [
+        (gap_s + latency_s * rng.uniform(0.8, 1.2), latency_s)
+        for gap_s, latency_s in zip(true_s, latencies_s, strict=True)
+    ]
+    gaps_s, report = read_one(write_trace(requests_with(call, *recorded)))
+    assert report.known_gap_defect
+    errors_s = [abs(gap_s - true) for gap_s, true in zip(gaps_s, true_s, strict=True)]
+    assert max(errors_s) < 0.2 * 9
+    assert sum(gaps_s) == pytest.approx(sum(true_s), rel=0.1)
 
 
 def test_the_evidence_in_words_carries_its_numbers() -> None:
-    evidence = GapEvidence(20, 19, 18, 1, 12)
+    evidence = GapEvidence(20, 19, 18, 1, 12, 17, 16)
     assert str(evidence).startswith("19 of 20 gaps")
     assert "1 of 18 tool gaps are under 1 s, 12 are 3-12 s" in str(evidence)
+    assert "16 of 17 would hold a second call" in str(evidence)

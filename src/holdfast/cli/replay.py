@@ -23,6 +23,7 @@ from holdfast.bench.turn_records import append_turns
 from holdfast.cli.replay_table import results_table
 from holdfast.core.results import RunDocument, TurnRecord
 from holdfast.errors import ConfigError
+from holdfast.report.document import write_document
 from holdfast.traces.digest import sessions_digest
 from holdfast.traces.gaps import GapEvidence
 from holdfast.traces.io import FileReport, read_sessions
@@ -150,7 +151,7 @@ def replay(context: click.Context, /, **arguments: Any) -> None:
             manifest=_manifest(workload, arguments, replays),
             runs=[done.result for done in replays],
         )
-        arguments["json_path"].write_bytes(document.to_json())
+        write_document(arguments["json_path"], document)
     if arguments["records_path"] is not None:
         _write_records(arguments["records_path"], replays)
     if any(done.result.num_errors and not done.result.num_turns for done in replays):
@@ -207,10 +208,12 @@ def _say_selection(
     defective = [report for report in reports if report.known_gap_defect]
     pooled = sum((report.gaps for report in reports), GapEvidence())
     if defective or pooled.known_gap_defect:
+        num_corrected = sum(report.num_corrected_gaps for report in reports)
         errors.print(
-            f"[bold yellow]known defect:[/] in {len(defective)} of {len(reports)} files the gaps "
-            "look 6-8 s too long: they contain a dropped duplicate call. Tool times are "
-            f"overstated; nothing was changed. ({pooled})",
+            f"[bold yellow]known defect:[/] in {len(defective)} of {len(reports)} files the "
+            f"recorded gaps contain a dropped duplicate call. {num_corrected:,} gaps are shortened "
+            "by the latency of the call it repeated, an estimate; files too small to tell are "
+            f"left as recorded. ({pooled})",
             highlight=False,
         )
     num_estimated = sum(report.num_estimated_gaps for report in reports)
@@ -328,6 +331,7 @@ def _manifest(
         **manifest,
         "models": [done.model for done in replays],
         "known_gap_defect": [r.path.name for r in workload.reports if r.known_gap_defect],
+        "num_corrected_gaps": sum(report.num_corrected_gaps for report in workload.reports),
     }
 
 

@@ -12,7 +12,8 @@ from holdfast.cli.traces_generate import generate
 from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TextCount, TraceSource
 from holdfast.cli.traces_study import study
 from holdfast.cli.traces_table import losses_table, statistics_tables
-from holdfast.errors import ConfigError, TraceError
+from holdfast.errors import TraceError
+from holdfast.report.page import write_whole
 from holdfast.traces.conversion import write_sessions
 from holdfast.traces.io import FileReport
 from holdfast.traces.statistics import Statistics
@@ -65,6 +66,14 @@ def validate(paths: tuple[Path, ...], lenient: bool) -> None:
     )
     for number, what in (
         (sum(report.num_estimated_gaps for report in reports), "gaps are estimated"),
+        (
+            sum(report.num_corrected_gaps for report in reports),
+            "gaps contained a dropped duplicate call; its time is estimated and taken off",
+        ),
+        (
+            sum(report.num_uncorrected_gaps for report in reports),
+            "gaps of the same files are left as recorded: no latency is",
+        ),
         (sum(report.num_estimated_lengths for report in reports), "lengths are estimated"),
         (sum(report.num_unanswered for report in reports), "sessions without an answer left out"),
         (sum(report.num_orphans for report in reports), "sessions whose parent is not there"),
@@ -134,8 +143,6 @@ def convert(
 @LENIENT
 def stats(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> None:
     """Show what PATH holds: sessions, turns, tokens, gaps and reuse."""
-    if json_path is not None and not json_path.resolve().parent.is_dir():
-        raise ConfigError(f"cannot write {str(json_path)!r}: its directory does not exist")
     console, errors = Console(), Console(stderr=True)
     skipped = Skipped(errors)
     source = TraceSource(paths, errors, skipped if lenient else None)
@@ -149,7 +156,7 @@ def stats(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> Non
     for table in statistics_tables(document):
         console.print(table)
     if json_path is not None:
-        json_path.write_bytes(document.to_json())
+        write_whole(json_path, document.to_json())
 
 
 traces.add_command(generate)

@@ -19,6 +19,7 @@ from holdfast.report.study_findings import FINDINGS
 from holdfast.report.study_html import TITLES, write_study_html
 from holdfast.sim.profile import CostProfile, load_profile, profile_names
 from holdfast.traces.io import FileReport
+from holdfast.traces.study.sampling import MAX_BLOCKS
 from holdfast.traces.study.workload import EngineSize, Study, StudyOptions, WorkloadStudy
 
 __all__ = ["study"]
@@ -54,6 +55,13 @@ _BATCH = 8
     show_default=True,
     help="Share of the blocks that caches are computed from; 1 is exact.",
 )
+@click.option(
+    "--max-blocks",
+    type=click.IntRange(min=1000),
+    default=MAX_BLOCKS,
+    show_default=True,
+    help="Compute caches from a sample of so many blocks where there are more.",
+)
 @LENIENT
 @click.option("--json", "json_path", type=_FILE, help="Write all numbers here.")
 @click.option("--html", "html_path", type=_FILE, help="Write a page with plots here.")
@@ -69,6 +77,7 @@ def study(**arguments: Any) -> None:
         concurrency=None if arguments["open_loop"] else arguments["concurrency"],
         gap_cap_s=arguments["gap_cap_s"],
         sample_rate=arguments["sample_rate"],
+        max_blocks=arguments["max_blocks"],
     )
     errors = Console(stderr=True)
     found = _studied(arguments, WorkloadStudy(_engine_of(profile), options), errors)
@@ -86,24 +95,30 @@ def study(**arguments: Any) -> None:
 
 
 def _studied(arguments: dict[str, Any], workload: WorkloadStudy, errors: Console) -> Study:
-    digests: dict[str, str] = {}
+    reports: list[FileReport] = []
     skipped = Skipped(errors)
 
-    def note(report: FileReport) -> None:
-        digests[report.path.name] = report.sha256
-
+    on_skipped = skipped if arguments["lenient"] else None
     for reading, path in enumerate(arguments["paths"]):
-        on_skipped = skipped if arguments["lenient"] else None
-        source = TraceSource((path,), errors, on_skipped, on_file=[note])
+        source = TraceSource((path,), errors, on_skipped, on_file=[reports.append])
         with source.sessions() as sessions:
             for session in sessions:
                 workload.add(session, reading)
     skipped.say()
+    num_corrected = sum(report.num_corrected_gaps for report in reports)
+    if num_corrected:
+        errors.print(
+            f"[yellow]{num_corrected:,} gaps contained a dropped duplicate call[/]; its time is "
+            "estimated and taken off",
+            highlight=False,
+        )
     return workload.finish(
         {
             "versions": {"holdfast": version("holdfast"), "python": platform.python_version()},
-            "digests": digests,
+            "digests": {report.path.name: report.sha256 for report in reports},
             "num_skipped": skipped.num_skipped,
+            "num_estimated_gaps": sum(report.num_estimated_gaps for report in reports),
+            "num_corrected_gaps": num_corrected,
             "arguments": {name: _named(value) for name, value in arguments.items()},
         }
     )

@@ -45,6 +45,8 @@ def statistics_tables(document: StatisticsDocument) -> Iterator[Table]:
         ("reused in the session", _percent(document.session_reuse_ratio)),
         ("reused in all sessions", _percent(document.reading_reuse_ratio)),
         ("gaps estimated", f"{sum(file.num_estimated_gaps for file in files):,}"),
+        ("gaps corrected", f"{sum(file.num_corrected_gaps for file in files):,}"),
+        ("gaps too long, left", f"{sum(file.num_uncorrected_gaps for file in files):,}"),
         ("lengths estimated", f"{sum(file.num_estimated_lengths for file in files):,}"),
         ("sessions without an answer", f"{sum(file.num_unanswered for file in files):,}"),
         ("sessions without their parent", f"{sum(file.num_orphans for file in files):,}"),

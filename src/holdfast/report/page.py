@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast.errors import HoldfastError
+from holdfast.traces.storage import new_file
 
 __all__ = ["render_page", "require_plots", "write_whole"]
 
@@ -45,10 +46,9 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         HoldfastError: It cannot be written.
     """
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        part.replace(path)
     except OSError as error:
         raise HoldfastError(f"{path}: cannot be written: {error.strerror}") from error
+    with new_file(path) as file:
+        file.write(content)

@@ -64,12 +64,22 @@ class FileReport:
         """Whether recorded gaps look too long by a dropped duplicate call."""
         return self.gaps.known_gap_defect
 
+    @property
+    def num_corrected_gaps(self) -> int:
+        """Gaps of a file with that defect that are shortened by the duplicate, as estimated."""
+        return self.gaps.num_correctable_gaps if self.known_gap_defect else 0
+
+    @property
+    def num_uncorrected_gaps(self) -> int:
+        """Gaps of such a file that are left as recorded, since no latency is."""
+        return self.gaps.num_unclear_gaps if self.known_gap_defect else 0
+
 
 def trace_files(path: Path) -> tuple[Path, ...]:
     """List the trace files at `path`, by name: itself, or those in a directory and below it.
 
-    Leaves out names that begin with a dot, files that are read with another one, and what Claude
-    Code keeps beside its sessions.
+    Leaves out files and directories whose names begin with a dot, files that are read with another
+    one, and what Claude Code keeps beside its sessions.
 
     Raises:
         TraceError: Nothing is there, or no file has a suffix that Holdfast reads.
@@ -86,7 +96,7 @@ def trace_files(path: Path) -> tuple[Path, ...]:
         file
         for file in sorted(path.rglob("*"))
         if file.name.endswith(_SUFFIXES)
-        and not (file.name.startswith(".") or claude_code.is_aside(file))
+        and not (_is_hidden(file.relative_to(path)) or claude_code.is_aside(file))
         and file.is_file()
     )
     if not files:
@@ -100,6 +110,10 @@ def trace_files(path: Path) -> tuple[Path, ...]:
         for companion in reader.companions_of(file)
     }
     return tuple(file for file in files if file not in companions)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def read_sessions(

@@ -40,6 +40,12 @@ class PrefixInterner:
         """Take all ids below `end_id`, for a file whose ids identify prefixes already. O(1)."""
         self._num_reserved += max(0, end_id - self.next_id)
 
+    def fresh(self, num_ids: int) -> range:
+        """Take so many new ids, for blocks that are known to be behind no other prefix. O(1)."""
+        first = self.next_id
+        self.reserve_below(first + num_ids)
+        return range(first, self.next_id)
+
     def own_scope(self) -> int:
         """A scope that nothing else in the reading has, for files with many of them."""
         self._num_own_scopes += 1

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from holdfast.traces.record import Session
 
-__all__ = ["families", "reordered", "rotation"]
+__all__ = ["families", "lap_after", "reordered", "rotation"]
 
 
 def families(sessions: Iterable[Session]) -> Iterator[list[Session]]:
@@ -63,7 +63,12 @@ def rotation(arrivals: Sequence[float], begin: int) -> Iterator[tuple[int, float
     """
     if not arrivals:
         return
-    span = arrivals[-1] - arrivals[0]
-    lap = span + span / max(1, len(arrivals) - 1)
+    lap = lap_after(arrivals[0], arrivals[-1], len(arrivals))
     yield from ((position, 0.0) for position in range(begin, len(arrivals)))
     yield from ((position, lap) for position in range(begin))
+
+
+def lap_after(first: float, last: float, num_arrivals: int) -> float:
+    """The length of a recording: to its last arrival, and what is usual between two. Pure."""
+    span = last - first
+    return span + span / max(1, num_arrivals - 1)

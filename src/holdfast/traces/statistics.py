@@ -38,6 +38,8 @@ class FileStatistics(msgspec.Struct, frozen=True):
     format_name: str
     sha256: str
     known_gap_defect: bool
+    num_corrected_gaps: int
+    num_uncorrected_gaps: int
     num_estimated_gaps: int
     num_estimated_lengths: int
     num_unanswered: int
@@ -115,6 +117,8 @@ class Statistics:
                 format_name=report.format_name,
                 sha256=report.sha256,
                 known_gap_defect=report.known_gap_defect,
+                num_corrected_gaps=report.num_corrected_gaps,
+                num_uncorrected_gaps=report.num_uncorrected_gaps,
                 num_estimated_gaps=report.num_estimated_gaps,
                 num_estimated_lengths=report.num_estimated_lengths,
                 num_unanswered=report.num_unanswered,

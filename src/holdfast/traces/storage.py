@@ -72,11 +72,16 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     """Write a file that is there whole or not at all, compressed as its suffix says.
 
     What is written goes to a temporary file beside it, which takes its place when the block ends
-    well and is removed when it does not.
+    well and is removed when it does not. A pipe or device is written as it is.
 
     Raises:
-        ConfigError: The directory does not exist, or the suffix needs a library that is missing.
+        ConfigError: The directory does not exist, the file cannot be written, or its suffix needs
+            a library that is missing.
     """
+    if path.exists() and not path.is_file():
+        with _naming_what_fails(path), path.open("wb") as raw, _packed(path, raw) as file:
+            yield file
+        return
     with _taking_the_place_of(path) as temporary, temporary.open("xb") as raw:
         with _packed(path, raw) as file:
             yield file
@@ -89,7 +94,8 @@ def new_directory(path: Path) -> Iterator[Path]:
     """Fill a directory that is there whole or not at all; yields where to put its files.
 
     Raises:
-        ConfigError: Something is there already, or the directory around it is not.
+        ConfigError: Something is there already, the directory around it is not, or it cannot be
+            written.
     """
     if path.exists():
         raise ConfigError(f"{str(path)!r} is there already; expected the name of a new directory")
@@ -100,18 +106,30 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _taking_the_place_of(path: Path) -> Iterator[Path]:
-    if not path.resolve().parent.is_dir():
+    # A link goes on pointing to what it points to.
+    place = path.resolve()
+    if not place.parent.is_dir():
         raise ConfigError(f"cannot write {str(path)!r}: its directory does not exist")
-    # Readers of a directory leave out names that begin with a dot.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    # Readers of a directory leave out names that begin with a dot, so that what a killed process
+    # leaves behind is not taken for a trace.
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
     try:
-        yield temporary
-        temporary.replace(path)
+        with _naming_what_fails(path):
+            yield temporary
+            temporary.replace(place)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming_what_fails(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _opened(path: Path, mode: str) -> IO[bytes]:

@@ -8,10 +8,16 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from holdfast.traces.record import Session, Turn
+from holdfast.traces.study.load import Load, LoadMeter
+from holdfast.traces.study.overlay import Overlay, ServiceTime
+from holdfast.traces.study.sampling import BlockSampler
+from holdfast.traces.study.steps import Stepper
 
 __all__ = [
     "BLOCK_TOKENS",
+    "load_of",
     "lru_hit_tokens",
+    "meter_of",
     "prompts_of",
     "session_of",
     "sessions_like_agents",
@@ -19,6 +25,25 @@ __all__ = [
 ]
 
 BLOCK_TOKENS = 10
+
+
+def meter_of(
+    sessions: Sequence[Session], concurrency: int, sampler: BlockSampler | None = None
+) -> LoadMeter:
+    """What has measured sessions on an engine that takes no time."""
+    stepper = Stepper()
+    overlay = Overlay(concurrency, ServiceTime(0.0, 0.0))
+    meter = LoadMeter(overlay, sampler or BlockSampler())
+    for session in sessions:
+        meter.add([stepper.follow(session)])
+    return meter
+
+
+def load_of(
+    sessions: Sequence[Session], concurrency: int, sampler: BlockSampler | None = None
+) -> Load:
+    """What it found."""
+    return meter_of(sessions, concurrency, sampler).finish(concurrency)
 
 
 def lru_hit_tokens(prompts: Sequence[Sequence[int]], cache_blocks: int) -> int:

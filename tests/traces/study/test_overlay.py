@@ -13,7 +13,7 @@ from holdfast.traces.record import Session, Turn
 from holdfast.traces.study.load import HOLD_S, Load, LoadMeter
 from holdfast.traces.study.overlay import Moment, Overlay, ServiceTime
 from holdfast.traces.study.reuses import Reuses
-from holdfast.traces.study.sampling import BlockSampler
+from holdfast.traces.study.sampling import BlockSampler, hashes_of
 from holdfast.traces.study.steps import SteppedSession, Stepper
 from holdfast.traces.study.working_set import WorkingSetMeter
 
@@ -146,16 +146,17 @@ def test_reuse_kept_and_tokens_held_are_those_of_timers_on_every_block(
     sessions: list[Session], concurrency: int
 ) -> None:
     moments = moments_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
-    reuses = Reuses(1.0)
+    (sample,) = BlockSampler().samples()
+    holds = np.array([0.0, 0.5, 3.0, 20.0, 1e6])
+    reuses = Reuses(sample, holds.tolist())
     last: dict[int, tuple[float, int]] = {}
     ages: list[tuple[float, bool]] = []
     for moment in moments:
         if moment.turn_index is None:
             reuses.close(moment)
             continue
-        reuses.request(
-            moment, moment.turn_index, np.arange(len(moment.session.steps[moment.turn_index].added))
-        )
+        step = moment.session.steps[moment.turn_index]
+        reuses.request(moment, moment.turn_index, hashes_of(step.added))
         turn = sessions[moment.session.index].turns[moment.turn_index]
         for block in turn.block_ids:
             if block in last:
@@ -165,17 +166,16 @@ def test_reuse_kept_and_tokens_held_are_those_of_timers_on_every_block(
             last[block] = (moment.end_s, moment.session.index)
     end_s = moments[-1].at_s
     rests = [max(0.0, end_s - touched_s) for touched_s, _ in last.values()]
-    holds = np.array([0.0, 0.5, 3.0, 20.0, 1e6])
     for own_only in (False, True):
         chosen = [age_s for age_s, is_own in ages if is_own or not own_only]
         kept = [BLOCK_TOKENS * sum(age_s <= hold for age_s in chosen) for hold in holds]
-        assert reuses.kept_tokens(holds, own_only=own_only).tolist() == kept
+        assert reuses.kept_tokens(own_only=own_only).tolist() == kept
         assert reuses.reused_tokens(own_only=own_only) == kept[-1]
     held = [
         BLOCK_TOKENS * sum(min(age_s, hold) for age_s in [*(age for age, _ in ages), *rests])
         for hold in holds
     ]
-    assert reuses.held_token_s(holds, end_s) == pytest.approx(held)
+    assert reuses.held_token_s(end_s) == pytest.approx(held)
     assert reuses.distinct_tokens() == BLOCK_TOKENS * len(last)
 
 
@@ -212,3 +212,5 @@ def test_a_load_of_none_at_once_and_a_time_below_zero_are_errors() -> None:
     for rate in (0.0, 1.5, float("nan")):
         with pytest.raises(ConfigError, match="sample rate"):
             BlockSampler(rate)
+    with pytest.raises(ConfigError, match="at least 64"):
+        BlockSampler(max_blocks=63)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.traces.study.naive import (
     BLOCK_TOKENS,
+    load_of,
     lru_hit_tokens,
     prompts_of,
     sessions_like_agents,
@@ -14,14 +17,8 @@ from tests.traces.study.naive import (
 
 from holdfast.traces.record import Session
 from holdfast.traces.study.fenwick import Fenwick
-from holdfast.traces.study.load import Load, LoadMeter
-from holdfast.traces.study.overlay import Overlay, ServiceTime
 from holdfast.traces.study.recency import RecencyStack
-from holdfast.traces.study.sampling import BlockSampler
 from holdfast.traces.study.steps import Stepper
-from holdfast.traces.synthetic import generate_sessions
-
-INSTANT = ServiceTime(0.0, 0.0)
 
 
 def hit_tokens(prompts: list[tuple[int, ...]], cache_tokens: int) -> int:
@@ -32,14 +29,6 @@ def hit_tokens(prompts: list[tuple[int, ...]], cache_tokens: int) -> int:
             room = (cache_tokens - run.tokens_above) // BLOCK_TOKENS
             num_hit += min(run.num_blocks, max(0, room))
     return num_hit * BLOCK_TOKENS
-
-
-def load_of(sessions: list[Session], concurrency: int, rate: float = 1.0) -> Load:
-    stepper = Stepper()
-    meter = LoadMeter(Overlay(concurrency, INSTANT), BlockSampler(rate))
-    for session in sessions:
-        meter.add([stepper.follow(session)])
-    return meter.finish(concurrency)
 
 
 def test_a_block_is_as_deep_as_what_was_sent_since() -> None:
@@ -89,24 +78,45 @@ def test_the_curve_and_the_cliff_are_those_of_a_plain_lru_cache(sessions: list[S
         assert ratio(tokens - 1) < share * best
 
 
-def test_a_sample_is_off_by_no_more_than_it_says() -> None:
-    sessions = list(generate_sessions(60, 3))
-    exact, sampled = load_of(sessions, 6), load_of(sessions, 6, rate=0.2)
-    assert exact.cache.error is None
-    assert sampled.cache.error is not None
-    assert 0 < sampled.cache.error < 0.1
-    for size in (2**power for power in range(15, 23)):
-        assert abs(sampled.hit_ratio(size) - exact.hit_ratio(size)) <= sampled.cache.error
-    assert sampled.distinct_tokens != exact.distinct_tokens
-    assert abs(sampled.distinct_tokens / exact.distinct_tokens - 1) < 0.02
+@given(sessions_like_agents(), st.data())
+def test_forgetting_prompts_without_blocks_changes_nothing_but_their_numbers(
+    sessions: list[Session], data: st.DataObject
+) -> None:
+    stepper = Stepper()
+    tidied, whole = RecencyStack(), RecencyStack()
+    number_of: list[int] = []
+    for place, path in enumerate(path for one in sessions for path in stepper.follow(one).paths()):
+        found, expected = tidied.touch(path, BLOCK_TOKENS), whole.touch(path, BLOCK_TOKENS)
+        renamed = [replace(run, last_touch=number_of[run.last_touch]) for run in found]
+        assert renamed == expected
+        number_of.append(place)
+        if data.draw(st.booleans()):
+            number_of = [number_of[kept] for kept in tidied.forget_prompts()]
+            assert all(tidied.left_tokens())
+    assert sum(tidied.left_tokens()) == sum(whole.left_tokens())
 
 
-def test_lanes_of_a_sample_share_no_block_and_make_up_its_rate() -> None:
-    sampler = BlockSampler(0.1)
-    lanes = sampler.lanes(np.arange(200_000))
-    shares = np.bincount(lanes)[: sampler.num_lanes] / len(lanes)
-    assert np.allclose(shares, 0.1 / sampler.num_lanes, rtol=0.05)
-    assert np.array_equal(lanes[::2], sampler.lanes(np.arange(0, 200_000, 2)))
+@given(sessions_like_agents(), st.data())
+def test_blocks_that_leave_the_stack_are_as_if_never_sent(
+    sessions: list[Session], data: st.DataObject
+) -> None:
+    stepper = Stepper()
+    paths = [path for session in sessions for path in stepper.follow(session).paths()]
+    num_blocks = 1 + max((int(path.max(initial=-1)) for path in paths), default=-1)
+    drawn = data.draw(st.lists(st.booleans(), min_size=num_blocks, max_size=num_blocks))
+    is_kept = np.array(drawn, dtype=np.bool_)
+    numbers = np.where(is_kept, np.cumsum(is_kept) - 1, -1)
+    change = data.draw(st.integers(0, len(paths)))
+    narrowed, small = RecencyStack(), RecencyStack()
+    for path in paths[:change]:
+        narrowed.touch(path, BLOCK_TOKENS)
+        small.touch(numbers[path][is_kept[path]], BLOCK_TOKENS)
+    num_sent = 1 + max((int(path.max(initial=-1)) for path in paths[:change]), default=-1)
+    narrowed.renumber(numbers[:num_sent])
+    for path in paths[change:]:
+        kept = numbers[path][is_kept[path]]
+        assert narrowed.touch(kept, BLOCK_TOKENS) == small.touch(kept, BLOCK_TOKENS)
+    assert narrowed.left_tokens() == small.left_tokens()
 
 
 @given(st.lists(st.integers(-50, 50), max_size=40), st.data())

@@ -16,7 +16,8 @@ Not known: latencies, and what an answer asked for; one that tools were called f
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -26,6 +27,8 @@ from holdfast.errors import TraceError
 from holdfast.traces.answer import decisive_tool
 from holdfast.traces.formats.quantities import Count, Milliseconds, PromptTokens, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_checks import second_request
+from holdfast.traces.formats.row_spool import RowSpool
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.order import reordered
@@ -104,13 +107,35 @@ class _Row(msgspec.Struct):
 
 @dataclass(slots=True)
 class _Stream:
-    """One session's rows, and what the graph says about it."""
+    """One session: where its rows are put aside, and what the graph says about it.
+
+    Attributes:
+        waits: What rows wait for that is not the session's own, by their index.
+    """
 
     session_id: str
-    rows: list[_Row] = field(default_factory=list)
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    waits: dict[int, list[str]] = field(default_factory=dict)
     parent_id: str | None = None
     parent_turn: int | None = None
     join_turn: int | None = None
+
+
+@dataclass(slots=True)
+class _Graph:
+    """What a first pass over a file found.
+
+    Attributes:
+        places: Which session's each request is, and which row of it.
+        block_sizes: Those that fit all numbers of blocks so far, the likeliest first.
+        num_estimated_gaps: Gaps that the file leaves out.
+    """
+
+    spool: RowSpool[_Row]
+    streams: dict[str, _Stream] = field(default_factory=dict)
+    places: dict[str, tuple[_Stream, int]] = field(default_factory=dict)
+    block_sizes: tuple[int, ...] = _BLOCK_SIZES
+    num_estimated_gaps: int = 0
 
 
 def read_agentic_mooncake(
@@ -129,15 +154,11 @@ def read_agentic_mooncake(
             there is no request.
     """
     header = _header(file)
-    streams = _streams(file, has_header=header is not None)
-    _link(streams)
-    rows = [row for stream in streams.values() for row in stream.rows]
-    block_tokens = _block_tokens(file, rows) if header is None else header.block_size
-    num_estimated = sum(
-        row.wait_ms() is None for stream in streams.values() for row in stream.rows[1:]
-    )
-    sessions = _sessions(file.source, streams.values(), block_tokens, interner, scope)
-    return Reading(len(streams), num_estimated, reordered(sessions, rng))
+    graph = _graph(file, has_header=header is not None)
+    _link(graph)
+    block_tokens = _block_tokens(file, graph) if header is None else header.block_size
+    sessions = _sessions(file.source, graph, block_tokens, interner, scope)
+    return Reading(len(graph.streams), graph.num_estimated_gaps, reordered(sessions, rng))
 
 
 def _header(file: TraceFile) -> _Header | None:
@@ -155,58 +176,60 @@ def _header(file: TraceFile) -> _Header | None:
     return header
 
 
-def _streams(file: TraceFile, *, has_header: bool) -> dict[str, _Stream]:
-    streams: dict[str, _Stream] = {}
-    known: set[str] = set()
+def _graph(file: TraceFile, *, has_header: bool) -> _Graph:
+    graph = _Graph(RowSpool(file.source, _Row))
     rows = file.decode(_Row, hint=_HINT, num_header_lines=int(has_header))
     for line, row in rows:
-        if row.request_id is not None and row.request_id in known:
-            file.refuse(
-                file.error(
-                    f"a second request {row.request_id!r}; expected another id",
-                    line=line,
-                    field="request_id",
-                )
-            )
+        if row.request_id is not None and row.request_id in graph.places:
+            file.refuse(second_request(file, line, "request_id", row.request_id))
             continue
-        known.add(row.request_id or "")
         name = row.session_id or row.request_id or f"line-{line}"
         if row.play_id is not None:
             name = f"{row.play_id}/{name}"
-        streams.setdefault(name, _Stream(name)).rows.append(row)
-    if not streams:
+        _add_row(graph, graph.streams.setdefault(name, _Stream(name)), row)
+    if not graph.streams:
         raise TraceError("holds no request", source=file.source, hint=_HINT)
-    return streams
+    return graph
 
 
-def _link(streams: dict[str, _Stream]) -> None:
+def _add_row(graph: _Graph, stream: _Stream, row: _Row) -> None:
+    index = len(stream.rows)
+    others = [
+        name for name in row.waits_for() if graph.places.get(name, (None, 0))[0] is not stream
+    ]
+    if others:
+        stream.waits[index] = others
+    if row.request_id is not None:
+        graph.places[row.request_id] = (stream, index)
+    graph.num_estimated_gaps += index > 0 and row.wait_ms() is None
+    num_blocks = len(row.hash_ids)
+    graph.block_sizes = tuple(
+        size
+        for size in graph.block_sizes
+        if row.input_length // size <= num_blocks <= -(-row.input_length // size)
+    )
+    stream.rows.append(graph.spool.add(row))
+
+
+def _link(graph: _Graph) -> None:
     """Find out who began which session, and who waited for its end."""
-    places = {
-        row.request_id: (stream, index)
-        for stream in streams.values()
-        for index, row in enumerate(stream.rows)
-        if row.request_id is not None
-    }
-    for stream in streams.values():
-        for name in stream.rows[0].waits_for():
+    streams, places = graph.streams.values(), graph.places
+    for stream in streams:
+        for name in stream.waits.get(0, ()):
             parent, index = places.get(name, (stream, 0))
             if parent is not stream and stream.parent_id is None:
                 stream.parent_id, stream.parent_turn = parent.session_id, index
-    for stream in streams.values():
-        for index, row in enumerate(stream.rows[1:], start=1):
-            for name in row.waits_for():
+    for stream in streams:
+        for index, names in stream.waits.items():
+            for name in names if index else ():
                 child, position = places.get(name, (stream, 0))
                 if child.parent_id == stream.session_id and position == len(child.rows) - 1:
                     child.join_turn = index
 
 
-def _block_tokens(file: TraceFile, rows: Sequence[_Row]) -> int:
-    for size in _BLOCK_SIZES:
-        if all(
-            row.input_length // size <= len(row.hash_ids) <= -(-row.input_length // size)
-            for row in rows
-        ):
-            return size
+def _block_tokens(file: TraceFile, graph: _Graph) -> int:
+    if graph.block_sizes:
+        return graph.block_sizes[0]
     raise TraceError(
         "no block size fits the numbers of blocks; expected a power of two up to 16,384",
         source=file.source,
@@ -216,15 +239,12 @@ def _block_tokens(file: TraceFile, rows: Sequence[_Row]) -> int:
 
 
 def _sessions(
-    source: str,
-    streams: Iterable[_Stream],
-    block_tokens: int,
-    interner: PrefixInterner,
-    scope: int,
+    source: str, graph: _Graph, block_tokens: int, interner: PrefixInterner, scope: int
 ) -> Iterator[Session]:
     plays: dict[str, int] = {}
-    for stream in streams:
-        first = stream.rows[0]
+    for stream in graph.streams.values():
+        rows = graph.spool.read(stream.rows)
+        first = rows[0]
         own_scope = scope
         if first.play_id is not None:
             if first.play_id not in plays:
@@ -232,10 +252,10 @@ def _sessions(
             own_scope = plays[first.play_id]
         trail = interner.trail(own_scope)
         turns: list[Turn] = []
-        for index, row in enumerate(stream.rows):
-            after = stream.rows[index + 1] if index + 1 < len(stream.rows) else None
+        for index, row in enumerate(rows):
+            after = rows[index + 1] if index + 1 < len(rows) else None
             hashes = row.hash_ids[: row.input_length // block_tokens]
-            before = stream.rows[index - 1] if index else None
+            before = rows[index - 1] if index else None
             turns.append(_turn(before, row, after, trail.extend(hashes)))
         has_start = stream.parent_id is None and first.time_ms is not None
         yield Session(

@@ -9,17 +9,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 
-from holdfast.errors import TraceError
+from holdfast.traces.formats.arrivals import Arrival, Arrivals
 from holdfast.traces.formats.quantities import PromptTokens, Tokens
 from holdfast.traces.formats.reading import Reading
 from holdfast.traces.formats.table_lines import table_rows
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
-from holdfast.traces.order import rotation
 from holdfast.traces.record import Session, Turn
 
 __all__ = ["LAYOUTS", "read_azure"]
@@ -52,7 +50,12 @@ def read_azure(
         TraceError: A row is not such a request, or there is none.
     """
     del scope
-    arrivals: list[tuple[float, int, int, int]] = []
+    arrivals = Arrivals(file, _requests, hint=_HINT)
+    sessions = _sessions(file, arrivals.first_at, arrivals.taken(rng), interner)
+    return Reading(arrivals.num_rows, 0, sessions)
+
+
+def _requests(file: TraceFile) -> Iterator[Arrival[_Request]]:
     for line, request in table_rows(file, _Request, hint=_HINT):
         arrived_s = _unix_s(request.timestamp)
         if arrived_s is None:
@@ -64,12 +67,7 @@ def read_azure(
                 )
             )
         else:
-            arrivals.append((arrived_s, line, request.prompt_tokens, request.output_tokens))
-    if not arrivals:
-        raise TraceError("holds no request", source=file.source, hint=_HINT)
-    arrivals.sort()
-    begin = 0 if rng is None else rng.randrange(len(arrivals))
-    return Reading(len(arrivals), 0, _sessions(file.source, arrivals, begin, interner))
+            yield Arrival(arrived_s, line, request)
 
 
 def _unix_s(timestamp: str) -> float | None:
@@ -81,17 +79,16 @@ def _unix_s(timestamp: str) -> float | None:
 
 
 def _sessions(
-    source: str,
-    arrivals: list[tuple[float, int, int, int]],
-    begin: int,
+    file: TraceFile,
+    first_s: float,
+    arrivals: Iterator[tuple[Arrival[_Request], float]],
     interner: PrefixInterner,
 ) -> Iterator[Session]:
-    name = Path(source).name.partition(".")[0]
-    first_s = arrivals[0][0]
-    for position, shift_s in rotation([arrival[0] for arrival in arrivals], begin):
-        arrived_s, line, prompt_tokens, output_tokens = arrivals[position]
-        begin_id = interner.next_id
-        interner.reserve_below(begin_id + prompt_tokens // _BLOCK_TOKENS)
-        turn = Turn(0.0, prompt_tokens, output_tokens, tuple(range(begin_id, interner.next_id)))
-        start_s = arrived_s - first_s + shift_s
-        yield Session(f"{name}-{line}", _BLOCK_TOKENS, (turn,), source, start_s=start_s)
+    for arrival, shift_s in arrivals:
+        request = arrival.row
+        block_ids = tuple(interner.fresh(request.prompt_tokens // _BLOCK_TOKENS))
+        turn = Turn(0.0, request.prompt_tokens, request.output_tokens, block_ids)
+        start_s = arrival.at - first_s + shift_s
+        yield Session(
+            f"{file.name}-{arrival.line}", _BLOCK_TOKENS, (turn,), file.source, start_s=start_s
+        )

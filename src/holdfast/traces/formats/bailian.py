@@ -12,14 +12,15 @@ answer. Not known: why anybody waited.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from holdfast.errors import TraceError
 from holdfast.traces.formats.quantities import Count, PromptTokens, Seconds, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_checks import second_request, too_many_blocks
+from holdfast.traces.formats.row_spool import RowSpool
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.order import reordered
@@ -61,7 +62,9 @@ def read_bailian(
         TraceError: A line is not such a request, has more blocks than fit or the id of another, or
             there is none.
     """
-    conversations: dict[int, list[_Request]] = {}
+    spool = RowSpool(file.source, _Request)
+    # When each request came, and where it is put aside.
+    conversations: dict[int, list[tuple[float, int]]] = {}
     roots: dict[int, int] = {}
     for line, request in file.decode(_Request, hint=_HINT):
         problem = _problem(file, line, request, roots)
@@ -69,39 +72,31 @@ def read_bailian(
             file.refuse(problem)
             continue
         root = roots[request.chat_id] = roots.get(request.parent_chat_id, request.chat_id)
-        conversations.setdefault(root, []).append(request)
+        stored = (request.timestamp, spool.add(request))
+        conversations.setdefault(root, []).append(stored)
     if not conversations:
         raise TraceError("holds no request", source=file.source, hint=_HINT)
     for requests in conversations.values():
-        requests.sort(key=lambda request: request.timestamp)
-    ordered = sorted(conversations.values(), key=lambda requests: requests[0].timestamp)
+        requests.sort()
+    ordered = sorted(conversations.values(), key=lambda requests: requests[0][0])
     num_continued = sum(len(requests) - 1 for requests in ordered)
-    sessions = _sessions(file.source, ordered, interner, scope)
-    return Reading(len(ordered), num_continued, reordered(sessions, rng))
+    read = (spool.read(place for _, place in requests) for requests in ordered)
+    return Reading(
+        len(ordered), num_continued, reordered(_sessions(file, read, interner, scope), rng)
+    )
 
 
 def _problem(
     file: TraceFile, line: int, request: _Request, roots: dict[int, int]
 ) -> TraceError | None:
     if request.chat_id in roots:
-        return file.error(
-            f"a second request {request.chat_id}; expected another id", line=line, field="chat_id"
-        )
-    num_blocks = -(-request.input_length // _BLOCK_TOKENS)
-    if len(request.hash_ids) > num_blocks:
-        return file.error(
-            f"{len(request.hash_ids)} blocks of {_BLOCK_TOKENS} tokens; expected at most "
-            f"{num_blocks} for `input_length` {request.input_length}",
-            line=line,
-            field="hash_ids",
-        )
-    return None
+        return second_request(file, line, "chat_id", request.chat_id)
+    return too_many_blocks(file, line, request.hash_ids, request.input_length, _BLOCK_TOKENS)
 
 
 def _sessions(
-    source: str, conversations: list[list[_Request]], interner: PrefixInterner, scope: int
+    file: TraceFile, conversations: Iterable[list[_Request]], interner: PrefixInterner, scope: int
 ) -> Iterator[Session]:
-    name = Path(source).name.partition(".")[0]
     for requests in conversations:
         trail = interner.trail(scope)
         turns: list[Turn] = []
@@ -121,10 +116,10 @@ def _sessions(
             )
             before = request
         yield Session(
-            f"{name}-{requests[0].chat_id}",
+            f"{file.name}-{requests[0].chat_id}",
             _BLOCK_TOKENS,
             tuple(turns),
-            source,
+            file.source,
             start_s=requests[0].timestamp,
             events=tuple(events),
         )

@@ -270,9 +270,8 @@ class _Blocks:
                     "ids of blocks in a file that says it has none", f"turns[{index}].new_blocks"
                 )
             else:
-                begin = self._interner.next_id
                 num_full = turn.prompt_tokens // row.block_size_tokens
-                new = list(range(begin, begin + num_full - len(kept)))
+                new = list(self._interner.fresh(num_full - len(kept)))
             self._interner.reserve_below(1 + max(new, default=-1))
             prompts.append((*kept, *new))
         return prompts

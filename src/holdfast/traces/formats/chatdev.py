@@ -26,6 +26,7 @@ import msgspec
 from holdfast.errors import TraceError
 from holdfast.traces.formats.quantities import Count, PromptTokens, Seconds, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_checks import wrong_turn
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Session, Turn
@@ -71,17 +72,12 @@ def read_chatdev(
     projects: dict[str, list[_Call]] = {}
     for line, call in file.decode(_Call, hint=_HINT):
         calls = projects.setdefault(call.project, [])
-        if call.index != len(calls):
-            file.refuse(
-                file.error(
-                    f"call {call.index} of project {call.project!r}; expected {len(calls)}, the "
-                    "next",
-                    line=line,
-                    field="i",
-                )
-            )
-            continue
-        calls.append(call)
+        name = f"call {call.index} of project {call.project!r}"
+        problem = wrong_turn(file, line, "i", name, call.index, len(calls))
+        if problem is None:
+            calls.append(call)
+        else:
+            file.refuse(problem)
     projects = {project: calls for project, calls in projects.items() if calls}
     if not projects:
         raise TraceError("holds no call", source=file.source, hint=_HINT)

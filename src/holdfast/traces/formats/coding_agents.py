@@ -31,9 +31,10 @@ from holdfast.errors import TraceError
 from holdfast.traces.answer import decisive_tool, ended_by
 from holdfast.traces.formats.quantities import Count, PromptTokens, Seconds, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_checks import wrong_turn
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
-from holdfast.traces.prefix_lengths import PrefixLengths, PromptLengths
+from holdfast.traces.prefix_lengths import PrefixLengths
 from holdfast.traces.record import Session, ToolSpan, Turn
 from holdfast.traces.storage import COMPRESSIONS
 
@@ -106,12 +107,10 @@ class _Stream:
     parent_turn: int | None = None
     join_turn: int | None = None
 
-    def lengths(self) -> PromptLengths:
-        """What it shares with what; a first prompt with those of the same source, model, type."""
-        return PromptLengths(
-            (self.requests[0].src, self.requests[0].model, self.agent),
-            [(request.prompt_tokens, request.prefix_tokens) for request in self.requests],
-        )
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """Agents with an equal one begin with the same system message and tools."""
+        return self.requests[0].src, self.requests[0].model, self.agent
 
 
 def companions_of(path: Path) -> tuple[Path, ...]:
@@ -139,13 +138,13 @@ def read_coding_agents(
     scope: int,
     rng: random.Random | None = None,
 ) -> Reading:
-    """Read one pair of files; taking the sessions adds their chains to `interner`.
+    """Read one pair of files; taking the sessions adds their blocks to `interner`.
 
     Args:
         requests: The file of requests.
         tools: The file of tool calls; without it commands and types of sub-agents are not known.
         interner: Shared by the files of one reading.
-        scope: These files' own scope in it (> 0).
+        scope: Not needed, as there are no hashes.
         rng: Shuffles the sessions, sub-agents staying behind their main agent; None keeps the
             order of the file.
 
@@ -153,6 +152,7 @@ def read_coding_agents(
         TraceError: A line is not such a request or call, an agent's requests are not in order,
             share more than there is, or there is none.
     """
+    del scope
     calls: _ToolCalls = {}
     if tools is not None:
         decoded = tools.decode(_ToolCall, hint=_TOOLS_HINT)
@@ -166,7 +166,10 @@ def read_coding_agents(
     num_estimated_gaps = sum(
         request.gap_s is None for stream in streams for request in stream.requests[1:]
     )
-    sessions = _sessions(requests.source, streams, calls, interner, scope)
+    prefixes = PrefixLengths(interner, block_tokens=_BLOCK_TOKENS)
+    for stream in streams:
+        prefixes.note_first(stream.group, stream.requests[0].prompt_tokens)
+    sessions = _sessions(requests.source, streams, calls, prefixes)
     return Reading(len(streams), num_estimated_gaps, sessions)
 
 
@@ -205,12 +208,10 @@ def _families(file: TraceFile) -> Iterator[list[_Stream]]:
 def _problem(
     file: TraceFile, line: int, request: _Request, earlier: list[_Request]
 ) -> TraceError | None:
-    if request.turn != len(earlier):
-        return file.error(
-            f"turn {request.turn} of agent {request.agent!r}; expected {len(earlier)}, the next",
-            line=line,
-            field="turn",
-        )
+    name = f"turn {request.turn} of agent {request.agent!r}"
+    problem = wrong_turn(file, line, "turn", name, request.turn, len(earlier))
+    if problem is not None:
+        return problem
     if len(request.tools) != len(request.tool_ids):
         return file.error(
             f"{len(request.tool_ids)} ids for {len(request.tools)} `tools`; expected as many",
@@ -256,21 +257,19 @@ def _sessions(
     source: str,
     streams: list[_Stream],
     calls: _ToolCalls,
-    interner: PrefixInterner,
-    scope: int,
+    prefixes: PrefixLengths,
 ) -> Iterator[Session]:
-    lengths = [stream.lengths() for stream in streams]
-    prefixes = PrefixLengths(lengths, block_tokens=_BLOCK_TOKENS)
     children = {
         (first.src, first.session, first.spawned_by): stream.session_id
         for stream in streams
         if (first := stream.requests[0]).spawned_by is not None
     }
-    for stream, known in zip(streams, lengths, strict=True):
-        trail = interner.trail(scope)
+    for stream in streams:
+        lengths = ((request.prompt_tokens, request.prefix_tokens) for request in stream.requests)
+        prompts = prefixes.of(stream.group, lengths)
         turns: list[Turn] = []
         before: _Request | None = None
-        for request, hashes in zip(stream.requests, prefixes.of(known), strict=True):
+        for request, block_ids in zip(stream.requests, prompts, strict=True):
             tools = tuple(_tool_spans(request, calls, children))
             name, command = decisive_tool(tools)
             turns.append(
@@ -278,7 +277,7 @@ def _sessions(
                     gap_s=_gap_s(before, request),
                     prompt_tokens=request.prompt_tokens,
                     output_tokens=request.output_tokens,
-                    block_ids=trail.extend(hashes),
+                    block_ids=block_ids,
                     trigger="tool_result" if request.trigger == "tool_result" else "user",
                     ended_by=ended_by(has_tools=bool(tools), stop=request.stop),
                     tool_name=name,

@@ -12,19 +12,20 @@ running or were dropped from the log, are left out.
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
 from holdfast.errors import TraceError
 from holdfast.traces.formats.quantities import Count, PromptTokens, Seconds, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_spool import RowSpool
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.order import reordered
-from holdfast.traces.prefix_lengths import PrefixLengths, PromptLengths
+from holdfast.traces.prefix_lengths import PrefixLengths
 from holdfast.traces.record import EndedBy, Session, Turn
 
 __all__ = ["LAYOUTS", "read_decisions"]
@@ -49,25 +50,33 @@ class _Event(msgspec.Struct):
     tool: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Served:
+class _Served(msgspec.Struct):
     """One turn from its arrival to its end."""
 
-    arrival: _Event
-    end: _Event
+    arrived_s: float
+    ended_s: float
     prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    kind: str
+    tool: str
 
-    @property
-    def cached_tokens(self) -> int:
-        num_blocks = self.arrival.resident_blocks + self.arrival.missing_blocks
-        return self.prompt_tokens * self.arrival.resident_blocks // max(1, num_blocks)
+
+@dataclass(slots=True)
+class _Stream:
+    """One session: when it began, and where its turns are put aside."""
+
+    first_s: float
+    turns: array[int] = field(default_factory=lambda: array("q"))
 
 
 @dataclass(slots=True)
 class _Log:
     """What has been read so far."""
 
-    sessions: dict[tuple[int, int], list[_Served]] = field(default_factory=dict)
+    spool: RowSpool[_Served]
+    prefixes: PrefixLengths
+    sessions: dict[tuple[int, int], _Stream] = field(default_factory=dict)
     running: dict[str, _Event] = field(default_factory=dict)
     num_starts: int = 0
     last_s: float = 0.0
@@ -76,18 +85,20 @@ class _Log:
 def read_decisions(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file; taking its sessions adds their chains to `interner`.
+    """Read one file; taking its sessions adds their blocks to `interner`.
 
     Args:
         file: The file.
         interner: Shared by the files of one reading.
-        scope: This file's own scope in it (> 0).
+        scope: Not needed, as there are no hashes.
         rng: Chooses the arrival to begin with, as `reordered` does.
 
     Raises:
         TraceError: A line is not such a record, a turn has no lengths, or none ended.
     """
-    log = _Log()
+    del scope
+    spool = RowSpool(file.source, _Served)
+    log = _Log(spool, PrefixLengths(interner, block_tokens=_BLOCK_TOKENS))
     for line, event in file.decode(_Event, hint=_HINT):
         if event.time_s < log.last_s:
             log.num_starts += 1
@@ -98,8 +109,7 @@ def read_decisions(
             file.refuse(file.error("is not there", line=line, field=missing, hint=_HINT))
     if not log.sessions:
         raise TraceError("holds no turn that ended", source=file.source, hint=_HINT)
-    sessions = _sessions(file.source, log.sessions, interner, scope)
-    return Reading(len(log.sessions), 0, reordered(sessions, rng))
+    return Reading(len(log.sessions), 0, reordered(_sessions(file, log), rng))
 
 
 def _note(log: _Log, event: _Event) -> str:
@@ -115,53 +125,62 @@ def _note(log: _Log, event: _Event) -> str:
         return "output_tokens"
     arrival = log.running.pop(event.request, None)
     if arrival is not None and arrival.prompt_tokens is not None:
-        served = _Served(arrival, event, arrival.prompt_tokens)
-        log.sessions.setdefault((log.num_starts, event.session), []).append(served)
+        _put_aside(log, event.session, _served(arrival, arrival.prompt_tokens, event))
     return ""
 
 
-def _sessions(
-    source: str,
-    served: dict[tuple[int, int], list[_Served]],
-    interner: PrefixInterner,
-    scope: int,
-) -> Iterator[Session]:
-    name = Path(source).name.partition(".")[0]
-    ordered = sorted(served.items(), key=lambda item: (item[0][0], item[1][0].arrival.time_s))
-    lengths = [
-        PromptLengths("", [(turn.prompt_tokens, turn.cached_tokens) for turn in turns])
-        for _, turns in ordered
-    ]
-    prefixes = PrefixLengths(lengths, block_tokens=_BLOCK_TOKENS)
-    first_s = {start: turns[0].arrival.time_s for (start, _), turns in reversed(ordered)}
-    for ((start, number), turns), known in zip(ordered, lengths, strict=True):
-        trail = interner.trail(scope)
+def _served(arrival: _Event, prompt_tokens: int, end: _Event) -> _Served:
+    num_blocks = arrival.resident_blocks + arrival.missing_blocks
+    return _Served(
+        arrived_s=arrival.time_s,
+        ended_s=end.time_s,
+        prompt_tokens=prompt_tokens,
+        cached_tokens=prompt_tokens * arrival.resident_blocks // max(1, num_blocks),
+        output_tokens=end.output_tokens or 0,
+        kind=end.kind,
+        tool=end.tool,
+    )
+
+
+def _put_aside(log: _Log, session: int, turn: _Served) -> None:
+    stream = log.sessions.get((log.num_starts, session))
+    if stream is None:
+        stream = log.sessions[log.num_starts, session] = _Stream(turn.arrived_s)
+        log.prefixes.note_first("", turn.prompt_tokens)
+    stream.turns.append(log.spool.add(turn))
+
+
+def _sessions(file: TraceFile, log: _Log) -> Iterator[Session]:
+    ordered = sorted(log.sessions.items(), key=lambda item: (item[0][0], item[1].first_s))
+    first_s = {start: stream.first_s for (start, _), stream in reversed(ordered)}
+    for (start, number), stream in ordered:
+        turns = log.spool.read(stream.turns)
+        lengths = ((turn.prompt_tokens, turn.cached_tokens) for turn in turns)
         built: list[Turn] = []
         ended_s: float | None = None
-        for turn, hashes in zip(turns, prefixes.of(known), strict=True):
-            built.append(_turn(turn, ended_s, trail.extend(hashes)))
-            ended_s = turn.end.time_s
+        for turn, block_ids in zip(turns, log.prefixes.of("", lengths), strict=True):
+            built.append(_turn(turn, ended_s, block_ids))
+            ended_s = turn.ended_s
         yield Session(
-            f"{name}-{start}-{number}",
+            f"{file.name}-{start}-{number}",
             _BLOCK_TOKENS,
             tuple(built),
-            source,
-            start_s=turns[0].arrival.time_s - first_s[start],
+            file.source,
+            start_s=stream.first_s - first_s[start],
         )
 
 
 def _turn(served: _Served, ended_s: float | None, block_ids: tuple[int, ...]) -> Turn:
-    arrived_s, end = served.arrival.time_s, served.end
     ended_by: EndedBy = "tool"
-    if end.kind in ("human", "unknown"):
-        ended_by = "human" if end.kind == "human" else "unknown"
+    if served.kind in ("human", "unknown"):
+        ended_by = "human" if served.kind == "human" else "unknown"
     return Turn(
-        gap_s=0.0 if ended_s is None else max(0.0, arrived_s - ended_s),
+        gap_s=0.0 if ended_s is None else max(0.0, served.arrived_s - ended_s),
         prompt_tokens=served.prompt_tokens,
-        output_tokens=end.output_tokens or 0,
+        output_tokens=served.output_tokens,
         block_ids=block_ids,
         ended_by=ended_by,
-        tool_name=end.tool or None,
-        latency_s=end.time_s - arrived_s,
+        tool_name=served.tool or None,
+        latency_s=served.ended_s - served.arrived_s,
         cached_tokens=served.cached_tokens,
     )

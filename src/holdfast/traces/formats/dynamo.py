@@ -16,20 +16,29 @@ is recorded. A sub-agent was called by the last answer of its parent before its 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
-
-import msgspec
+from operator import itemgetter
 
 from holdfast.errors import TraceError
 from holdfast.traces.answer import decisive_tool
-from holdfast.traces.formats.quantities import Count, Milliseconds, PromptTokens, Tokens
+from holdfast.traces.formats.dynamo_events import (
+    HINT,
+    Call,
+    Event,
+    Request,
+    TimedTool,
+    call_of,
+    problem_of,
+    timed_tool,
+)
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_spool import RowSpool
 from holdfast.traces.formats.trace_file import TraceFile
-from holdfast.traces.lineage import PrefixInterner
+from holdfast.traces.lineage import PrefixInterner, PrefixTrail
 from holdfast.traces.order import reordered
-from holdfast.traces.prefix_lengths import PrefixLengths, PromptLengths
+from holdfast.traces.prefix_lengths import PrefixLengths
 from holdfast.traces.record import EndedBy, Session, SessionEvent, ToolSpan, Trigger, Turn
 
 __all__ = ["LAYOUTS", "read_dynamo"]
@@ -37,109 +46,63 @@ __all__ = ["LAYOUTS", "read_dynamo"]
 LAYOUTS = (frozenset({"schema", "event_type"}), frozenset({"timestamp", "event"}))
 """A first line with all fields of one of these is of this format."""
 
-_SCHEMAS = ("dynamo.request.trace.v1", "dynamo.agent.trace.v1")
 _BLOCK_TOKENS = 64
-_HINT = (
-    "expected one event a line: {timestamp, event: {schema, event_type, event_time_unix_ms, "
-    "agent_context, request: {request_id, …} or tool: {…}}}"
-)
-
-
-class _Context(msgspec.Struct):
-    session_id: str | None = None
-    parent_session_id: str | None = None
-    trajectory_id: str | None = None
-    parent_trajectory_id: str | None = None
-    program_id: str | None = None
-    parent_program_id: str | None = None
-    session_final: bool | None = None
-    compaction: Any = None
-    input_trigger: str | None = None
-
-    @property
-    def agent_id(self) -> str | None:
-        """The stream it belongs to, by its name in the revision that has one."""
-        return self.trajectory_id or self.program_id or self.session_id
-
-    @property
-    def parent_id(self) -> str | None:
-        return self.parent_trajectory_id or self.parent_program_id or self.parent_session_id
-
-
-class _CalledTool(msgspec.Struct):
-    name: str | None = None
-
-
-class _Finish(msgspec.Struct):
-    finish_reason: str | None = None
-    tool_calls: list[_CalledTool] | None = None
-
-
-class _Replay(msgspec.Struct):
-    trace_block_size: PromptTokens
-    input_length: PromptTokens
-    input_sequence_hashes: list[Count]
-
-
-class _Request(msgspec.Struct):
-    request_id: str
-    model: str | None = None
-    input_tokens: Tokens | None = None
-    output_tokens: Tokens | None = None
-    cached_tokens: Tokens | None = None
-    request_received_ms: Milliseconds | None = None
-    total_time_ms: Milliseconds | None = None
-    finish_reason_metadata: _Finish | None = None
-    replay: _Replay | None = None
-
-
-class _Tool(msgspec.Struct):
-    tool_class: str
-    status: str | None = None
-    started_at_unix_ms: Milliseconds | None = None
-    ended_at_unix_ms: Milliseconds | None = None
-    duration_ms: Milliseconds | None = None
-
-
-class _Event(msgspec.Struct):
-    schema: str | None = None
-    event_type: str | None = None
-    event_time_unix_ms: Milliseconds | None = None
-    agent_context: _Context | None = None
-    request: _Request | None = None
-    tool: _Tool | None = None
-    event: _Event | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One request with all that a turn needs; times in unix milliseconds."""
-
-    request: _Request
-    context: _Context
-    start_ms: float
-    end_ms: float
-    prompt_tokens: int
-
-
-_TimedTool: TypeAlias = tuple[float, float, _Tool]
 
 
 @dataclass(slots=True)
 class _Stream:
-    """One agent's requests and tools, in the order of time."""
+    """One agent's requests and tools: their times, and where they are put aside.
+
+    Attributes:
+        calls: When each began and ended, and its place; in the order of time once sorted.
+    """
 
     session_id: str
-    calls: list[_Call] = field(default_factory=list)
-    tools: list[_TimedTool] = field(default_factory=list)
+    calls: list[tuple[float, float, int]] = field(default_factory=list)
+    tools: array[int] = field(default_factory=lambda: array("q"))
+    parent_id: str | None = None
+
+    @property
+    def start_ms(self) -> float:
+        return self.calls[0][0]
 
     def last_call_before(self, time_ms: float) -> int | None:
         """Index of the last call that was answered by then."""
-        return max((i for i, call in enumerate(self.calls) if call.end_ms <= time_ms), default=None)
+        ended = (index for index, (_, end_ms, _) in enumerate(self.calls) if end_ms <= time_ms)
+        return max(ended, default=None)
 
-    @property
-    def parent_id(self) -> str | None:
-        return self.calls[0].context.parent_id
+
+class _Rows:
+    """What a first pass over a file put aside.
+
+    Attributes:
+        block_tokens: Of the recorded hashes; None where there are none.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._calls = RowSpool(source, Call)
+        self._tools = RowSpool(source, TimedTool)
+        self.streams: dict[str, _Stream] = {}
+        self.block_tokens: int | None = None
+
+    def add_call(self, call: Call) -> None:
+        name = call.context.agent_id or call.request.request_id
+        stored = (call.start_ms, call.end_ms, self._calls.add(call))
+        self.streams.setdefault(name, _Stream(name)).calls.append(stored)
+        if call.request.replay is not None:
+            self.block_tokens = call.request.replay.trace_block_size
+
+    def add_tool(self, name: str, tool: TimedTool) -> None:
+        self.streams.setdefault(name, _Stream(name)).tools.append(self._tools.add(tool))
+
+    def first_call_of(self, stream: _Stream) -> Call:
+        return self._calls.read([stream.calls[0][2]])[0]
+
+    def calls_of(self, stream: _Stream) -> list[Call]:
+        return self._calls.read(place for _, _, place in stream.calls)
+
+    def tools_of(self, stream: _Stream) -> list[TimedTool]:
+        return self._tools.read(stream.tools)
 
 
 def read_dynamo(
@@ -157,98 +120,33 @@ def read_dynamo(
         TraceError: A line is not such an event, lacks what a turn needs, has another block size
             than those before, or no request ends.
     """
-    streams: dict[str, _Stream] = {}
-    block_tokens: int | None = None
-    for line, row in file.decode(_Event, hint=_HINT):
+    rows = _Rows(file.source)
+    for line, row in file.decode(Event, hint=HINT):
         event = row.event or row
-        problem = _problem(file, line, event, block_tokens)
+        problem = problem_of(file, line, event, rows.block_tokens)
         if problem is not None:
             file.refuse(problem)
         elif event.event_type == "request_end":
-            call = _call(event)
-            name = call.context.agent_id or call.request.request_id
-            streams.setdefault(name, _Stream(name)).calls.append(call)
-            if call.request.replay is not None:
-                block_tokens = call.request.replay.trace_block_size
+            rows.add_call(call_of(event))
         elif event.event_type in ("tool_end", "tool_error"):
-            name = (event.agent_context or _Context()).agent_id or ""
-            streams.setdefault(name, _Stream(name)).tools.append(_timed(event))
-    started = [stream for stream in streams.values() if stream.calls]
+            rows.add_tool(event.agent_id or "", timed_tool(event))
+    started = [stream for stream in rows.streams.values() if stream.calls]
     if not started:
-        raise TraceError("holds no end of a request", source=file.source, hint=_HINT)
+        raise TraceError("holds no end of a request", source=file.source, hint=HINT)
+    prefixes = PrefixLengths(interner, block_tokens=_BLOCK_TOKENS)
     for stream in started:
-        stream.calls.sort(key=lambda call: call.start_ms)
-    sessions = _sessions(file.source, _parents_first(started), block_tokens, interner, scope)
+        stream.calls.sort(key=itemgetter(0))
+        first = rows.first_call_of(stream)
+        stream.parent_id = first.context.parent_id
+        prefixes.note_first(first.request.model, first.prompt_tokens)
+
+    def block_ids(calls: list[Call]) -> Iterator[tuple[int, ...]]:
+        if rows.block_tokens is None:
+            return _from_lengths(calls, prefixes)
+        return _from_hashes(calls, rows.block_tokens, interner.trail(scope))
+
+    sessions = _sessions(file.source, _parents_first(started), rows, block_ids)
     return Reading(len(started), 0, reordered(sessions, rng))
-
-
-def _problem(
-    file: TraceFile, line: int, event: _Event, block_tokens: int | None
-) -> TraceError | None:
-    if event.schema not in _SCHEMAS:
-        return file.error(
-            f"schema {event.schema!r}; expected {' or '.join(_SCHEMAS)}",
-            line=line,
-            field="schema",
-            hint=_HINT,
-        )
-    if event.event_type in ("tool_end", "tool_error"):
-        missing = "tool" if event.tool is None else ""
-    elif event.event_type == "request_end":
-        missing = _missing(event)
-    else:
-        return None
-    if missing:
-        return file.error("is not there", line=line, field=missing, hint=_HINT)
-    replay = None if event.request is None else event.request.replay
-    if replay is None:
-        return None
-    size = replay.trace_block_size
-    num_blocks = -(-replay.input_length // size)
-    if size != (block_tokens or size) or len(replay.input_sequence_hashes) > num_blocks:
-        return file.error(
-            f"{len(replay.input_sequence_hashes)} blocks of {size} tokens for "
-            f"{replay.input_length}; expected at most {num_blocks}, of {block_tokens or size}",
-            line=line,
-            field="request.replay",
-        )
-    return None
-
-
-def _missing(event: _Event) -> str:
-    """The first field that a turn needs and an event has not; "" for none."""
-    request = event.request
-    if request is None:
-        return "request"
-    if request.replay is None and not request.input_tokens:
-        return "request.input_tokens"
-    if request.request_received_ms is None:
-        return "request.request_received_ms"
-    if request.total_time_ms is None and event.event_time_unix_ms is None:
-        return "event_time_unix_ms"
-    return ""
-
-
-def _call(event: _Event) -> _Call:
-    request = event.request or _Request("")
-    start_ms = request.request_received_ms or 0.0
-    if request.total_time_ms is None:
-        end_ms = max(start_ms, event.event_time_unix_ms or 0.0)
-    else:
-        end_ms = start_ms + request.total_time_ms
-    prompt_tokens = request.input_tokens or 1
-    if request.replay is not None:
-        prompt_tokens = request.replay.input_length
-    return _Call(request, event.agent_context or _Context(), start_ms, end_ms, prompt_tokens)
-
-
-def _timed(event: _Event) -> _TimedTool:
-    tool = event.tool or _Tool("")
-    end_ms = tool.ended_at_unix_ms or event.event_time_unix_ms or 0.0
-    start_ms = tool.started_at_unix_ms
-    if start_ms is None:
-        start_ms = end_ms - (tool.duration_ms or 0.0)
-    return start_ms, max(start_ms, end_ms), tool
 
 
 def _parents_first(streams: Sequence[_Stream]) -> list[_Stream]:
@@ -256,7 +154,7 @@ def _parents_first(streams: Sequence[_Stream]) -> list[_Stream]:
     children: dict[str, list[_Stream]] = {}
     names = {stream.session_id for stream in streams}
     roots: list[_Stream] = []
-    for stream in sorted(streams, key=lambda one: one.calls[0].start_ms):
+    for stream in sorted(streams, key=lambda one: one.start_ms):
         parent_id = stream.parent_id
         if parent_id in names and parent_id != stream.session_id and parent_id is not None:
             children.setdefault(parent_id, []).append(stream)
@@ -275,60 +173,55 @@ def _parents_first(streams: Sequence[_Stream]) -> list[_Stream]:
 def _sessions(
     source: str,
     streams: list[_Stream],
-    block_tokens: int | None,
-    interner: PrefixInterner,
-    scope: int,
+    rows: _Rows,
+    block_ids: Callable[[list[Call]], Iterator[tuple[int, ...]]],
 ) -> Iterator[Session]:
-    first_ms = min(stream.calls[0].start_ms for stream in streams)
+    first_ms = min(stream.start_ms for stream in streams)
     known = {stream.session_id: stream for stream in streams}
-    for stream, hashes in zip(streams, _hashes(streams, block_tokens), strict=True):
-        trail = interner.trail(scope)
+    for stream in streams:
+        calls = rows.calls_of(stream)
         parent = known.get(stream.parent_id or "")
-        called_ms = stream.calls[0].start_ms
         yield Session(
             stream.session_id,
-            block_tokens or _BLOCK_TOKENS,
-            tuple(_turns(stream, [trail.extend(prompt) for prompt in hashes])),
+            rows.block_tokens or _BLOCK_TOKENS,
+            tuple(_turns(calls, _tools_by_call(stream, rows.tools_of(stream)), block_ids(calls))),
             source,
-            start_s=(called_ms - first_ms) / 1000 if parent is None else None,
+            start_s=(stream.start_ms - first_ms) / 1000 if parent is None else None,
             parent_id=None if parent is None else parent.session_id,
-            parent_turn=None if parent is None else parent.last_call_before(called_ms),
-            events=tuple(_session_events(stream)),
+            parent_turn=None if parent is None else parent.last_call_before(stream.start_ms),
+            events=tuple(_session_events(calls)),
         )
 
 
-def _hashes(streams: list[_Stream], block_tokens: int | None) -> Iterator[list[list[int]]]:
-    """The hashes of each stream's prompts: the recorded ones, where there are any."""
-    if block_tokens is not None:
-        for stream in streams:
-            replays = (call.request.replay for call in stream.calls)
-            yield [
-                []
-                if replay is None
-                else replay.input_sequence_hashes[: replay.input_length // block_tokens]
-                for replay in replays
-            ]
-        return
-    lengths = [
-        PromptLengths(
-            stream.calls[0].request.model,
-            [(call.prompt_tokens, call.request.cached_tokens or 0) for call in stream.calls],
-        )
-        for stream in streams
-    ]
-    prefixes = PrefixLengths(lengths, block_tokens=_BLOCK_TOKENS)
-    yield from (list(prefixes.of(one)) for one in lengths)
+def _from_hashes(
+    calls: list[Call], block_tokens: int, trail: PrefixTrail
+) -> Iterator[tuple[int, ...]]:
+    for call in calls:
+        replay = call.request.replay
+        num_full = 0 if replay is None else replay.input_length // block_tokens
+        yield trail.extend([] if replay is None else replay.input_sequence_hashes[:num_full])
 
 
-def _turns(stream: _Stream, prompts: list[tuple[int, ...]]) -> Iterator[Turn]:
-    tools: dict[int, list[_TimedTool]] = {}
-    for tool in sorted(stream.tools, key=lambda timed: timed[:2]):
-        index = stream.last_call_before(tool[0])
+def _from_lengths(calls: list[Call], prefixes: PrefixLengths) -> Iterator[tuple[int, ...]]:
+    lengths = ((call.prompt_tokens, call.request.cached_tokens or 0) for call in calls)
+    return prefixes.of(calls[0].request.model, lengths)
+
+
+def _tools_by_call(stream: _Stream, tools: list[TimedTool]) -> dict[int, list[TimedTool]]:
+    by_call: dict[int, list[TimedTool]] = {}
+    for tool in sorted(tools, key=lambda timed: (timed.start_ms, timed.end_ms)):
+        index = stream.last_call_before(tool.start_ms)
         if index is not None:
-            tools.setdefault(index, []).append(tool)
-    before: _Call | None = None
+            by_call.setdefault(index, []).append(tool)
+    return by_call
+
+
+def _turns(
+    calls: list[Call], tools: dict[int, list[TimedTool]], prompts: Iterator[tuple[int, ...]]
+) -> Iterator[Turn]:
+    before: Call | None = None
     ended_by: EndedBy = "unknown"
-    for index, (call, block_ids) in enumerate(zip(stream.calls, prompts, strict=True)):
+    for index, (call, block_ids) in enumerate(zip(calls, prompts, strict=True)):
         spans = tuple(_span(timed, call.end_ms) for timed in tools.get(index, []))
         trigger = _trigger(call, ended_by)
         ended_by = _ended_by(call.request)
@@ -348,13 +241,13 @@ def _turns(stream: _Stream, prompts: list[tuple[int, ...]]) -> Iterator[Turn]:
         before = call
 
 
-def _trigger(call: _Call, ended_by: EndedBy) -> Trigger:
+def _trigger(call: Call, ended_by: EndedBy) -> Trigger:
     if call.context.input_trigger is not None:
         return "tool_result" if call.context.input_trigger == "tool_result" else "user"
     return "tool_result" if ended_by == "tool" else "user"
 
 
-def _ended_by(request: _Request) -> EndedBy:
+def _ended_by(request: Request) -> EndedBy:
     finish = request.finish_reason_metadata
     if finish is None:
         return "unknown"
@@ -363,7 +256,7 @@ def _ended_by(request: _Request) -> EndedBy:
     return "human" if finish.finish_reason == "stop" else "unknown"
 
 
-def _tool_name(request: _Request, spans: tuple[ToolSpan, ...]) -> str | None:
+def _tool_name(request: Request, spans: tuple[ToolSpan, ...]) -> str | None:
     finish = request.finish_reason_metadata
     called = (
         [ToolSpan(call.name) for call in (finish.tool_calls or ()) if call.name] if finish else []
@@ -371,18 +264,18 @@ def _tool_name(request: _Request, spans: tuple[ToolSpan, ...]) -> str | None:
     return decisive_tool(called or spans)[0]
 
 
-def _span(timed: _TimedTool, answer_ms: float) -> ToolSpan:
-    start_ms, end_ms, tool = timed
+def _span(timed: TimedTool, answer_ms: float) -> ToolSpan:
+    tool = timed.tool
     return ToolSpan(
         tool.tool_class,
-        start_s=(start_ms - answer_ms) / 1000,
-        end_s=(end_ms - answer_ms) / 1000,
+        start_s=(timed.start_ms - answer_ms) / 1000,
+        end_s=(timed.end_ms - answer_ms) / 1000,
         is_error=None if tool.status is None else tool.status in ("error", "failed", "timeout"),
     )
 
 
-def _session_events(stream: _Stream) -> Iterator[SessionEvent]:
-    for index, call in enumerate(stream.calls):
+def _session_events(calls: list[Call]) -> Iterator[SessionEvent]:
+    for index, call in enumerate(calls):
         if call.context.compaction is not None:
             yield SessionEvent("compaction", index)
         if call.context.session_final:

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
-from holdfast.errors import TraceError
+from holdfast.traces.formats.arrivals import Arrival, Arrivals
 from holdfast.traces.formats.quantities import Count, Milliseconds, PromptTokens, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_checks import too_many_blocks
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
-from holdfast.traces.order import rotation
 from holdfast.traces.record import Session, Turn
 
 __all__ = ["LAYOUTS", "read_mooncake"]
@@ -56,43 +55,27 @@ def read_mooncake(
     Raises:
         TraceError: A line is not such a request, or there is none.
     """
-    requests = [
-        (line, request)
-        for line, request in file.decode(_Request, hint=_HINT)
-        if _are_blocks_in_order(file, line, request)
-    ]
-    if not requests:
-        raise TraceError("holds no request", source=file.source, hint=_HINT)
-    requests.sort(key=lambda numbered: numbered[1].timestamp)
-    begin = 0 if rng is None else rng.randrange(len(requests))
-    return Reading(len(requests), 0, _sessions(file.source, requests, begin, interner, scope))
+    arrivals = Arrivals(file, _requests, hint=_HINT)
+    return Reading(arrivals.num_rows, 0, _sessions(file, arrivals.taken(rng), interner, scope))
 
 
-def _are_blocks_in_order(file: TraceFile, line: int, request: _Request) -> bool:
-    num_blocks = -(-request.input_length // _BLOCK_TOKENS)
-    if len(request.hash_ids) <= num_blocks:
-        return True
-    file.refuse(
-        file.error(
-            f"{len(request.hash_ids)} blocks of {_BLOCK_TOKENS} tokens; expected at most "
-            f"{num_blocks} for `input_length` {request.input_length}",
-            line=line,
-            field="hash_ids",
-        )
-    )
-    return False
+def _requests(file: TraceFile) -> Iterator[Arrival[_Request]]:
+    for line, request in file.decode(_Request, hint=_HINT):
+        problem = too_many_blocks(file, line, request.hash_ids, request.input_length, _BLOCK_TOKENS)
+        if problem is None:
+            yield Arrival(request.timestamp, line, request)
+        else:
+            file.refuse(problem)
 
 
 def _sessions(
-    source: str,
-    requests: list[tuple[int, _Request]],
-    begin: int,
+    file: TraceFile,
+    arrivals: Iterator[tuple[Arrival[_Request], float]],
     interner: PrefixInterner,
     scope: int,
 ) -> Iterator[Session]:
-    name = Path(source).name.partition(".")[0]
-    for position, shift_ms in rotation([request.timestamp for _, request in requests], begin):
-        line, request = requests[position]
+    for arrival, shift_ms in arrivals:
+        request = arrival.row
         num_full = request.input_length // _BLOCK_TOKENS
         turn = Turn(
             gap_s=0.0,
@@ -101,9 +84,9 @@ def _sessions(
             block_ids=interner.trail(scope).extend(request.hash_ids[:num_full]),
         )
         yield Session(
-            f"{name}-{line}",
+            f"{file.name}-{arrival.line}",
             _BLOCK_TOKENS,
             (turn,),
-            source,
-            start_s=(request.timestamp + shift_ms) / 1000,
+            file.source,
+            start_s=(arrival.at + shift_ms) / 1000,
         )

@@ -12,17 +12,20 @@ it, which the replay did not send.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from holdfast.errors import TraceError
 from holdfast.traces.formats.quantities import Count, PromptTokens, Seconds, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_checks import wrong_turn
+from holdfast.traces.formats.row_spool import RowSpool
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.order import reordered
-from holdfast.traces.prefix_lengths import PrefixLengths, PromptLengths
+from holdfast.traces.prefix_lengths import PrefixLengths
 from holdfast.traces.record import Session, Turn
 
 __all__ = ["LAYOUTS", "read_replay_records"]
@@ -51,57 +54,55 @@ class _Record(msgspec.Struct):
 def read_replay_records(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file; taking its sessions adds their chains to `interner`.
+    """Read one file; taking its sessions adds their blocks to `interner`.
 
     Args:
         file: The file.
         interner: Shared by the files of one reading.
-        scope: This file's own scope in it (> 0).
+        scope: Not needed, as there are no hashes.
         rng: Shuffles the sessions; None keeps their order.
 
     Raises:
         TraceError: A line is not such a turn or is not the next of its session, or there is none.
     """
-    streams: dict[tuple[str, str], list[_Record]] = {}
+    del scope
+    streams: dict[tuple[str, str], array[int]] = {}
+    spool = RowSpool(file.source, _Record)
+    prefixes = PrefixLengths(interner, block_tokens=_BLOCK_TOKENS)
     for line, record in file.decode(_Record, hint=_HINT):
-        stream = streams.setdefault((record.policy, record.session_id), [])
+        stream = streams.setdefault((record.policy, record.session_id), array("q"))
         if record.error_kind is not None or record.last_token_s is None:
             continue
-        if record.turn_index != len(stream):
-            file.refuse(
-                file.error(
-                    f"turn {record.turn_index} of session {record.session_id!r}; expected "
-                    f"{len(stream)}, the next",
-                    line=line,
-                    field="turn_index",
-                )
-            )
+        name = f"turn {record.turn_index} of session {record.session_id!r}"
+        problem = wrong_turn(file, line, "turn_index", name, record.turn_index, len(stream))
+        if problem is not None:
+            file.refuse(problem)
             continue
-        stream.append(record)
+        if not stream:
+            prefixes.note_first(record.policy, record.prompt_tokens)
+        stream.append(spool.add(record))
     answered = [stream for stream in streams.values() if stream]
     if not answered:
         raise TraceError("holds no turn that was answered", source=file.source, hint=_HINT)
-    sessions = _sessions(file.source, answered, interner, scope)
+    sessions = _sessions(file.source, map(spool.read, answered), prefixes)
     return Reading(len(answered), 0, reordered(sessions, rng))
 
 
 def _sessions(
-    source: str, streams: list[list[_Record]], interner: PrefixInterner, scope: int
+    source: str, streams: Iterable[list[_Record]], prefixes: PrefixLengths
 ) -> Iterator[Session]:
-    lengths = [PromptLengths(stream[0].policy, list(_lengths(stream))) for stream in streams]
-    prefixes = PrefixLengths(lengths, block_tokens=_BLOCK_TOKENS)
-    for stream, known in zip(streams, lengths, strict=True):
-        trail = interner.trail(scope)
+    for stream in streams:
+        prompts = prefixes.of(stream[0].policy, _lengths(stream))
         turns: list[Turn] = []
         answered_s: float | None = None
-        for record, hashes in zip(stream, prefixes.of(known), strict=True):
+        for record, block_ids in zip(stream, prompts, strict=True):
             end_s = record.last_token_s or record.sent_s
             turns.append(
                 Turn(
                     gap_s=0.0 if answered_s is None else max(0.0, record.sent_s - answered_s),
                     prompt_tokens=record.prompt_tokens,
                     output_tokens=record.output_tokens,
-                    block_ids=trail.extend(hashes),
+                    block_ids=block_ids,
                     latency_s=max(0.0, end_s - record.sent_s),
                     cached_tokens=record.cached_tokens,
                 )

@@ -12,7 +12,7 @@ output; of Codex that input is recorded at the end of the round before.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -24,10 +24,11 @@ from holdfast.errors import TraceError
 from holdfast.traces.answer import decisive_tool
 from holdfast.traces.formats.quantities import Count, Milliseconds, PromptTokens, Tokens
 from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.row_spool import RowSpool
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.order import reordered
-from holdfast.traces.prefix_lengths import PrefixLengths, PromptLengths
+from holdfast.traces.prefix_lengths import PrefixLengths
 from holdfast.traces.record import Session, ToolSpan, Trigger, Turn
 
 __all__ = ["LAYOUTS", "read_tracelab"]
@@ -84,18 +85,20 @@ class _Times:
 def read_tracelab(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file; taking its sessions adds their chains to `interner`.
+    """Read one file; taking its sessions adds their blocks to `interner`.
 
     Args:
         file: The file.
         interner: Shared by the files of one reading.
-        scope: This file's own scope in it (> 0).
+        scope: Not needed, as there are no hashes.
         rng: Shuffles the sessions; None keeps their order.
 
     Raises:
         TraceError: A line is not such a round or is there twice, or there is none.
     """
-    sessions: dict[str, dict[int, _Round]] = {}
+    del scope
+    sessions: dict[str, dict[int, int]] = {}
+    spool = RowSpool(file.source, _Round)
     for line, row in file.decode(_Round, hint=_HINT):
         rounds = sessions.setdefault(row.session_id, {})
         if row.round_index in rounds:
@@ -108,18 +111,25 @@ def read_tracelab(
                 )
             )
         else:
-            rounds[row.round_index] = row
+            rounds[row.round_index] = spool.add(row)
     if not sessions:
         raise TraceError("holds no round", source=file.source, hint=_HINT)
     streams = [[rounds[index] for index in sorted(rounds)] for rounds in sessions.values()]
-    timed = [(rounds, list(_times(rounds))) for rounds in streams]
-    num_estimated = sum(
-        before.answer_s is None or after.request_s is None
-        for _, times in timed
-        for before, after in pairwise(times)
-    )
-    built = _sessions(file.source, timed, interner, scope)
+    prefixes = PrefixLengths(interner, block_tokens=_BLOCK_TOKENS)
+    num_estimated = 0
+    for stream in map(spool.read, streams):
+        prefixes.note_first(_group(stream), stream[0].input_tokens_total)
+        num_estimated += sum(
+            before.answer_s is None or after.request_s is None
+            for before, after in pairwise(_times(stream))
+        )
+    built = _sessions(file.source, map(spool.read, streams), prefixes)
     return Reading(len(streams), num_estimated, reordered(built, rng))
+
+
+def _group(rounds: list[_Round]) -> tuple[str | None, str | None]:
+    """Sessions with an equal one begin with the same system message and tools."""
+    return rounds[0].provider, rounds[0].model
 
 
 def _times(rounds: list[_Round]) -> Iterator[_Times]:
@@ -145,25 +155,15 @@ def _unix_s(event: _Event) -> float:
 
 
 def _sessions(
-    source: str,
-    timed: list[tuple[list[_Round], list[_Times]]],
-    interner: PrefixInterner,
-    scope: int,
+    source: str, sessions: Iterable[list[_Round]], prefixes: PrefixLengths
 ) -> Iterator[Session]:
-    lengths = [
-        PromptLengths(
-            (rounds[0].provider, rounds[0].model),
-            [(row.input_tokens_total, row.prefix_tokens) for row in rounds],
-        )
-        for rounds, _ in timed
-    ]
-    prefixes = PrefixLengths(lengths, block_tokens=_BLOCK_TOKENS)
-    for (rounds, times), known in zip(timed, lengths, strict=True):
-        trail = interner.trail(scope)
+    for rounds in sessions:
+        lengths = ((row.input_tokens_total, row.prefix_tokens) for row in rounds)
+        prompts = prefixes.of(_group(rounds), lengths)
         turns: list[Turn] = []
         answered_s: float | None = None
-        for row, time, hashes in zip(rounds, times, prefixes.of(known), strict=True):
-            turns.append(_turn(row, time, answered_s, trail.extend(hashes)))
+        for row, time, block_ids in zip(rounds, _times(rounds), prompts, strict=True):
+            turns.append(_turn(row, time, answered_s, block_ids))
             answered_s = time.answer_s
         yield Session(rounds[0].session_id, _BLOCK_TOKENS, tuple(turns), source)
 

@@ -1,8 +1,9 @@
 """Reader of WEKA's Claude Code traces (kv-cache-tester, AgentX corpus): one JSON per session.
 
 A file has one session, or one a line. Calls that were recorded twice, once streaming and once
-not, are one turn. Sub-agents become sessions of their own that start with the others; the parent's
-gap contains their time.
+not, are one turn. In a file with the known gap defect the gaps are corrected (`traces.gaps`).
+Sub-agents become sessions of their own that start with the others; the parent's gap contains their
+time.
 """
 
 from __future__ import annotations
@@ -90,13 +91,24 @@ class _Agent:
     session_id: str
     name: str
     calls: list[_Merged]
-    evidence: GapEvidence
     parent_id: str | None = None
     parent_turn: int | None = None
 
     @property
     def num_estimated_gaps(self) -> int:
         return sum(call.first.think_time is None for call in self.calls[1:])
+
+    def evidence(self) -> GapEvidence:
+        neighbours = list(pairwise(self.calls))
+        gaps = [_gap(before, after) for before, after in neighbours]
+        return GapEvidence.from_gaps(
+            (gap for gap in gaps if gap is not None),
+            num_pairs=sum(call.first is not call.answer for call in self.calls),
+            num_unclear_gaps=sum(
+                gap is None and bool(after.first.think_time)
+                for gap, (_, after) in zip(gaps, neighbours, strict=True)
+            ),
+        )
 
 
 def read_weka(
@@ -118,12 +130,13 @@ def read_weka(
     agents = _agents(document, file.error_maker())
     if not agents:
         raise TraceError("holds no request", source=file.source, where="requests")
-    trail_scope = GLOBAL_SCOPE if document.hash_id_scope == "global" else scope
+    evidence = _evidence(agents)
+    has_defect = evidence.known_gap_defect
     return Reading(
         len(agents),
         sum(agent.num_estimated_gaps for agent in agents),
-        _sessions(file.source, document.block_size, agents, interner, trail_scope),
-        sum((agent.evidence for agent in agents), GapEvidence()),
+        _sessions(file.source, document, agents, interner, scope, has_defect=has_defect),
+        evidence,
     )
 
 
@@ -148,18 +161,15 @@ def read_weka_lines(
     for _, agents in _lines(file):
         num_sessions += len(agents)
         num_estimated_gaps += sum(agent.num_estimated_gaps for agent in agents)
-        evidence += sum((agent.evidence for agent in agents), GapEvidence())
+        evidence += _evidence(agents)
     if not num_sessions:
         raise TraceError("holds no request", source=file.source, hint=_HINT)
+    has_defect = evidence.known_gap_defect
     sessions = (
         session
         for document, agents in _lines(file.silently())
         for session in _sessions(
-            file.source,
-            document.block_size,
-            agents,
-            interner,
-            GLOBAL_SCOPE if document.hash_id_scope == "global" else interner.own_scope(),
+            file.source, document, agents, interner, interner.own_scope(), has_defect=has_defect
         )
     )
     return Reading(num_sessions, num_estimated_gaps, reordered(sessions, rng), evidence)
@@ -178,7 +188,7 @@ def _lines(file: TraceFile) -> Iterator[tuple[_File, list[_Agent]]]:
 def _agents(document: _File, error: ErrorMaker) -> list[_Agent]:
     """The main agent, where it has a request, then its sub-agents."""
     agents: list[_Agent] = []
-    main = _Agent(document.id, "main", [], GapEvidence())
+    main = _Agent(document.id, "main", [])
     _add_agent(agents, main, "requests", document, document.requests, error)
     return agents
 
@@ -201,7 +211,6 @@ def _add_agent(
             children.append((request, f"{where}[{index}].requests", len(calls)))
     agent.calls = _merge_pairs(calls)
     if calls:
-        agent.evidence = _evidence(calls, len(calls) - len(agent.calls))
         agents.append(agent)
     runs: dict[str, int] = {}
     for child, place, num_calls in children:
@@ -212,7 +221,6 @@ def _add_agent(
             f"{agent.session_id}/{child.agent_id}{suffix}",
             child.subagent_type or "",
             [],
-            GapEvidence(),
             parent_id=agent.session_id if calls else None,
             parent_turn=len(_merge_pairs(calls[:num_calls])) - 1 if has_caller else None,
         )
@@ -221,16 +229,19 @@ def _add_agent(
 
 def _sessions(
     source: str,
-    block_size_tokens: int,
+    document: _File,
     agents: Iterable[_Agent],
     interner: PrefixInterner,
-    scope: int,
+    own_scope: int,
+    *,
+    has_defect: bool,
 ) -> Iterator[Session]:
+    scope = GLOBAL_SCOPE if document.hash_id_scope == "global" else own_scope
     for agent in agents:
         yield Session(
             agent.session_id,
-            block_size_tokens,
-            _turns(agent.calls, interner.trail(scope)),
+            document.block_size,
+            _turns(agent.calls, interner.trail(scope), has_defect=has_defect),
             source,
             parent_id=agent.parent_id,
             parent_turn=agent.parent_turn,
@@ -269,32 +280,34 @@ def _is_duplicate(call: _Call, other: _Call) -> bool:
     )
 
 
-def _evidence(calls: list[_Call], num_pairs: int) -> GapEvidence:
-    gaps = [
-        Gap(
-            after.think_time,
-            after.t - before.t - before.api_time,
-            _trigger(before, after) != "user",
-        )
-        for before, after in pairwise(calls)
-        if before.api_time is not None and after.think_time is not None
-    ]
-    return GapEvidence.from_gaps(gaps, num_pairs=num_pairs)
+def _evidence(agents: Iterable[_Agent]) -> GapEvidence:
+    return sum((agent.evidence() for agent in agents), GapEvidence())
 
 
-def _turns(calls: list[_Merged], trail: PrefixTrail) -> tuple[Turn, ...]:
+def _gap(before: _Merged, after: _Merged) -> Gap | None:
+    """What is recorded of a gap; None where that does not tell what it contains."""
+    latency_s, recorded_s = before.answer.api_time, after.first.think_time
+    if latency_s is None or recorded_s is None:
+        return None
+    is_after_tool = _trigger(before.answer, after.first) != "user"
+    return Gap(recorded_s, after.first.t - before.end_s, latency_s, is_after_tool)
+
+
+def _gap_s(before: _Merged, after: _Merged, *, has_defect: bool) -> float:
+    gap = _gap(before, after) if has_defect else None
+    if gap is not None:
+        return gap.corrected_s
+    recorded_s = after.first.think_time
+    return max(0.0, after.first.t - before.end_s) if recorded_s is None else recorded_s
+
+
+def _turns(calls: list[_Merged], trail: PrefixTrail, *, has_defect: bool) -> tuple[Turn, ...]:
     turns: list[Turn] = []
     previous: _Merged | None = None
     for call in calls:
-        if previous is None:
-            gap_s = 0.0
-        elif call.first.think_time is not None:
-            gap_s = call.first.think_time
-        else:
-            gap_s = max(0.0, call.first.t - previous.end_s)
         turns.append(
             Turn(
-                gap_s=gap_s,
+                gap_s=0.0 if previous is None else _gap_s(previous, call, has_defect=has_defect),
                 prompt_tokens=call.first.prompt_tokens,
                 output_tokens=call.answer.output_tokens,
                 block_ids=trail.extend(call.first.hash_ids),

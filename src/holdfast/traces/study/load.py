@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Final
 
 import msgspec
@@ -11,7 +12,7 @@ import numpy as np
 
 from holdfast.traces.study.overlay import Moment, Overlay
 from holdfast.traces.study.reuses import Numbers, Reuses
-from holdfast.traces.study.sampling import BlockSampler
+from holdfast.traces.study.sampling import BlockSampler, Hashes, hashes_of
 from holdfast.traces.study.steps import SteppedSession
 from holdfast.traces.study.working_set import WorkingSet, WorkingSetMeter
 
@@ -21,6 +22,7 @@ HOLD_S: Final = tuple(float(f"{10 ** (place / 6):.3g}") for place in range(-6, 3
 """Times of holding that are reported: a tenth of a second to about a day."""
 
 _FIRST_CACHE_TOKENS = 1024
+_NO_HASHES: Hashes = np.empty(0, dtype=np.uint64)
 _SIZES_PER_DOUBLING = 4
 _EDGE_SHARE = 0.95
 _HALF_SHARE = 0.5
@@ -115,7 +117,7 @@ class LoadMeter:
     def __init__(self, overlay: Overlay, sampler: BlockSampler) -> None:
         self._overlay = overlay
         self._sampler = sampler
-        self._lanes = [Reuses(sampler.lane_rate) for _ in range(sampler.num_lanes)]
+        self._lanes = [Reuses(sample, HOLD_S) for sample in sampler.samples()]
         self._working_set = WorkingSetMeter()
         self._num_turns = 0
         self._prompt_tokens = 0
@@ -127,6 +129,11 @@ class LoadMeter:
             self._take(moment)
         if self._full_from_s is None and self._overlay.is_full:
             self._full_from_s = self._overlay.now_s
+
+    @property
+    def sample_rate(self) -> float:
+        """Share of the blocks that take part by now."""
+        return sum(lane.sample.rate for lane in self._lanes)
 
     @property
     def has_been_full(self) -> bool:
@@ -164,9 +171,22 @@ class LoadMeter:
         self._num_turns += 1
         step = moment.session.steps[moment.turn_index]
         self._prompt_tokens += step.turn.prompt_tokens
-        lane_of = self._sampler.lanes(step.added)
-        for number, lane in enumerate(self._lanes):
-            lane.request(moment, moment.turn_index, np.flatnonzero(lane_of == number))
+        hashes = hashes_of(step.added) if len(self._lanes) > 1 else _NO_HASHES
+        for lane in self._lanes:
+            lane.request(moment, moment.turn_index, hashes)
+        if any(lane.sample.is_full for lane in self._lanes):
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Go over to a sample of the blocks, or to a smaller one."""
+        if len(self._lanes) == 1:
+            samples = self._sampler.lanes()
+            self._lanes = [deepcopy(self._lanes[0]) for _ in samples]
+            for lane, sample in zip(self._lanes, samples, strict=True):
+                lane.narrow(sample)
+        for lane in self._lanes:
+            if lane.sample.is_full:
+                lane.shrink()
 
     def _total(self, of: Callable[[Reuses], float]) -> float:
         """The estimate for all blocks: each lane makes one, from its own blocks."""
@@ -203,15 +223,14 @@ class LoadMeter:
         return sizes[bisect_left(sizes, hit_ratio, key=self._hit_ratio)]
 
     def _holding(self, makespan_s: float, concurrency: int | None) -> Holding | None:
-        times = np.asarray(HOLD_S)
         full_s = makespan_s if concurrency is None else self._overlay.place_s / concurrency
         reused = self._total(lambda lane: lane.reused_tokens())
         own = self._total(lambda lane: lane.reused_tokens(own_only=True))
         if reused <= 0 or full_s <= 0:
             return None
-        kept = self._mean(lambda lane: lane.kept_tokens(times))
-        kept_own = self._mean(lambda lane: lane.kept_tokens(times, own_only=True))
-        held = self._mean(lambda lane: lane.held_token_s(times, makespan_s))
+        kept = self._mean(lambda lane: lane.kept_tokens())
+        kept_own = self._mean(lambda lane: lane.kept_tokens(own_only=True))
+        held = self._mean(lambda lane: lane.held_token_s(makespan_s))
         return Holding(
             hold_s=HOLD_S,
             kept_share=tuple((kept / reused).tolist()),

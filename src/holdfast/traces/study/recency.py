@@ -15,6 +15,7 @@ root count as the most recent, so that no block outlives those in front of it.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -50,6 +51,7 @@ class RecencyStack:
     def __init__(self) -> None:
         self._last_touch = np.full(1, _UNSEEN, dtype=np.int64)
         self._left_tokens = Fenwick()
+        self._block_tokens = array("q")
         self._total_tokens = 0
 
     def touch(self, path: Blocks, block_tokens: int) -> list[Run]:
@@ -77,8 +79,44 @@ class RecencyStack:
             self._total_tokens -= run.num_blocks * block_tokens
         self._last_touch[path] = len(self._left_tokens)
         self._left_tokens.append(len(path) * block_tokens)
+        self._block_tokens.append(block_tokens)
         self._total_tokens += len(path) * block_tokens
         return runs
+
+    def renumber(self, numbers: Blocks) -> None:
+        """Give each block its new number; those with none (< 0) are as if never sent.
+
+        Args:
+            numbers: By the number until now, for all that were sent; the new ones from 0.
+        """
+        touches = self._last_touch[: len(numbers)]
+        left_out, counts = np.unique(touches[numbers < 0], return_counts=True)
+        for last_touch, num_blocks in zip(left_out.tolist(), counts.tolist(), strict=True):
+            if last_touch != _UNSEEN:
+                tokens = num_blocks * self._block_tokens[last_touch]
+                self._left_tokens.add(last_touch, -tokens)
+                self._total_tokens -= tokens
+        kept = numbers >= 0
+        self._last_touch = np.full(int(kept.sum()) + 1, _UNSEEN, dtype=np.int64)
+        self._last_touch[numbers[kept]] = touches[kept]
+
+    def forget_prompts(self) -> Blocks:
+        """Number anew the prompts that have blocks left, and forget the others.
+
+        Returns:
+            The numbers until now of those that are left, ascending: by the new ones, from 0.
+        """
+        left = np.asarray(self.left_tokens(), dtype=np.int64)
+        kept = np.flatnonzero(left)
+        renumbered = np.full(len(left) + 1, _UNSEEN, dtype=np.int64)
+        renumbered[kept] = np.arange(len(kept))
+        # Blocks that were never sent look up the last place, which has no prompt.
+        self._last_touch = renumbered[self._last_touch]
+        self._block_tokens = array("q", np.asarray(self._block_tokens)[kept].tolist())
+        self._left_tokens = Fenwick()
+        for tokens in left[kept].tolist():
+            self._left_tokens.append(tokens)
+        return kept
 
     def left_tokens(self) -> list[int]:
         """By prompt, the tokens that no later prompt sent again. Pure."""

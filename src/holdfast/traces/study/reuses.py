@@ -3,60 +3,98 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.traces.study.overlay import Moment
 from holdfast.traces.study.recency import RecencyStack
-from holdfast.traces.study.sampling import SampledPath
+from holdfast.traces.study.reuse_ages import ReuseAges
+from holdfast.traces.study.reuse_depths import BinnedDepths, Depths
+from holdfast.traces.study.sampling import Hashes, Sample, SampledPath
 from holdfast.traces.study.steps import Blocks
 
 __all__ = ["Reuses"]
 
 Numbers = NDArray[np.float64]
 
+_FEW_PROMPTS: Final = 1024
+
 
 class Reuses:
-    """Follows the prompts of an overlay; answers for caches of all sizes and for all times.
+    """Follows the prompts of an overlay; answers for caches of all sizes and for times of holding.
 
     Full blocks of prompts are reused, nothing else: what an answer leaves in a cache counts once
     the recording has it in a prompt.
 
+    Keeps some bytes for each block that takes part and for each live session. Where all blocks
+    do, also for each reuse.
+
     Args:
-        rate: Share of the blocks that take part, > 0; token counts are scaled up to all.
+        sample: The blocks that take part, fresh; what they tell is scaled up to all blocks, at the
+            rate that the sample had when it was seen.
+        hold_s: The times of holding, ascending.
     """
 
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
+    def __init__(self, sample: Sample, hold_s: Sequence[float]) -> None:
+        self._sample = sample
+        self._hold_s = np.asarray(hold_s)
         self._stack = RecencyStack()
         self._paths: dict[int, SampledPath] = {}
+        # By prompt, as the stack counts them.
         self._end_s = array("d")
         self._sender = array("q")
-        self._tokens_above = array("d")
-        self._num_blocks = array("d")
-        self._block_tokens = array("d")
-        self._age_s = array("d")
-        self._is_own = array("b")
+        self._most_prompts = _FEW_PROMPTS
+        self._ages = ReuseAges(hold_s)
+        self._depths: Depths | BinnedDepths = Depths() if sample.rate == 1 else BinnedDepths()
         self._all_block_tokens = 0
-        self._sampled_tokens = 0
+        self._sampled_tokens = 0.0
 
-    def request(self, moment: Moment, turn_index: int, taken: Blocks) -> None:
-        """Take the request of a turn; of the blocks it adds, those at `taken` take part."""
+    @property
+    def sample(self) -> Sample:
+        """The blocks that take part."""
+        return self._sample
+
+    def narrow(self, sample: Sample) -> None:
+        """Go on with a fresh sample where all blocks took part; what was seen so far stays."""
+        if isinstance(self._depths, Depths):
+            self._depths = BinnedDepths(self._depths)
+        numbers = sample.choose(np.arange(self._sample.num_blocks))
+        self._sample = sample
+        self._renumber(numbers)
+
+    def shrink(self) -> None:
+        """Go on with a smaller share of the sample; what was seen so far stays."""
+        self._renumber(self._sample.shrink())
+
+    def request(self, moment: Moment, turn_index: int, hashes: Hashes) -> None:
+        """Take the request of a turn.
+
+        Args:
+            moment: When, and whose.
+            turn_index: Which of its turns.
+            hashes: Of the blocks that it adds; not looked at where all blocks take part.
+        """
         session = moment.session
         step = session.steps[turn_index]
+        rate = self._sample.rate
         path = self._paths.setdefault(session.index, SampledPath())
-        path.follow(step, taken)
+        path.follow(step, *self._sample.take(step.added, hashes))
         for run in self._stack.touch(path.blocks, session.block_tokens):
-            self._tokens_above.append(run.tokens_above)
-            self._num_blocks.append(run.num_blocks)
-            self._block_tokens.append(session.block_tokens)
-            self._age_s.append(max(0.0, moment.at_s - self._end_s[run.last_touch]))
-            self._is_own.append(self._sender[run.last_touch] == session.index)
+            self._depths.add(run, session.block_tokens, rate)
+            self._ages.add(
+                run.num_blocks * session.block_tokens / rate,
+                max(0.0, moment.at_s - self._end_s[run.last_touch]),
+                is_own=self._sender[run.last_touch] == session.index,
+            )
         self._end_s.append(moment.end_s)
         self._sender.append(session.index)
         self._all_block_tokens += step.num_blocks * session.block_tokens
-        self._sampled_tokens += len(path.blocks) * session.block_tokens
+        self._sampled_tokens += len(path.blocks) * session.block_tokens / rate
+        if len(self._end_s) > self._most_prompts:
+            self._forget_prompts()
 
     def close(self, moment: Moment) -> None:
         """Take the end of a session, whose blocks stay reusable."""
@@ -66,52 +104,44 @@ class Reuses:
         """Prompt tokens that an LRU cache of this size (>= 0) hits. Pure.
 
         Sampled: the misses are scaled up and hits are the rest, since a few blocks that all prompts
-        share make the sample's share of the accesses differ from its share of the blocks.
+        share make the sample's share of the accesses differ from its share of the blocks. (SHARDS
+        calls that adjusted.)
         """
-        block_tokens, num_blocks = _floats(self._block_tokens), _floats(self._num_blocks)
-        room = (cache_tokens - block_tokens) * self._rate - _floats(self._tokens_above)
-        num_hit = np.clip(np.floor(room / block_tokens) + 1, 0, num_blocks)
-        missed = self._sampled_tokens - float(num_hit @ block_tokens)
-        return max(0.0, self._all_block_tokens - missed / self._rate)
+        missed = self._sampled_tokens - self._depths.hit_tokens(cache_tokens)
+        return max(0.0, self._all_block_tokens - missed)
 
     def reused_tokens(self, *, own_only: bool = False) -> float:
         """Prompt tokens that any earlier prompt, or one of the same session, sent. Pure."""
-        return float(np.sum(self._tokens()[self._is_chosen(own_only)])) / self._rate
+        return self._ages.total(own_only=own_only)
 
-    def kept_tokens(self, hold_s: Numbers, *, own_only: bool = False) -> Numbers:
-        """Of `reused_tokens`, those reused within each of the times (s, ascending). Pure."""
-        chosen = self._is_chosen(own_only)
-        ages, tokens = _floats(self._age_s)[chosen], self._tokens()[chosen]
-        order = np.argsort(ages, kind="stable")
-        summed = np.concatenate(([0.0], np.cumsum(tokens[order])))
-        return summed[np.searchsorted(ages[order], hold_s, side="right")] / self._rate
+    def kept_tokens(self, *, own_only: bool = False) -> Numbers:
+        """Of `reused_tokens`, those reused within each of the times. Pure."""
+        return self._ages.kept(own_only=own_only)
 
-    def held_token_s(self, hold_s: Numbers, until_s: float) -> Numbers:
-        """Tokens times seconds that KV lies idle when held each of the times (s). Pure.
+    def held_token_s(self, until_s: float) -> Numbers:
+        """Tokens times seconds that KV lies idle when held each of the times. Pure.
 
         Args:
-            hold_s: How long after its last use KV is held; ends sooner when it is used again.
-            until_s: End of the overlay, where all holding ends.
+            until_s: End of the overlay, where all holding ends. KV that is used again is not idle
+                from then on.
         """
-        left = np.asarray(self._stack.left_tokens(), dtype=np.float64)
-        last_s = np.maximum(0.0, until_s - _floats(self._end_s))
-        ages = np.concatenate((_floats(self._age_s), last_s))
-        tokens = np.concatenate((self._tokens(), left))
-        held = [float(np.minimum(ages, each) @ tokens) for each in hold_s]
-        return np.asarray(held) / self._rate
+        left = np.asarray(self._stack.left_tokens(), dtype=np.float64) / self._sample.rate
+        last_s = np.maximum(0.0, until_s - np.asarray(self._end_s))
+        held = [float(np.minimum(last_s, each) @ left) for each in self._hold_s]
+        return self._ages.held_token_s() + held
 
     def distinct_tokens(self) -> float:
         """Tokens of all blocks ever sent, each once: a cache of this size never evicts. Pure."""
-        return sum(self._stack.left_tokens()) / self._rate
+        return sum(self._stack.left_tokens()) / self._sample.rate
 
-    def _tokens(self) -> Numbers:
-        return _floats(self._num_blocks) * _floats(self._block_tokens)
+    def _renumber(self, numbers: Blocks) -> None:
+        self._stack.renumber(numbers)
+        for path in self._paths.values():
+            path.renumber(numbers)
 
-    def _is_chosen(self, own_only: bool) -> NDArray[np.bool_]:
-        is_own = np.frombuffer(self._is_own, dtype=np.int8) != 0
-        return is_own if own_only else np.ones_like(is_own)
-
-
-def _floats(values: array[float]) -> Numbers:
-    """A view; the array must not grow while it lives."""
-    return np.frombuffer(values, dtype=np.float64)
+    def _forget_prompts(self) -> None:
+        """Those of which later prompts sent all blocks again."""
+        kept = self._stack.forget_prompts()
+        self._end_s = array("d", np.asarray(self._end_s)[kept].tolist())
+        self._sender = array("q", np.asarray(self._sender)[kept].tolist())
+        self._most_prompts = max(_FEW_PROMPTS, 2 * len(kept))

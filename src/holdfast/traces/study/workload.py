@@ -18,7 +18,7 @@ from holdfast.traces.study.overlay import Overlay, ServiceTime
 from holdfast.traces.study.prefixes import Prefixes, PrefixMeter
 from holdfast.traces.study.profile import Profile
 from holdfast.traces.study.profile_meter import ProfilesMeter
-from holdfast.traces.study.sampling import BlockSampler
+from holdfast.traces.study.sampling import MAX_BLOCKS, BlockSampler
 from holdfast.traces.study.shape import Shape, ShapeMeter
 from holdfast.traces.study.steps import SteppedSession, Stepper
 from holdfast.traces.study.tool_times import ToolTime, ToolTimeMeter
@@ -61,11 +61,13 @@ class StudyOptions:
         gap_cap_s: Longer gaps are cut to this when sessions are laid over each other.
         sample_rate: Share of the blocks that take part in what is said about caches, > 0; 1 is
             exact.
+        max_blocks: How many may, for each load; where there are more, a sample of them does.
     """
 
     concurrency: Sequence[int] | None = (1, 4, 16, 64)
     gap_cap_s: float | None = None
     sample_rate: float = 1.0
+    max_blocks: int = MAX_BLOCKS
 
     @property
     def loads(self) -> tuple[int | None, ...]:
@@ -81,7 +83,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
         manifest: What it was computed from.
         percents: Which percentile each entry of a distribution's table is.
         engine: What sizes are compared with, and how long requests are taken to last.
-        sample_rate: Share of the blocks that took part in what is said about caches.
+        sample_rate: Share of the blocks that took part in what is said about caches, at the end.
         gap_cap_s: Cut of the gaps in `loads`.
         shape: Lengths and growth.
         prefixes: What prompts repeat.
@@ -133,7 +135,7 @@ class WorkloadStudy:
         self._mutations = MutationMeter()
         self._fan_out = FanOutMeter()
         self._profiles = ProfilesMeter()
-        sampler = BlockSampler(self._options.sample_rate)
+        sampler = BlockSampler(self._options.sample_rate, self._options.max_blocks)
         service = ServiceTime(engine.prompt_s_per_token, engine.output_s_per_token)
         gap_cap_s = self._options.gap_cap_s
         self._loads: dict[int | None, LoadMeter] = {
@@ -182,10 +184,12 @@ class WorkloadStudy:
         if not self._family:
             raise ConfigError("there is no session to study")
         self._end_family()
+        loads, busy_loads = _finished(self._loads), _finished(self._busy_loads)
+        meters = (*self._loads.values(), *self._busy_loads.values())
         return Study(
             manifest=manifest or {},
             engine=self._engine,
-            sample_rate=self._options.sample_rate,
+            sample_rate=min(meter.sample_rate for meter in meters),
             gap_cap_s=self._options.gap_cap_s,
             shape=self._shape.result(),
             prefixes=self._prefixes.result(),
@@ -195,8 +199,8 @@ class WorkloadStudy:
             mutations=self._mutations.result(),
             fan_out=self._fan_out.result(),
             profiles=self._profiles.result(),
-            loads=_finished(self._loads),
-            busy_loads=_finished(self._busy_loads),
+            loads=loads,
+            busy_loads=busy_loads,
         )
 
     def _end_family(self) -> None:
