@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from holdfast.cli.traces_fit import fit
 from holdfast.cli.traces_generate import generate
 from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TraceSource
 from holdfast.cli.traces_study import study
@@ -140,5 +141,6 @@ def stats(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> Non
         json_path.write_bytes(document.to_json())
 
 
+traces.add_command(fit)
 traces.add_command(generate)
 traces.add_command(study)
