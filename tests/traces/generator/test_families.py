@@ -249,7 +249,10 @@ class TestDependence:
         levels = (norm.ppf((np.arange(200) + 0.5) / 200) * 0.3**0.5).tolist()
         gaps = self.gaps(
             self.sessions(
-                sessions=[traits([place] * 5, [level, 0, 0]) for place, level in enumerate(levels)],
+                sessions=[
+                    traits([place * 73 % 200] * 5, [level, 0, 0])
+                    for place, level in enumerate(levels)
+                ],
                 session_shares=[0.3, 0.0, 0.0],
                 next_correlations=[0.43, 0.0, 0.0],
             )
