@@ -113,7 +113,8 @@ def _root(dependence: Dependence) -> Matrix:
     for strength in np.linspace(1.0, 0.0, 21):
         try:
             weakened = strength * correlations + (1.0 - strength) * np.eye(_NUM)
-            return spread[:, np.newaxis] * np.linalg.cholesky(weakened)
+            root: Matrix = spread[:, np.newaxis] * np.linalg.cholesky(weakened)
+            return root
         except np.linalg.LinAlgError:
             continue
     raise AssertionError("a diagonal matrix of positive numbers has a root")

@@ -199,9 +199,12 @@ def _sessions(
     places = np.linspace(0, len(num_turns) - 1, num_chosen).round().astype(np.int64)
     chosen = np.sort(np.argsort(num_turns, kind="stable")[places])
     orders = [np.argsort(traits[name][chosen], kind="stable") for name in TRAITS]
-    columns = [*map(np.argsort, orders), *(level[chosen] for level in levels)]
-    columns.append(has_ended_full[chosen])
-    return tuple(SessionTraits(*row) for row in zip(*(c.tolist() for c in columns), strict=True))
+    columns = [
+        *(np.argsort(order).tolist() for order in orders),
+        *(level[chosen].tolist() for level in levels),
+        has_ended_full[chosen].tolist(),
+    ]
+    return tuple(SessionTraits(*row) for row in zip(*columns, strict=True))
 
 
 def _turns_back(session: SteppedSession, returns: list[int]) -> Iterator[int]:
