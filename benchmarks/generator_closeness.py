@@ -3,10 +3,12 @@
 python benchmarks/generator_closeness.py [--traces PATH] [--seeds N] [--simulate] [--output DIR]
 
 Study, fit, generate as many main agents. Lengths and gaps are compared as distributions: by the
-Kolmogorov-Smirnov statistic, and by Wasserstein's distance of the logarithms (of 1 + the value, so
-that 0.1 is about 10 %). What depends on what is compared as numbers. The floor is what one half of
-the recorded sessions, families kept together, is away from the other half; with half as many
-sessions on each side it holds more noise than a perfect generator would have.
+Kolmogorov-Smirnov statistic (KS), and by Wasserstein's distance of the logarithms (W; of 1 + the
+value, so that 0.1 is about 10 %). What depends on what is compared as numbers.
+
+Held out: fitted to one half of the recorded families, generated as many as the other half, compared
+with that. The floor is how far that half is from the one fitted to, which has as many sessions and
+so as much noise: a perfect generator would come as close.
 
 With --simulate the same policies run on recorded and on generated sessions at the same load, and
 Kendall's tau says whether they come out in the same order.
@@ -35,12 +37,13 @@ from holdfast.report.document import read_document
 from holdfast.traces.conversion import write_sessions
 from holdfast.traces.digest import sessions_digest
 from holdfast.traces.generator.families import iterate_families
-from holdfast.traces.generator.files import fit_study
+from holdfast.traces.generator.fit import fitted
 from holdfast.traces.io import read_sessions
 from holdfast.traces.order import families
 from holdfast.traces.record import Session
 from holdfast.traces.study.mutations import MutationMeter
 from holdfast.traces.study.prefixes import PrefixMeter
+from holdfast.traces.study.profile_meter import ProfilesMeter
 from holdfast.traces.study.steps import Stepper
 from holdfast.traces.study.wait import wait_kind
 
@@ -72,15 +75,9 @@ def main() -> None:
             *("--output", options.traces),
         )
     name = options.traces.name.partition(".")[0]
-    study_path = options.output / f"{name}-study.json"
-    holdfast(
-        *("traces", "study", options.traces, "--json", study_path, "--concurrency", "1"),
-    )
     recorded = [tuple(family) for family in families(read_sessions(options.traces))]
-    parameters = fit_study(study_path)
     generated = [
-        list(islice(iterate_families(parameters, seed, name=name), len(recorded)))
-        for seed in range(options.seeds)
+        like(recorded, len(recorded), seed, f"{name}-like") for seed in range(options.seeds)
     ]
     tables = [distances(recorded, generated), dependences(recorded, generated)]
     results: dict[str, Any] = {}
@@ -112,6 +109,14 @@ def holdfast(*arguments: object) -> None:
     print("$ holdfast", *words, flush=True)
     command = [sys.executable, "-m", "holdfast", *words]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def like(chosen: Sequence[Family], num: int, seed: int, name: str) -> list[Family]:
+    """Generated families, fitted to these recorded ones."""
+    stepper, meter = Stepper(), ProfilesMeter()
+    for family in chosen:
+        meter.add(tuple(stepper.follow(session) for session in family))
+    return list(islice(iterate_families(fitted(meter.result(), name), seed, name=name), num))
 
 
 def marginals(chosen: Iterable[Family]) -> dict[str, list[float]]:
@@ -154,22 +159,30 @@ def distances(recorded: Sequence[Family], generated: Sequence[Sequence[Family]])
     """A line for each kind of value; medians over seeds, and over splits."""
     real = marginals(recorded)
     made = [marginals(each) for each in generated]
-    splits = [tuple(map(marginals, halves(recorded, seed))) for seed in range(NUM_SPLITS)]
+    splits = [halves(recorded, seed) for seed in range(NUM_SPLITS)]
+    held_out = [
+        (marginals(like(fitted_to, len(other), seed, "half")), marginals(other))
+        for seed, (fitted_to, other) in enumerate(splits)
+    ]
+    floors = [(marginals(fitted_to), marginals(other)) for fitted_to, other in splits]
     lines = [
-        "| distribution | median | made | 90th pct. | made | KS | floor | W of log | floor |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| distribution | median | made | 90th pct. | made | KS | held out | floor | W | held out "
+        "| floor |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for kind, values in real.items():
         if not any(values):
             continue
-        found = [distance(values, each.get(kind, [0.0])) for each in made]
-        floor = [distance(left[kind], right[kind]) for left, right in splits]
+        columns = [
+            [distance(left.get(kind, [0.0]), right.get(kind, [0.0])) for left, right in pairs]
+            for pairs in ([(real, each) for each in made], held_out, floors)
+        ]
         cells = []
         for percent in (50, 90):
             others = statistics.median(float(np.percentile(each[kind], percent)) for each in made)
             cells += [f"{np.percentile(values, percent):,.4g}", f"{others:,.4g}"]
         for place in (0, 1):
-            cells += [f"{statistics.median(d[place] for d in ds):.3f}" for ds in (found, floor)]
+            cells += [f"{statistics.median(d[place] for d in ds):.3f}" for ds in columns]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

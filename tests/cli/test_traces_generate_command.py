@@ -1,7 +1,8 @@
-"""`holdfast traces generate`: what it writes, and what it refuses."""
+"""`holdfast traces generate` and `fit`: what they write, and what they refuse."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from click.testing import CliRunner, Result
 from holdfast.cli.main import cli
 from holdfast.errors import ConfigError
 from holdfast.traces.digest import sessions_digest
-from holdfast.traces.generator.files import set_names
+from holdfast.traces.generator.files import load_set, set_names
 from holdfast.traces.io import read_sessions
 
 
@@ -58,6 +59,33 @@ def test_from_traces_to_a_study_to_traces(tmp_path: Path) -> None:
     ]
     assert names[1] <= names[0]
     assert "exec_command" in names[1]
+
+
+def test_a_fitted_set_generates_what_its_study_does(tmp_path: Path) -> None:
+    written(tmp_path / "a.jsonl", "--like", "review", "--sessions", 4)
+    study, fitted = tmp_path / "study.json", tmp_path / "fitted.json"
+    run("study", tmp_path / "a.jsonl", "--json", study, "--concurrency", 1)
+    result = run("fit", study, "--about", "mine", "--output", fitted)
+    assert result.exit_code == 0, result.output
+    assert load_set(fitted).about == "mine"
+    first = written(tmp_path / "b.jsonl", "--study", study, "--sessions", 2)
+    second = written(tmp_path / "c.jsonl", "--like", fitted, "--sessions", 2)
+    assert first.replace(b"study-0", b"fitted-0").replace(b"study:0", b"fitted:0") == second
+
+
+@pytest.mark.parametrize(
+    ("content", "output", "said"),
+    [("{}", "set.json", r"study\.json"), ("{}", "set.toml", "ends in .json")],
+)
+def test_what_cannot_be_fitted_writes_nothing(
+    tmp_path: Path, content: str, output: str, said: str
+) -> None:
+    study = tmp_path / "study.json"
+    study.write_text(content)
+    result = run("fit", study, "--output", tmp_path / output)
+    assert isinstance(result.exception, ConfigError)
+    assert re.search(said, str(result.exception))
+    assert not (tmp_path / output).exists()
 
 
 @pytest.mark.parametrize("source", [(), ("--like", "peer", "--study", "{study}")])

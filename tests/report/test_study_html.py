@@ -110,10 +110,12 @@ def test_findings_are_computed_from_the_study() -> None:
     # 100 tokens, then 120 after two minutes: of 220 prompt tokens 100 are sent again.
     study = studied(agent("a", (0, 10), (120, 12)), concurrency=(1,))
     said = {section: FINDINGS[section](study) for section in FINDINGS if section != "tools"}
+    # At 1e-5 s for a prompt token and 0.01 s for an answer's: 220 and 2 of them.
+    assert "compute a session's prompts for 0.11 times as long" in said["shape"]
     assert "45 % of all prompt tokens had been sent before, 45 % by the session" in said["prefixes"]
     assert "compute 1.83 times the prompt tokens" in said["prefixes"]
     assert "100 % of the waits last over a minute" in said["waits"]
-    assert "waits for a human own 100 % of it" in said["waits"]
+    assert "waits for a human own 100 % of them" in said["waits"]
     assert "a minute after its last use keeps 0 %" in said["holding"]
     assert "95 % needs 2.45 min" in said["holding"]
     # A cache of the first prompt's ten blocks hits them all; one of nine hits 90 of 100.
@@ -121,6 +123,26 @@ def test_findings_are_computed_from_the_study() -> None:
     assert study.loads[0].cliff.edge_tokens == 100
     assert "smaller than 100 tokens" in said["cache"]
     assert "give 0.45 and 0.45 of at most 0.45" in said["cache"]
+
+
+def test_the_finding_about_tools_says_how_long_to_hold_for_them() -> None:
+    study = WorkloadStudy(ENGINE, StudyOptions(concurrency=(1,)))
+    study.add(agent("a", (0, 3)))
+    for duration_s in (*[2.0] * 60, *[8.0] * 38, 300.0, 500.0):
+        study.add_tool_time("Bash", "npm test", duration_s)
+    study.add_tool_time("Read", None, 76.0)
+    said = FINDINGS["tools"](study.finish())
+    assert "of the kind shell take 94 % of all tool time" in said
+    assert "half of their calls return within 2 s and 95 % within 8 s" in said
+    assert "over a minute make up 65 % of that time" in said
+    assert "KV held for 8 s is there when 95 % of these calls return" in said
+
+
+def test_tools_that_take_no_time_leave_nothing_idle() -> None:
+    study = WorkloadStudy(ENGINE, StudyOptions(concurrency=(1,)))
+    study.add(agent("a", (0, 3)))
+    study.add_tool_time("Read", None, 0.0)
+    assert "no KV lies idle for tools" in FINDINGS["tools"](study.finish())
 
 
 def test_prompts_that_always_extend_the_last_one_lose_nothing() -> None:

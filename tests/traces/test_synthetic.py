@@ -16,8 +16,8 @@ from holdfast.traces.synthetic import generate_sessions
 
 BLOCK_TOKENS = 64
 
-# Of WEKA's 298 Claude Code sessions, read and counted without Holdfast; time away is by what the
-# last answer asked for.
+# Of WEKA's 298 Claude Code sessions, counted in the files' own `in`, `out` and `think_time` rather
+# than through a reader; time away is by the `stop` of the request before.
 PERCENTS = (10, 25, 50, 75, 90)
 NUM_TURNS = (6, 14, 49, 84, 136)
 FIRST_PROMPT_TOKENS = (12_314, 16_846, 19_497, 40_251, 102_268)
@@ -56,7 +56,7 @@ def test_gaps_match_into_the_tail(sessions: Any) -> None:
 
 def test_prompts_which_follow_from_growth_and_rewriting_match(sessions: Any) -> None:
     first = [each.turns[0].prompt_tokens for each in sessions]
-    assert_percentiles_match(first, FIRST_PROMPT_TOKENS, 0.25)
+    assert_percentiles_match(first, FIRST_PROMPT_TOKENS, 0.4)  # Between 70 and 80 % they treble.
     prompts = [turn.prompt_tokens for each in sessions for turn in each.turns]
     assert_percentiles_match(prompts, PROMPT_TOKENS, 0.25)
     peaks = [max(turn.prompt_tokens for turn in each.turns) for each in sessions]

@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from holdfast.cli.traces_fit import fit
 from holdfast.cli.traces_generate import generate
 from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TextCount, TraceSource
 from holdfast.cli.traces_study import study
@@ -159,5 +160,6 @@ def stats(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> Non
         write_whole(json_path, document.to_json())
 
 
+traces.add_command(fit)
 traces.add_command(generate)
 traces.add_command(study)

@@ -12,6 +12,7 @@ from holdfast.traces.study.workload import Study
 __all__ = ["FINDINGS", "format_gib", "format_seconds", "format_share", "format_tokens"]
 
 _KEPT_SHARE = 0.95
+_MOST_PERCENT = 95
 _SMALL_SHARE = 0.01
 
 
@@ -50,18 +51,9 @@ def format_share(share: float | None) -> str:
 
 def _shape(study: Study) -> str:
     shape = study.shape
-    outputs = [each for each in shape.output_tokens.values() if each.mean is not None]
-    total = sum(each.num_values * (each.mean or 0.0) for each in outputs)
-    per_output = study.prefixes.prompt_tokens / total if total else None
-    ratio = (
-        ""
-        if per_output is None
-        else f", with {per_output:,.0f} prompt tokens for each answer token"
-    )
     return (
         f"At the median a session takes {_turns(_at(shape.num_turns_each, 50))} and a prompt is "
-        f"{format_tokens(_at(shape.prompt_tokens, 50))} tokens long{ratio}: "
-        f"{_what_counts(per_output)}."
+        f"{format_tokens(_at(shape.prompt_tokens, 50))} tokens long{_without_reuse(study)}."
     )
 
 
@@ -69,10 +61,20 @@ def _turns(number: float) -> str:
     return "1 turn" if number == 1 else f"{number:.0f} turns"
 
 
-def _what_counts(per_output: float | None) -> str:
-    if per_output is not None and per_output > 20:
-        return "what prompts cost decides, and how fast answers are written hardly does"
-    return "writing the answers counts as well as reading the prompts"
+def _without_reuse(study: Study) -> str:
+    outputs = [each for each in study.shape.output_tokens.values() if each.mean is not None]
+    num_output = sum(each.num_values * (each.mean or 0.0) for each in outputs)
+    engine = study.engine
+    answers_s = num_output * engine.output_s_per_token
+    if not answers_s:
+        return ""
+    per_output = study.prefixes.prompt_tokens / num_output
+    ratio = study.prefixes.prompt_tokens * engine.prompt_s_per_token / answers_s
+    return (
+        f", with {per_output:,.0f} prompt tokens for each answer token: without reuse "
+        f"{engine.name} would compute a session's prompts for {ratio:.2g} times as long as it "
+        "writes its answers"
+    )
 
 
 def _prefixes(study: Study) -> str:
@@ -94,17 +96,17 @@ def _waits(study: Study) -> str:
     owner, wait = next(iter(waits.by_kind.items()))
     return (
         f"{format_share(waits.all.long_share)} of the waits last over a minute and make up "
-        f"{format_share(waits.all.long_idle_share)} of the time that KV lies idle; "
-        f"{_name(owner)} own {format_share(wait.idle_token_s / waits.all.idle_token_s)} of it "
-        f"with {format_share(wait.num_waits / waits.all.num_waits)} of the waits: "
-        "what to keep is decided there."
+        f"{format_share(waits.all.long_idle_share)} of the token-seconds that KV lies idle; "
+        f"{_name(owner)} own {format_share(wait.idle_token_s / waits.all.idle_token_s)} of them "
+        f"with {format_share(wait.num_waits / waits.all.num_waits)} of the waits: how long KV is "
+        "kept through these decides what keeping it costs."
     )
 
 
 def _name(kind: str) -> str:
     names = {
         "human": "waits for a human",
-        "unknown": "waits for nobody knows what",
+        "unknown": "waits for what is not recorded",
         "tool": "waits for tools",
         "sub_agent": "waits for sub-agents",
         "ask_user": "questions to the user",
@@ -113,13 +115,17 @@ def _name(kind: str) -> str:
 
 
 def _tools(study: Study) -> str:
-    name, time = next(iter(study.tools_by_kind.items()))
+    kind, time = next(iter(study.tools_by_kind.items()))
     total_s = sum(each.total_s for each in study.tools_by_kind.values())
-    share = format_share(time.total_s / total_s if total_s else None)
+    if not total_s:
+        return "Every recorded tool call returns at once: no KV lies idle for tools."
+    most_s = format_seconds(_at(time.duration_s, _MOST_PERCENT))
     return (
-        f"Tools of the kind {name} take {share} of all tool time, calls of over a minute "
-        f"{format_share(time.long_time_share)} of theirs: a median says little about how long "
-        "KV must be held."
+        f"Tools of the kind {kind} take {format_share(time.total_s / total_s)} of all tool time; "
+        f"half of their calls return within {format_seconds(_at(time.duration_s, 50))} and "
+        f"{_MOST_PERCENT} % within {most_s}, and calls of over a minute make up "
+        f"{format_share(time.long_time_share)} of that time: KV held for {most_s} is there when "
+        f"{_MOST_PERCENT} % of these calls return, and idles for the others."
     )
 
 
@@ -136,7 +142,8 @@ def _holding(study: Study) -> str:
         "no time of up to a day keeps 95 %"
         if enough is None
         else f"95 % needs {format_seconds(enough)} and holds "
-        f"{format_tokens(load.holding.held_tokens[HOLD_S.index(enough)])} idle tokens on average"
+        f"{format_tokens(load.holding.held_tokens[HOLD_S.index(enough)])} idle tokens on average, "
+        f"where {study.engine.name} has room for {format_tokens(study.engine.kv_tokens)}"
     )
     return (
         f"With {_at_once(load)}, holding KV for a minute after its last use keeps "
@@ -154,9 +161,9 @@ def _working_set(study: Study) -> str:
     engine = study.engine
     ratio = median / engine.kv_tokens
     return (
-        f"With {_at_once(load)}, contexts come to {format_tokens(median)} tokens half of the "
-        f"time ({format_gib(engine.gib(median))} of KV), {ratio:.2g} times what {engine.name} has "
-        f"room for: {_fits(study)}."
+        f"With {_at_once(load)}, contexts come to {format_tokens(median)} tokens or more half of "
+        f"the time ({format_gib(engine.gib(median))} of KV), {ratio:.2g} times what {engine.name} "
+        f"has room for: {_fits(study)}."
     )
 
 

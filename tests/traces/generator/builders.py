@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -14,7 +14,7 @@ from holdfast.traces.generator.parameters import SCHEMA, Parameters
 from holdfast.traces.record import Session
 from holdfast.traces.study.profile import QUANTITIES, TRAITS
 
-__all__ = ["families_of", "independent", "parameters_of", "sessions_of"]
+__all__ = ["families_of", "independent", "parameters_of", "sessions_of", "traits"]
 
 
 def parameters_of(agents: dict[str, Any], **fields: Any) -> Parameters:
@@ -25,19 +25,27 @@ def parameters_of(agents: dict[str, Any], **fields: Any) -> Parameters:
     return parameters
 
 
+def traits(
+    ranks: Sequence[int] = (0,) * len(TRAITS),
+    levels: Sequence[float] = (0.0,) * len(QUANTITIES),
+    *,
+    ends_full: bool = False,
+) -> list[Any]:
+    """A session of a dependence; alone it has any rank."""
+    return [*ranks, *levels, ends_full]
+
+
 def independent(**fields: Any) -> dict[str, Any]:
     """A dependence in which nothing depends on anything."""
-    size, num = len(TRAITS), len(QUANTITIES)
+    num = len(QUANTITIES)
     return {
         "human_share": 0.0,
         "rewrite_share": 0.0,
-        "trait_correlations": [
-            [float(row == column) for column in range(size)] for row in range(size)
-        ],
+        "call_share": 0.0,
+        "sessions": [traits()],
         "turn_correlations": [
             [float(row == column) for column in range(num)] for row in range(num)
         ],
-        "session_means": [0.0] * num,
         "session_shares": [0.0] * num,
         "next_correlations": [0.0] * num,
     } | fields

@@ -9,8 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import ks_1samp, norm, spearmanr
-from tests.traces.generator.builders import families_of, independent, parameters_of, sessions_of
+from scipy.stats import ks_1samp, norm, spearmanr, uniform
+from tests.traces.generator.builders import (
+    families_of,
+    independent,
+    parameters_of,
+    sessions_of,
+    traits,
+)
 
 from holdfast.traces.digest import sessions_digest
 from holdfast.traces.generator.files import load_set, set_names
@@ -126,6 +132,42 @@ class TestRewriting:
         assert ids[3][:10] == ids[1]
         assert [event.kind for event in session.events] == ["fork"] * 3
 
+    def test_a_session_that_ends_full_does_so_where_others_are_compacted(self) -> None:
+        def grown(*, ends_full: bool) -> Session:
+            main = agent(
+                [80, 90],
+                steps={"work": step(added_tokens=2000)},
+                compaction_chances=[0.0, 1.0],
+                full_tokens=20_000,
+                rewrites={"compaction": {"size_ratio": 0.5}},
+                dependence=independent(sessions=[traits(ends_full=ends_full)]),
+            )
+            (session,) = sessions_of(parameters_of({"main": main}), 1)
+            return session
+
+        full, other = grown(ends_full=True), grown(ends_full=False)
+        assert full.turns[-1].prompt_tokens == 18_105
+        assert not full.events
+        assert len(other.turns) > len(full.turns)
+        assert other.events
+
+    @pytest.mark.parametrize(("chances", "is_limited"), [([], False), ([0.0, 1.0], True)])
+    def test_a_branch_is_longer_by_what_it_adds_as_far_as_the_limit_goes(
+        self, chances: list[float], is_limited: bool
+    ) -> None:
+        main = agent(
+            3,
+            steps={"work": step(rewrites={"branch": 1})},
+            compaction_chances=chances,
+            rewrites={"branch": {"kept_tokens": 20, "added_tokens": 12_000}, "compaction": {}},
+        )
+        sessions = sessions_of(parameters_of({"main": main}), 20)
+        sizes = np.array([[turn.prompt_tokens for turn in session.turns] for session in sessions])
+        assert set(sizes[:, 1]) == {12_105}
+        assert sizes[:, 2].max() == 24_105
+        assert (sizes[:, 2].min() < 24_105) == is_limited
+        assert sizes[:, 2].min() >= 16_384
+
 
 class TestRolesAndSubAgents:
     def test_each_role_hears_what_was_said_since_it_spoke(self) -> None:
@@ -204,8 +246,16 @@ class TestDependence:
         assert ks_1samp(values, norm(100, 10).cdf).statistic < 0.03
 
     def test_neighbours_and_sessions_depend_as_they_should(self) -> None:
+        levels = (norm.ppf((np.arange(200) + 0.5) / 200) * 0.3**0.5).tolist()
         gaps = self.gaps(
-            self.sessions(session_shares=[0.3, 0.0, 0.0], next_correlations=[0.6, 0.0, 0.0])
+            self.sessions(
+                sessions=[
+                    traits([place * 73 % 200] * 5, [level, 0, 0])
+                    for place, level in enumerate(levels)
+                ],
+                session_shares=[0.3, 0.0, 0.0],
+                next_correlations=[0.43, 0.0, 0.0],
+            )
         )
         pairs = [pair for each in gaps for pair in pairwise(each)]
         assert spearmanr(*zip(*pairs, strict=True)).statistic == pytest.approx(0.58, abs=0.06)
@@ -224,15 +274,16 @@ class TestDependence:
         ]
         assert spearmanr(*zip(*pairs, strict=True)).statistic == pytest.approx(0.68, abs=0.05)
 
-    def test_traits_depend_as_they_should(self) -> None:
-        correlations = np.eye(7)
-        correlations[0, 4] = correlations[4, 0] = -0.8
-        sessions = self.sessions(
-            trait_correlations=correlations.tolist(), session_shares=[0.9, 0.0, 0.0]
-        )
+    def test_what_went_together_in_a_session_does_so_again(self) -> None:
+        kinds = [
+            traits([0, 1, 0, 0, 0], [0.5, 0, 0]),
+            traits([1, 0, 1, 1, 1], [-0.5, 0, 0]),
+        ]
+        sessions = self.sessions(sessions=kinds, session_shares=[0.25, 0.0, 0.0])
         means = [np.mean(each) for each in self.gaps(sessions)]
         lengths = [len(session.turns) for session in sessions]
         assert spearmanr(lengths, means).statistic == pytest.approx(-0.75, abs=0.1)
+        assert ks_1samp(lengths, uniform(9.5, 31).cdf).statistic < 0.1
 
     def test_correlations_that_contradict_each_other_are_weakened(self) -> None:
         impossible = [[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]]
@@ -250,6 +301,36 @@ class TestDependence:
         ]
         assert np.mean(shares) == pytest.approx(0.1, abs=0.02)
         assert np.std(shares) > 0.05
+
+    def test_long_sessions_and_short_ones_wait_as_often_as_their_own_share_says(self) -> None:
+        # Of ten turns nine are in sessions with a share of 0.1, one in sessions with 0.9.
+        weights = {"work": 82, "ask": 18}
+        steps = {"work": step(next=weights), "ask": step(ended_by="human", next=weights)}
+        main = agent(
+            (20, 20, 180, 180),
+            steps=steps,
+            dependence=independent(
+                sessions=[traits([0, 0, 1, 0, 0]), traits([1, 1, 0, 1, 1])],
+                human_share=(0.1, 0.1, 0.9, 0.9),
+            ),
+        )
+        sessions = sessions_of(parameters_of({"main": main}, percents=[0, 49, 51, 100]), 200)
+        for length, share in ((180, 0.1), (20, 0.9)):
+            chosen = [session for session in sessions if len(session.turns) == length]
+            asked = [turn.ended_by == "human" for each in chosen for turn in each.turns]
+            assert np.mean(asked) == pytest.approx(share, rel=0.1)
+
+    def test_some_sessions_call_all_the_sub_agents(self) -> None:
+        main = agent(
+            40,
+            steps={"work": step(calls={"agent": "sub", "share": 0.1})},
+            dependence=independent(call_share=(0.0, 0.0, 0.2, 0.2)),
+        )
+        sub = agent(1)
+        parameters = parameters_of({"main": main, "sub": sub}, percents=[0, 49, 51, 100])
+        nums = [len(family) - 1 for family in families_of(parameters, 200)]
+        assert np.mean(np.asarray(nums) == 0) == pytest.approx(0.5, abs=0.1)
+        assert max(nums) > 5
 
 
 def test_seeds_have_no_session_in_common() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.traces.generator.builders import independent, parameters_of, sessions_of
+from tests.traces.generator.builders import independent, parameters_of, sessions_of, traits
 
 from holdfast.errors import ConfigError, HoldfastError
-from holdfast.traces.generator.files import fit_study, load_set, set_names
+from holdfast.traces.generator.files import fit_study, load_set, set_names, set_text
 from holdfast.traces.generator.fit import fitted
 from holdfast.traces.generator.parameters import Agent, Parameters
-from holdfast.traces.generator.table import mean_of, value_at
+from holdfast.traces.generator.table import value_at
 from holdfast.traces.study.distribution import distribution_of
 from holdfast.traces.study.profile import RewriteProfile
 from holdfast.traces.study.profile_meter import ProfilesMeter
@@ -51,13 +50,6 @@ class TestTables:
 
     def test_tails_go_up_by_factors(self) -> None:
         assert value_at((100.0, 10_000.0), (0.0, 100.0), 0.5) == pytest.approx(1000, rel=0.01)
-
-    def test_the_mean_is_that_of_many_values(self) -> None:
-        table, percents = (0.0, 1.0, 50.0), (0.0, 60.0, 100.0)
-        rng = np.random.default_rng(0)
-        values = [value_at(table, percents, share) for share in rng.random(20_000)]
-        assert mean_of(table, percents) == pytest.approx(np.mean(values), rel=0.03)
-        assert mean_of(7.0, percents) == 7.0
 
 
 class TestLimits:
@@ -201,20 +193,19 @@ class TestFit:
         again = sessions_of(fitted(meter.result(), "again"), 5)
         assert [session.turns for session in again] == [session.turns for session in found]
 
-    def test_ends_where_the_context_is_full_count_as_compactions(self) -> None:
+    def test_a_size_compacts_as_many_as_were_of_those_that_reached_it(self) -> None:
         stepper, meter = Stepper(), ProfilesMeter()
         meter.add((stepper.follow(sessions_of(parameters_of({"main": agent()}), 1)[0]),))
         (measured,) = meter.result().values()
         nothing = distribution_of([])
         profile = msgspec.structs.replace(
             measured,
-            rewrites={"compaction": RewriteProfile(nothing, nothing, nothing, nothing)},
-            # Of the 80 climbs that reach the third size 8 are compacted and 40 end there.
+            rewrites={"compaction": RewriteProfile(*[nothing] * 5)},
             num_climbs_by_size=(100, 90, 80, 32),
             num_compactions_by_size=(0, 1, 8, 0),
         )
         chances = fitted({"main": profile}, "").agents["main"].compaction_chances
-        assert chances == pytest.approx((0.0, 1 / 90, 48 / 80, 0.0), abs=1e-3)
+        assert chances == pytest.approx((0.0, 1 / 90, 0.1, 0.0), abs=1e-3)
 
     def test_rare_names_of_agents_are_left_out(self) -> None:
         labels = load_set("claude-code-tools").agents["sub_agent"].labels
@@ -226,10 +217,31 @@ class TestFit:
             fitted({}, "nothing")
 
 
-def test_json_of_a_set_reads_back_equal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sessions", [[], [traits([0, 0, 0, 0, 1])], [traits(), traits()]])
+def test_ranks_that_are_none_are_refused(sessions: list[Any]) -> None:
+    with pytest.raises(msgspec.ValidationError, match="each rank from 0 on once for `"):
+        parameters_of({"main": agent(dependence=independent(sessions=sessions))})
+
+
+def test_levels_that_are_no_numbers_are_refused() -> None:
+    sessions = [traits(levels=[0.0, float("nan"), 0.0])]
+    with pytest.raises(msgspec.ValidationError, match="the level of `output_tokens`"):
+        parameters_of({"main": agent(dependence=independent(sessions=sessions))})
+
+
+@pytest.mark.parametrize("name", set_names())
+def test_the_text_of_a_set_reads_back_equal(tmp_path: Path, name: str) -> None:
     path = tmp_path / "again.json"
-    path.write_text(json.dumps(msgspec.to_builtins(load_set("review"))))
-    assert load_set(path) == load_set("review")
+    path.write_text(set_text(load_set(name)))
+    assert load_set(path) == load_set(name)
+
+
+def test_the_text_of_a_set_leaves_words_as_they_are() -> None:
+    agents = {"main": agent(labels={"[1,  2]": 1})}
+    text = set_text(parameters_of(agents, about="[\n1,\n2]", percents=[0, 50, 100]))
+    assert '"[1,  2]": 1' in text
+    assert '"about": "[\\n1,\\n2]"' in text
+    assert '"percents": [0.0, 50.0, 100.0]' in text
 
 
 def test_the_documented_set_generates_sessions(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from holdfast.traces.study.scores import (
     correlations,
     next_correlation,
     normal_scores,
+    session_levels,
     session_share,
 )
 from holdfast.traces.study.shape import SIZE_BIN_TOKENS
@@ -39,14 +40,28 @@ def turn(num_blocks: int, gap_s: float = 0.0, tool: str | None = "Bash", first: 
 
 class TestScores:
     @given(st.lists(st.integers(-9, 9), min_size=2, max_size=40))
-    def test_a_score_is_the_normal_quantile_of_the_mean_rank(self, values: list[int]) -> None:
-        expected = norm.ppf((rankdata(values) - 0.5) / len(values))
+    def test_equal_values_score_in_proportion_to_their_mean_quantile(
+        self, values: list[int]
+    ) -> None:
+        ranked = norm.ppf((np.arange(len(values)) + 0.5) / len(values))
+        ranks = rankdata(values, method="ordinal")
+        kinds = [np.asarray(values) == value for value in values]
+        expected = np.array([ranked[ranks[kind] - 1].mean() for kind in kinds])
         found = normal_scores(values)
+        assert found.mean() == pytest.approx(0, abs=1e-9)
         if len(set(values)) == 1:
             assert found.tolist() == [0.0] * len(values)
         else:
-            expected = (expected - expected.mean()) / expected.std()
-            assert found == pytest.approx(expected, abs=1e-9)
+            assert found / found.std() == pytest.approx(expected / expected.std(), abs=1e-9)
+
+    def test_values_that_differ_score_with_variance_one(self) -> None:
+        assert normal_scores([5.0, 1.0, 9.0, 700.0]).std() == pytest.approx(1.0)
+
+    def test_equal_values_do_not_hide_what_neighbours_have_in_common(self) -> None:
+        rng = np.random.default_rng(3)
+        pairs = rng.multivariate_normal([0, 0], [[1, 0.3], [0.3, 1]], 20_000)
+        tied = [normal_scores(np.maximum(each, 0.3)) for each in pairs.T]
+        assert correlations(tied, [1.0, 1.0])[0][1] == pytest.approx(0.3, abs=0.04)
 
     def test_what_is_no_number_has_no_score(self) -> None:
         assert np.isnan(normal_scores([1.0, float("nan"), 2.0])).tolist() == [False, True, False]
@@ -58,15 +73,34 @@ class TestScores:
         assert session_share(scores, sessions) == pytest.approx(0.36, abs=0.05)
         assert session_share(rng.standard_normal(sessions.size), sessions) < 0.01
 
+    def test_levels_vary_as_much_as_sessions_really_do(self) -> None:
+        rng = np.random.default_rng(6)
+        sessions = np.repeat(np.arange(500), rng.integers(2, 30, 500))
+        true = 0.5 * rng.standard_normal(500)
+        levels = session_levels(true[sessions] + rng.standard_normal(sessions.size), sessions)
+        assert levels.std() == pytest.approx(0.5, abs=0.06)
+        assert np.corrcoef(levels, true)[0, 1] > 0.75
+
+    def test_sessions_of_few_scores_or_none_lie_near_the_mean_of_all(self) -> None:
+        sessions = np.repeat(np.arange(4), [50, 50, 1, 1])
+        scores = np.concatenate([np.tile([0.5, 1.5], 25), np.tile([-1.5, -0.5], 25), [9.0, np.nan]])
+        levels = session_levels(scores, sessions)
+        assert levels[0] == pytest.approx(1.0, abs=0.2)
+        assert levels[2] < 9.0
+        assert levels[3] == pytest.approx(3.0)
+
     def test_neighbours_count_within_a_session_only(self) -> None:
         scores = np.array([1.0, 2.0, 3.0, -9.0, -8.0, -7.0])
-        assert next_correlation(scores, np.array([0, 0, 0, 1, 1, 1])) == pytest.approx(1.0)
-        assert next_correlation(scores, np.arange(6)) == 0.0
+        # The four pairs have covariance 25.25.
+        found = next_correlation(scores, np.array([0, 0, 0, 1, 1, 1]), 50.5)
+        assert found == pytest.approx(0.5)
+        assert next_correlation(scores, np.arange(6), 50.5) == 0.0
 
     def test_correlations_are_over_the_rows_that_all_have(self) -> None:
         left = np.array([1.0, 2.0, 3.0, 50.0])
         right = np.array([2.0, 4.0, 6.0, float("nan")])
-        assert np.array(correlations([left, right])) == pytest.approx(np.ones((2, 2)))
+        found = correlations([left, right], [2.0, 8.0])
+        assert np.array(found) == pytest.approx(np.array([[1, 1 / 3], [1 / 3, 1]]))
 
 
 class TestShrunkShares:
@@ -122,6 +156,28 @@ class TestProfiles:
         assert profile.num_climbs_by_size == (2, 2, 1)
         assert profile.num_compactions_by_size == (0, 0, 1)
 
+    def test_a_session_ends_full_where_others_are_compacted(self) -> None:
+        per_bin = SIZE_BIN_TOKENS // BLOCK_TOKENS + 1
+        compacted = session_of("a", turn(1), turn(2 * per_bin), turn(4, first=10**6))
+        full = session_of("b", turn(1), turn(2 * per_bin + 7))
+        profile = profiles_of([compacted], [full])["main"]
+        assert [each.ends_full for each in profile.sessions] == [False, True]
+        assert profile.num_climbs_by_size == (2, 1, 1)
+        assert profile.full_tokens.median == (2 * per_bin + 7) * BLOCK_TOKENS
+
+    def test_traits_of_sessions_are_ranks(self) -> None:
+        lengths = (3, 1, 2)
+        found = [session_of(str(num), *[turn(5 - num)] * num) for num in lengths]
+        sessions = profiles_of(*([each] for each in found))["main"].sessions
+        assert [each.num_turns for each in sessions] == [2, 0, 1]
+        assert [each.first_prompt_tokens for each in sessions] == [0, 2, 1]
+
+    def test_more_sessions_than_a_thousand_are_kept_evenly(self) -> None:
+        found = [session_of(str(num), *[turn(1)] * (1 + num % 3)) for num in range(1500)]
+        profile = profiles_of(*([each] for each in found))["main"]
+        assert profile.num_sessions == 1500
+        assert sorted(each.num_turns for each in profile.sessions) == list(range(1000))
+
     def test_returns_count_the_turns_back_to_what_they_extend(self) -> None:
         side = 10**6
         turns = [turn(400), turn(200, first=side), turn(210, first=side), turn(420)]
@@ -139,6 +195,7 @@ class TestProfiles:
         found = profiles_of([main, *called])
         assert sorted(found) == ["main", "sub_agent"]
         assert found["sub_agent"].num_sessions == 3
+        assert found["main"].call_share.median == pytest.approx(2 / 3)
         num_called = found["main"].steps["shell"].num_called
         assert (num_called.num_values, num_called.percentiles[-1]) == (2, 2.0)
 
@@ -149,8 +206,13 @@ class TestProfiles:
         assert sum(step.num_turns for step in profile.steps.values()) == num_turns
         assert sum(step.next.get("end", 0) for step in profile.steps.values()) == len(sessions)
         assert sum(profile.first.values()) == len(sessions)
-        assert profile.num_climbs_by_size[0] == len(sessions) + sum(profile.num_compactions_by_size)
-        assert np.shape(profile.trait_correlations) == (len(TRAITS), len(TRAITS))
-        for numbers in (profile.session_shares, profile.next_correlations, profile.session_means):
+        num_full = sum(each.ends_full for each in profile.sessions)
+        num_climbs = len(sessions) + sum(profile.num_compactions_by_size) - num_full
+        assert profile.num_climbs_by_size[0] == num_climbs
+        assert profile.full_tokens.num_values == num_full
+        for name in TRAITS:
+            ranks = sorted(getattr(each, name) for each in profile.sessions)
+            assert ranks == list(range(len(sessions)))
+        for numbers in (profile.session_shares, profile.next_correlations):
             assert len(numbers) == len(QUANTITIES)
             assert np.isfinite(numbers).all()

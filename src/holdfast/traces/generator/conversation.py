@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from holdfast.traces.generator.draws import Draws
@@ -59,12 +60,15 @@ class Conversation:
         for speaker in self._speakers.values():
             speaker.unread_tokens += num_tokens
 
-    def prompt(self, role_name: str, rewrite: MutationKind | None) -> Prompt:
+    def prompt(
+        self, role_name: str, rewrite: MutationKind | None, limit_tokens: float = math.inf
+    ) -> Prompt:
         """The prompt of the role that speaks next; mutates.
 
         Args:
             role_name: Who speaks.
             rewrite: How it leaves that role's last prompt, if there is one; None extends it.
+            limit_tokens: What leaves it is no longer than this.
         """
         speaker = self._speakers[role_name]
         if not self._agent.roles[role_name].keeps_history:
@@ -73,7 +77,7 @@ class Conversation:
             prompt = self._maker.extended(self._first(role_name), speaker.unread_tokens)
             speaker.lines.append(_Line(prompt, 0))
         else:
-            prompt = self._next(speaker, rewrite)
+            prompt = self._next(speaker, rewrite, limit_tokens)
             speaker.lines[-1] = _Line(prompt, speaker.num_turns)
         speaker.num_turns += 1
         speaker.unread_tokens = 0.0
@@ -87,7 +91,7 @@ class Conversation:
             return self._maker.extended(self._caller, tokens)
         return self._heads.first_prompt(role_name, self._draws, tokens)
 
-    def _next(self, speaker: _Speaker, rewrite: MutationKind | None) -> Prompt:
+    def _next(self, speaker: _Speaker, rewrite: MutationKind | None, limit_tokens: float) -> Prompt:
         """The prompt of the line that is gone on with, which is put last."""
         last = speaker.lines[-1].prompt
         added_tokens = speaker.unread_tokens
@@ -106,7 +110,7 @@ class Conversation:
         if rewrite != "compaction":
             speaker.lines.append(speaker.lines[-1])
             del speaker.lines[:-_MAX_LINES]
-        return self._replaced(last, rewrite)
+        return self._replaced(last, rewrite, limit_tokens)
 
     def _go_back(self, speaker: _Speaker) -> None:
         """Put the line last whose last prompt is about as many turns ago as returns go back."""
@@ -116,10 +120,11 @@ class Conversation:
         speaker.lines.remove(line)
         speaker.lines.append(line)
 
-    def _replaced(self, last: Prompt, kind: MutationKind) -> Prompt:
+    def _replaced(self, last: Prompt, kind: MutationKind, limit_tokens: float) -> Prompt:
         rewrite = self._agent.rewrites[kind]
         size_tokens = last.num_tokens * self._draws.value(rewrite.size_ratio)
-        kept_tokens = min(self._draws.value(rewrite.kept_tokens), size_tokens)
+        size_tokens = min(size_tokens + self._draws.value(rewrite.added_tokens), limit_tokens)
+        kept_tokens = min(self._draws.value(rewrite.kept_tokens), max(0.0, size_tokens))
         return self._to_size(self._maker.cut(last, kept_tokens), size_tokens)
 
     def _to_size(self, kept: Prompt, size_tokens: float) -> Prompt:

@@ -26,15 +26,19 @@ Matrix = NDArray[np.float64]
 class Draws:
     """Draws from tables of percentiles; every call goes on in the same stream of random numbers.
 
-    Traits and the quantities of a turn come from Gaussian copulas: scores that are normal and
-    correlated, each turned into the value at its rank in a table. A turn's score is the sum of what
-    its session has, which is a trait, and of a part that goes on from turn to turn (first-order
-    autoregressive).
+    A session is like one of `Dependence.sessions`: it has its levels, and its ranks but for what
+    lies between one rank and the next (an empirical copula). The quantities of a turn come from a
+    Gaussian copula: scores that are normal and correlated, each turned into the value at its rank
+    in a table. A turn's score is the sum of its session's level and of a part that goes on from
+    turn to turn (first-order autoregressive).
 
     Args:
         rng: Mutated by every draw.
         percents: Which percentile each entry of a table is.
         dependence: None draws everything independently.
+
+    Attributes:
+        ends_full: Whether the session ends where its context is full.
     """
 
     def __init__(
@@ -46,32 +50,35 @@ class Draws:
         self._rng = rng
         self._percents = percents
         self._turn_root = np.eye(_NUM)
-        self._next = np.zeros(_NUM)
-        trait_root = np.eye(len(TRAITS))
-        shares = means = np.zeros(_NUM)
+        self._next = self._levels = np.zeros(_NUM)
+        self._ranks = rng.random(len(TRAITS))
+        self.ends_full = False
         if dependence is not None:
-            trait_root = _root(np.asarray(dependence.trait_correlations))
-            shares = np.asarray(dependence.session_shares)
-            means = np.asarray(dependence.session_means)
-            self._next, self._turn_root = _within(dependence, shares)
-        self._traits = trait_root @ rng.standard_normal(len(TRAITS))
-        self._session_scores = means + np.sqrt(shares) * self._traits[-_NUM:]
+            session = dependence.sessions[int(rng.integers(len(dependence.sessions)))]
+            ranks = np.array([getattr(session, name) for name in TRAITS])
+            self._ranks = (ranks + self._ranks) / len(dependence.sessions)
+            self._levels = np.array([getattr(session, name) for name in QUANTITIES])
+            self.ends_full = session.ends_full
+            self._turn_root = _root(dependence)
+            # Below 1, where a turn would only repeat the last one's scores.
+            self._next = np.clip(dependence.next_correlations, 0.0, 0.99)
         self._within = self._turn_root @ rng.standard_normal(_NUM)
-        self._scores = self._session_scores
+        self._scores = self._levels
 
     def trait(self, name: str, table: Table) -> float:
         """The session's value of one of `TRAITS`, from `table`; the same whenever it is asked."""
-        return self._at(table, float(self._traits[TRAITS.index(name)]))
+        return value_at(table, self._percents, float(self._ranks[TRAITS.index(name)]))
 
     def go_on(self) -> None:
         """Draw the scores of the next turn. Mutates."""
         fresh = self._turn_root @ self._rng.standard_normal(_NUM)
         self._within = self._next * self._within + np.sqrt(1 - self._next**2) * fresh
-        self._scores = self._session_scores + self._within
+        self._scores = self._levels + self._within
 
     def quantity(self, name: str, table: Table) -> float:
         """This turn's value of one of `QUANTITIES`, from `table`."""
-        return self._at(table, float(self._scores[QUANTITIES.index(name)]))
+        score = float(self._scores[QUANTITIES.index(name)])
+        return value_at(table, self._percents, _NORMAL.cdf(score))
 
     def value(self, table: Table) -> float:
         """A value from `table`, independent of all others."""
@@ -94,35 +101,20 @@ class Draws:
                 return name
         return next(name for name in reversed(list(weights)) if weights[name] > 0)
 
-    def _at(self, table: Table, score: float) -> float:
-        return value_at(table, self._percents, _NORMAL.cdf(score))
 
-
-def _within(dependence: Dependence, shares: Matrix) -> tuple[Matrix, Matrix]:
-    """What goes on from turn to turn: its correlations, and the root of a turn's covariance."""
-    left = np.maximum(1 - shares, _LEAST_VARIANCE)
-    # Clipped below 1, where a turn would only repeat the last one's scores.
-    next_correlations = np.clip(
-        (np.asarray(dependence.next_correlations) - shares) / left, 0.0, 0.99
-    )
-    traits = np.asarray(dependence.trait_correlations)[-_NUM:, -_NUM:]
-    between = traits * np.sqrt(np.outer(shares, shares))
-    covariance = np.asarray(dependence.turn_correlations) - between
-    np.fill_diagonal(covariance, left)
-    return next_correlations, _root(covariance)
-
-
-def _root(covariance: Matrix) -> Matrix:
-    """The matrix that gives independent normal numbers this covariance, lower triangular.
+def _root(dependence: Dependence) -> Matrix:
+    """The matrix that gives independent normal numbers the covariance of a turn.
 
     Measured correlations need not fit each other, since they need not come from the same turns:
     they are weakened until they do.
     """
-    own = np.diag(np.maximum(np.diag(covariance), _LEAST_VARIANCE))
-    shared = covariance - np.diag(np.diag(covariance))
+    spread = np.sqrt(np.maximum(1.0 - np.asarray(dependence.session_shares), _LEAST_VARIANCE))
+    correlations = np.asarray(dependence.turn_correlations)
     for strength in np.linspace(1.0, 0.0, 21):
         try:
-            return np.linalg.cholesky(own + strength * shared)
+            weakened = strength * correlations + (1.0 - strength) * np.eye(_NUM)
+            root: Matrix = spread[:, np.newaxis] * np.linalg.cholesky(weakened)
+            return root
         except np.linalg.LinAlgError:
             continue
     raise AssertionError("a diagonal matrix of positive numbers has a root")

@@ -10,7 +10,7 @@ import numpy as np
 
 from holdfast.traces.generator.conversation import Conversation
 from holdfast.traces.generator.draws import Draws
-from holdfast.traces.generator.habits import Habits, Tilts
+from holdfast.traces.generator.habits import Habits, Tilts, tilted
 from holdfast.traces.generator.parameters import MAIN, Agent, Calls, Parameters
 from holdfast.traces.generator.prompt import Heads, Prompt, PromptMaker
 from holdfast.traces.generator.steps import steps_of
@@ -59,7 +59,8 @@ class _Character:
 
 
 def _habits(agent: Agent, percents: tuple[float, ...]) -> Habits | None:
-    return None if agent.dependence is None else Habits.of(agent.dependence, percents)
+    dependence = agent.dependence
+    return None if dependence is None else Habits.of(agent, dependence, percents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,13 @@ class _Family:
         for step in steps_of(agent, draws, tilts.human):
             prompt = writer.write(step)
             least_s = 0.0
-            if step.calls is not None and draws.happens(step.calls.share):
+            if step.calls is not None and draws.happens(tilted(step.calls.share, tilts.call)):
                 started = self._call(step.calls, draws, session_id, len(writer.turns) - 1, prompt)
                 called += [session for family in started for session in family]
                 if step.calls.is_joined:
                     least_s = max(self._duration_s(family[0]) for family in started)
-            writer.wait(step, prompt, least_s)
+            if not writer.wait(step, prompt, least_s):
+                break
         num_turns = len(writer.turns)
         session = Session(
             session_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -16,9 +17,11 @@ from holdfast.traces.generator.parameters import Parameters
 from holdfast.traces.study.profile import Profile
 from holdfast.traces.study.workload import SCHEMA as STUDY_SCHEMA
 
-__all__ = ["fit_study", "load_set", "set_names"]
+__all__ = ["fit_study", "load_set", "set_names", "set_text"]
 
 _DECODERS = {".json": msgspec.json.decode, ".toml": msgspec.toml.decode}
+# No string of a document has a line break in it.
+_NUMBERS = re.compile(r"\[\n([^][{}\"]*)\]")
 _Read = TypeVar("_Read", bound=msgspec.Struct)
 
 
@@ -54,8 +57,12 @@ def load_set(name_or_path: str | Path) -> Parameters:
     return _checked(_decoded(path, Parameters), str(path))
 
 
-def fit_study(path: Path) -> Parameters:
+def fit_study(path: Path, about: str | None = None) -> Parameters:
     """Fit parameters to a study that `holdfast traces study --json` wrote.
+
+    Args:
+        path: The study.
+        about: What the set stands for; None names the study.
 
     Raises:
         ConfigError: It cannot be read or is no such study; the message has the file and the field.
@@ -67,7 +74,13 @@ def fit_study(path: Path) -> Parameters:
             f"{STUDY_SCHEMA!r}",
             hint="holdfast traces study PATH... --json STUDY.json",
         )
-    return _checked(fitted(study.profiles, f"Fitted to {path.name}."), str(path))
+    return _checked(fitted(study.profiles, about or f"Fitted to {path.name}."), str(path))
+
+
+def set_text(parameters: Parameters) -> str:
+    """A set as JSON that `load_set` reads, each table and session on a line. Pure."""
+    text = msgspec.json.format(msgspec.json.encode(parameters), indent=1).decode()
+    return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def _shipped() -> dict[str, Traversable]:

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final, cast
 
+import msgspec
+
 from holdfast.errors import ConfigError
 from holdfast.traces.generator.parameters import (
-    COMMON_SHARE,
     MAIN,
     SCHEMA,
     Agent,
@@ -24,14 +25,12 @@ from holdfast.traces.generator.parameters import (
 from holdfast.traces.study.distribution import PERCENTS, Distribution
 from holdfast.traces.study.mutations import MutationKind
 from holdfast.traces.study.prefixes import Head as StudiedHead
-from holdfast.traces.study.profile import Profile, RewriteProfile, StepProfile
+from holdfast.traces.study.profile import QUANTITIES, Profile, RewriteProfile, StepProfile
 
 __all__ = ["fitted"]
 
 _SUB_AGENT: Final = "sub_agent"
 _DIGITS = 4
-# What is said of fewer sessions than this is mostly chance.
-_FEW_SESSIONS = 20
 _MIN_LABELLED = 5
 
 
@@ -77,6 +76,7 @@ def _agent(profile: Profile, profiles: Mapping[str, Profile]) -> Agent:
         rewrites=rewrites,
         early_added_tokens=_table(profile.early_added_tokens),
         compaction_chances=_compaction_chances(profile) if "compaction" in rewrites else (),
+        full_tokens=_table(profile.full_tokens),
         dependence=_dependence(profile),
     )
 
@@ -124,45 +124,33 @@ def _heads(heads: tuple[StudiedHead, ...]) -> tuple[Head, ...]:
 
 
 def _rewrite(kind: str, profile: RewriteProfile) -> Rewrite:
-    if kind == "return":
-        return Rewrite(
-            kept_tokens=_table(profile.kept_tokens),
-            size_ratio=_table(profile.size_ratio),
-            turns_back=_table(profile.turns_back, default=2.0),
-        )
-    kept = profile.lost_tokens if kind == "tail" else profile.kept_tokens
-    return Rewrite(kept_tokens=_table(kept), size_ratio=_table(profile.size_ratio))
+    if kind == "tail":
+        return Rewrite(kept_tokens=_table(profile.lost_tokens))
+    kept_tokens = _table(profile.kept_tokens)
+    if kind == "compaction":
+        return Rewrite(kept_tokens=kept_tokens, size_ratio=_table(profile.size_ratio))
+    # Short prompts become many times longer and long ones do not: by amounts both do alike.
+    turns_back = _table(profile.turns_back, default=2.0)
+    added_tokens = _table(profile.added_tokens)
+    return Rewrite(kept_tokens=kept_tokens, added_tokens=added_tokens, turns_back=turns_back)
 
 
 def _compaction_chances(profile: Profile) -> tuple[float, ...]:
-    """Compactions; where those are common, all that go no further.
-
-    Where the context is full many sessions end instead of being compacted. The number of turns is
-    drawn without regard to that, so such a session is compacted here.
-    """
-    num_climbs = profile.num_climbs_by_size
-    chances = []
-    for reached, passed, compacted in zip(
-        num_climbs, (*num_climbs[1:], 0), profile.num_compactions_by_size, strict=True
-    ):
-        is_full = compacted >= COMMON_SHARE * reached
-        chances.append(_rounded((reached - passed if is_full else compacted) / reached))
-    return tuple(chances)
+    nums = zip(profile.num_compactions_by_size, profile.num_climbs_by_size, strict=True)
+    return tuple(_rounded(compacted / reached) for compacted, reached in nums)
 
 
 def _dependence(profile: Profile) -> Dependence:
-    trust = profile.num_sessions / (profile.num_sessions + _FEW_SESSIONS)
     return Dependence(
         human_share=_table(profile.human_share),
         rewrite_share=_table(profile.rewrite_share),
-        trait_correlations=tuple(
-            tuple(
-                1.0 if row == column else _rounded(trust * correlation)
-                for column, correlation in enumerate(correlations)
+        call_share=_table(profile.call_share),
+        sessions=tuple(
+            msgspec.structs.replace(
+                session, **{name: _rounded(getattr(session, name)) for name in QUANTITIES}
             )
-            for row, correlations in enumerate(profile.trait_correlations)
+            for session in profile.sessions
         ),
-        session_means=tuple(map(_rounded, profile.session_means)),
         session_shares=tuple(map(_rounded, profile.session_shares)),
         next_correlations=tuple(map(_rounded, profile.next_correlations)),
         turn_correlations=tuple(tuple(map(_rounded, row)) for row in profile.turn_correlations),

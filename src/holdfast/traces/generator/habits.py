@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from holdfast.traces.generator.draws import Draws
-from holdfast.traces.generator.parameters import Dependence, Step
-from holdfast.traces.generator.table import mean_of
+from holdfast.traces.generator.parameters import Agent, Dependence, Step, Table
+from holdfast.traces.generator.table import value_at
 from holdfast.traces.study.mutations import MutationKind
 
 __all__ = ["Habits", "Tilts", "is_human", "leaving", "tilted"]
@@ -16,21 +18,30 @@ __all__ = ["Habits", "Tilts", "is_human", "leaving", "tilted"]
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What the sessions of an agent have on average, as shares of their waits (0 to 1).
+    """What an agent does how often, over all its sessions, as shares (0 to 1).
 
     Attributes:
-        human_share: Those for a human.
-        rewrite_share: Those followed by a return or a branch.
+        human: Of the waits, those for a human.
+        rewrite: Of the waits, those followed by a return or a branch.
+        call: Of the turns, those that call sub-agents.
     """
 
-    human_share: float
-    rewrite_share: float
+    human: float
+    rewrite: float
+    call: float
 
     @classmethod
-    def of(cls, dependence: Dependence, percents: tuple[float, ...]) -> Habits:
-        """The means of the two tables. Pure."""
-        tables = (dependence.human_share, dependence.rewrite_share)
-        return cls(*(mean_of(table, percents) for table in tables))
+    def of(cls, agent: Agent, dependence: Dependence, percents: tuple[float, ...]) -> Habits:
+        """What the sessions in `dependence` have together, the longer ones more of it. Pure."""
+        num = len(dependence.sessions)
+
+        def values(name: str, table: Table) -> list[float]:
+            ranks = [getattr(session, name) for session in dependence.sessions]
+            return [value_at(table, percents, (rank + 0.5) / num) for rank in ranks]
+
+        num_turns = values("num_turns", 1.0 if agent.num_turns is None else agent.num_turns)
+        shares = [values(f"{name}_share", table) for name, table in _tables(dependence).items()]
+        return cls(*(float(np.dot(num_turns, each)) / sum(num_turns) for each in shares))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +51,31 @@ class Tilts:
     Attributes:
         human: Of a wait for a human.
         rewrite: Of a return or a branch.
+        call: Of a call of sub-agents.
     """
 
     human: float = 1.0
     rewrite: float = 1.0
+    call: float = 1.0
 
     @classmethod
     def of(cls, dependence: Dependence, habits: Habits, draws: Draws) -> Tilts:
         """Those of the session that `draws` are for."""
-        human_share = draws.trait("human_share", dependence.human_share)
-        rewrite_share = draws.trait("rewrite_share", dependence.rewrite_share)
         return cls(
-            _odds_ratio(human_share, habits.human_share),
-            _odds_ratio(rewrite_share, habits.rewrite_share),
+            *(
+                _odds_ratio(draws.trait(f"{name}_share", table), getattr(habits, name))
+                for name, table in _tables(dependence).items()
+            )
         )
+
+
+def _tables(dependence: Dependence) -> dict[str, Table]:
+    """The shares of sessions, in the order of `Habits`."""
+    return {
+        "human": dependence.human_share,
+        "rewrite": dependence.rewrite_share,
+        "call": dependence.call_share,
+    }
 
 
 def is_human(step: Step) -> bool:

@@ -14,12 +14,12 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from holdfast.traces.record import EndedBy
+from holdfast.traces.study.climbs import FULL_SHARE
 from holdfast.traces.study.mutations import MutationKind
-from holdfast.traces.study.profile import QUANTITIES, TRAITS
+from holdfast.traces.study.profile import QUANTITIES, TRAITS, SessionTraits
 from holdfast.traces.study.shape import SIZE_BIN_TOKENS
 
 __all__ = [
-    "COMMON_SHARE",
     "MAIN",
     "SCHEMA",
     "Agent",
@@ -34,9 +34,6 @@ __all__ = [
 ]
 
 SCHEMA: Final = "holdfast.generator/1"
-COMMON_SHARE = 0.1
-"""Compactions are common at a size where at least this share of growing prompts has one."""
-
 MAIN = "main"
 """The agent that every family begins with."""
 
@@ -136,12 +133,14 @@ class Rewrite(_Part, frozen=True, kw_only=True):
 
     Attributes:
         kept_tokens: What it keeps of that; of a `tail`, what it does not keep.
-        size_ratio: Its size relative to the last prompt's; for a branch or compaction.
+        size_ratio: Its size relative to the last prompt's.
+        added_tokens: What it has more than that.
         turns_back: For a return, turns between the prompt it extends and itself, >= 2.
     """
 
     kept_tokens: Table = 0.0
     size_ratio: Table = 1.0
+    added_tokens: Table = 0.0
     turns_back: Table = 2.0
 
 
@@ -151,28 +150,33 @@ class Dependence(_Part, frozen=True, kw_only=True):
     Attributes:
         human_share: Of each session's waits, those for a human.
         rewrite_share: Of each session's waits, those followed by a return or a branch.
-        trait_correlations: Of each pair of traits.
-        session_means: Mean score of sessions, of each quantity.
+        call_share: Of each session's turns, those that call sub-agents.
+        sessions: What sessions have as a whole; every session is like one of these.
         session_shares: What sessions as a whole have of the variance of each quantity.
-        next_correlations: Of each quantity with itself one turn on.
-        turn_correlations: Of each pair of quantities in one turn.
+        next_correlations: Of each quantity, beyond its session's level, with itself one turn on.
+        turn_correlations: Of each pair of quantities, beyond those levels, in one turn.
     """
 
     human_share: Table
     rewrite_share: Table
-    trait_correlations: tuple[tuple[_Correlation, ...], ...]
-    session_means: tuple[float, ...]
+    call_share: Table
+    sessions: tuple[SessionTraits, ...]
     session_shares: tuple[_Share, ...]
     next_correlations: tuple[_Correlation, ...]
     turn_correlations: tuple[tuple[_Correlation, ...], ...]
 
     def __post_init__(self) -> None:
         num = len(QUANTITIES)
-        _check_shape("trait_correlations", self.trait_correlations, [len(TRAITS)] * len(TRAITS))
         _check_shape("turn_correlations", self.turn_correlations, [num] * num)
-        _check_shape("session_means", (self.session_means,), [num])
         _check_shape("session_shares", (self.session_shares,), [num])
         _check_shape("next_correlations", (self.next_correlations,), [num])
+        ranks = list(range(len(self.sessions)))
+        for name in TRAITS:
+            if sorted(getattr(each, name) for each in self.sessions) != ranks or not ranks:
+                raise ValueError(f"`sessions` needs each rank from 0 on once for `{name}`")
+        for name in QUANTITIES:
+            if not all(math.isfinite(getattr(each, name)) for each in self.sessions):
+                raise ValueError(f"`sessions` needs a number for the level of `{name}`")
 
 
 class Agent(_Part, frozen=True, kw_only=True):
@@ -189,8 +193,9 @@ class Agent(_Part, frozen=True, kw_only=True):
         early_added_tokens: What the first four turns add, whatever their step; None where the step
             says it.
         compaction_chances: That a prompt which reaches a size is compacted there: an entry for each
-            16,384 tokens, from 0; behind the last it always is. Empty for never. Where they are
-            common the context is full: a session that was compacted there will be so again.
+            16,384 tokens, from 0; behind the last it always is. Empty for never. From 0.1 on the
+            context is full there: a session that was compacted there will be so again.
+        full_tokens: What the context of a session holds that ends with it full.
         dependence: None where everything is drawn independently.
     """
 
@@ -203,13 +208,14 @@ class Agent(_Part, frozen=True, kw_only=True):
     rewrites: dict[MutationKind, Rewrite] = {}
     early_added_tokens: Table | None = None
     compaction_chances: tuple[_Share, ...] = ()
+    full_tokens: Table = 0.0
     dependence: Dependence | None = None
 
     def is_full(self, limit_tokens: float) -> bool:
         """Whether a limit that was drawn is that of the context. Pure."""
         size_bin = int(limit_tokens // SIZE_BIN_TOKENS)
         chances = self.compaction_chances
-        return size_bin >= len(chances) or chances[size_bin] >= COMMON_SHARE
+        return size_bin >= len(chances) or chances[size_bin] >= FULL_SHARE
 
     def limit_tokens(self, share: float) -> float:
         """The size below which a share (0 to below 1) of growing prompts are compacted. Pure."""

@@ -7,7 +7,7 @@ from itertools import count
 
 from holdfast.traces.generator.draws import Draws
 from holdfast.traces.generator.habits import is_human, tilted
-from holdfast.traces.generator.parameters import Agent, Step
+from holdfast.traces.generator.parameters import Agent, Step, Table
 from holdfast.traces.study.wait import END
 
 __all__ = ["steps_of"]
@@ -18,17 +18,15 @@ _Weights = Mapping[str, float]
 def steps_of(agent: Agent, draws: Draws, human_tilt: float) -> Iterator[Step]:
     """The steps of one session, at least one, each drawn by what it follows.
 
-    A session of a given number of turns does not end before: its last step is drawn by how often
-    each one ends a session as well, all others by how often it does not.
+    A session of a given number of turns does not end before, unless its context is full: its last
+    step is drawn by how often each one ends a session as well, all others by how often it does not.
 
     Args:
         agent: Whose session.
         draws: Mutated.
         human_tilt: By what factor the odds of waiting for a human differ from those of all.
     """
-    num_turns = None
-    if agent.num_turns is not None:
-        num_turns = max(1, round(draws.trait("num_turns", agent.num_turns)))
+    num_turns = None if agent.num_turns is None else _num_turns(agent.num_turns, draws)
     weights_of: dict[tuple[str | None, bool], _Weights] = {}
     name: str | None = None
     for place in count(1):
@@ -41,6 +39,13 @@ def steps_of(agent: Agent, draws: Draws, human_tilt: float) -> Iterator[Step]:
         yield agent.steps[name]
         if place == num_turns:
             return
+
+
+def _num_turns(table: Table, draws: Draws) -> int:
+    """What a session has; where a full context ends it, the most that any has."""
+    if draws.ends_full and isinstance(table, tuple):
+        return max(1, round(table[-1]))
+    return max(1, round(draws.trait("num_turns", table)))
 
 
 def _weights(agent: Agent, last: str | None, is_final: bool) -> _Weights:

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from holdfast.traces.generator.parameters import Table
 
-__all__ = ["mean_of", "value_at"]
-
-_NUM_POINTS = 1000
+__all__ = ["value_at"]
 
 
 def value_at(table: Table, percents: tuple[float, ...], share: float) -> float:
@@ -26,12 +24,6 @@ def value_at(table: Table, percents: tuple[float, ...], share: float) -> float:
         return table
     places, heights = _curve(table, percents)
     return math.sinh(float(np.interp(100.0 * share, places, heights)))
-
-
-def mean_of(table: Table, percents: tuple[float, ...]) -> float:
-    """The mean of the values that `value_at` gives, to a thousandth of their range. Pure."""
-    shares = ((point + 0.5) / _NUM_POINTS for point in range(_NUM_POINTS))
-    return sum(value_at(table, percents, share) for share in shares) / _NUM_POINTS
 
 
 @functools.lru_cache(maxsize=4096)

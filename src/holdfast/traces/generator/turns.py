@@ -49,7 +49,9 @@ class TurnWriter:
         self._conversation = conversation
         self._draws = draws
         self._tilts = tilts
-        self._limit_tokens = agent.limit_tokens(draws.share())
+        self._limit_tokens = (
+            draws.value(agent.full_tokens) if draws.ends_full else agent.limit_tokens(draws.share())
+        )
         self._back = _Return()
         self._said_tokens = 0.0
         conversation.say(draws.value(agent.task_tokens))
@@ -58,7 +60,7 @@ class TurnWriter:
         """Write the next turn; returns its prompt."""
         draws = self._draws
         draws.go_on()
-        prompt = self._conversation.prompt(step.role, self._back.rewrite)
+        prompt = self._conversation.prompt(step.role, self._back.rewrite, self._limit_tokens)
         self.turns.append(
             Turn(
                 gap_s=round(self._back.gap_s, _GAP_DIGITS),
@@ -79,12 +81,19 @@ class TurnWriter:
         self._conversation.say(self._said_tokens)
         return prompt
 
-    def wait(self, step: Step, prompt: Prompt, least_s: float) -> None:
-        """Be away behind the turn that was written, for at least so long (s)."""
+    def wait(self, step: Step, prompt: Prompt, least_s: float) -> bool:
+        """Be away behind the turn that was written, for at least so long (s).
+
+        Returns:
+            Whether the session goes on; one that ends with its context full may not.
+        """
+        if self._draws.ends_full and self._is_at_limit(prompt):
+            return False
         gap_s = max(least_s, self._draws.quantity("gap_s", step.gap_s))
         self._back = _Return(gap_s, self._trigger(step), self._rewrite(step, prompt))
         if self._back.rewrite in _EVENTS:
             self.events.append(SessionEvent(_EVENTS[self._back.rewrite], len(self.turns)))
+        return True
 
     def _trigger(self, step: Step) -> Trigger:
         by_default = 1.0 if step.ended_by == "human" else 0.0
@@ -93,7 +102,7 @@ class TurnWriter:
 
     def _rewrite(self, step: Step, prompt: Prompt) -> MutationKind | None:
         """How the next prompt leaves this one; None where it extends it."""
-        if prompt.num_tokens + self._said_tokens > self._limit_tokens:
+        if self._is_at_limit(prompt):
             if not self._agent.is_full(self._limit_tokens):
                 self._limit_tokens = self._agent.limit_tokens(self._draws.share())
             return "compaction"
@@ -101,3 +110,6 @@ class TurnWriter:
         if self._draws.happens(tilted(sum(shares.values()), self._tilts.rewrite)):
             return self._draws.choice(shares)
         return "tail" if self._draws.happens(step.rewrites.get("tail", 0.0)) else None
+
+    def _is_at_limit(self, prompt: Prompt) -> bool:
+        return prompt.num_tokens + self._said_tokens > self._limit_tokens

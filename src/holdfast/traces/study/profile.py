@@ -1,7 +1,7 @@
 """How agents of one kind behave, turn by turn: what the generator is fitted to.
 
-Marginals are tables of percentiles, dependence is correlation of scores, on two levels: what a
-session has as a whole (its traits), and what a turn has beyond that.
+Marginals are tables of percentiles. What depends on what is said on two levels: what each session
+has as a whole, in ranks, and what turns have beyond that, as correlations of scores.
 """
 
 from __future__ import annotations
@@ -12,13 +12,40 @@ from holdfast.traces.record import EndedBy
 from holdfast.traces.study.distribution import Distribution
 from holdfast.traces.study.prefixes import Head
 
-__all__ = ["QUANTITIES", "TRAITS", "Profile", "RewriteProfile", "StepProfile"]
+__all__ = ["QUANTITIES", "TRAITS", "Profile", "RewriteProfile", "SessionTraits", "StepProfile"]
 
 QUANTITIES = ("gap_s", "output_tokens", "added_tokens")
 """What a turn draws; the order of everything that has one entry for each."""
 
-TRAITS = ("num_turns", "first_prompt_tokens", "human_share", "rewrite_share", *QUANTITIES)
-"""What a session draws; of the quantities, its mean score."""
+TRAITS = ("num_turns", "first_prompt_tokens", "human_share", "rewrite_share", "call_share")
+"""What a session draws."""
+
+
+class SessionTraits(msgspec.Struct, frozen=True, array_like=True):
+    """What one session has as a whole; in JSON an array, in this order.
+
+    Attributes:
+        num_turns: Its rank among all sessions, from 0; equal ones have ranks of their own.
+        first_prompt_tokens: The same.
+        human_share: The same.
+        rewrite_share: The same.
+        call_share: The same.
+        gap_s: Its level: the mean score of its turns within their steps, chance taken off.
+        output_tokens: The same.
+        added_tokens: The same.
+        ends_full: Whether it ended where contexts are full: at a size at which at least a tenth of
+            all that reach it are compacted.
+    """
+
+    num_turns: int
+    first_prompt_tokens: int
+    human_share: int
+    rewrite_share: int
+    call_share: int
+    gap_s: float
+    output_tokens: float
+    added_tokens: float
+    ends_full: bool
 
 
 class StepProfile(msgspec.Struct, frozen=True):
@@ -59,12 +86,14 @@ class RewriteProfile(msgspec.Struct, frozen=True):
         kept_tokens: What is still shared with the last prompt.
         lost_tokens: What the last prompt has behind that, in full blocks.
         size_ratio: The new prompt relative to the last one.
+        added_tokens: What the new one has more; negative where it is shorter.
         turns_back: Turns between the prompt that is extended and the new one; for returns only.
     """
 
     kept_tokens: Distribution
     lost_tokens: Distribution
     size_ratio: Distribution
+    added_tokens: Distribution
     turns_back: Distribution
 
 
@@ -84,17 +113,19 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         steps: By tool and head of its command; calls of which there are under 20 by kind of tool.
         human_share: Of each session's waits, those for a human (0 to 1).
         rewrite_share: Of each session's waits, those followed by a return or a branch (0 to 1).
+        call_share: Of each session's turns, those that call sub-agents (0 to 1).
         rewrites: By kind.
-        num_turns_by_size: Turns with a successor, by the size of their prompt: as in
-            `Compactions`.
-        num_compactions_by_size: Compactions that follow such a turn.
-        trait_correlations: Of the scores of each pair of `TRAITS`, over sessions of two turns on.
-        session_means: Mean over sessions of their mean scores within a step, for each of
-            `QUANTITIES`; over turns it is 0.
-        session_shares: Of the variance of those scores, for each of `QUANTITIES`: what lies between
-            sessions.
-        next_correlations: Of those scores with the next turn's, for each of `QUANTITIES`.
-        turn_correlations: Of those scores in one turn, for each pair of `QUANTITIES`.
+        num_climbs_by_size: How often prompts grew to each size, from the session's first or from a
+            compaction on, but for what ended full with its session: an entry for each 16,384
+            tokens, from 0.
+        num_compactions_by_size: Compactions, by the size of the prompt before.
+        full_tokens: Largest prompt since the last compaction, of sessions that ended full.
+        sessions: Each of them; of more than 1,000 as many, evenly by number of turns.
+        session_shares: Of the variance of scores within a step, for each of `QUANTITIES`: what lies
+            between sessions.
+        next_correlations: Of what scores are beyond their session's level with the same of the next
+            turn, for each of `QUANTITIES`.
+        turn_correlations: Of the same in one turn, for each pair of `QUANTITIES`.
     """
 
     num_sessions: int
@@ -109,11 +140,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     early_added_tokens: Distribution
     human_share: Distribution
     rewrite_share: Distribution
+    call_share: Distribution
     rewrites: dict[str, RewriteProfile]
     num_climbs_by_size: tuple[int, ...]
     num_compactions_by_size: tuple[int, ...]
-    trait_correlations: tuple[tuple[float, ...], ...]
-    session_means: tuple[float, ...]
+    full_tokens: Distribution
+    sessions: tuple[SessionTraits, ...]
     session_shares: tuple[float, ...]
     next_correlations: tuple[float, ...]
     turn_correlations: tuple[tuple[float, ...], ...]

@@ -7,27 +7,30 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from holdfast.traces.record import Turn
+from holdfast.traces.study.climbs import ClimbMeter
 from holdfast.traces.study.distribution import distribution_of
 from holdfast.traces.study.mutations import Mutation, mutation_of
 from holdfast.traces.study.prefixes import PrefixMeter
-from holdfast.traces.study.profile import Profile, RewriteProfile
+from holdfast.traces.study.profile import TRAITS, Profile, RewriteProfile, SessionTraits
 from holdfast.traces.study.scores import (
     Numbers,
     correlations,
     next_correlation,
-    normal_scores,
+    session_levels,
     session_share,
 )
-from holdfast.traces.study.shape import SIZE_BIN_TOKENS
 from holdfast.traces.study.steps import SteppedSession
-from holdfast.traces.study.turn_table import TurnRow, TurnTable, mean_of
+from holdfast.traces.study.turn_table import TurnRow, TurnTable
 from holdfast.traces.study.wait import wait_kind
 
 __all__ = ["ProfileMeter", "ProfilesMeter", "shrunk_shares"]
 
 _LOOK_BACK_TURNS = 64
+# More say nothing more, and would make the study of many sessions a large file.
+_MAX_SESSIONS = 1000
 # Versions of a system message share its opening and little else.
 _HEAD_TOKENS = 4096
 
@@ -59,8 +62,7 @@ class ProfileMeter:
         self._prefixes = PrefixMeter(_HEAD_TOKENS)
         self._agents: Counter[str] = Counter()
         self._block_tokens: Counter[int] = Counter()
-        self._climbs: Counter[int] = Counter()
-        self._compactions: Counter[int] = Counter()
+        self._climbs = ClimbMeter()
         self._rewrites: defaultdict[str, defaultdict[str, array[float]]] = defaultdict(
             lambda: defaultdict(lambda: array("d"))
         )
@@ -68,6 +70,7 @@ class ProfileMeter:
         self._first_prompt = array("d")
         self._num_for_human = array("d")
         self._num_rewritten = array("d")
+        self._num_calling = array("d")
 
     def add(self, session: SteppedSession, num_called: Sequence[int]) -> None:
         """Take a session, with the number of sub-agents that each of its turns called."""
@@ -83,7 +86,8 @@ class ProfileMeter:
             row = TurnRow(session.index, place, turn, following, kind, num_called[place])
             self._turns.add(row)
         self._add_traits(turns, changes)
-        self._add_climbs(turns, changes)
+        self._num_calling.append(sum(num > 0 for num in num_called))
+        self._climbs.add(turns, changes)
         self._add_rewrites(session, changes)
 
     def _add_traits(self, turns: list[Turn], changes: list[Mutation | None]) -> None:
@@ -92,17 +96,6 @@ class ProfileMeter:
         self._num_for_human.append(sum(wait_kind(turn) == "human" for turn in turns[:-1]))
         kinds = [change.kind for change in changes if change is not None]
         self._num_rewritten.append(kinds.count("return") + kinds.count("branch"))
-
-    def _add_climbs(self, turns: list[Turn], changes: list[Mutation | None]) -> None:
-        highest = 0
-        for turn, change in zip(turns, (*changes, None), strict=True):
-            size_bin = turn.prompt_tokens // SIZE_BIN_TOKENS
-            highest = max(highest, size_bin)
-            if change is not None and change.kind == "compaction":
-                self._climbs[size_bin] += 1
-                self._compactions[size_bin] += 1
-                highest = 0
-        self._climbs[highest] += 1
 
     def _add_rewrites(self, session: SteppedSession, changes: list[Mutation | None]) -> None:
         for place, change in enumerate(changes, start=1):
@@ -113,6 +106,7 @@ class ProfileMeter:
             values["kept"].append(change.depth_tokens)
             values["lost"].append(change.lost_tokens)
             values["size"].append(turn.prompt_tokens / max(1, before.prompt_tokens))
+            values["added"].append(turn.prompt_tokens - before.prompt_tokens)
         returns = [place for place, each in enumerate(changes, 1) if each and each.kind == "return"]
         if returns:
             self._rewrites["return"]["back"].extend(_turns_back(session, returns))
@@ -121,17 +115,12 @@ class ProfileMeter:
         """What was found so far."""
         prefixes = self._prefixes.result()
         scores = self._turns.scores()
-        means = [self._turns.session_means(each) for each in scores]
         sessions = self._turns.sessions
-        num_waits = np.asarray(self._num_turns) - 1
-        is_long = num_waits > 0
-        num_for_human = np.asarray(self._num_for_human)
-        num_rewritten = np.asarray(self._num_rewritten)
-        # Own shares, since those drawn toward each other go with the number of turns.
-        shares = [num / np.maximum(num_waits, 1) for num in (num_for_human, num_rewritten)]
-        traits = [np.asarray(self._num_turns), np.asarray(self._first_prompt), *shares, *means]
-        num_bins = max(self._climbs) + 1
-        ended = [self._climbs[size] for size in range(num_bins)]
+        session_shares = [session_share(each, sessions) for each in scores]
+        left = [1.0 - share for share in session_shares]
+        levels = [session_levels(each, sessions) for each in scores]
+        own = [each - level[sessions] for each, level in zip(scores, levels, strict=True)]
+        traits = self._traits()
         return Profile(
             num_sessions=self._agents.total(),
             block_tokens=self._block_tokens.most_common(1)[0][0],
@@ -143,17 +132,32 @@ class ProfileMeter:
             first=self._turns.first_steps(),
             steps=self._turns.steps(),
             early_added_tokens=self._turns.early_added_tokens(),
-            human_share=distribution_of(shrunk_shares(num_for_human, num_waits)),
-            rewrite_share=distribution_of(shrunk_shares(num_rewritten, num_waits)),
+            human_share=distribution_of(traits["human_share"]),
+            rewrite_share=distribution_of(traits["rewrite_share"]),
+            call_share=distribution_of(traits["call_share"]),
             rewrites={kind: _rewrite(values) for kind, values in sorted(self._rewrites.items())},
-            num_climbs_by_size=tuple(sum(ended[size:]) for size in range(num_bins)),
-            num_compactions_by_size=tuple(self._compactions[size] for size in range(num_bins)),
-            trait_correlations=correlations([normal_scores(values[is_long]) for values in traits]),
-            session_means=tuple(map(mean_of, means)),
-            session_shares=tuple(session_share(each, sessions) for each in scores),
-            next_correlations=tuple(next_correlation(each, sessions) for each in scores),
-            turn_correlations=correlations(scores),
+            num_climbs_by_size=self._climbs.num_climbs,
+            num_compactions_by_size=self._climbs.num_compactions,
+            full_tokens=self._climbs.full_tokens,
+            sessions=_sessions(traits, levels, self._climbs.has_ended_full),
+            session_shares=tuple(session_shares),
+            next_correlations=tuple(
+                next_correlation(each, sessions, variance)
+                for each, variance in zip(own, left, strict=True)
+            ),
+            turn_correlations=correlations(own, left),
         )
+
+    def _traits(self) -> dict[str, Numbers]:
+        """Of each session, by the names of `TRAITS`."""
+        num_turns = np.asarray(self._num_turns)
+        return {
+            "num_turns": num_turns,
+            "first_prompt_tokens": np.asarray(self._first_prompt),
+            "human_share": shrunk_shares(np.asarray(self._num_for_human), num_turns - 1),
+            "rewrite_share": shrunk_shares(np.asarray(self._num_rewritten), num_turns - 1),
+            "call_share": shrunk_shares(np.asarray(self._num_calling), num_turns),
+        }
 
 
 def shrunk_shares(num_chosen: Numbers, num_all: Numbers) -> Numbers:
@@ -186,6 +190,23 @@ def shrunk_shares(num_chosen: Numbers, num_all: Numbers) -> Numbers:
     return shares
 
 
+def _sessions(
+    traits: Mapping[str, Numbers], levels: list[Numbers], has_ended_full: NDArray[np.bool_]
+) -> tuple[SessionTraits, ...]:
+    """Each session, or as many as are kept."""
+    num_turns = traits["num_turns"]
+    num_chosen = min(_MAX_SESSIONS, len(num_turns))
+    places = np.linspace(0, len(num_turns) - 1, num_chosen).round().astype(np.int64)
+    chosen = np.sort(np.argsort(num_turns, kind="stable")[places])
+    orders = [np.argsort(traits[name][chosen], kind="stable") for name in TRAITS]
+    columns = [
+        *(np.argsort(order).tolist() for order in orders),
+        *(level[chosen].tolist() for level in levels),
+        has_ended_full[chosen].tolist(),
+    ]
+    return tuple(SessionTraits(*row) for row in zip(*columns, strict=True))
+
+
 def _turns_back(session: SteppedSession, returns: list[int]) -> Iterator[int]:
     """For each return, turns from the latest prompt that is its longest match in the session."""
     paths = list(session.paths())
@@ -203,5 +224,6 @@ def _rewrite(values: Mapping[str, array[float]]) -> RewriteProfile:
         kept_tokens=distribution_of(values["kept"]),
         lost_tokens=distribution_of(values["lost"]),
         size_ratio=distribution_of(values["size"]),
+        added_tokens=distribution_of(values["added"]),
         turns_back=distribution_of(values.get("back", ())),
     )

@@ -17,7 +17,7 @@ from holdfast.traces.study.scores import Numbers, normal_scores
 from holdfast.traces.study.shape import EARLY_TURNS
 from holdfast.traces.study.wait import END, wait_kind, wait_name
 
-__all__ = ["TurnRow", "TurnTable", "mean_of"]
+__all__ = ["TurnRow", "TurnTable"]
 
 _MIN_TURNS = 20
 _EARLY = ""
@@ -77,8 +77,9 @@ class TurnTable:
 
     @property
     def sessions(self) -> NDArray[np.int64]:
-        """The session of each turn."""
-        return self._column("session").astype(np.int64)
+        """The session of each turn, counted from 0."""
+        _, places = np.unique(self._column("session"), return_inverse=True)
+        return places
 
     def first_steps(self) -> dict[str, int]:
         """How often a session began with each step."""
@@ -112,16 +113,6 @@ class TurnTable:
         groups = {name: by_age if name == "added_tokens" else self._names for name in QUANTITIES}
         return [_scores_within(self._column(name), groups[name]) for name in QUANTITIES]
 
-    def session_means(self, scores: Numbers) -> Numbers:
-        """The mean score of each session in order; not a number for one without. Pure."""
-        _, places = np.unique(self.sessions, return_inverse=True)
-        is_known = ~np.isnan(scores)
-        num_known = np.bincount(places, weights=is_known)
-        means = np.full(num_known.shape, np.nan)
-        sums = np.bincount(places, weights=np.where(is_known, scores, 0.0))
-        np.divide(sums, num_known, out=means, where=num_known > 0)
-        return means
-
     @cached_property
     def _names(self) -> NDArray[np.str_]:
         """Each turn's tool and command, or the kind of its tool where there are few such turns."""
@@ -150,7 +141,7 @@ class TurnTable:
             gap_s=_known(self._column("gap_s")[places]),
             output_tokens=_known(self._column("output_tokens")[places]),
             added_tokens=self._added_tokens(places),
-            user_share=mean_of(self._column("by_user")[places]),
+            user_share=_mean_of(self._column("by_user")[places]),
             num_rewrites={
                 kind: num
                 for kind, num in sorted(rewrites.items())
@@ -166,8 +157,8 @@ class TurnTable:
         return late if late.num_values else _known(added[places])
 
 
-def mean_of(values: Numbers) -> float:
-    """The mean of those that are numbers; 0 where none is. Pure."""
+def _mean_of(values: Numbers) -> float:
+    """The mean of those that are numbers; 0 where none is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else 0.0
 
