@@ -1,0 +1,1 @@
+"""Tiers below the KV cache, on vLLM's own offloading connector."""
