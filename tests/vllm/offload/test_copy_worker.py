@@ -78,6 +78,7 @@ def _worker(caches: Any, blocks_per_chunk: int) -> Any:
         (1, [5, 0], [0, 0], 5),
         (1, [3, 2], [7, 7], 5),
         (3, [6, 3], [0, 3], 3),
+        (3, [5, 4], [0, 0], 4),  # the second group begins with a chunk of its own
         (3, [7, 4], [1, 2], 5),  # both groups begin and end amid a chunk
         (4, [1, 0], [3, 0], 1),
     ],
