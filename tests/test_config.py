@@ -59,6 +59,11 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
         ("HOLDFAST_HEADROOM_RATIO", "0.6", "a number from 0.0 to 0.5"),
         ("HOLDFAST_HEADROOM_RATIO", "nan", "a number from 0.0 to 0.5"),
         ("HOLDFAST_HINTS", "maybe", "true or false"),
+        ("HOLDFAST_HOST_GIB", "0", "a number above 0"),
+        ("HOLDFAST_HOST_GIB", "-1", "a number above 0"),
+        ("HOLDFAST_HOST_GIB", "inf", "a number above 0"),
+        ("HOLDFAST_POOL_GIB", "nan", "a number above 0"),
+        ("HOLDFAST_POOL_TTL_S", "week", "a number above 0"),
     ],
 )
 def test_a_bad_value_names_variable_value_and_expectation(
@@ -99,6 +104,29 @@ def test_an_unknown_explicit_key_is_refused() -> None:
         load_config(None, {}, {"nothing": 1})
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"pool_dir": "/x"}, "pool_dir needs host_gib"),
+        ({"host_gib": 1.0, "pool_gib": 1.0}, "pool_gib needs pool_dir"),
+        ({"host_gib": 1.0, "pool_ttl_s": 1.0}, "pool_ttl_s needs pool_dir"),
+    ],
+)
+def test_a_setting_that_needs_another_says_so(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(None, {}, settings)
+
+
+def test_tiers_are_off_unless_asked_for_and_can_be_switched_off(tmp_path: Path) -> None:
+    assert HoldfastConfig().host_gib is None
+    path = _toml(tmp_path, "[holdfast]\nhost_gib = 2\n")
+    assert load_config(path, {}).host_gib == 2.0
+    assert load_config(path, {"HOLDFAST_HOST_GIB": ""}).host_gib is None
+
+
+_AMOUNTS = st.floats(0, 1e12, exclude_min=True)
+
+
 @given(
     config=st.builds(
         HoldfastConfig,
@@ -110,6 +138,10 @@ def test_an_unknown_explicit_key_is_refused() -> None:
         decision_log=st.none() | st.text(st.characters(categories=["L", "N"]), min_size=1),
         learned_file=st.none() | st.text(st.characters(categories=["L", "N"]), min_size=1),
         hints=st.booleans(),
+        host_gib=_AMOUNTS,
+        pool_dir=st.just("/pool"),
+        pool_gib=st.none() | _AMOUNTS,
+        pool_ttl_s=st.none() | _AMOUNTS,
         strict=st.booleans(),
     )
 )

@@ -8,6 +8,7 @@ reach it.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -55,6 +56,12 @@ class HoldfastConfig:
         decision_log: File that each decision is appended to as a JSON line; None writes nothing.
         learned_file: File that keeps what was learned about return times from one start of the
             engine to the next; None starts anew.
+        host_gib: Host memory that keeps KV blocks which left the GPU (GiB, per engine replica);
+            None keeps none. Needs vLLM 0.32.
+        pool_dir: Directory that keeps them beyond the engine's life; made where there is none.
+            Needs `host_gib`, as blocks come and go by way of the host.
+        pool_gib: Bound on that directory (GiB); None sets none.
+        pool_ttl_s: Blocks unused for longer leave it (s); None keeps them.
         hints: Whether the hints in requests are read.
         strict: Whether an error of ours is raised instead of falling back. For tests.
     """
@@ -68,16 +75,25 @@ class HoldfastConfig:
     max_sessions: int = 20_000
     decision_log: str | None = None
     learned_file: str | None = None
+    host_gib: float | None = None
+    pool_dir: str | None = None
+    pool_gib: float | None = None
+    pool_ttl_s: float | None = None
     hints: bool = True
     strict: bool = False
 
     def __post_init__(self) -> None:
         for key in _TYPES:
             _check(key, getattr(self, key), "the code")
+        for key, needed in _NEEDS.items():
+            if getattr(self, key) is not None and getattr(self, needed) is None:
+                raise ConfigError(f"{key} needs {needed}, which is not set")
 
 
 _TYPES: Final = get_type_hints(HoldfastConfig)
-_FILES: Final = ("decision_log", "learned_file")
+_FILES: Final = ("decision_log", "learned_file", "pool_dir")
+_AMOUNTS: Final = ("host_gib", "pool_gib", "pool_ttl_s")  # above zero, or None
+_NEEDS: Final = {"pool_dir": "host_gib", "pool_gib": "pool_dir", "pool_ttl_s": "pool_dir"}
 _RANGES: Final[Mapping[str, tuple[float, float | None]]] = {
     "max_wait_ratio": (0.1, 100.0),
     "headroom_ratio": (0.0, 0.5),
@@ -135,7 +151,8 @@ def _from_file(path: Path) -> dict[str, object]:
     for key, value in table.items():
         _check_known(key, _TYPES, str(path))
         _check(key, value, str(path))
-    return {key: float(v) if _TYPES[key] is float else v for key, v in table.items()}
+    are_floats = {key for key in table if _TYPES[key] is float or key in _AMOUNTS}
+    return {key: float(v) if key in are_floats else v for key, v in table.items()}
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
@@ -155,16 +172,16 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
 def _from_text(key: str, text: str) -> object:
     """Read a variable's text as the key's type; text that is not of that type stays text."""
     hint = _TYPES[key]
+    if not text and key in (*_FILES, *_AMOUNTS):
+        return None  # `HOLDFAST_DECISION_LOG=` switches a file's setting off
     if hint is bool:
         lowered = text.strip().lower()
         return True if lowered in _TRUE else False if lowered in _FALSE else text
-    if hint in (int, float):
+    if hint in (int, float) or key in _AMOUNTS:
         try:
             return int(text) if hint is int else float(text)
         except ValueError:
             return text
-    if key in _FILES:
-        return text or None  # `HOLDFAST_DECISION_LOG=` switches a file's setting off
     return text
 
 
@@ -181,22 +198,27 @@ def _check(key: str, value: object, source: str) -> None:
 
 def _is_valid(key: str, value: object) -> bool:
     hint = _TYPES[key]
+    if value is None:
+        return key in _FILES or key in _AMOUNTS
     if hint is bool:
         return isinstance(value, bool)
-    if hint is int or hint is float:
+    if hint is int or hint is float or key in _AMOUNTS:
         numbers = (int,) if hint is int else (int, float)
-        low, high = _RANGES[key]
         return (
             isinstance(value, numbers)
             and not isinstance(value, bool)
-            and low <= value
-            and (high is None or value <= high)
+            and _is_in_range(key, float(value))
         )
-    if key in _FILES:
-        return value is None or (isinstance(value, str) and value != "")
-    if hint is str:
+    if hint is str or key in _FILES:
         return isinstance(value, str) and value != ""
     return value in get_args(hint)
+
+
+def _is_in_range(key: str, value: float) -> bool:
+    if key in _AMOUNTS:
+        return 0 < value < math.inf
+    low, high = _RANGES[key]
+    return low <= value and (high is None or value <= high)
 
 
 def _expected(key: str) -> str:
@@ -207,8 +229,10 @@ def _expected(key: str) -> str:
         low, high = _RANGES[key]
         kind = "a whole number" if hint is int else "a number"
         return f"{kind} from {low}" + (f" to {high}" if high is not None else "")
+    if key in _AMOUNTS:
+        return "a number above 0"
     if key in _FILES:
-        return "the name of a file"
+        return "the name of a directory" if key.endswith("_dir") else "the name of a file"
     if hint is str:
         return "a name"
     return " or ".join(repr(choice) for choice in get_args(hint))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
+import holdfast.vllm.offload.arguments as tiers
 import holdfast.vllm.serve as engine
 from holdfast.cli.main import EXIT_REFUSED, cli, main
 from holdfast.errors import ConfigError, EngineError, PolicyError
@@ -81,6 +84,110 @@ def test_a_scheduler_of_the_users_own_is_a_conflict(flag: str) -> None:
 def test_serving_without_a_prefix_cache_is_refused() -> None:
     with pytest.raises(ConfigError, match="nothing to keep"):
         engine.holdfast_arguments(["model", "--no-enable-prefix-caching"])
+
+
+Start = Callable[..., Result]
+
+
+@pytest.fixture
+def start(served: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
+    """Starts the server with settings, on a vLLM that has tiers."""
+    monkeypatch.setattr(tiers, "engine_version", lambda: "0.32.1")
+
+    def run(*arguments: str, **settings: object) -> Result:
+        config = tmp_path / "holdfast.toml"
+        lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+        config.write_text("\n".join(["[holdfast]", *lines]), encoding="utf-8")
+        given = ["serve", "m", *arguments, "--holdfast-config", str(config)]
+        return CliRunner().invoke(cli, given)
+
+    return run
+
+
+def _after(arguments: list[str], name: str) -> str:
+    return arguments[arguments.index(name) + 1]
+
+
+def test_tiers_reach_vllm_as_its_own_arguments(
+    start: Start, served: list[list[str]], tmp_path: Path
+) -> None:
+    pool = tmp_path / "pool"
+    result = start(host_gib=0.001, pool_dir=str(pool), pool_gib=0.5, pool_ttl_s=60)
+    assert result.exit_code == 0, result.output
+    config = json.loads(_after(served[0], "--kv-transfer-config"))
+    extra = config["kv_connector_extra_config"]
+    assert extra["cpu_bytes_to_use"] == int(0.001 * (1 << 30))
+    assert extra["offload_prompt_only"] is False
+    (tier,) = extra["secondary_tiers"]
+    assert (tier["pool_bytes"], tier["ttl_s"]) == (1 << 29, 60.0)
+    assert tier["pool_dir"] == str(pool)
+    assert (pool / "holdfast-pool.json").exists()
+    assert _after(served[0], "--prefix-caching-hash-algo") == "sha256_cbor"
+
+
+def test_a_host_tier_alone_needs_no_pool_and_no_hashes(
+    start: Start, served: list[list[str]]
+) -> None:
+    start(host_gib=0.001)
+    config = json.loads(_after(served[0], "--kv-transfer-config"))
+    assert config["kv_connector_extra_config"]["secondary_tiers"] == []
+    assert "--prefix-caching-hash-algo" not in served[0]
+
+
+def test_without_tiers_vllm_is_told_nothing_of_them(start: Start, served: list[list[str]]) -> None:
+    start()
+    assert not any("transfer" in argument or "hash" in argument for argument in served[0])
+
+
+def test_a_hash_algorithm_of_the_users_own_is_kept(
+    start: Start, served: list[list[str]], tmp_path: Path
+) -> None:
+    start("--prefix-caching-hash-algo", "sha256", host_gib=0.001, pool_dir=str(tmp_path / "pool"))
+    assert served[0].count("--prefix-caching-hash-algo") == 1
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--kv-transfer-config={}", "--kv_transfer_config", "--kv-transfer-config.kv_role=kv_both",
+     "--kv-offloading-size"],
+)  # fmt: skip
+def test_tiers_of_the_users_own_are_a_conflict(
+    start: Start, served: list[list[str]], flag: str
+) -> None:
+    result = start(flag, host_gib=0.001)
+    assert isinstance(result.exception, ConfigError)
+    assert "conflicts with host_gib" in str(result.exception)
+    assert start(flag).exit_code == 0
+    assert len(served) == 1
+
+
+def test_a_vllm_without_the_tiers_is_refused_only_when_they_are_wanted(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiers, "engine_version", lambda: "0.28.0")
+    result = start(host_gib=0.001)
+    assert isinstance(result.exception, EngineError)
+    assert str(result.exception) == "host_gib needs vLLM 0.32 or newer, this is 0.28.0"
+    assert start().exit_code == 0
+
+
+def test_more_host_memory_than_can_be_shared_is_refused(
+    start: Start, served: list[list[str]]
+) -> None:
+    result = start(host_gib=1e9)
+    assert isinstance(result.exception, ConfigError)
+    assert "GiB free" in str(result.exception)
+    assert served == []
+
+
+def test_a_pool_that_is_a_file_is_refused(
+    start: Start, served: list[list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    result = start(host_gib=0.001, pool_dir=str(tmp_path / "file"))
+    assert isinstance(result.exception, ConfigError)
+    assert "is not a directory" in str(result.exception)
+    assert served == []
 
 
 def test_an_absent_vllm_is_said_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

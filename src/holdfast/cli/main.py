@@ -12,6 +12,7 @@ import click
 
 from holdfast.cli.demo import demo
 from holdfast.cli.policies import policies
+from holdfast.cli.pool import pool
 from holdfast.cli.profile import profile
 from holdfast.cli.replay import replay
 from holdfast.cli.serve import serve
@@ -31,7 +32,7 @@ def cli() -> None:
     """Keep a coding agent's KV cache warm in stock vLLM while the agent is away at a tool."""
 
 
-for _command in (demo, policies, profile, replay, serve, simulate, traces):
+for _command in (demo, policies, pool, profile, replay, serve, simulate, traces):
     cli.add_command(_command)
 
 

@@ -16,7 +16,7 @@ _EPILOG = """\
 Every other argument is vLLM's and reaches it untouched; `holdfast serve --help=all` shows vLLM's
 own help, `--help=SchedulerConfig` one group of it. Settings: the `[holdfast]` table of the file
 given with --holdfast-config, then HOLDFAST_* variables (HOLDFAST_EVICTION, HOLDFAST_ADMISSION,
-...), which win.
+...), which win. HOLDFAST_HOST_GIB keeps KV in host memory, HOLDFAST_POOL_DIR also on disk.
 """
 
 
@@ -44,9 +44,10 @@ def serve(context: click.Context, holdfast_config: Path | None, arguments: tuple
     config = load_config(holdfast_config)
     check_deployable(config.policy)
 
+    from holdfast.vllm.offload.arguments import tier_arguments
     from holdfast.vllm.serve import holdfast_arguments, serve_vllm
 
-    engine_arguments = holdfast_arguments(arguments)
+    engine_arguments = [*holdfast_arguments(arguments), *tier_arguments(config, arguments)]
     # The scheduler is built in the engine core, a child process: the environment reaches it.
     os.environ.update(to_environ(config))
     serve_vllm(engine_arguments)

@@ -27,6 +27,7 @@ __all__ = [
     "SCHEDULER_CLASS",
     "engine_version",
     "holdfast_arguments",
+    "is_older",
     "serve_vllm",
 ]
 
@@ -69,14 +70,16 @@ def engine_version() -> str:
         version = str(importlib.import_module("vllm.version").__version__)
     except Exception as error:
         raise EngineError(f"vLLM does not import: {error}", hint=_INSTALL_HINT) from error
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    # A build from a source tree may have no number; it is taken to be recent.
-    if numbers is not None:
-        found = (int(numbers[1]), int(numbers[2]))
-        if (0, 0) < found < OLDEST_VERSION:
-            oldest = ".".join(map(str, OLDEST_VERSION))
-            raise EngineError(f"vLLM {version} is too old, Holdfast needs {oldest} or newer")
+    if is_older(version, OLDEST_VERSION):
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise EngineError(f"vLLM {version} is too old, Holdfast needs {oldest} or newer")
     return version
+
+
+def is_older(version: str, than: tuple[int, int]) -> bool:
+    """Whether a version of vLLM is older; builds from a source tree are taken to be recent."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return numbers is not None and (0, 0) < (int(numbers[1]), int(numbers[2])) < than
 
 
 def serve_vllm(arguments: Sequence[str]) -> None:

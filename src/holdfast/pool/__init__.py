@@ -1,0 +1,1 @@
+"""The directory that keeps KV blocks between starts of an engine. Knows nothing of engines."""

@@ -1,0 +1,201 @@
+"""A KV block as a file: the block's bytes, then one page that says what they are.
+
+The page comes last, so that the block is written from and read into the engine's own memory without
+a copy, past the page cache where the file system allows (`O_DIRECT`). It names the place the file
+was written for, so that a file that was moved or comes from elsewhere is not taken for this block.
+
+A file appears whole or not at all: it is written beside its place and then renamed. It is not
+flushed to the disk, which would cost every store what a power failure costs once: the checksum
+finds what a failure left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import secrets
+import struct
+import zlib
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+__all__ = [
+    "FOOTER_BYTES",
+    "TEMPORARY_SUFFIX",
+    "BlockState",
+    "read_block",
+    "verify_block",
+    "write_block",
+]
+
+FOOTER_BYTES: Final = 4096
+"""Bytes that a file has more than its block; a multiple of what direct reads must be aligned to."""
+
+TEMPORARY_SUFFIX: Final = ".tmp"
+"""How the name of a file ends that is being written."""
+
+_MAGIC: Final = b"holdfast"
+_VERSION: Final = 1
+_FIELDS: Final = struct.Struct("<8sIIQ32s")  # magic, version, checksum, bytes of the block, place
+_OWN_CHECKSUM: Final = struct.Struct("<I")
+_DIRECT: Final = getattr(os, "O_DIRECT", 0)  # Linux only
+_MODE: Final = 0o600  # a block tells about the prompt that it was computed from
+_CREATE_ATTEMPTS: Final = 3
+
+
+class BlockState(StrEnum):
+    """What was found in a block's place; all but `WHOLE` mean that the block is not there."""
+
+    WHOLE = "whole"
+    MISSING = "missing"
+    EXPIRED = "expired"
+    TRUNCATED = "truncated"
+    FOREIGN = "foreign"
+    CORRUPT = "corrupt"
+
+
+def write_block(path: Path, place: bytes, block: memoryview, *, is_direct: bool = False) -> None:
+    """Write a block's file, whole or not at all, over one that is there. Directories are made.
+
+    Args:
+        path: Where.
+        place: What `read_block` must be given to accept the file; 32 bytes.
+        block: Its bytes, one-dimensional.
+        is_direct: Write past the page cache; memory and length must be aligned to pages.
+
+    Raises:
+        OSError: It could not be written; `ENOSPC` also where fewer bytes were taken than given.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    try:
+        descriptor = _create(temporary, _DIRECT if is_direct else 0)
+        try:
+            with contextlib.closing(_footer(place, block)) as footer:
+                num_written = os.writev(descriptor, [block, footer])
+        finally:
+            os.close(descriptor)
+        if num_written < len(block) + FOOTER_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_block(
+    path: Path,
+    place: bytes,
+    into: memoryview,
+    *,
+    not_before_s: float = 0.0,
+    is_direct: bool = False,
+) -> BlockState:
+    """Read a block and check it; a whole one counts as used from now on.
+
+    Unless the answer is `WHOLE`, `into` holds nothing that may be used.
+
+    Args:
+        path: Where the file is.
+        place: What it was written for; 32 bytes.
+        into: Receives exactly the block's bytes, one-dimensional.
+        not_before_s: Files last used before this moment (s since the epoch) have expired.
+        is_direct: Read past the page cache; memory and length must be aligned to pages.
+
+    Raises:
+        OSError: It is there but cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | (_DIRECT if is_direct else 0))
+    except (FileNotFoundError, NotADirectoryError):
+        return BlockState.MISSING
+    try:
+        status = os.fstat(descriptor)
+        if status.st_mtime < not_before_s:
+            return BlockState.EXPIRED
+        num_expected = len(into) + FOOTER_BYTES
+        if status.st_size != num_expected:
+            is_short = status.st_size < num_expected
+            return BlockState.TRUNCATED if is_short else BlockState.FOREIGN
+        with contextlib.closing(mmap.mmap(-1, FOOTER_BYTES)) as footer:
+            if _read_fully(descriptor, into, footer) < num_expected:
+                return BlockState.TRUNCATED
+            state = _judge(footer, place, into)
+        if state is BlockState.WHOLE:
+            with contextlib.suppress(OSError):  # such as on a read-only file system
+                os.utime(descriptor)
+        return state
+    finally:
+        os.close(descriptor)
+
+
+def verify_block(path: Path, place: bytes) -> BlockState:
+    """Read a file of any size and check it; unlike `read_block` this does not count as use.
+
+    Raises:
+        OSError: It is there but cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return BlockState.MISSING
+    if len(content) < FOOTER_BYTES:
+        return BlockState.TRUNCATED
+    view = memoryview(content)
+    return _judge(view[-FOOTER_BYTES:], place, view[:-FOOTER_BYTES])
+
+
+def _create(path: Path, flags: int) -> int:
+    """Open a new file; its directory is made where it is missing, or was just tidied away."""
+    flags |= os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    for _ in range(_CREATE_ATTEMPTS):
+        try:
+            return os.open(path, flags, _MODE)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, flags, _MODE)
+
+
+def _footer(place: bytes, block: memoryview) -> mmap.mmap:
+    fields = _FIELDS.pack(_MAGIC, _VERSION, zlib.crc32(block), len(block), place)
+    page = mmap.mmap(-1, FOOTER_BYTES)  # aligned, as direct writes need it
+    page.write(fields + _OWN_CHECKSUM.pack(zlib.crc32(fields)))
+    return page
+
+
+def _read_fully(descriptor: int, block: memoryview, footer: mmap.mmap) -> int:
+    """Fill both; a read may return less than asked for before the end, on network file systems."""
+    num_read = os.preadv(descriptor, [block, footer], 0)
+    num_wanted = len(block) + FOOTER_BYTES
+    if num_read in (0, num_wanted):
+        return num_read
+    while num_read < num_wanted:
+        parts = (
+            [block[num_read:], memoryview(footer)]
+            if num_read < len(block)
+            else [memoryview(footer)[num_read - len(block) :]]
+        )
+        more = os.preadv(descriptor, parts, num_read)
+        for part in parts:
+            part.release()
+        if more == 0:
+            break
+        num_read += more
+    return num_read
+
+
+def _judge(footer: mmap.mmap | memoryview, place: bytes, block: memoryview) -> BlockState:
+    fields = bytes(footer[: _FIELDS.size])
+    (own_checksum,) = _OWN_CHECKSUM.unpack(
+        bytes(footer[_FIELDS.size : _FIELDS.size + _OWN_CHECKSUM.size])
+    )
+    magic, version, checksum, num_bytes, written_for = _FIELDS.unpack(fields)
+    if zlib.crc32(fields) != own_checksum:
+        # Ours, damaged in its last page, or not ours at all.
+        return BlockState.CORRUPT if magic == _MAGIC else BlockState.FOREIGN
+    if (magic, version, num_bytes, written_for) != (_MAGIC, _VERSION, len(block), place):
+        return BlockState.FOREIGN
+    return BlockState.WHOLE if zlib.crc32(block) == checksum else BlockState.CORRUPT

@@ -1,0 +1,191 @@
+"""What a pool's directory looks like, and finding one's way in it.
+
+    POOL/holdfast-pool.json             makes the directory a pool
+    POOL/IDENTITY/identity.json         whose blocks these are, see `PoolIdentity`
+    POOL/IDENTITY/.../HASH.bin          a block, see `block_file`
+    POOL/IDENTITY/.../HASH.bin.*.tmp    one being written, or what a killed engine left
+
+What is between IDENTITY and HASH is the engine's business. Nothing outside identities' directories
+is read or removed. Several engines may use one pool at once, so anything may vanish at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from holdfast.errors import ConfigError
+from holdfast.pool.block_file import TEMPORARY_SUFFIX
+from holdfast.pool.identity import PoolIdentity
+
+__all__ = ["BLOCK_SUFFIX", "PoolDirectory", "StoredFile"]
+
+BLOCK_SUFFIX: Final = ".bin"
+
+_MARKER: Final = "holdfast-pool.json"
+_IDENTITY_FILE: Final = "identity.json"
+_FORMAT: Final = 1
+_NAME_DIGITS: Final = 24
+_IDENTITY_NAME: Final = re.compile(rf"[0-9a-f]{{{_NAME_DIGITS}}}(-[0-9a-f]{{16}})?")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A block's file, or one being written, as it was when it was listed.
+
+    Attributes:
+        path: Where.
+        num_bytes: Its size.
+        used_s: When it was last stored, loaded or renewed (s since the epoch).
+        is_temporary: Whether it is being written, or was when its engine ended.
+    """
+
+    path: str
+    num_bytes: int
+    used_s: float
+    is_temporary: bool
+
+
+class PoolDirectory:
+    """One pool.
+
+    Args:
+        path: Its directory.
+
+    Raises:
+        ConfigError: It is no pool, or one that another version of Holdfast has written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            marker = json.loads((path / _MARKER).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"{str(path)!r} is not a pool: {_MARKER} cannot be read ({error.strerror})",
+                hint="`holdfast serve` makes one where HOLDFAST_POOL_DIR says",
+            ) from error
+        except ValueError as error:
+            raise ConfigError(f"{str(path)!r} is not a pool: {_MARKER} is damaged") from error
+        if marker != {"format": _FORMAT}:
+            raise ConfigError(
+                f"the pool {str(path)!r} is of another version of Holdfast: {marker!r}",
+                hint="give each version a directory of its own",
+            )
+
+    @classmethod
+    def make(cls, path: Path) -> PoolDirectory:
+        """Open the pool at `path`; where there is none, make it and its directory.
+
+        Raises:
+            ConfigError: It cannot be made, cannot be written to, or is of another version.
+        """
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (path / _MARKER).exists():
+                _write_new(path / _MARKER, {"format": _FORMAT})
+        except FileExistsError as error:
+            raise ConfigError(f"{str(path)!r} is not a directory") from error
+        except OSError as error:
+            raise ConfigError(f"{str(path)!r} cannot be used: {error.strerror}") from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise ConfigError(f"{str(path)!r} cannot be used: it is not writable")
+        return cls(path)
+
+    def directory_of(self, identity: PoolIdentity, epoch: str = "") -> Path:
+        """Where an identity's blocks stand, and nobody else's.
+
+        Args:
+            identity: Whose.
+            epoch: 16 hexadecimal digits set its blocks apart from those of other epochs.
+        """
+        return self.path / (f"{identity.name}-{epoch}" if epoch else identity.name)
+
+    def make_directory(self, directory: Path, identity: PoolIdentity) -> None:
+        """Make an identity's directory and say in it whose it is.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if not (directory / _IDENTITY_FILE).exists():
+            _write_new(directory / _IDENTITY_FILE, dict(identity.fields))
+
+    def identities(self) -> list[tuple[str, dict[str, Any] | None]]:
+        """Names of identities, in order, each with its fields, or None where they are damaged."""
+        found: list[tuple[str, dict[str, Any] | None]] = []
+        for directory in sorted(self.path.iterdir()):
+            if not _IDENTITY_NAME.fullmatch(directory.name) or not directory.is_dir():
+                continue
+            try:
+                fields = json.loads((directory / _IDENTITY_FILE).read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                fields = None
+            found.append((directory.name, fields if isinstance(fields, dict) else None))
+        return found
+
+    def files(self, identity: str | None = None) -> Iterator[StoredFile]:
+        """Every block's file and every one being written, of one identity or of all."""
+        names = [name for name, _ in self.identities()] if identity is None else [identity]
+        for name in names:
+            yield from _files_below(str(self.path / name))
+
+    def place_of(self, path: str | Path) -> bytes:
+        """What the file at `path` is written for: the digest of where in the pool it stands."""
+        relative = Path(path).relative_to(self.path)
+        return hashlib.blake2b(relative.as_posix().encode(), digest_size=32).digest()
+
+    def clear(self, identity: str) -> None:
+        """Remove an identity with all its blocks; engines that use it go on without them.
+
+        Raises:
+            ConfigError: There is none of that name.
+            OSError: It cannot be removed.
+        """
+        names = [name for name, _ in self.identities()]
+        if identity not in names:
+            raise ConfigError(
+                f"the pool has no identity {identity!r}", hint=f"it has: {', '.join(names) or '-'}"
+            )
+        # Renamed first: an engine that stores meanwhile would refill what is being removed. The
+        # new name is an identity's too, so that what an interruption leaves can be cleared.
+        doomed = self.path / f"{identity[:_NAME_DIGITS]}-{secrets.token_hex(8)}"
+        (self.path / identity).rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def _write_new(path: Path, content: dict[str, Any]) -> None:
+    """Write a small file whole; when two engines do so at once, either one's stays."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    try:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _files_below(directory: str) -> Iterator[StoredFile]:
+    try:
+        with os.scandir(directory) as entries:
+            found = list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files_below(entry.path)
+            continue
+        is_temporary = entry.name.endswith(TEMPORARY_SUFFIX)
+        if not is_temporary and not entry.name.endswith(BLOCK_SUFFIX):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            status = entry.stat(follow_symlinks=False)
+            yield StoredFile(entry.path, status.st_size, status.st_mtime, is_temporary)

@@ -1,0 +1,58 @@
+"""A fingerprint of a model's weights that takes no time to speak of.
+
+Reading hundreds of gigabytes at each start is out of the question, and names, sizes and headers are
+the same for every fine-tuned copy. So it is made of samples that are spread over each file:
+training changes nearly every weight, and a model differs in its samples unless it was changed in
+few places on purpose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["weights_fingerprint"]
+
+_SAMPLES_PER_FILE: Final = 64
+_SAMPLE_BYTES: Final = 4096
+_WEIGHT_SUFFIXES: Final = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
+_DESCRIPTIONS: Final = frozenset(
+    {"config.json", "hf_quant_config.json", "params.json", "quantize_config.json"}
+)
+
+
+def weights_fingerprint(model: Path) -> str | None:
+    """SHA-256 over names, sizes and samples of a model's files, hexadecimal.
+
+    Args:
+        model: Directory of the model, or its only file.
+
+    Returns:
+        None where no weights are to be seen.
+
+    Raises:
+        OSError: They are there but cannot be read.
+    """
+    found = [model] if model.is_file() else sorted(model.glob("*")) if model.is_dir() else []
+    weights = [path for path in found if path.suffix in _WEIGHT_SUFFIXES and path.is_file()]
+    if not weights:
+        return None
+    digest = hashlib.sha256()
+    for path in found:
+        if path.name in _DESCRIPTIONS:
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in weights:
+        _add_samples(digest, path)
+    return digest.hexdigest()
+
+
+def _add_samples(digest: Any, path: Path) -> None:
+    with path.open("rb") as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        digest.update(f"{path.name}\0{num_bytes}\0".encode())
+        last = max(num_bytes - _SAMPLE_BYTES, 0)
+        for sample in range(_SAMPLES_PER_FILE):
+            file.seek(last * sample // (_SAMPLES_PER_FILE - 1))
+            digest.update(file.read(_SAMPLE_BYTES))

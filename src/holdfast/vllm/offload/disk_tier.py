@@ -1,0 +1,323 @@
+"""The tier below the host: vLLM's `fs` tier on a pool directory that outlives the engine.
+
+Names of files, lookups, threads and jobs are vLLM's. What it does not do is done here: blocks are
+kept apart by all that must be equal (`model_identity`), checked when they are loaded
+(`block_file`), and bounded in bytes and age (`PoolKeeper`). Whatever goes wrong with a file is a
+block less, never a request less: it is counted, and recomputed.
+
+Process: scheduler. Checked on vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.metrics import OffloadingConnectorStats
+from vllm.v1.kv_offload.file_mapper import FileMapper
+from vllm.v1.kv_offload.tiering.base import JobResult
+from vllm.v1.kv_offload.tiering.fs.manager import FileSystemTierManager
+
+from holdfast.errors import ConfigError
+from holdfast.pool.block_file import FOOTER_BYTES, BlockState, read_block, write_block
+from holdfast.pool.directory import PoolDirectory
+from holdfast.pool.keeper import PoolKeeper
+from holdfast.vllm.offload.connector import engine_being_built
+from holdfast.vllm.offload.model_identity import check_persistable, model_identity
+from holdfast.vllm.offload.slow_disk import SlowDisk
+from holdfast.vllm.offload.tier_metrics import METRICS, record
+
+__all__ = ["DiskTier"]
+
+_logger = logging.getLogger(__name__)
+
+_MAX_READ_THREADS: Final = 8
+_MAX_WRITE_THREADS: Final = 4
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(slots=True)
+class _Job:
+    """Blocks on their way to or from the disk.
+
+    Attributes:
+        keys: vLLM's keys of the blocks.
+        is_load: Which way.
+        is_done: Which have arrived; each is set by one thread.
+    """
+
+    keys: Sequence[bytes]
+    is_load: bool
+    is_done: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.is_done = [False] * len(self.keys)
+
+
+class DiskTier(FileSystemTierManager):  # type: ignore[misc]
+    """See vLLM's `FileSystemTierManager`.
+
+    Args:
+        offloading_spec: vLLM's.
+        primary_kv_view: The host tier's memory.
+        tier_type: Name of this tier in vLLM's metrics.
+        pool_dir: The pool's directory; made where there is none.
+        pool_bytes: Its bound, None for none.
+        ttl_s: Blocks unused for longer are not loaded any more (s); None for ever.
+        backpressure_detector: vLLM's; a `SlowDisk` is told of each store.
+
+    Raises:
+        ConfigError: The directory cannot be used, a block does not fit the bound, or this engine's
+            KV cannot be told apart from another's.
+    """
+
+    def __init__(
+        self,
+        offloading_spec: Any,
+        primary_kv_view: memoryview,
+        tier_type: str,
+        pool_dir: str,
+        pool_bytes: int | None = None,
+        ttl_s: float | None = None,
+        backpressure_detector: Any | None = None,
+    ) -> None:
+        engine = engine_being_built()
+        if engine is None:
+            raise ConfigError(
+                "a pool needs HoldfastOffloadingConnector, which shows it the whole engine",
+                hint="`holdfast serve` names it",
+            )
+        check_persistable(engine.vllm)
+        self._num_file_bytes = offloading_spec.kv_bytes_per_chunk + FOOTER_BYTES
+        if pool_bytes is not None and pool_bytes < self._num_file_bytes:
+            raise ConfigError(
+                f"a pool of {pool_bytes:,} bytes holds no block: one takes {self._num_file_bytes:,}"
+            )
+        self._directory = PoolDirectory.make(Path(pool_dir).absolute())
+        run_config = _file_mapper(str(self._directory.path), offloading_spec).get_run_config()
+        self._identity = model_identity(engine, offloading_spec, run_config)
+        root = self._directory.directory_of(self._identity)
+        self._directory.make_directory(root, self._identity)
+        num_cpus = os.cpu_count() or 1
+        super().__init__(
+            offloading_spec,
+            primary_kv_view,
+            tier_type,
+            root_dir=str(root),
+            n_read_threads=min(_MAX_READ_THREADS, num_cpus),
+            n_write_threads=min(_MAX_WRITE_THREADS, num_cpus),
+            locality="LOCAL",
+            backpressure_detector=backpressure_detector,
+        )
+        self._bytes = primary_kv_view.cast("B")
+        self._ttl_s = ttl_s
+        self._jobs: dict[int, _Job] = {}
+        self._slow_disk = backpressure_detector
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts_lock = threading.Lock()
+        self._told: set[str] = set()
+        self._keeper = PoolKeeper(
+            self._directory, max_bytes=pool_bytes, ttl_s=ttl_s, clock=_wall_clock_s
+        )
+        _logger.info("pool %s, identity %s", pool_dir, self._identity.name)
+
+    # What vLLM calls.
+
+    @classmethod
+    def build_metric_definitions(cls, extra_config: dict[str, Any]) -> dict[str, Any]:
+        """See vLLM."""
+        return dict(METRICS)
+
+    def submit_store(self, job_metadata: Any) -> None:
+        """Begin to write blocks; see vLLM."""
+        if isinstance(self._slow_disk, SlowDisk):
+            self._slow_disk.begin(job_metadata.job_id)
+        job = self._jobs[job_metadata.job_id] = _Job(list(job_metadata.keys), is_load=False)
+        task = functools.partial(self._store, job_metadata.job_id, job, job_metadata.chunk_ids)
+        self._pool.enqueue_store(job_metadata.job_id, 1, [task])
+
+    def submit_load(self, job_metadata: Any) -> None:
+        """Begin to read blocks, with several threads; see vLLM."""
+        job = self._jobs[job_metadata.job_id] = _Job(list(job_metadata.keys), is_load=True)
+        num_tasks = min(_MAX_READ_THREADS, os.cpu_count() or 1, len(job.keys)) or 1
+        tasks = [
+            functools.partial(self._load, job, job_metadata.chunk_ids, first, num_tasks)
+            for first in range(num_tasks)
+        ]
+        self._pool.enqueue_load(job_metadata.job_id, num_tasks, tasks)
+
+    def get_finished_jobs(self) -> Iterable[Any]:
+        """Jobs that have ended since the last call; see vLLM."""
+        results = []
+        for job_id, _, transfer_time_s in self._pool.get_finished():
+            job = self._jobs.pop(job_id)
+            done = [key for key, is_done in zip(job.keys, job.is_done, strict=True) if is_done]
+            is_whole = len(done) == len(job.keys)
+            if job.is_load and not is_whole:
+                # Or the engine would ask for them again, find the same, and never end.
+                kept = set(done)
+                self._lookup_manager.mark_miss([key for key in job.keys if key not in kept])
+            results.append(
+                JobResult(
+                    job_id=job_id,
+                    success=is_whole,
+                    successful_keys=tuple(done) if job.is_load and done and not is_whole else None,
+                    transfer_time=transfer_time_s,
+                    transfer_bytes=len(done) * self._block_size,
+                )
+            )
+        return results
+
+    def on_request_finished(self, req_context: Any) -> None:
+        """Count all blocks of the request's chain as used, in the GPU's cache or not."""
+        super().on_request_finished(req_context)
+        self._keeper.renew(self._paths_of(getattr(req_context, "_offload_key_positions", ())))
+
+    def drain_jobs(self) -> None:
+        """Wait for what is under way, and use nothing any more that was written until now.
+
+        vLLM calls this when its caches are reset, as it does when weights are exchanged in a
+        running engine. What the files hold may then be another model's, so a new identity begins;
+        the next start finds the old one again.
+        """
+        super().drain_jobs()
+        root = self._directory.directory_of(self._identity, epoch=secrets.token_hex(8))
+        try:
+            self._directory.make_directory(root, self._identity)
+        except OSError as error:  # nothing can be stored there either, which is counted then
+            self._tell_once("error", "blocks are not written to the pool: %s", error)
+        self.file_mapper = _file_mapper(str(root), self._offloading_spec)
+
+    def get_stats(self) -> Any:
+        """What was counted since the last call; see vLLM."""
+        with self._counts_lock:
+            counts, self._counts = self._counts, Counter()
+        stats = OffloadingConnectorStats()
+        record(stats, counts, self._keeper.take_removed(), self._keeper.num_bytes)
+        return stats
+
+    def shutdown(self) -> None:
+        """End all threads; see vLLM."""
+        super().shutdown()
+        self._keeper.close()
+        self._bytes.release()  # the host tier's memory cannot go while anything looks into it
+
+    # Threads of the pool.
+
+    def _store(self, job_id: int, job: _Job, chunk_ids: Sequence[int]) -> None:
+        try:
+            for i, (key, chunk_id) in enumerate(zip(job.keys, chunk_ids, strict=True)):
+                with self._chunk(chunk_id) as block:
+                    trouble = self._store_block(self._path_of(key), block)
+                if trouble is not None:
+                    self._count("skipped", trouble, len(job.keys) - i)
+                    return
+                job.is_done[i] = True
+        finally:
+            if isinstance(self._slow_disk, SlowDisk):
+                self._slow_disk.end(job_id)
+
+    def _store_block(self, path: Path, block: memoryview) -> str | None:
+        """Write one block unless it is there; returns why not."""
+        if self._is_stored(path):
+            return None
+        if not self._keeper.has_room(self._num_file_bytes):
+            return "quota"
+        try:
+            place = self._directory.place_of(path)
+            write_block(path, place, block, is_direct=self._use_o_direct)
+        except OSError as error:
+            trouble = "disk_full" if error.errno in _FULL else "error"
+            self._tell_once(trouble, "blocks are not written to the pool: %s", error)
+            return trouble
+        self._keeper.add(self._num_file_bytes)
+        return None
+
+    def _is_stored(self, path: Path) -> bool:
+        """Whether the block is there, as far as its size and age tell; it counts as used then."""
+        try:
+            status = path.stat()
+            if status.st_size != self._num_file_bytes or status.st_mtime < self._not_before_s():
+                return False
+            os.utime(path)
+        except OSError:
+            return False
+        return True
+
+    def _load(self, job: _Job, chunk_ids: Sequence[int], first: int, stride: int) -> None:
+        for i in range(first, len(job.keys), stride):
+            with self._chunk(chunk_ids[i]) as block:
+                trouble = self._load_block(self._path_of(job.keys[i]), block)
+            if trouble is not None:
+                self._count("refused", trouble, 1)
+                return
+            job.is_done[i] = True
+
+    def _load_block(self, path: Path, block: memoryview) -> str | None:
+        """Read one block; returns why not. A file that will never be of use is removed."""
+        try:
+            state = read_block(
+                path,
+                self._directory.place_of(path),
+                block,
+                not_before_s=self._not_before_s(),
+                is_direct=self._use_o_direct,
+            )
+            if state is BlockState.WHOLE:
+                return None
+            if state is not BlockState.MISSING:
+                path.unlink(missing_ok=True)
+            if state not in (BlockState.MISSING, BlockState.EXPIRED):
+                self._tell_once(state, "a block of the pool is %s and was removed: %s", state, path)
+        except OSError as error:
+            self._tell_once("unreadable", "blocks of the pool cannot be read: %s", error)
+            return "unreadable"
+        return state.value
+
+    # Small parts.
+
+    def _not_before_s(self) -> float:
+        return 0.0 if self._ttl_s is None else _wall_clock_s() - self._ttl_s
+
+    def _chunk(self, chunk_id: int) -> memoryview:
+        start = int(chunk_id) * self._block_size
+        return self._bytes[start : start + self._block_size]
+
+    def _path_of(self, key: bytes) -> Path:
+        return Path(self.file_mapper.get_file_name(key))
+
+    def _paths_of(self, keys: Iterable[bytes]) -> Iterator[Path]:
+        return map(self._path_of, keys)
+
+    def _count(self, what: str, why: str, num_blocks: int) -> None:
+        with self._counts_lock:
+            self._counts[what, why] += num_blocks
+
+    def _tell_once(self, kind: str, text: str, *values: object) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            _logger.warning(text, *values)
+
+
+def _file_mapper(root: str, spec: Any) -> Any:
+    """VLLM's names for files, as its own tier makes them."""
+    return FileMapper.from_offloading_spec(
+        root_dir=root,
+        offloading_spec=spec,
+        blocks_per_file=spec.blocks_per_chunk,
+        parallel_agnostic=True,
+    )
+
+
+def _wall_clock_s() -> float:
+    return time.time_ns() / 1e9

@@ -1,0 +1,142 @@
+"""What must be equal for one engine to use KV blocks that another has computed.
+
+Tenants are not in it: a request's `cache_salt` is part of its block hashes already.
+
+Process: scheduler. Checked on vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import ConfigError
+from holdfast.pool.identity import PoolIdentity
+from holdfast.pool.weights import weights_fingerprint
+from holdfast.vllm.offload.connector import EngineConfig
+
+__all__ = ["check_persistable", "model_identity"]
+
+_logger = logging.getLogger(__name__)
+
+_HINT = "leave out HOLDFAST_POOL_DIR; the host tier alone works"
+_SEEDLESS_HASHES = frozenset({"sha256", "sha256_cbor"})
+
+
+def check_persistable(config: Any) -> None:
+    """Refuse engines whose KV cannot be told apart from one start to the next.
+
+    Args:
+        config: vLLM's `VllmConfig`.
+
+    Raises:
+        ConfigError: Adapters are known by name only, FP8 scales are learned from the first prompts,
+            or prefix hashes begin with a random seed.
+    """
+    if config.lora_config is not None:
+        raise ConfigError("a pool cannot tell LoRA adapters of one name apart", hint=_HINT)
+    if getattr(config.cache_config, "calculate_kv_scales", False):
+        raise ConfigError("KV scales that each start computes anew do not fit a pool", hint=_HINT)
+    algorithm = config.cache_config.prefix_caching_hash_algo
+    if algorithm not in _SEEDLESS_HASHES and "PYTHONHASHSEED" not in os.environ:
+        raise ConfigError(
+            f"{algorithm} hashes begin with a random seed, so nothing would be found again",
+            hint="--prefix-caching-hash-algo sha256_cbor, or set PYTHONHASHSEED",
+        )
+
+
+def model_identity(engine: EngineConfig, spec: Any, run_config: dict[str, Any]) -> PoolIdentity:
+    """Everything that decides what a block of this engine holds. Reads samples of the weights.
+
+    Args:
+        engine: The engine.
+        spec: vLLM's `OffloadingSpec` for it.
+        run_config: What vLLM itself tells directories of blocks apart by.
+
+    Raises:
+        OSError: The weights are there but cannot be read.
+    """
+    from vllm import __version__ as version
+
+    config = engine.vllm
+    model, cache = config.model_config, config.cache_config
+    return PoolIdentity(
+        {
+            "attention": str(config.attention_config.backend),
+            "block_bytes": spec.kv_bytes_per_chunk,
+            "device": _device(),
+            "hash_algorithm": cache.prefix_caching_hash_algo,
+            "hash_seed": os.environ.get("PYTHONHASHSEED"),
+            "kv_cache_dtype": str(cache.cache_dtype),
+            "kv_cache_groups": _groups(engine.kv_cache),
+            "kv_cache_layout": spec.config.kv_cache_layout,
+            "layout": run_config,
+            "load_format": str(config.load_config.load_format),
+            "model": model.model,
+            "model_config": model.compute_hash(),
+            "model_runner": 2 if config.use_v2_model_runner else 1,
+            "revision": model.revision,
+            "speculator": _speculator(config.speculative_config),
+            "vllm": version,
+            "weights": _weights(config),
+        }
+    )
+
+
+def _groups(kv_cache: Any) -> str:
+    """Digest of how vLLM describes its cache groups: heads, sizes, dtypes, layers, windows."""
+    described = [
+        f"{group.kv_cache_spec!r} {list(group.layer_names)}" for group in kv_cache.kv_cache_groups
+    ]
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()
+
+
+def _device() -> str:
+    """Kind of device; on CPUs the order of a block's values depends on the instruction set."""
+    import torch
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        capability = current_platform.get_device_capability()
+        return f"{current_platform.device_type} {capability}"
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()} amx={has_tiles}"
+
+
+def _speculator(config: Any) -> str | None:
+    return None if config is None else f"{config.method} {config.model}"
+
+
+def _weights(config: Any) -> str | None:
+    """Fingerprint of the weights; for random ones, the seed that makes them."""
+    model = config.model_config
+    if config.load_config.load_format == "dummy":
+        return f"random {model.seed}"
+    place = _local_model(model, config.load_config.download_dir)
+    fingerprint = None if place is None else weights_fingerprint(place)
+    if fingerprint is None:
+        _logger.warning(
+            "the weights of %s are not to be seen here: the pool tells them by name and revision, "
+            "so give new weights a new name",
+            model.model,
+        )
+    return fingerprint
+
+
+def _local_model(model: Any, download_dir: str | None) -> Path | None:
+    place = Path(model.model)
+    if place.exists():
+        return place
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(
+            model.model, "config.json", cache_dir=download_dir, revision=model.revision
+        )
+    except ValueError:  # no name of that hub, such as an address
+        return None
+    return Path(found).parent if isinstance(found, str) else None

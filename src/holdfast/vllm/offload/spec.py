@@ -1,0 +1,92 @@
+"""The offloading spec to name in `--kv-transfer-config`: vLLM's tiers, on any machine.
+
+On a GPU everything is vLLM's. Where KV tensors are in host memory, which vLLM's worker refuses,
+`CopyWorker` takes its place. In both cases the host tier's shared memory loses its name as soon as
+all have mapped it, so that not even a killed engine leaves it behind.
+
+Process: scheduler and worker. Checked on vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vllm.v1.kv_offload.cpu.shared_offload_region import SharedOffloadRegion
+from vllm.v1.kv_offload.tiering.spec import TieringOffloadingSpec
+
+from holdfast.errors import ConfigError
+from holdfast.vllm.offload.copy_worker import CopyWorker
+
+__all__ = ["HoldfastOffloadingSpec"]
+
+
+class HoldfastOffloadingSpec(TieringOffloadingSpec):  # type: ignore[misc]
+    """See vLLM's `TieringOffloadingSpec`, whose configuration this takes.
+
+    Args:
+        config: vLLM's `OffloadingConfig`.
+
+    Raises:
+        ConfigError: The host tier would not hold a single block.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if self.num_chunks < 1:
+            raise ConfigError(
+                f"a host tier of {self.extra_config['cpu_bytes_to_use']:,} bytes holds no KV block:"
+                f" one takes {self.kv_bytes_per_chunk:,}"
+            )
+
+    def get_manager(self) -> Any:
+        """See vLLM's. Process: scheduler, built when every worker has mapped the shared memory."""
+        manager = super().get_manager()
+        if self._scheduler_mmap is not None:
+            Path(self._scheduler_mmap.mmap_path).unlink(missing_ok=True)
+        return manager
+
+    def get_worker(self, kv_caches: Any) -> Any:
+        """See vLLM's, which refuses KV tensors in host memory. Process: worker."""
+        if self._worker is None and _is_in_host_memory(kv_caches):
+            self._worker: Any = self._copy_worker(kv_caches)
+        return super().get_worker(kv_caches)
+
+    def create_worker(self, kv_caches: Any) -> Any:
+        """See vLLM's, whose worker this is. Process: worker."""
+        worker = super().create_worker(kv_caches)
+        _expect_no_name(worker._mmap_region)  # noqa: SLF001 # vLLM shows it nowhere else
+        return worker
+
+    def _copy_worker(self, kv_caches: Any) -> CopyWorker:
+        if self.config.canonical_layout:
+            raise ConfigError("canonical_layout needs KV tensors on a GPU", hint="leave it out")
+        region = SharedOffloadRegion(
+            engine_id=self.config.engine_id,
+            num_chunks=self.num_chunks,
+            rank=0 if self.replicated_layout else self.config.parallel.rank,
+            kv_bytes_per_chunk=self.kv_bytes_per_chunk,
+            cpu_page_size=self.cpu_page_size_per_worker,
+        )
+        _expect_no_name(region)
+        try:
+            return CopyWorker(kv_caches, self.blocks_per_chunk, region)
+        except Exception:
+            region.cleanup()
+            raise
+
+
+def _is_in_host_memory(kv_caches: Any) -> bool:
+    return all(cache.tensor.device.type == "cpu" for cache in kv_caches.tensors)
+
+
+def _expect_no_name(region: Any) -> None:
+    """Keep a region's cleanup from complaining that its file is gone, which it should be."""
+    cleanup = region.cleanup
+
+    def clean_up() -> None:
+        is_named = Path(region.mmap_path).exists()
+        region._creator = region._creator and is_named  # noqa: SLF001 # no other way
+        cleanup()
+
+    region.cleanup = clean_up

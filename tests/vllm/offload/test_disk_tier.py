@@ -1,0 +1,265 @@
+"""The disk tier: what goes wrong with a file costs a block and nothing else."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from holdfast.errors import ConfigError
+from holdfast.pool.block_file import FOOTER_BYTES
+from holdfast.pool.directory import PoolDirectory
+
+if TYPE_CHECKING:
+    from tests.vllm.offload.conftest import TierMaker, TierRig
+
+pytestmark = pytest.mark.engine
+
+_FILE_BYTES = 8192 + FOOTER_BYTES
+
+
+def test_what_is_stored_is_found_and_loaded(rig: TierRig) -> None:
+    assert rig.store(1, 2, 3).success
+    assert rig.finds(2)
+    assert not rig.finds(4)
+    result = rig.load(1, 2, 3)
+    assert result.success
+    assert result.transfer_bytes == 3 * 8192
+    assert rig.holds(1, 2, 3)
+
+
+def test_it_counts_as_disk_in_vllms_metrics(rig: TierRig) -> None:
+    assert rig.tier.cache_hit_source.value == "disk"
+
+
+def test_the_next_engine_finds_what_this_one_stored(make_tier: TierMaker) -> None:
+    make_tier().store(*range(20))
+    after = make_tier()
+    assert after.finds(7)
+    assert after.load(*range(20)).success
+    assert after.holds(*range(20))
+
+
+def test_an_engine_of_another_identity_finds_nothing(make_tier: TierMaker) -> None:
+    make_tier("one").store(1)
+    other = make_tier("other")
+    assert not other.finds(1)
+    assert not other.load(1).success
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, 5000)
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[4000] ^= 1
+    path.write_bytes(data)
+
+
+def _replace(path: Path) -> None:
+    path.write_bytes(os.urandom(_FILE_BYTES))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(_truncate, "truncated"), (_flip, "corrupt"), (_replace, "foreign")]
+)
+def test_a_damaged_block_is_not_loaded_but_removed_and_counted(
+    rig: TierRig, damage: Callable[[Path], None], reason: str
+) -> None:
+    rig.store(1, 2)
+    damage(rig.path(1))
+    assert rig.finds(1)
+    result = rig.load(1, 2)
+    assert not result.success
+    assert not rig.path(1).exists()
+    assert rig.counted()["holdfast_pool_refused_blocks"] == {(reason,): 1}
+    assert not rig.finds(1)  # or the same request would try again for ever
+
+
+def test_blocks_beside_a_damaged_one_are_kept(rig: TierRig) -> None:
+    rig.store(*range(8))
+    _flip(rig.path(3))
+    result = rig.load(*range(8))
+    from tests.vllm.offload.conftest import key_of
+
+    kept = set(result.successful_keys)
+    assert {key_of(0), key_of(1), key_of(2)} <= kept
+    assert key_of(3) not in kept
+    assert rig.holds(*(chunk for chunk in range(8) if key_of(chunk) in kept))
+
+
+def test_a_block_that_was_damaged_is_stored_anew(rig: TierRig) -> None:
+    rig.store(1)
+    _truncate(rig.path(1))
+    assert rig.store(1).success
+    assert rig.load(1).success
+
+
+def test_a_block_of_another_place_is_not_loaded(rig: TierRig) -> None:
+    rig.store(1, 2)
+    rig.path(2).replace(rig.path(1))
+    assert not rig.load(1).success
+    assert rig.counted()["holdfast_pool_refused_blocks"] == {("foreign",): 1}
+
+
+def test_a_block_that_vanishes_between_lookup_and_load_is_a_miss(rig: TierRig) -> None:
+    rig.store(1)
+    assert rig.finds(1)
+    rig.path(1).unlink()
+    assert not rig.load(1).success
+    assert rig.counted()["holdfast_pool_refused_blocks"] == {("missing",): 1}
+    assert not rig.finds(1)
+
+
+def test_a_file_that_cannot_be_read_is_a_miss_and_stays(
+    rig: TierRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.store(1)
+
+    def fail(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", fail)
+        assert not rig.load(1).success
+    assert rig.counted()["holdfast_pool_refused_blocks"] == {("unreadable",): 1}
+    assert rig.load(1).success
+
+
+def test_a_full_disk_is_a_store_left_out_said_once(
+    rig: TierRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.store(1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        assert not rig.store(2, 3).success
+        assert not rig.store(4).success
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert rig.counted()["holdfast_pool_skipped_blocks"] == {("disk_full",): 3}
+    assert caplog.text.count("not written to the pool") == 1
+    assert rig.load(1).success
+    assert rig.store(2).success
+
+
+def test_a_block_is_written_once(rig: TierRig) -> None:
+    rig.store(1)
+    before = rig.path(1).stat().st_ino
+    rig.store(1)
+    assert rig.path(1).stat().st_ino == before
+
+
+def test_blocks_beyond_the_bound_are_left_out_until_room_is_made(make_tier: TierMaker) -> None:
+    rig = make_tier(pool_bytes=10 * _FILE_BYTES)
+    assert rig.store(*range(10)).success
+    assert not rig.store(10, 11).success
+    assert rig.counted()["holdfast_pool_skipped_blocks"] == {("quota",): 2}
+    deadline_s = time.monotonic() + 10
+    while not rig.store(10).success:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+    assert rig.counted()["holdfast_pool_removed_files"][("evicted",)] >= 2
+
+
+def test_a_bound_below_one_block_is_refused(make_tier: TierMaker) -> None:
+    with pytest.raises(ConfigError, match="holds no block"):
+        make_tier(pool_bytes=_FILE_BYTES - 1)
+
+
+def test_an_old_block_is_neither_loaded_nor_taken_for_stored(make_tier: TierMaker) -> None:
+    rig = make_tier(ttl_s=1000.0)
+    rig.store(1, 2)
+    for chunk in (1, 2):
+        os.utime(rig.path(chunk), (1.0, 1.0))
+    assert not rig.load(1).success
+    assert rig.counted()["holdfast_pool_refused_blocks"] == {("expired",): 1}
+    assert rig.store(2).success
+    assert rig.load(2).success
+
+
+def test_a_request_renews_all_blocks_of_its_prompt(make_tier: TierMaker) -> None:
+    rig = make_tier()
+    rig.store(1, 2, 3)
+    for chunk in (1, 2, 3):
+        os.utime(rig.path(chunk), (1.0, 1.0))
+    rig.finish_request(1, 2, 9)
+    deadline_s = time.monotonic() + 10
+    while {1.0} & {rig.path(chunk).stat().st_mtime for chunk in (1, 2)}:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    assert rig.path(3).stat().st_mtime == 1.0
+
+
+def test_two_engines_share_what_either_stores(make_tier: TierMaker) -> None:
+    here, there = make_tier(), make_tier()
+    here.store(1)
+    there.store(1, 2)
+    assert here.load(1, 2).success
+    assert there.load(1, 2).success
+    assert here.holds(1, 2)
+
+
+def test_two_engines_that_store_the_same_at_once_do_not_disturb_each_other(
+    make_tier: TierMaker,
+) -> None:
+    here, there = make_tier(), make_tier()
+    threads = [threading.Thread(target=rig.store, args=range(60)) for rig in (here, there)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert here.load(*range(60)).success
+    assert here.holds(*range(60))
+    pool = PoolDirectory(here.path(1).parents[4])
+    assert len([file for file in pool.files() if file.is_temporary]) == 0
+
+
+def test_nothing_is_used_from_before_a_reset_and_the_next_start_finds_it(
+    make_tier: TierMaker,
+) -> None:
+    rig = make_tier()
+    rig.store(1)
+    rig.tier.drain_jobs()  # as vLLM does when weights are exchanged
+    assert not rig.load(1).success
+    assert rig.store(1).success
+    assert rig.load(1).success
+    rig.tier.drain_jobs()
+    assert not rig.load(1).success
+    assert make_tier().load(1).success
+
+
+def test_a_disk_that_does_not_keep_up_is_left_alone_until_it_does(
+    make_tier: TierMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holdfast.vllm.offload import slow_disk
+
+    monkeypatch.setattr(slow_disk, "_LONGEST_STORE_S", 0.05)
+    detector = slow_disk.SlowDisk()
+    rig = make_tier(backpressure_detector=detector)
+    may_write, full = threading.Event(), os.writev
+    monkeypatch.setattr(os, "writev", lambda *given: (may_write.wait(10), full(*given))[1])
+    rig.begin_store(1)
+    assert detector.should_store(1)
+    time.sleep(0.1)
+    assert not detector.should_store(1)
+    assert detector.policy.pop_stores_dropped() == (1, 1)
+    may_write.set()
+    rig.tier.drain_jobs()
+    assert detector.should_store(1)
+
+
+def test_it_ends_without_a_thread_left(make_tier: TierMaker) -> None:
+    num_before = threading.active_count()
+    rig = make_tier()
+    rig.store(1)
+    rig.tier.shutdown()
+    assert threading.active_count() == num_before
+    rig.tier.shutdown = lambda: None

@@ -1,0 +1,22 @@
+"""Tiers on the vLLM that is installed: there, or refused in a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.config import HoldfastConfig
+from holdfast.errors import EngineError
+from holdfast.vllm.offload.arguments import OLDEST_VERSION, tier_arguments
+from holdfast.vllm.serve import engine_version, is_older
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
+
+
+def test_a_vllm_that_is_too_old_for_tiers_says_so() -> None:
+    config = HoldfastConfig(host_gib=0.001)
+    if is_older(engine_version(), OLDEST_VERSION):
+        with pytest.raises(EngineError, match="host_gib needs vLLM"):
+            tier_arguments(config, [])
+    else:
+        assert tier_arguments(config, [])[0] == "--kv-transfer-config"
+    assert tier_arguments(HoldfastConfig(), []) == []
