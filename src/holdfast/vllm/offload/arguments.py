@@ -90,6 +90,8 @@ def transfer_config(config: HoldfastConfig) -> dict[str, Any]:
             # An agent's next prompt repeats its last answer. Without the answers' blocks, what
             # comes after the first answer could not be found again.
             "offload_prompt_only": False,
+            "eviction_policy": "HostPolicy",
+            "cache_policy_module_path": "holdfast.vllm.offload.host_policy",
             "secondary_tiers": tiers,
         },
     }
