@@ -58,7 +58,7 @@ _PLACES = {
     "lineage": ("add_request", "_runtime.tree", "match"),
     "arrival": ("add_request", "_runtime", "turn_arrived"),
     "admission": ("schedule", "_runtime", "decide"),
-    "places": ("schedule", "_runtime", "_places"),
+    "places": ("schedule", "_runtime._places", "room"),
     "measuring": ("schedule", "_desk", "_pick"),
     "findings": ("schedule", "_tails", "findings"),
     "start": ("started", "_runtime", "turn_started"),

@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.core.results import RunResult
 from holdfast.core.sessions import Session
-from holdfast.errors import ConfigError
+from holdfast.errors import ConfigError, EngineError
 from holdfast.policies.eviction.worth import ReturnWorth
 from holdfast.policies.registry import policy_names
 from holdfast.sim import simulation
@@ -19,6 +19,8 @@ from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.profile import load_profile, profile_names
 from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.selection import SessionSelection
+from holdfast.vllm.offload.arguments import OLDEST_VERSION, check_offloading
+from holdfast.vllm.serve import engine_version, is_older
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
 
@@ -124,7 +126,7 @@ def test_a_guard_limits_what_inverted_predictions_cost(monkeypatch: pytest.Monke
     evicted = {}
     for predictions in ("guarded", "always", "never"):
         settings = {"admission": "fcfs", "predictions": predictions}
-        run = plan("holdfast", kv_tokens=16384, options=options, settings=settings)
+        run = plan("holdfast", seed=4, kv_tokens=12288, options=options, settings=settings)
         evicted[predictions] = simulate(run).evicted_blocks or 0.0
     assert evicted["never"] < evicted["guarded"] < evicted["always"]
 
@@ -185,7 +187,10 @@ def test_a_session_larger_than_the_cache_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("policy", ["vllm-default", "holdfast"])
 def test_a_host_tier_brings_back_what_the_cache_gave_up(policy: str) -> None:
-    pytest.importorskip("vllm.v1.kv_offload.cpu.policies.base", reason="vLLM's offloading of 0.32")
+    if is_older(engine_version(), OLDEST_VERSION):
+        with pytest.raises(EngineError, match=r"0\.32"):
+            check_offloading("--host-tokens")
+        return
     without, tiered = simulate(plan(policy)), simulate(plan(policy, host_tokens=65536))
     assert without.loaded_tokens is None
     assert tiered.loaded_tokens and tiered.loaded_tokens > 0

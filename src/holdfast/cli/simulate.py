@@ -138,10 +138,13 @@ def simulate(**arguments: Any) -> None:
     says. Needs vLLM (its CPU build is enough).
     """
     from holdfast.policies.registry import policy_class
+    from holdfast.vllm.offload.arguments import check_offloading
     from holdfast.vllm.serve import engine_version
     from holdfast.vllm.simulate import simulate as simulate_run
 
     engine_version()
+    if arguments["host_tokens"]:
+        check_offloading("--host-tokens")
     if arguments["html_path"] is not None:
         require_plots()
     console = Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS)

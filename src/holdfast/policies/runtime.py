@@ -98,6 +98,7 @@ class AgentRuntime:
     def attach(self, queue: BlockQueue, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
         """Connect the host's free blocks; once, before any turn."""
         self._chains = ChainKeeper(self.tree, queue)
+        self._places = Places(self._away, self._chains, self)
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
         if self._policy.ages:
@@ -293,8 +294,7 @@ class AgentRuntime:
             slots: Turns that may still start (count).
             num_running: Turns running (count).
         """
-        places = Places(self._away, self._chains, self)
-        room = places.room(blocks, slots, num_running, self._policy, self.tier)
+        room = self._places.room(blocks, slots, num_running, self._policy, self.tier)
         decision = self._policy.decide(waiting, room)
         for session in decision.releases:
             self._chains.release(session)

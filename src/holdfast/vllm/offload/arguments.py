@@ -14,7 +14,7 @@ from holdfast.errors import ConfigError, EngineError
 from holdfast.pool.directory import PoolDirectory
 from holdfast.vllm.serve import engine_version, is_older
 
-__all__ = ["OLDEST_VERSION", "tier_arguments", "transfer_config"]
+__all__ = ["OLDEST_VERSION", "check_offloading", "tier_arguments", "transfer_config"]
 
 OLDEST_VERSION: Final = (0, 32)
 
@@ -47,13 +47,7 @@ def tier_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str
                 f"{argument} conflicts with host_gib, which sets vLLM's tiers up itself",
                 hint="leave one of them out",
             )
-    version = engine_version()
-    if is_older(version, OLDEST_VERSION):
-        oldest = ".".join(map(str, OLDEST_VERSION))
-        raise EngineError(
-            f"host_gib needs vLLM {oldest} or newer, this is {version}",
-            hint="leave out host_gib and pool_dir, or upgrade vLLM",
-        )
+    check_offloading("host_gib")
     _check_shared_memory(config.host_gib)
     extra = ["--kv-transfer-config", json.dumps(transfer_config(config))]
     if config.pool_dir is not None:
@@ -62,6 +56,21 @@ def tier_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str
             # The default pickles, so equal prompts may hash differently in another process.
             extra += ["--prefix-caching-hash-algo", _HASH]
     return extra
+
+
+def check_offloading(setting: str) -> None:
+    """Make sure that vLLM has the offloading that a setting needs.
+
+    Raises:
+        EngineError: vLLM is missing or too old.
+    """
+    version = engine_version()
+    if is_older(version, OLDEST_VERSION):
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise EngineError(
+            f"{setting} needs vLLM {oldest} or newer, this is {version}",
+            hint="go without tiers, or upgrade vLLM",
+        )
 
 
 def transfer_config(config: HoldfastConfig) -> dict[str, Any]:
