@@ -20,6 +20,7 @@ _COLOURS: Final = (
     "#5c677d", "#439894",
 )  # fmt: skip
 _NUM_BARS = 12
+_WIDE = 100
 _LEAST_HELD_TOKENS = 100
 _MIN_CURVE_VALUES = 20
 # A logarithmic axis begins at the second-lowest entry of the tables, smaller values at its edge.
@@ -225,7 +226,12 @@ def _draw_cumulative(axis: Any, values: Mapping[str, Distribution], title: str) 
         axis.plot(clipped, PERCENTS, color=colour, label=plain_text(name) or None)
     axis.set_xscale("log")
     axis.set_xlim(left=lowest)
+    low, high = axis.get_xlim()
+    if high < _WIDE * low:  # a decade has one mark only
+        marks = [times * 10.0**power for power in range(-3, 12) for times in (1, 2, 5)]
+        axis.set_xticks([mark for mark in marks if low <= mark <= high])
     axis.xaxis.set_major_formatter(lambda value, _: format_tokens(value))
+    axis.xaxis.set_minor_formatter("")
     axis.set_ylim(0, 103)
     axis.set_title(f"{title}, cumulative (%)", fontsize=9)
 
