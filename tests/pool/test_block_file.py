@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -149,26 +150,27 @@ def test_a_second_store_takes_the_place_of_the_first(path: Path) -> None:
     assert read(path) == (BlockState.WHOLE, BLOCK[::-1])
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond a page, as on a full disk."""
+    """No file may grow beyond a page, as on a full disk; not even one that pytest writes to."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_write_that_does_not_fit_fails_and_leaves_nothing(
-    tmp_path: Path, small_files: None
-) -> None:
-    with pytest.raises(OSError, match=r"No space left|File too large") as caught:
+def test_a_write_that_does_not_fit_fails_and_leaves_nothing(tmp_path: Path) -> None:
+    does_not_fit = pytest.raises(OSError, match=r"No space left|File too large")
+    with small_files(), does_not_fit as caught:
         write_block(tmp_path / "d" / "block.bin", PLACE, memoryview(BLOCK))
     assert caught.value.errno in (errno.ENOSPC, errno.EFBIG)
     assert list((tmp_path / "d").iterdir()) == []
 
 
-def test_a_failed_write_leaves_the_block_that_was_there(path: Path, small_files: None) -> None:
-    with pytest.raises(OSError, match=r"No space left|File too large"):
+def test_a_failed_write_leaves_the_block_that_was_there(path: Path) -> None:
+    with small_files(), pytest.raises(OSError, match=r"No space left|File too large"):
         write_block(path, PLACE, memoryview(BLOCK[::-1]))
     assert read(path) == (BlockState.WHOLE, BLOCK)
 
