@@ -89,6 +89,34 @@ def test_validate_counts_what_is_valid(mooncake: Path) -> None:
     assert "1 files (Mooncake), 2 sessions, 2 turns: valid" in result.output
 
 
+def test_validate_writes_what_it_found(mooncake: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert run("validate", mooncake, "--json", out).exit_code == 0
+    found = json.loads(out.read_bytes())
+    assert found["is_valid"] and found["problems"] == []
+    assert (found["num_sessions"], found["num_turns"]) == (2, 2)
+    assert [file["format"] for file in found["files"]] == ["Mooncake"]
+
+
+def test_validate_writes_problems_too_where_it_goes_on(mooncake: Path, tmp_path: Path) -> None:
+    mooncake.write_bytes(mooncake.read_bytes() + b'{"timestamp": "x"}\n')
+    out = tmp_path / "out.json"
+    assert run("validate", mooncake, "--json", out, "--lenient").exit_code != 0
+    found = json.loads(out.read_bytes())
+    assert not found["is_valid"] and found["num_problems"] == len(found["problems"]) == 1
+    assert run("validate", mooncake, "--json", tmp_path / "not.json").exit_code != 0
+    assert not (tmp_path / "not.json").exists()
+
+
+def test_convert_writes_what_was_lost(mooncake: Path, tmp_path: Path) -> None:
+    out, said = tmp_path / "out.jsonl", tmp_path / "said.json"
+    arguments = ("convert", mooncake, "--to", "weka", "--output", out, "--json", said)
+    assert run(*arguments).exit_code == 0
+    found = json.loads(said.read_bytes())
+    assert found["format"] == "weka" and found["num_turns"] == 2
+    assert isinstance(found["losses"], dict)
+
+
 def test_a_wrong_line_stops_the_command_and_leaves_no_output(
     mooncake: Path, tmp_path: Path
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 
@@ -13,15 +15,15 @@ from holdfast.cli.traces_generate import generate
 from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TextCount, TraceSource
 from holdfast.cli.traces_study import study
 from holdfast.cli.traces_table import losses_table, statistics_tables
-from holdfast.errors import TraceError
+from holdfast.cli.traces_validate import validate
 from holdfast.report.page import write_whole
 from holdfast.traces.conversion import write_sessions
-from holdfast.traces.io import FileReport
 from holdfast.traces.statistics import Statistics
-from holdfast.traces.validation import SessionChecks
 from holdfast.traces.writers.registry import WRITERS
 
 __all__ = ["traces"]
+
+_CONVERSION_SCHEMA = "holdfast.conversion/1"
 
 
 @click.group()
@@ -30,57 +32,6 @@ def traces() -> None:
 
     PATH is a trace file or a directory of them; the format is found out. See docs/traces.md.
     """
-
-
-@traces.command()
-@PATHS
-@LENIENT
-def validate(paths: tuple[Path, ...], lenient: bool) -> None:
-    """Check that every session of PATH can be read and keeps its promises.
-
-    Stops at the first problem; with --lenient lists them all. The exit status is not 0 if there is
-    one.
-    """
-    console, errors = Console(), Console(stderr=True)
-    problems = Skipped(errors)
-    source = TraceSource(paths, errors, problems if lenient else None)
-    reports: list[FileReport] = []
-    source.on_file.append(reports.append)
-    checks = SessionChecks()
-    num_sessions = num_turns = 0
-    with source.sessions() as sessions:
-        for session in sessions:
-            num_sessions += 1
-            num_turns += len(session.turns)
-            for problem in checks.problems(session):
-                if not lenient:
-                    raise problem
-                problems(problem)
-    if problems.num_skipped:
-        raise TraceError(
-            f"{problems.num_skipped} problems", source=", ".join(str(path) for path in paths)
-        )
-    formats = ", ".join(sorted({report.format_name for report in reports} - {""}))
-    console.print(
-        f"{len(reports)} files ({formats}), {num_sessions:,} sessions, {num_turns:,} turns: valid",
-        highlight=False,
-    )
-    for number, what in (
-        (sum(report.num_estimated_gaps for report in reports), "gaps are estimated"),
-        (
-            sum(report.num_corrected_gaps for report in reports),
-            "gaps contained a dropped duplicate call; its time is estimated and taken off",
-        ),
-        (
-            sum(report.num_uncorrected_gaps for report in reports),
-            "gaps of the same files are left as recorded: no latency is",
-        ),
-        (sum(report.num_estimated_lengths for report in reports), "lengths are estimated"),
-        (sum(report.num_unanswered for report in reports), "sessions without an answer left out"),
-        (sum(report.num_orphans for report in reports), "sessions whose parent is not there"),
-    ):
-        if number:
-            console.print(f"{number:,} {what}", highlight=False)
 
 
 @traces.command()
@@ -105,6 +56,12 @@ def validate(paths: tuple[Path, ...], lenient: bool) -> None:
     is_flag=True,
     help="Keep what was said, where PATH has it; only the format holdfast holds it.",
 )
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write how much was converted, and what was lost, here.",
+)
 @LENIENT
 def convert(
     paths: tuple[Path, ...],
@@ -112,6 +69,7 @@ def convert(
     output: Path,
     block_size_tokens: int | None,
     keeps_text: bool,
+    json_path: Path | None,
     lenient: bool,
 ) -> None:
     """Write the sessions of PATH in another format, and say what it cannot hold.
@@ -126,6 +84,12 @@ def convert(
     with source.sessions() as sessions:
         losses = write_sessions(text.counted(sessions), output, format_name, block_size_tokens)
     skipped.say()
+    if json_path is not None:
+        counts = {"num_turns": text.num_turns, "num_turns_with_text": text.num_with_text}
+        counts["num_skipped"] = skipped.num_skipped
+        document: dict[str, Any] = {"schema": _CONVERSION_SCHEMA, "format": format_name, **counts}
+        document["losses"] = dict(losses)
+        write_whole(json_path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
     console.print(f"wrote {escape(str(output))}", highlight=False, soft_wrap=True)
     if keeps_text:
         console.print(text.sentence(), highlight=False, markup=False, soft_wrap=True)
@@ -163,3 +127,4 @@ def stats(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> Non
 traces.add_command(fit)
 traces.add_command(generate)
 traces.add_command(study)
+traces.add_command(validate)
