@@ -119,11 +119,11 @@ def test_a_samples_memory_does_not_grow_with_blocks_prompts_or_reuses() -> None:
     assert size_after(3200) < 2 * size_after(800)
 
 
-@pytest.mark.parametrize(("max_blocks", "tolerance"), [(4096, 0.1), (16384, 0.03)])
+@pytest.mark.parametrize(("max_blocks", "tolerance"), [(4096, 0.1), (16384, 0.05)])
 def test_a_sample_of_a_fixed_size_is_close_to_all_blocks(
     sessions: list[Session], exact: Load, max_blocks: int, tolerance: float
 ) -> None:
-    """Of 339 thousand blocks; the tolerance is of the hit ratio."""
+    """Of 220 thousand blocks; the tolerance is of the hit ratio."""
     meter = meter_of(sessions, 6, BlockSampler(max_blocks=max_blocks))
     sampled = meter.finish(6)
     assert sum(lane.sample.num_blocks for lane in meter._lanes) <= max_blocks
