@@ -81,6 +81,25 @@ def test_copies_teach_what_a_copy_takes(make_rig: RigMaker) -> None:
     assert rig.scheduler._tier.load_s(1) < float("inf")
 
 
+def test_every_cache_group_has_its_chunks_claimed() -> None:
+    from vllm.v1.kv_offload.base import make_offload_key
+
+    from holdfast.core.chains import Segment
+    from holdfast.core.sessions import Session, SessionState
+    from holdfast.vllm.offload.host_policy import HostPolicy
+    from holdfast.vllm.offload.host_tier import HostTier
+
+    policy = HostPolicy(8)
+    tier = HostTier(policy, [(0, 1), (1, 2)], lambda _: (0, 0.0))
+    root: Segment[Any] = Segment(None, 0, [])
+    tier.claim(Session(1, None, SessionState.AT_TOOL, root, root), [b"a", b"b"])
+    kept = [make_offload_key(b"a", 0), make_offload_key(b"b", 0), make_offload_key(b"b", 1)]
+    for key in (*kept, make_offload_key(b"x", 1)):
+        policy.claims.store(key)
+    assert policy.claims.victims(1, [], lambda _: True) == [make_offload_key(b"x", 1)]
+    assert policy.claims.victims(1, [], lambda _: True) is None
+
+
 def test_without_a_lower_tier_there_is_none(make_rig: RigMaker) -> None:
     assert make_rig(12).scheduler._tier is None
 

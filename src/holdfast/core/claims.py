@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
+from holdfast.core.prefix_search import held_length
+
 __all__ = ["Claims"]
 
 Owner = TypeVar("Owner", bound=Hashable)
@@ -45,7 +47,8 @@ class Claims(Generic[Owner, Key]):
         O(keys that differ), and a bisection: chains that agree at a depth agree before it.
         """
         known = self._chains.setdefault(owner, [])
-        num_shared = _shared_length(known, chain)
+        num_most = min(len(known), len(chain))
+        num_shared = held_length(num_most, lambda i: known[i] == chain[i], num_most)
         self._release(known[num_shared:])
         del known[num_shared:]
         for key in chain[num_shared:]:
@@ -129,16 +132,3 @@ class Claims(Generic[Owner, Key]):
                 counts[key] = counts.get(key, 0) + 1
         assert counts == self._num_claims
         assert set(self._unclaimed) == {key for key in self._stored if key not in counts}
-
-
-def _shared_length(known: Sequence[Key], chain: Sequence[Key]) -> int:
-    low, high = 0, min(len(known), len(chain))
-    if high and known[high - 1] == chain[high - 1]:
-        return high
-    while low < high:
-        middle = (low + high) // 2
-        if known[middle] == chain[middle]:
-            low = middle + 1
-        else:
-            high = middle
-    return low

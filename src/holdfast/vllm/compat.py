@@ -86,7 +86,8 @@ def host_tier_of(scheduler: Any, worth_of: Callable[[Session], Any]) -> HostTier
         return None
     from holdfast.vllm.offload.host_tier import HostTier
 
-    return HostTier(policy, connector.config.kv_group_configs[0].hashes_per_chunk, worth_of)
+    groups = [(one.group_idx, one.hashes_per_chunk) for one in connector.config.kv_group_configs]
+    return HostTier(policy, groups, worth_of)
 
 
 def loading_requests(scheduler: Any) -> list[str]:

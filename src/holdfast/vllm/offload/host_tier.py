@@ -23,7 +23,8 @@ class HostTier:
 
     Args:
         policy: vLLM's record of what the tier holds.
-        hashes_per_chunk: Prefix hashes whose blocks are stored as one.
+        groups: For each of vLLM's cache groups its number, and how many prefix hashes a chunk of it
+            covers. What is held is estimated from the first.
         worth_of: See `HostPolicy.attach`; asked about sessions.
 
     Attributes:
@@ -31,11 +32,15 @@ class HostTier:
     """
 
     def __init__(
-        self, policy: Any, hashes_per_chunk: int, worth_of: Callable[[Session], Any]
+        self,
+        policy: Any,
+        groups: Sequence[tuple[int, int]],
+        worth_of: Callable[[Session], Any],
     ) -> None:
         self.copies = CopyCost()
         self._policy = policy
-        self._stride = hashes_per_chunk
+        self._groups = tuple(groups)
+        self._group, self._stride = self._groups[0]
         # By vLLM's number of the copy: whether it is a load, and its blocks.
         self._under_way: dict[int, tuple[bool, int]] = {}
         self._claims = policy.claims if isinstance(policy, HostPolicy) else None
@@ -45,8 +50,15 @@ class HostTier:
     def claim(self, session: Session, hashes: Sequence[bytes]) -> None:
         """See `LowerTier`."""
         if self._claims is not None:
-            chain = [make_offload_key(h, 0) for h in hashes[self._stride - 1 :: self._stride]]
-            self._claims.claim(session, chain)
+            self._claims.claim(
+                session,
+                [
+                    make_offload_key(block_hash, group)
+                    for number, block_hash in enumerate(hashes, 1)
+                    for group, stride in self._groups
+                    if number % stride == 0
+                ],
+            )
 
     def forget(self, session: Session) -> None:
         """See `LowerTier`."""
@@ -106,5 +118,5 @@ class HostTier:
             self.copies.observe_store(num_copied[False], stats.store.time)
 
     def _holds(self, block_hash: bytes) -> bool:
-        chunk = self._policy.get(make_offload_key(block_hash, 0))
+        chunk = self._policy.get(make_offload_key(block_hash, self._group))
         return chunk is not None and chunk.is_ready
