@@ -75,10 +75,10 @@ def test_a_turn_knows_which_of_its_blocks_lie_in_host_memory(make_rig: RigMaker)
 
 def test_copies_teach_what_a_copy_takes(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 12, 64)
-    assert rig.scheduler._tier.load_s(1) == float("inf")
+    assert rig.scheduler.tiers.tier.load_s(1) == float("inf")
     for number, prompt in enumerate(("abcdefgh", "stuvwxyz", "abcdefgh")):
         rig.turn(str(number), prompt)
-    assert rig.scheduler._tier.load_s(1) < float("inf")
+    assert rig.scheduler.tiers.tier.load_s(1) < float("inf")
 
 
 def test_every_cache_group_has_its_chunks_claimed() -> None:
@@ -90,7 +90,7 @@ def test_every_cache_group_has_its_chunks_claimed() -> None:
     from holdfast.vllm.offload.host_tier import HostTier
 
     policy = HostPolicy(8)
-    tier = HostTier(policy, [(0, 1), (1, 2)], lambda _: (0, 0.0))
+    tier = HostTier(policy, 8, [(0, 1), (1, 2)], lambda _: (0, 0.0))
     root: Segment[Any] = Segment(None, 0, [])
     tier.claim(Session(1, None, SessionState.AT_TOOL, root, root), [b"a", b"b"])
     kept = [make_offload_key(b"a", 0), make_offload_key(b"b", 0), make_offload_key(b"b", 1)]
@@ -101,7 +101,7 @@ def test_every_cache_group_has_its_chunks_claimed() -> None:
 
 
 def test_without_a_lower_tier_there_is_none(make_rig: RigMaker) -> None:
-    assert make_rig(12).scheduler._tier is None
+    assert make_rig(12).scheduler.tiers is None
 
 
 def test_a_busy_host_tier_ends_every_session(make_rig: RigMaker) -> None:
@@ -114,7 +114,7 @@ def test_a_busy_host_tier_ends_every_session(make_rig: RigMaker) -> None:
             chains[name] = prompt + name
     rig.finish()
     assert num_loaded(rig) > 0
-    rig.scheduler._tier._claims.check_integrity()
+    rig.scheduler.tiers.tier._claims.check_integrity()
 
 
 def test_without_holdfast_the_tier_goes_on_by_age(make_rig: RigMaker) -> None:
@@ -124,7 +124,7 @@ def test_without_holdfast_the_tier_goes_on_by_age(make_rig: RigMaker) -> None:
     for number, prompt in enumerate(("stuvwxyz", "klmnopqr", "ABCDEFGH", "stuvwxyz")):
         rig.turn(f"then {number}", prompt)
     assert rig.metrics["holdfast_fallbacks/add_request"] == 1
-    assert len(rig.scheduler._tier._claims) > 8
+    assert len(rig.scheduler.tiers.tier._claims) > 8
     del rig.scheduler._runtime.turn_arrived
 
 

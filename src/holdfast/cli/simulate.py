@@ -66,6 +66,13 @@ _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
     help="Size of a host-memory tier below the KV cache, on vLLM's own offloading (0.32).",
 )
 @click.option(
+    "--disk-tokens",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Size of a disk below the host-memory tier; needs --host-tokens.",
+)
+@click.option(
     "--policies",
     callback=names,
     metavar="NAME,...",
@@ -207,6 +214,7 @@ def _plans(
             settings=arguments["settings"],
             num_warm_up=arguments["num_warm_up"],
             host_tokens=arguments["host_tokens"],
+            disk_tokens=arguments["disk_tokens"],
         )
         for concurrency in sorted(loads, key=lambda n: -(n or 0))
         for policy in arguments["policies"]

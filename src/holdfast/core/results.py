@@ -109,6 +109,8 @@ class Counters(msgspec.Struct, frozen=True):
         evicted_blocks: Cached blocks given up for others.
         preemptions: Requests put back to waiting after they had started.
         loaded_tokens: Tokens brought back from a lower tier.
+        disk_loaded_tokens: Tokens read from the disk tier, on their way back or ahead of it.
+        prefetches: Chains brought closer before they were needed, by outcome.
         fallbacks: Times Holdfast handed over to the engine's own order.
         engine_steps: Calls of the scheduler.
         policy_cpu_s: Time in Holdfast's own decisions.
@@ -121,6 +123,8 @@ class Counters(msgspec.Struct, frozen=True):
     evicted_blocks: float | None = None
     preemptions: float | None = None
     loaded_tokens: float | None = None
+    disk_loaded_tokens: float | None = None
+    prefetches: dict[str, int] | None = None
     fallbacks: float | None = None
     engine_steps: float | None = None
     policy_cpu_s: float | None = None
@@ -129,10 +133,13 @@ class Counters(msgspec.Struct, frozen=True):
 
     def since(self, before: Counters) -> Counters:
         """What was counted after `before`, the size of the cache apart. Pure."""
-        gained = {}
+        gained: dict[str, Any] = {}
         for name in self.__struct_fields__:
             now, then = getattr(self, name), getattr(before, name)
-            gained[name] = None if now is None else now - (then or 0.0)
+            if isinstance(now, dict):
+                gained[name] = {key: now[key] - (then or {}).get(key, 0) for key in now}
+            else:
+                gained[name] = None if now is None else now - (then or 0.0)
         return msgspec.structs.replace(Counters(**gained), kv_tokens=self.kv_tokens)
 
 
@@ -178,6 +185,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     engine_steps: int | None = None
     policy_cpu_s: float | None = None
     scheduler_cpu_s: float | None = None
+    disk_loaded_tokens: int | None = None
+    prefetches: dict[str, int] | None = None
     fallbacks: int | None = None
 
 
@@ -248,6 +257,8 @@ def summarize_run(
         prompt_tokens_per_s=ratio(prompt_tokens, makespan_s),
         preemptions=_whole(counters.preemptions),
         engine_steps=_whole(counters.engine_steps),
+        disk_loaded_tokens=_whole(counters.disk_loaded_tokens),
+        prefetches=counters.prefetches,
         policy_cpu_s=counters.policy_cpu_s,
         scheduler_cpu_s=counters.scheduler_cpu_s,
         fallbacks=_whole(counters.fallbacks),

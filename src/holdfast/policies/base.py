@@ -7,7 +7,7 @@ policy overrides what it cares about: one that overrides nothing behaves like vL
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
@@ -183,6 +183,13 @@ class Policy:
         return 0, 0.0
 
     # Act.
+
+    def coming(self) -> Iterable[Segment[Any]]:
+        """Ends of chains that should be cached before a prompt asks for them, soonest first.
+
+        Only what is nearly certain: blocks are given up for them. Pure.
+        """
+        return ()
 
     def keeps_place(self, session: Session) -> bool:
         """Whether a session whose turn has just ended keeps its blocks from newcomers. Pure."""

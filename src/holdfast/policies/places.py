@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from holdfast.core.lower_tier import LowerTier
 from holdfast.core.sessions import Session
 from holdfast.policies.admission.waiting import Room
 from holdfast.policies.base import Policy, Scene
 from holdfast.policies.chain_keeper import ChainKeeper
+from holdfast.predict.survival import Survival
 
 __all__ = ["Places"]
 
@@ -20,12 +21,16 @@ class Places:
         away: Those that may come back.
         chains: Who holds what.
         scene: Knows what computing takes.
+
+    Attributes:
+        survival: Whether copies last until their sessions are back.
     """
 
     def __init__(self, away: Iterable[Session], chains: ChainKeeper, scene: Scene) -> None:
         self._away = away
         self._chains = chains
         self._scene = scene
+        self.survival = Survival()
 
     def room(
         self, blocks: int, slots: int, num_running: int, policy: Policy, tier: LowerTier
@@ -50,13 +55,32 @@ class Places:
             away_s=policy.away_s,
         )
 
+    def returned(self, session: Session, hashes: Sequence[bytes], tier: LowerTier) -> None:
+        """Learn what became of copies: a session is back, with a prompt of these hashes. Mutates.
+
+        Before the prompt becomes its chain.
+        """
+        num_lost = 0
+        for run in session.prompt_tail.path():
+            if run.lane.num_blocks:
+                break
+            num_lost += len(run.hashes)
+        if num_lost:
+            known = hashes[: session.prompt_tail.end]
+            first = len(known) - num_lost
+            self.survival.observe(tier.num_held(known, first, num_lost), num_lost)
+
     def _held(self, policy: Policy) -> list[Session]:
         held = [session for session in self._away if session.is_held]
         return sorted(held, key=policy.away_s, reverse=True)
 
     def _restore_s(self, session: Session, num_blocks: int, tier: LowerTier) -> float:
-        """Engine time to bring back a session's last blocks, computed or copied (s)."""
+        """Engine time to bring back a session's last blocks, computed or copied (s).
+
+        A copy that is there now may be gone by then.
+        """
         computed_s = self._scene.restore_s(num_blocks, max(session.tail.end - num_blocks, 0))
         if tier.num_held(session.prompt_tail.hashes[-1:], 0, 1):
-            return min(computed_s, tier.load_s(num_blocks))
+            copied_s = min(computed_s, tier.load_s(num_blocks))
+            return computed_s + self.survival.share * (copied_s - computed_s)
         return computed_s

@@ -32,6 +32,7 @@ _BUILT_IN: Final[dict[str, str]] = {
     "all-kept": f"{_PUBLISHED}.all_kept:AllKept",
     "holdfast": "holdfast.policies.holdfast:Holdfast",
     "clairvoyant": "holdfast.policies.clairvoyant:Clairvoyant",
+    "clairvoyant-prefetch": "holdfast.policies.clairvoyant_prefetch:ClairvoyantPrefetch",
     "autellix": f"{_PUBLISHED}.autellix:Autellix",
     "cachesage": f"{_PUBLISHED}.cachesage:CacheSage",
     "cachewise": f"{_PUBLISHED}.cachewise:CacheWise",

@@ -16,6 +16,7 @@ from holdfast.core.chains import ChainTree, Segment
 from holdfast.core.lower_tier import LowerTier, NoTier
 from holdfast.core.sessions import Session, SessionState, SessionTable
 from holdfast.core.turn_end import TurnEnd
+from holdfast.policies.absent import Absent
 from holdfast.policies.admission.tenants import Tenants
 from holdfast.policies.admission.waiting import Decision, WaitingTurn
 from holdfast.policies.backlog import Backlog
@@ -56,6 +57,7 @@ class AgentRuntime:
         guard: Whether predictions are used, and how often they were set aside.
         capacity_blocks: KV blocks of the cache (count).
         block_tokens: Tokens a block.
+        away: Sessions that may come back.
         tier: The store below the cache; the host may set it before any turn.
 
     Raises:
@@ -86,7 +88,7 @@ class AgentRuntime:
         self._max_known_blocks = max_known_blocks
         self._now_s = 0.0
         self._num_arrived = 0
-        self._away: dict[Session, None] = {}
+        self.away = Absent()
         self._freshness = Freshness()
         self._fates = Fates(self.returns)
         self._num_steps = 0
@@ -98,7 +100,7 @@ class AgentRuntime:
     def attach(self, queue: BlockQueue, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
         """Connect the host's free blocks; once, before any turn."""
         self._chains = ChainKeeper(self.tree, queue)
-        self._places = Places(self._away, self._chains, self)
+        self._places = Places(self.away, self._chains, self)
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
         if self._policy.ages:
@@ -120,7 +122,7 @@ class AgentRuntime:
         self._num_steps += num_steps
         if is_due:
             self._rescored_at_step = self._num_steps - num_steps
-            for session in list(self._away):
+            for session in list(self.away):
                 if not self._is_bare(session):
                     self._renew(session)
 
@@ -153,7 +155,7 @@ class AgentRuntime:
 
     def paused(self) -> Iterator[Session]:
         """Sessions that are away and may come back, the longest away first."""
-        return iter(self._away)
+        return iter(self.away)
 
     def is_gone(self, session: Session) -> bool:
         """Whether the pause outlasts nearly all pauses of its kind; false before any is known."""
@@ -182,6 +184,7 @@ class AgentRuntime:
         if session is None:
             session = self._begin(hashes, group)
         else:
+            self._places.returned(session, hashes, self.tier)
             self._resume(session)
         self._chains.extend(session, hashes)
         self.tier.claim(session, hashes)
@@ -207,7 +210,7 @@ class AgentRuntime:
         turn.tenant.served_s += self.costs.answer_s
         turn.tenant.served_s += self.restore_s(turn.computed_blocks, turn.resident_blocks)
         if self.guard.turn_started(turn):
-            for away in list(self._away):
+            for away in list(self.away):
                 self._renew(away)
         self._policy.turn_started(turn)
 
@@ -242,7 +245,7 @@ class AgentRuntime:
         session.paused_at_s = self._now_s
         session.has_moved_on = False
         session.expected_gap_s = expected_gap_s
-        self._away[session] = None
+        self.away.enter(session)
         self._policy.turn_ended(turn)
         self._set_end(session, end)
         self._fates.paused(session)
@@ -273,7 +276,7 @@ class AgentRuntime:
             self.tier.forget(session)
             self.sessions.drop(session)
         self.tree.clear()
-        self._away.clear()
+        self.away.clear()
         self._freshness.clear()
         self._fates.clear()
         self._backlog.clear()
@@ -319,14 +322,14 @@ class AgentRuntime:
         if not self._policy.ages:
             return
         for session in self._freshness.due(self._now_s, num_sessions):
-            if session in self._away and not self._is_bare(session):
+            if session in self.away and not self._is_bare(session):
                 self._renew(session)
 
     def _is_bare(self, session: Session) -> bool:
         """Whether a paused session has no block left to keep; it then counts as away no more."""
         if session.tail.lane.num_blocks or session.prompt_tail.lane.num_blocks:
             return False
-        del self._away[session]
+        self.away.bare(session)
         self._chains.release(session)
         self._rerate(session)
         return True
@@ -350,7 +353,7 @@ class AgentRuntime:
 
     def _resume(self, session: Session) -> None:
         self._fates.returned(session, self._now_s)
-        self._away.pop(session, None)
+        self.away.leave(session)
         self._chains.release(session)
 
     def _forget_surplus(self) -> None:
@@ -364,7 +367,7 @@ class AgentRuntime:
 
     def _forget(self, session: Session) -> None:
         self._chains.release(session)
-        self._away.pop(session, None)
+        self.away.leave(session)
         self._freshness.forget(session)
         self._chains.abandon(session)
         self.tier.forget(session)
@@ -383,7 +386,7 @@ class AgentRuntime:
 
     def _end(self, session: Session, state: SessionState) -> None:
         self._chains.release(session)
-        self._away.pop(session, None)
+        self.away.leave(session)
         session.state = state
         session.rate = 0.0
         self._chains.rescore(session)

@@ -33,3 +33,9 @@ class TrueReturns:
     def left_s(self, session: Session) -> float:
         """Time until a paused session is back (s, >= 0; inf if it never is). Pure."""
         return max(self._returns_at_s.get(session, math.inf) - self._scene.now_s, 0.0)
+
+    def next_back(self) -> list[Session]:
+        """Paused sessions that return, the next one first. Pure; O(sessions log sessions)."""
+        at_s = self._returns_at_s
+        back = [session for session in at_s if session.state.is_paused and at_s[session] < math.inf]
+        return sorted(back, key=at_s.__getitem__)

@@ -67,6 +67,7 @@ class RunPlan:
         settings: Holdfast's settings that differ from their defaults.
         num_warm_up: Sessions that run first, all at once, and do not count.
         host_tokens: Size of the host tier; 0 for none.
+        disk_tokens: Size of the disk below the host tier; 0 for none.
     """
 
     policy: str
@@ -79,12 +80,25 @@ class RunPlan:
     settings: dict[str, object] = field(default_factory=dict)
     num_warm_up: int = 0
     host_tokens: int = 0
+    disk_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.disk_tokens and not self.host_tokens:
+            raise ConfigError(
+                "disk-tokens needs host-tokens", hint="blocks come and go by way of the host"
+            )
 
     @property
     def host_block_s(self) -> float:
         """Time to copy a block between cache and host memory, each way for itself (s)."""
         profile = self.profile
         return self.block_tokens * profile.kv_bytes_per_token / profile.host_link_bytes_per_s
+
+    @property
+    def disk_block_s(self) -> float:
+        """Time to copy a block between host memory and disk, each way for itself (s)."""
+        profile = self.profile
+        return self.block_tokens * profile.kv_bytes_per_token / profile.disk_bytes_per_s
 
     @property
     def num_blocks(self) -> int:

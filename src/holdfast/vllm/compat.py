@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 from holdfast.core.sessions import Session
 
 if TYPE_CHECKING:
-    from holdfast.vllm.offload.host_tier import HostTier
+    from holdfast.policies.runtime import AgentRuntime
+    from holdfast.vllm.offload.tier_desk import TierDesk
 
 __all__ = [
     "CacheGrain",
     "cache_grain",
-    "host_tier_of",
     "load_tokenizer",
     "loading_requests",
     "session_id_of",
     "stock_free_queue",
+    "tier_desk_of",
     "uses_priority",
 ]
 
@@ -76,18 +77,22 @@ def stock_free_queue(blocks: Sequence[Any]) -> Any:
     return FreeKVCacheBlockQueue(list(blocks))
 
 
-def host_tier_of(scheduler: Any, worth_of: Callable[[Session], Any]) -> HostTier | None:
-    """The host tier of a scheduler that was given vLLM's offloading connector of 0.32, or None."""
+def tier_desk_of(
+    scheduler: Any, runtime: AgentRuntime, worth_of: Callable[[Session], Any]
+) -> TierDesk | None:
+    """The desk for a scheduler that was given vLLM's offloading connector of 0.32, or None."""
     connector = getattr(getattr(scheduler, "connector", None), "connector_scheduler", None)
-    manager = getattr(connector, "manager", None)
+    manager: Any = getattr(connector, "manager", None)
     manager = getattr(manager, "primary_tier", manager)
     policy = getattr(manager, "_policy", None)
     if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
         return None
     from holdfast.vllm.offload.host_tier import HostTier
+    from holdfast.vllm.offload.tier_desk import TierDesk
 
     groups = [(one.group_idx, one.hashes_per_chunk) for one in connector.config.kv_group_configs]
-    return HostTier(policy, groups, worth_of)
+    tier = HostTier(policy, manager._num_chunks, groups, worth_of)  # noqa: SLF001
+    return TierDesk(scheduler, runtime, tier)
 
 
 def loading_requests(scheduler: Any) -> list[str]:

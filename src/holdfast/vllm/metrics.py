@@ -60,6 +60,7 @@ _HELP: Final = {
     "holdfast_policy_info": "The scheduling in use, as a label.",
     "holdfast_requests_held": "Waiting requests that admission holds back now.",
     "holdfast_sessions": "Sessions remembered, by state.",
+    "holdfast_prefetches": "Chains brought closer before they were needed, by outcome.",
     "holdfast_guard_trips": "Times predictions did worse than recency and were set aside.",
     "holdfast_wait_seconds": "Time from a request's arrival in the scheduler to its admission.",
 }
@@ -141,6 +142,11 @@ class EngineMetrics:
         """Say how often predictions were set aside since the engine started (count)."""
         self._counters["holdfast_guard_trips", ""] = num_trips
 
+    def set_prefetches(self, num_by_outcome: Mapping[str, int]) -> None:
+        """Say what became of chains that were brought closer since the engine started (counts)."""
+        for outcome, num_chains in num_by_outcome.items():
+            self._counters["holdfast_prefetches", outcome] = num_chains
+
     def set_held(self, num_requests: int) -> None:
         """Set how many waiting requests admission holds back now."""
         self._gauges["holdfast_requests_held", ""] = num_requests
@@ -211,6 +217,7 @@ class _ValueFiles:
         "holdfast_fallbacks": "where",
         "holdfast_policy_info": "policy",
         "holdfast_sessions": "state",
+        "holdfast_prefetches": "outcome",
     }
 
     def __init__(self, directory: Path) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.request_queue import create_request_queue
@@ -19,6 +19,7 @@ from vllm.v1.request import RequestStatus
 from holdfast.config import HoldfastConfig, load_config
 from holdfast.core.chains import Segment
 from holdfast.core.decision_log import DecisionLog
+from holdfast.core.eviction_reason import eviction_reason
 from holdfast.core.sessions import Session, SessionState
 from holdfast.policies.admission.waiting import WaitingTurn
 from holdfast.policies.base import Outlook, WorthClass
@@ -26,9 +27,9 @@ from holdfast.policies.runtime import AgentRuntime
 from holdfast.predict.learned_file import LearnedFile
 from holdfast.vllm.compat import (
     cache_grain,
-    host_tier_of,
     loading_requests,
     stock_free_queue,
+    tier_desk_of,
     uses_priority,
 )
 from holdfast.vllm.free_queue import FreeQueue
@@ -37,6 +38,9 @@ from holdfast.vllm.output_tail import NUM_TAIL_TOKENS, OutputTails, decoder_of
 from holdfast.vllm.request_queue import OfferQueue
 from holdfast.vllm.step_meter import StepMeter
 from holdfast.vllm.turns import TurnDesk
+
+if TYPE_CHECKING:
+    from holdfast.vllm.offload.tier_desk import TierDesk
 
 __all__ = ["HoldfastScheduler"]
 
@@ -77,6 +81,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._log = DecisionLog(Path(config.decision_log)) if config.decision_log else None
         self._learned = LearnedFile(Path(config.learned_file)) if config.learned_file else None
         self._pool = self.kv_cache_manager.block_pool
+        self._spare_blocks = int(config.headroom_ratio * len(self._pool.blocks))
         self._is_active = bool(self._pool.enable_caching)
         self._runtime = AgentRuntime(
             max_sessions=config.max_sessions,
@@ -87,9 +92,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             outlook=self.outlook,
             returns=None if self._learned is None else self._learned.load(),
         )
-        self._tier = host_tier_of(self, self._stored_worth)
-        if self._tier is not None:
-            self._runtime.tier = self._tier
+        self._tiers = tier_desk_of(self, self._runtime, self._stored_worth)
         self._grain_tokens = cache_grain(self).hash_block_tokens
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(
             lambda: decoder_of(self.vllm_config.model_config)
@@ -160,6 +163,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         return super().update_from_output(scheduler_output, model_runner_output, *args, **kwargs)
 
     @property
+    def tiers(self) -> TierDesk | None:
+        """What deals with tiers below the cache, where there are any."""
+        return self._tiers
+
+    @property
     def counted(self) -> dict[str, float]:
         """What was counted, as `EngineMetrics.snapshot` gives it."""
         return self._metrics.snapshot()
@@ -196,6 +204,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _arrive(self, request: Any) -> None:
         self._runtime.tick(self.clock())
         turn, rejected = self._desk.arrive(request)
+        if self._tiers is not None:
+            self._tiers.arrived(request)
         if self._log is not None:
             self._record(
                 "turn_arrived",
@@ -234,14 +244,16 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._queue.settle()
         self._meter.step_planned(output, self.requests, now_s, self.steps_a_call)
         request_ids = [*(new.req_id for new in output.scheduled_new_reqs), *self._resumed(output)]
-        if self._tier is not None:
-            self._tier.planned(output.kv_connector_metadata)
+        if self._tiers is not None:
+            self._tiers.planned(output)
             request_ids += loading_requests(self)
         for request_id in request_ids:
             turn = self._desk.turn_of(request_id)
             if turn is None or turn.session.state is SessionState.RUNNING:
                 continue
             self._desk.start(turn)
+            if self._tiers is not None:
+                self._tiers.started(self.requests[request_id])
             self._metrics.admitted(max(now_s - turn.arrived_s, 0.0))
             self._metrics.reused(turn.resident_blocks)
             if self._log is not None:
@@ -252,8 +264,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _note_ended(self, output: Any, model_output: Any) -> None:
         self._meter.step_ended(output, self.clock())
-        if self._tier is not None:
-            self._tier.ended(model_output.kv_connector_output)
+        if self._tiers is not None:
+            self._tiers.ended(model_output)
 
     @staticmethod
     def _resumed(output: Any) -> Any:
@@ -286,9 +298,13 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             if not self.running or self._num_steps >= self._reviewed_at_step + interval:
                 self._reviewed_at_step = self._num_steps
                 self._review()
+        if self._tiers is not None:
+            self._tiers.step(self._num_steps, self._sessions_waiting, self._prefetch_room)
         if self._num_steps % _STEPS_BETWEEN_CENSUSES == 0:
             self._metrics.set_sessions(self._runtime.sessions.num_by_state())
             self._metrics.set_guard_trips(self._runtime.guard.num_trips)
+            if self._tiers is not None:
+                self._metrics.set_prefetches(self._tiers.prefetches)
             if self._learned is not None:
                 self._learned.save_if_due(self._runtime.returns, now_s)
 
@@ -296,11 +312,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         slots = self.max_num_running_reqs - len(self.running)
         if slots <= 0:
             return
-        spare = int(self._config.headroom_ratio * len(self._pool.blocks))
         growing = self.running
-        if self._tier is not None:  # who waits for a copy has blocks as well
+        if self._tiers is not None:  # who waits for a copy has blocks as well
             growing = [*growing, *self.kv_holding_waiting]
-        decision = self._desk.decide(self.waiting, growing, slots, spare)
+        decision = self._desk.decide(self.waiting, growing, slots, self._spare_blocks)
         waiting: OfferQueue = self.waiting
         waiting.offer(turn.request_id for turn in decision.offers)
         self._metrics.set_held(len(waiting) - len(decision.offers))
@@ -310,6 +325,16 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                     "place_taken", self.clock(), session=session.number, rate=session.rate
                 )
 
+    def _sessions_waiting(self) -> Iterator[Session]:
+        turns = (self._desk.turn_of(request.request_id) for request in self.waiting)
+        return (turn.session for turn in turns if turn is not None)
+
+    def _prefetch_room(self) -> int:
+        """Blocks that copies ahead of time may take: none while a turn waits for room (count)."""
+        if len(self.waiting):
+            return 0
+        return self._desk.room([*self.running, *self.kv_holding_waiting], self._spare_blocks)
+
     def _worth_of(self, segment: Segment[Any]) -> tuple[int, float]:
         worth = self._guard("worth", lambda: self._runtime.worth_of(segment))
         return (WorthClass.LIVE, 0.0) if worth is None else worth
@@ -318,7 +343,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         return self._guard("stored_worth", lambda: self._runtime.stored_worth(session))
 
     def _note_evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:
-        reason = _reason(segment)
+        reason = eviction_reason(segment)
         self._metrics.evicted(reason, num_blocks)
         self._num_evicted += num_blocks
         if self._log is not None and segment is not None:
@@ -356,8 +381,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _fall_back(self) -> None:
         """Give vLLM its own queues back; only between two engine steps."""
         self._must_fall_back = False
-        if self._tier is not None:
-            self._tier.let_go()
+        if self._tiers is not None:
+            self._tiers.let_go()
         if self._orders_requests:
             waiting = create_request_queue(self.policy)
             for request in self.waiting:
@@ -373,16 +398,3 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._log.write(
             event, self.clock(), request=turn.request_id, session=turn.session.number, **fields
         )
-
-
-def _reason(segment: Segment[Any] | None) -> str:
-    """Why a run's blocks were worth least, as the metrics call it."""
-    if segment is None:
-        return "superseded"
-    users = {session for run in segment.subtree() for session in run.tails}
-    if len(users) != 1:
-        return "prefix" if users else "closed"
-    state: SessionState = users.pop().state
-    if state in (SessionState.CLOSED, SessionState.SUPERSEDED):
-        return str(state.value)
-    return "human" if state is SessionState.HUMAN_AWAY else "tool"

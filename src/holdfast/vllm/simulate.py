@@ -56,11 +56,13 @@ def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
             max_num_batched_tokens=plan.profile.max_num_batched_tokens,
             max_model_len_tokens=plan.kv_tokens,
             host_blocks=plan.host_tokens // plan.block_tokens,
+            disk_blocks=plan.disk_tokens // plan.block_tokens,
         ),
         clock,
         TraceOutlook(sessions, plan.options.time_scale),
         settings,
         plan.host_block_s,
+        plan.disk_block_s,
     )
     if plan.num_warm_up:
         chosen = sessions[: plan.num_warm_up]

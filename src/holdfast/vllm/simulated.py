@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.config import HoldfastConfig
 from holdfast.core.results import Counters
@@ -18,6 +18,11 @@ from holdfast.sim.engine import SimOutcome, SimRequest, SimStep
 from holdfast.vllm.scheduler import HoldfastScheduler
 from holdfast.vllm.stock import CountedAsyncScheduler
 from holdfast.vllm.virtual import EnginePlan, EngineShape, VirtualEngine
+
+if TYPE_CHECKING:
+    from holdfast.vllm.offload.tier_desk import TierDesk
+    from holdfast.vllm.offload.virtual_disk import VirtualDisk
+    from holdfast.vllm.offload.virtual_host import HostLink
 
 __all__ = ["STOCK_POLICIES", "SimulatedEngine"]
 
@@ -37,6 +42,7 @@ class SimulatedEngine(VirtualEngine):
         outlook: The future, for bounds.
         config: Holdfast's settings; its policy is replaced. Errors of a policy are raised.
         host_block_s: Time to copy a block to or from host memory (s), where the shape has any.
+        disk_block_s: Time to read or to write a block on the disk below it (s).
 
     Raises:
         PolicyError: There is no such policy.
@@ -50,6 +56,7 @@ class SimulatedEngine(VirtualEngine):
         outlook: Outlook | None = None,
         config: HoldfastConfig | None = None,
         host_block_s: float = 0.0,
+        disk_block_s: float = 0.0,
     ) -> None:
         spec = policy_class(policy).spec
         super().__init__(
@@ -59,9 +66,11 @@ class SimulatedEngine(VirtualEngine):
                 has_prefix_cache=spec.has_prefix_cache,
                 host_blocks=shape.host_blocks if spec.has_prefix_cache else 0,
                 host_policy="lru" if policy in STOCK_POLICIES else "HostPolicy",
+                disk_blocks=shape.disk_blocks if spec.has_prefix_cache else 0,
             ),
             clock,
             host_block_s,
+            disk_block_s,
         )
         self._num_preemptions = 0
         self._num_extra_steps = 0
@@ -124,16 +133,21 @@ class SimulatedEngine(VirtualEngine):
         if not self.scheduler.reset_prefix_cache():
             raise HoldfastError("the engine still has requests, so its cache cannot be dropped")
 
-    def _num_loaded_tokens(self) -> int | None:
-        if self._link is None:
-            return None
-        return self._link.num_loaded_blocks * self.shape.block_size_tokens
+    def _num_loaded_tokens(self, tier: HostLink | VirtualDisk | None) -> int | None:
+        return None if tier is None else tier.num_loaded_blocks * self.shape.block_size_tokens
+
+    @property
+    def _tiers(self) -> TierDesk | None:
+        return getattr(self.scheduler, "tiers", None)
 
     def _repeats(self, most: int) -> int:
         """Steps that would only decode one token more for each running request."""
         scheduler = self.scheduler
         running = scheduler.running
         if most < 2 or not running:
+            return 1
+        tiers = self._tiers
+        if tiers is not None and tiers.is_prefetching:
             return 1
         if scheduler.get_request_counts()[1]:
             if not self._is_settled:
@@ -157,7 +171,9 @@ class SimulatedEngine(VirtualEngine):
         return Counters(
             evicted_blocks=by_metric.get("holdfast_evicted_blocks"),
             preemptions=self._num_preemptions,
-            loaded_tokens=self._num_loaded_tokens(),
+            loaded_tokens=self._num_loaded_tokens(self._link),
+            prefetches=None if self._tiers is None else dict(self._tiers.prefetches),
+            disk_loaded_tokens=self._num_loaded_tokens(self._disk),
             fallbacks=by_metric.get("holdfast_fallbacks", 0.0),
             engine_steps=by_metric["holdfast_engine_steps"] + self._num_extra_steps,
             policy_cpu_s=by_metric.get("holdfast_decision_seconds"),

@@ -113,10 +113,18 @@ class TurnDesk:
             slots: Requests that may still start (count).
             spare: Blocks to leave free (count).
         """
-        blocks = self._queue.num_free_blocks - self._queue.num_held_blocks - spare
-        blocks -= self._growth.review(running)
+        blocks = self.room(running, spare) - self._queue.num_held_blocks
         turns = self._pick(waiting, blocks, slots)
         return self._runtime.decide(turns, blocks, slots, len(running))
+
+    def room(self, running: Sequence[Any], spare: int) -> int:
+        """Free blocks that no running turn will grow into, places of paused sessions among them.
+
+        Args:
+            running: Requests that run.
+            spare: Blocks to leave free (count).
+        """
+        return self._queue.num_free_blocks - spare - self._growth.review(running)
 
     def forget(self) -> list[str]:
         """Drop all turns, because the engine dropped all content; returns their request ids."""

@@ -32,6 +32,7 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
 if TYPE_CHECKING:
+    from holdfast.vllm.offload.virtual_disk import VirtualDisk
     from holdfast.vllm.offload.virtual_host import HostLink
 
 __all__ = ["EnginePlan", "EngineShape", "EngineStep", "VirtualEngine"]
@@ -68,6 +69,7 @@ class EngineShape:
         has_prefix_cache: Whether prefix caching is on.
         host_blocks: KV blocks that host memory holds; 0 offloads nothing. Needs vLLM 0.32.
         host_policy: What the host tier evicts by; see `virtual_host_config`.
+        disk_blocks: KV blocks that a disk below host memory holds; 0 for none.
     """
 
     num_blocks: int
@@ -79,6 +81,7 @@ class EngineShape:
     has_prefix_cache: bool = True
     host_blocks: int = 0
     host_policy: str = "lru"
+    disk_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ class VirtualEngine:
         shape: Size of the engine.
         clock: Gives the time that copies to and from host memory go by (s).
         host_block_s: Time to copy a block (s).
+        disk_block_s: Time to read or to write a block (s).
     """
 
     def __init__(
@@ -129,6 +133,7 @@ class VirtualEngine:
         shape: EngineShape,
         clock: Callable[[], float] = float,
         host_block_s: float = 0.0,
+        disk_block_s: float = 0.0,
     ) -> None:
         self.shape = shape
         self._clock = clock
@@ -150,6 +155,9 @@ class VirtualEngine:
             hash_block_size=shape.block_size_tokens,
             log_stats=False,
         )
+        self._disk = _disk_of(self.scheduler) if shape.disk_blocks else None
+        if self._disk is not None:
+            self._disk.set_speed(clock, disk_block_s)
 
     def request(
         self,
@@ -263,6 +271,11 @@ def _host_link(block_s: float) -> HostLink:
     return HostLink(block_s)
 
 
+def _disk_of(scheduler: Any) -> VirtualDisk:
+    disk: VirtualDisk = scheduler.connector.connector_scheduler.manager.secondary_tiers[0]
+    return disk
+
+
 def _vllm_config(shape: EngineShape) -> VllmConfig:
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "config.json").write_text(json.dumps(_MODEL))
@@ -290,7 +303,9 @@ def _vllm_config(shape: EngineShape) -> VllmConfig:
     if shape.host_blocks:
         from holdfast.vllm.offload.virtual_host import virtual_host_config
 
-        tiers["kv_transfer_config"] = virtual_host_config(shape.host_blocks, shape.host_policy)
+        tiers["kv_transfer_config"] = virtual_host_config(
+            shape.host_blocks, shape.host_policy, shape.disk_blocks
+        )
     return VllmConfig(
         model_config=model,
         scheduler_config=scheduler,

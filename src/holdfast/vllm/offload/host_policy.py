@@ -8,7 +8,8 @@ Process: scheduler. Checked on vLLM 0.32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from vllm.v1.kv_offload.cpu.policies.base import CachePolicy
@@ -34,6 +35,7 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         self.claims: Claims[Any, bytes] = Claims()
         self._chunks: dict[bytes, Any] = {}
         self._worth_of: Callable[[Any], Any] | None = None
+        self._spared: Any = None
         self._order: list[Any] = []
         self._num_until_order = 0
 
@@ -46,6 +48,15 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         """
         self._worth_of = worth_of
         self._num_until_order = 0
+
+    @contextmanager
+    def sparing(self, worth: Any) -> Iterator[None]:
+        """While it is open, chunks of owners that are not worth less than this stay."""
+        self._spared = worth
+        try:
+            yield
+        finally:
+            self._spared = None
 
     def get(self, key: bytes) -> Any | None:
         """The chunk stored under `key`, or None."""
@@ -100,9 +111,12 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         worth_of = self._worth_of
         owners = self._order
         if worth_of is not None:
-            owners = [owner for owner in owners if worth_of(owner) is not None]
+            owners = [owner for owner in owners if self._may_ask(worth_of(owner))]
         keys = self.claims.victims(n, owners, may_go)
         return None if keys is None else [(key, chunks.pop(key)) for key in keys]
+
+    def _may_ask(self, worth: Any) -> bool:
+        return worth is not None and (self._spared is None or worth < self._spared)
 
     def _ranked(self) -> list[Any]:
         worth_of = self._worth_of

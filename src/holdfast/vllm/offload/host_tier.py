@@ -6,6 +6,7 @@ Process: scheduler. Checked on vLLM 0.32.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from vllm.v1.kv_offload.base import make_offload_key
@@ -23,24 +24,29 @@ class HostTier:
 
     Args:
         policy: vLLM's record of what the tier holds.
+        size: Chunks that it holds (count).
         groups: For each of vLLM's cache groups its number, and how many prefix hashes a chunk of it
             covers. What is held is estimated from the first.
         worth_of: See `HostPolicy.attach`; asked about sessions.
 
     Attributes:
         copies: What copies take, as learned so far.
+        size: Chunks that it holds (count).
+        stride: Prefix hashes that a chunk of the first group covers (count).
     """
 
     def __init__(
         self,
         policy: Any,
+        size: int,
         groups: Sequence[tuple[int, int]],
         worth_of: Callable[[Session], Any],
     ) -> None:
         self.copies = CopyCost()
+        self.size = size
         self._policy = policy
         self._groups = tuple(groups)
-        self._group, self._stride = self._groups[0]
+        self._group, self.stride = self._groups[0]
         # By vLLM's number of the copy: whether it is a load, and its blocks.
         self._under_way: dict[int, tuple[bool, int]] = {}
         self._claims = policy.claims if isinstance(policy, HostPolicy) else None
@@ -50,15 +56,7 @@ class HostTier:
     def claim(self, session: Session, hashes: Sequence[bytes]) -> None:
         """See `LowerTier`."""
         if self._claims is not None:
-            self._claims.claim(
-                session,
-                [
-                    make_offload_key(block_hash, group)
-                    for number, block_hash in enumerate(hashes, 1)
-                    for group, stride in self._groups
-                    if number % stride == 0
-                ],
-            )
+            self._claims.claim(session, self.keys(hashes))
 
     def forget(self, session: Session) -> None:
         """See `LowerTier`."""
@@ -72,7 +70,7 @@ class HostTier:
 
     def num_held(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
         """See `LowerTier`; a chain is given up from its end, so a bisection finds what is left."""
-        stride, holds = self._stride, self._holds
+        stride, holds = self.stride, self.holds
         start = first // stride
         num_chunks = held_length(
             max(len(hashes) // stride - start, 0),
@@ -80,6 +78,27 @@ class HostTier:
             guess // stride,
         )
         return max((start + num_chunks) * stride - first, 0) if num_chunks else 0
+
+    def keys(self, hashes: Sequence[bytes]) -> list[bytes]:
+        """VLLM's keys of the chunks of a chain, of all groups, in its order. Pure."""
+        return [
+            make_offload_key(block_hash, group)
+            for number, block_hash in enumerate(hashes, 1)
+            for group, stride in self._groups
+            if number % stride == 0
+        ]
+
+    def holds(self, block_hash: bytes) -> bool:
+        """Whether the chunk that ends with a prefix hash can be loaded. Pure."""
+        chunk = self._policy.get(make_offload_key(block_hash, self._group))
+        return chunk is not None and chunk.is_ready
+
+    def sparing(self, worth: Any) -> AbstractContextManager[None]:
+        """While it is open, chunks of sessions that are not worth less stay; None spares nobody."""
+        if self._claims is None or worth is None:
+            return nullcontext()
+        sparing: AbstractContextManager[None] = self._policy.sparing(worth)
+        return sparing
 
     def load_s(self, num_blocks: float) -> float:
         """See `LowerTier`."""
@@ -116,7 +135,3 @@ class HostTier:
             self.copies.observe_load(num_copied[True], stats.load.time)
         if stats.store.time:
             self.copies.observe_store(num_copied[False], stats.store.time)
-
-    def _holds(self, block_hash: bytes) -> bool:
-        chunk = self._policy.get(make_offload_key(block_hash, self._group))
-        return chunk is not None and chunk.is_ready

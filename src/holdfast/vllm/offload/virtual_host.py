@@ -13,19 +13,25 @@ from vllm.config import KVTransferConfig
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import OffloadingWorkerMetadata
 from vllm.v1.kv_offload.base import CanonicalKVCaches, OffloadingSpec, OffloadingWorker
 from vllm.v1.kv_offload.cpu.manager import CPUOffloadingManager
+from vllm.v1.kv_offload.tiering.manager import TieringOffloadingManager
 from vllm.v1.outputs import KVConnectorOutput
+
+from holdfast.vllm.offload.virtual_disk import tiered_manager
 
 __all__ = ["HostLink", "VirtualHostSpec", "virtual_host_config"]
 
 _POLICY_MODULE: Final = "holdfast.vllm.offload.host_policy"
 
 
-def virtual_host_config(num_blocks: int, cache_policy: str) -> KVTransferConfig:
+def virtual_host_config(
+    num_blocks: int, cache_policy: str, num_disk_blocks: int = 0
+) -> KVTransferConfig:
     """What makes an engine offload into a host tier that holds so many blocks.
 
     Args:
         num_blocks: Blocks that the tier holds (count).
         cache_policy: `lru` or `arc`, vLLM's own, or `HostPolicy`.
+        num_disk_blocks: Blocks that a disk below it holds (count); 0 for no disk.
     """
     return KVTransferConfig(
         kv_connector="OffloadingConnector",
@@ -34,6 +40,7 @@ def virtual_host_config(num_blocks: int, cache_policy: str) -> KVTransferConfig:
             "spec_name": "VirtualHostSpec",
             "spec_module_path": __name__,
             "num_chunks": num_blocks,
+            "num_disk_chunks": num_disk_blocks,
             "eviction_policy": cache_policy,
             "cache_policy_module_path": _POLICY_MODULE,
             "offload_prompt_only": False,
@@ -42,14 +49,17 @@ def virtual_host_config(num_blocks: int, cache_policy: str) -> KVTransferConfig:
 
 
 class VirtualHostSpec(OffloadingSpec):  # type: ignore[misc]
-    """VLLM's offloading to host memory with no memory behind it."""
+    """VLLM's offloading to host memory, and a disk below it, with nothing behind them."""
 
-    def get_manager(self) -> CPUOffloadingManager:
+    def get_manager(self) -> CPUOffloadingManager | TieringOffloadingManager:
         """The scheduler's side: vLLM's own."""
+        extra = self.extra_config
+        num_chunks, num_disk_chunks = extra["num_chunks"], extra["num_disk_chunks"]
+        policy, module = extra["eviction_policy"], extra["cache_policy_module_path"]
+        if num_disk_chunks:
+            return tiered_manager(num_chunks, num_disk_chunks, policy, module)
         return CPUOffloadingManager(
-            num_chunks=int(self.extra_config["num_chunks"]),
-            cache_policy=self.extra_config["eviction_policy"],
-            cache_policy_module_path=self.extra_config["cache_policy_module_path"],
+            num_chunks=num_chunks, cache_policy=policy, cache_policy_module_path=module
         )
 
     def get_worker(self, kv_caches: CanonicalKVCaches) -> OffloadingWorker:

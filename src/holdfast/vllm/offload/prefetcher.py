@@ -1,0 +1,133 @@
+"""Bringing blocks closer before a turn needs them, where link and room are idle.
+
+Process: scheduler. Checked on vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from holdfast.core.chains import Segment
+from holdfast.core.prefix_search import held_length
+from holdfast.core.sessions import Session
+from holdfast.policies.runtime import AgentRuntime
+from holdfast.vllm.offload.early_copies import EarlyCopies
+from holdfast.vllm.offload.early_reads import EarlyReads, Wanted
+from holdfast.vllm.offload.errands import OUTCOMES
+from holdfast.vllm.offload.host_tier import HostTier
+
+__all__ = ["Prefetcher"]
+
+_STEPS_BETWEEN_LOOKS: Final = 8
+_LOOKED_AT: Final = 4
+_STEP_MEMORY: Final = 0.1
+_LONGEST_STEP_S: Final = 1.0
+_FIRST_GROUP: Final = [0]
+
+
+class Prefetcher:
+    """Says what is to be brought closer, and counts what became of it.
+
+    From below into host memory: for turns in the queue, in order of arrival; then what the policy
+    says is coming; then for paused sessions of which nothing is left in the KV cache, first
+    expected first, in place of chunks that are worth less. From host memory into the KV cache: only
+    what the policy says is coming.
+
+    Args:
+        scheduler: vLLM's, with its offloading connector and one cache group.
+        runtime: Knows the sessions and their chains.
+        tier: The host tier.
+
+    Attributes:
+        outcomes: Chains by what became of them; see `OUTCOMES`.
+    """
+
+    def __init__(self, scheduler: Any, runtime: AgentRuntime, tier: HostTier) -> None:
+        self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self._runtime = runtime
+        self._cached_block = scheduler.kv_cache_manager.block_pool.get_cached_block
+        manager = scheduler.connector.connector_scheduler.manager
+        self._copies = EarlyCopies(scheduler, tier, self._num_cached, self.outcomes)
+        self._reads: EarlyReads | None = None
+        if getattr(manager, "secondary_tiers", ()):
+            self._reads = EarlyReads(manager, tier, self._num_cached, self.outcomes)
+        self._look_at_step = 0
+        self._step_s = 0.0
+        self._stepped_at_s = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is on its way."""
+        return self._copies.is_busy or (self._reads is not None and self._reads.is_busy)
+
+    def step(
+        self,
+        num_steps: int,
+        waiting: Callable[[], Iterable[Session]],
+        room_blocks: Callable[[], int],
+    ) -> None:
+        """See what has arrived, and send for more. Before `schedule` only; mutates the scheduler.
+
+        Args:
+            num_steps: Engine steps begun (count).
+            waiting: Sessions whose turns wait for their place, in order of arrival.
+            room_blocks: Blocks that copies may take now (count).
+        """
+        self._note_step()
+        was_busy = self.is_busy
+        self._copies.step()
+        if self._reads is not None:
+            self._reads.step()
+        if num_steps < self._look_at_step and (not was_busy or self.is_busy):
+            return
+        self._look_at_step = num_steps + _STEPS_BETWEEN_LOOKS
+        if not self._copies.is_busy:
+            coming = map(_chain_to, self._coming())
+            self._copies.begin(coming, room_blocks, self._step_s)
+        if self._reads is not None and not self._reads.is_busy:
+            self._reads.begin(self._wanted(waiting))
+
+    def needed(self, hashes: Sequence[bytes], *, waited: bool) -> None:
+        """A turn needs its prompt's chain; see `Errands`."""
+        self._look_at_step = 0
+        self._copies.needed(hashes, waited=waited)
+        if self._reads is not None:
+            self._reads.needed(hashes, waited=waited)
+
+    def drain(self) -> None:
+        """Give up what is on its way, for good. Mutates the scheduler."""
+        self._copies.drain()
+        if self._reads is not None:
+            self._reads.drain()
+
+    def _wanted(self, waiting: Callable[[], Iterable[Session]]) -> Iterator[Wanted]:
+        runtime = self._runtime
+        for session in islice(waiting(), _LOOKED_AT):
+            yield Wanted(_chain_to(session.prompt_tail), waits=True)
+        for end in self._coming():
+            yield Wanted(_chain_to(end))
+        for session in runtime.away.soonest_back(runtime.policy.score, _LOOKED_AT):
+            yield Wanted(_chain_to(session.tail), worth=runtime.stored_worth(session))
+
+    def _coming(self) -> Iterable[Segment[Any]]:
+        return islice(self._runtime.policy.coming(), _LOOKED_AT)
+
+    def _num_cached(self, hashes: Sequence[bytes]) -> int:
+        cached = self._cached_block
+        return held_length(len(hashes), lambda i: cached(hashes[i], _FIRST_GROUP) is not None)
+
+    def _note_step(self) -> None:
+        now_s = self._runtime.now_s
+        step_s = now_s - self._stepped_at_s
+        self._stepped_at_s = now_s
+        if step_s < _LONGEST_STEP_S:
+            self._step_s += _STEP_MEMORY * (step_s - self._step_s)
+
+
+def _chain_to(end: Segment[Any]) -> list[bytes]:
+    """Prefix hashes of the chain that ends there. O(blocks)."""
+    runs = list(end.path())
+    return [block_hash for run in reversed(runs) for block_hash in run.hashes]

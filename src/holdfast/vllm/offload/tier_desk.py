@@ -1,0 +1,82 @@
+"""The scheduler's desk for tiers: what it tells them and asks of them, in one place.
+
+Process: scheduler. Checked on vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from holdfast.core.sessions import Session
+from holdfast.policies.runtime import AgentRuntime
+from holdfast.vllm.offload.host_tier import HostTier
+from holdfast.vllm.offload.prefetcher import Prefetcher
+
+__all__ = ["TierDesk"]
+
+
+class TierDesk:
+    """Host tier and prefetching of one scheduler.
+
+    With several cache groups nothing is prefetched: what must be there differs by group.
+
+    Args:
+        scheduler: vLLM's, with its offloading connector.
+        runtime: Knows the sessions; its tier is set.
+        tier: The host tier.
+
+    Attributes:
+        tier: The host tier.
+    """
+
+    def __init__(self, scheduler: Any, runtime: AgentRuntime, tier: HostTier) -> None:
+        runtime.tier = self.tier = tier
+        self._prefetcher: Prefetcher | None = None
+        if len(scheduler.kv_cache_config.kv_cache_groups) == 1:
+            self._prefetcher = Prefetcher(scheduler, runtime, tier)
+
+    @property
+    def is_prefetching(self) -> bool:
+        """Whether blocks are on their way that no request asked for."""
+        return self._prefetcher is not None and self._prefetcher.is_busy
+
+    @property
+    def prefetches(self) -> Counter[str]:
+        """Chains that were brought closer ahead of time, by outcome (counts)."""
+        return Counter() if self._prefetcher is None else self._prefetcher.outcomes
+
+    def step(
+        self,
+        num_steps: int,
+        waiting: Callable[[], Iterable[Session]],
+        room_blocks: Callable[[], int],
+    ) -> None:
+        """An engine step is about to be planned; see `Prefetcher.step`. Mutates the scheduler."""
+        if self._prefetcher is not None:
+            self._prefetcher.step(num_steps, waiting, room_blocks)
+
+    def arrived(self, request: Any) -> None:
+        """A request is here. Mutates."""
+        if self._prefetcher is not None:
+            self._prefetcher.needed(request.block_hashes, waited=False)
+
+    def started(self, request: Any) -> None:
+        """A request was let in. Mutates."""
+        if self._prefetcher is not None:
+            self._prefetcher.needed(request.block_hashes, waited=True)
+
+    def planned(self, output: Any) -> None:
+        """A step was planned: take note of the copies that it begins. Mutates."""
+        self.tier.planned(output.kv_connector_metadata)
+
+    def ended(self, model_output: Any) -> None:
+        """A step has ended: learn from the copies that it reports. Mutates."""
+        self.tier.ended(model_output.kv_connector_output)
+
+    def let_go(self) -> None:
+        """Holdfast is out: nothing is prefetched, and the tier goes on by age. Mutates."""
+        self.tier.let_go()
+        if self._prefetcher is not None:
+            self._prefetcher.drain()
