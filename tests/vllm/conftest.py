@@ -22,6 +22,7 @@ _NULL_BLOCK_ID = 0
 _STEP_S = 0.01
 _TOKEN_S = 0.001
 _COPY_S = 0.002  # of a block, to or from host memory
+_DISK_S = 0.01  # of a block, to or from disk
 _MOST_STEPS = 5000
 
 
@@ -48,7 +49,11 @@ class Rig:
         clock = staticmethod(lambda: self.now_s)
         clocked = type(scheduler_cls.__name__, (scheduler_cls,), {"clock": clock})
         self.engine = VirtualEngine(
-            clocked, EngineShape(num_blocks=num_blocks + 1, **shape), lambda: self.now_s, _COPY_S
+            clocked,
+            EngineShape(num_blocks=num_blocks + 1, **shape),
+            lambda: self.now_s,
+            _COPY_S,
+            _DISK_S,
         )
         self.scheduler = self.engine.scheduler
         self.num_blocks = num_blocks
@@ -104,7 +109,7 @@ class Rig:
     def finish(self) -> None:
         """Step until nothing is left to do; fails when the engine stalls."""
         for _ in range(_MOST_STEPS):
-            if self.scheduler.has_unfinished_requests():
+            if self.scheduler.has_unfinished_requests() or self.is_prefetching:
                 self.step()
             elif self._plans:
                 self.engine.answer(self._plans.popleft())
@@ -142,6 +147,17 @@ class Rig:
         return snapshot
 
     @property
+    def is_prefetching(self) -> bool:
+        """Whether blocks are on their way that no request asked for."""
+        tiers = getattr(self.scheduler, "tiers", None)
+        return tiers is not None and tiers.is_prefetching
+
+    @property
+    def prefetches(self) -> dict[str, int]:
+        """Prefetches by outcome, those that there were."""
+        return {name: num for name, num in self.scheduler.tiers.prefetches.items() if num}
+
+    @property
     def is_answer_due(self) -> bool:
         """Whether a scheduled step has not been answered."""
         return bool(self._plans)
@@ -173,7 +189,8 @@ class Rig:
         if getattr(scheduler, "_is_active", False):
             scheduler._queue.check_integrity()
             scheduler._runtime.tree.check_integrity()
-            assert scheduler._desk._turns.keys() == scheduler.requests.keys()
+            requests = {i for i in scheduler.requests if not i.startswith("holdfast-prefetch-")}
+            assert scheduler._desk._turns.keys() == requests
 
     def check_done(self) -> None:
         """Assert that every request ended and every block came back."""

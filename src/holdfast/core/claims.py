@@ -37,6 +37,11 @@ class Claims(Generic[Owner, Key]):
         """Stored chunks (count)."""
         return len(self._stored)
 
+    @property
+    def num_unclaimed(self) -> int:
+        """Stored chunks that nobody claims (count)."""
+        return len(self._unclaimed)
+
     def owners(self) -> Iterator[Owner]:
         """Owners with a chain."""
         return iter(self._chains)

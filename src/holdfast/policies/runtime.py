@@ -387,8 +387,8 @@ class AgentRuntime:
     def _end(self, session: Session, state: SessionState) -> None:
         self._chains.release(session)
         self.away.leave(session)
-        session.state = state
-        session.rate = 0.0
+        self.tier.forget(session)
+        session.state, session.rate = state, 0.0
         self._chains.rescore(session)
 
     def _renew(self, session: Session) -> None:

@@ -30,6 +30,11 @@ class OfferQueue(RequestQueue):  # type: ignore[misc]
         self._offers = [known[i] for i in request_ids if i in known]
         self._offers.reverse()
 
+    def held(self) -> Iterator[Any]:
+        """Requests that are not on offer, in order of arrival."""
+        offered = {request.request_id for request in self._offers}
+        return (r for r in self._requests.values() if r.request_id not in offered)
+
     def add_request(self, request: Any) -> None:
         """Add a request at the end, not on offer."""
         self._requests[request.request_id] = request

@@ -299,7 +299,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 self._reviewed_at_step = self._num_steps
                 self._review()
         if self._tiers is not None:
-            self._tiers.step(self._num_steps, self._sessions_waiting, self._prefetch_room)
+            self._tiers.step(self._num_steps, self._sessions_held, self._prefetch_room)
         if self._num_steps % _STEPS_BETWEEN_CENSUSES == 0:
             self._metrics.set_sessions(self._runtime.sessions.num_by_state())
             self._metrics.set_guard_trips(self._runtime.guard.num_trips)
@@ -325,13 +325,13 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                     "place_taken", self.clock(), session=session.number, rate=session.rate
                 )
 
-    def _sessions_waiting(self) -> Iterator[Session]:
-        turns = (self._desk.turn_of(request.request_id) for request in self.waiting)
-        return (turn.session for turn in turns if turn is not None)
+    def _sessions_held(self) -> Iterator[Session]:
+        """Whose turns are held back; vLLM itself looks for the blocks of those on offer."""
+        return self._desk.sessions_of(self.waiting.held() if self._orders_requests else ())
 
     def _prefetch_room(self) -> int:
         """Blocks that copies ahead of time may take: none while a turn waits for room (count)."""
-        if len(self.waiting):
+        if any(True for _ in self._sessions_held()):
             return 0
         return self._desk.room([*self.running, *self.kv_holding_waiting], self._spare_blocks)
 

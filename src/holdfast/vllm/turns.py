@@ -5,12 +5,13 @@ Process: scheduler. Checked on vLLM 0.28 ... 0.32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 from typing import Any
 
 from holdfast.core.hints import Hints, parse_hints
 from holdfast.core.prefix_search import held_length
+from holdfast.core.sessions import Session
 from holdfast.core.turn_end import TurnEnd
 from holdfast.policies.admission.waiting import Decision, WaitingTurn
 from holdfast.policies.runtime import AgentRuntime
@@ -116,6 +117,11 @@ class TurnDesk:
         blocks = self.room(running, spare) - self._queue.num_held_blocks
         turns = self._pick(waiting, blocks, slots)
         return self._runtime.decide(turns, blocks, slots, len(running))
+
+    def sessions_of(self, requests: Iterable[Any]) -> Iterator[Session]:
+        """Sessions of those requests whose turns are known."""
+        turns = (self._turns.get(request.request_id) for request in requests)
+        return (turn.session for turn in turns if turn is not None)
 
     def room(self, running: Sequence[Any], spare: int) -> int:
         """Free blocks that no running turn will grow into, places of paused sessions among them.

@@ -78,7 +78,7 @@ class EarlyCopies:
                 continue
             room = room_blocks()
             if room <= 0:
-                self._errands.counts["deferred"] += 1
+                self._errands.deferred(hashes)
                 return
             depth = self._ghosts.begin(hashes, min(room, self._blocks_a_copy(step_s)))
             if not depth:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ __all__ = ["EarlyReads", "Wanted"]
 
 _CHUNKS_A_READ: Final = 64
 _RESERVE_SHARE: Final = 0.25
-_MAX_FUTILE: Final = 1024
+_MAX_DONE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,13 @@ class Wanted:
     Attributes:
         hashes: Its prefix hashes.
         waits: Whether a turn waits in the queue for it.
-        worth: Only chunks of sessions worth less give way; None asks for no more than that they are
-            away.
+        is_sure: Whether chunks of sessions that are away give way to it, those worth least first;
+            else only what nobody claims.
     """
 
     hashes: list[bytes]
     waits: bool = False
-    worth: Any = None
+    is_sure: bool = True
 
 
 class EarlyReads:
@@ -61,10 +62,11 @@ class EarlyReads:
         self._tier = tier
         self._num_cached = num_cached
         self._errands = Errands(counts)
-        self._current: tuple[Errand, Promotion, Any] | None = None
+        self._current: tuple[Errand, Promotion, Wanted] | None = None
         self._num_begun = 0
-        # Chains that nothing below had more of, so that they are not asked for again and again.
-        self._futile: OrderedDict[bytes, None] = OrderedDict()
+        # By last hash, chains that nothing below has more of, and those of pauses that were brought
+        # once: what did not stay then would not stay the next time.
+        self._done: OrderedDict[bytes, None] = OrderedDict()
 
     @property
     def is_busy(self) -> bool:
@@ -75,40 +77,50 @@ class EarlyReads:
         """Take in what has arrived and ask for the next piece. Mutates the manager."""
         if self._current is None:
             return
-        errand, promotion, worth = self._current
-        with self._tier.sparing(worth):
+        errand, promotion, want = self._current
+        with nullcontext() if want.is_sure else self._tier.sparing_claimed():
             promotion.advance(_CHUNKS_A_READ)
-        if not promotion.is_over:
-            return
-        promotion.close()
-        self._current = None
-        self._errands.arrived(errand, errand.depth + promotion.num_done * self._tier.stride)
-        if errand.depth < len(errand.hashes):
-            self._futile[errand.hashes[-1]] = None
-            if len(self._futile) > _MAX_FUTILE:
-                self._futile.popitem(last=False)
+        if promotion.has_found:
+            self._errands.sent(errand)
+        if promotion.is_over:
+            self._end(errand, promotion, want)
 
     def begin(self, wanted: Iterable[Wanted]) -> None:
         """Send for the first chain that is not in host memory, in order. Mutates the manager."""
         tier = self._tier
         for want in wanted:
             hashes = want.hashes
-            if not hashes or hashes[-1] in self._futile:
+            if not hashes or hashes[-1] in self._done:
                 continue
+            if not want.is_sure and not tier.num_unclaimed:
+                return
             num_there = self._num_cached(hashes)
             num_there += tier.num_held(hashes, num_there)
             keys = tier.keys(hashes)[num_there // tier.stride :]
             if not keys:
                 continue
             if want.waits and self._errands.num_blocks + len(keys) > _RESERVE_SHARE * tier.size:
-                self._errands.counts["deferred"] += 1
+                self._errands.deferred(hashes)
                 return
             self._num_begun += 1
             promotion = Promotion(self._manager, self._num_begun, keys)
             errand = Errand(hashes, tier.holds, want.waits, num_there, len(keys))
-            self._errands.sent(errand)
-            self._current = errand, promotion, want.worth
-            return
+            self._current = errand, promotion, want
+            self.step()
+            if self._current is not None:
+                return
+
+    def _end(self, errand: Errand, promotion: Promotion, want: Wanted) -> None:
+        promotion.close()
+        self._current = None
+        self._errands.arrived(errand, errand.depth + promotion.num_done * self._tier.stride)
+        if promotion.lacked_room:
+            self._errands.deferred(errand.hashes)
+        is_all_there_is = not promotion.lacked_room and errand.depth < len(errand.hashes)
+        if is_all_there_is or not want.is_sure:
+            self._done[errand.hashes[-1]] = None
+            if len(self._done) > _MAX_DONE:
+                self._done.popitem(last=False)
 
     def needed(self, hashes: Sequence[bytes], *, waited: bool) -> None:
         """See `Errands`."""

@@ -29,6 +29,7 @@ class Errand:
         depth: Leading hashes of the chain that are there (count).
         num_blocks: Blocks sent for (count).
         is_under_way: Whether some have not arrived.
+        is_known: Whether it was counted among those sent.
     """
 
     hashes: Sequence[bytes]
@@ -37,6 +38,7 @@ class Errand:
     depth: int
     num_blocks: int
     is_under_way: bool = True
+    is_known: bool = False
 
     def outcome(self) -> str:
         """What came of it, now that the chain is needed. Pure."""
@@ -60,6 +62,7 @@ class Errands:
     def __init__(self, counts: Counter[str]) -> None:
         self.counts = counts
         self._open: dict[Errand, None] = {}
+        self._deferred: bytes | None = None
 
     @property
     def num_blocks(self) -> int:
@@ -67,11 +70,23 @@ class Errands:
         return sum(errand.num_blocks for errand in self._open)
 
     def sent(self, errand: Errand) -> None:
-        """Something was sent for. Mutates; beyond a few hundred the oldest counts as wasted."""
+        """Something was sent for; may be said again. Mutates.
+
+        Beyond a few hundred the oldest counts as wasted.
+        """
+        if errand.is_known:
+            return
+        errand.is_known = True
         self._open[errand] = None
         if len(self._open) > _MAX_REMEMBERED:
             del self._open[next(iter(self._open))]
             self.counts["wasted"] += 1
+
+    def deferred(self, hashes: Sequence[bytes]) -> None:
+        """There is no room for a chain now; the same one counts once in a row. Mutates."""
+        if hashes[-1] != self._deferred:
+            self._deferred = hashes[-1]
+            self.counts["deferred"] += 1
 
     def arrived(self, errand: Errand, depth: int) -> None:
         """All that will come has arrived. Mutates.

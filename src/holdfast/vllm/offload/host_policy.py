@@ -35,7 +35,7 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         self.claims: Claims[Any, bytes] = Claims()
         self._chunks: dict[bytes, Any] = {}
         self._worth_of: Callable[[Any], Any] | None = None
-        self._spared: Any = None
+        self._spares_claimed = False
         self._order: list[Any] = []
         self._num_until_order = 0
 
@@ -50,13 +50,13 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         self._num_until_order = 0
 
     @contextmanager
-    def sparing(self, worth: Any) -> Iterator[None]:
-        """While it is open, chunks of owners that are not worth less than this stay."""
-        self._spared = worth
+    def sparing_claimed(self) -> Iterator[None]:
+        """While it is open, chunks that somebody claims stay."""
+        self._spares_claimed = True
         try:
             yield
         finally:
-            self._spared = None
+            self._spares_claimed = False
 
     def get(self, key: bytes) -> Any | None:
         """The chunk stored under `key`, or None."""
@@ -86,13 +86,15 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
 
     def evict(self, n: int, protected: set[bytes]) -> list[tuple[bytes, Any]] | None:
         """Give up exactly `n` chunks, or none; see `CachePolicy`."""
+        if self._spares_claimed:
+            return self._victims(n, protected, ())
         if n > self._num_until_order:
             self._order = self._ranked()
             self._num_until_order = _EVICTED_PER_ORDER
-        evicted = self._victims(n, protected)
+        evicted = self._victims(n, protected, self._order)
         if evicted is None:
             self._order = self._ranked()
-            evicted = self._victims(n, protected)
+            evicted = self._victims(n, protected, self._order)
         self._num_until_order -= n
         return evicted
 
@@ -102,21 +104,19 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         self.claims.clear()
         self._order, self._num_until_order = [], 0
 
-    def _victims(self, n: int, protected: set[bytes]) -> list[tuple[bytes, Any]] | None:
+    def _victims(
+        self, n: int, protected: set[bytes], owners: Sequence[Any]
+    ) -> list[tuple[bytes, Any]] | None:
         chunks = self._chunks
 
         def may_go(key: bytes) -> bool:
             return key not in protected and chunks[key].ref_cnt == 0
 
         worth_of = self._worth_of
-        owners = self._order
         if worth_of is not None:
-            owners = [owner for owner in owners if self._may_ask(worth_of(owner))]
+            owners = [owner for owner in owners if worth_of(owner) is not None]
         keys = self.claims.victims(n, owners, may_go)
         return None if keys is None else [(key, chunks.pop(key)) for key in keys]
-
-    def _may_ask(self, worth: Any) -> bool:
-        return worth is not None and (self._spared is None or worth < self._spared)
 
     def _ranked(self) -> list[Any]:
         worth_of = self._worth_of

@@ -6,7 +6,7 @@ Process: scheduler. Checked on vLLM 0.32.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 from vllm.v1.kv_offload.base import make_offload_key
@@ -93,11 +93,15 @@ class HostTier:
         chunk = self._policy.get(make_offload_key(block_hash, self._group))
         return chunk is not None and chunk.is_ready
 
-    def sparing(self, worth: Any) -> AbstractContextManager[None]:
-        """While it is open, chunks of sessions that are not worth less stay; None spares nobody."""
-        if self._claims is None or worth is None:
-            return nullcontext()
-        sparing: AbstractContextManager[None] = self._policy.sparing(worth)
+    @property
+    def num_unclaimed(self) -> int:
+        """Chunks that are free, or hold what no session wants (count)."""
+        claims = self._claims
+        return 0 if claims is None else self.size - len(claims) + claims.num_unclaimed
+
+    def sparing_claimed(self) -> AbstractContextManager[None]:
+        """While it is open, chunks that a session claims stay."""
+        sparing: AbstractContextManager[None] = self._policy.sparing_claimed()
         return sparing
 
     def load_s(self, num_blocks: float) -> float:

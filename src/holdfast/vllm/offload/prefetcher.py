@@ -32,8 +32,8 @@ class Prefetcher:
     """Says what is to be brought closer, and counts what became of it.
 
     From below into host memory: for turns in the queue, in order of arrival; then what the policy
-    says is coming; then for paused sessions of which nothing is left in the KV cache, first
-    expected first, in place of chunks that are worth less. From host memory into the KV cache: only
+    says is coming; then, where nobody claims the room, for paused sessions of which nothing is left
+    in the KV cache, first expected first. From host memory into the KV cache: only
     what the policy says is coming.
 
     Args:
@@ -110,7 +110,7 @@ class Prefetcher:
         for end in self._coming():
             yield Wanted(_chain_to(end))
         for session in runtime.away.soonest_back(runtime.policy.score, _LOOKED_AT):
-            yield Wanted(_chain_to(session.tail), worth=runtime.stored_worth(session))
+            yield Wanted(_chain_to(session.tail), is_sure=False)
 
     def _coming(self) -> Iterable[Segment[Any]]:
         return islice(self._runtime.policy.coming(), _LOOKED_AT)

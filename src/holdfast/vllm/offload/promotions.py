@@ -30,12 +30,16 @@ class Promotion:
 
     Attributes:
         num_done: Leading chunks that are in host memory (count).
+        has_found: Whether something was found below.
         is_over: Whether no more will come: all are there, or the next one is nowhere.
+        lacked_room: Whether it is over because the host tier had no room.
     """
 
     def __init__(self, manager: Any, number: int, keys: Sequence[bytes]) -> None:
         self.num_done = 0
+        self.has_found = False
         self.is_over = not keys
+        self.lacked_room = False
         self._manager = manager
         self._keys = keys
         self._context = ReqContext(req_id=f"{_PREFIX}{number}")
@@ -52,10 +56,16 @@ class Promotion:
             result = self._manager.lookup(key, self._context)
             if result is LookupResult.MISS:
                 self.is_over = is_in_order
+                self.lacked_room = is_in_order and self._is_below(key)
                 return
+            self.has_found = self.has_found or result is not LookupResult.RETRY
             is_in_order = is_in_order and result is LookupResult.HIT
             self.num_done += is_in_order
         self.is_over = self.num_done == len(self._keys)
+
+    def _is_below(self, key: bytes) -> bool:
+        tiers = self._manager.secondary_tiers
+        return any(tier.lookup(key, self._context) is LookupResult.HIT for tier in tiers)
 
     def close(self) -> None:
         """Ask for nothing more; what was asked for still arrives. Mutates the manager."""

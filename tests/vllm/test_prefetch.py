@@ -1,0 +1,257 @@
+"""Blocks that are brought closer before a turn needs them; links and disk take simulated time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from holdfast.vllm.offload.arguments import OLDEST_VERSION
+from holdfast.vllm.serve import engine_version, is_older
+
+if TYPE_CHECKING:
+    from tests.vllm.conftest import Rig, RigMaker
+
+    from holdfast.core.sessions import Session
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("offloading")]
+
+
+@pytest.fixture
+def offloading(loaded_engine: None) -> None:
+    if is_older(engine_version(), OLDEST_VERSION):
+        pytest.skip("this vLLM is older than the offloading that tiers need")
+
+
+def rig_of(make_rig: RigMaker, num_blocks: int, host_blocks: int, **options: Any) -> Rig:
+    options.setdefault("host_policy", "HostPolicy")
+    return make_rig(num_blocks, host_blocks=host_blocks, **options)
+
+
+def session_of(rig: Rig, prompt: str) -> Session:
+    from tests.vllm.conftest import keys_of
+
+    segment, _ = rig.scheduler._runtime.tree.match(keys_of(prompt))
+    sessions: list[Session] = [session for run in segment.subtree() for session in run.tails]
+    return sessions[0]
+
+
+def say_coming(rig: Rig, session: Session | None) -> None:
+    """Make the policy expect a session next, or nobody."""
+    policy = rig.scheduler._runtime.policy
+    policy.coming = lambda: () if session is None else (session.tail,)
+
+
+def num_in_host(rig: Rig, prompt: str) -> int:
+    from tests.vllm.conftest import keys_of
+
+    held: int = rig.scheduler.tiers.tier.num_held(keys_of(prompt), 0)
+    return held
+
+
+def num_loaded(rig: Rig) -> int:
+    assert rig.engine._link is not None
+    return rig.engine._link.num_loaded_blocks
+
+
+def step_until(rig: Rig, is_reached: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if is_reached():
+            return
+        rig.step()
+    raise AssertionError("never reached")
+
+
+def away_from_the_cache(rig: Rig) -> None:
+    """Let a session's blocks leave the cache, not the host; then let something run for long."""
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "stuvwxyz")
+    assert rig.num_cached("abcdefgh") < 8
+    rig.send("run", "k", num_outputs=200)
+    rig.step()
+
+
+# From host memory into the cache.
+
+
+def test_what_is_coming_is_cached_before_it_is_asked_for(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 30, 64)
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "stuvwxyzijklmnopqrABCD", num_outputs=2)
+    assert rig.num_cached("abcdefgh") < 8
+    rig.send("run", "1", num_outputs=100)
+    say_coming(rig, session_of(rig, "abcdefgh"))
+    step_until(rig, lambda: rig.num_cached("abcdefgh") == 8 and not rig.is_prefetching)
+    say_coming(rig, None)
+    before = rig.num_computed_tokens, num_loaded(rig)
+    rig.send("3", "abcdefgh")
+    rig.finish()
+    assert num_loaded(rig) == before[1]
+    assert rig.num_computed_tokens - before[0] < 100 + 8 + 20
+    assert rig.prefetches == {"used": 1}
+
+
+def test_what_is_asked_for_on_its_way_is_late(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 14, 64)
+    away_from_the_cache(rig)
+    say_coming(rig, session_of(rig, "abcdefgh"))
+    step_until(rig, lambda: rig.is_prefetching)
+    say_coming(rig, None)
+    rig.send("3", "abcdefgh")
+    rig.finish()
+    assert rig.prefetches == {"late": 1}
+
+
+def test_what_was_evicted_before_it_was_asked_for_is_wasted(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 14, 64)
+    away_from_the_cache(rig)
+    say_coming(rig, session_of(rig, "abcdefgh"))
+    step_until(rig, lambda: rig.num_cached("abcdefgh") == 8 and not rig.is_prefetching)
+    say_coming(rig, None)
+    rig.finish()
+    rig.turn("3", "ABCDEFGHIJK")
+    assert rig.num_cached("abcdefgh") < 8
+    rig.turn("4", "abcdefgh")
+    assert rig.prefetches == {"wasted": 1}
+
+
+def test_nothing_is_brought_where_a_turn_waits_for_room(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 14, 64)
+    away_from_the_cache(rig)
+    rig.send("3", "ABCDEFGHIJK", num_outputs=1)
+    rig.send("4", "LMNOPQRSTUVW", num_outputs=1)
+    say_coming(rig, session_of(rig, "abcdefgh"))
+    rig.step()
+    assert len(rig.scheduler.waiting)
+    rig.step()
+    assert not rig.is_prefetching
+    assert rig.prefetches["deferred"] >= 1
+    say_coming(rig, None)
+
+
+def test_what_running_turns_will_grow_into_is_left_to_them(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 10, 64)
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "stuvwxyz")
+    rig.send("run", "klmnopqr", num_outputs=20)
+    say_coming(rig, session_of(rig, "abcdefgh"))
+    rig.finish()
+    assert rig.scheduler.counted.get("holdfast_fallbacks", 0) == 0
+    assert not any(request.num_preemptions for request in rig.requests.values())
+
+
+def test_ending_holdfast_gives_the_blocks_of_a_copy_back(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 14, 64, is_strict=False)
+    away_from_the_cache(rig)
+    say_coming(rig, session_of(rig, "abcdefgh"))
+    step_until(rig, lambda: rig.is_prefetching)
+
+    def fail() -> None:
+        raise RuntimeError("broken")
+
+    rig.scheduler._runtime.policy.coming = fail
+    rig.scheduler._runtime.policy.score = fail
+    rig.send("3", "abcdefgh")
+    rig.finish()
+    assert not rig.scheduler._is_active
+
+
+@pytest.mark.parametrize("is_ahead", [False, True])
+def test_whatever_is_said_to_be_coming_every_turn_ends(make_rig: RigMaker, is_ahead: bool) -> None:
+    rig = rig_of(make_rig, 24, 30, disk_blocks=80, is_ahead=is_ahead)
+    rng = random.Random(5)
+    runtime = rig.scheduler._runtime
+
+    def coming() -> Any:
+        sessions = [session for session in runtime.sessions if session.tail.end]
+        return (rng.choice(sessions).tail for _ in range(2 * bool(sessions)))
+
+    runtime.policy.coming = coming
+    chains = {name: name * 6 for name in "abcdefghij"}
+    for turn in range(6):
+        for name in chains:
+            chains[name] += rng.choice("rstuv")
+            rig.send(f"{name}{turn}", chains[name], num_outputs=rng.randrange(1, 20))
+            for _ in range(rng.randrange(4)):
+                rig.step()
+        if turn % 2:
+            rig.abort(f"{rng.choice('abcdefghij')}{turn}")
+            rig.finish()
+        rig.check()
+    rig.finish()
+    assert rig.prefetches.keys() & {"used", "late", "wasted"}
+
+
+# From disk into host memory.
+
+
+def rig_with_disk(make_rig: RigMaker, num_blocks: int, host_blocks: int) -> Rig:
+    """One whose session "abcdefgh" is on disk only."""
+    rig = rig_of(make_rig, num_blocks, host_blocks, disk_blocks=100)
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "stuvwxyz")
+    for number in range(host_blocks // 8):
+        rig.turn(f"over{number}", chr(ord("A") + number) * 8)
+    assert num_in_host(rig, "abcdefgh") == 0
+    return rig
+
+
+def test_what_is_only_on_disk_is_not_computed_again(make_rig: RigMaker) -> None:
+    rig = rig_with_disk(make_rig, 12, 20)
+    before = rig.num_computed_tokens
+    rig.turn("3", "abcdefgh")
+    assert rig.num_computed_tokens - before < 3 * 16
+
+
+def test_a_turn_in_the_queue_finds_its_blocks_in_host_memory(make_rig: RigMaker) -> None:
+    rig = rig_with_disk(make_rig, 12, 40)
+    rig.send("run", "klmnopqr", num_outputs=60)
+    rig.step()
+    rig.send("3", "abcdefgh")
+    step_until(rig, lambda: num_in_host(rig, "abcdefgh") == 8)
+    assert "3" not in rig.started
+    rig.finish()
+    assert rig.prefetches == {"used": 1}
+
+
+def test_what_waits_takes_a_quarter_of_the_host_tier_at_most(make_rig: RigMaker) -> None:
+    rig = rig_with_disk(make_rig, 12, 20)
+    rig.send("run", "klmnopqr", num_outputs=60)
+    rig.step()
+    rig.send("3", "abcdefgh")
+    rig.step()
+    assert not rig.is_prefetching
+    assert rig.prefetches == {"deferred": 1}
+
+
+def test_a_chain_that_is_nowhere_is_looked_for_once(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 12, 40, disk_blocks=100)
+    rig.send("run", "klmnopqr", num_outputs=60)
+    rig.step()
+    rig.send("3", "abcdefgh")
+    for _ in range(40):
+        rig.step()
+    assert "3" not in rig.started
+    assert rig.scheduler.tiers._prefetcher._reads._num_begun == 1
+
+
+def test_a_paused_session_takes_nothing_that_another_claims(make_rig: RigMaker) -> None:
+    rig = rig_with_disk(make_rig, 12, 20)
+    held = [num_in_host(rig, prompt) for prompt in ("AAAAAAAA", "BBBBBBBB")]
+    rig.send("run", "k", num_outputs=40)
+    rig.finish()
+    assert [num_in_host(rig, prompt) for prompt in ("AAAAAAAA", "BBBBBBBB")] == held
+
+
+def test_a_paused_session_is_brought_back_into_what_nobody_claims(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 12, 16, disk_blocks=100)
+    rig.turn("1", "abcdefgh")
+    for number, prompt in enumerate(("ABCDEFGH", "IJKLMNOP")):
+        rig.turn(f"over{number}", prompt)
+    assert num_in_host(rig, "abcdefgh") == 0
+    for number, prompt in enumerate(("ABCDEFGH", "IJKLMNOP")):
+        rig.turn(f"last{number}", prompt, xargs={"holdfast_final": True})
+    rig.send("run", "k", num_outputs=60)
+    step_until(rig, lambda: num_in_host(rig, "abcdefgh") == 8)
