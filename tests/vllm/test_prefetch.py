@@ -255,3 +255,11 @@ def test_a_paused_session_is_brought_back_into_what_nobody_claims(make_rig: RigM
         rig.turn(f"last{number}", prompt, xargs={"holdfast_final": True})
     rig.send("run", "k", num_outputs=60)
     step_until(rig, lambda: num_in_host(rig, "abcdefgh") == 8)
+
+
+def test_a_turn_whose_blocks_are_on_their_way_is_passed_over(make_rig: RigMaker) -> None:
+    rig = rig_with_disk(make_rig, 24, 40)
+    rig.send("3", "abcdefgh")
+    rig.send("4", "klm", num_outputs=1)
+    step_until(rig, lambda: "4" in rig.started)
+    assert "3" not in rig.started

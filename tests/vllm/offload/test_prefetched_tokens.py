@@ -1,0 +1,116 @@
+"""A real server that brings back whatever it can before it is asked for: the right tokens.
+
+What is right is what the same server answers to the same prompt with a `cache_salt` of its own,
+for which it finds nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from holdfast.bench.model import build_tiny_model
+from holdfast.bench.scrape import parse_metrics
+from holdfast.bench.server import EngineOptions, EngineServer
+from holdfast.config import HoldfastConfig
+
+# A server starts in the setup of the first test.
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+_BLOCK_TOKENS = 32
+_BLOCK_BYTES = _BLOCK_TOKENS * 2 * 64 * 4  # keys and values of one head of 64 floats
+_KV_TOKENS = 1536
+_HOST_BLOCKS = 60  # less than what all sessions have: the rest is on disk only
+_NUM_SESSIONS = 6
+_NUM_TURNS = 4
+_EAGER = Path(__file__).parent / "eager"
+
+Tokens = list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Story:
+    answers: list[Tokens]
+    recomputed: list[Tokens]
+    counted: dict[str, float]
+
+
+def _ask(server: EngineServer, prompt: Tokens, salt: str | None = None) -> Tokens:
+    """The greedy continuation of a prompt, as token ids."""
+    body = {
+        "model": str(server.options.model),
+        "prompt": prompt,
+        "max_tokens": 12,
+        "temperature": 0,
+        "ignore_eos": True,
+        "return_token_ids": True,
+        **({} if salt is None else {"cache_salt": salt}),
+    }
+    headers = {"Content-Type": "application/json"}
+    url = server.url + "/v1/completions"
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=120) as response:
+        tokens: Tokens = json.load(response)["choices"][0]["token_ids"]
+    return tokens
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Story]:
+    directory = tmp_path_factory.mktemp("eager")
+    config = HoldfastConfig(
+        strict=True,
+        host_gib=_HOST_BLOCKS * _BLOCK_BYTES / (1 << 30),
+        pool_dir=str(directory / "pool"),
+    )
+    options = EngineOptions(
+        model=build_tiny_model(directory / "model"),
+        kv_tokens=_KV_TOKENS,
+        max_model_len=_KV_TOKENS,
+        block_size_tokens=_BLOCK_TOKENS,
+        config=config,
+        environ={
+            "PYTHONPATH": os.pathsep.join([str(_EAGER), *os.environ.get("PYTHONPATH", "").split()])
+        },
+    )
+    rng = random.Random(11)
+    prompts = [[rng.randrange(300, 2000) for _ in range(400)] for _ in range(_NUM_SESSIONS)]
+    asked: list[Tokens] = []
+    answers: list[Tokens] = []
+    with (
+        EngineServer("holdfast", options, directory / "server.log") as server,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        for _ in range(_NUM_TURNS):
+            turn = list(pool.map(lambda prompt: _ask(server, prompt), prompts))
+            asked += prompts
+            answers += turn
+            prompts = [
+                prompt + answer + [rng.randrange(300, 2000) for _ in range(40)]
+                for prompt, answer in zip(prompts, turn, strict=True)
+            ]
+        recomputed = [_ask(server, prompt, str(i)) for i, prompt in enumerate(asked)]
+        time.sleep(1.0)  # the engine core publishes a few times a second
+        with urllib.request.urlopen(server.url + "/metrics", timeout=10) as response:
+            counted = dict(parse_metrics(response.read().decode()).totals)
+    yield _Story(answers, recomputed, counted)
+
+
+def test_the_tokens_are_those_of_recomputation(story: _Story) -> None:
+    assert story.answers == story.recomputed
+
+
+def test_blocks_were_brought_before_they_were_asked_for(story: _Story) -> None:
+    assert story.counted["holdfast_prefetches_total"] > 0
+
+
+def test_holdfast_was_in_charge_to_the_end(story: _Story) -> None:
+    assert not story.counted.get("holdfast_fallbacks_total")
