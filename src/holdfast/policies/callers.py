@@ -1,0 +1,106 @@
+"""Sessions as calls of agents: which of them stands for its agent's next call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from holdfast.core.chains import Segment
+from holdfast.core.sessions import Session
+from holdfast.policies.base import Scene, users_of
+from holdfast.predict.recurrence import Recurrence, RecurrenceModel
+
+__all__ = ["Callers"]
+
+_NEXT_SHARE = 0.15  # of an agent's gap
+_SHARERS = 8
+
+
+@dataclass(slots=True)
+class _Call:
+    """A session's first prompt.
+
+    Attributes:
+        arrived_s: When it came (s).
+        agent: Whose it is, once that is known.
+        end_blocks: Where the agent's own prefix ends.
+    """
+
+    arrived_s: float
+    agent: Recurrence | None = None
+    end_blocks: int = 0
+
+
+class Callers:
+    """Agents are the beginnings at which prompts of different sessions part.
+
+    Where an agent's calls come regularly and few go on, its latest session stands for the next
+    call: what they share is needed again when that is expected, and the rest of it is not.
+
+    Args:
+        scene: Where they are.
+        calls: Empty; loses sessions that are forgotten.
+    """
+
+    def __init__(self, scene: Scene, calls: dict[Session, Any]) -> None:
+        self._scene = scene
+        self._recurrences = RecurrenceModel()
+        self._calls: dict[Session, _Call] = calls
+
+    def turn_arrived(self, session: Session) -> None:
+        """Learn that a session begins or goes on. Mutates."""
+        if session.num_turns > 1:
+            call = self._calls.get(session)
+            if session.num_turns == 2 and call is not None and call.agent is not None:
+                call.agent.ended(is_continued=True)
+            return
+        call = self._calls[session] = _Call(self._scene.now_s)
+        for run in session.tail.path():
+            others = [s for s in islice(users_of(run), _SHARERS) if s is not session]
+            before = [self._calls[s] for s in others if s in self._calls]
+            if before:
+                self._called(session, call, run, before)
+                return
+
+    def rate(self, session: Session, rate: float) -> float:
+        """Expected uses a second of what a session holds, given its expected returns. Pure."""
+        call = self._calls.get(session)
+        if call is None or call.agent is None or not call.agent.is_regular:
+            return rate
+        if session.num_turns == 1:
+            rate *= call.agent.continued_share
+        if call.agent.latest is session:
+            rate = max(rate, 1.0 / call.agent.wait_s(self._scene.now_s))
+        return rate
+
+    def share(self, session: Session, run: Segment[Any]) -> float:
+        """Share of a session's rate that a run of it deserves (0 to 1). Pure."""
+        call = self._calls.get(session)
+        if call is None or call.agent is None or run.start < call.end_blocks:
+            return 1.0
+        is_stand_in = call.agent.is_regular and call.agent.latest is session
+        return call.agent.continued_share if is_stand_in else 1.0
+
+    def coming(self) -> Iterator[Segment[Any]]:
+        """Ends of the prefixes whose agents are expected next, soonest first. O(agents)."""
+        now_s = self._scene.now_s
+        waits_s = ((agent.wait_s(now_s), agent) for agent in self._recurrences)
+        due = [(wait_s, agent) for wait_s, agent in waits_s if wait_s < _NEXT_SHARE * agent.gap_s]
+        for _, agent in sorted(due, key=lambda pair: pair[0]):
+            call = self._calls.get(agent.latest)
+            if call is not None:
+                path = agent.latest.tail.path()
+                yield from islice((run for run in path if run.start < call.end_blocks), 1)
+
+    def _called(
+        self, session: Session, call: _Call, run: Segment[Any], before: list[_Call]
+    ) -> None:
+        before_s = max(other.arrived_s for other in before)
+        beginning = session.group, run.hashes[-1]
+        agent = self._recurrences.came(beginning, self._scene.now_s, before_s)
+        if agent.latest is not None and agent.latest.num_turns == 1:
+            agent.ended(is_continued=False)
+        agent.latest = session
+        call.agent, call.end_blocks = agent, run.end
