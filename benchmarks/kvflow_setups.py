@@ -1,6 +1,6 @@
 """KVFlow's two set-ups (arXiv 2507.07400), simulated: workflows of ten agents in a fixed order.
 
-python benchmarks/kvflow_setups.py [--only NAME,...] [--output DIR]
+python benchmarks/kvflow_setups.py [--only NAME,...] [--seeds N] [--output DIR]
 
 Every agent has a prefix of its own that is the same in every round; what follows it is new each
 time. A workflow sends one request after the other, without pauses. Each run is simulated twice,
@@ -105,13 +105,17 @@ SETUPS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", help="set-ups, comma-separated", default="")
+    parser.add_argument("--seeds", type=int, default=3, help="at most so many")
     parser.add_argument("--output", type=Path, default=Path("out"))
     options = parser.parse_args()
     only = set(filter(None, options.only.split(",")))
     parts = options.output / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     done = [
-        _read_or_run(setup, parts / f"kvflow-{setup.name}.json")
+        _read_or_run(
+            replace(setup, num_seeds=min(setup.num_seeds, options.seeds)),
+            parts / f"kvflow-{setup.name}.json",
+        )
         for setup in SETUPS
         if not only or setup.name in only
     ]

@@ -28,13 +28,14 @@ def test_a_cycle_too_long_for_recency_is_kept_in_part() -> None:
     assert run_cycle(holdfast, "ABCDE", 10, 6) >= 40
 
 
-def test_the_agent_whose_call_is_due_next_is_announced_first() -> None:
+def test_the_agents_whose_calls_are_due_next_are_announced_in_order() -> None:
     cache = Cache("holdfast", 100)
     run_cycle(cache, "ABCDEFGHIJ", 9)
     policy = cache.runtime.policy
     assert isinstance(policy, Holdfast)
+    cache.runtime.guard.trusts = True
     cache.runtime.tick(cache.now_s + 0.5)
-    assert [run.hashes[-1] for run in policy.coming()] == [b"AAAA"]
+    assert [run.hashes[-1] for run in policy.coming()] == [b"AAAA", b"BBBB"]
 
 
 def test_nothing_is_announced_where_agents_come_at_random() -> None:
@@ -80,3 +81,14 @@ def test_what_an_agents_call_does_not_share_is_worth_little() -> None:
     shared = latest.tail.parent
     assert shared is not None
     assert policy.worth(latest.tail)[1] < 0.1 * policy.worth(shared)[1]
+
+
+def test_calls_that_nobody_continues_keep_no_place() -> None:
+    cache = Cache("holdfast", 100)
+    run_cycle(cache, "ABCDE", 9)
+    policy = cache.runtime.policy
+    latest, *_ = reversed(list(cache.runtime.sessions))
+    assert not policy.keeps_place(latest)
+    cache.run("other", chain("unlike all others"))
+    other, *_ = reversed(list(cache.runtime.sessions))
+    assert policy.keeps_place(other)

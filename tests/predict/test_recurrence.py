@@ -61,12 +61,21 @@ def test_scaling_all_times_scales_the_wait() -> None:
 
 
 def test_the_share_that_is_continued_follows_what_happened() -> None:
-    known = taught([10.0] * 3)
+    model = RecurrenceModel()
+    known = taught([10.0] * 3, "a", model)
     for _ in range(10):
-        known.ended(is_continued=False)
-    assert known.continued_share < 0.05
-    known.ended(is_continued=True)
-    assert known.continued_share > 0.25
+        model.ended(known, is_continued=False)
+    assert known.habits.continued_share < 0.05
+    model.ended(known, is_continued=True)
+    assert known.habits.continued_share > 0.25
+
+
+def test_what_is_new_is_continued_as_often_as_all_others() -> None:
+    model = RecurrenceModel()
+    known = taught([10.0] * 3, "a", model)
+    for _ in range(10):
+        model.ended(known, is_continued=False)
+    assert taught([10.0], "b", model).habits.continued_share < 0.05
 
 
 def test_only_so_many_beginnings_are_remembered() -> None:

@@ -40,6 +40,11 @@ class Holdfast(Policy):
         """Take note of the agent that begins, or goes on."""
         self._callers.turn_arrived(turn.session)
 
+    def session_forgotten(self, session: Session) -> None:
+        """Learn whether it was ever continued."""
+        self._callers.forgotten(session)
+        super().session_forgotten(session)
+
     def score(self, session: Session) -> float:
         """Expected returns a second (1/s)."""
         return self._worth.rate(session)
@@ -53,9 +58,8 @@ class Holdfast(Policy):
         return self._callers.coming() if self.scene.trusts_predictions else ()
 
     def keeps_place(self, session: Session) -> bool:
-        """Every session keeps its place until somebody needs it more."""
-        del session
-        return True
+        """Whoever may go on keeps its place until somebody needs it more."""
+        return self._callers.goes_on(session)
 
     def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
         """See `WorkingSet`."""

@@ -43,8 +43,7 @@ class AgentRuntime:
     Args:
         max_sessions: Sessions remembered (count).
         max_wait_ratio: See `Backlog`.
-        max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
-            sessions without cached blocks are forgotten.
+        max_known_blocks: See the attribute.
         policy: Name of the policy that decides.
         predictions: See `Guard`.
         outlook: The future, for policies that are bounds.
@@ -57,6 +56,8 @@ class AgentRuntime:
         capacity_blocks: KV blocks of the cache (count).
         block_tokens: Tokens a block.
         tier: The store below the cache; the host may set it before any turn.
+        max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
+            sessions without cached blocks are forgotten.
 
     Raises:
         PolicyError: There is no such policy, or it needs what `outlook` does not give.
@@ -83,7 +84,7 @@ class AgentRuntime:
         self.block_tokens = 1
         self._backlog = Backlog(max_wait_ratio)
         self._tenants = Tenants()
-        self._max_known_blocks = max_known_blocks
+        self.max_known_blocks = max_known_blocks
         self._now_s = 0.0
         self._num_arrived = 0
         self._away: dict[Session, None] = {}
@@ -356,7 +357,7 @@ class AgentRuntime:
     def _forget_surplus(self) -> None:
         for session in self.sessions.surplus():
             self._forget(session)
-        if len(self.tree) <= self._max_known_blocks:
+        if len(self.tree) <= self.max_known_blocks:
             return
         for session in list(islice(self.sessions, _FORGOTTEN_PER_TURN)):
             if not session.state.is_busy and not session.tail.lane.num_blocks:

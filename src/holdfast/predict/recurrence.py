@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Recurrence", "RecurrenceModel", "Regularity"]
+__all__ = ["Habits", "Recurrence", "RecurrenceModel"]
 
 _MAX_BEGINNINGS = 1024
 _WEIGHT = 0.3  # of what came last
@@ -19,18 +19,24 @@ _OVERDUE_RATIO = 1.5
 
 
 @dataclass(slots=True)
-class Regularity:
-    """How far gaps have been from those before them.
+class Habits:
+    """How regular gaps have been, and what became of prompts.
 
     Attributes:
-        error: Mean error of log(gap), of late.
+        error: Mean error of log(gap), each against those before it, of late.
+        continued_share: Share of the prompts that were continued before the next came (0 to 1).
     """
 
     error: float = _UNKNOWN_ERROR
+    continued_share: float = 1.0
 
-    def learn(self, error: float) -> None:
-        """Take another error into account. Mutates."""
+    def gap_missed(self, error: float) -> None:
+        """A gap was so far from what was expected. Mutates."""
         self.error += _WEIGHT * (error - self.error)
+
+    def ended(self, *, is_continued: bool) -> None:
+        """A prompt was continued, or the next one came before that. Mutates."""
+        self.continued_share += _WEIGHT * (is_continued - self.continued_share)
 
 
 @dataclass(slots=True, eq=False)
@@ -39,33 +45,27 @@ class Recurrence:
 
     Attributes:
         came_s: When it last came (s).
-        regularity: That of all until it has two gaps, then its own.
+        habits: Those of all until it has two gaps, then its own.
         gap_s: Typical time from one time to the next (s); 0 before it has come twice.
-        continued_share: Share of the prompts that were continued before the next came (0 to 1).
         latest: Whose prompt it was that came last; the caller's.
     """
 
     came_s: float
-    regularity: Regularity
+    habits: Habits
     gap_s: float = 0.0
-    continued_share: float = 1.0
     latest: Any = None
 
     @property
     def is_regular(self) -> bool:
         """Whether it has come when it was expected to."""
-        return self.gap_s > 0.0 and self.regularity.error < _TRUSTED_ERROR
+        return self.gap_s > 0.0 and self.habits.error < _TRUSTED_ERROR
 
     def wait_s(self, now_s: float) -> float:
         """Time until it comes (s); inf if it is not regular, or overdue by half a gap. Pure."""
         waited_s = now_s - self.came_s
         if not self.is_regular or waited_s > _OVERDUE_RATIO * self.gap_s:
             return math.inf
-        return max(self.gap_s - waited_s, max(self.regularity.error, _LEAST_ERROR) * self.gap_s)
-
-    def ended(self, *, is_continued: bool) -> None:
-        """The latest prompt was continued, or the next one came before that. Mutates."""
-        self.continued_share += _WEIGHT * (is_continued - self.continued_share)
+        return max(self.gap_s - waited_s, max(self.habits.error, _LEAST_ERROR) * self.gap_s)
 
 
 class RecurrenceModel:
@@ -77,7 +77,7 @@ class RecurrenceModel:
 
     def __init__(self) -> None:
         self._known: OrderedDict[Hashable, Recurrence] = OrderedDict()
-        self._regularity = Regularity()
+        self._habits = Habits()
 
     def __iter__(self) -> Iterator[Recurrence]:
         """All beginnings, the longest unseen first."""
@@ -93,7 +93,7 @@ class RecurrenceModel:
         """
         known = self._known.get(beginning)
         if known is None:
-            known = self._known[beginning] = Recurrence(before_s, self._regularity)
+            known = self._known[beginning] = Recurrence(before_s, self._habits)
             if len(self._known) > _MAX_BEGINNINGS:
                 self._known.popitem(last=False)
         self._known.move_to_end(beginning)
@@ -101,10 +101,15 @@ class RecurrenceModel:
         known.came_s = now_s
         if gap_s > 0.0 and known.gap_s:
             error = abs(math.log(gap_s / known.gap_s))
-            if known.regularity is self._regularity:
-                known.regularity = Regularity(self._regularity.error)
-            known.regularity.learn(error)
-            self._regularity.learn(error)
+            if known.habits is self._habits:
+                known.habits = replace(self._habits)
+            known.habits.gap_missed(error)
+            self._habits.gap_missed(error)
             gap_s = math.sqrt(gap_s * known.gap_s)
         known.gap_s = gap_s or known.gap_s
         return known
+
+    def ended(self, known: Recurrence, *, is_continued: bool) -> None:
+        """A prompt with this beginning was continued, or the next came before that. Mutates."""
+        for habits in {id(h): h for h in (known.habits, self._habits)}.values():
+            habits.ended(is_continued=is_continued)

@@ -47,6 +47,7 @@ _STEPS_BETWEEN_CENSUSES = 256
 _EVICTED_PER_REFRESH = 16
 _MAX_REFRESHES_A_STEP = 8
 _KNOWN_PER_CACHED = 8
+_KNOWN_PER_STORED = 2
 
 T = TypeVar("T")
 
@@ -90,6 +91,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._tier = host_tier_of(self, self._stored_worth)
         if self._tier is not None:
             self._runtime.tier = self._tier
+            self._runtime.max_known_blocks += _KNOWN_PER_STORED * self._tier.capacity_blocks
         self._grain_tokens = cache_grain(self).hash_block_tokens
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(
             lambda: decoder_of(self.vllm_config.model_config)

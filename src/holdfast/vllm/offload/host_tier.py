@@ -29,6 +29,7 @@ class HostTier:
 
     Attributes:
         copies: What copies take, as learned so far.
+        capacity_blocks: Prefix hashes whose blocks it can hold (count).
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class HostTier:
         self._group, self._stride = self._groups[0]
         # By vLLM's number of the copy: whether it is a load, and its blocks.
         self._under_way: dict[int, tuple[bool, int]] = {}
+        self.capacity_blocks: int = policy.cache_capacity * self._stride // len(self._groups)
         self._claims = policy.claims if isinstance(policy, HostPolicy) else None
         if self._claims is not None:
             policy.attach(worth_of)
