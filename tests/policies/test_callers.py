@@ -54,7 +54,9 @@ def test_nothing_is_announced_while_predictions_are_not_trusted() -> None:
     cache = Cache("holdfast", 100)
     run_cycle(cache, "ABCDEFGHIJ", 9)
     cache.runtime.guard.trusts = False
-    assert not list(cache.runtime.policy.coming())
+    policy = cache.runtime.policy
+    assert isinstance(policy, Holdfast)
+    assert not list(policy.coming())
 
 
 def test_what_regularly_begins_and_goes_on_is_worth_its_sessions_returns() -> None:
@@ -92,3 +94,18 @@ def test_calls_that_nobody_continues_keep_no_place() -> None:
     cache.run("other", chain("unlike all others"))
     other, *_ = reversed(list(cache.runtime.sessions))
     assert policy.keeps_place(other)
+
+
+def test_sessions_keep_no_place_where_those_forgotten_were_never_continued() -> None:
+    cache = Cache("holdfast", 100)
+    policy = cache.runtime.policy
+    cache.run("first", chain("abcd"))
+    (first,) = cache.runtime.sessions
+    assert policy.keeps_place(first)
+    for number in range(8):
+        cache.run(f"r{number}", chain(chr(0x100 + number) * 4))
+        *_, latest = cache.runtime.sessions
+        policy.session_forgotten(latest)
+    assert not policy.keeps_place(first)
+    cache.run("again", chain("abcde"))
+    assert policy.keeps_place(first)
