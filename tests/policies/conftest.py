@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,12 +29,22 @@ class FakeBlock:
 
 @dataclass
 class FixedOutlook:
-    """A future that is told beforehand: the gap after each request."""
+    """A future that is told beforehand: the gap after each request, the prompts of one run."""
 
     gaps_s: dict[str, float] = field(default_factory=dict)
+    prompts: dict[str, list[bytes]] = field(default_factory=dict)
 
     def gap_after_s(self, request_id: str) -> float:
         return self.gaps_s.get(request_id, math.inf)
+
+    def run_of(self, request_id: str) -> str:
+        del request_id
+        return "run"
+
+    def prompts_after(self, request_id: str) -> Iterator[Sequence[bytes]]:
+        order = list(self.prompts)
+        later = order[order.index(request_id) + 1 :] if request_id in self.prompts else []
+        return (self.prompts[i] for i in later)
 
 
 class FlatCosts(StepCostModel):

@@ -13,7 +13,8 @@ from enum import IntEnum
 from itertools import islice
 from typing import Any, ClassVar, Protocol
 
-from holdfast.core.chains import Segment
+from holdfast.core.chains import ChainTree, Segment
+from holdfast.core.lower_tier import LowerTier
 from holdfast.core.sessions import Session
 from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
 from holdfast.predict.return_time import ReturnTimeModel
@@ -75,10 +76,18 @@ class PolicySpec:
 
 
 class Outlook(Protocol):
-    """The future, for bounds; only a simulator has one."""
+    """The future, for bounds and for what applications would say; only a simulator has one."""
 
     def gap_after_s(self, request_id: str) -> float:
         """Time from the end of a turn to its session's next request (s; inf after the last)."""
+        ...
+
+    def run_of(self, request_id: str) -> str:
+        """The agent run or workflow that a request is a step of."""
+        ...
+
+    def prompts_after(self, request_id: str) -> Iterator[Sequence[bytes]]:
+        """Prefix hashes of the prompts that its run sends after a request, soonest first."""
         ...
 
 
@@ -88,6 +97,8 @@ class Scene(Protocol):
     costs: StepCostModel
     returns: ReturnTimeModel
     outlook: Outlook | None
+    tree: ChainTree[Any]
+    tier: LowerTier
     capacity_blocks: int
     block_tokens: int
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from holdfast.core.chains import Segment
@@ -10,6 +10,7 @@ from holdfast.core.sessions import Session
 from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
 from holdfast.policies.admission.working_set import WorkingSet
 from holdfast.policies.base import Policy, PolicySpec, Scene, Worth
+from holdfast.policies.callers import Callers
 from holdfast.policies.eviction.worth import ReturnWorth
 
 __all__ = ["Holdfast"]
@@ -31,8 +32,18 @@ class Holdfast(Policy):
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
-        self._worth = ReturnWorth(scene)
+        self._callers = Callers(scene, self.per_session())
+        self._worth = ReturnWorth(scene, self._callers)
         self._admission = WorkingSet()
+
+    def turn_arrived(self, turn: WaitingTurn) -> None:
+        """Take note of the agent that begins, or goes on."""
+        self._callers.turn_arrived(turn.session)
+
+    def session_forgotten(self, session: Session) -> None:
+        """Learn whether it was ever continued."""
+        self._callers.forgotten(session)
+        super().session_forgotten(session)
 
     def score(self, session: Session) -> float:
         """Expected returns a second (1/s)."""
@@ -42,10 +53,13 @@ class Holdfast(Policy):
         """Class of the run and the sum of its users' rates."""
         return self._worth.worth(run)
 
+    def coming(self) -> Iterable[Segment[Any]]:
+        """Ends of the prefixes whose agents' regular calls are due next, soonest first."""
+        return self._callers.coming() if self.scene.trusts_predictions else ()
+
     def keeps_place(self, session: Session) -> bool:
-        """Every session keeps its place until somebody needs it more."""
-        del session
-        return True
+        """Whoever may go on keeps its place until somebody needs it more."""
+        return self._callers.goes_on(session)
 
     def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
         """See `WorkingSet`."""

@@ -44,8 +44,7 @@ class AgentRuntime:
     Args:
         max_sessions: Sessions remembered (count).
         max_wait_ratio: See `Backlog`.
-        max_known_blocks: Blocks remembered, cached or not (count); beyond it the longest idle
-            sessions without cached blocks are forgotten.
+        max_known_blocks: See the attribute.
         policy: Name of the policy that decides.
         predictions: See `Guard`.
         outlook: The future, for policies that are bounds.
@@ -59,6 +58,7 @@ class AgentRuntime:
         block_tokens: Tokens a block.
         away: Sessions that may come back.
         tier: The store below the cache; the host may set it before any turn.
+        max_known_blocks: Blocks remembered (count); beyond it idle sessions without cached ones go.
 
     Raises:
         PolicyError: There is no such policy, or it needs what `outlook` does not give.
@@ -85,7 +85,7 @@ class AgentRuntime:
         self.block_tokens = 1
         self._backlog = Backlog(max_wait_ratio)
         self._tenants = Tenants()
-        self._max_known_blocks = max_known_blocks
+        self.max_known_blocks = max_known_blocks
         self._now_s = 0.0
         self._num_arrived = 0
         self.away = Absent()
@@ -359,7 +359,7 @@ class AgentRuntime:
     def _forget_surplus(self) -> None:
         for session in self.sessions.surplus():
             self._forget(session)
-        if len(self.tree) <= self._max_known_blocks:
+        if len(self.tree) <= self.max_known_blocks:
             return
         for session in list(islice(self.sessions, _FORGOTTEN_PER_TURN)):
             if not session.state.is_busy and not session.tail.lane.num_blocks:

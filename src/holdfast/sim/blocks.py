@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.errors import ConfigError
-from holdfast.traces.record import Turn
+from holdfast.traces.record import Session, Turn
 from holdfast.traces.scaling import TokenScale
 
 __all__ = ["BlockGrid"]
@@ -36,6 +36,16 @@ class BlockGrid:
                 "one to be a multiple of the other",
                 hint=f"--block-size {trace} fits",
             )
+
+    @classmethod
+    def of(cls, session: Session, token_scale: float, engine_block_tokens: int) -> BlockGrid:
+        """The grid of a session whose tokens are scaled.
+
+        Raises:
+            ConfigError: Scale and blocks do not fit.
+        """
+        scale = TokenScale.from_factor(token_scale, trace_block_tokens=session.block_size_tokens)
+        return cls(scale, engine_block_tokens)
 
     def keys(self, turn: Turn) -> list[bytes]:
         """The keys of a prompt's engine blocks, as far as trace blocks fill them. Pure."""

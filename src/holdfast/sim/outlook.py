@@ -1,10 +1,11 @@
-"""The future of a run, read from its sessions; for policies that are bounds."""
+"""The future of a run, read from its sessions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from holdfast.sim.blocks import BlockGrid
 from holdfast.traces.record import Session
 
 __all__ = ["TraceOutlook", "request_id"]
@@ -16,14 +17,38 @@ def request_id(session_index: int, turn_index: int) -> str:
 
 
 class TraceOutlook:
-    """True gaps after each turn, scaled as they are replayed."""
+    """True gaps and prompts after each turn, scaled as they are replayed.
 
-    def __init__(self, sessions: Sequence[Session], time_scale: float) -> None:
+    Args:
+        sessions: In the order in which they are numbered.
+        grids: Each one's blocks on the engine's.
+        time_scale: Simulated seconds per recorded second of a gap.
+    """
+
+    def __init__(
+        self, sessions: Sequence[Session], grids: Sequence[BlockGrid], time_scale: float
+    ) -> None:
+        self._sessions = sessions
+        self._grids = grids
         self._gaps_s: dict[str, float] = {}
+        self._places: dict[str, tuple[int, int]] = {}
         for number, session in enumerate(sessions):
-            for index, turn in enumerate(session.turns[1:]):
-                self._gaps_s[request_id(number, index)] = turn.gap_s * time_scale
+            for index, turn in enumerate(session.turns):
+                self._places[request_id(number, index)] = number, index
+                if index:
+                    self._gaps_s[request_id(number, index - 1)] = turn.gap_s * time_scale
 
     def gap_after_s(self, request_id: str) -> float:
         """Time from a turn's end to its session's next request (s; inf after the last)."""
         return self._gaps_s.get(request_id, math.inf)
+
+    def run_of(self, request_id: str) -> str:
+        """The session that a turn is of."""
+        number, _ = self._places[request_id]
+        return self._sessions[number].session_id
+
+    def prompts_after(self, request_id: str) -> Iterator[Sequence[bytes]]:
+        """Prefix hashes of the turns after one in its session."""
+        number, index = self._places[request_id]
+        turns = self._sessions[number].turns
+        return (self._grids[number].keys(turns[i]) for i in range(index + 1, len(turns)))

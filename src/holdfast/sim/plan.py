@@ -13,7 +13,6 @@ from holdfast.sim.profile import CostProfile
 from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.io import FileReport, read_sessions
 from holdfast.traces.record import Session, common_prefix_length
-from holdfast.traces.scaling import TokenScale
 from holdfast.traces.selection import Selection, SessionSelection
 from holdfast.traces.synthetic import iterate_sessions
 
@@ -129,11 +128,8 @@ class RunPlan:
             ConfigError: They do not, or a request is larger than the cache.
         """
         for session in sessions:
-            scale = TokenScale.from_factor(
-                self.options.token_scale, trace_block_tokens=session.block_size_tokens
-            )
-            BlockGrid(scale, self.block_tokens)
-            peak = scale.peak_tokens(session)
+            grid = BlockGrid.of(session, self.options.token_scale, self.block_tokens)
+            peak = grid.scale.peak_tokens(session)
             if peak > self.kv_tokens:
                 raise ConfigError(
                     f"session {session.session_id!r} reaches {peak:,} tokens, more than the cache "

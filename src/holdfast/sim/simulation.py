@@ -16,7 +16,6 @@ from holdfast.sim.outlook import request_id
 from holdfast.traces.ending import ending_of
 from holdfast.traces.novelty import Novelty, kept_blocks
 from holdfast.traces.record import Session
-from holdfast.traces.scaling import TokenScale
 
 __all__ = ["Simulation", "SimulationOptions", "SimulationRecords", "StepCost"]
 
@@ -124,7 +123,9 @@ class Simulation:
         self._cost = cost
         self._sessions = sessions
         self._options = options
-        self._grids = [_grid(session, options, engine_block_tokens) for session in sessions]
+        self._grids = [
+            BlockGrid.of(session, options.token_scale, engine_block_tokens) for session in sessions
+        ]
         self._clock = clock
         self._on_turn = on_turn
         self._novelty = Novelty()
@@ -281,10 +282,3 @@ class Simulation:
             self._clock.advance_to(self._due[0][0])
             return
         self._clock.advance(self._cost.step_time_s(()))
-
-
-def _grid(session: Session, options: SimulationOptions, engine_block_tokens: int) -> BlockGrid:
-    scale = TokenScale.from_factor(
-        options.token_scale, trace_block_tokens=session.block_size_tokens
-    )
-    return BlockGrid(scale, engine_block_tokens)

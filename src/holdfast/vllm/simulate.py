@@ -15,6 +15,7 @@ from msgspec import structs
 from holdfast.config import load_config
 from holdfast.core.results import RunResult, summarize_run
 from holdfast.policies.registry import policy_class
+from holdfast.sim.blocks import BlockGrid
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.outlook import TraceOutlook
 from holdfast.sim.plan import RunPlan, Workload
@@ -59,7 +60,7 @@ def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
             disk_blocks=plan.disk_tokens // plan.block_tokens,
         ),
         clock,
-        TraceOutlook(sessions, plan.options.time_scale),
+        TraceOutlook(sessions, _grids(plan, sessions), plan.options.time_scale),
         settings,
         plan.host_block_s,
         plan.disk_block_s,
@@ -92,6 +93,10 @@ def _run(
     return Simulation(
         engine, plan.profile, sessions, options, engine_block_tokens=plan.block_tokens, clock=clock
     ).run()
+
+
+def _grids(plan: RunPlan, sessions: Sequence[Session]) -> list[BlockGrid]:
+    return [BlockGrid.of(s, plan.options.token_scale, plan.block_tokens) for s in sessions]
 
 
 def _num_blocks(plan: RunPlan, policy: str, sessions: Sequence[Session]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from holdfast.core.chains import Segment
 from holdfast.core.sessions import Session, SessionState
 from holdfast.policies.base import Scene, Worth, WorthClass, users_of
+from holdfast.policies.callers import Callers
 
 __all__ = ["ReturnWorth"]
 
@@ -29,11 +30,13 @@ class ReturnWorth:
     Source: Belady, IBM Systems Journal 5(2), 1966, with the next use replaced by its expectation,
     as in CacheWise (arXiv 2606.16824).
     Differs: the expectation is learned online from gaps by kind, tool and argument class; shared
-    runs are worth the sum over their users; only sessions are rescored, never blocks.
+    runs are worth the sum over their users; only sessions are rescored, never blocks. A session
+    may stand for the next call of its agent, too; see `Callers`.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, callers: Callers) -> None:
         self._scene = scene
+        self._callers = callers
 
     def rate(self, session: Session) -> float:
         """Expected returns a second of a session (1/s, >= 0). Pure.
@@ -58,13 +61,13 @@ class ReturnWorth:
             session.gap, 0.0, 0.5, scale_s=restore_s, pace=session.pace
         )
         share *= scene.returns.return_probability(session.gap, away_s, pace=session.pace)
-        return share / max(away_s + typical_s, _SHORTEST_S)
+        return self._callers.rate(session, share / max(away_s + typical_s, _SHORTEST_S))
 
     def worth(self, segment: Segment[Any]) -> Worth:
         """Class of the run and the sum of its users' last computed rates (1/s). Pure."""
         total = 0.0
         num_users = 0
         for session in users_of(segment):
-            total += session.rate
+            total += session.rate * self._callers.share(session, segment)
             num_users += session.state not in _ENDED
         return (WorthClass.LIVE if num_users else WorthClass.CLOSED), total

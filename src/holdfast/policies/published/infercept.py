@@ -21,8 +21,10 @@ class InferCept(Policy):
     """A pause's KV is kept if holding it wastes less memory-time than recomputing it.
 
     Waste of keeping is the expected pause times the context's tokens; waste of discarding is the
-    memory-time of recomputing it in chunks, its own and that of the requests which run meanwhile.
-    Kept KV is not given to others; discarded KV goes first. Requests are first come, first served.
+    memory-time of recomputing it in chunks, its own and that of the requests which run meanwhile,
+    or where a lower tier has a copy, its own while it is copied back. A context that may never
+    come back, because no pause has ended yet, is discarded. Kept KV is not given to others;
+    discarded KV goes first. Requests are first come, first served.
 
     Source: Abhyankar et al., InferCept, arXiv 2402.01869, ICML 2024: min-waste preservation with
     chunked recomputation, chunk 384 less the running batch.
@@ -33,8 +35,9 @@ class InferCept(Policy):
         summary="Keeps a paused session's KV if that wastes less memory-time than recomputing it.",
         source="InferCept, arXiv 2402.01869",
         differs="The pause is the moving average of the session's last 5, as CacheWise ran it, not "
-        "given; no swapping; discarded KV stays findable until it is overwritten; kept KV gives "
-        "way when nothing else can run.",
+        "given; swapping is the lower tier's: everything is copied there, and copies back are not "
+        "limited to what a step hides; discarded KV stays findable until it is overwritten; kept "
+        "KV gives way when nothing else can run.",
     )
     orders_requests = True
 
@@ -66,6 +69,8 @@ class InferCept(Policy):
             return 1.0
         if not session.state.is_paused:
             return 0.0
+        if not self._all_s:
+            return 0.0
         return float(self._waste_of_keeping(session) <= self._waste_of_discarding(session))
 
     def worth(self, run: Segment[Any]) -> Worth:
@@ -85,10 +90,17 @@ class InferCept(Policy):
 
     def _waste_of_keeping(self, session: Session) -> float:
         gaps_s = self._gaps_s.get(session) or self._all_s
-        pause_s = sum(gaps_s) / len(gaps_s) if gaps_s else 0.0
+        pause_s = sum(gaps_s) / len(gaps_s)
         return pause_s * session.tail.end * self.scene.block_tokens
 
     def _waste_of_discarding(self, session: Session) -> float:
+        recomputing = self._waste_of_recomputing(session)
+        if not self.scene.tier.num_held(session.prompt_tail.hashes[-1:], 0, 1):
+            return recomputing
+        copied_s = self.scene.tier.load_s(session.tail.end)
+        return min(recomputing, copied_s * session.tail.end * self.scene.block_tokens)
+
+    def _waste_of_recomputing(self, session: Session) -> float:
         """Token-seconds: the chunks recomputed so far and the others' contexts, chunk by chunk."""
         tokens = session.tail.end * self.scene.block_tokens
         chunk_tokens = max(_CHUNK_TOKENS - len(self._running), 1)

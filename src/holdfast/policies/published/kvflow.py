@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 from holdfast.core.chains import Segment
 from holdfast.core.sessions import Session
-from holdfast.policies.base import Policy, PolicySpec, Worth, WorthClass, users_of
+from holdfast.policies.admission.waiting import WaitingTurn
+from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
 
 __all__ = ["KVFlow"]
 
 _MIN_SHARERS = 2
+_STEPS_AHEAD = 32
+_FAR = _STEPS_AHEAD + 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of an agent: when it runs, and the run of blocks in which its prefix ends."""
+
+    steps: int
+    run: Segment[Any]
+    end_blocks: int
 
 
 class KVFlow(Policy):
     """Varying suffixes go first, then the fixed prefixes whose agents run in the most steps.
 
-    A fixed prefix is a run that several sessions share. A session in the engine is zero steps away;
-    one that is paused runs at the next step of its own loop, so without a workflow graph all paused
-    sessions are one step away and the least recently used suffix goes first.
+    A fixed prefix is a run that several sessions share, or as far as a coming call follows what
+    is known. Steps are counted in calls of the workflow, of those to come the next 32, and a run
+    takes the least of all that need it. Without a workflow graph a session in the engine is zero
+    steps away and a paused one runs at the next step of its own loop.
 
     Source: Pan et al., KVFlow, arXiv 2507.07400, NeurIPS 2025: priority of a node is the least
     steps-to-execution below it, suffixes first.
@@ -28,19 +44,84 @@ class KVFlow(Policy):
         name="kvflow",
         summary="Evicts varying suffixes first, then fixed prefixes by steps to execution.",
         source="KVFlow, arXiv 2507.07400",
-        differs="Eviction only, no prefetch; each session is a loop of one agent; a prefix is "
-        "fixed if two sessions share it.",
+        differs="The workflow's order, which applications give KVFlow, is the recorded one and "
+        "known in simulation only; elsewhere each session is a loop of one agent. Prefixes end "
+        "where prompts part, not where an application says.",
     )
 
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self._calls: dict[str, list[_Call]] = {}  # by workflow, soonest first
+        self._steps: dict[Segment[Any], _Call] = {}
+
+    def turn_arrived(self, turn: WaitingTurn) -> None:
+        """The workflow takes its next step."""
+        prompt = [h for run in reversed(list(turn.session.tail.path())) for h in run.hashes]
+        self._look_ahead(turn, [prompt])
+
+    def turn_ended(self, turn: WaitingTurn) -> None:
+        """The step is over."""
+        self._look_ahead(turn, [])
+
     def score(self, session: Session) -> float:
-        """Minus the steps to the session's next execution."""
-        return 0.0 if session.state.is_busy else -1.0
+        """Minus the steps until the session's fixed prefix is needed."""
+        if session.state.is_busy:
+            return 0.0
+        if self.scene.outlook is None:
+            return -1.0
+        fixed = next(filter(_is_shared, session.tail.path()), session.tail)
+        return float(-self._steps_to(fixed))
 
     def worth(self, run: Segment[Any]) -> Worth:
         """Fixed before suffix, then the fewest steps among the users."""
-        users = list(users_of(run))
+        users = list(islice(users_of(run), _MIN_SHARERS))
         if not users:
             return WorthClass.UNOWNED, 0.0
-        is_fixed = len(users) >= _MIN_SHARERS
-        steps = max(user.rate for user in users)
-        return (WorthClass.LIVE if is_fixed else WorthClass.AWAY), steps if is_fixed else 0.0
+        if self.scene.outlook is not None:
+            steps = self._steps_to(run)
+            is_fixed = steps < _FAR or len(users) >= _MIN_SHARERS
+            return (WorthClass.LIVE, float(-steps)) if is_fixed else (WorthClass.AWAY, 0.0)
+        if len(users) < _MIN_SHARERS:
+            return WorthClass.AWAY, 0.0
+        return WorthClass.LIVE, max(user.rate for user in users_of(run))
+
+    def coming(self) -> Iterable[Segment[Any]]:
+        """Ends of the fixed prefixes that workflows need at their next step."""
+        for calls in self._calls.values():
+            for call in calls:
+                if call.steps == 1:
+                    yield from islice((r for r in call.run.path() if r.start < call.end_blocks), 1)
+
+    def _look_ahead(self, turn: WaitingTurn, now: list[Sequence[bytes]]) -> None:
+        """Take note of a workflow's next calls; `now` is the prompt at hand while it runs."""
+        outlook = self.scene.outlook
+        if outlook is None:
+            return
+        ahead = islice(outlook.prompts_after(turn.request_id), _STEPS_AHEAD)
+        calls = [*self._found(now, 0), *self._found(ahead, 1)]
+        self._calls.pop(outlook.run_of(turn.request_id), None)
+        if calls:
+            self._calls[outlook.run_of(turn.request_id)] = calls
+        self._steps = {}
+        for call in (call for calls in self._calls.values() for call in calls):
+            known = self._steps.setdefault(call.run, call)
+            if call.steps < known.steps:
+                self._steps[call.run] = call
+
+    def _found(self, prompts: Iterable[Sequence[bytes]], first_step: int) -> Iterator[_Call]:
+        for steps, prompt in enumerate(prompts, first_step):
+            run, depth = self.scene.tree.match(prompt)
+            if depth < run.end:
+                yield _Call(steps, run, depth)
+                continue
+            for fixed in islice(filter(_is_shared, run.path()), 1):
+                yield _Call(steps, fixed, fixed.end)
+
+    def _steps_to(self, run: Segment[Any]) -> int:
+        """The least steps to a call whose prefix contains the run's first block."""
+        found = (self._steps.get(part) for part in run.subtree())
+        return min((c.steps for c in found if c and run.start < c.end_blocks), default=_FAR)
+
+
+def _is_shared(run: Segment[Any]) -> bool:
+    return sum(1 for _ in islice(users_of(run), _MIN_SHARERS)) == _MIN_SHARERS

@@ -33,6 +33,7 @@ class HostTier:
         copies: What copies take, as learned so far.
         size: Chunks that it holds (count).
         stride: Prefix hashes that a chunk of the first group covers (count).
+        capacity_blocks: Prefix hashes whose blocks it can hold (count).
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class HostTier:
         self._group, self.stride = self._groups[0]
         # By vLLM's number of the copy: whether it is a load, and its blocks.
         self._under_way: dict[int, tuple[bool, int]] = {}
+        self.capacity_blocks = size * self.stride // len(self._groups)
         self._claims = policy.claims if isinstance(policy, HostPolicy) else None
         if self._claims is not None:
             policy.attach(worth_of)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from holdfast.core.sessions import Session
 from holdfast.policies.runtime import AgentRuntime
@@ -15,6 +15,8 @@ from holdfast.vllm.offload.host_tier import HostTier
 from holdfast.vllm.offload.prefetcher import Prefetcher
 
 __all__ = ["TierDesk"]
+
+_KNOWN_PER_STORED: Final = 2
 
 
 class TierDesk:
@@ -24,7 +26,7 @@ class TierDesk:
 
     Args:
         scheduler: vLLM's, with its offloading connector.
-        runtime: Knows the sessions; its tier is set.
+        runtime: Knows the sessions; it is given the tier, and remembers as much more as that holds.
         tier: The host tier.
 
     Attributes:
@@ -33,6 +35,7 @@ class TierDesk:
 
     def __init__(self, scheduler: Any, runtime: AgentRuntime, tier: HostTier) -> None:
         runtime.tier = self.tier = tier
+        runtime.max_known_blocks += _KNOWN_PER_STORED * tier.capacity_blocks
         self._prefetcher: Prefetcher | None = None
         if len(scheduler.kv_cache_config.kv_cache_groups) == 1:
             self._prefetcher = Prefetcher(scheduler, runtime, tier)
