@@ -25,7 +25,7 @@ CONTRACT_KEYS = {
     *("recomputed_tokens", "loaded_tokens", "session_llm_time_s", "session_time_s", "ttft_s"),
     *("request_latency_s", "makespan_s", "goodput_tokens_per_s", "prompt_tokens_per_s"),
     *("preemptions", "engine_steps", "policy_cpu_s", "scheduler_cpu_s", "fallbacks"),
-    *("num_errors", "partial"),
+    *("num_errors", "partial", "host_tokens", "disk_tokens"),
 }
 
 

@@ -105,10 +105,12 @@ class Counters(msgspec.Struct, frozen=True):
 
     Attributes:
         cache_query_tokens: Prompt tokens looked up in the prefix cache.
-        cache_hit_tokens: Those found.
+        cache_hit_tokens: Those found, in the cache or in a tier below it.
         evicted_blocks: Cached blocks given up for others.
         preemptions: Requests put back to waiting after they had started.
         loaded_tokens: Tokens brought back from a lower tier.
+        host_tokens: Those from host memory.
+        disk_tokens: Those from a disk.
         fallbacks: Times Holdfast handed over to the engine's own order.
         engine_steps: Calls of the scheduler.
         policy_cpu_s: Time in Holdfast's own decisions.
@@ -121,6 +123,8 @@ class Counters(msgspec.Struct, frozen=True):
     evicted_blocks: float | None = None
     preemptions: float | None = None
     loaded_tokens: float | None = None
+    host_tokens: float | None = None
+    disk_tokens: float | None = None
     fallbacks: float | None = None
     engine_steps: float | None = None
     policy_cpu_s: float | None = None
@@ -144,6 +148,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         num_turns: Turns answered in full; the token counts and latencies are theirs.
         token_hit_ratio: Cached prompt tokens / prompt tokens looked up.
         recomputed_tokens: Prompt tokens computed although the run had sent them before.
+        loaded_tokens: Prompt tokens brought back from a tier below the cache.
+        host_tokens: Those from host memory.
+        disk_tokens: Those from a disk.
         session_llm_time_s: Sum of request latencies of each session that completed; tool and
             human time is not in it, nor are sessions that broke off.
         session_time_s: First request to last token of each session that completed.
@@ -179,13 +186,23 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     policy_cpu_s: float | None = None
     scheduler_cpu_s: float | None = None
     fallbacks: int | None = None
+    host_tokens: int | None = None
+    disk_tokens: int | None = None
 
 
 class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--json` writes."""
+    """What `--json` writes.
+
+    Attributes:
+        manifest: What the runs were made of.
+        runs: Their results.
+        restarted: Results of the sessions' next turns on an engine whose cache was empty, where
+            a restart was a part of it.
+    """
 
     manifest: dict[str, Any]
     runs: list[RunResult]
+    restarted: list[RunResult] | msgspec.UnsetType = msgspec.UNSET
     schema: str = SCHEMA
 
     def to_json(self) -> bytes:
@@ -251,6 +268,8 @@ def summarize_run(
         policy_cpu_s=counters.policy_cpu_s,
         scheduler_cpu_s=counters.scheduler_cpu_s,
         fallbacks=_whole(counters.fallbacks),
+        host_tokens=_whole(counters.host_tokens),
+        disk_tokens=_whole(counters.disk_tokens),
     )
 
 
