@@ -42,7 +42,7 @@ def test_a_directory_that_cannot_be_written_to_is_refused(
 ) -> None:
     PoolDirectory.make(tmp_path)
     monkeypatch.setattr("os.access", lambda *_: False)  # as the test may run as root
-    with pytest.raises(ConfigError, match="pool_dir is .* reading and writing"):
+    with pytest.raises(ConfigError, match=r"pool_dir is .* reading and writing"):
         PoolDirectory.make(tmp_path)
 
 
