@@ -57,6 +57,7 @@ class _Server:
         pool = options.config.pool_dir
         self.name = policy if pool is None else f"{policy} on {Path(pool).name}"
         if pool is not None:
+            self.events.append("the pool is there" if Path(pool).exists() else "the pool is new")
             Path(pool).mkdir(exist_ok=True)
 
     def __enter__(self) -> Self:
@@ -110,7 +111,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(module, "EngineServer", _Server)
     monkeypatch.setattr(module, "build_tiny_model", lambda directory: directory)
-    monkeypatch.setattr(module, "tier_arguments", lambda *_: [])
+    monkeypatch.setattr(module, "tier_arguments", lambda config, _: Path(config.pool_dir).mkdir())
     monkeypatch.setattr(Demo, "_replay", replay)
     return happened
 
@@ -161,8 +162,9 @@ def test_after_the_comparison_an_engine_with_tiers_is_started_twice_on_one_pool(
     demo = Demo(_plan(has_tiers=True), tmp_path)
     demo.run()
     run = "run 3 on 4 of seed 0"
-    start, stop = "start holdfast on pool-0", "stop holdfast on pool-0"
-    assert events[-9:] == ["reset", run, "stop holdfast", start, run, stop, start, run, stop]
+    started = ["start holdfast on pool-0", run, "stop holdfast on pool-0"]
+    new, there = "the pool is new", "the pool is there"
+    assert events[-11:] == ["reset", run, "stop holdfast", new, *started, there, *started]
     assert [one.policy for one in demo.runs[-2:]] == ["holdfast", TIERED]
     assert [one.policy for one in demo.restarted] == ["holdfast", TIERED]
 

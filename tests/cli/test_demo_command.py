@@ -51,7 +51,7 @@ def test_one_table_and_the_json_of_both_points(
     assert document["manifest"]["arguments"]["concurrency"] == [3, 9]
 
 
-def _result(policy: str, concurrency: int, **counted: float) -> RunResult:
+def _result(policy: str, concurrency: int, counters: Counters | None = None) -> RunResult:
     return summarize_run(
         [],
         [],
@@ -60,7 +60,7 @@ def _result(policy: str, concurrency: int, **counted: float) -> RunResult:
         concurrency=concurrency,
         makespan_s=1.0,
         partial=False,
-        counters=Counters(**counted),
+        counters=counters,
     )
 
 
@@ -69,9 +69,9 @@ def test_tiers_have_tables_of_their_own_and_the_restart_a_place_in_the_json(
 ) -> None:
     def measure(demo: Demo) -> None:
         _measure(demo)
-        demo.runs.append(_result(TIERED, 9, host_tokens=777_111))
+        demo.runs.append(_result(TIERED, 9, Counters(host_tokens=777_111)))
         demo.restarted.append(_result("holdfast", 9))
-        demo.restarted.append(_result(TIERED, 9, disk_tokens=888_222))
+        demo.restarted.append(_result(TIERED, 9, Counters(disk_tokens=888_222)))
 
     monkeypatch.setattr(Demo, "run", measure)
     path = tmp_path / "run.json"

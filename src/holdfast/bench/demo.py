@@ -178,12 +178,15 @@ class Demo:
         self.digests[report.path.name] = report.sha256
 
     def _can_have_tiers(self) -> bool:
-        """Ask what `holdfast serve` would ask; it makes the pool's directory."""
+        """Ask what `holdfast serve` would ask."""
+        seed = self.plan.seeds[0]
         try:
-            tier_arguments(self._tiers(self.plan.seeds[0]), ())
+            tier_arguments(self._tiers(seed), ())
         except HoldfastError as error:
             self.watcher.tiers_left_out(str(error))
             return False
+        finally:
+            shutil.rmtree(self._pool(seed), ignore_errors=True)  # it is made when it is asked about
         return True
 
     def _tiers(self, seed: int) -> HoldfastConfig:

@@ -256,10 +256,8 @@ def summarize_run(
         loaded_tokens=_whole(counters.loaded_tokens),
         session_llm_time_s=Distribution.from_values(_llm_times_s(answered, completed)),
         session_time_s=Distribution.from_values(s.ended_s - s.started_s for s in completed),
-        ttft_s=Distribution.from_values(t.ttft_s for t in answered if t.ttft_s is not None),
-        request_latency_s=Distribution.from_values(
-            t.request_latency_s for t in answered if t.request_latency_s is not None
-        ),
+        ttft_s=_distribution(turn.ttft_s for turn in answered),
+        request_latency_s=_distribution(turn.request_latency_s for turn in answered),
         makespan_s=makespan_s,
         goodput_tokens_per_s=ratio(useful_tokens, makespan_s),
         prompt_tokens_per_s=ratio(prompt_tokens, makespan_s),
@@ -271,6 +269,10 @@ def summarize_run(
         host_tokens=_whole(counters.host_tokens),
         disk_tokens=_whole(counters.disk_tokens),
     )
+
+
+def _distribution(values: Iterable[float | None]) -> Distribution | None:
+    return Distribution.from_values(value for value in values if value is not None)
 
 
 def _whole(count: float | None) -> int | None:
