@@ -33,8 +33,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 _BLOCK_TOKENS = 32
 _KV_TOKENS = 1536
-_HYBRID_KV_TOKENS = 3072  # of two groups; vLLM wants room for a whole request in both
-_MAX_MODEL_LEN = 1024
+_LONGEST_HYBRID = 1024  # vLLM wants room for a whole request in both groups
 _WINDOW_TOKENS = 64
 _HOST_BLOCKS = 400  # all that is asked before the first restart
 _BLOCK_BYTES = _BLOCK_TOKENS * 2 * 64 * 4  # keys and values of one head of 64 floats
@@ -67,12 +66,15 @@ class _Turns:
 class _World:
     """A model, a pool, and sessions that go on from server to server."""
 
-    def __init__(self, directory: Path, kv_tokens: int = _KV_TOKENS) -> None:
+    def __init__(
+        self, directory: Path, kv_tokens: int = _KV_TOKENS, max_model_len: int = _KV_TOKENS
+    ) -> None:
         self.directory = directory
         self.pool = directory / "pool"
         self.death = directory / "death"
         self.model = build_tiny_model(directory / "model")
         self._kv_tokens = kv_tokens
+        self._max_model_len = max_model_len
         self._random = random.Random(3)
         self._num_salts = 0
         self.prompts = [self.some(_PROMPT_TOKENS) for _ in range(_NUM_SESSIONS)]
@@ -90,7 +92,7 @@ class _World:
         options = EngineOptions(
             model=self.model,
             kv_tokens=self._kv_tokens,
-            max_model_len=_MAX_MODEL_LEN,
+            max_model_len=self._max_model_len,
             block_size_tokens=_BLOCK_TOKENS,
             config=config,
             environ={
@@ -271,7 +273,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def hybrid_story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The same for a model with two cache groups; no more than a restart happens."""
     pytest.importorskip("vllm")
-    world = _World(tmp_path_factory.mktemp("hybrid"), _HYBRID_KV_TOKENS)
+    world = _World(tmp_path_factory.mktemp("hybrid"), 2 * _KV_TOKENS, _LONGEST_HYBRID)
     _with_a_window(world.model)
     told: dict[str, Any] = {}
     everyone = range(_NUM_SESSIONS)
