@@ -17,7 +17,7 @@ OLDEST_STAMP := $(OLDEST_ENGINE)/.installed
 .PHONY: help install demo test test-oldest check bench format clean
 
 help:
-	@echo "make demo    stock vLLM against Holdfast on this machine, one table (minutes)"
+	@echo "make demo    stock vLLM against Holdfast on this machine, then with tiers and a restart (minutes)"
 	@echo "make test    all tests, those on the real engine included"
 	@echo "make test-oldest  the tests on the engine, with the oldest vLLM that is supported"
 	@echo "make check   formatting, lint, types, layers"

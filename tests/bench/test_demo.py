@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,11 +11,20 @@ from typing import Any, Self
 import pytest
 
 import holdfast.bench.demo as module
-from holdfast.bench.demo import Demo, DemoPlan, DemoPoint, sessions_for
+from holdfast.bench.demo import (
+    TIERED,
+    Demo,
+    DemoPlan,
+    DemoPoint,
+    DemoWatcher,
+    Scheduling,
+    kv_tokens_for,
+    sessions_for,
+)
 from holdfast.bench.server import EngineOptions, ServedPolicy
 from holdfast.core.results import RunResult, summarize_run
 from holdfast.errors import ConfigError, EngineError
-from holdfast.traces.record import Session
+from holdfast.traces.record import Session, Turn
 from holdfast.traces.scaling import TokenScale
 
 
@@ -25,9 +35,11 @@ def _plan(**changes: Any) -> DemoPlan:
         "seeds": (0,),
         "kv_tokens": 4096,
         "max_model_len": 3000,
+        "max_turns": 12,
         "token_scale": 1 / 16,
         "time_scale": 0.0,
         "gap_cap_s": 10.0,
+        "has_tiers": False,
     }
     return DemoPlan(**(settings | changes))
 
@@ -42,9 +54,14 @@ class _Server:
         self.policy = policy
         self.options = options
         self.url = "http://127.0.0.1:9"
+        pool = options.config.pool_dir
+        self.name = policy if pool is None else f"{policy} on {Path(pool).name}"
+        if pool is not None:
+            self.events.append("the pool is there" if Path(pool).exists() else "the pool is new")
+            Path(pool).mkdir(exist_ok=True)
 
     def __enter__(self) -> Self:
-        self.events.append(f"start {self.policy}")
+        self.events.append(f"start {self.name}")
         return self
 
     def __exit__(
@@ -53,7 +70,7 @@ class _Server:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.events.append(f"stop {self.policy}")
+        self.events.append(f"stop {self.name}")
 
     def reset_prefix_cache(self) -> None:
         self.events.append("reset")
@@ -69,15 +86,23 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(_Server, "events", happened, raising=False)
 
     def replay(
-        self: Demo, server: _Server, seed: int, point: DemoPoint, sessions: Sequence[Session]
+        self: Demo,
+        server: _Server,
+        scheduling: Scheduling,
+        seed: int,
+        point: DemoPoint,
+        sessions: Sequence[Session],
     ) -> RunResult:
         happened.append(f"run {point.concurrency} on {len(sessions)} of seed {seed}")
+        self.digests[f"turns of run {len(self.runs) + len(self.restarted)}"] = str(
+            [len(session.turns) for session in sessions]
+        )
         if point.concurrency == 99:
             raise KeyboardInterrupt
         return summarize_run(
             [],
             [],
-            policy=server.policy,
+            policy=scheduling,
             seed=seed,
             concurrency=point.concurrency,
             makespan_s=1.0,
@@ -86,6 +111,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(module, "EngineServer", _Server)
     monkeypatch.setattr(module, "build_tiny_model", lambda directory: directory)
+    monkeypatch.setattr(module, "tier_arguments", lambda config, _: Path(config.pool_dir).mkdir())
     monkeypatch.setattr(Demo, "_replay", replay)
     return happened
 
@@ -130,6 +156,90 @@ def test_a_server_that_dies_ends_the_demo_and_its_run_is_shown(
     assert len(demo.runs) == 1
 
 
+def test_after_the_comparison_an_engine_with_tiers_is_started_twice_on_one_pool(
+    events: list[str], tmp_path: Path
+) -> None:
+    demo = Demo(_plan(has_tiers=True), tmp_path)
+    demo.run()
+    run = "run 3 on 4 of seed 0"
+    started = ["start holdfast on pool-0", run, "stop holdfast on pool-0"]
+    new, there = "the pool is new", "the pool is there"
+    assert events[-11:] == ["reset", run, "stop holdfast", new, *started, there, *started]
+    assert [one.policy for one in demo.runs[-2:]] == ["holdfast", TIERED]
+    assert [one.policy for one in demo.restarted] == ["holdfast", TIERED]
+
+
+def test_each_sessions_last_turn_is_left_for_after_the_restart(
+    events: list[str], tmp_path: Path
+) -> None:
+    plan = _plan(has_tiers=True)
+    demo = Demo(plan, tmp_path)
+    demo.run()
+    turns = [len(session.turns) for session in sessions_for(plan, 0)]
+    past_cliff, restarted = str([num - 1 for num in turns]), str([1, 1, 1, 1])
+    told = [demo.digests[f"turns of run {i}"] for i in (1, 3, 4, 5, 6)]
+    assert told == [past_cliff, past_cliff, restarted, past_cliff, restarted]
+
+
+@pytest.mark.parametrize("how", ["ended", "interrupted"])
+def test_no_pool_is_left(
+    events: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    if how == "interrupted":
+        points = (DemoPoint(1, 2), DemoPoint(99, 4))
+        monkeypatch.setattr(Demo, "_measure", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            Demo(_plan(has_tiers=True, points=points), tmp_path).run()
+    else:
+        Demo(_plan(has_tiers=True), tmp_path).run()
+    assert any("pool-0" in event for event in events)
+    assert list(tmp_path.glob("pool-*")) == []
+
+
+def test_where_tiers_cannot_be_the_rest_runs_and_it_says_why(
+    events: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> list[str]:
+        raise EngineError("host_gib needs vLLM 0.32 or newer, this is 0.28")
+
+    class Watcher(DemoWatcher):
+        def tiers_left_out(self, why: str) -> None:
+            events.append(why)
+
+    monkeypatch.setattr(module, "tier_arguments", refuse)
+    demo = Demo(_plan(has_tiers=True), tmp_path, Watcher())
+    demo.run()
+    assert events[0] == "host_gib needs vLLM 0.32 or newer, this is 0.28"
+    assert len(demo.runs) == 4
+    assert demo.restarted == []
+
+
+def test_the_cache_holds_a_quarter_of_what_the_second_load_needs() -> None:
+    plan = _plan(max_model_len=2, kv_tokens=None, max_turns=3)
+    sessions = [_session("a", 800), _session("b", 800), _session("c", 8000)]
+    assert kv_tokens_for(_with_points(plan, 1, 3), [sessions]) == (50 + 50 + 500 + 3) // 4
+    of_another_seed = [sessions[0]] * 3
+    assert kv_tokens_for(_with_points(plan, 1, 3), [sessions, of_another_seed]) == (
+        (603 + 153) // 2 // 4
+    )
+
+
+def test_the_cache_holds_the_first_load_and_the_longest_request() -> None:
+    plan = _plan(max_model_len=2, kv_tokens=None, max_turns=3)
+    sessions = [_session("a", 8000), _session("b", 800)]
+    assert kv_tokens_for(_with_points(plan, 1, 2), [sessions]) == 501
+    longer = _plan(max_model_len=3000, kv_tokens=None, max_turns=3)
+    assert kv_tokens_for(_with_points(longer, 1, 2), [sessions]) == 3000
+
+
+def _session(session_id: str, num_tokens: int) -> Session:
+    return Session(session_id, 16, (Turn(0.0, num_tokens, 1, tuple(range(num_tokens // 16))),), "")
+
+
+def _with_points(plan: DemoPlan, *loads: int) -> DemoPlan:
+    return replace(plan, points=tuple(DemoPoint(load, load) for load in loads))
+
+
 def test_the_sessions_of_each_seed_can_be_told_apart(events: list[str], tmp_path: Path) -> None:
     demo = Demo(_plan(seeds=(0, 1)), tmp_path)
     demo.run()
@@ -140,6 +250,7 @@ def test_sessions_fit_the_context_and_the_cap() -> None:
     sessions = sessions_for(_plan(), seed=0)
     scale = TokenScale.from_factor(1 / 16, trace_block_tokens=sessions[0].block_size_tokens)
     assert len(sessions) == 4
+    assert all(2 <= len(session.turns) <= 13 for session in sessions)
     assert all(scale.peak_tokens(session) <= 3000 for session in sessions)
     assert max(turn.gap_s for session in sessions for turn in session.turns) == 10.0
 

@@ -57,6 +57,37 @@ def test_counters_that_fell_in_between_are_unknown() -> None:
     assert gained.preemptions is None
 
 
+TIERS = (
+    PAGE
+    + """\
+# TYPE vllm:prompt_tokens_cached_by_source_total counter
+vllm:prompt_tokens_cached_by_source_total{engine="0",source="device"} 60.0
+vllm:prompt_tokens_cached_by_source_total{engine="0",source="host"} 20.0
+vllm:prompt_tokens_cached_by_source_total{engine="1",source="host"} 5.0
+vllm:prompt_tokens_cached_by_source_total{engine="0",source="disk"} 7.0
+"""
+)
+
+
+def test_what_comes_from_below_the_cache_is_a_hit_and_told_apart() -> None:
+    before = EngineCounters({}, cached_by_source={"host": 2.0})
+    gained = counters_between(before, parse_metrics(TIERS))
+    assert gained.cache_hit_tokens == 60 + 23 + 7
+    assert (gained.loaded_tokens, gained.host_tokens, gained.disk_tokens) == (30, 23, 7)
+
+
+def test_an_engine_that_names_no_sources_is_taken_by_its_hits() -> None:
+    gained = counters_between(EngineCounters({}), parse_metrics(PAGE))
+    assert gained.cache_hit_tokens == 60
+    assert (gained.loaded_tokens, gained.host_tokens, gained.disk_tokens) == (None, None, None)
+
+
+def test_sources_that_fell_in_between_are_not_used() -> None:
+    before = EngineCounters({}, cached_by_source={"host": 200.0})
+    gained = counters_between(before, parse_metrics(TIERS))
+    assert (gained.cache_hit_tokens, gained.host_tokens) == (60, None)
+
+
 def test_counters_are_unknown_without_a_page() -> None:
     assert counters_between(None, parse_metrics(PAGE)).cache_hit_tokens is None
 

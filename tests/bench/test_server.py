@@ -67,6 +67,30 @@ def test_a_server_that_ends_early_is_an_error_with_the_end_of_its_log(tmp_path: 
         pass
 
 
+def test_why_the_engine_core_failed_comes_first(tmp_path: Path) -> None:
+    core = "(EngineCore pid=7) ERROR 11-22 [core.py:1]"
+    lines = [f"{core}     raise ValueError(", f"{core} ValueError: too long", *["more"] * 50]
+    script = f"print(*{lines!r}, sep=chr(10)); raise SystemExit(1)"
+    server = _scripted(script, tmp_path / "log")
+    with pytest.raises(EngineError, match="before it answered: ValueError: too long; the end"):
+        server.start()
+
+
+def test_a_port_that_was_taken_is_said_to_be(tmp_path: Path) -> None:
+    script = "print('OSError: [Errno 98] Address already in use'); raise SystemExit(1)"
+    server = _scripted(script, tmp_path / "log")
+    with pytest.raises(EngineError) as failed:
+        server.start()
+    assert f"has taken port {server.port}" in str(failed.value.hint)
+
+
+def test_servers_compute_on_as_many_cores_with_tiers_as_without(tmp_path: Path) -> None:
+    name = "VLLM_CPU_NUM_OF_RESERVED_CPU"
+    server = EngineServer("holdfast", _OPTIONS, tmp_path / "log")
+    assert server.environment({})[name] == "1"
+    assert server.environment({name: "3"})[name] == "3"
+
+
 def test_a_server_that_never_answers_is_ended(tmp_path: Path) -> None:
     server = _scripted("import time; time.sleep(600)", tmp_path / "log", start_timeout_s=0.5)
     with pytest.raises(EngineError, match="did not answer within"), server:

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 import holdfast.vllm.serve as engine
-from holdfast.bench.demo import POLICY_PAIR, Demo
+from holdfast.bench.demo import POLICY_PAIR, TIERED, Demo
 from holdfast.cli.main import cli
-from holdfast.core.results import summarize_run
+from holdfast.core.results import Counters, RunResult, summarize_run
 from holdfast.errors import EngineError
 
 
@@ -49,6 +49,59 @@ def test_one_table_and_the_json_of_both_points(
     document = json.loads(path.read_text())
     assert [run["concurrency"] for run in document["runs"]] == [3, 3, 9, 9]
     assert document["manifest"]["arguments"]["concurrency"] == [3, 9]
+
+
+def _result(policy: str, concurrency: int, counters: Counters | None = None) -> RunResult:
+    return summarize_run(
+        [],
+        [],
+        policy=policy,
+        seed=0,
+        concurrency=concurrency,
+        makespan_s=1.0,
+        partial=False,
+        counters=counters,
+    )
+
+
+def test_tiers_have_tables_of_their_own_and_the_restart_a_place_in_the_json(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def measure(demo: Demo) -> None:
+        _measure(demo)
+        demo.runs.append(_result(TIERED, 9, Counters(host_tokens=777_111)))
+        demo.restarted.append(_result("holdfast", 9))
+        demo.restarted.append(_result(TIERED, 9, Counters(disk_tokens=888_222)))
+
+    monkeypatch.setattr(Demo, "run", measure)
+    path = tmp_path / "run.json"
+    result = CliRunner().invoke(cli, ["demo", "--concurrency", "3", "9", "--json", str(path)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("holdfast-tiers against holdfast") == 2
+    assert result.stdout.index("777,111") < result.stdout.index("888,222")
+    document = json.loads(path.read_text())
+    assert [run["policy"] for run in document["restarted"]] == ["holdfast", TIERED]
+    assert document["restarted"][1]["disk_tokens"] == 888_222
+
+
+def test_without_tiers_the_json_says_nothing_of_a_restart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Demo, "run", _measure)
+    path = tmp_path / "run.json"
+    result = CliRunner().invoke(cli, ["demo", "--no-tiers", "--json", str(path)])
+    assert "holdfast-tiers" not in result.stdout
+    assert "restarted" not in json.loads(path.read_text())
+
+
+def test_why_tiers_are_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def measure(demo: Demo) -> None:
+        demo.watcher.tiers_left_out("host_gib needs vLLM 0.32")
+        _measure(demo)
+
+    monkeypatch.setattr(Demo, "run", measure)
+    result = CliRunner().invoke(cli, ["demo"])
+    assert "without tiers: host_gib needs vLLM 0.32" in result.output
 
 
 def test_where_files_lie_is_not_in_the_manifest(

@@ -26,7 +26,7 @@ CONTRACT_KEYS = {
     *("request_latency_s", "makespan_s", "goodput_tokens_per_s", "prompt_tokens_per_s"),
     *("preemptions", "engine_steps", "policy_cpu_s", "scheduler_cpu_s", "fallbacks"),
     *("disk_loaded_tokens", "prefetches"),
-    *("num_errors", "partial"),
+    *("num_errors", "partial", "host_tokens", "disk_tokens"),
 }
 
 

@@ -30,6 +30,9 @@ def test_what_is_no_pool_of_ours_is_refused(tmp_path: Path, marker: str | None) 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file", tmp_path / "nothing"):
+        with pytest.raises(ConfigError, match="is not a directory"):
+            PoolDirectory(path)
     with pytest.raises(ConfigError, match="is not a directory"):
         PoolDirectory.make(tmp_path / "file")
 
@@ -39,7 +42,7 @@ def test_a_directory_that_cannot_be_written_to_is_refused(
 ) -> None:
     PoolDirectory.make(tmp_path)
     monkeypatch.setattr("os.access", lambda *_: False)  # as the test may run as root
-    with pytest.raises(ConfigError, match="not writable"):
+    with pytest.raises(ConfigError, match=r"pool_dir is .* reading and writing"):
         PoolDirectory.make(tmp_path)
 
 

@@ -29,6 +29,15 @@ def test_gaps_are_cut_to_the_cap_and_nothing_else_changes(session: Any) -> None:
     assert [turn.prompt_tokens for turn in cut.turns] == [70, 80, 90]
 
 
+def test_sessions_are_cut_to_their_first_turns_before_they_are_measured(session: Any) -> None:
+    long = session(*(Turn(0.0, 70 * (i + 1), 1, (1,)) for i in range(3)))
+    selection = SessionSelection(max_turns=2, max_model_len=150)
+    (cut,) = selection.select([long]).sessions
+    assert [turn.prompt_tokens for turn in cut.turns] == [70, 140]
+    with pytest.raises(ConfigError, match="turns is 0"):
+        SessionSelection(max_turns=0)
+
+
 def test_arrivals_and_origins_of_sessions_survive_the_cut(session: Any) -> None:
     long = replace(
         session(Turn(0.0, 70, 1, (1,)), Turn(50.0, 80, 1, (1,))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -98,6 +99,36 @@ def test_every_cache_group_has_its_chunks_claimed() -> None:
         policy.claims.store(key)
     assert policy.claims.victims(1, [], lambda _: True) == [make_offload_key(b"x", 1)]
     assert policy.claims.victims(1, [], lambda _: True) is None
+
+
+def test_what_is_held_is_counted_in_the_group_that_keeps_whole_prompts() -> None:
+    from vllm.v1.kv_offload.base import make_offload_key
+
+    from holdfast.vllm.compat import tier_desk_of
+    from holdfast.vllm.offload.host_policy import HostPolicy
+
+    policy = HostPolicy(8)
+    window, whole = 0, 1
+    for prefix, group in ((b"a", whole), (b"b", whole), (b"c", whole), (b"c", window)):
+        policy.insert(make_offload_key(prefix, group), SimpleNamespace(is_ready=True))
+    groups = [
+        SimpleNamespace(group_idx=group, hashes_per_chunk=1, sliding_window_size_in_chunks=chunks)
+        for group, chunks in ((window, 1), (whole, None))
+    ]
+    connector = SimpleNamespace(
+        manager=SimpleNamespace(_policy=policy, _num_chunks=8),
+        config=SimpleNamespace(kv_group_configs=groups),
+    )
+    scheduler = SimpleNamespace(
+        connector=SimpleNamespace(connector_scheduler=connector),
+        kv_holding_waiting=[],
+        kv_cache_config=SimpleNamespace(kv_cache_groups=groups),
+    )
+    runtime: Any = SimpleNamespace(max_known_blocks=0)
+    desk = tier_desk_of(scheduler, runtime, lambda _: (0, 0.0))
+    assert desk is not None
+    tier = desk.tier
+    assert tier.num_held([b"a", b"b", b"c", b"d"], 0) == 3
 
 
 def test_without_a_lower_tier_there_is_none(make_rig: RigMaker) -> None:

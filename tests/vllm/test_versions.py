@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -106,6 +107,26 @@ def test_the_grain_is_one_hash_a_block_of_an_ordinary_model(rig: Rig) -> None:
     from holdfast.vllm.compat import CacheGrain, cache_grain
 
     assert cache_grain(rig.scheduler) == CacheGrain(16, 1, 1)
+
+
+def test_a_prompt_is_looked_for_in_the_group_that_keeps_the_whole_of_it() -> None:
+    import torch
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
+
+    from holdfast.vllm.compat import cache_grain
+
+    shape = {"num_kv_heads": 1, "head_size": 64, "dtype": torch.float32}
+    window = SlidingWindowSpec(block_size=16, sliding_window=64, **shape)
+    whole = FullAttentionSpec(block_size=32, **shape)
+    grain = cache_grain(_scheduler_of(window, whole))
+    assert (grain.group, grain.hashes_per_block, grain.num_groups) == (1, 2, 2)
+    assert cache_grain(_scheduler_of(window)).group == 0
+
+
+def _scheduler_of(*specs: Any) -> Any:
+    groups = [SimpleNamespace(kv_cache_spec=spec) for spec in specs]
+    cache = SimpleNamespace(kv_cache_groups=groups)
+    return SimpleNamespace(kv_cache_config=cache, block_size=16, hash_block_size=16)
 
 
 def test_the_session_id_of_a_request_is_found(rig: Rig) -> None:

@@ -3,37 +3,68 @@
 One server a policy and seed. The points of a seed run on it one after the other, with the prefix
 cache emptied in between. What Holdfast has learned about tools at one point is therefore still
 known at the next, as it would be in service; nothing is carried from seed to seed.
+
+The size of the KV cache follows from the sessions, and their gaps are short: so the engine, not
+the gaps, sets the pace, and how far past the cliff the sessions are does not depend on how fast
+the machine is.
+
+Then the same sessions run on Holdfast with a host tier and a pool, the engine is started anew on
+that pool, and each session takes the turn that all runs before have left out. What that turn costs
+without tiers is measured on Holdfast's other server with its cache emptied, which is all that a
+restart leaves of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from holdfast.bench.load import LoadOptions
-from holdfast.bench.model import VOCAB_SIZE, build_tiny_model
+from holdfast.bench.model import KV_BYTES_PER_TOKEN, VOCAB_SIZE, build_tiny_model
 from holdfast.bench.prompts import Alphabet
 from holdfast.bench.replay import ReplayTarget, replay_sessions
 from holdfast.bench.server import EngineOptions, EngineServer, ServedPolicy
 from holdfast.bench.turn_records import append_turns
+from holdfast.config import HoldfastConfig
 from holdfast.core.results import RunResult, TurnRecord
+from holdfast.errors import HoldfastError
 from holdfast.traces.digest import sessions_digest
 from holdfast.traces.io import FileReport, read_sessions
 from holdfast.traces.record import Session
+from holdfast.traces.scaling import TokenScale
 from holdfast.traces.selection import SessionSelection
 from holdfast.traces.synthetic import iterate_sessions
+from holdfast.vllm.offload.arguments import tier_arguments
 
-__all__ = ["POLICY_PAIR", "Demo", "DemoPlan", "DemoPoint", "DemoWatcher", "sessions_for"]
+__all__ = [
+    "POLICY_PAIR",
+    "TIERED",
+    "Demo",
+    "DemoPlan",
+    "DemoPoint",
+    "DemoWatcher",
+    "Scheduling",
+    "kv_tokens_for",
+    "sessions_for",
+]
+
+Scheduling = Literal["vllm-default", "holdfast", "holdfast-tiers"]
 
 POLICY_PAIR: Final[tuple[ServedPolicy, ServedPolicy]] = ("vllm-default", "holdfast")
+TIERED: Final = "holdfast-tiers"
+"""What a run on Holdfast with a host tier and a pool is called."""
 
 _MAX_GENERATED = 2000
+_CLIFF_RATIO = 4
+_HOST_RATIO = 2
+_GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,104 +88,191 @@ class DemoPlan:
         traces: File or directory of sessions; None generates them.
         points: One run for each; first below the cliff, then past it.
         seeds: One comparison for each. The order of the policies is swapped at every second one.
-        kv_tokens: Size of the KV cache.
+        kv_tokens: Size of the KV cache; None makes it follow from the sessions.
         max_model_len: Leaves out sessions that outgrow it, in replayed tokens.
+        max_turns: Cuts sessions to their first so many turns; one turn more is left for after the
+            restart.
         token_scale: Replayed tokens per recorded token.
         time_scale: Replayed seconds per recorded second of a gap.
         gap_cap_s: Longest gap, in recorded seconds.
+        has_tiers: Whether the part with tiers and a restart is wanted.
     """
 
     traces: Path | None
     points: tuple[DemoPoint, ...]
     seeds: tuple[int, ...]
-    kv_tokens: int
+    kv_tokens: int | None
     max_model_len: int
+    max_turns: int
     token_scale: float
     time_scale: float
     gap_cap_s: float
+    has_tiers: bool
 
 
 class DemoWatcher:
     """Told what happens; this one does not care."""
 
-    def server_starts(self, policy: ServedPolicy, seed: int) -> None:
+    def server_starts(self, scheduling: Scheduling, seed: int) -> None:
         """A server is being started."""
 
-    def run_starts(self, policy: ServedPolicy, seed: int, point: DemoPoint, num_turns: int) -> None:
+    def run_starts(
+        self, scheduling: Scheduling, seed: int, point: DemoPoint, num_turns: int
+    ) -> None:
         """A run of `num_turns` turns begins."""
 
     def turn_ends(self, record: TurnRecord) -> None:
         """A turn of the run has ended."""
 
     def run_ends(self, result: RunResult) -> None:
-        """A run is over; its result is also in `Demo.runs`."""
+        """A run is over; its result is also in `Demo.runs` or `Demo.restarted`."""
+
+    def tiers_left_out(self, why: str) -> None:
+        """The part with tiers cannot run here."""
 
 
 @dataclass(slots=True)
 class Demo:
-    """One demonstration; `runs` and `digests` are valid at any time, also after an interruption.
+    """One demonstration; its results are valid at any time, also after an interruption.
 
     Attributes:
         plan: What is measured.
-        directory: Holds the model and the servers' logs.
+        directory: Holds the model, the servers' logs and, while it is used, the pool.
         runs: Finished runs, in the order in which they ran.
+        restarted: Finished runs of the sessions' next turns after a restart, likewise.
         digests: SHA-256 by name of each trace file that was read, and of each seed's sessions.
         records: Directory for the turns of each run, as JSON lines; None writes none.
+        kv_tokens: Size of the KV cache; 0 until it is known.
     """
 
     plan: DemoPlan
     directory: Path
     watcher: DemoWatcher = field(default_factory=DemoWatcher)
     runs: list[RunResult] = field(default_factory=list)
+    restarted: list[RunResult] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
     records: Path | None = None
+    kv_tokens: int = 0
 
     def run(self) -> None:
-        """Measure everything; servers are ended however this returns.
+        """Measure everything; servers are ended and pools removed however this returns.
 
         Raises:
             ConfigError: No session fits the plan.
             TraceError: The traces cannot be read.
             EngineError: A server does not start, or dies.
         """
+        plan = self.plan
         model = build_tiny_model(self.directory / "model")
-        for index, seed in enumerate(self.plan.seeds):
-            sessions = sessions_for(self.plan, seed, self._note_digest)
-            self.digests[f"sessions-{seed}"] = sessions_digest(sessions)
+        sessions = {seed: sessions_for(plan, seed, self._note_digest) for seed in plan.seeds}
+        self.kv_tokens = plan.kv_tokens or kv_tokens_for(plan, list(sessions.values()))
+        has_tiers = plan.has_tiers and self._can_have_tiers()
+        for index, (seed, chosen) in enumerate(sessions.items()):
+            self.digests[f"sessions-{seed}"] = sessions_digest(chosen)
             for policy in POLICY_PAIR if index % 2 == 0 else POLICY_PAIR[::-1]:
-                self._measure(policy, seed, sessions, model)
+                self._measure(policy, seed, chosen, model, has_tiers=has_tiers)
+            if has_tiers:
+                self._measure_tiers(seed, chosen, model)
 
     def _note_digest(self, report: FileReport) -> None:
         self.digests[report.path.name] = report.sha256
 
+    def _can_have_tiers(self) -> bool:
+        """Ask what `holdfast serve` would ask."""
+        seed = self.plan.seeds[0]
+        try:
+            tier_arguments(self._tiers(seed), ())
+        except HoldfastError as error:
+            self.watcher.tiers_left_out(str(error))
+            return False
+        finally:
+            shutil.rmtree(self._pool(seed), ignore_errors=True)  # it is made when it is asked about
+        return True
+
+    def _tiers(self, seed: int) -> HoldfastConfig:
+        host_bytes = _HOST_RATIO * _CLIFF_RATIO * self.kv_tokens * KV_BYTES_PER_TOKEN
+        return HoldfastConfig(host_gib=host_bytes / _GIB, pool_dir=str(self._pool(seed)))
+
+    def _pool(self, seed: int) -> Path:
+        return self.directory / f"pool-{seed}"
+
     def _measure(
-        self, policy: ServedPolicy, seed: int, sessions: Sequence[Session], model: Path
+        self,
+        policy: ServedPolicy,
+        seed: int,
+        sessions: Sequence[Session],
+        model: Path,
+        *,
+        has_tiers: bool,
     ) -> None:
-        plan = self.plan
-        options = EngineOptions(
-            model=model, kv_tokens=plan.kv_tokens, max_model_len=plan.max_model_len
-        )
-        self.watcher.server_starts(policy, seed)
-        log_path = self.directory / f"{policy}-{seed}.log"
-        with EngineServer(policy, options, log_path) as server:
-            for point in plan.points:
+        with self._server(policy, seed, model) as server:
+            for point in self.plan.points:
                 server.reset_prefix_cache()
-                chosen = sessions[: point.num_sessions]
-                num_turns = sum(len(session.turns) for session in chosen)
-                self.watcher.run_starts(policy, seed, point, num_turns)
-                result = self._replay(server, seed, point, chosen)
-                self.runs.append(result)
-                self.watcher.run_ends(result)
-                server.check_running()
+                known = _but_last_turns(sessions[: point.num_sessions])
+                self._run(self.runs, server, policy, seed, point, known)
+            if policy == "holdfast" and has_tiers:
+                server.reset_prefix_cache()
+                point = self.plan.points[-1]
+                last = _last_turns(sessions[: point.num_sessions])
+                self._run(self.restarted, server, policy, seed, point, last)
+
+    def _measure_tiers(self, seed: int, sessions: Sequence[Session], model: Path) -> None:
+        point = self.plan.points[-1]
+        chosen = sessions[: point.num_sessions]
+        try:
+            for results, turns, start in (
+                (self.runs, _but_last_turns(chosen), ""),
+                (self.restarted, _last_turns(chosen), "-restarted"),
+            ):
+                with self._server(TIERED, seed, model, start) as server:
+                    self._run(results, server, TIERED, seed, point, turns)
+        finally:
+            shutil.rmtree(self._pool(seed), ignore_errors=True)
+
+    def _server(
+        self, scheduling: Scheduling, seed: int, model: Path, start: str = ""
+    ) -> EngineServer:
+        self.watcher.server_starts(scheduling, seed)
+        is_tiered = scheduling == TIERED
+        options = EngineOptions(
+            model=model,
+            kv_tokens=self.kv_tokens,
+            max_model_len=self.plan.max_model_len,
+            config=self._tiers(seed) if is_tiered else HoldfastConfig(),
+        )
+        policy: ServedPolicy = "vllm-default" if scheduling == "vllm-default" else "holdfast"
+        log_path = self.directory / f"{scheduling}-{seed}{start}.log"
+        return EngineServer(policy, options, log_path)
+
+    def _run(
+        self,
+        results: list[RunResult],
+        server: EngineServer,
+        scheduling: Scheduling,
+        seed: int,
+        point: DemoPoint,
+        sessions: Sequence[Session],
+    ) -> None:
+        num_turns = sum(len(session.turns) for session in sessions)
+        self.watcher.run_starts(scheduling, seed, point, num_turns)
+        result = self._replay(server, scheduling, seed, point, sessions)
+        results.append(result)
+        self.watcher.run_ends(result)
+        server.check_running()
 
     def _replay(
-        self, server: EngineServer, seed: int, point: DemoPoint, sessions: Sequence[Session]
+        self,
+        server: EngineServer,
+        scheduling: Scheduling,
+        seed: int,
+        point: DemoPoint,
+        sessions: Sequence[Session],
     ) -> RunResult:
         plan = self.plan
         target = ReplayTarget(
             url=server.url,
             model=str(server.options.model),
-            policy=server.policy,
+            policy=scheduling,
             alphabet=Alphabet.for_vocabulary(VOCAB_SIZE),
         )
         load = LoadOptions(
@@ -166,16 +284,16 @@ class Demo:
             replay_sessions(target, sessions, load, seed=seed, on_turn=self.watcher.turn_ends)
         )
         if self.records is not None:
-            name = f"{replay.result.policy}-c{point.concurrency}-s{seed}.jsonl"
-            append_turns(self.records / name, replay.result.policy, replay.records.turns)
+            name = f"{scheduling}-c{point.concurrency}-s{seed}.jsonl"
+            append_turns(self.records / name, scheduling, replay.records.turns)
         # As planned, not as the engine counts it: with its own padding, or not at all once it died.
-        return msgspec.structs.replace(replay.result, kv_tokens=plan.kv_tokens)
+        return msgspec.structs.replace(replay.result, kv_tokens=self.kv_tokens)
 
 
 def sessions_for(
     plan: DemoPlan, seed: int, on_file: Callable[[FileReport], None] | None = None
 ) -> tuple[Session, ...]:
-    """The sessions of one seed, the same for both policies.
+    """The sessions of one seed, each with at least two turns; the same for all servers.
 
     Raises:
         ConfigError: None fits the plan.
@@ -186,6 +304,7 @@ def sessions_for(
         gap_cap_s=plan.gap_cap_s,
         max_model_len=plan.max_model_len,
         token_scale=plan.token_scale,
+        max_turns=plan.max_turns + 1,
     )
     source: Iterator[Session]
     if plan.traces is None:
@@ -193,4 +312,40 @@ def sessions_for(
         source = islice(iterate_sessions(seed), _MAX_GENERATED)
     else:
         source = read_sessions(plan.traces, seed=seed, on_file=on_file)
-    return selection.select(source).sessions
+    return selection.select(one for one in source if len(one.turns) > 1).sessions
+
+
+def kv_tokens_for(plan: DemoPlan, sessions: Sequence[Sequence[Session]]) -> int:
+    """A KV cache that holds a quarter of what the sessions of the last point need at once. Pure.
+
+    It holds all that those of the first point need, and the longest request.
+
+    Args:
+        plan: What is measured.
+        sessions: Those of each seed.
+    """
+    needs = [
+        [_needed_tokens(plan, of_seed[: point.concurrency]) for of_seed in sessions]
+        for point in (plan.points[0], plan.points[-1])
+    ]
+    past_cliff = sum(needs[-1]) // len(needs[-1]) // _CLIFF_RATIO
+    return max(past_cliff, *needs[0], plan.max_model_len)
+
+
+def _needed_tokens(plan: DemoPlan, sessions: Sequence[Session]) -> int:
+    total = 0
+    for session in sessions:
+        scale = TokenScale.from_factor(
+            plan.token_scale, trace_block_tokens=session.block_size_tokens
+        )
+        total += scale.peak_tokens(session)
+    return total
+
+
+def _but_last_turns(sessions: Sequence[Session]) -> tuple[Session, ...]:
+    return tuple(replace(one, turns=one.turns[:-1]) for one in sessions)
+
+
+def _last_turns(sessions: Sequence[Session]) -> tuple[Session, ...]:
+    """As sessions that begin with them."""
+    return tuple(replace(one, turns=(replace(one.turns[-1], gap_s=0.0),)) for one in sessions)

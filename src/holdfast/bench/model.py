@@ -17,7 +17,13 @@ import numpy as np
 
 from holdfast.errors import EngineError
 
-__all__ = ["BLOCK_SIZE_TOKENS", "MAX_MODEL_LEN", "VOCAB_SIZE", "build_tiny_model"]
+__all__ = [
+    "BLOCK_SIZE_TOKENS",
+    "KV_BYTES_PER_TOKEN",
+    "MAX_MODEL_LEN",
+    "VOCAB_SIZE",
+    "build_tiny_model",
+]
 
 VOCAB_SIZE: Final = 2048
 MAX_MODEL_LEN: Final = 131_072
@@ -30,6 +36,9 @@ _HEAD_DIM = 64  # vLLM's CPU attention refuses 16
 _NUM_HEADS = 1
 _NUM_KV_HEADS = 1
 _NUM_LAYERS = 1
+
+KV_BYTES_PER_TOKEN: Final = _NUM_LAYERS * 2 * _NUM_KV_HEADS * _HEAD_DIM * 4
+"""Keys and values in float32."""
 
 _PAD, _START, _END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 _SPECIAL_TOKENS = (_PAD, _START, _END)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,7 +20,8 @@ _QUERIES = "vllm:prefix_cache_queries_total"
 _HITS = "vllm:prefix_cache_hits_total"
 _PREEMPTIONS = "vllm:num_preemptions_total"
 _EVICTED = "holdfast_evicted_blocks_total"
-_LOADED = "holdfast_loaded_tokens_total"
+_CACHED = "vllm:prompt_tokens_cached_by_source_total"
+_OWN_CACHE = "device"
 _FALLBACKS = "holdfast_fallbacks_total"
 _ENGINE_STEPS = "holdfast_engine_steps_total"
 _DECISION_S = "holdfast_decision_seconds_total"
@@ -35,10 +36,13 @@ class EngineCounters:
     Attributes:
         totals: Value of each metric, summed over its labels.
         kv_tokens: Size of the KV cache, where the engine tells.
+        cached_by_source: Prompt tokens that were not computed, by where they came from, where the
+            engine tells: "device" is its own cache.
     """
 
     totals: Mapping[str, float]
     kv_tokens: int | None = None
+    cached_by_source: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def policy(self) -> str:
@@ -59,12 +63,16 @@ def parse_metrics(text: str) -> EngineCounters:
     """
     totals: dict[str, float] = {}
     kv_tokens: int | None = None
+    cached: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
             if sample.name == _CACHE_CONFIG:
                 kv_tokens = _kv_tokens(sample.labels) or kv_tokens
-    return EngineCounters(totals, kv_tokens)
+            elif sample.name == _CACHED:
+                source = sample.labels.get("source", "")
+                cached[source] = cached.get(source, 0.0) + sample.value
+    return EngineCounters(totals, kv_tokens, cached)
 
 
 def _kv_tokens(labels: Mapping[str, str]) -> int | None:
@@ -100,13 +108,22 @@ def counters_between(before: EngineCounters | None, after: EngineCounters | None
         difference = after.totals[name] - before.totals.get(name, 0.0)
         return difference if difference >= 0 else None
 
+    cached = {
+        source: number - before.cached_by_source.get(source, 0.0)
+        for source, number in after.cached_by_source.items()
+    }
+    if any(number < 0 for number in cached.values()):
+        cached = {}
     engine_steps = gained(_ENGINE_STEPS) or None
     return Counters(
         cache_query_tokens=gained(_QUERIES),
-        cache_hit_tokens=gained(_HITS),
+        # vLLM counts what comes from below the cache as no hit.
+        cache_hit_tokens=sum(cached.values()) if cached else gained(_HITS),
         evicted_blocks=gained(_EVICTED),
         preemptions=gained(_PREEMPTIONS),
-        loaded_tokens=gained(_LOADED),
+        loaded_tokens=sum(cached.values()) - cached.get(_OWN_CACHE, 0.0) if cached else None,
+        host_tokens=cached.get("host"),
+        disk_tokens=cached.get("disk"),
         fallbacks=gained(_FALLBACKS) if engine_steps else None,
         engine_steps=engine_steps,
         policy_cpu_s=gained(_DECISION_S) if engine_steps else None,

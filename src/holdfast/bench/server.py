@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,6 +34,8 @@ _STOP_TIMEOUT_S = 20.0
 _POLL_INTERVAL_S = 0.1
 _PROBE_TIMEOUT_S = 5.0
 _TAIL_LINES = 25
+_PORT_TAKEN = "Address already in use"
+_CORE_ERROR = re.compile(r"\(EngineCore[^)]*\) ERROR .*?\] ([\w.]+(?:Error|Exception): .+)")
 _INHERITED_NO_FURTHER = ("PROMETHEUS_MULTIPROC_DIR",)
 
 
@@ -179,14 +182,6 @@ class EngineServer:
         if not self._answers("POST", "/reset_prefix_cache"):
             raise self._failure("did not reset its prefix cache")
 
-    def log_tail(self, num_lines: int = _TAIL_LINES) -> str:
-        """The last lines of the server's output."""
-        try:
-            text = self.log_path.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
-        return "\n".join(text.splitlines()[-num_lines:])
-
     def command(self) -> list[str]:
         """The command line of the server."""
         options = self.options
@@ -221,6 +216,9 @@ class EngineServer:
         return {
             # The smallest CPU cache that vLLM takes (GiB); the number of blocks is set apart.
             "VLLM_CPU_KVCACHE_SPACE": "1",
+            # With a connector vLLM keeps one core more from computing, or none where there are but
+            # two; servers with and without tiers would then not be comparable.
+            "VLLM_CPU_NUM_OF_RESERVED_CPU": "1",
             **kept,
             "HF_HUB_OFFLINE": "1",
             "HOLDFAST_END_WITH_PARENT": str(os.getpid()),
@@ -245,10 +243,24 @@ class EngineServer:
             connection.close()
 
     def _failure(self, what: str) -> EngineError:
+        lines = self._log_lines()
+        tail = "\n".join(lines[-_TAIL_LINES:])
+        hint = f"the whole log is in {self.log_path}"
+        if _PORT_TAKEN in tail:
+            hint = f"another process has taken port {self.port} meanwhile; run it again ({hint})"
+        # Its own traceback only says that the engine core has failed.
+        causes = [found[1] for line in lines if (found := _CORE_ERROR.match(line))]
+        cause = f": {causes[-1]}" if causes else ""
         return EngineError(
-            f"the {self.policy} server {what}; the end of its log:\n{self.log_tail()}",
-            hint=f"the whole log is in {self.log_path}",
+            f"the {self.policy} server {what}{cause}; the end of its log:\n{tail}", hint=hint
         )
+
+    def _log_lines(self) -> list[str]:
+        try:
+            text = self.log_path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        return text.splitlines()
 
 
 def _free_port() -> int:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec import UNSET
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from holdfast.bench.demo import Demo, DemoPlan, DemoPoint, DemoWatcher
+from holdfast.bench.demo import TIERED, Demo, DemoPlan, DemoPoint, DemoWatcher, Scheduling
 from holdfast.bench.manifest import run_manifest
-from holdfast.bench.server import ServedPolicy
 from holdfast.core.results import RunDocument, RunResult, TurnRecord
 from holdfast.errors import ConfigError, EngineError
-from holdfast.report.comparison import compare
+from holdfast.report.comparison import TIER_METRICS, compare
 from holdfast.report.document import write_document
 from holdfast.report.html import write_html
 from holdfast.report.page import require_plots
@@ -60,9 +60,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--kv-tokens",
     type=click.IntRange(min=64),
-    default=16384,
-    show_default=True,
-    help="Size of the KV cache, which must hold the longest session.",
+    help="Size of the KV cache, which must hold the longest session.  [default: a quarter of what "
+    "the sessions past the cliff need at once]",
 )
 @click.option(
     "--max-model-len",
@@ -70,6 +69,14 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     default=8000,
     show_default=True,
     help="Leave out sessions that outgrow this many replayed tokens.",
+)
+@click.option(
+    "--turns",
+    "max_turns",
+    type=_POSITIVE,
+    default=24,
+    show_default=True,
+    help="Turns of a session, at most; cut, so that long sessions do not remain alone at the end.",
 )
 @click.option(
     "--token-scale",
@@ -81,7 +88,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--time-scale",
     type=click.FloatRange(min=0),
-    default=0.02,
+    default=0.005,
     show_default=True,
     help="Replayed seconds per recorded second of a gap.",
 )
@@ -101,6 +108,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="Comparisons, each on other sessions; every second one runs Holdfast first.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first.")
+@click.option(
+    "--tiers/--no-tiers",
+    "has_tiers",
+    default=True,
+    show_default=True,
+    help="Then Holdfast with a host tier and a pool, and a restart of the engine.",
+)
 @click.option("--json", "json_path", type=_FILE, help="Write the results here.")
 @click.option("--html", "html_path", type=_FILE, help="Write a page with plots here.")
 @click.option(
@@ -116,8 +130,9 @@ def demo(context: click.Context, /, **arguments: Any) -> None:
 
     A tiny model with random weights is built locally and served on the CPU with a small KV cache,
     first with few sessions, then with more than the cache can hold. What Holdfast learns at the
-    first point is still known at the second; nothing is carried from seed to seed. Ctrl-C ends
-    the servers and keeps the runs that are finished.
+    first point is still known at the second; nothing is carried from seed to seed. The second load
+    then runs on Holdfast with tiers below the cache, and after a restart each session takes one
+    turn more. Ctrl-C ends the servers and keeps the runs that are finished.
     """
     from holdfast.vllm.serve import engine_version
 
@@ -153,9 +168,10 @@ def demo(context: click.Context, /, **arguments: Any) -> None:
 def _plan(arguments: dict[str, Any]) -> DemoPlan:
     loads = zip(arguments["concurrency"], arguments["num_sessions"], strict=True)
     first_seed = arguments["seed"]
-    if arguments["kv_tokens"] < arguments["max_model_len"]:
+    kv_tokens = arguments["kv_tokens"]
+    if kv_tokens is not None and kv_tokens < arguments["max_model_len"]:
         raise ConfigError(
-            f"kv-tokens is {arguments['kv_tokens']}, expected at least max-model-len "
+            f"kv-tokens is {kv_tokens}, expected at least max-model-len "
             f"({arguments['max_model_len']})",
             hint="vLLM does not start with a cache that cannot hold one whole request",
         )
@@ -163,11 +179,13 @@ def _plan(arguments: dict[str, Any]) -> DemoPlan:
         traces=arguments["traces"],
         points=tuple(DemoPoint(concurrency, num) for concurrency, num in loads),
         seeds=tuple(range(first_seed, first_seed + arguments["num_seeds"])),
-        kv_tokens=arguments["kv_tokens"],
+        kv_tokens=kv_tokens,
         max_model_len=arguments["max_model_len"],
+        max_turns=arguments["max_turns"],
         token_scale=arguments["token_scale"],
         time_scale=arguments["time_scale"],
         gap_cap_s=arguments["gap_cap_s"],
+        has_tiers=arguments["has_tiers"],
     )
 
 
@@ -176,6 +194,7 @@ def _report(measured: Demo, arguments: dict[str, Any], console: Console) -> None
         return
     comparison = compare(measured.runs)
     console.print(comparison_table(comparison))
+    _print_tiers(measured, console)
     manifest = run_manifest(
         # Names only: where the files lie says nothing about what was measured.
         arguments={
@@ -186,9 +205,25 @@ def _report(measured: Demo, arguments: dict[str, Any], console: Console) -> None
         digests=measured.digests,
     )
     if arguments["json_path"] is not None:
-        write_document(arguments["json_path"], RunDocument(manifest=manifest, runs=measured.runs))
+        document = RunDocument(
+            manifest=manifest, runs=measured.runs, restarted=measured.restarted or UNSET
+        )
+        write_document(arguments["json_path"], document)
     if arguments["html_path"] is not None:
         write_html(arguments["html_path"], comparison, manifest)
+
+
+def _print_tiers(measured: Demo, console: Console) -> None:
+    if all(run.policy != TIERED for run in measured.runs):
+        return
+    load = measured.plan.points[-1].concurrency
+    past_cliff = [run for run in measured.runs if run.concurrency == load]
+    for runs, what in (
+        (past_cliff, "KV below the cache: "),
+        (measured.restarted, "the next turn after a restart: "),
+    ):
+        found = compare(runs, baseline="holdfast", subject=TIERED, metrics=TIER_METRICS)
+        console.print(comparison_table(found, what=what))
 
 
 @contextmanager
@@ -222,11 +257,13 @@ class _Progress(DemoWatcher):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def server_starts(self, policy: ServedPolicy, seed: int) -> None:
-        self._show(f"{policy}, seed {seed}: starting the server", None)
+    def server_starts(self, scheduling: Scheduling, seed: int) -> None:
+        self._show(f"{scheduling}, seed {seed}: starting the server", None)
 
-    def run_starts(self, policy: ServedPolicy, seed: int, point: DemoPoint, num_turns: int) -> None:
-        self._show(f"{policy}, seed {seed}: {point.concurrency} sessions at once", num_turns)
+    def run_starts(
+        self, scheduling: Scheduling, seed: int, point: DemoPoint, num_turns: int
+    ) -> None:
+        self._show(f"{scheduling}, seed {seed}: {point.concurrency} sessions at once", num_turns)
 
     def turn_ends(self, record: TurnRecord) -> None:
         self._progress.advance(self._task)
@@ -238,6 +275,9 @@ class _Progress(DemoWatcher):
             f"{result.makespan_s or 0.0:.0f} s, hit ratio {hits}, {result.num_errors} errors",
             highlight=False,
         )
+
+    def tiers_left_out(self, why: str) -> None:
+        self._progress.console.print(f"without tiers: {why}", highlight=False)
 
     def _show(self, description: str, total: int | None) -> None:
         self._progress.remove_task(self._task)

@@ -105,12 +105,14 @@ class Counters(msgspec.Struct, frozen=True):
 
     Attributes:
         cache_query_tokens: Prompt tokens looked up in the prefix cache.
-        cache_hit_tokens: Those found.
+        cache_hit_tokens: Those found, in the cache or in a tier below it.
         evicted_blocks: Cached blocks given up for others.
         preemptions: Requests put back to waiting after they had started.
         loaded_tokens: Tokens brought back from a lower tier.
         disk_loaded_tokens: Tokens read from the disk tier, on their way back or ahead of it.
         prefetches: Chains brought closer before they were needed, by outcome.
+        host_tokens: Prompt tokens that came from host memory.
+        disk_tokens: Prompt tokens that came from a disk.
         fallbacks: Times Holdfast handed over to the engine's own order.
         engine_steps: Calls of the scheduler.
         policy_cpu_s: Time in Holdfast's own decisions.
@@ -125,6 +127,8 @@ class Counters(msgspec.Struct, frozen=True):
     loaded_tokens: float | None = None
     disk_loaded_tokens: float | None = None
     prefetches: dict[str, int] | None = None
+    host_tokens: float | None = None
+    disk_tokens: float | None = None
     fallbacks: float | None = None
     engine_steps: float | None = None
     policy_cpu_s: float | None = None
@@ -151,6 +155,9 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         num_turns: Turns answered in full; the token counts and latencies are theirs.
         token_hit_ratio: Cached prompt tokens / prompt tokens looked up.
         recomputed_tokens: Prompt tokens computed although the run had sent them before.
+        loaded_tokens: Prompt tokens brought back from a tier below the cache.
+        host_tokens: Prompt tokens that came from host memory.
+        disk_tokens: Prompt tokens that came from a disk.
         session_llm_time_s: Sum of request latencies of each session that completed; tool and
             human time is not in it, nor are sessions that broke off.
         session_time_s: First request to last token of each session that completed.
@@ -188,13 +195,23 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     disk_loaded_tokens: int | None = None
     prefetches: dict[str, int] | None = None
     fallbacks: int | None = None
+    host_tokens: int | None = None
+    disk_tokens: int | None = None
 
 
 class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--json` writes."""
+    """What `--json` writes.
+
+    Attributes:
+        manifest: What the runs were made of.
+        runs: Their results.
+        restarted: Results of the sessions' next turns on an engine whose cache was empty, where
+            a restart was a part of it.
+    """
 
     manifest: dict[str, Any]
     runs: list[RunResult]
+    restarted: list[RunResult] | msgspec.UnsetType = msgspec.UNSET
     schema: str = SCHEMA
 
     def to_json(self) -> bytes:
@@ -248,10 +265,8 @@ def summarize_run(
         loaded_tokens=_whole(counters.loaded_tokens),
         session_llm_time_s=Distribution.from_values(_llm_times_s(answered, completed)),
         session_time_s=Distribution.from_values(s.ended_s - s.started_s for s in completed),
-        ttft_s=Distribution.from_values(t.ttft_s for t in answered if t.ttft_s is not None),
-        request_latency_s=Distribution.from_values(
-            t.request_latency_s for t in answered if t.request_latency_s is not None
-        ),
+        ttft_s=_distribution(turn.ttft_s for turn in answered),
+        request_latency_s=_distribution(turn.request_latency_s for turn in answered),
         makespan_s=makespan_s,
         goodput_tokens_per_s=ratio(useful_tokens, makespan_s),
         prompt_tokens_per_s=ratio(prompt_tokens, makespan_s),
@@ -262,7 +277,13 @@ def summarize_run(
         policy_cpu_s=counters.policy_cpu_s,
         scheduler_cpu_s=counters.scheduler_cpu_s,
         fallbacks=_whole(counters.fallbacks),
+        host_tokens=_whole(counters.host_tokens),
+        disk_tokens=_whole(counters.disk_tokens),
     )
+
+
+def _distribution(values: Iterable[float | None]) -> Distribution | None:
+    return Distribution.from_values(value for value in values if value is not None)
 
 
 def _whole(count: float | None) -> int | None:

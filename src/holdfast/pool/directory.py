@@ -67,6 +67,8 @@ class PoolDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not path.is_dir():
+            raise ConfigError(f"{str(path)!r} is not a directory")
         try:
             marker = json.loads((path / _MARKER).read_text(encoding="utf-8"))
         except OSError as error:
@@ -75,7 +77,10 @@ class PoolDirectory:
                 hint="`holdfast serve` makes one where HOLDFAST_POOL_DIR says",
             ) from error
         except ValueError as error:
-            raise ConfigError(f"{str(path)!r} is not a pool: {_MARKER} is damaged") from error
+            raise ConfigError(
+                f"{str(path)!r} is not a pool: {_MARKER} is damaged",
+                hint=f"remove {_MARKER} if it should be one; `holdfast serve` writes it anew",
+            ) from error
         if marker != {"format": _FORMAT}:
             raise ConfigError(
                 f"the pool {str(path)!r} is of another version of Holdfast: {marker!r}",
@@ -94,11 +99,11 @@ class PoolDirectory:
             if not (path / _MARKER).exists():
                 _write_new(path / _MARKER, {"format": _FORMAT})
         except FileExistsError as error:
-            raise ConfigError(f"{str(path)!r} is not a directory") from error
+            raise ConfigError(f"pool_dir is {str(path)!r}, which is not a directory") from error
         except OSError as error:
-            raise ConfigError(f"{str(path)!r} cannot be used: {error.strerror}") from error
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise ConfigError(f"{str(path)!r} cannot be used: it is not writable")
+            raise _unusable(path, error.strerror) from error
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise _unusable(path, "reading and writing are not both allowed")
         return cls(path)
 
     def directory_of(self, identity: PoolIdentity, epoch: str = "") -> Path:
@@ -161,6 +166,10 @@ class PoolDirectory:
         doomed = self.path / f"{identity[:_NAME_DIGITS]}-{secrets.token_hex(8)}"
         (self.path / identity).rename(doomed)
         shutil.rmtree(doomed)
+
+
+def _unusable(path: Path, why: str | None) -> ConfigError:
+    return ConfigError(f"pool_dir is {str(path)!r}, which cannot be used: {why}")
 
 
 def _write_new(path: Path, content: dict[str, Any]) -> None:

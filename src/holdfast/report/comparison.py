@@ -13,7 +13,16 @@ from typing import Final, Literal
 
 from holdfast.core.results import Distribution, RunResult, ratio
 
-__all__ = ["METRICS", "Comparison", "Interval", "Metric", "Point", "Row", "compare"]
+__all__ = [
+    "METRICS",
+    "TIER_METRICS",
+    "Comparison",
+    "Interval",
+    "Metric",
+    "Point",
+    "Row",
+    "compare",
+]
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -106,8 +115,27 @@ METRICS: Final[tuple[Metric, ...]] = (
 )
 
 
+def _num_computed(run: RunResult) -> float | None:
+    hit_ratio = run.token_hit_ratio
+    return None if hit_ratio is None else run.prompt_tokens * (1.0 - hit_ratio)
+
+
+TIER_METRICS: Final[tuple[Metric, ...]] = (
+    Metric("prompt tokens", "neither", lambda run: run.prompt_tokens, 0),
+    Metric("computed", "lower", _num_computed, 0),
+    Metric("from host memory", "neither", lambda run: run.host_tokens, 0),
+    Metric("from disk", "neither", lambda run: run.disk_tokens, 0),
+    *METRICS[2:],
+)
+"""What tiers below the cache change."""
+
+
 def compare(
-    runs: Iterable[RunResult], *, baseline: str = "vllm-default", subject: str = "holdfast"
+    runs: Iterable[RunResult],
+    *,
+    baseline: str = "vllm-default",
+    subject: str = "holdfast",
+    metrics: Sequence[Metric] = METRICS,
 ) -> Comparison:
     """Pair the runs of two policies; pure. Runs of other policies are ignored."""
     chosen = [run for run in runs if run.policy in (baseline, subject)]
@@ -119,7 +147,7 @@ def compare(
         ]
         first = {run.seed: run for run in at_load if run.policy == baseline}
         second = {run.seed: run for run in at_load if run.policy == subject}
-        rows = tuple(_row(metric, first, second) for metric in METRICS)
+        rows = tuple(_row(metric, first, second) for metric in metrics)
         seeds = tuple(sorted(first.keys() | second.keys()))
         points.append(Point(concurrency, kv_tokens or None, seeds, rows))
     return Comparison(baseline, subject, tuple(points))

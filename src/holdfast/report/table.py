@@ -12,9 +12,14 @@ UNKNOWN = "\u2013"
 """Stands for a value that is not known or not defined."""
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """One table, the points below each other; values are medians, with the range of the seeds."""
-    table = Table(title=f"{comparison.subject} against {comparison.baseline}")
+def comparison_table(comparison: Comparison, *, what: str = "") -> Table:
+    """One table, the points below each other; values are medians, with the range of the seeds.
+
+    Args:
+        comparison: What to show.
+        what: Stands before the names in the title.
+    """
+    table = Table(title=f"{what}{comparison.subject} against {comparison.baseline}")
     table.add_column("")
     for policy in (comparison.baseline, comparison.subject):
         table.add_column(policy, justify="right")

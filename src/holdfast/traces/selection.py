@@ -37,12 +37,14 @@ class SessionSelection:
         max_model_len: Leaves out sessions whose prompt plus answer outgrows it, in replayed
             tokens. None keeps all.
         token_scale: Replayed tokens per trace token, > 0.
+        max_turns: Cuts sessions to their first so many turns. None keeps all.
     """
 
     num_sessions: int | None = None
     gap_cap_s: float | None = None
     max_model_len: int | None = None
     token_scale: float = 1.0
+    max_turns: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_sessions is not None and self.num_sessions < 1:
@@ -51,6 +53,8 @@ class SessionSelection:
             raise ConfigError(f"gap-cap-s is {self.gap_cap_s!r}; expected seconds >= 0")
         if self.max_model_len is not None and self.max_model_len < 2:
             raise ConfigError(f"max-model-len is {self.max_model_len!r}; expected at least 2")
+        if self.max_turns is not None and self.max_turns < 1:
+            raise ConfigError(f"turns is {self.max_turns!r}; expected at least 1")
 
     def select(self, sessions: Iterable[Session]) -> Selection:
         """Take sessions in the order given until there are enough; reads no further than that.
@@ -63,7 +67,7 @@ class SessionSelection:
         """
         chosen: list[Session] = []
         num_outgrown = num_outgrown_in_a_row = 0
-        for session in sessions:
+        for session in map(self._with_first_turns, sessions):
             scale = TokenScale.from_factor(
                 self.token_scale, trace_block_tokens=session.block_size_tokens
             )
@@ -84,6 +88,11 @@ class SessionSelection:
                 hint="raise --max-model-len or lower --token-scale",
             )
         return Selection(tuple(chosen), num_outgrown)
+
+    def _with_first_turns(self, session: Session) -> Session:
+        if self.max_turns is None or len(session.turns) <= self.max_turns:
+            return session
+        return replace(session, turns=session.turns[: self.max_turns])
 
     def _with_cut_gaps(self, session: Session) -> Session:
         cap_s = self.gap_cap_s

@@ -35,13 +35,15 @@ class CacheGrain:
 
     Attributes:
         hash_block_tokens: Tokens a prefix hash covers.
-        hashes_per_block: Prefix hashes a block of the first cache group covers.
+        hashes_per_block: Prefix hashes a block of that group covers.
         num_groups: Cache groups, each with blocks of its own for the same tokens.
+        group: Number of the cache group whose blocks say how much of a prompt is cached.
     """
 
     hash_block_tokens: int
     hashes_per_block: int
     num_groups: int
+    group: int = 0
 
 
 def cache_grain(scheduler: Any) -> CacheGrain:
@@ -51,10 +53,19 @@ def cache_grain(scheduler: Any) -> CacheGrain:
     """
     groups = scheduler.kv_cache_config.kv_cache_groups
     hash_block_tokens = getattr(scheduler, "hash_block_size", None) or scheduler.block_size
-    block_tokens = groups[0].kv_cache_spec.block_size if groups else scheduler.block_size
+    # Windows and states give up a prompt's beginning first and need its end only.
+    whole = (i for i, one in enumerate(groups) if _keeps_whole_prompts(one.kv_cache_spec))
+    group = next(whole, 0)
+    block_tokens = groups[group].kv_cache_spec.block_size if groups else scheduler.block_size
     return CacheGrain(
-        hash_block_tokens, max(block_tokens // hash_block_tokens, 1), max(len(groups), 1)
+        hash_block_tokens, max(block_tokens // hash_block_tokens, 1), max(len(groups), 1), group
     )
+
+
+def _keeps_whole_prompts(spec: Any) -> bool:
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+
+    return isinstance(spec, FullAttentionSpec)
 
 
 def session_id_of(request: Any) -> str | None:
@@ -90,7 +101,12 @@ def tier_desk_of(
     from holdfast.vllm.offload.host_tier import HostTier
     from holdfast.vllm.offload.tier_desk import TierDesk
 
-    groups = [(one.group_idx, one.hashes_per_chunk) for one in connector.config.kv_group_configs]
+    # What is held is estimated from the first group, so it must be one that keeps whole prompts.
+    configs = sorted(
+        connector.config.kv_group_configs,
+        key=lambda one: one.sliding_window_size_in_chunks is not None,
+    )
+    groups = [(one.group_idx, one.hashes_per_chunk) for one in configs]
     tier = HostTier(policy, manager._num_chunks, groups, worth_of)  # noqa: SLF001
     return TierDesk(scheduler, runtime, tier)
 

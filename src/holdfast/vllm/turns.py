@@ -186,10 +186,10 @@ class TurnDesk:
         Chains are given up from their end.
         """
         cached = self._pool.get_cached_block
-        stride = self._grain.hashes_per_block
+        stride, group = self._grain.hashes_per_block, [self._grain.group]
         return held_length(
             len(hashes) // stride,
-            lambda block: cached(hashes[(block + 1) * stride - 1], _FIRST_GROUP) is not None,
+            lambda block: cached(hashes[(block + 1) * stride - 1], group) is not None,
             guess,
         )
 
@@ -210,9 +210,6 @@ class TurnDesk:
         error = output_blocks - self._output_blocks
         self._output_blocks += _OUTPUT_MEMORY * error
         self._output_spread_blocks += _OUTPUT_MEMORY * (abs(error) - self._output_spread_blocks)
-
-
-_FIRST_GROUP = [0]
 
 
 def _sequence(known: tuple[WaitingTurn, Any]) -> int:

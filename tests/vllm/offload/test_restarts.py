@@ -33,6 +33,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 _BLOCK_TOKENS = 32
 _KV_TOKENS = 1536
+_LONGEST_HYBRID = 1024  # vLLM wants room for a whole request in both groups
+_WINDOW_TOKENS = 64
 _HOST_BLOCKS = 400  # all that is asked before the first restart
 _BLOCK_BYTES = _BLOCK_TOKENS * 2 * 64 * 4  # keys and values of one head of 64 floats
 _NUM_SESSIONS = 6
@@ -64,11 +66,15 @@ class _Turns:
 class _World:
     """A model, a pool, and sessions that go on from server to server."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, kv_tokens: int = _KV_TOKENS, max_model_len: int = _KV_TOKENS
+    ) -> None:
         self.directory = directory
         self.pool = directory / "pool"
         self.death = directory / "death"
         self.model = build_tiny_model(directory / "model")
+        self._kv_tokens = kv_tokens
+        self._max_model_len = max_model_len
         self._random = random.Random(3)
         self._num_salts = 0
         self.prompts = [self.some(_PROMPT_TOKENS) for _ in range(_NUM_SESSIONS)]
@@ -85,8 +91,8 @@ class _World:
         )
         options = EngineOptions(
             model=self.model,
-            kv_tokens=_KV_TOKENS,
-            max_model_len=_KV_TOKENS,
+            kv_tokens=self._kv_tokens,
+            max_model_len=self._max_model_len,
             block_size_tokens=_BLOCK_TOKENS,
             config=config,
             environ={
@@ -184,6 +190,20 @@ def _counted(server: EngineServer) -> dict[str, Counter[str]]:
     return counted
 
 
+def _with_a_window(model: Path) -> None:
+    """Put a layer with sliding-window attention before the model's only one, equal otherwise."""
+    from safetensors.numpy import load_file, save_file
+
+    config = json.loads((model / "config.json").read_text())
+    config["num_hidden_layers"] = 2
+    config["layer_types"] = ["sliding_attention", "full_attention"]
+    config["sliding_window"] = _WINDOW_TOKENS
+    (model / "config.json").write_text(json.dumps(config))
+    weights = load_file(model / "model.safetensors")
+    again = {name.replace(".layers.0.", ".layers.1."): one for name, one in weights.items()}
+    save_file(weights | again, model / "model.safetensors", metadata={"format": "pt"})
+
+
 def _damage(world: _World, files: list[Path]) -> None:
     """Three blocks: one cut off, one with a changed bit, one of another making."""
     cut, changed, foreign = sorted(files)[:3]
@@ -249,6 +269,24 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return told
 
 
+@pytest.fixture(scope="module")
+def hybrid_story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same for a model with two cache groups; no more than a restart happens."""
+    pytest.importorskip("vllm")
+    world = _World(tmp_path_factory.mktemp("hybrid"), 2 * _KV_TOKENS, _LONGEST_HYBRID)
+    _with_a_window(world.model)
+    told: dict[str, Any] = {}
+    everyone = range(_NUM_SESSIONS)
+    with world.server("first") as server:
+        for turn in ("first", "second"):
+            told[turn] = world.turns(server, everyone)
+            world.go_on(told[turn], everyone)
+        world.wait_for_blocks(world.prompts)
+    with world.server("second") as server:
+        told["restarted"] = world.turns(server, everyone)
+    return told
+
+
 def _tokens(answers: list[_Answer]) -> list[Tokens]:
     return [answer.tokens for answer in answers]
 
@@ -309,6 +347,24 @@ def test_blocks_of_other_weights_of_the_same_name_are_not_used(story: dict[str, 
     turns: _Turns = story["other weights"]
     assert turns.sources["disk"] == 0
     assert _tokens(turns.answers) != _tokens(story["restarted"].answers)
+
+
+@pytest.mark.parametrize("turn", ["first", "second", "restarted"])
+def test_the_tokens_of_a_hybrid_model_are_those_of_recomputation(
+    hybrid_story: dict[str, Any], turn: str
+) -> None:
+    turns: _Turns = hybrid_story[turn]
+    assert _tokens(turns.answers) == _tokens(turns.recomputed)
+    assert {answer.num_cached for answer in turns.recomputed} == {0}
+
+
+@pytest.mark.parametrize(("turn", "source"), [("second", "host"), ("restarted", "disk")])
+def test_a_hybrid_models_sessions_come_back_from_the_tiers(
+    hybrid_story: dict[str, Any], turn: str, source: str
+) -> None:
+    turns: _Turns = hybrid_story[turn]
+    assert turns.sources[source] >= 10 * _BLOCK_TOKENS * _NUM_SESSIONS
+    assert min(answer.num_cached for answer in turns.answers) >= 10 * _BLOCK_TOKENS
 
 
 def test_every_block_that_is_left_is_whole(story: dict[str, Any]) -> None:
