@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.core.sessions import Session
 
 if TYPE_CHECKING:
+    from holdfast.vllm.offload.gate import TierGate
     from holdfast.vllm.offload.host_tier import HostTier
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "loading_requests",
     "session_id_of",
     "stock_free_queue",
+    "tier_gate_of",
     "uses_priority",
 ]
 
@@ -80,6 +82,7 @@ def host_tier_of(scheduler: Any, worth_of: Callable[[Session], Any]) -> HostTier
     """The host tier of a scheduler that was given vLLM's offloading connector of 0.32, or None."""
     connector = getattr(getattr(scheduler, "connector", None), "connector_scheduler", None)
     manager = getattr(connector, "manager", None)
+    holds_steps = getattr(manager, "holds_steps", False)
     manager = getattr(manager, "primary_tier", manager)
     policy = getattr(manager, "_policy", None)
     if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
@@ -87,7 +90,25 @@ def host_tier_of(scheduler: Any, worth_of: Callable[[Session], Any]) -> HostTier
     from holdfast.vllm.offload.host_tier import HostTier
 
     groups = [(one.group_idx, one.hashes_per_chunk) for one in connector.config.kv_group_configs]
-    return HostTier(policy, groups, worth_of)
+    return HostTier(policy, groups, worth_of, holds_steps=holds_steps)
+
+
+def tier_gate_of(scheduler: Any, tier: HostTier | None, *parts: Any) -> TierGate | None:
+    """A gate between a scheduler and our connector, where it has that one.
+
+    Args:
+        scheduler: vLLM's.
+        tier: Its host tier.
+        parts: What else a `TierGate` is made of, in order.
+    """
+    connector = scheduler.connector
+    if tier is None or not hasattr(connector, "gate"):
+        return None
+    from holdfast.vllm.offload.gate import TierGate
+
+    connector.gate = TierGate(connector.connector_scheduler, tier, *parts)
+    gate: TierGate = connector.gate
+    return gate
 
 
 def loading_requests(scheduler: Any) -> list[str]:

@@ -61,6 +61,9 @@ _HELP: Final = {
     "holdfast_requests_held": "Waiting requests that admission holds back now.",
     "holdfast_sessions": "Sessions remembered, by state.",
     "holdfast_guard_trips": "Times predictions did worse than recency and were set aside.",
+    "holdfast_offload_is_paying": "Whether copies to the host tier and back are made.",
+    "holdfast_offload_skipped_turns": "Turns that were not copied to the host tier, by reason.",
+    "holdfast_offload_declined_turns": "Turns computed though the host tier had them, by reason.",
     "holdfast_wait_seconds": "Time from a request's arrival in the scheduler to its admission.",
 }
 
@@ -141,6 +144,18 @@ class EngineMetrics:
         """Say how often predictions were set aside since the engine started (count)."""
         self._counters["holdfast_guard_trips", ""] = num_trips
 
+    def store_skipped(self, reason: str) -> None:
+        """Count one turn that ended without being copied to the host tier."""
+        self._counters["holdfast_offload_skipped_turns", reason] += 1
+
+    def load_declined(self, reason: str) -> None:
+        """Count one turn that was computed although the host tier held some of it."""
+        self._counters["holdfast_offload_declined_turns", reason] += 1
+
+    def set_offload_paying(self, is_paying: bool) -> None:
+        """Say whether copies to the host tier and back are made."""
+        self._gauges["holdfast_offload_is_paying", ""] = is_paying
+
     def set_held(self, num_requests: int) -> None:
         """Set how many waiting requests admission holds back now."""
         self._gauges["holdfast_requests_held", ""] = num_requests
@@ -209,6 +224,8 @@ class _ValueFiles:
     _LABELS: Final = {
         "holdfast_evicted_blocks": "reason",
         "holdfast_fallbacks": "where",
+        "holdfast_offload_declined_turns": "reason",
+        "holdfast_offload_skipped_turns": "reason",
         "holdfast_policy_info": "policy",
         "holdfast_sessions": "state",
     }

@@ -29,6 +29,7 @@ from holdfast.vllm.compat import (
     host_tier_of,
     loading_requests,
     stock_free_queue,
+    tier_gate_of,
     uses_priority,
 )
 from holdfast.vllm.free_queue import FreeQueue
@@ -121,6 +122,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._queue.make_worth_equal()
         self._desk = TurnDesk(self._runtime, self._queue, pool, grain)
         self._desk.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
+        parts = self._runtime, self._desk, grain, self._meter, self._metrics, self._guard
+        self._gate = tier_gate_of(self, self._tier, *parts)
         self._orders_requests = (
             config.admission == "policy" and self._runtime.policy.orders_requests
         )
@@ -251,9 +254,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 )
 
     def _note_ended(self, output: Any, model_output: Any) -> None:
-        self._meter.step_ended(output, self.clock())
+        copying_s = 0.0
         if self._tier is not None:
-            self._tier.ended(model_output.kv_connector_output)
+            copying_s = self._tier.ended(model_output.kv_connector_output)
+        self._meter.step_ended(output, self.clock(), copying_s)
 
     @staticmethod
     def _resumed(output: Any) -> Any:
@@ -358,6 +362,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._must_fall_back = False
         if self._tier is not None:
             self._tier.let_go()
+        if self._gate is not None:
+            self._gate.let_go()
         if self._orders_requests:
             waiting = create_request_queue(self.policy)
             for request in self.waiting:

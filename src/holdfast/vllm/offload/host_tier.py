@@ -26,9 +26,12 @@ class HostTier:
         groups: For each of vLLM's cache groups its number, and how many prefix hashes a chunk of it
             covers. What is held is estimated from the first.
         worth_of: See `HostPolicy.attach`; asked about sessions.
+        holds_steps: Whether engine steps wait while blocks are copied.
 
     Attributes:
         copies: What copies take, as learned so far.
+        holds_steps: See above.
+        is_in_use: Whether blocks are loaded from it; while not, it says that it holds none.
     """
 
     def __init__(
@@ -36,8 +39,12 @@ class HostTier:
         policy: Any,
         groups: Sequence[tuple[int, int]],
         worth_of: Callable[[Session], Any],
+        *,
+        holds_steps: bool = False,
     ) -> None:
         self.copies = CopyCost()
+        self.holds_steps = holds_steps
+        self.is_in_use = True
         self._policy = policy
         self._groups = tuple(groups)
         self._group, self._stride = self._groups[0]
@@ -72,6 +79,8 @@ class HostTier:
 
     def num_held(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
         """See `LowerTier`; a chain is given up from its end, so a bisection finds what is left."""
+        if not self.is_in_use:
+            return 0
         stride, holds = self._stride, self._holds
         start = first // stride
         num_chunks = held_length(
@@ -80,6 +89,20 @@ class HostTier:
             guess // stride,
         )
         return max((start + num_chunks) * stride - first, 0) if num_chunks else 0
+
+    def holds_next(self, hashes: Sequence[bytes], first: int) -> bool:
+        """Whether it holds the chunk that index `first` of a chain is in, in use or not. Pure."""
+        end = (first // self._stride + 1) * self._stride
+        return end <= len(hashes) and self._holds(hashes[end - 1])
+
+    @property
+    def num_loading(self) -> int:
+        """Blocks on their way back (count)."""
+        return sum(num_blocks for is_load, num_blocks in self._under_way.values() if is_load)
+
+    def forget_speed(self) -> None:
+        """Learn anew what copies take. Mutates."""
+        self.copies = CopyCost()
 
     def load_s(self, num_blocks: float) -> float:
         """See `LowerTier`."""
@@ -98,15 +121,18 @@ class HostTier:
         for number, job in transfers.store_jobs.items():
             self._under_way[number] = False, len(job.src_spec.block_ids)
 
-    def ended(self, transfers: Any) -> None:
+    def ended(self, transfers: Any) -> float:
         """Learn from the copies that a step's output reports. Mutates.
 
         Args:
             transfers: vLLM's `KVConnectorOutput`, or None.
+
+        Returns:
+            Time in which the step copied instead of computing (s).
         """
         report = None if transfers is None else transfers.kv_connector_worker_meta
         if report is None:
-            return
+            return 0.0
         num_copied = {True: 0, False: 0}
         for number, num_workers in report.completed_jobs.items():
             is_load, num_blocks = self._under_way.pop(number, (True, 0))
@@ -116,6 +142,10 @@ class HostTier:
             self.copies.observe_load(num_copied[True], stats.load.time)
         if stats.store.time:
             self.copies.observe_store(num_copied[False], stats.store.time)
+        if not self.holds_steps:
+            return 0.0
+        num_workers = max(report.completed_jobs.values(), default=1)
+        return float(stats.load.time + stats.store.time) / num_workers
 
     def _holds(self, block_hash: bytes) -> bool:
         chunk = self._policy.get(make_offload_key(block_hash, self._group))

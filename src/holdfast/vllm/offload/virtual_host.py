@@ -28,7 +28,8 @@ def virtual_host_config(num_blocks: int, cache_policy: str) -> KVTransferConfig:
         cache_policy: `lru` or `arc`, vLLM's own, or `HostPolicy`.
     """
     return KVTransferConfig(
-        kv_connector="OffloadingConnector",
+        kv_connector="HoldfastOffloadingConnector",
+        kv_connector_module_path="holdfast.vllm.offload.connector",
         kv_role="kv_both",
         kv_connector_extra_config={
             "spec_name": "VirtualHostSpec",
