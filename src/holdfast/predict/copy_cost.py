@@ -1,4 +1,4 @@
-"""What copying KV blocks to a lower tier and back takes on this engine, learned from copies that were made."""
+"""What copying KV blocks away and back takes on this engine, learned from copies that were made."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from typing import Final
 
 __all__ = ["TierAccount", "TierLedger"]
 
-_TURNS_A_WINDOW: Final = 64
-_FIRST_REST_TURNS: Final = 128
+_TURNS_A_WINDOW: Final = 128
+_FIRST_REST_TURNS: Final = 256
 _LONGEST_REST_TURNS: Final = 8192
 # Below this share of the time, waiting of steps is not told from the noise of their times.
 _NOTICED_SHARE: Final = 0.02
@@ -23,9 +23,9 @@ class TierAccount:
         num_loads: Copies back (count).
         num_declined: Turns that could have loaded blocks, or stored them, and did not because that
             was expected to take longer than computing them (count).
-        saved_s: Time to compute what was copied back (s).
-        loading_s: Time that copying it back took (s).
-        stalled_s: Time that engine steps waited for copies away (s).
+        saved_s: Time that turns would have waited while what was copied back was computed (s).
+        loading_s: Time that they waited for it to be copied (s).
+        stalled_s: Time that they waited for copies away (s).
         elapsed_s: Time that the turns spanned (s).
     """
 
@@ -52,7 +52,7 @@ class TierAccount:
 class TierLedger:
     """Says no after a window of turns in which copies did not pay, and tries again later.
 
-    After a no, copies rest for 128 turns; each further no in a row doubles that, up to 8,192. The
+    After a no, copies rest for 256 turns; each further no in a row doubles that, up to 8,192. The
     window after a rest is a trial: copies are made, and what they bring decides. A window in which
     nothing was copied back, nothing was declined and no step waited says nothing, so that a tier
     that is not needed yet goes on being filled.
@@ -69,7 +69,7 @@ class TierLedger:
         self._began_s: float | None = None
 
     def loaded(self, num_loads: int, saved_s: float, loading_s: float) -> None:
-        """Copies back have ended that saved computing (s) and took time (s). Mutates."""
+        """Copies back have ended that saved waiting (s) and took time (s). Mutates."""
         self._open.num_loads += num_loads
         self._open.saved_s += saved_s
         self._open.loading_s += loading_s
@@ -79,7 +79,7 @@ class TierLedger:
         self._open.num_declined += 1
 
     def stalled(self, seconds: float) -> None:
-        """Engine steps waited for copies away (s; negative where less than expected). Mutates."""
+        """Turns waited for copies away (s; negative where less than expected). Mutates."""
         self._open.stalled_s += seconds
 
     def turn_arrived(self, now_s: float) -> TierAccount | None:

@@ -28,8 +28,8 @@ __all__ = ["TierGate"]
 
 _PILOT_BLOCKS: Final = 16
 _NOTHING: Final = 0
-# A copy keeps its own turn waiting, computing those beside it as well. On simulated links a half and
-# a quarter as fast as computing, 2 lost nothing to no tier at all, 1 left gains and 4 brought losses.
+# A copy keeps its own turn waiting, computing those beside it as well. On simulated links as fast
+# as computing and half as fast, counting that once left gains, and for every turn brought losses.
 _WEIGHT_AMONG_OTHERS: Final = 2.0
 
 _logger = logging.getLogger(__name__)
@@ -163,8 +163,11 @@ class TierGate:
     def left(self, request: Any) -> None:
         """A request is over; what it may still store stays as it is."""
         entry = self._entries.pop(request.request_id, None)
-        if entry is not None and entry.skipped:
+        if entry is None:
+            return
+        if entry.skipped:
             self._metrics.store_skipped(entry.skipped)
+        self._tier.paused(entry.turn.session)
         if self._pilot == request.request_id:
             self._guard("tier_gate", self._review_all)
 
@@ -230,8 +233,10 @@ class TierGate:
         saved_s = self._computing_s(num_blocks, 0) - copies.load_s(num_blocks)
         if saved_s <= 0.0:
             return "not_paying" if num_blocks else ""
-        if entry.turn.session.num_turns > 1:
-            return ""
+        session = entry.turn.session
+        if session.num_turns > 1:
+            is_outranked = self._tier.is_outranked(session, request.block_hashes)
+            return "outranked" if is_outranked else ""
         share = self._first_turns.share(_beginning(request))
         wasted_s = (1.0 - share) * copies.store_s(num_blocks)
         return "" if share * saved_s >= wasted_s else "one_shot"
@@ -327,8 +332,8 @@ class TierGate:
         figures = (
             f"in {account.num_turns} turns and {account.elapsed_s:.1f} s, "
             f"{account.num_loads} loads took {account.loading_s:.2f} s and saved "
-            f"{account.saved_s:.2f} s of waiting for computing, {account.num_declined} turns expected none to "
-            f"pay, and steps waited {account.stalled_s:.2f} s for stores"
+            f"{account.saved_s:.2f} s of waiting for computing, {account.num_declined} turns "
+            f"expected nothing of them, and {account.stalled_s:.2f} s were waited for stores"
         )
         if self._ledger.is_paying:
             _logger.info("KV offloading pays again: %s", figures)

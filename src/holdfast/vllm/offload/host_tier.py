@@ -50,6 +50,8 @@ class HostTier:
         self._group, self._stride = self._groups[0]
         # By vLLM's number of the copy: whether it is a load, and its blocks.
         self._under_way: dict[int, tuple[bool, int]] = {}
+        self._worth_of = worth_of
+        self._worth_at_pause: dict[Session, Any] = {}
         self._claims = policy.claims if isinstance(policy, HostPolicy) else None
         if self._claims is not None:
             policy.attach(worth_of)
@@ -69,8 +71,26 @@ class HostTier:
 
     def forget(self, session: Session) -> None:
         """See `LowerTier`."""
+        self._worth_at_pause.pop(session, None)
         if self._claims is not None:
             self._claims.drop(session)
+
+    def paused(self, session: Session) -> None:
+        """A turn of the session has just ended: note what its chunks are worth now. Mutates."""
+        self._worth_at_pause[session] = self._worth_of(session)
+
+    def is_outranked(self, session: Session, hashes: Sequence[bytes]) -> bool:
+        """Whether a chain would take the room of chunks that are worth more.
+
+        It is taken to be worth what it was when the session's last pause began. False for a first
+        turn, and where vLLM evicts without asking.
+        """
+        worth = self._worth_at_pause.get(session)
+        if worth is None or self._claims is None:
+            return False
+        num_new = len(hashes) - self.num_held(hashes, 0)
+        num_chunks = sum(num_new // stride for _, stride in self._groups)
+        return num_chunks > 0 and not self._policy.has_room(num_chunks, worth)
 
     def let_go(self) -> None:
         """Nobody will say any more what sessions are worth: evict without that. Mutates."""
