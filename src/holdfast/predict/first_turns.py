@@ -12,15 +12,18 @@ __all__ = ["FirstTurns"]
 
 _MEMORY: Final = 0.99  # of a session's weight, for each session after it that began alike
 _MAX_BEGINNINGS: Final = 512
-_MAX_PENDING: Final = 1024
+_MAX_PENDING: Final = 256
 _LEARNED_AT_ONCE: Final = 4
+_NEW: Final = object()  # stands for beginnings that were new
+_NONE: Final = (0.0, 0.0)
 
 
 class FirstTurns:
     """Share of sessions that return after their first turn, by how their first prompt begins.
 
-    Sessions of one application begin with the same instructions, so they share a first block. A
-    beginning that was not seen before counts as one whose sessions return.
+    Sessions of one application begin with the same instructions, so they share a first block. Of a
+    beginning that was never seen before as much is expected as of those that were new when they
+    came; at first, that all return.
 
     Args:
         is_gone: Whether a paused session is past hoping for.
@@ -32,11 +35,14 @@ class FirstTurns:
         self._ends: OrderedDict[Hashable, list[float]] = OrderedDict()
         self._pending: dict[Session, Hashable] = {}
         self._order: deque[Session] = deque()
+        self._has_seen_return = False
 
     def share(self, beginning: Hashable) -> float:
         """Share of sessions with this beginning that return (0 to 1). Pure."""
-        num_back, num_gone = self._ends.get(beginning, (0.0, 0.0))
-        return (num_back + 1.0) / (num_back + num_gone + 1.0)
+        num_back, num_gone = self._ends.get(beginning, _NONE)
+        new_back, new_gone = self._ends.get(_NEW, _NONE)
+        expected = (new_back + 1.0) / (new_back + new_gone + 1.0)
+        return (num_back + expected) / (num_back + num_gone + 1.0)
 
     def turn_arrived(self, session: Session, beginning: Hashable) -> None:
         """A session has sent its first turn, or a later one. Mutates; looks at a few others."""
@@ -52,11 +58,14 @@ class FirstTurns:
             session = self._order.popleft()
             if session not in self._pending:
                 continue
-            is_surplus = len(self._pending) > _MAX_PENDING
-            if is_surplus or self._will_not_return(session):
+            if self._will_not_return(session):
                 self._end(session, is_back=False)
-            else:
+            elif len(self._pending) <= _MAX_PENDING:
                 self._order.append(session)
+            elif self._has_seen_return:
+                del self._pending[session]
+            else:  # where nobody ever returned, nothing says how long to wait
+                self._end(session, is_back=False)
 
     def _will_not_return(self, session: Session) -> bool:
         if session.state.is_paused:
@@ -67,9 +76,15 @@ class FirstTurns:
         if session not in self._pending:
             return
         beginning = self._pending.pop(session)
+        self._has_seen_return |= is_back
+        if beginning not in self._ends:
+            self._count(_NEW, is_back=is_back)
+        self._count(beginning, is_back=is_back)
+        if len(self._ends) > _MAX_BEGINNINGS:
+            self._ends.popitem(last=False)
+
+    def _count(self, beginning: Hashable, *, is_back: bool) -> None:
         counts = self._ends.setdefault(beginning, [0.0, 0.0])
         self._ends.move_to_end(beginning)
         counts[0] = _MEMORY * counts[0] + is_back
         counts[1] = _MEMORY * counts[1] + (not is_back)
-        if len(self._ends) > _MAX_BEGINNINGS:
-            self._ends.popitem(last=False)

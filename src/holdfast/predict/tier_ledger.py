@@ -40,13 +40,14 @@ class TierAccount:
     @property
     def net_s(self) -> float:
         """Time saved, less what it took (s). Pure."""
-        return self.saved_s - self.loading_s - self.stalled_s
+        return self.saved_s - self.loading_s - max(self.stalled_s, 0.0)
 
     @property
     def says_no(self) -> bool:
-        """Whether copies were asked for or felt, and brought nothing. Pure."""
+        """Whether copies were made or felt, or hardly ever worth it, and brought nothing. Pure."""
         was_felt = self.stalled_s > _NOTICED_SHARE * self.elapsed_s
-        return self.net_s <= 0.0 and (was_felt or self.num_loads + self.num_declined > 0)
+        is_hopeless = 2 * self.num_declined > self.num_turns
+        return self.net_s <= 0.0 and (was_felt or is_hopeless or self.num_loads > 0)
 
 
 class TierLedger:
@@ -54,7 +55,7 @@ class TierLedger:
 
     After a no, copies rest for 256 turns; each further no in a row doubles that, up to 8,192. The
     window after a rest is a trial: copies are made, and what they bring decides. A window in which
-    nothing was copied back, nothing was declined and no step waited says nothing, so that a tier
+    nothing was copied back, little was declined and no step waited says nothing, so that a tier
     that is not needed yet goes on being filled.
 
     Attributes:

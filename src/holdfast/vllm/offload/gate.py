@@ -49,7 +49,6 @@ class _Entry:
         may_limit_stores: Likewise.
         skipped: Why its blocks are not stored; "" when they are, "unknown" while it is not known
             what copying takes.
-        saved_s: Time to compute what it was last told that it may load (s).
         waits_since_s: When it was first told to ask again (s), or None.
         is_declined: Whether a load was declined.
     """
@@ -59,7 +58,6 @@ class _Entry:
     may_limit_loads: bool
     may_limit_stores: bool
     skipped: str = ""
-    saved_s: float = 0.0
     waits_since_s: float | None = None
     is_declined: bool = False
 
@@ -90,6 +88,7 @@ class TierGate:
         guard: Callable[[str, Callable[[], Any]], Any],
     ) -> None:
         self._transfers = transfers
+        self._statuses = transfers._req_status  # noqa: SLF001 # vLLM has them nowhere else
         self._tier = tier
         self._runtime = runtime
         self._desk = desk
@@ -148,8 +147,9 @@ class TierGate:
         if self._is_unsure and self._knows_costs:
             self._guard("tier_gate", self._review_all)
         for number, job in transfers.load_jobs.items():
-            entry = self._entries.get(job.req_id)
-            self._loads[number] = 0.0 if entry is None else entry.saved_s
+            depth = self._statuses[job.req_id].num_locally_computed_tokens
+            num_blocks = len(job.dst_spec.block_ids) // self._grain.num_groups
+            self._loads[number] = self._computing_s(num_blocks, self._blocks(depth))
 
     def ended(self, report: Any) -> None:
         """Take note of the copies that have ended.
@@ -248,20 +248,19 @@ class TierGate:
     def _declines(
         self, entry: _Entry, request: Any, num_computed: int, found: int | None = None
     ) -> bool:
-        """Whether loading is expected to take longer than computing; counts it once.
+        """Whether loading is expected to take longer than computing; counted once a request.
 
         Before it is known how much there is to load, all that is missing stands for it: the more
         there is, the more a copy saves.
         """
         num_blocks = self._blocks(request.num_tokens - num_computed if found is None else found)
-        depth = self._blocks(num_computed)
         reason = ""
         if not self._ledger.is_paying:
             reason = "not_paying"
         else:
-            entry.saved_s = self._computing_s(num_blocks, depth)
+            computing_s = self._computing_s(num_blocks, self._blocks(num_computed))
             loading_s = self._tier.load_s(num_blocks + self._tier.num_loading)
-            if 0.0 < entry.saved_s <= loading_s < float("inf"):
+            if 0.0 < computing_s <= loading_s < math.inf:
                 reason = "slower"
         if not reason:
             return False
@@ -324,7 +323,7 @@ class TierGate:
         self._is_unsure = False
         self._pilot = None
         for request_id, entry in self._entries.items():
-            status = self._transfers._req_status.get(request_id)  # noqa: SLF001
+            status = self._statuses.get(request_id)
             if status is not None:
                 self._review(status.req, entry)
 
@@ -350,12 +349,12 @@ class TierGate:
         return num_tokens // self._block_tokens
 
     def _limit_stores(self, request_id: str, most_tokens: int | None) -> None:
-        status = self._transfers._req_status.get(request_id)  # noqa: SLF001 # vLLM's only place
+        status = self._statuses.get(request_id)
         if status is not None:
             status.max_offload_tokens = most_tokens
 
     def _ask(self, request: Any, ask: Callable[[], Matched], most_tokens: int) -> Matched:
-        status = self._transfers._req_status[request.request_id]  # noqa: SLF001
+        status = self._statuses[request.request_id]
         status.max_load_tokens = most_tokens
         try:
             return ask()
