@@ -32,3 +32,11 @@ def test_what_cannot_be_is_not_learned() -> None:
     cost.observe_load(1, -1.0)
     cost.observe_load(1, math.nan)
     assert cost.load_s(1) == math.inf
+
+
+def test_copies_away_are_told_from_copies_back() -> None:
+    cost = CopyCost()
+    cost.observe_load(10, 4.0)
+    assert cost.store_s(1) == math.inf
+    cost.observe_store(10, 1.0)
+    assert cost.store_s(5) == 0.5

@@ -21,7 +21,7 @@ BLOCK_TOKENS = 16
 _NULL_BLOCK_ID = 0
 _STEP_S = 0.01
 _TOKEN_S = 0.001
-_COPY_S = 0.002  # of a block, to or from host memory
+_COPY_S = 0.002
 _DISK_S = 0.01  # of a block, to or from disk
 _MOST_STEPS = 5000
 
@@ -37,11 +37,18 @@ class Rig:
         scheduler_cls: The scheduler to drive.
         num_blocks: Usable blocks; vLLM's null block is added.
         is_ahead: Whether the next step is scheduled before the last one is answered.
+        copy_s: Time to copy a block to or from host memory (s).
         shape: Further fields of the engine's shape.
     """
 
     def __init__(
-        self, scheduler_cls: type[Any], num_blocks: int, *, is_ahead: bool = False, **shape: Any
+        self,
+        scheduler_cls: type[Any],
+        num_blocks: int,
+        *,
+        is_ahead: bool = False,
+        copy_s: float = _COPY_S,
+        **shape: Any,
     ) -> None:
         from holdfast.vllm.virtual import EngineShape, VirtualEngine
 
@@ -52,7 +59,7 @@ class Rig:
             clocked,
             EngineShape(num_blocks=num_blocks + 1, **shape),
             lambda: self.now_s,
-            _COPY_S,
+            copy_s,
             _DISK_S,
         )
         self.scheduler = self.engine.scheduler

@@ -85,3 +85,22 @@ def test_outputs_that_never_come_are_not_kept() -> None:
     for planned in plans:
         steps.step_ended(planned, 1.0)
     assert len(heard.steps) < 100
+
+
+def test_a_step_that_waits_for_copies_teaches_what_waiting_took_not_what_computing_takes() -> None:
+    steps, heard = meter()
+    heard.step_s = lambda work: 0.25  # type: ignore[method-assign]
+    planned = output(a=100)
+    planned.kv_connector_metadata = SimpleNamespace(jobs_to_flush={7})
+    steps.step_planned(planned, requests(a=100), 5.0, 1)
+    steps.step_ended(planned, 6.0)
+    assert heard.steps == []
+    assert steps.stalled_s == 0.75
+
+
+def test_copying_in_a_step_is_not_computing() -> None:
+    steps, heard = meter()
+    planned = output(a=100)
+    steps.step_planned(planned, requests(a=100), 5.0, 1)
+    steps.step_ended(planned, 6.0, 0.75)
+    assert [seconds for _, seconds in heard.steps] == [0.25]

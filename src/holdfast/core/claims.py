@@ -42,6 +42,11 @@ class Claims(Generic[Owner, Key]):
         """Stored chunks that nobody claims (count)."""
         return len(self._unclaimed)
 
+    def num_of(self, owner: Owner) -> int:
+        """Chunks that `owner` claims, shared ones included; 0 unless the last is stored."""
+        chain = self._chains.get(owner)
+        return len(chain) if chain and chain[-1] in self._stored else 0
+
     def owners(self) -> Iterator[Owner]:
         """Owners with a chain."""
         return iter(self._chains)

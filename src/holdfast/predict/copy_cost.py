@@ -1,4 +1,4 @@
-"""What copying KV blocks back takes on this engine, learned from copies that were made."""
+"""What copying KV blocks away and back takes on this engine, learned from copies that were made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ class CopyCost:
     def load_s(self, num_blocks: float) -> float:
         """Expected time to copy so many blocks back (s); inf before any copy was seen. Pure."""
         rate = self._back if self._back.blocks else self._away
-        return num_blocks * rate.seconds / rate.blocks if rate.blocks else math.inf
+        return rate.time_s(num_blocks)
+
+    def store_s(self, num_blocks: float) -> float:
+        """Expected time to copy so many blocks away (s); inf before any copy away. Pure."""
+        return self._away.time_s(num_blocks)
 
 
 class _Rate:
@@ -44,3 +48,6 @@ class _Rate:
         if num_blocks > 0 and 0.0 <= seconds < math.inf:
             self.seconds = _MEMORY * self.seconds + seconds
             self.blocks = _MEMORY * self.blocks + num_blocks
+
+    def time_s(self, num_blocks: float) -> float:
+        return num_blocks * self.seconds / self.blocks if self.blocks else math.inf

@@ -62,12 +62,7 @@ class StepCostModel:
         """Learn from a step that took `seconds` while the engine did nothing else."""
         if not 0.0 < seconds < float("inf"):
             return
-        features = (
-            float(work.num_steps),
-            float(work.prefill_tokens),
-            work.attended_pairs,
-            float(work.num_decodes),
-        )
+        features = _features(work)
         self._mean_s += _MEAN_GAIN * (seconds - self._mean_s) if self._mean_s else seconds
         shortest_s = _SHORTEST_SHARE * self._mean_s
         weight = 1.0 / (seconds * seconds + shortest_s * shortest_s)
@@ -80,6 +75,10 @@ class StepCostModel:
         if self._num_unfitted >= (_STEPS_BETWEEN_FITS if self._num_fits else _FIRST_STEPS):
             self._fit()
         self._answers_s += max(seconds - self._prefill_s(features[1], features[2]), 0.0)
+
+    def step_s(self, work: StepWork) -> float:
+        """Expected time of such a step (s). Pure."""
+        return sum(c * f for c, f in zip(self._cost, _features(work), strict=True))
 
     def turn_ended(self) -> None:
         """One answer is complete."""
@@ -107,3 +106,12 @@ class StepCostModel:
                 if row[i] > 0.0:
                     others = sum(row[j] * cost[j] for j in range(4) if j != i)
                     cost[i] = max((self._target[i] - others) / row[i], 0.0)
+
+
+def _features(work: StepWork) -> tuple[float, float, float, float]:
+    return (
+        float(work.num_steps),
+        float(work.prefill_tokens),
+        work.attended_pairs,
+        float(work.num_decodes),
+    )

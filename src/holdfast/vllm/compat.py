@@ -94,6 +94,7 @@ def tier_desk_of(
     """The desk for a scheduler that was given vLLM's offloading connector of 0.32, or None."""
     connector = getattr(getattr(scheduler, "connector", None), "connector_scheduler", None)
     manager: Any = getattr(connector, "manager", None)
+    holds_steps = getattr(manager, "holds_steps", False)
     manager = getattr(manager, "primary_tier", manager)
     policy = getattr(manager, "_policy", None)
     if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
@@ -107,7 +108,8 @@ def tier_desk_of(
         key=lambda one: one.sliding_window_size_in_chunks is not None,
     )
     groups = [(one.group_idx, one.hashes_per_chunk) for one in configs]
-    tier = HostTier(policy, manager._num_chunks, groups, worth_of)  # noqa: SLF001
+    size = manager._num_chunks  # noqa: SLF001 # said nowhere else
+    tier = HostTier(policy, size, groups, worth_of, holds_steps=holds_steps)
     return TierDesk(scheduler, runtime, tier)
 
 

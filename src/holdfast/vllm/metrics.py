@@ -62,6 +62,9 @@ _HELP: Final = {
     "holdfast_sessions": "Sessions remembered, by state.",
     "holdfast_prefetches": "Chains brought closer before they were needed, by outcome.",
     "holdfast_guard_trips": "Times predictions did worse than recency and were set aside.",
+    "holdfast_offload_is_paying": "Whether copies to the host tier and back are made.",
+    "holdfast_offload_skipped_turns": "Turns that were not copied to the host tier, by reason.",
+    "holdfast_offload_declined_turns": "Turns computed though the host tier had them, by reason.",
     "holdfast_wait_seconds": "Time from a request's arrival in the scheduler to its admission.",
 }
 
@@ -147,6 +150,18 @@ class EngineMetrics:
         for outcome, num_chains in num_by_outcome.items():
             self._counters["holdfast_prefetches", outcome] = num_chains
 
+    def store_skipped(self, reason: str) -> None:
+        """Count one turn that ended without being copied to the host tier."""
+        self._counters["holdfast_offload_skipped_turns", reason] += 1
+
+    def load_declined(self, reason: str) -> None:
+        """Count one turn that was computed although the host tier held some of it."""
+        self._counters["holdfast_offload_declined_turns", reason] += 1
+
+    def set_offload_paying(self, is_paying: bool) -> None:
+        """Say whether copies to the host tier and back are made."""
+        self._gauges["holdfast_offload_is_paying", ""] = is_paying
+
     def set_held(self, num_requests: int) -> None:
         """Set how many waiting requests admission holds back now."""
         self._gauges["holdfast_requests_held", ""] = num_requests
@@ -215,6 +230,8 @@ class _ValueFiles:
     _LABELS: Final = {
         "holdfast_evicted_blocks": "reason",
         "holdfast_fallbacks": "where",
+        "holdfast_offload_declined_turns": "reason",
+        "holdfast_offload_skipped_turns": "reason",
         "holdfast_policy_info": "policy",
         "holdfast_sessions": "state",
         "holdfast_prefetches": "outcome",

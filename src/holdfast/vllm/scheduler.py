@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.request_queue import create_request_queue
@@ -39,9 +39,6 @@ from holdfast.vllm.request_queue import OfferQueue
 from holdfast.vllm.step_meter import StepMeter
 from holdfast.vllm.turns import TurnDesk
 
-if TYPE_CHECKING:
-    from holdfast.vllm.offload.tier_desk import TierDesk
-
 __all__ = ["HoldfastScheduler"]
 
 logger = logging.getLogger(__name__)
@@ -65,6 +62,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         clock: Monotonic clock (s); replaced by drivers with a clock of their own.
         outlook: The future, set by drivers that know it.
         settings: Holdfast's settings, set by drivers; None reads the environment.
+        tiers: What deals with tiers below the cache, where there are any.
         steps_a_call: Engine steps that a call of `schedule` stands for; drivers may take several.
     """
 
@@ -92,7 +90,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             outlook=self.outlook,
             returns=None if self._learned is None else self._learned.load(),
         )
-        self._tiers = tier_desk_of(self, self._runtime, self._stored_worth)
+        self.tiers = tier_desk_of(self, self._runtime, self._stored_worth)
         self._grain_tokens = cache_grain(self).hash_block_tokens
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(
             lambda: decoder_of(self.vllm_config.model_config)
@@ -124,6 +122,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._queue.make_worth_equal()
         self._desk = TurnDesk(self._runtime, self._queue, pool, grain)
         self._desk.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
+        if self.tiers is not None:
+            self.tiers.install_gate(self._desk, grain, self._meter, self._metrics, self._guard)
         self._orders_requests = (
             config.admission == "policy" and self._runtime.policy.orders_requests
         )
@@ -163,11 +163,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         return super().update_from_output(scheduler_output, model_runner_output, *args, **kwargs)
 
     @property
-    def tiers(self) -> TierDesk | None:
-        """What deals with tiers below the cache, where there are any."""
-        return self._tiers
-
-    @property
     def counted(self) -> dict[str, float]:
         """What was counted, as `EngineMetrics.snapshot` gives it."""
         return self._metrics.snapshot()
@@ -204,8 +199,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _arrive(self, request: Any) -> None:
         self._runtime.tick(self.clock())
         turn, rejected = self._desk.arrive(request)
-        if self._tiers is not None:
-            self._tiers.arrived(request)
+        if self.tiers is not None:
+            self.tiers.arrived(request)
         if self._log is not None:
             self._record(
                 "turn_arrived",
@@ -244,16 +239,16 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._queue.settle()
         self._meter.step_planned(output, self.requests, now_s, self.steps_a_call)
         request_ids = [*(new.req_id for new in output.scheduled_new_reqs), *self._resumed(output)]
-        if self._tiers is not None:
-            self._tiers.planned(output)
+        if self.tiers is not None:
+            self.tiers.planned(output)
             request_ids += loading_requests(self)
         for request_id in request_ids:
             turn = self._desk.turn_of(request_id)
             if turn is None or turn.session.state is SessionState.RUNNING:
                 continue
             self._desk.start(turn)
-            if self._tiers is not None:
-                self._tiers.started(self.requests[request_id])
+            if self.tiers is not None:
+                self.tiers.started(self.requests[request_id])
             self._metrics.admitted(max(now_s - turn.arrived_s, 0.0))
             self._metrics.reused(turn.resident_blocks)
             if self._log is not None:
@@ -263,9 +258,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 )
 
     def _note_ended(self, output: Any, model_output: Any) -> None:
-        self._meter.step_ended(output, self.clock())
-        if self._tiers is not None:
-            self._tiers.ended(model_output)
+        copying_s = 0.0 if self.tiers is None else self.tiers.ended(model_output)
+        self._meter.step_ended(output, self.clock(), copying_s)
 
     @staticmethod
     def _resumed(output: Any) -> Any:
@@ -298,13 +292,13 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             if not self.running or self._num_steps >= self._reviewed_at_step + interval:
                 self._reviewed_at_step = self._num_steps
                 self._review()
-        if self._tiers is not None:
-            self._tiers.step(self._num_steps, self._sessions_held, self._prefetch_room)
+        if self.tiers is not None:
+            self.tiers.step(self._num_steps, self._sessions_held, self._prefetch_room)
         if self._num_steps % _STEPS_BETWEEN_CENSUSES == 0:
             self._metrics.set_sessions(self._runtime.sessions.num_by_state())
             self._metrics.set_guard_trips(self._runtime.guard.num_trips)
-            if self._tiers is not None:
-                self._metrics.set_prefetches(self._tiers.prefetches)
+            if self.tiers is not None:
+                self._metrics.set_prefetches(self.tiers.prefetches)
             if self._learned is not None:
                 self._learned.save_if_due(self._runtime.returns, now_s)
 
@@ -312,10 +306,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         slots = self.max_num_running_reqs - len(self.running)
         if slots <= 0:
             return
-        growing = self.running
-        if self._tiers is not None:  # who waits for a copy has blocks as well
-            growing = [*growing, *self.kv_holding_waiting]
-        decision = self._desk.decide(self.waiting, growing, slots, self._spare_blocks)
+        decision = self._desk.decide(self.waiting, self._growing, slots, self._spare_blocks)
         waiting: OfferQueue = self.waiting
         waiting.offer(turn.request_id for turn in decision.offers)
         self._metrics.set_held(len(waiting) - len(decision.offers))
@@ -331,9 +322,14 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _prefetch_room(self) -> int:
         """Blocks that copies ahead of time may take: none while a turn waits for room (count)."""
-        if any(True for _ in self._sessions_held()):
-            return 0
-        return self._desk.room([*self.running, *self.kv_holding_waiting], self._spare_blocks)
+        is_full = any(self._sessions_held())
+        return 0 if is_full else self._desk.room(self._growing, self._spare_blocks)
+
+    @property
+    def _growing(self) -> Any:
+        """Requests that have blocks and will have more; who waits for a copy has some as well."""
+        waiting = [] if self.tiers is None else self.kv_holding_waiting
+        return [*self.running, *waiting]
 
     def _worth_of(self, segment: Segment[Any]) -> tuple[int, float]:
         worth = self._guard("worth", lambda: self._runtime.worth_of(segment))
@@ -381,8 +377,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _fall_back(self) -> None:
         """Give vLLM its own queues back; only between two engine steps."""
         self._must_fall_back = False
-        if self._tiers is not None:
-            self._tiers.let_go()
+        if self.tiers is not None:
+            self.tiers.let_go()
         if self._orders_requests:
             waiting = create_request_queue(self.policy)
             for request in self.waiting:

@@ -21,13 +21,20 @@ class StepMeter:
     A step begins when it is planned or when the one before it ends, whichever is later: engines
     plan ahead. Time in which nothing is planned counts for nobody.
 
+    A step that waits for copies to end before it begins says nothing about computing: what it
+    took beyond what such a step is expected to take counts as waiting.
+
     Args:
-        costs: Told of every step.
+        costs: Told of every other step.
+
+    Attributes:
+        stalled_s: Time that steps have waited for copies since it was made (s).
     """
 
     def __init__(self, costs: StepCostModel) -> None:
+        self.stalled_s = 0.0
         self._costs = costs
-        self._planned: dict[int, tuple[float, StepWork]] = {}
+        self._planned: dict[int, tuple[float, StepWork, bool]] = {}
         self._last_ended_s = float("-inf")
 
     def step_planned(
@@ -45,14 +52,27 @@ class StepMeter:
             return
         if len(self._planned) >= _MAX_IN_FLIGHT:
             self._planned.clear()
-        self._planned[id(output)] = (now_s, _work_of(output, requests, num_steps))
+        copies = getattr(output, "kv_connector_metadata", None)
+        waits = bool(getattr(copies, "jobs_to_flush", None))
+        self._planned[id(output)] = (now_s, _work_of(output, requests, num_steps), waits)
 
-    def step_ended(self, output: Any, now_s: float) -> None:
-        """Learn from a step whose output has come."""
+    def step_ended(self, output: Any, now_s: float, copying_s: float = 0.0) -> None:
+        """Learn from a step whose output has come.
+
+        Args:
+            output: vLLM's scheduler output.
+            now_s: Time now (s).
+            copying_s: Time in which the step copied instead of computing (s).
+        """
         planned = self._planned.pop(id(output), None)
         if planned is not None:
-            planned_s, work = planned
-            self._costs.observe(work, now_s - max(planned_s, self._last_ended_s))
+            planned_s, work, waits = planned
+            seconds = now_s - max(planned_s, self._last_ended_s) - copying_s
+            expected_s = self._costs.step_s(work)
+            if waits and expected_s:
+                self.stalled_s += seconds - expected_s
+            else:
+                self._costs.observe(work, seconds)
         self._last_ended_s = now_s
 
 

@@ -53,6 +53,10 @@ class TurnDesk:
         """The turn of a request in the engine."""
         return self._turns.get(request_id)
 
+    def is_final(self, request_id: str) -> bool:
+        """Whether a hint says that the session of a request in the engine ends with it."""
+        return self._hints[request_id].is_final
+
     def arrive(self, request: Any) -> tuple[WaitingTurn, tuple[str, ...]]:
         """Make a request a turn; returns it with the reasons for which hints were rejected."""
         hints = Hints()

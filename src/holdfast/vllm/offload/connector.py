@@ -1,8 +1,8 @@
-"""VLLM's offloading connector, which lets its tiers see what engine they are built for.
+"""VLLM's offloading connector, whose tiers see the engine, and whose copies a gate decides about.
 
 vLLM tells tiers the model's name, its dtype and its block size. That does not tell apart two sets
 of weights of one name, or two layouts of a block, so a tier that outlives the engine has to see
-more.
+more. And vLLM asks nobody whether a copy is worth it.
 
 Process: scheduler and worker. Checked on vLLM 0.32.
 """
@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading_connector import OffloadingConnector
+
+if TYPE_CHECKING:
+    from holdfast.vllm.offload.gate import TierGate
 
 __all__ = ["EngineConfig", "HoldfastOffloadingConnector", "engine_being_built"]
 
@@ -40,7 +43,13 @@ def engine_being_built() -> EngineConfig | None:
 
 
 class HoldfastOffloadingConnector(OffloadingConnector):  # type: ignore[misc]
-    """See vLLM's; nothing but the building differs."""
+    """See vLLM's; without a gate nothing but the building differs.
+
+    Attributes:
+        gate: Decides which requests copy what; set by Holdfast's scheduler.
+    """
+
+    gate: TierGate | None = None
 
     def __init__(self, vllm_config: Any, role: Any, kv_cache_config: Any) -> None:
         token = _engine_being_built.set(EngineConfig(vllm_config, kv_cache_config))
@@ -48,3 +57,55 @@ class HoldfastOffloadingConnector(OffloadingConnector):  # type: ignore[misc]
             super().__init__(vllm_config, role, kv_cache_config)
         finally:
             _engine_being_built.reset(token)
+
+    def on_new_request(self, request: Any) -> None:
+        """See vLLM's."""
+        super().on_new_request(request)
+        if self.gate is not None:
+            self.gate.entered(request)
+
+    def get_num_new_matched_tokens(
+        self, request: Any, num_computed_tokens: int
+    ) -> tuple[int | None, bool]:
+        """See vLLM's."""
+
+        def ask() -> tuple[int | None, bool]:
+            answer: tuple[int | None, bool] = super(
+                HoldfastOffloadingConnector, self
+            ).get_num_new_matched_tokens(request, num_computed_tokens)
+            return answer
+
+        if self.gate is None:
+            return ask()
+        return self.gate.matched(request, num_computed_tokens, ask)
+
+    def build_connector_meta(self, scheduler_output: Any) -> Any:
+        """See vLLM's."""
+        transfers = super().build_connector_meta(scheduler_output)
+        if self.gate is not None:
+            self.gate.planned(transfers)
+        return transfers
+
+    def update_connector_output(self, connector_output: Any) -> None:
+        """See vLLM's."""
+        super().update_connector_output(connector_output)
+        if self.gate is not None:
+            self.gate.ended(connector_output.kv_connector_worker_meta)
+
+    def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, Any]:
+        """See vLLM's."""
+        self._note_left(request)
+        answer: tuple[bool, Any] = super().request_finished(request, block_ids)
+        return answer
+
+    def request_finished_all_groups(
+        self, request: Any, block_ids: tuple[list[int], ...]
+    ) -> tuple[bool, Any]:
+        """See vLLM's."""
+        self._note_left(request)
+        answer: tuple[bool, Any] = super().request_finished_all_groups(request, block_ids)
+        return answer
+
+    def _note_left(self, request: Any) -> None:
+        if self.gate is not None:
+            self.gate.left(request)

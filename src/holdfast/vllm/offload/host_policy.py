@@ -19,6 +19,7 @@ from holdfast.core.claims import Claims
 __all__ = ["HostPolicy"]
 
 _EVICTED_PER_ORDER = 512
+_OWNERS_ASKED = 64
 
 
 class HostPolicy(CachePolicy):  # type: ignore[misc]
@@ -32,6 +33,7 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
 
     def __init__(self, cache_capacity: int) -> None:
         super().__init__(cache_capacity)
+        self._capacity = cache_capacity
         self.claims: Claims[Any, bytes] = Claims()
         self._chunks: dict[bytes, Any] = {}
         self._worth_of: Callable[[Any], Any] | None = None
@@ -88,21 +90,45 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         """Give up exactly `n` chunks, or none; see `CachePolicy`."""
         if self._spares_claimed:
             return self._victims(n, protected, ())
-        if n > self._num_until_order:
-            self._order = self._ranked()
-            self._num_until_order = _EVICTED_PER_ORDER
+        self._keep_order(n)
         evicted = self._victims(n, protected, self._order)
         if evicted is None:
             self._order = self._ranked()
             evicted = self._victims(n, protected, self._order)
-        self._num_until_order -= n
         return evicted
+
+    def has_room(self, num_chunks: int, worth: Any) -> bool:
+        """Whether so many chunks find room without any being given up that is worth more.
+
+        Args:
+            num_chunks: Chunks to store (count).
+            worth: What they are worth, as `attach` says of owners. Asks the cheapest few dozen.
+        """
+        worth_of = self._worth_of
+        num_missing = num_chunks + len(self.claims) - self._capacity - self.claims.num_unclaimed
+        if num_missing <= 0 or worth_of is None:
+            return True
+        self._keep_order(num_missing)
+        for owner in self._order[:_OWNERS_ASKED]:
+            other = worth_of(owner)
+            if other is not None and other <= worth:
+                num_missing -= self.claims.num_of(owner)
+                if num_missing <= 0:
+                    return True
+        return False
 
     def clear(self) -> None:
         """Forget every chunk and every claim."""
         self._chunks.clear()
         self.claims.clear()
         self._order, self._num_until_order = [], 0
+
+    def _keep_order(self, num_chunks: int) -> None:
+        """Rank owners anew when many chunks were asked for since that was done. Mutates."""
+        if num_chunks > self._num_until_order:
+            self._order = self._ranked()
+            self._num_until_order = _EVICTED_PER_ORDER
+        self._num_until_order -= num_chunks
 
     def _victims(
         self, n: int, protected: set[bytes], owners: Sequence[Any]

@@ -28,12 +28,15 @@ class HostTier:
         groups: For each of vLLM's cache groups its number, and how many prefix hashes a chunk of it
             covers. What is held is estimated from the first.
         worth_of: See `HostPolicy.attach`; asked about sessions.
+        holds_steps: Whether engine steps wait while blocks are copied.
 
     Attributes:
         copies: What copies take, as learned so far.
         size: Chunks that it holds (count).
         stride: Prefix hashes that a chunk of the first group covers (count).
         capacity_blocks: Prefix hashes whose blocks it can hold (count).
+        holds_steps: See above.
+        is_in_use: Whether blocks are loaded from it; while not, it says that it holds none.
     """
 
     def __init__(
@@ -42,15 +45,21 @@ class HostTier:
         size: int,
         groups: Sequence[tuple[int, int]],
         worth_of: Callable[[Session], Any],
+        *,
+        holds_steps: bool = False,
     ) -> None:
         self.copies = CopyCost()
         self.size = size
+        self.holds_steps = holds_steps
+        self.is_in_use = True
         self._policy = policy
         self._groups = tuple(groups)
         self._group, self.stride = self._groups[0]
         # By vLLM's number of the copy: whether it is a load, and its blocks.
         self._under_way: dict[int, tuple[bool, int]] = {}
         self.capacity_blocks = size * self.stride // len(self._groups)
+        self._worth_of = worth_of
+        self._worth_at_pause: dict[Session, Any] = {}
         self._claims = policy.claims if isinstance(policy, HostPolicy) else None
         if self._claims is not None:
             policy.attach(worth_of)
@@ -62,8 +71,26 @@ class HostTier:
 
     def forget(self, session: Session) -> None:
         """See `LowerTier`."""
+        self._worth_at_pause.pop(session, None)
         if self._claims is not None:
             self._claims.drop(session)
+
+    def paused(self, session: Session) -> None:
+        """A turn of the session has just ended: note what its chunks are worth now. Mutates."""
+        self._worth_at_pause[session] = self._worth_of(session)
+
+    def is_outranked(self, session: Session, hashes: Sequence[bytes]) -> bool:
+        """Whether a chain would take the room of chunks that are worth more.
+
+        It is taken to be worth what it was when the session's last pause began. False for a first
+        turn, and where vLLM evicts without asking.
+        """
+        worth = self._worth_at_pause.get(session)
+        if worth is None or self._claims is None:
+            return False
+        num_new = len(hashes) - self.num_held(hashes, 0)
+        num_chunks = sum(num_new // stride for _, stride in self._groups)
+        return num_chunks > 0 and not self._policy.has_room(num_chunks, worth)
 
     def let_go(self) -> None:
         """Nobody will say any more what sessions are worth: evict without that. Mutates."""
@@ -72,6 +99,8 @@ class HostTier:
 
     def num_held(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
         """See `LowerTier`; a chain is given up from its end, so a bisection finds what is left."""
+        if not self.is_in_use:
+            return 0
         stride, holds = self.stride, self.holds
         start = first // stride
         num_chunks = held_length(
@@ -106,6 +135,20 @@ class HostTier:
         sparing: AbstractContextManager[None] = self._policy.sparing_claimed()
         return sparing
 
+    def holds_next(self, hashes: Sequence[bytes], first: int) -> bool:
+        """Whether it holds the chunk that index `first` of a chain is in, in use or not. Pure."""
+        end = (first // self.stride + 1) * self.stride
+        return end <= len(hashes) and self.holds(hashes[end - 1])
+
+    @property
+    def num_loading(self) -> int:
+        """Blocks on their way back (count)."""
+        return sum(num_blocks for is_load, num_blocks in self._under_way.values() if is_load)
+
+    def forget_speed(self) -> None:
+        """Learn anew what copies take. Mutates."""
+        self.copies = CopyCost()
+
     def load_s(self, num_blocks: float) -> float:
         """See `LowerTier`."""
         return self.copies.load_s(num_blocks)
@@ -123,15 +166,18 @@ class HostTier:
         for number, job in transfers.store_jobs.items():
             self._under_way[number] = False, len(job.src_spec.block_ids)
 
-    def ended(self, transfers: Any) -> None:
+    def ended(self, transfers: Any) -> float:
         """Learn from the copies that a step's output reports. Mutates.
 
         Args:
             transfers: vLLM's `KVConnectorOutput`, or None.
+
+        Returns:
+            Time in which the step copied instead of computing (s).
         """
         report = None if transfers is None else transfers.kv_connector_worker_meta
         if report is None:
-            return
+            return 0.0
         num_copied = {True: 0, False: 0}
         for number, num_workers in report.completed_jobs.items():
             is_load, num_blocks = self._under_way.pop(number, (True, 0))
@@ -141,3 +187,7 @@ class HostTier:
             self.copies.observe_load(num_copied[True], stats.load.time)
         if stats.store.time:
             self.copies.observe_store(num_copied[False], stats.store.time)
+        if not self.holds_steps:
+            return 0.0
+        num_workers = max(report.completed_jobs.values(), default=1)
+        return float(stats.load.time + stats.store.time) / num_workers

@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vllm.platforms import current_platform
 from vllm.v1.kv_offload.cpu.shared_offload_region import SharedOffloadRegion
 from vllm.v1.kv_offload.tiering.spec import TieringOffloadingSpec
 
@@ -44,6 +45,7 @@ class HoldfastOffloadingSpec(TieringOffloadingSpec):  # type: ignore[misc]
         manager = super().get_manager()
         if self._scheduler_mmap is not None:
             Path(self._scheduler_mmap.mmap_path).unlink(missing_ok=True)
+        manager.holds_steps = current_platform.is_cpu()  # as `CopyWorker` copies
         return manager
 
     def get_worker(self, kv_caches: Any) -> Any:

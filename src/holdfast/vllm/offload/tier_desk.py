@@ -11,8 +11,13 @@ from typing import Any, Final
 
 from holdfast.core.sessions import Session
 from holdfast.policies.runtime import AgentRuntime
+from holdfast.vllm.compat import CacheGrain
+from holdfast.vllm.metrics import EngineMetrics
+from holdfast.vllm.offload.gate import TierGate
 from holdfast.vllm.offload.host_tier import HostTier
 from holdfast.vllm.offload.prefetcher import Prefetcher
+from holdfast.vllm.step_meter import StepMeter
+from holdfast.vllm.turns import TurnDesk
 
 __all__ = ["TierDesk"]
 
@@ -31,14 +36,37 @@ class TierDesk:
 
     Attributes:
         tier: The host tier.
+        gate: Says which turns copy; None before it is installed.
     """
 
     def __init__(self, scheduler: Any, runtime: AgentRuntime, tier: HostTier) -> None:
         runtime.tier = self.tier = tier
+        self._runtime = runtime
+        self._connector = scheduler.connector
+        self.gate: TierGate | None = None
         runtime.max_known_blocks += _KNOWN_PER_STORED * tier.capacity_blocks
         self._prefetcher: Prefetcher | None = None
         if len(scheduler.kv_cache_config.kv_cache_groups) == 1:
             self._prefetcher = Prefetcher(scheduler, runtime, tier)
+
+    def install_gate(
+        self,
+        desk: TurnDesk,
+        grain: CacheGrain,
+        meter: StepMeter,
+        metrics: EngineMetrics,
+        guard: Callable[[str, Callable[[], Any]], Any],
+    ) -> None:
+        """Put a gate between scheduler and connector, where that is ours; see `TierGate`. Mutates.
+
+        Once, before any request.
+        """
+        connector = self._connector
+        if hasattr(connector, "gate"):
+            self.gate = connector.gate = TierGate(
+                connector.connector_scheduler,
+                *(self.tier, self._runtime, desk, grain, meter, metrics, guard),
+            )
 
     @property
     def is_prefetching(self) -> bool:
@@ -74,12 +102,14 @@ class TierDesk:
         """A step was planned: take note of the copies that it begins. Mutates."""
         self.tier.planned(output.kv_connector_metadata)
 
-    def ended(self, model_output: Any) -> None:
-        """A step has ended: learn from the copies that it reports. Mutates."""
-        self.tier.ended(model_output.kv_connector_output)
+    def ended(self, model_output: Any) -> float:
+        """A step has ended: learn from its copies; see `HostTier.ended`. Mutates."""
+        return self.tier.ended(model_output.kv_connector_output)
 
     def let_go(self) -> None:
         """Holdfast is out: nothing is prefetched, and the tier goes on by age. Mutates."""
         self.tier.let_go()
+        if self.gate is not None:
+            self.gate.let_go()
         if self._prefetcher is not None:
             self._prefetcher.drain()

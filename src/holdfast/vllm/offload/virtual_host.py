@@ -34,7 +34,8 @@ def virtual_host_config(
         num_disk_blocks: Blocks that a disk below it holds (count); 0 for no disk.
     """
     return KVTransferConfig(
-        kv_connector="OffloadingConnector",
+        kv_connector="HoldfastOffloadingConnector",
+        kv_connector_module_path="holdfast.vllm.offload.connector",
         kv_role="kv_both",
         kv_connector_extra_config={
             "spec_name": "VirtualHostSpec",

@@ -1,0 +1,216 @@
+"""Which turns copy to the host tier and back, on vLLM's own connector and a virtual link."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.vllm.conftest import keys_of
+
+from holdfast.vllm.offload.arguments import OLDEST_VERSION
+from holdfast.vllm.serve import engine_version, is_older
+
+if TYPE_CHECKING:
+    from tests.vllm.conftest import Rig, RigMaker
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("host_offloading")]
+
+SLOW_S = 1.0  # of a block, whose computing takes 0.016 s
+
+
+@pytest.fixture
+def host_offloading(loaded_engine: None) -> None:
+    if is_older(engine_version(), OLDEST_VERSION):
+        pytest.skip("this vLLM is older than the offloading that tiers need")
+
+
+def with_host(make_rig: RigMaker, num_blocks: int = 12, **options: Any) -> Rig:
+    return make_rig(num_blocks, host_blocks=200, host_policy="HostPolicy", **options)
+
+
+def learned(make_rig: RigMaker, num_blocks: int = 12, **options: Any) -> Rig:
+    """A rig that knows what copying and computing take."""
+    rig = with_host(make_rig, num_blocks, **options)
+    for number, prompt in enumerate(("01234567", "89")):
+        rig.turn(f"before {number}", prompt)
+    assert rig.scheduler.tiers.gate._knows_costs
+    return rig
+
+
+def num_held(rig: Rig, prompt: str) -> int:
+    return int(rig.scheduler.tiers.tier.num_held(keys_of(prompt), 0))
+
+
+def num_loaded(rig: Rig) -> int:
+    assert rig.engine._link is not None
+    return rig.engine._link.num_loaded_blocks
+
+
+def alternate(rig: Rig, num_turns: int, name: str) -> None:
+    """Two prompts that do not fit beside each other, by turns."""
+    for number in range(num_turns):
+        rig.turn(f"{name} {number}", ("abcdefgh", "stuvwxyz")[number % 2], num_outputs=2)
+
+
+def test_a_turn_is_stored(make_rig: RigMaker) -> None:
+    rig = learned(make_rig)
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "s")
+    assert num_held(rig, "abcdefgh") == 8
+
+
+def test_a_turn_hinted_final_is_not_stored(make_rig: RigMaker) -> None:
+    rig = learned(make_rig)
+    rig.turn("1", "abcdefgh", xargs={"holdfast_final": True})
+    rig.turn("2", "s")
+    assert num_held(rig, "abcdefgh") == 0
+    assert rig.metrics["holdfast_offload_skipped_turns/final"] == 1
+
+
+def test_what_the_request_itself_limits_is_left_alone(make_rig: RigMaker) -> None:
+    rig = learned(make_rig)
+    request = rig.engine.request(
+        "1", keys_of("abcdefgh"), 8 * 16 + 4, 4, extra_args={"holdfast_final": True}
+    )
+    request.kv_transfer_params = {"max_offload_tokens": 3 * 16}
+    rig.hand_in(request)
+    rig.finish()
+    rig.turn("2", "s")
+    assert num_held(rig, "abcdefgh") == 3
+
+
+def test_until_costs_are_known_one_turn_stores_a_little(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, 100, copy_s=SLOW_S)
+    prompts = ("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    for prompt in prompts:
+        rig.send(prompt, prompt)
+    for _ in range(3):
+        rig.step()
+    assert len(rig.scheduler.tiers.tier._claims) == 16
+    rig.finish()
+
+
+def test_a_turn_that_waited_for_costs_is_stored_once_they_are_known(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, 100)
+    rig.send("1", "abcdefghijklmnopqrstuvwxyz", num_outputs=40)
+    rig.send("2", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", num_outputs=40)
+    rig.finish()
+    rig.turn("3", "s")
+    assert num_held(rig, "abcdefghijklmnopqrstuvwxyz") == 26
+    assert num_held(rig, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 26
+
+
+def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second(
+    make_rig: RigMaker,
+) -> None:
+    rig = learned(make_rig, 30)
+    first_turns = rig.scheduler.tiers.gate._first_turns
+    first_turns.share = lambda _: 0.0
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "s")
+    assert num_held(rig, "abcdefgh") == 0
+    assert rig.metrics["holdfast_offload_skipped_turns/one_shot"] == 2
+    rig.turn("3", "abcdefghijkl")
+    rig.turn("4", "s")
+    assert num_held(rig, "abcdefghijkl") == 12
+
+
+def test_a_copy_that_takes_longer_than_computing_is_not_made(make_rig: RigMaker) -> None:
+    rig = learned(make_rig)
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "stuvwxyz")
+    for _ in range(200):
+        rig.scheduler.tiers.tier.copies.observe_load(100, 100 * SLOW_S)
+    rig.turn("3", "abcdefgh")
+    assert num_loaded(rig) == 0
+    assert rig.metrics["holdfast_offload_declined_turns/slower"] == 1
+
+
+def test_blocks_on_their_way_are_waited_for_no_longer_than_computing_takes(
+    make_rig: RigMaker,
+) -> None:
+    rig = learned(make_rig)
+    assert rig.engine._link is not None
+    rig.engine._link._block_s = 1000.0
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "stuvwxyz")
+    assert rig.num_cached("abcdefgh") < 8
+    began_s = rig.now_s
+    rig.turn("3", "abcdefgh")
+    assert rig.now_s - began_s < 5.0
+
+
+def test_offloading_over_a_slow_link_ends_and_says_why(
+    make_rig: RigMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = with_host(make_rig, copy_s=SLOW_S)
+    with caplog.at_level(logging.WARNING, "holdfast"):
+        alternate(rig, 130, "a")
+    assert rig.metrics["holdfast_offload_is_paying"] == 0
+    said = [r.getMessage() for r in caplog.records if "does not pay" in r.getMessage()]
+    assert len(said) == 1 and "128 turns" in said[0]
+    assert num_loaded(rig) == 0
+
+
+def test_a_slow_link_takes_no_longer_than_none(make_rig: RigMaker) -> None:
+    ends_s = []
+    for rig in (with_host(make_rig, copy_s=SLOW_S), make_rig(12)):
+        alternate(rig, 40, "a")
+        ends_s.append(rig.now_s)
+    assert ends_s[0] <= 1.01 * ends_s[1]
+
+
+def test_a_link_that_has_become_fast_is_used_again(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, copy_s=SLOW_S)
+    alternate(rig, 130, "a")
+    assert rig.engine._link is not None
+    rig.engine._link._block_s = 0.0001
+    alternate(rig, 300, "b")
+    assert rig.metrics["holdfast_offload_is_paying"] == 1
+    before = num_loaded(rig)
+    alternate(rig, 20, "c")
+    assert num_loaded(rig) > before
+
+
+def test_offloading_over_a_fast_link_goes_on(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig)
+    alternate(rig, 300, "a")
+    assert rig.metrics["holdfast_offload_is_paying"] == 1
+    assert num_loaded(rig) > 100
+
+
+def test_a_gate_that_fails_leaves_all_copies_to_the_engine(make_rig: RigMaker) -> None:
+    rig = with_host(make_rig, is_strict=False)
+    rig.scheduler.tiers.gate._reason_to_skip = None  # fails when it is called
+    for number, prompt in enumerate(("abcdefgh", "stuvwxyz", "abcdefgh")):
+        rig.turn(str(number), prompt)
+    assert rig.metrics["holdfast_fallbacks/tier_gate"] == 1
+    assert num_loaded(rig) > 0
+    del rig.scheduler.tiers.gate._reason_to_skip
+
+
+def test_a_full_tier_takes_only_what_is_worth_more_than_what_goes() -> None:
+    from holdfast.vllm.offload.host_policy import HostPolicy
+
+    policy = HostPolicy(4)
+    for owner, chain in (("dear", [b"a", b"b"]), ("cheap", [b"c", b"d"])):
+        policy.claims.claim(owner, chain)
+        for key in chain:
+            policy.insert(key, None)
+    policy.attach({"dear": 5.0, "cheap": 1.0}.__getitem__)
+    assert policy.has_room(2, 3.0)
+    assert not policy.has_room(3, 3.0)
+    assert not policy.has_room(1, 0.5)
+
+
+def test_a_tier_with_room_takes_anything() -> None:
+    from holdfast.vllm.offload.host_policy import HostPolicy
+
+    policy = HostPolicy(4)
+    policy.claims.claim("dear", [b"a"])
+    policy.insert(b"a", None)
+    policy.insert(b"unclaimed", None)
+    policy.attach({"dear": 5.0}.__getitem__)
+    assert policy.has_room(3, 0.0)
+    assert not policy.has_room(4, 0.0)
