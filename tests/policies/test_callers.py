@@ -109,3 +109,15 @@ def test_sessions_keep_no_place_where_those_forgotten_were_never_continued() -> 
     assert not policy.keeps_place(first)
     cache.run("again", chain("abcde"))
     assert policy.keeps_place(first)
+
+
+def test_agents_in_a_fixed_order_are_announced_however_long_each_call_takes() -> None:
+    cache = Cache("holdfast", 100)
+    rng = random.Random(1)
+    for number in range(3):
+        for name in "ABCDE":
+            cache.now_s += rng.expovariate(0.1)
+            cache.run(f"{name}{number}", chain(name * 4 + chr(0x100 + number)))
+    policy = cache.runtime.policy
+    assert isinstance(policy, Holdfast)
+    assert [run.hashes[-1] for run in policy.coming()] == [b"AAAA", b"BBBB"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -11,10 +12,15 @@ from holdfast.core.chains import Segment
 from holdfast.core.sessions import Session
 from holdfast.policies.base import Scene, users_of
 from holdfast.predict.recurrence import Habits, Recurrence, RecurrenceModel
+from holdfast.predict.succession import Succession
 
 __all__ = ["Callers"]
 
-_NEXT_SHARE = 0.15  # of an agent's gap
+_STEPS_AHEAD = 16
+_STEPS_ANNOUNCED = 2
+_INTERVAL_WEIGHT = 0.3
+_MAX_WORKFLOWS = 1024
+_SOONEST_SHARE = 0.5  # of an interval
 _CONTINUED_SHARE = 0.3
 _SHARERS = 8
 
@@ -37,8 +43,9 @@ class _Call:
 class Callers:
     """Agents are the beginnings at which prompts of different sessions part.
 
-    Where an agent's calls come regularly and few go on, its latest session stands for the next
-    call: what they share is needed again when that is expected, and the rest of it is not.
+    Where an agent's calls come regularly, or in an order that repeats, and few go on, its latest
+    session stands for the next call: what they share is needed again when that is expected, and the
+    rest of it is not.
 
     Args:
         scene: Where they are.
@@ -50,6 +57,11 @@ class Callers:
         self._recurrences = RecurrenceModel()
         self._calls: dict[Session, _Call] = calls
         self._forgotten = Habits()
+        self._succession: Succession[Recurrence] = Succession()
+        # By workflow, when it called last (s); the longest ago foremost.
+        self._called_s: OrderedDict[str | None, float] = OrderedDict()
+        self._interval_s = 0.0
+        self._due: dict[Recurrence, tuple[int, float]] = {}  # steps away, and when (s)
 
     def turn_arrived(self, session: Session) -> None:
         """Learn that a session begins or goes on. Mutates."""
@@ -73,12 +85,12 @@ class Callers:
     def rate(self, session: Session, rate: float) -> float:
         """Expected uses a second of what a session holds, given its expected returns. Pure."""
         call = self._calls.get(session)
-        if call is None or call.agent is None or not call.agent.is_regular:
+        if call is None or call.agent is None or not self._is_expected(call.agent):
             return rate
         if session.num_turns == 1:
             rate *= call.agent.habits.continued_share
         if call.agent.latest is session:
-            rate = max(rate, 1.0 / call.agent.wait_s(self._scene.now_s))
+            rate = max(rate, 1.0 / self._wait_s(call.agent))
         return rate
 
     def share(self, session: Session, run: Segment[Any]) -> float:
@@ -86,7 +98,7 @@ class Callers:
         call = self._calls.get(session)
         if call is None or call.agent is None or run.start < call.end_blocks:
             return 1.0
-        is_stand_in = call.agent.is_regular and call.agent.latest is session
+        is_stand_in = self._is_expected(call.agent) and call.agent.latest is session
         return call.agent.habits.continued_share if is_stand_in else 1.0
 
     def goes_on(self, session: Session) -> bool:
@@ -95,19 +107,44 @@ class Callers:
         if session.num_turns > 1 or call is None:
             return True
         agent = call.agent
-        habits = agent.habits if agent is not None and agent.is_regular else self._forgotten
+        is_known = agent is not None and self._is_expected(agent)
+        habits = agent.habits if agent is not None and is_known else self._forgotten
         return habits.continued_share >= _CONTINUED_SHARE
 
     def coming(self) -> Iterator[Segment[Any]]:
-        """Ends of the prefixes whose agents are expected next, soonest first. O(agents)."""
-        now_s = self._scene.now_s
-        waits_s = ((agent.wait_s(now_s), agent) for agent in self._recurrences)
-        due = [(wait_s, agent) for wait_s, agent in waits_s if wait_s < _NEXT_SHARE * agent.gap_s]
-        for _, agent in sorted(due, key=lambda pair: pair[0]):
+        """Ends of the prefixes whose agents are called next, soonest first. O(steps)."""
+        for agent, (steps, _) in self._due.items():
             call = self._calls.get(agent.latest)
-            if call is not None:
+            if steps <= _STEPS_ANNOUNCED and call is not None:
                 path = agent.latest.tail.path()
                 yield from islice((run for run in path if run.start < call.end_blocks), 1)
+
+    def _is_expected(self, agent: Recurrence) -> bool:
+        return agent.is_regular or agent in self._due
+
+    def _wait_s(self, agent: Recurrence) -> float:
+        """Time until an agent's next call (s, > 0; inf if none is expected). Pure."""
+        now_s = self._scene.now_s
+        wait_s = agent.wait_s(now_s)
+        if agent in self._due:
+            _, due_s = self._due[agent]
+            wait_s = min(wait_s, max(due_s - now_s, _SOONEST_SHARE * self._interval_s))
+        return wait_s
+
+    def _note_order(self, workflow: str | None, agent: Recurrence) -> None:
+        """Learn who is called after whom, and say who is next."""
+        now_s = self._scene.now_s
+        interval_s = now_s - self._called_s.pop(workflow, now_s)
+        self._called_s[workflow] = now_s
+        if len(self._called_s) > _MAX_WORKFLOWS:
+            self._called_s.popitem(last=False)
+        if interval_s > 0.0:
+            self._interval_s += _INTERVAL_WEIGHT * (interval_s - self._interval_s)
+        self._succession.called(workflow, agent)
+        self._due = {}
+        if self._interval_s > 0.0:
+            for steps, following in self._succession.ahead(_STEPS_AHEAD):
+                self._due[following] = steps, now_s + steps * self._interval_s
 
     def _called(self, session: Session, run: Segment[Any], before: list[Session]) -> None:
         """Take note of an agent's call, behind whose prefix `before` parted earlier."""
@@ -119,6 +156,7 @@ class Callers:
         if latest.num_turns == 1:
             self._recurrences.ended(agent, is_continued=False)
         agent.latest = session
+        self._note_order(session.group, agent)
         for caller in (previous, session):
             call = self._calls[caller]
             if call.agent is None:
