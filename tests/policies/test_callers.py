@@ -114,7 +114,7 @@ def test_sessions_keep_no_place_where_those_forgotten_were_never_continued() -> 
 def test_agents_in_a_fixed_order_are_announced_however_long_each_call_takes() -> None:
     cache = Cache("holdfast", 100)
     rng = random.Random(1)
-    for number in range(3):
+    for number in range(4):
         for name in "ABCDE":
             cache.now_s += rng.expovariate(0.1)
             cache.run(f"{name}{number}", chain(name * 4 + chr(0x100 + number)))
