@@ -216,6 +216,17 @@ def test_a_turn_in_the_queue_finds_its_blocks_in_host_memory(make_rig: RigMaker)
     assert rig.prefetches == {"used": 1}
 
 
+def test_a_read_for_a_turn_that_was_aborted_is_given_up(make_rig: RigMaker) -> None:
+    rig = rig_with_disk(make_rig, 12, 40)
+    rig.send("run", "klmnopqr", num_outputs=60)
+    rig.step()
+    rig.send("3", "abcdefgh")
+    step_until(rig, lambda: rig.is_prefetching)
+    rig.abort("3")
+    rig.step()
+    assert not rig.is_prefetching
+
+
 def test_what_waits_takes_a_quarter_of_the_host_tier_at_most(make_rig: RigMaker) -> None:
     rig = rig_with_disk(make_rig, 12, 20)
     rig.send("run", "klmnopqr", num_outputs=60)

@@ -31,11 +31,13 @@ class Wanted:
         waits: Whether a turn waits in the queue for it.
         is_sure: Whether chunks of sessions that are away give way to it, those worth least first;
             else only what nobody claims.
+        is_moot: Asked before each piece, whether nobody needs the rest any more.
     """
 
     hashes: list[bytes]
     waits: bool = False
     is_sure: bool = True
+    is_moot: Callable[[], bool] = lambda: False
 
 
 class EarlyReads:
@@ -78,6 +80,9 @@ class EarlyReads:
         if self._current is None:
             return
         errand, promotion, want = self._current
+        if want.is_moot():
+            self._end(errand, promotion, want)
+            return
         with nullcontext() if want.is_sure else self._tier.sparing_claimed():
             promotion.advance(_CHUNKS_A_READ)
         if promotion.has_found:
@@ -116,8 +121,8 @@ class EarlyReads:
         self._errands.arrived(errand, errand.depth + promotion.num_done * self._tier.stride)
         if promotion.lacked_room:
             self._errands.deferred(errand.hashes)
-        is_all_there_is = not promotion.lacked_room and errand.depth < len(errand.hashes)
-        if is_all_there_is or not want.is_sure:
+        is_exhausted = promotion.is_over and not promotion.lacked_room
+        if (is_exhausted and errand.depth < len(errand.hashes)) or not want.is_sure:
             self._done[errand.hashes[-1]] = None
             if len(self._done) > _MAX_DONE:
                 self._done.popitem(last=False)

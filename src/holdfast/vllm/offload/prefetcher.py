@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
 from holdfast.core.chains import Segment
 from holdfast.core.prefix_search import held_length
-from holdfast.core.sessions import Session
+from holdfast.core.sessions import Session, SessionState
 from holdfast.policies.runtime import AgentRuntime
 from holdfast.vllm.offload.early_copies import EarlyCopies
 from holdfast.vllm.offload.early_reads import EarlyReads, Wanted
@@ -106,11 +107,13 @@ class Prefetcher:
     def _wanted(self, waiting: Callable[[], Iterable[Session]]) -> Iterator[Wanted]:
         runtime = self._runtime
         for session in islice(waiting(), _LOOKED_AT):
-            yield Wanted(_chain_to(session.prompt_tail), waits=True)
+            chain = _chain_to(session.prompt_tail)
+            yield Wanted(chain, waits=True, is_moot=partial(_is_not, session, SessionState.WAITING))
         for end in self._coming():
             yield Wanted(_chain_to(end))
         for session in runtime.away.soonest_back(runtime.policy.score, _LOOKED_AT):
-            yield Wanted(_chain_to(session.tail), is_sure=False)
+            is_moot = partial(_is_not, session, session.state)
+            yield Wanted(_chain_to(session.tail), is_sure=False, is_moot=is_moot)
 
     def _coming(self) -> Iterable[Segment[Any]]:
         return islice(self._runtime.policy.coming(), _LOOKED_AT)
@@ -125,6 +128,10 @@ class Prefetcher:
         self._stepped_at_s = now_s
         if step_s < _LONGEST_STEP_S:
             self._step_s += _STEP_MEMORY * (step_s - self._step_s)
+
+
+def _is_not(session: Session, state: SessionState) -> bool:
+    return session.state is not state
 
 
 def _chain_to(end: Segment[Any]) -> list[bytes]:
