@@ -94,6 +94,7 @@ SETUPS = (
     replace(_A10G, name="a10g-4096", fixed_tokens=4096),
     replace(_SLOW, name="a10g-8192-2GBs"),
     replace(_SLOW, name="a10g-4096-2GBs", fixed_tokens=4096),
+    replace(_SLOW, name="a10g-8192-2GBs-40-rounds", num_rounds=40),
     *(
         replace(_H100, name=f"h100-{fixed}-x{number}", fixed_tokens=fixed, num_workflows=number)
         for fixed in (512, 1024)

@@ -75,3 +75,19 @@ def test_where_sessions_return_those_still_away_count_for_nothing() -> None:
     for number in range(600):
         first_turns.turn_arrived(session(), number)
     assert first_turns.share("another") == 1.0
+
+
+def test_what_came_again_is_expected_to_come_again() -> None:
+    first_turns = FirstTurns(lambda _: False)
+    closed(first_turns, "agent", 2)
+    assert first_turns.recurrence("agent") == 1.0
+
+
+def test_beginnings_that_never_come_again_are_expected_not_to_once_many_have_passed() -> None:
+    first_turns = FirstTurns(lambda _: False)
+    for number in range(4000):
+        closed(first_turns, f"question {number}", 1)
+    assert first_turns.recurrence("another") == 1.0
+    for number in range(4000, 5000):
+        closed(first_turns, f"question {number}", 1)
+    assert first_turns.recurrence("another") < 0.01

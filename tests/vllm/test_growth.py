@@ -70,3 +70,21 @@ def test_with_many_running_the_sum_is_never_too_low_and_soon_right(seed: int) ->
     for _ in range(-(-len(running) // 64)):
         reviewed = growth.review(running)
     assert reviewed == sum(r.remaining for r in running)
+
+
+def test_what_ends_first_leaves_its_blocks_to_the_others() -> None:
+    growth = _growth()
+    running = [Running("a", 2), Running("b", 5), Running("c", 9)]
+    assert growth.review(running) == 16
+    growth.gives_up("a", 10)
+    # When `a` ends all have grown by 2; then there is room for all of what is left.
+    assert growth.review(running) == 6
+    growth.forget("a")
+    assert growth.review(running[1:]) == 14
+
+
+def test_blocks_that_are_given_up_late_are_of_no_use_before() -> None:
+    growth = _growth()
+    running = [Running("a", 2), Running("b", 5), Running("c", 9)]
+    growth.gives_up("c", 100)
+    assert growth.review(running) == 16

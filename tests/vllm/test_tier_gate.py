@@ -106,7 +106,7 @@ def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second
 ) -> None:
     rig = learned(make_rig, 30)
     first_turns = rig.scheduler.tiers.gate._first_turns
-    first_turns.share = lambda _: 0.0
+    first_turns.share = first_turns.recurrence = lambda _: 0.0
     rig.turn("1", "abcdefgh")
     rig.turn("2", "s")
     assert num_held(rig, "abcdefgh") == 0
@@ -114,6 +114,16 @@ def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second
     rig.turn("3", "abcdefghijkl")
     rig.turn("4", "s")
     assert num_held(rig, "abcdefghijkl") == 12
+
+
+def test_of_calls_that_nobody_continues_only_what_they_share_is_stored(make_rig: RigMaker) -> None:
+    rig = learned(make_rig, 40)
+    rig.scheduler.tiers.gate._first_turns.share = lambda _: 0.0
+    rig.turn("1", "abcdefgh")
+    rig.turn("2", "abcdexyz")
+    rig.turn("3", "s")
+    assert num_held(rig, "abcdefgh") == 8
+    assert num_held(rig, "abcdexyz") == 5
 
 
 def test_a_copy_that_takes_longer_than_computing_is_not_made(make_rig: RigMaker) -> None:

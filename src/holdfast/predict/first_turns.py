@@ -1,4 +1,4 @@
-"""How many of the sessions that begin alike ever send a second turn."""
+"""How many of the sessions that begin alike ever send a second turn, or are followed by others."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _MEMORY: Final = 0.99  # of a session's weight, for each session after it that b
 _MAX_BEGINNINGS: Final = 512
 _MAX_PENDING: Final = 256
 _LEARNED_AT_ONCE: Final = 4
+_MAX_SEEN: Final = 4096
 _NEW: Final = object()  # stands for beginnings that were new
 _NONE: Final = (0.0, 0.0)
 
@@ -36,6 +37,20 @@ class FirstTurns:
         self._pending: dict[Session, Hashable] = {}
         self._order: deque[Session] = deque()
         self._has_seen_return = False
+        # Beginnings that came, and whether they came again; the longest unseen foremost.
+        self._seen: OrderedDict[Hashable, bool] = OrderedDict()
+        self._num_again = 0
+        self._num_once = 0
+
+    def recurrence(self, beginning: Hashable) -> float:
+        """Share of sessions with this beginning that others follow which begin so too (0 to 1).
+
+        1 for what has come again; for the rest, the share of beginnings that did. What has not is
+        counted when some thousand others have come since. Pure.
+        """
+        if self._seen.get(beginning):
+            return 1.0
+        return (self._num_again + 1.0) / (self._num_again + self._num_once + 1.0)
 
     def share(self, beginning: Hashable) -> float:
         """Share of sessions with this beginning that return (0 to 1). Pure."""
@@ -47,11 +62,20 @@ class FirstTurns:
     def turn_arrived(self, session: Session, beginning: Hashable) -> None:
         """A session has sent its first turn, or a later one. Mutates; looks at a few others."""
         if session.num_turns <= 1:
+            self._note_seen(beginning)
             self._pending[session] = beginning
             self._order.append(session)
         else:
             self._end(session, is_back=True)
         self._look()
+
+    def _note_seen(self, beginning: Hashable) -> None:
+        was_again = self._seen.pop(beginning, None)
+        self._num_again += was_again is False
+        self._seen[beginning] = was_again is not None
+        if len(self._seen) > _MAX_SEEN:
+            _, was_again = self._seen.popitem(last=False)
+            self._num_once += not was_again
 
     def _look(self) -> None:
         for _ in range(min(_LEARNED_AT_ONCE, len(self._order))):

@@ -81,6 +81,8 @@ class TurnDesk:
         """The engine has let a turn in."""
         self._runtime.turn_started(turn)
         self._growth.expect(turn.request_id, max(turn.need_blocks - turn.resident_blocks, 0))
+        if not self._runtime.policy.keeps_place(turn.session):
+            self._growth.gives_up(turn.request_id, turn.need_blocks)
 
     def put_back(self, request_id: str) -> None:
         """The engine has taken a request's blocks back; it waits again."""

@@ -12,9 +12,12 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
+from holdfast.core.sessions import Session
 from holdfast.policies.admission.waiting import WaitingTurn
+from holdfast.policies.base import users_of
 from holdfast.policies.runtime import AgentRuntime
 from holdfast.predict.first_turns import FirstTurns
 from holdfast.predict.tier_ledger import TierAccount, TierLedger
@@ -28,6 +31,7 @@ __all__ = ["TierGate"]
 
 _PILOT_BLOCKS: Final = 16
 _NOTHING: Final = 0
+_USERS_ASKED: Final = 2
 # A copy keeps its own turn waiting, computing those beside it as well. On simulated links as fast
 # as computing and half as fast, counting that once left gains, and for every turn brought losses.
 _WEIGHT_AMONG_OTHERS: Final = 2.0
@@ -212,6 +216,8 @@ class TierGate:
             self._ledger.declined()
         entry.skipped = reason
         most: int | None = _NOTHING if entry.skipped else None
+        if reason == "one_shot":
+            most = self._shared_tokens(entry.turn.session)
         self._is_unsure |= reason == "unknown"
         if reason == "unknown" and self._pilot in (None, request.request_id):
             self._pilot = request.request_id
@@ -237,9 +243,23 @@ class TierGate:
         if session.num_turns > 1:
             is_outranked = self._tier.is_outranked(session, request.block_hashes)
             return "outranked" if is_outranked else ""
-        share = self._first_turns.share(_beginning(request))
+        beginning = _beginning(request)
+        share = self._first_turns.share(beginning)
+        if not self._num_shared(session):
+            share = max(share, self._first_turns.recurrence(beginning))
         wasted_s = (1.0 - share) * copies.store_s(num_blocks)
         return "" if share * saved_s >= wasted_s else "one_shot"
+
+    @staticmethod
+    def _num_shared(session: Session) -> int:
+        """Prefix hashes of a session's prompt that it shares with other sessions (count). Pure."""
+        for run in session.prompt_tail.path():
+            if any(user is not session for user in islice(users_of(run), _USERS_ASKED)):
+                return run.end
+        return 0
+
+    def _shared_tokens(self, session: Session) -> int:
+        return self._num_shared(session) * self._grain.hash_block_tokens
 
     @property
     def _knows_costs(self) -> bool:
