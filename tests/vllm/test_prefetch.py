@@ -131,6 +131,17 @@ def test_nothing_is_brought_where_a_turn_waits_for_room(make_rig: RigMaker) -> N
     say_coming(rig, None)
 
 
+def test_nothing_is_brought_while_offloading_rests(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 14, 64, disk_blocks=100)
+    away_from_the_cache(rig)
+    rig.scheduler.tiers.tier.is_in_use = False
+    say_coming(rig, session_of(rig, "abcdefgh"))
+    reads = rig.scheduler.tiers._prefetcher._reads
+    before = reads._num_begun
+    rig.finish()
+    assert reads._num_begun == before
+
+
 def test_what_running_turns_will_grow_into_is_left_to_them(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 10, 64)
     rig.turn("1", "abcdefgh")

@@ -49,6 +49,7 @@ class Prefetcher:
     def __init__(self, scheduler: Any, runtime: AgentRuntime, tier: HostTier) -> None:
         self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
         self._runtime = runtime
+        self._tier = tier
         self._cached_block = scheduler.kv_cache_manager.block_pool.get_cached_block
         manager = scheduler.connector.connector_scheduler.manager
         self._copies = EarlyCopies(scheduler, tier, self._num_cached, self.outcomes)
@@ -82,7 +83,8 @@ class Prefetcher:
         self._copies.step()
         if self._reads is not None:
             self._reads.step()
-        if num_steps < self._look_at_step and (not was_busy or self.is_busy):
+        is_early = num_steps < self._look_at_step and (not was_busy or self.is_busy)
+        if is_early or not self._tier.is_in_use:
             return
         self._look_at_step = num_steps + _STEPS_BETWEEN_LOOKS
         if not self._copies.is_busy:
