@@ -237,24 +237,20 @@ def summarize_run(
     partial: bool,
     counters: Counters | None = None,
 ) -> RunResult:
-    """Compute a run's figures from its records; pure.
-
-    The hit ratio is the engine's own where it counts one, else that of the turns that state their
-    cached tokens.
-    """
+    """Compute a run's figures from its records, the hit ratio from the counters if there; pure."""
     counters = counters or Counters()
     answered = [turn for turn in turns if turn.error_kind is None]
+    completed = [session for session in sessions if session.is_completed]
     prompt_tokens = sum(turn.prompt_tokens for turn in answered)
     output_tokens = sum(turn.output_tokens for turn in answered)
     useful_tokens = output_tokens + sum(turn.appended_tokens for turn in answered)
-    completed = [session for session in sessions if session.is_completed]
     return RunResult(
         policy=policy,
         seed=seed,
         concurrency=concurrency,
         num_sessions=len(sessions),
         num_turns=len(answered),
-        num_errors=sum(turn.error_kind not in (None, "cancelled") for turn in turns),
+        num_errors=_num_errors(turns),
         partial=partial,
         kv_tokens=counters.kv_tokens,
         prompt_tokens=prompt_tokens,
@@ -264,7 +260,7 @@ def summarize_run(
         recomputed_tokens=_recomputed_tokens(turns, answered, counters),
         loaded_tokens=_whole(counters.loaded_tokens),
         session_llm_time_s=Distribution.from_values(_llm_times_s(answered, completed)),
-        session_time_s=Distribution.from_values(s.ended_s - s.started_s for s in completed),
+        session_time_s=_distribution(s.ended_s - s.started_s for s in completed),
         ttft_s=_distribution(turn.ttft_s for turn in answered),
         request_latency_s=_distribution(turn.request_latency_s for turn in answered),
         makespan_s=makespan_s,
@@ -280,6 +276,10 @@ def summarize_run(
         host_tokens=_whole(counters.host_tokens),
         disk_tokens=_whole(counters.disk_tokens),
     )
+
+
+def _num_errors(turns: Sequence[TurnRecord]) -> int:
+    return sum(turn.error_kind not in (None, "cancelled") for turn in turns)
 
 
 def _distribution(values: Iterable[float | None]) -> Distribution | None:
