@@ -9,8 +9,9 @@ and a host link of 2 GB/s.
 
 Tiers hold so many times what the KV cache holds. Stock vLLM offloads with its own connector and its
 own LRU, which is a hierarchical cache without prediction; Holdfast with the same connector.
-`all-kept` is a cache that never runs full, `stateless` none at all, and `clairvoyant-prefetch` is
-Holdfast that knows who is back next. Runs that are under DIR/parts are not run again.
+`all-kept` is a cache that never runs full, `stateless` none at all, `clairvoyant-prefetch` is
+Holdfast that knows who is back next, and `no-prefetch` is Holdfast without any. Runs that are under
+DIR/parts are not run again.
 """
 
 from __future__ import annotations
@@ -65,11 +66,12 @@ _FULL = (
 )
 _NONE = (0, 0)
 _DISK = (1, 10)
+_PREFETCHES = (("clairvoyant-prefetch", _DISK), ("no-prefetch", _DISK))
 SETUPS = {
     "quarter": Setup(
         *("h100-llama3.1-8b", 60_000, _QUARTER),
         tiers=(_NONE, (1, 0), (2, 0), (3, 0), (10, 0), _DISK),
-        others=(("all-kept", _NONE), ("clairvoyant-prefetch", _DISK)),
+        others=(("all-kept", _NONE), *_PREFETCHES),
     ),
     "full": Setup(
         *("2xh200-qwen2.5-coder-32b", 755_424, _FULL),
@@ -82,13 +84,13 @@ SETUPS = {
     "slow-disk": Setup(
         *("h100-llama3.1-8b", 60_000, _QUARTER),
         tiers=(_NONE, _DISK),
-        others=(("clairvoyant-prefetch", _DISK),),
+        others=_PREFETCHES,
         changes=(("disk_bytes_per_s", 1.5e9),),
     ),
     "slow-link": Setup(
         *("h100-llama3.1-8b", 60_000, _QUARTER),
         tiers=(_NONE, (10, 0)),
-        others=(("clairvoyant-prefetch", (10, 0)),),
+        others=(("clairvoyant-prefetch", (10, 0)), ("no-prefetch", (10, 0))),
         changes=(("host_link_bytes_per_s", 2e9),),
     ),
 }
@@ -128,14 +130,23 @@ def _parts(options: argparse.Namespace) -> Iterator[tuple[Run, Path, list[str]]]
     for policy, (host, disk) in (*runs, *setup.others):
         path = options.output / "parts" / f"{options.setup}-{host}-{disk}-{policy}.json"
         command = [
-            *(sys.executable, "-m", "holdfast", "simulate", *traces),
-            *("--profile", profile, "--policies", policy, *setup.load),
+            *(sys.executable, "-m", "holdfast", "simulate", *traces, *_chosen(policy, path)),
+            *("--profile", profile, *setup.load),
             *("--kv-tokens", str(setup.kv_tokens)),
             *("--host-tokens", str(host * setup.kv_tokens)),
             *("--disk-tokens", str(disk * setup.kv_tokens)),
             *("--seeds", options.seeds, "--jobs", "1", "--json", str(path)),
         ]
         yield (policy, (host, disk)), path, [] if path.exists() else command
+
+
+def _chosen(policy: str, path: Path) -> list[str]:
+    """Arguments that choose a policy, or Holdfast with a setting that differs."""
+    if policy != "no-prefetch":
+        return ["--policies", policy]
+    settings = path.with_suffix(".toml")
+    settings.write_text("[holdfast]\nprefetch = false\n")
+    return ["--policies", "holdfast", "--holdfast-config", str(settings)]
 
 
 def _profile(setup: Setup, path: Path) -> str:

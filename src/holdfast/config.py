@@ -62,6 +62,7 @@ class HoldfastConfig:
             Needs `host_gib`, as blocks come and go by way of the host.
         pool_gib: Bound on that directory (GiB); None sets none.
         pool_ttl_s: Blocks unused for longer leave it (s); None keeps them.
+        prefetch: Whether blocks are brought closer before a turn needs them.
         hints: Whether the hints in requests are read.
         strict: Whether an error of ours is raised instead of falling back. For tests.
     """
@@ -79,6 +80,7 @@ class HoldfastConfig:
     pool_dir: str | None = None
     pool_gib: float | None = None
     pool_ttl_s: float | None = None
+    prefetch: bool = True
     hints: bool = True
     strict: bool = False
 

@@ -142,6 +142,15 @@ def test_nothing_is_brought_while_offloading_rests(make_rig: RigMaker) -> None:
     assert reads._num_begun == before
 
 
+def test_the_operator_may_do_without(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 14, 64, settings={"prefetch": 0})
+    away_from_the_cache(rig)
+    say_coming(rig, session_of(rig, "abcdefgh"))
+    rig.finish()
+    assert rig.num_cached("abcdefgh") < 8
+    assert rig.prefetches == {}
+
+
 def test_what_running_turns_will_grow_into_is_left_to_them(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 10, 64)
     rig.turn("1", "abcdefgh")

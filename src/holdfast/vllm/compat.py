@@ -89,7 +89,11 @@ def stock_free_queue(blocks: Sequence[Any]) -> Any:
 
 
 def tier_desk_of(
-    scheduler: Any, runtime: AgentRuntime, worth_of: Callable[[Session], Any]
+    scheduler: Any,
+    runtime: AgentRuntime,
+    worth_of: Callable[[Session], Any],
+    *,
+    prefetches: bool = True,
 ) -> TierDesk | None:
     """The desk for a scheduler that was given vLLM's offloading connector of 0.32, or None."""
     connector = getattr(getattr(scheduler, "connector", None), "connector_scheduler", None)
@@ -110,7 +114,7 @@ def tier_desk_of(
     groups = [(one.group_idx, one.hashes_per_chunk) for one in configs]
     size = manager._num_chunks  # noqa: SLF001 # said nowhere else
     tier = HostTier(policy, size, groups, worth_of, holds_steps=holds_steps)
-    return TierDesk(scheduler, runtime, tier)
+    return TierDesk(scheduler, runtime, tier, prefetches=prefetches)
 
 
 def loading_requests(scheduler: Any) -> list[str]:

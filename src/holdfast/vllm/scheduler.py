@@ -90,7 +90,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             outlook=self.outlook,
             returns=None if self._learned is None else self._learned.load(),
         )
-        self.tiers = tier_desk_of(self, self._runtime, self._stored_worth)
+        self.tiers = tier_desk_of(
+            self, self._runtime, self._stored_worth, prefetches=config.prefetch
+        )
         self._grain_tokens = cache_grain(self).hash_block_tokens
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(
             lambda: decoder_of(self.vllm_config.model_config)

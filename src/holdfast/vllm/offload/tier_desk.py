@@ -33,20 +33,23 @@ class TierDesk:
         scheduler: vLLM's, with its offloading connector.
         runtime: Knows the sessions; it is given the tier, and remembers as much more as that holds.
         tier: The host tier.
+        prefetches: Whether blocks are brought closer ahead of time.
 
     Attributes:
         tier: The host tier.
         gate: Says which turns copy; None before it is installed.
     """
 
-    def __init__(self, scheduler: Any, runtime: AgentRuntime, tier: HostTier) -> None:
+    def __init__(
+        self, scheduler: Any, runtime: AgentRuntime, tier: HostTier, *, prefetches: bool
+    ) -> None:
         runtime.tier = self.tier = tier
         self._runtime = runtime
         self._connector = scheduler.connector
         self.gate: TierGate | None = None
         runtime.max_known_blocks += _KNOWN_PER_STORED * tier.capacity_blocks
         self._prefetcher: Prefetcher | None = None
-        if len(scheduler.kv_cache_config.kv_cache_groups) == 1:
+        if prefetches and len(scheduler.kv_cache_config.kv_cache_groups) == 1:
             self._prefetcher = Prefetcher(scheduler, runtime, tier)
 
     def install_gate(
