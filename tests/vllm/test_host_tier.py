@@ -166,3 +166,20 @@ def test_an_error_about_worth_falls_back_and_stores_on(make_rig: RigMaker) -> No
     for number, prompt in enumerate(("stuvwxyz", "klmnopqr", "ABCDEFGH", "KLMNOPQR")):
         rig.turn(f"then {number}", prompt)
     assert rig.metrics["holdfast_fallbacks/stored_worth"] >= 1
+
+
+@pytest.mark.parametrize(("holds_steps", "expected_s"), [(True, 2.0), (False, 1.0)])
+def test_where_steps_copy_themselves_a_load_takes_the_wait_for_one_as_well(
+    holds_steps: bool, expected_s: float
+) -> None:
+    from holdfast.vllm.offload.host_policy import HostPolicy
+    from holdfast.vllm.offload.host_tier import HostTier
+
+    tier = HostTier(HostPolicy(8), 8, [(0, 1)], lambda _: (0, 0.0), holds_steps=holds_steps)
+    job = SimpleNamespace(dst_spec=SimpleNamespace(block_ids=[1, 2]))
+    times = SimpleNamespace(load=SimpleNamespace(time=1.0), store=SimpleNamespace(time=0.0))
+    for number in range(100):
+        tier.planned(SimpleNamespace(load_jobs={number: job}, store_jobs={}), 10.0 * number)
+        report = SimpleNamespace(completed_jobs={number: 1}, transfer_stats=times)
+        tier.ended(SimpleNamespace(kv_connector_worker_meta=report), 10.0 * number + 2.0)
+    assert tier.load_s(2) == pytest.approx(expected_s, rel=1e-3)

@@ -107,7 +107,7 @@ class EarlyCopies:
         return self._num_cached([block_hash]) == 1
 
     def _blocks_a_copy(self, step_s: float) -> int:
-        block_s = self._tier.load_s(1)
+        block_s = self._tier.copies.load_s(1)
         if not 0.0 < block_s < step_s:
             return _LEAST_BLOCKS_A_COPY
         return max(int(_STEPS_A_COPY * step_s / block_s), _LEAST_BLOCKS_A_COPY)

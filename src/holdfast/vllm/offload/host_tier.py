@@ -18,6 +18,8 @@ from holdfast.vllm.offload.host_policy import HostPolicy
 
 __all__ = ["HostTier"]
 
+_WAIT_WEIGHT = 0.1
+
 
 class HostTier:
     """A view of the offloading connector's primary tier.
@@ -57,6 +59,8 @@ class HostTier:
         self._group, self.stride = self._groups[0]
         # By vLLM's number of the copy: whether it is a load, and its blocks.
         self._under_way: dict[int, tuple[bool, int]] = {}
+        self._begun_s: dict[int, float] = {}  # likewise, when loads were asked for (s)
+        self._wait_s = 0.0  # of a load, beyond the copy itself
         self.capacity_blocks = size * self.stride // len(self._groups)
         self._worth_of = worth_of
         self._worth_at_pause: dict[Session, Any] = {}
@@ -150,27 +154,30 @@ class HostTier:
         self.copies = CopyCost()
 
     def load_s(self, num_blocks: float) -> float:
-        """See `LowerTier`."""
-        return self.copies.load_s(num_blocks)
+        """See `LowerTier`; where steps copy themselves, with the wait for such a step."""
+        return self.copies.load_s(num_blocks) + self._wait_s
 
-    def planned(self, transfers: Any) -> None:
+    def planned(self, transfers: Any, now_s: float = 0.0) -> None:
         """Take note of the copies that a step begins. Mutates.
 
         Args:
             transfers: vLLM's `OffloadingConnectorMetadata`, or None.
+            now_s: Time now (s).
         """
         if transfers is None:
             return
         for number, job in transfers.load_jobs.items():
             self._under_way[number] = True, len(job.dst_spec.block_ids)
+            self._begun_s[number] = now_s
         for number, job in transfers.store_jobs.items():
             self._under_way[number] = False, len(job.src_spec.block_ids)
 
-    def ended(self, transfers: Any) -> float:
+    def ended(self, transfers: Any, now_s: float = 0.0) -> float:
         """Learn from the copies that a step's output reports. Mutates.
 
         Args:
             transfers: vLLM's `KVConnectorOutput`, or None.
+            now_s: Time now (s).
 
         Returns:
             Time in which the step copied instead of computing (s).
@@ -187,7 +194,11 @@ class HostTier:
             self.copies.observe_load(num_copied[True], stats.load.time)
         if stats.store.time:
             self.copies.observe_store(num_copied[False], stats.store.time)
+        begun_s = [self._begun_s.pop(i) for i in report.completed_jobs if i in self._begun_s]
         if not self.holds_steps:
             return 0.0
         num_workers = max(report.completed_jobs.values(), default=1)
+        for load_begun_s in begun_s:
+            wait_s = max(now_s - load_begun_s - stats.load.time / num_workers, 0.0)
+            self._wait_s += _WAIT_WEIGHT * (wait_s - self._wait_s)
         return float(stats.load.time + stats.store.time) / num_workers

@@ -46,6 +46,7 @@ class TierDesk:
         runtime.tier = self.tier = tier
         self._runtime = runtime
         self._connector = scheduler.connector
+        self._clock: Callable[[], float] = getattr(scheduler, "clock", float)
         self.gate: TierGate | None = None
         runtime.max_known_blocks += _KNOWN_PER_STORED * tier.capacity_blocks
         self._prefetcher: Prefetcher | None = None
@@ -103,11 +104,11 @@ class TierDesk:
 
     def planned(self, output: Any) -> None:
         """A step was planned: take note of the copies that it begins. Mutates."""
-        self.tier.planned(output.kv_connector_metadata)
+        self.tier.planned(output.kv_connector_metadata, self._clock())
 
     def ended(self, model_output: Any) -> float:
         """A step has ended: learn from its copies; see `HostTier.ended`. Mutates."""
-        return self.tier.ended(model_output.kv_connector_output)
+        return self.tier.ended(model_output.kv_connector_output, self._clock())
 
     def let_go(self) -> None:
         """Holdfast is out: nothing is prefetched, and the tier goes on by age. Mutates."""
