@@ -178,6 +178,19 @@ def test_ending_holdfast_gives_the_blocks_of_a_copy_back(make_rig: RigMaker) -> 
     assert not rig.scheduler._is_active
 
 
+def test_requests_go_on_when_even_letting_go_of_tiers_fails(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 14, 64, is_strict=False)
+    rig.turn("1", "abcdefgh")
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    rig.scheduler.tiers.let_go = fail
+    rig.scheduler._runtime.policy.score = fail
+    rig.turn("2", "stuvwxyz")
+    assert rig.metrics["holdfast_fallbacks/let_go"] == 1
+
+
 @pytest.mark.parametrize("is_ahead", [False, True])
 def test_whatever_is_said_to_be_coming_every_turn_ends(make_rig: RigMaker, is_ahead: bool) -> None:
     rig = rig_of(make_rig, 24, 30, disk_blocks=80, is_ahead=is_ahead)

@@ -380,7 +380,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         """Give vLLM its own queues back; only between two engine steps."""
         self._must_fall_back = False
         if self.tiers is not None:
-            self.tiers.let_go()
+            self._guard("let_go", self.tiers.let_go)
         if self._orders_requests:
             waiting = create_request_queue(self.policy)
             for request in self.waiting:
