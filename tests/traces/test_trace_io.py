@@ -168,6 +168,13 @@ def test_lines_of_no_known_layout_are_an_error(tmp_path: Path, line: bytes, mess
         list(read_sessions(path))
 
 
+def test_a_layout_is_told_by_fields_inside_of_fields_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b'{"info": {"version": "1"}, "messages": []}')
+    with pytest.raises(TraceError, match=r"unknown layout with the fields info, messages"):
+        list(read_sessions(path))
+
+
 def test_an_unknown_layout_is_answered_with_the_known_ones(write_lines: Any) -> None:
     with pytest.raises(TraceError) as caught:
         list(read_sessions(write_lines("a.jsonl", {"x": 1})))

@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from holdfast.errors import TraceError
 from holdfast.traces.formats import claude_code
+from holdfast.traces.formats.decoding import field_names
 from holdfast.traces.formats.reading import Kin, Reading
 from holdfast.traces.formats.registry import READERS, FileKind, TraceReader, reader_for
 from holdfast.traces.formats.table_lines import column_names
@@ -232,7 +233,7 @@ def _reader(file: TraceFile, path: Path) -> TraceReader:
         if path.name.endswith(tuple(f"{ending}{compression}" for compression in COMPRESSIONS))
     )
     if kind == "document":
-        objects = iter([frozenset(file.document(dict[str, Raw]))])
+        objects = iter([field_names(file.document(dict[str, Raw]))])
     elif kind == "table":
         objects = iter([frozenset(column_names(file))])
     else:
@@ -255,8 +256,9 @@ def _unknown_layout(file: TraceFile, kind: FileKind, fields: frozenset[str]) -> 
         if reader.kind == kind
     )
     what, where = ("file", None) if kind == "document" else ("first line", "line 1")
+    outer = sorted(name for name in fields if name.partition(".")[0] not in fields - {name})
     return TraceError(
-        f"unknown layout with the fields {', '.join(sorted(fields)) or '(none)'}",
+        f"unknown layout with the fields {', '.join(outer) or '(none)'}",
         source=file.source,
         where=where,
         hint=f"the {what} must have all fields of one of these ({expected})",

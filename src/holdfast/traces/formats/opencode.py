@@ -37,7 +37,7 @@ from holdfast.traces.record import Trigger
 
 __all__ = ["LAYOUTS", "kin_of", "read_opencode"]
 
-LAYOUTS = (frozenset({"info", "messages"}),)
+LAYOUTS = (frozenset({"info", "info.id", "messages"}),)
 """A document with all of these fields is of this format."""
 
 _HINT = "expected one exported session: {info, messages: [{info, parts: […]}]}"

@@ -55,7 +55,7 @@ class TraceReader:
         name: As `holdfast traces` shows it.
         kind: Which files it reads.
         layouts: Fields that its files have; an object, or the column names, of a file must have
-            all of one of these.
+            all of one of these. A field of an object inside is named `outer.inner`.
         read: Reads one file.
         companions_of: Other files that belong to one and are no traces of their own.
         kin_of: Says which files of the format are read together, where their content tells.

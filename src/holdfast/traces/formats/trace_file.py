@@ -12,7 +12,13 @@ from typing import IO, Final, TypeVar
 import msgspec
 
 from holdfast.errors import TraceError
-from holdfast.traces.formats.decoding import DAMAGED_HINT, ErrorMaker, decode_json, within
+from holdfast.traces.formats.decoding import (
+    DAMAGED_HINT,
+    ErrorMaker,
+    decode_json,
+    field_names,
+    within,
+)
 from holdfast.traces.storage import open_stored
 
 __all__ = ["MAX_PREAMBLE_LINES", "OnSkipped", "TraceFile"]
@@ -66,6 +72,8 @@ class TraceFile:
     def fields(self) -> Iterator[frozenset[str]]:
         """Yield the names of each line's fields; none for a line that will be left out.
 
+        Fields of objects inside are named `outer.inner` as well.
+
         Raises:
             TraceError: A line is not a JSON object, and none may be left out.
         """
@@ -76,7 +84,7 @@ class TraceFile:
                 if self.on_skipped is None:
                     raise
                 fields = {}
-            yield frozenset(fields)
+            yield field_names(fields)
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield each line that is not blank with its number, from 1; one in memory at a time.
