@@ -4,6 +4,11 @@ Three kinds of rows are read. Mooncake's own with a `session_id`: turns in the o
 a `delay`. Version 1 of agentic Mooncake: requests that name those they `wait_for`. Version 2: a
 first line with the schema and the block size, and typed `dependencies`.
 
+Rows of sessions may record whole prompts or, as aiperf's do, only what each adds to the last prompt
+and its answer. A `context_mode` says which. Without one, and without ids of requests, they are
+additions where no later row of the file begins with the first hash of the one before. Rows without
+hashes share nothing but what additions share.
+
 Known: lengths, block hashes, who waits for whom and how long, tools with their times. A request
 that waits for another session's began it as a sub-agent, if it is a first one; otherwise it waits
 for that sub-agent's end, and its gap is then only the part behind it.
@@ -25,7 +30,14 @@ import msgspec
 
 from holdfast.errors import TraceError
 from holdfast.traces.answer import decisive_tool
-from holdfast.traces.formats.quantities import Count, Milliseconds, PromptTokens, Tokens
+from holdfast.traces.formats.prompt_deltas import PromptDeltas
+from holdfast.traces.formats.quantities import (
+    MAX_TOKENS,
+    Count,
+    Milliseconds,
+    PromptTokens,
+    Tokens,
+)
 from holdfast.traces.formats.reading import Reading
 from holdfast.traces.formats.row_checks import second_request
 from holdfast.traces.formats.row_spool import RowSpool
@@ -36,10 +48,12 @@ from holdfast.traces.record import Session, ToolSpan, Turn
 
 __all__ = ["LAYOUTS", "read_agentic_mooncake"]
 
+_HEADER = frozenset({"schema", "version", "block_size", "hash_id_scope"})
 LAYOUTS = (
+    frozenset({"session_id", "input_length", "output_length"}),
     frozenset({"session_id", "input_length", "output_length", "hash_ids"}),
     frozenset({"request_id", "input_length", "output_length", "hash_ids"}),
-    frozenset({"schema", "version", "block_size", "hash_id_scope"}),
+    _HEADER,
 )
 """A first line with all fields of one of these is of this format."""
 
@@ -47,6 +61,8 @@ _SCHEMA = "dynamo.agentic_mooncake"
 _VERSION = 2
 _BLOCK_TOKENS = 512
 _BLOCK_SIZES = (_BLOCK_TOKENS, *(1 << power for power in range(15) if power != 9))
+_WITH_ANSWERS = "deltas_without_responses"
+_WITHOUT_ANSWERS = "deltas_with_responses"
 _HINT = (
     "expected one request a line: {request_id, session_id, input_length, output_length, hash_ids, "
     "wait_for, delay, tool_wait_ms, …}"
@@ -76,7 +92,7 @@ class _Dependency(msgspec.Struct):
 class _Row(msgspec.Struct):
     input_length: PromptTokens
     output_length: Tokens
-    hash_ids: list[Count]
+    hash_ids: list[Count] | None = None
     request_id: str | None = None
     session_id: str | None = None
     play_id: str | None = None
@@ -88,10 +104,15 @@ class _Row(msgspec.Struct):
     wait_for: list[str] = []
     dependencies: list[_Dependency] = []
     tool_events: list[_ToolEvent] = []
+    context_mode: str | None = None
 
     @property
     def time_ms(self) -> float | None:
         return self.timestamp if self.timestamp is not None else self.not_before_ms
+
+    @property
+    def hashes(self) -> list[int]:
+        return self.hash_ids or []
 
     def waits_for(self) -> list[str]:
         return [*self.wait_for, *(dependency.request_id for dependency in self.dependencies)]
@@ -111,6 +132,8 @@ class _Stream:
 
     Attributes:
         waits: What rows wait for that is not the session's own, by their index.
+        first_hash: That of the latest row's prompt.
+        context_mode: What its rows record, where they say so.
     """
 
     session_id: str
@@ -119,6 +142,8 @@ class _Stream:
     parent_id: str | None = None
     parent_turn: int | None = None
     join_turn: int | None = None
+    first_hash: int | None = None
+    context_mode: str | None = None
 
 
 @dataclass(slots=True)
@@ -129,6 +154,9 @@ class _Graph:
         places: Which session's each request is, and which row of it.
         block_sizes: Those that fit all numbers of blocks so far, the likeliest first.
         num_estimated_gaps: Gaps that the file leaves out.
+        has_ids: Whether a row has an id, as Dynamo's do, which record whole prompts.
+        num_later: Rows behind another one of their session.
+        num_continued: Those that begin with the first hash of the one before.
     """
 
     spool: RowSpool[_Row]
@@ -136,6 +164,16 @@ class _Graph:
     places: dict[str, tuple[_Stream, int]] = field(default_factory=dict)
     block_sizes: tuple[int, ...] = _BLOCK_SIZES
     num_estimated_gaps: int = 0
+    has_ids: bool = False
+    num_later: int = 0
+    num_continued: int = 0
+
+    def context_mode(self, stream: _Stream) -> str:
+        """What a session's rows record: whole prompts, or what each adds."""
+        if stream.context_mode is not None:
+            return stream.context_mode
+        adds = self.num_later > 0 and self.num_continued == 0 and not self.has_ids
+        return _WITH_ANSWERS if adds else ""
 
 
 def read_agentic_mooncake(
@@ -162,7 +200,7 @@ def read_agentic_mooncake(
 
 
 def _header(file: TraceFile) -> _Header | None:
-    if not next(file.fields(), frozenset()) >= LAYOUTS[2]:
+    if not next(file.fields(), frozenset()) >= _HEADER:
         return None
     # Without it nothing behind it can be read, so it cannot be left out.
     line, header = next(replace(file, on_skipped=None).decode(_Header, hint=_HINT))
@@ -200,15 +238,29 @@ def _add_row(graph: _Graph, stream: _Stream, row: _Row) -> None:
     if others:
         stream.waits[index] = others
     if row.request_id is not None:
+        graph.has_ids = True
         graph.places[row.request_id] = (stream, index)
+    _compare(graph, stream, row, is_later=index > 0)
     graph.num_estimated_gaps += index > 0 and row.wait_ms() is None
-    num_blocks = len(row.hash_ids)
-    graph.block_sizes = tuple(
-        size
-        for size in graph.block_sizes
-        if row.input_length // size <= num_blocks <= -(-row.input_length // size)
-    )
+    if row.hash_ids is not None:
+        num_blocks = len(row.hash_ids)
+        graph.block_sizes = tuple(
+            size
+            for size in graph.block_sizes
+            if row.input_length // size <= num_blocks <= -(-row.input_length // size)
+        )
     stream.rows.append(graph.spool.add(row))
+
+
+def _compare(graph: _Graph, stream: _Stream, row: _Row, *, is_later: bool) -> None:
+    """Look for what tells whole prompts from additions."""
+    if row.context_mode is not None:
+        stream.context_mode = row.context_mode.lower()
+        return
+    first_hash = next(iter(row.hashes), None)
+    graph.num_later += is_later
+    graph.num_continued += is_later and first_hash is not None and first_hash == stream.first_hash
+    stream.first_hash = first_hash
 
 
 def _link(graph: _Graph) -> None:
@@ -252,11 +304,13 @@ def _sessions(
             own_scope = plays[first.play_id]
         trail = interner.trail(own_scope)
         turns: list[Turn] = []
-        for index, row in enumerate(rows):
+        mode = graph.context_mode(stream)
+        prompts = _prompts(source, stream.session_id, rows, mode, block_tokens)
+        for index, (num_tokens, hashes) in enumerate(prompts):
             after = rows[index + 1] if index + 1 < len(rows) else None
-            hashes = row.hash_ids[: row.input_length // block_tokens]
             before = rows[index - 1] if index else None
-            turns.append(_turn(before, row, after, trail.extend(hashes)))
+            turn = _turn(before, rows[index], after, trail.extend(hashes))
+            turns.append(replace(turn, prompt_tokens=num_tokens))
         has_start = stream.parent_id is None and first.time_ms is not None
         yield Session(
             stream.session_id,
@@ -268,6 +322,28 @@ def _sessions(
             parent_turn=stream.parent_turn,
             join_turn=stream.join_turn,
         )
+
+
+def _prompts(
+    source: str, session_id: str, rows: list[_Row], mode: str, block_tokens: int
+) -> Iterator[tuple[int, list[int]]]:
+    """The length of each row's whole prompt, and the hashes of its full blocks."""
+    if mode not in (_WITH_ANSWERS, _WITHOUT_ANSWERS):
+        for row in rows:
+            yield row.input_length, row.hashes[: row.input_length // block_tokens]
+        return
+    prompt = PromptDeltas(session_id, block_tokens)
+    for row in rows:
+        prompt.add(row.hashes, row.input_length)
+        if prompt.num_tokens > MAX_TOKENS:
+            raise TraceError(
+                f"what its rows add is more than {MAX_TOKENS:,} tokens together",
+                source=source,
+                where=f"session {session_id!r}, input_length",
+            )
+        yield prompt.num_tokens, prompt.hashes()
+        if mode == _WITH_ANSWERS:
+            prompt.add_unnamed(row.output_length)
 
 
 def _turn(before: _Row | None, row: _Row, after: _Row | None, block_ids: tuple[int, ...]) -> Turn:
