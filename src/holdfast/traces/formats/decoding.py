@@ -81,7 +81,7 @@ def field_names(fields: Mapping[str, msgspec.Raw]) -> frozenset[str]:
     """Name an object's fields, and those of the objects in them as `outer.inner`; pure."""
     names = set(fields)
     for name, value in fields.items():
-        if memoryview(value)[:1] == b"{":
+        if bytes(memoryview(value)[:1]) == b"{":
             with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 names.update(f"{name}.{inner}" for inner in _OBJECT.decode(value))
     return frozenset(names)
