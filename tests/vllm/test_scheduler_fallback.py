@@ -60,7 +60,7 @@ _PLACES = {
     "admission": ("schedule", "_runtime", "decide"),
     "places": ("schedule", "_runtime._places", "room"),
     "measuring": ("schedule", "_desk", "_pick"),
-    "findings": ("schedule", "_tails", "findings"),
+    "findings": ("findings", "_tails", "findings"),
     "start": ("started", "_runtime", "turn_started"),
     "worth": ("worth", "_runtime", "worth_of"),
     "refresh": ("schedule", "_runtime", "refresh"),

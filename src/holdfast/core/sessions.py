@@ -54,6 +54,7 @@ class Session:
         num_turns: Turns begun.
         paused_at_s: When its last turn ended (s, host's clock).
         gap: What is known about the pause, as the predictor wants it.
+        awaits_end: Whether what ended its last turn is still being read.
         pace: How its gaps compare with others of their kind, likewise.
         expected_gap_s: A hint's word on the pause (s), or None.
         has_moved_on: Whether a sibling of its group, or a fork, has started since it paused.
@@ -71,6 +72,7 @@ class Session:
     num_turns: int = 0
     paused_at_s: float = 0.0
     gap: Any = None
+    awaits_end: bool = False
     pace: Any = None
     expected_gap_s: float | None = None
     has_moved_on: bool = False

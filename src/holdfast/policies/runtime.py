@@ -243,6 +243,7 @@ class AgentRuntime:
         self._chains.append_answer(session, hashes)
         self.tier.claim(session, hashes)
         session.paused_at_s = self._now_s
+        session.awaits_end = False
         session.has_moved_on = False
         session.expected_gap_s = expected_gap_s
         self.away.enter(session)
@@ -255,9 +256,20 @@ class AgentRuntime:
             self._chains.hold(session)
         self._forget_surplus()
 
+    def turn_end_awaited(self, session: Session) -> None:
+        """What ended the last turn is being read; `turn_end_known` follows, if it can be read."""
+        session.awaits_end = True
+
     def turn_end_known(self, session: Session, num_turns: int, end: TurnEnd) -> None:
-        """What ended turn `num_turns` has become known; ignored when the session is back."""
-        if session.num_turns == num_turns and session.state.is_paused:
+        """What ended turn `num_turns` has become known.
+
+        A session that is back already returns to no other state; its pause is learned from now.
+        """
+        if session.num_turns != num_turns:
+            self._fates.explained(session, num_turns, features_of(end))
+            return
+        session.awaits_end = False
+        if session.state.is_paused:
             self._set_end(session, end)
             self._chains.rescore(session)
 

@@ -11,7 +11,7 @@ from holdfast.core.tool_kinds import ToolKind, tool_kind
 from holdfast.core.tool_syntax import ToolCall
 from holdfast.core.turn_end import TurnEnd
 
-__all__ = ["GapFeatures", "GapKind", "features_of"]
+__all__ = ["UNKNOWN_GAP", "GapFeatures", "GapKind", "features_of"]
 
 # A human, an ending that nobody could read, or the kind of the tool that runs.
 GapKind = Literal[
@@ -45,7 +45,8 @@ class GapFeatures(msgspec.Struct, frozen=True, cache_hash=True):
     argument_class: str = ""
 
 
-_UNKNOWN = GapFeatures("unknown")
+UNKNOWN_GAP = GapFeatures("unknown")
+"""A pause of which nothing is known."""
 _HUMAN = GapFeatures("human")
 _UNNAMED_TOOL = GapFeatures("other")
 
@@ -56,7 +57,7 @@ def features_of(turn_end: TurnEnd | None) -> GapFeatures:
     With several calls the one of the slowest kind counts, and among equals the last.
     """
     if turn_end is None or turn_end.kind == "unknown":
-        return _UNKNOWN
+        return UNKNOWN_GAP
     if turn_end.kind == "human":
         # A tool that asks a human names itself: plan approval is not an open question.
         asking = [call.name for call in turn_end.calls if tool_kind(call.name) == "ask_user"]

@@ -43,16 +43,17 @@ class OutputTails(Generic[K]):
         self._is_broken = False
         self._thread: threading.Thread | None = None
 
-    def submit(self, key: K, token_ids: Sequence[int]) -> None:
-        """Have the end of an output read; O(tail)."""
+    def submit(self, key: K, token_ids: Sequence[int]) -> bool:
+        """Have the end of an output read; O(tail). Returns whether a finding is to be expected."""
         if self._is_broken or not token_ids:
-            return
+            return False
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._read_all, name="holdfast-tails", daemon=True
             )
             self._thread.start()
         self._tails.put((key, list(token_ids)))
+        return True
 
     def findings(self) -> list[tuple[K, TurnEnd]]:
         """What has been read since the last call."""

@@ -200,6 +200,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _arrive(self, request: Any) -> None:
         self._runtime.tick(self.clock())
+        # An engine without requests takes no steps: the pause of this very session may be unread.
+        self._guard("findings", self._note_findings)
         turn, rejected = self._desk.arrive(request)
         if self.tiers is not None:
             self.tiers.arrived(request)
@@ -226,7 +228,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             and not self.vllm_config.model_config.skip_tokenizer_init
         ):
             tail = request.output_token_ids[-NUM_TAIL_TOKENS:]
-            self._tails.submit((turn.session, turn.session.num_turns), tail)
+            if self._tails.submit((turn.session, turn.session.num_turns), tail):
+                self._runtime.turn_end_awaited(turn.session)
         if self._log is not None:
             self._record(
                 "turn_ended",
@@ -235,6 +238,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 kind=turn.session.gap.kind,
                 tool=turn.session.gap.tool,
             )
+
+    def _note_findings(self) -> None:
+        for (session, num_turns), end in self._tails.findings():
+            self._runtime.turn_end_known(session, num_turns, end)
 
     def _note_planned(self, output: Any) -> None:
         now_s = self.clock()
@@ -286,8 +293,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             num_sessions = 1 + self._num_evicted // _EVICTED_PER_REFRESH
             self._num_evicted = 0
             self._runtime.refresh(min(num_sessions, _MAX_REFRESHES_A_STEP))
-        for (session, num_turns), end in self._tails.findings():
-            self._runtime.turn_end_known(session, num_turns, end)
+        self._guard("findings", self._note_findings)
         if self._orders_requests and len(self.waiting):
             # The more wait, the less a step's delay is to them, and the more a review costs.
             interval = 1 + len(self.waiting) // _WAITING_PER_SKIPPED_REVIEW

@@ -1,0 +1,81 @@
+"""What ended a turn reaches the session before it goes on, however idle the engine is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from holdfast.vllm.output_tail import OutputTails
+
+if TYPE_CHECKING:
+    from tests.vllm.conftest import Rig
+
+pytestmark = pytest.mark.engine
+
+_READ = '<tool_call>\n{"name": "Read", "arguments": {"path": "a.py"}}\n</tool_call>'
+
+
+def _watch(rig: Rig, decode: Callable[[Sequence[int]], str]) -> list[str]:
+    """Give the rig a tokenizer; returns the kinds of pauses that it learns, as they come."""
+    scheduler = rig.scheduler
+    scheduler.vllm_config.model_config.skip_tokenizer_init = False
+    scheduler._tails = OutputTails(lambda: decode)
+    returns, kinds = scheduler._runtime.returns, []
+    observe = returns.observe
+
+    def note(gap: Any, *args: Any, **kwargs: Any) -> None:
+        kinds.append(gap.kind)
+        observe(gap, *args, **kwargs)
+
+    returns.observe = note
+    return kinds
+
+
+def _await_findings(rig: Rig, number: int = 1) -> None:
+    while len(rig.scheduler._tails._findings) < number:
+        time.sleep(0.001)
+
+
+def test_pauses_of_a_lone_client_have_their_kind(rig: Rig) -> None:
+    kinds = _watch(rig, lambda tail: _READ)
+    request = rig.turn("0", "abc", num_outputs=20)
+    for turn in range(1, 6):
+        _await_findings(rig)
+        request = rig.turn(str(turn), rig.following(request, "x"), num_outputs=20)
+    assert kinds == ["read"] * 5
+
+
+def test_pause_that_ends_before_its_output_is_read_has_its_kind(rig: Rig) -> None:
+    may_read = threading.Event()
+
+    def decode(tail: Sequence[int]) -> str:
+        may_read.wait()
+        return _READ
+
+    kinds = _watch(rig, decode)
+    first = rig.turn("0", "abc", num_outputs=20)
+    rig.turn("1", rig.following(first, "x"), num_outputs=20)
+    assert kinds == []
+    may_read.set()
+    _await_findings(rig, 2)
+    rig.turn("2", "other")
+    assert kinds == ["read"]
+    (session, _) = rig.sessions
+    assert session.gap.kind == "read"
+
+
+def test_pause_whose_output_cannot_be_read_is_of_unknown_kind(rig: Rig) -> None:
+    def decode(tail: Sequence[int]) -> str:
+        raise ValueError("no such token")
+
+    kinds = _watch(rig, decode)
+    request = rig.turn("0", "abc", num_outputs=20)
+    while not rig.scheduler._tails._is_broken:
+        time.sleep(0.001)
+    for turn in range(1, 3):
+        request = rig.turn(str(turn), rig.following(request, "x"), num_outputs=20)
+    assert kinds == ["unknown"]
