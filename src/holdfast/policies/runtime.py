@@ -20,13 +20,13 @@ from holdfast.policies.absent import Absent
 from holdfast.policies.admission.tenants import Tenants
 from holdfast.policies.admission.waiting import Decision, WaitingTurn
 from holdfast.policies.backlog import Backlog
-from holdfast.policies.base import Outlook, Policy, Worth, users_of
+from holdfast.policies.base import Outlook, Policy, Worth
 from holdfast.policies.chain_keeper import ChainKeeper
 from holdfast.policies.fates import Fates
-from holdfast.policies.freshness import Freshness
 from holdfast.policies.guard import Guard, Predictions
 from holdfast.policies.places import Places
 from holdfast.policies.registry import build_policy
+from holdfast.policies.scores import Scores
 from holdfast.predict.features import features_of
 from holdfast.predict.pace import Pace
 from holdfast.predict.return_time import ReturnTimeModel
@@ -89,7 +89,6 @@ class AgentRuntime:
         self._now_s = 0.0
         self._num_arrived = 0
         self.away = Absent()
-        self._freshness = Freshness()
         self._fates = Fates(self.returns)
         self._num_steps = 0
         self._rescored_at_step = 0
@@ -100,6 +99,7 @@ class AgentRuntime:
     def attach(self, queue: BlockQueue, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
         """Connect the host's free blocks; once, before any turn."""
         self._chains = ChainKeeper(self.tree, queue)
+        self._scores = Scores(self._policy, self, self.away, self._chains)
         self._places = Places(self.away, self._chains, self)
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
@@ -122,9 +122,7 @@ class AgentRuntime:
         self._num_steps += num_steps
         if is_due:
             self._rescored_at_step = self._num_steps - num_steps
-            for session in list(self.away):
-                if not self._is_bare(session):
-                    self._renew(session)
+            self._scores.renew_all(self.away)
 
     # What policies may look at.
 
@@ -200,7 +198,7 @@ class AgentRuntime:
         self._backlog.enter(turn, cold_s)
         self.guard.turn_arrived(turn, hashes)
         self._policy.turn_arrived(turn)
-        self._renew(session)
+        self._scores.renew(session)
         return turn
 
     def turn_started(self, turn: WaitingTurn) -> None:
@@ -211,7 +209,7 @@ class AgentRuntime:
         turn.tenant.served_s += self.restore_s(turn.computed_blocks, turn.resident_blocks)
         if self.guard.turn_started(turn):
             for away in list(self.away):
-                self._renew(away)
+                self._scores.renew(away)
         self._policy.turn_started(turn)
 
     def turn_preempted(self, turn: WaitingTurn) -> None:
@@ -289,12 +287,12 @@ class AgentRuntime:
             self.sessions.drop(session)
         self.tree.clear()
         self.away.clear()
-        self._freshness.clear()
+        self._scores.clear()
         self._fates.clear()
         self._backlog.clear()
         self._tenants.clear()
         self.guard.clear()
-        self._policy = build_policy(self._policy_name, self)
+        self._policy = self._scores.policy = build_policy(self._policy_name, self)
 
     # Decide.
 
@@ -317,11 +315,7 @@ class AgentRuntime:
 
     def worth_of(self, segment: Segment[Any]) -> Worth:
         """Class and worth of a run's free blocks now."""
-        if self._policy.ages:
-            for session in users_of(segment):
-                if self._now_s >= session.stale_at_s:
-                    self._rerate(session)
-        return self._policy.worth(segment)
+        return self._scores.worth(segment)
 
     def stored_worth(self, session: Session) -> tuple[int, float] | None:
         """Worth of what a lower tier holds for a session; None while it is in the engine."""
@@ -331,20 +325,7 @@ class AgentRuntime:
 
     def refresh(self, num_sessions: int) -> None:
         """Bring the worth of at most so many paused sessions up to date where it is stale."""
-        if not self._policy.ages:
-            return
-        for session in self._freshness.due(self._now_s, num_sessions):
-            if session in self.away and not self._is_bare(session):
-                self._renew(session)
-
-    def _is_bare(self, session: Session) -> bool:
-        """Whether a paused session has no block left to keep; it then counts as away no more."""
-        if session.tail.lane.num_blocks or session.prompt_tail.lane.num_blocks:
-            return False
-        self.away.bare(session)
-        self._chains.release(session)
-        self._rerate(session)
-        return True
+        self._scores.refresh(num_sessions)
 
     # Sessions and their chains.
 
@@ -361,7 +342,7 @@ class AgentRuntime:
         for session in list(sessions):
             if session.state.is_paused and not session.has_moved_on:
                 session.has_moved_on = True
-                self._renew(session)
+                self._scores.renew(session)
 
     def _resume(self, session: Session) -> None:
         self._fates.returned(session, self._now_s)
@@ -380,7 +361,7 @@ class AgentRuntime:
     def _forget(self, session: Session) -> None:
         self._chains.release(session)
         self.away.leave(session)
-        self._freshness.forget(session)
+        self._scores.forget(session)
         self._chains.abandon(session)
         self.tier.forget(session)
         session.state = SessionState.CLOSED
@@ -394,7 +375,7 @@ class AgentRuntime:
         is_human = end is not None and end.kind == "human"
         session.state = SessionState.HUMAN_AWAY if is_human else SessionState.AT_TOOL
         self._policy.pause_known(session)
-        self._rerate(session)
+        self._scores.rate(session)
 
     def _end(self, session: Session, state: SessionState) -> None:
         self._chains.release(session)
@@ -402,11 +383,3 @@ class AgentRuntime:
         self.tier.forget(session)
         session.state, session.rate = state, 0.0
         self._chains.rescore(session)
-
-    def _renew(self, session: Session) -> None:
-        self._rerate(session)
-        self._chains.rescore(session)
-
-    def _rerate(self, session: Session) -> None:
-        session.rate = self._policy.score(session)
-        self._freshness.rated(session, self._now_s)
