@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.request_queue import create_request_queue
 from vllm.v1.request import RequestStatus
 
 from holdfast.config import HoldfastConfig, load_config
@@ -28,7 +27,6 @@ from holdfast.predict.learned_file import LearnedFile
 from holdfast.vllm.compat import (
     cache_grain,
     loading_requests,
-    stock_free_queue,
     tier_desk_of,
     uses_priority,
 )
@@ -37,6 +35,7 @@ from holdfast.vllm.metrics import EngineMetrics
 from holdfast.vllm.output_tail import NUM_TAIL_TOKENS, OutputTails, decoder_of
 from holdfast.vllm.request_queue import OfferQueue
 from holdfast.vllm.step_meter import StepMeter
+from holdfast.vllm.stock_queues import restore_free_queue, restore_request_queue
 from holdfast.vllm.turns import TurnDesk
 
 __all__ = ["HoldfastScheduler"]
@@ -388,14 +387,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         if self.tiers is not None:
             self._guard("let_go", self.tiers.let_go)
         if self._orders_requests:
-            waiting = create_request_queue(self.policy)
-            for request in self.waiting:
-                waiting.add_request(request)
-            self.waiting = waiting
-        age = self._queue.age_of
-        free = [b for b in self._pool.blocks if b.ref_cnt == 0 and not b.is_null]
-        free.sort(key=lambda block: (block.block_hash is not None, age(block)))
-        self._pool.free_block_queue = stock_free_queue(free)
+            restore_request_queue(self)
+        restore_free_queue(self._pool, self._queue.age_of)
 
     def _record(self, event: str, turn: WaitingTurn, **fields: Any) -> None:
         assert self._log is not None
