@@ -302,7 +302,7 @@ def test_leniently_the_rest_of_a_family_is_read_without_a_broken_export(
     write_lines: Any, tmp_path: Any
 ) -> None:
     write_lines("a.json", {"info": {"id": "a", "parentID": "s"}, "messages": conversation()})
-    write_lines("s.json", {"info": {"id": "s"}, "messages": 5})
+    write_lines("s.json", {"info": {"id": "s", "version": "1"}, "messages": 5})
     with pytest.raises(TraceError, match=r"s\.json: messages: Expected `array`"):
         list(read_sessions(tmp_path))
     skipped: list[TraceError] = []
@@ -311,7 +311,7 @@ def test_leniently_the_rest_of_a_family_is_read_without_a_broken_export(
 
 
 def test_leniently_a_broken_export_is_no_session_without_an_answer(write_lines: Any) -> None:
-    path = write_lines("s.json", {"info": {"id": "s"}, "messages": 5})
+    path = write_lines("s.json", {"info": {"id": "s", "version": "1"}, "messages": 5})
     skipped: list[TraceError] = []
     reports: list[FileReport] = []
     assert not list(read_sessions(path, on_file=reports.append, on_skipped=skipped.append))

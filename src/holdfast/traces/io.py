@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -12,9 +12,14 @@ from msgspec import Raw
 
 from holdfast.errors import TraceError
 from holdfast.traces.formats import claude_code
-from holdfast.traces.formats.decoding import field_names
 from holdfast.traces.formats.reading import Kin, Reading
-from holdfast.traces.formats.registry import READERS, FileKind, TraceReader, reader_for
+from holdfast.traces.formats.registry import (
+    READERS,
+    FileKind,
+    TraceReader,
+    closest_layout,
+    reader_for,
+)
 from holdfast.traces.formats.table_lines import column_names
 from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, OnSkipped, TraceFile
 from holdfast.traces.gaps import GapEvidence
@@ -233,33 +238,32 @@ def _reader(file: TraceFile, path: Path) -> TraceReader:
         if path.name.endswith(tuple(f"{ending}{compression}" for compression in COMPRESSIONS))
     )
     if kind == "document":
-        objects = iter([field_names(file.document(dict[str, Raw]))])
+        objects = iter([file.document(dict[str, Raw])])
     elif kind == "table":
-        objects = iter([frozenset(column_names(file))])
+        objects = iter([dict.fromkeys(column_names(file), Raw(b"null"))])
     else:
         objects = islice(file.fields(), MAX_PREAMBLE_LINES)
-    first: frozenset[str] | None = None
-    for fields in objects:
-        reader = reader_for(kind, fields)
+    first: dict[str, Raw] | None = None
+    for record in objects:
+        reader = reader_for(kind, record)
         if reader is not None:
             return reader
-        first = fields if first is None else first
+        first = record if first is None else first
     if first is None:
         raise TraceError("holds no line", source=file.source)
     raise _unknown_layout(file, kind, first)
 
 
-def _unknown_layout(file: TraceFile, kind: FileKind, fields: frozenset[str]) -> TraceError:
-    expected = "; ".join(
-        f"{reader.name}: {' or '.join(', '.join(sorted(layout)) for layout in reader.layouts)}"
-        for reader in READERS
-        if reader.kind == kind
-    )
-    what, where = ("file", None) if kind == "document" else ("first line", "line 1")
-    outer = sorted(name for name in fields if name.partition(".")[0] not in fields - {name})
+def _unknown_layout(file: TraceFile, kind: FileKind, record: Mapping[str, Raw]) -> TraceError:
+    names = dict.fromkeys(reader.name for reader in READERS if reader.kind == kind)
+    hint = f"such files are read of {', '.join(names)}; docs/traces.md describes them"
+    closest = closest_layout(kind, record)
+    if closest is not None:
+        reader, missing = closest
+        hint = f"{hint}. {reader.name}, which comes closest, also has {', '.join(missing)}"
     return TraceError(
-        f"unknown layout with the fields {', '.join(outer) or '(none)'}",
+        f"unknown layout with the fields {', '.join(sorted(record)) or '(none)'}",
         source=file.source,
-        where=where,
-        hint=f"the {what} must have all fields of one of these ({expected})",
+        where=None if kind == "document" else "line 1",
+        hint=hint,
     )

@@ -30,6 +30,7 @@ import msgspec
 
 from holdfast.errors import TraceError
 from holdfast.traces.answer import decisive_tool
+from holdfast.traces.formats.layout import missing_fields
 from holdfast.traces.formats.prompt_deltas import PromptDeltas
 from holdfast.traces.formats.quantities import (
     MAX_TOKENS,
@@ -200,7 +201,7 @@ def read_agentic_mooncake(
 
 
 def _header(file: TraceFile) -> _Header | None:
-    if not next(file.fields(), frozenset()) >= _HEADER:
+    if missing_fields(next(file.fields(), {}), _HEADER):
         return None
     # Without it nothing behind it can be read, so it cannot be left out.
     line, header = next(replace(file, on_skipped=None).decode(_Header, hint=_HINT))

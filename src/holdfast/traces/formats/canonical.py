@@ -49,7 +49,7 @@ __all__ = [
 
 SCHEMA: Final = "holdfast.trace/1"
 
-LAYOUTS = (frozenset({"record", "schema"}),)
+LAYOUTS = (frozenset({"record=trace", "schema"}),)
 """A first line with all of these fields is of this format."""
 
 _HINT = "docs/trace-format.md has every line and field"

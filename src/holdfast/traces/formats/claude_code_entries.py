@@ -22,10 +22,11 @@ from holdfast.traces.history import Message
 __all__ = ["LAYOUTS", "Entry", "Launch", "Usage", "kin_of", "read_entries"]
 
 LAYOUTS = (
-    frozenset({"type", "uuid", "parentUuid", "sessionId"}),
+    frozenset({"type", "uuid", "parentUuid", "sessionId", "isSidechain"}),
+    frozenset({"type", "uuid", "parentUuid", "sessionId", "message.content"}),
     frozenset({"type", "summary", "leafUuid"}),
     frozenset({"type", "messageId", "snapshot"}),
-    frozenset({"type", "operation", "timestamp", "sessionId"}),
+    frozenset({"type=queue-operation", "operation", "timestamp", "sessionId"}),
 )
 """An entry of a conversation, and lines that come before the first one or stand alone."""
 

@@ -54,7 +54,8 @@ from holdfast.traces.record import EventKind, Trigger
 
 __all__ = ["LAYOUTS", "kin_of", "read_codex"]
 
-LAYOUTS = (frozenset({"timestamp", "type", "payload"}),)
+_TYPES = "session_meta|turn_context|response_item|event_msg|compacted"
+LAYOUTS = (frozenset({"timestamp", f"type={_TYPES}", "payload"}),)
 """A line with all of these fields is of this format."""
 
 _TOOL_CALLS = frozenset({"function_call", "custom_tool_call", "local_shell_call"})

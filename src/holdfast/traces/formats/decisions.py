@@ -30,7 +30,10 @@ from holdfast.traces.record import EndedBy, Session, Turn
 
 __all__ = ["LAYOUTS", "read_decisions"]
 
-LAYOUTS = (frozenset({"time_s", "event"}),)
+LAYOUTS = (
+    frozenset({"time_s", "event", "request", "session"}),
+    frozenset({"time_s", "event", "reason", "num_blocks"}),
+)
 """A first line with all of these fields is of this format."""
 
 _BLOCK_TOKENS = 64

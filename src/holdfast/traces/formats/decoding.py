@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 import msgspec
 
 from holdfast.errors import TraceError
 
-__all__ = [
-    "DAMAGED_HINT",
-    "ErrorMaker",
-    "convert_json",
-    "decode_json",
-    "field_names",
-    "within",
-]
+__all__ = ["DAMAGED_HINT", "ErrorMaker", "convert_json", "decode_json", "within"]
 
 ErrorMaker = Callable[[str, str, str | None], TraceError]
 """Makes an error of a message, a field ("" where none is known) and a hint."""
@@ -27,7 +19,6 @@ DAMAGED_HINT: Final = "the file may be cut off or damaged; fetch it again"
 """What to do about a file whose bytes are wrong."""
 
 _Value = TypeVar("_Value")
-_OBJECT: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _AT = re.compile(r"^(?P<message>.*) - at `\$\.?(?P<field>.*)`$", re.DOTALL)
 
 
@@ -75,16 +66,6 @@ def convert_json(
         return msgspec.convert(value, value_type, strict=False)
     except msgspec.ValidationError as error:
         raise _invalid(error, error_maker, hint) from None
-
-
-def field_names(fields: Mapping[str, msgspec.Raw]) -> frozenset[str]:
-    """Name an object's fields, and those of the objects in them as `outer.inner`; pure."""
-    names = set(fields)
-    for name, value in fields.items():
-        if bytes(memoryview(value)[:1]) == b"{":
-            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                names.update(f"{name}.{inner}" for inner in _OBJECT.decode(value))
-    return frozenset(names)
 
 
 def _invalid(

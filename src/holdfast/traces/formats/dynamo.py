@@ -43,7 +43,10 @@ from holdfast.traces.record import EndedBy, Session, SessionEvent, ToolSpan, Tri
 
 __all__ = ["LAYOUTS", "read_dynamo"]
 
-LAYOUTS = (frozenset({"schema", "event_type"}), frozenset({"timestamp", "event"}))
+LAYOUTS = (
+    frozenset({"schema=dynamo.*", "event_type"}),
+    frozenset({"timestamp", "event.schema=dynamo.*", "event.event_type"}),
+)
 """A first line with all fields of one of these is of this format."""
 
 _BLOCK_TOKENS = 64

@@ -37,7 +37,10 @@ from holdfast.traces.record import Trigger
 
 __all__ = ["LAYOUTS", "kin_of", "read_opencode"]
 
-LAYOUTS = (frozenset({"info", "info.id", "messages"}),)
+LAYOUTS = (
+    frozenset({"info.id", "messages[].info", "messages[].parts"}),
+    frozenset({"info.id", "info.version", "messages"}),
+)
 """A document with all of these fields is of this format."""
 
 _HINT = "expected one exported session: {info, messages: [{info, parts: […]}]}"

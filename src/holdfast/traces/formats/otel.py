@@ -37,7 +37,7 @@ from holdfast.traces.record import Trigger
 
 __all__ = ["LAYOUTS", "read_otel", "read_otel_lines"]
 
-LAYOUTS = (frozenset({"resourceSpans"}), frozenset({"spans"}))
+LAYOUTS = (frozenset({"resourceSpans"}), frozenset({"spans[].trace_id"}))
 """An object with one of these fields is an export of spans."""
 
 _CALLS = frozenset({"chat", "text_completion", "generate_content"})

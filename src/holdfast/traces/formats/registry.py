@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
+
+from msgspec import Raw
 
 from holdfast.traces.formats import (
     agentic_mooncake,
@@ -27,11 +29,12 @@ from holdfast.traces.formats import (
     tracelab,
     weka,
 )
+from holdfast.traces.formats.layout import Layout, missing_fields
 from holdfast.traces.formats.reading import Kin, Reading
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
 
-__all__ = ["READERS", "FileKind", "TraceReader", "reader_for"]
+__all__ = ["READERS", "FileKind", "TraceReader", "closest_layout", "reader_for"]
 
 FileKind = Literal["document", "lines", "table"]
 """A JSON document, JSON objects a line, or comma-separated values; from the file's suffix."""
@@ -54,8 +57,8 @@ class TraceReader:
     Attributes:
         name: As `holdfast traces` shows it.
         kind: Which files it reads.
-        layouts: Fields that its files have; an object, or the column names, of a file must have
-            all of one of these. A field of an object inside is named `outer.inner`.
+        layouts: Fields that only its files have; an object, or the column names, of a file must
+            have all of one of these.
         read: Reads one file.
         companions_of: Other files that belong to one and are no traces of their own.
         kin_of: Says which files of the format are read together, where their content tells.
@@ -64,7 +67,7 @@ class TraceReader:
 
     name: str
     kind: FileKind
-    layouts: tuple[frozenset[str], ...]
+    layouts: tuple[Layout, ...]
     read: _Read
     companions_of: Callable[[Path], Iterable[Path]] = _none
     kin_of: Callable[[TraceFile], Kin | None] | None = None
@@ -126,8 +129,8 @@ READERS: tuple[TraceReader, ...] = (
 )
 
 
-def reader_for(kind: FileKind, fields: frozenset[str]) -> TraceReader | None:
-    """The reader whose layout has the most of these fields, all of its own among them. Pure.
+def reader_for(kind: FileKind, record: Mapping[str, Raw]) -> TraceReader | None:
+    """The reader whose layout has the most of an object's fields, all of its own among them. Pure.
 
     Of equals the one named first: it reads more than those behind it.
     """
@@ -136,6 +139,27 @@ def reader_for(kind: FileKind, fields: frozenset[str]) -> TraceReader | None:
         for position, reader in enumerate(READERS)
         if reader.kind == kind
         for layout in reader.layouts
-        if layout <= fields
+        if not missing_fields(record, layout)
     ]
     return READERS[-max(fitting)[1]] if fitting else None
+
+
+def closest_layout(
+    kind: FileKind, record: Mapping[str, Raw]
+) -> tuple[TraceReader, list[str]] | None:
+    """The reader whose layout an object has most of, and what it lacks. Pure.
+
+    None where no layout has two of the object's fields, or half of its own.
+    """
+    found = [
+        (len(missing) / len(layout), position, missing)
+        for position, reader in enumerate(READERS)
+        if reader.kind == kind
+        for layout in reader.layouts
+        for missing in [missing_fields(record, layout)]
+        if len(layout) - len(missing) >= max(2, len(missing))
+    ]
+    if not found:
+        return None
+    _, position, missing = min(found)
+    return READERS[position], missing

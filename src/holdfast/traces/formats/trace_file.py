@@ -16,7 +16,6 @@ from holdfast.traces.formats.decoding import (
     DAMAGED_HINT,
     ErrorMaker,
     decode_json,
-    field_names,
     within,
 )
 from holdfast.traces.storage import open_stored
@@ -69,22 +68,19 @@ class TraceFile:
         """Another file that is read with this one, and tells the same one what is left out."""
         return TraceFile(str(path), path, self.on_skipped, self.keeps_text)
 
-    def fields(self) -> Iterator[frozenset[str]]:
-        """Yield the names of each line's fields; none for a line that will be left out.
-
-        Fields of objects inside are named `outer.inner` as well.
+    def fields(self) -> Iterator[dict[str, msgspec.Raw]]:
+        """Yield each line's fields by their names; none for a line that will be left out.
 
         Raises:
             TraceError: A line is not a JSON object, and none may be left out.
         """
         for number, line in self.lines():
             try:
-                fields = decode_json(line, _OBJECT, self.error_maker(number))
+                yield decode_json(line, _OBJECT, self.error_maker(number))
             except TraceError:
                 if self.on_skipped is None:
                     raise
-                fields = {}
-            yield field_names(fields)
+                yield {}
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield each line that is not blank with its number, from 1; one in memory at a time.
