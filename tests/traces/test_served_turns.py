@@ -100,6 +100,14 @@ def finished(time_s: float, request: str, session: int = 1, **fields: Any) -> di
     } | fields
 
 
+def started(time_s: float, **fields: Any) -> dict[str, Any]:
+    return {"event": "engine_started", "time_s": time_s} | fields
+
+
+def explained(time_s: float, session: int = 1, **fields: Any) -> dict[str, Any]:
+    return {"event": "pause_explained", "time_s": time_s, "session": session, "tool": ""} | fields
+
+
 def test_turns_of_a_decision_log_are_read_as_the_engine_served_them(logged: Any) -> None:
     (session,) = logged(
         arrived(5.0, "a"),
@@ -132,6 +140,52 @@ def test_an_engine_that_starts_again_begins_new_sessions(logged: Any) -> None:
     one, other = logged(arrived(3.0, "a"), finished(4.0, "a"))
     assert (one.session_id, other.session_id) == ("l-0-1", "l-1-1")
     assert other.start_s == 0.0
+
+
+def test_what_ended_a_turn_is_joined_when_it_was_found_later(logged: Any) -> None:
+    unknown: dict[str, Any] = {"kind": "unknown", "tool": ""}
+    (session,) = logged(
+        started(0.5),
+        arrived(1.0, "a", turn=1),
+        finished(2.0, "a", turn=1, **unknown),
+        explained(2.1, turn=1, kind="shell", tool="Bash"),
+        arrived(3.0, "b", turn=2),
+        finished(4.0, "b", turn=2, **unknown),
+        arrived(4.1, "c", turn=3),
+        explained(4.2, turn=2, kind="read", tool="Read"),
+        finished(5.0, "c", turn=3, **unknown),
+        explained(5.1, turn=3, kind="human"),
+        explained(5.2, session=9, turn=1, kind="human"),
+    )
+    ends = [(turn.ended_by, turn.tool_name) for turn in session.turns]
+    assert ends == [("tool", "Bash"), ("tool", "Read"), ("human", None)]
+
+
+def test_engines_that_share_a_log_keep_their_sessions_apart(logged: Any) -> None:
+    one, other = {"engine": 0, "pid": 7}, {"engine": 1, "pid": 8}
+    sessions = logged(
+        started(1.0, **one),
+        started(1.1, **other),
+        arrived(2.0, "a", **one),
+        arrived(2.2, "b", **other),
+        finished(2.1, "b", **other),
+        finished(3.0, "a", **one),
+        arrived(4.0, "c", **one),
+        finished(5.0, "c", **one),
+    )
+    assert sorted(len(session.turns) for session in sessions) == [1, 2]
+
+
+def test_a_restart_on_the_same_clock_begins_new_sessions(logged: Any) -> None:
+    before, after = logged(
+        started(1.0, pid=7),
+        arrived(2.0, "a", pid=7),
+        finished(3.0, "a", pid=7),
+        started(60.0, pid=7),
+        arrived(61.0, "b", pid=7),
+        finished(62.0, "b", pid=7),
+    )
+    assert (len(before.turns), len(after.turns)) == (1, 1)
 
 
 def test_a_log_without_lengths_is_an_error_that_says_so(logged: Any) -> None:

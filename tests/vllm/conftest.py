@@ -150,8 +150,8 @@ class Rig:
 
     @property
     def metrics(self) -> dict[str, float]:
-        snapshot: dict[str, float] = self.scheduler._metrics.snapshot()
-        return snapshot
+        counted: dict[str, float] = self.scheduler.counted
+        return counted
 
     @property
     def is_prefetching(self) -> bool:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from holdfast.core.sessions import SessionState
+from holdfast.core.turn_end import ToolCall, TurnEnd
 from holdfast.vllm.eviction_meter import watch_evictions
+from holdfast.vllm.metrics import EngineMetrics
 
 if TYPE_CHECKING:
     from tests.vllm.conftest import Rig, RigMaker
@@ -76,6 +81,91 @@ def test_sessions_are_counted_by_state(rig: Rig) -> None:
         rig.step()
     states = {k.removeprefix("holdfast_sessions/"): v for k, v in rig.metrics.items()}
     assert (states["running"], states["at_tool"], states["human_away"]) == (1, 1, 1)
+
+
+def test_gauges_follow_an_engine_that_takes_no_more_steps(rig: Rig) -> None:
+    rig.turn("0", "ab", xargs={"holdfast_turn_end": "human"})
+    rig.turn("1", "cd")
+    states = {k.removeprefix("holdfast_sessions/"): v for k, v in rig.metrics.items()}
+    assert (states["running"], states["at_tool"], states["human_away"]) == (0, 1, 1)
+    session = next(s for s in rig.sessions if s.state is SessionState.AT_TOOL)
+    rig.scheduler._tails._findings.append(((session, 1), TurnEnd("human")))
+    assert rig.metrics["holdfast_sessions/human_away"] == 2
+    assert session.state is SessionState.AT_TOOL
+
+
+def test_gauges_are_set_while_the_engine_sleeps(tmp_path: Path) -> None:
+    metrics = EngineMetrics(tmp_path)
+    asked = threading.Event()
+    metrics.watch(asked.set)
+    assert asked.wait(60.0)
+    metrics.close()
+
+
+def test_gauges_are_zero_once_vllm_goes_on_alone(make_rig: RigMaker) -> None:
+    rig = make_rig(12, is_strict=False)
+    rig.turn("0", "ab")
+    for number in range(3):
+        rig.send(f"held {number}", f"{number}tuvwxyz")
+    rig.step()
+    assert rig.metrics["holdfast_requests_held"] > 0
+    rig.scheduler._runtime.tick = None
+    rig.step()
+    gauges = {k: v for k, v in rig.metrics.items() if k.startswith("holdfast_sessions/")}
+    assert set(gauges.values()) == {0}
+    assert rig.metrics["holdfast_requests_held"] == 0
+
+
+def _records(path: Path, event: str) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [record for record in records if record["event"] == event]
+
+
+def test_the_log_says_what_ended_a_turn_when_it_is_found(
+    make_rig: RigMaker, tmp_path: Path
+) -> None:
+    path = tmp_path / "decisions.jsonl"
+    rig = make_rig(24, settings={"decision_log": path})
+    rig.turn("0", "ab")
+    rig.turn("1", "cd")
+    (session, _) = rig.sessions
+    calls = (ToolCall("Bash", '{"command": "make"}'),)
+    rig.scheduler._reports.pause_explained((session, 1), TurnEnd("tool", calls))
+    rig.scheduler.shutdown()
+    (record,) = _records(path, "pause_explained")
+    ended = _records(path, "turn_ended")[0]
+    assert (record["kind"], record["tool"]) == ("shell", "Bash")
+    assert (record["session"], record["turn"]) == (ended["session"], ended["turn"])
+
+
+def test_the_log_says_which_engine_writes_and_who_named_a_session(
+    make_rig: RigMaker, tmp_path: Path
+) -> None:
+    path = tmp_path / "decisions.jsonl"
+    rig = make_rig(24, settings={"decision_log": path})
+    rig.turn("0", "ab", session_id="mine", tenant="salt")
+    rig.turn("1", "cd")
+    rig.scheduler.shutdown()
+    (start,) = _records(path, "engine_started")
+    assert (start["engine"], start["pid"]) == (0, os.getpid())
+    arrived = _records(path, "turn_arrived")
+    assert [record["session_id"] for record in arrived] == ["mine", None]
+    assert all(record["engine"] == 0 for record in arrived)
+
+
+def test_evicted_blocks_name_the_sessions_that_used_them(
+    make_rig: RigMaker, tmp_path: Path
+) -> None:
+    path = tmp_path / "decisions.jsonl"
+    rig = make_rig(40, settings={"decision_log": path})
+    for number in range(20):
+        rig.turn(str(number), f"shared{chr(65 + number)}", num_outputs=1)
+    rig.turn("large", "0123456789" * 3 + "012345678", num_outputs=1)
+    rig.scheduler.shutdown()
+    evicted = _records(path, "evicted")
+    assert all(record["sessions"] for record in evicted)
+    most = max(evicted, key=lambda record: int(record["num_sessions"]))
+    assert (most["reason"], most["num_sessions"], len(most["sessions"])) == ("prefix", 20, 16)
 
 
 def test_the_decision_log_tells_each_turn_and_eviction(make_rig: RigMaker, tmp_path: Path) -> None:

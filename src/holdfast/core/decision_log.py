@@ -1,11 +1,12 @@
 """Decisions as JSON lines, written beside the serving path.
 
-Each line has `time_s` (host's monotonic clock), `event` and the event's own fields. Knows nothing
-about what the fields mean.
+Each line has `time_s` (host's monotonic clock), `event`, the log's common fields and the event's
+own. Knows nothing about what the fields mean.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import queue
 import threading
@@ -19,25 +20,32 @@ __all__ = ["DecisionLog"]
 logger = logging.getLogger(__name__)
 
 _MAX_PENDING = 100_000
+_MAX_WRITE_BYTES = 1 << 16
 
 
 class DecisionLog:
     """Appends records to a file from a thread of its own; never blocks or raises into the caller.
 
-    A file that cannot be written is reported once and ends the log. Records beyond what the disk
-    keeps up with are dropped and counted in the next one written.
+    Several processes may append to one file: each write ends with a whole line. A file that cannot
+    be written is reported once and ends the log. Records beyond what the disk keeps up with are
+    dropped and counted in the next one written.
+
+    Args:
+        path: The file.
+        common: Fields of every record, such as which engine writes it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **common: Any) -> None:
         self._path = path
+        self._common = common
         self._pending: queue.Queue[dict[str, Any] | None] = queue.Queue(_MAX_PENDING)
         self._num_dropped = 0
         self._thread = threading.Thread(target=self._write_all, name="holdfast-log", daemon=True)
         self._thread.start()
 
     def write(self, event: str, time_s: float, **fields: Any) -> None:
-        """Queue one record; O(1)."""
-        record = {"time_s": time_s, "event": event, **fields}
+        """Queue one record; O(1). Any thread may call it."""
+        record = {"time_s": time_s, "event": event, **self._common, **fields}
         if self._num_dropped:
             record["num_dropped"] = self._num_dropped
         try:
@@ -57,13 +65,26 @@ class DecisionLog:
 
     def _write_all(self) -> None:
         encoder = msgspec.json.Encoder()
+        lines: list[bytes] = []
+        num_bytes = 0
         try:
-            with self._path.open("ab") as file:
+            with self._path.open("ab", buffering=0) as file:
                 while (record := self._pending.get()) is not None:
-                    file.write(encoder.encode(record) + b"\n")
-                    if self._pending.empty():
-                        file.flush()
+                    lines.append(encoder.encode(record) + b"\n")
+                    num_bytes += len(lines[-1])
+                    if num_bytes >= _MAX_WRITE_BYTES or self._pending.empty():
+                        _append(file, b"".join(lines))
+                        lines.clear()
+                        num_bytes = 0
+                _append(file, b"".join(lines))
         except OSError as error:
             logger.warning("decision log %s ends: %s", self._path, error)
             while self._pending.get() is not None:
                 pass
+
+
+def _append(file: io.FileIO, lines: bytes) -> None:
+    """Append whole lines in one write, which the kernel does not mix with another process's."""
+    rest = memoryview(lines)
+    while rest:
+        rest = rest[file.write(rest) :]

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from holdfast.core.chains import Segment
-from holdfast.core.sessions import SessionState
+from holdfast.core.sessions import Session, SessionState
 
-__all__ = ["eviction_reason"]
+__all__ = ["eviction_reason", "sessions_using"]
 
 
-def eviction_reason(segment: Segment[Any] | None) -> str:
-    """Who used a run whose blocks were evicted; None is a run that nobody owns any more. Pure."""
-    if segment is None:
+def sessions_using(segment: Segment[Any]) -> set[Session]:
+    """All sessions whose chain contains a run. O(runs that continue it); pure."""
+    return {session for run in segment.subtree() for session in run.tails}
+
+
+def eviction_reason(users: Set[Session] | None) -> str:
+    """Why a run's blocks were evicted, by the sessions that use it. Pure.
+
+    Args:
+        users: See `sessions_using`; None for a run that has no owner any more.
+    """
+    if users is None:
         return "superseded"
-    users = {session for run in segment.subtree() for session in run.tails}
     if len(users) != 1:
         return "prefix" if users else "closed"
-    state: SessionState = users.pop().state
+    state: SessionState = next(iter(users)).state
     if state in (SessionState.CLOSED, SessionState.SUPERSEDED):
         return str(state.value)
     return "human" if state is SessionState.HUMAN_AWAY else "tool"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,11 +106,6 @@ class SessionTable:
     def __iter__(self) -> Iterator[Session]:
         """Sessions, longest untouched first."""
         return iter(self._sessions.values())
-
-    def num_by_state(self) -> dict[str, int]:
-        """Remembered sessions by state (counts). O(sessions)."""
-        counts = Counter(session.state.value for session in self)
-        return {state.value: counts[state.value] for state in SessionState}
 
     def find(self, hashes: Sequence[bytes], group: str | None) -> Session | None:
         """The idle session that a prompt of these blocks continues.

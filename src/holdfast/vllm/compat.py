@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CacheGrain",
     "cache_grain",
+    "engine_number",
     "load_tokenizer",
     "loading_requests",
     "session_id_of",
@@ -72,6 +73,14 @@ def session_id_of(request: Any) -> str | None:
     """The session id that came with the request; requests know none before 0.28."""
     session_id: str | None = getattr(request, "session_id", None)
     return session_id
+
+
+def engine_number(scheduler: Any) -> int:
+    """Number of the scheduler's engine among the server's data-parallel ones."""
+    parallel = scheduler.vllm_config.parallel_config
+    # The rank is reset to 0 in engines that share nothing; their index is not.
+    index = getattr(parallel, "data_parallel_index", parallel.data_parallel_rank)
+    return int(index or 0)
 
 
 def uses_priority(scheduler: Any) -> bool:

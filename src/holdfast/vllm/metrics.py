@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +46,7 @@ METRICS_DIR_VARIABLE: Final = "HOLDFAST_METRICS_DIR"
 """Directory through which the engine core and the API process of one server share their metrics."""
 
 _FLUSH_INTERVAL_S = 0.25
+_FLUSHES_PER_CENSUS = 4
 # From a schedule call to a lifetime in the queue past the cliff.
 _WAIT_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -91,6 +92,7 @@ class EngineMetrics:
         self._wait_sum_s = 0.0
         self._export: _ValueFiles | None = None
         self._flush_lock = threading.Lock()
+        self._take_census: Callable[[], None] | None = None
         self._stop = threading.Event()
         for reason in EVICTION_REASONS:
             self._counters["holdfast_evicted_blocks", reason] = 0.0
@@ -113,6 +115,14 @@ class EngineMetrics:
         """Export into the directory that the API process chose, if there is one."""
         chosen = environ.get("PROMETHEUS_MULTIPROC_DIR") or environ.get(METRICS_DIR_VARIABLE)
         return cls(Path(chosen) if chosen else None, policy=policy)
+
+    def watch(self, take_census: Callable[[], None]) -> None:
+        """Have the gauges set every second, also while the engine sleeps.
+
+        Args:
+            take_census: Sets them; called in a thread of its own, and no more once it has raised.
+        """
+        self._take_census = take_census
 
     def evicted(self, reason: str, num_blocks: int = 1) -> None:
         """Count cached blocks that lost their content; `reason` is one of `EVICTION_REASONS`."""
@@ -147,7 +157,7 @@ class EngineMetrics:
 
     def set_prefetches(self, num_by_outcome: Mapping[str, int]) -> None:
         """Say what became of chains that were brought closer since the engine started (counts)."""
-        for outcome, num_chains in num_by_outcome.items():
+        for outcome, num_chains in list(num_by_outcome.items()):
             self._counters["holdfast_prefetches", outcome] = num_chains
 
     def store_skipped(self, reason: str) -> None:
@@ -192,6 +202,7 @@ class EngineMetrics:
     def close(self) -> None:
         """Flush for the last time; the files stay for the API process to read."""
         self._stop.set()
+        self._set_gauges()
         self.flush()
         with self._flush_lock:
             self._end_export()
@@ -212,8 +223,22 @@ class EngineMetrics:
         threading.Thread(target=self._flush_often, name="holdfast-metrics", daemon=True).start()
 
     def _flush_often(self) -> None:
+        num_flushes = 0
         while not self._stop.wait(_FLUSH_INTERVAL_S):
+            if num_flushes % _FLUSHES_PER_CENSUS == 0:
+                self._set_gauges()
+            num_flushes += 1
             self.flush()
+
+    def _set_gauges(self) -> None:
+        take_census = self._take_census
+        if take_census is None:
+            return
+        try:
+            take_census()
+        except Exception:
+            self._take_census = None
+            _logger.warning("holdfast_sessions and other gauges stay as they are", exc_info=True)
 
     def _write(self, files: _ValueFiles) -> None:
         # A copy in one step: the scheduler's thread may add a key meanwhile.

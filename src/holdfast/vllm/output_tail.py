@@ -34,10 +34,16 @@ class OutputTails(Generic[K]):
 
     Args:
         load_decoder: Loads the tokenizer; called in the thread, when the first tail arrives.
+        on_found: Told of each finding at once, in the thread; must not raise.
     """
 
-    def __init__(self, load_decoder: Callable[[], Decode]) -> None:
+    def __init__(
+        self,
+        load_decoder: Callable[[], Decode],
+        on_found: Callable[[K, TurnEnd], None] = lambda _key, _end: None,
+    ) -> None:
         self._load_decoder = load_decoder
+        self._on_found = on_found
         self._tails: queue.SimpleQueue[tuple[K, list[int]]] = queue.SimpleQueue()
         self._findings: deque[tuple[K, TurnEnd]] = deque()
         self._is_broken = False
@@ -62,12 +68,18 @@ class OutputTails(Generic[K]):
             found.append(self._findings.popleft())
         return found
 
+    def unread(self) -> list[tuple[K, TurnEnd]]:
+        """Findings that `findings` has not given yet. Pure; any thread may call it."""
+        return list(self._findings.copy())
+
     def _read_all(self) -> None:
         try:
             decode = self._load_decoder()
             while True:
                 key, token_ids = self._tails.get()
-                self._findings.append((key, parse_turn_end(decode(token_ids))))
+                end = parse_turn_end(decode(token_ids))
+                self._findings.append((key, end))
+                self._on_found(key, end)
         except Exception:
             self._is_broken = True
             logger.warning("outputs are not read; pauses count as of unknown kind", exc_info=True)

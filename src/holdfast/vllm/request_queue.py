@@ -35,6 +35,11 @@ class OfferQueue(RequestQueue):  # type: ignore[misc]
         offered = {request.request_id for request in self._offers}
         return (r for r in self._requests.values() if r.request_id not in offered)
 
+    @property
+    def num_held(self) -> int:
+        """Requests that are not on offer (count)."""
+        return len(self._requests) - len(self._offers)
+
     def add_request(self, request: Any) -> None:
         """Add a request at the end, not on offer."""
         self._requests[request.request_id] = request

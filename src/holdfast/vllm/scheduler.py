@@ -17,22 +17,20 @@ from vllm.v1.request import RequestStatus
 
 from holdfast.config import HoldfastConfig, load_config
 from holdfast.core.chains import Segment
-from holdfast.core.decision_log import DecisionLog
-from holdfast.core.eviction_reason import eviction_reason
 from holdfast.core.sessions import Session, SessionState
-from holdfast.policies.admission.waiting import WaitingTurn
 from holdfast.policies.base import Outlook, WorthClass
 from holdfast.policies.runtime import AgentRuntime
 from holdfast.predict.learned_file import LearnedFile
 from holdfast.vllm.compat import (
     cache_grain,
+    engine_number,
     loading_requests,
     tier_desk_of,
     uses_priority,
 )
 from holdfast.vllm.free_queue import FreeQueue
-from holdfast.vllm.metrics import EngineMetrics
 from holdfast.vllm.output_tail import NUM_TAIL_TOKENS, OutputTails, decoder_of
+from holdfast.vllm.reports import EngineReports
 from holdfast.vllm.request_queue import OfferQueue
 from holdfast.vllm.step_meter import StepMeter
 from holdfast.vllm.stock_queues import restore_free_queue, restore_request_queue
@@ -43,7 +41,7 @@ __all__ = ["HoldfastScheduler"]
 logger = logging.getLogger(__name__)
 
 _WAITING_PER_SKIPPED_REVIEW = 128
-_STEPS_BETWEEN_CENSUSES = 256
+_STEPS_BETWEEN_SAVES = 256
 _EVICTED_PER_REFRESH = 16
 _MAX_REFRESHES_A_STEP = 8
 _KNOWN_PER_CACHED = 8
@@ -74,8 +72,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         config = self.settings or load_config(None, os.environ)
         self._config = config
-        self._metrics = EngineMetrics.from_environment(policy=config.policy)
-        self._log = DecisionLog(Path(config.decision_log)) if config.decision_log else None
+        self._reports = EngineReports(config, engine_number(self), lambda: self.clock())
+        self._metrics = self._reports.metrics
         self._learned = LearnedFile(Path(config.learned_file)) if config.learned_file else None
         self._pool = self.kv_cache_manager.block_pool
         self._spare_blocks = int(config.headroom_ratio * len(self._pool.blocks))
@@ -94,7 +92,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         )
         self._grain_tokens = cache_grain(self).hash_block_tokens
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(
-            lambda: decoder_of(self.vllm_config.model_config)
+            lambda: decoder_of(self.vllm_config.model_config), self._reports.pause_explained
         )
         self._orders_requests = False
         self._must_fall_back = False
@@ -106,6 +104,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._install(config)
         else:
             logger.warning("prefix caching is off: Holdfast has nothing to keep and stays out")
+        self._metrics.watch(self._take_census)
 
     def _install(self, config: HoldfastConfig) -> None:
         pool = self._pool
@@ -166,6 +165,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     @property
     def counted(self) -> dict[str, float]:
         """What was counted, as `EngineMetrics.snapshot` gives it."""
+        self._take_census()
         return self._metrics.snapshot()
 
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
@@ -177,9 +177,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """End the engine core's side; see vLLM."""
-        self._metrics.close()
-        if self._log is not None:
-            self._log.close()
+        self._reports.close()
         learned = self._learned
         if learned is not None:
             self._guard("save", lambda: learned.save(self._runtime.returns))
@@ -204,15 +202,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         turn, rejected = self._desk.arrive(request)
         if self.tiers is not None:
             self.tiers.arrived(request)
-        if self._log is not None:
-            self._record(
-                "turn_arrived",
-                turn,
-                prompt_tokens=request.num_prompt_tokens,
-                resident_blocks=turn.resident_blocks,
-                missing_blocks=turn.missing_blocks,
-                rejected=rejected,
-            )
+        self._reports.turn_arrived(turn, request.num_prompt_tokens, rejected)
 
     def _leave(self, request: Any) -> None:
         self._runtime.tick(self.clock())
@@ -220,6 +210,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         if left is None:
             return
         turn, hints = left
+        self._reports.turn_ended(turn, request.num_output_tokens)
         is_answered = request.status != RequestStatus.FINISHED_ABORTED
         if (
             hints.turn_end is None
@@ -229,14 +220,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             tail = request.output_token_ids[-NUM_TAIL_TOKENS:]
             if self._tails.submit((turn.session, turn.session.num_turns), tail):
                 self._runtime.turn_end_awaited(turn.session)
-        if self._log is not None:
-            self._record(
-                "turn_ended",
-                turn,
-                output_tokens=request.num_output_tokens,
-                kind=turn.session.gap.kind,
-                tool=turn.session.gap.tool,
-            )
 
     def _note_findings(self) -> None:
         for (session, num_turns), end in self._tails.findings():
@@ -257,13 +240,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._desk.start(turn)
             if self.tiers is not None:
                 self.tiers.started(self.requests[request_id])
-            self._metrics.admitted(max(now_s - turn.arrived_s, 0.0))
-            self._metrics.reused(turn.resident_blocks)
-            if self._log is not None:
-                waited_s = now_s - turn.arrived_s
-                self._record(
-                    "turn_started", turn, waited_s=waited_s, missing_blocks=turn.missing_blocks
-                )
+            self._reports.turn_started(turn)
 
     def _note_ended(self, output: Any, model_output: Any) -> None:
         copying_s = 0.0 if self.tiers is None else self.tiers.ended(model_output)
@@ -301,13 +278,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 self._review()
         if self.tiers is not None:
             self.tiers.step(self._num_steps, self._sessions_held, self._prefetch_room)
-        if self._num_steps % _STEPS_BETWEEN_CENSUSES == 0:
-            self._metrics.set_sessions(self._runtime.sessions.num_by_state())
-            self._metrics.set_guard_trips(self._runtime.guard.num_trips)
-            if self.tiers is not None:
-                self._metrics.set_prefetches(self.tiers.prefetches)
-            if self._learned is not None:
-                self._learned.save_if_due(self._runtime.returns, now_s)
+        if self._learned is not None and self._num_steps % _STEPS_BETWEEN_SAVES == 0:
+            self._learned.save_if_due(self._runtime.returns, now_s)
 
     def _review(self) -> None:
         slots = self.max_num_running_reqs - len(self.running)
@@ -316,12 +288,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         decision = self._desk.decide(self.waiting, self._growing, slots, self._spare_blocks)
         waiting: OfferQueue = self.waiting
         waiting.offer(turn.request_id for turn in decision.offers)
-        self._metrics.set_held(len(waiting) - len(decision.offers))
-        if self._log is not None:
-            for session in decision.releases:
-                self._log.write(
-                    "place_taken", self.clock(), session=session.number, rate=session.rate
-                )
+        self._reports.places_taken(decision)
 
     def _sessions_held(self) -> Iterator[Session]:
         """Whose turns are held back; vLLM itself looks for the blocks of those on offer."""
@@ -346,18 +313,18 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         return self._guard("stored_worth", lambda: self._runtime.stored_worth(session))
 
     def _note_evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:
-        reason = eviction_reason(segment)
-        self._metrics.evicted(reason, num_blocks)
         self._num_evicted += num_blocks
-        if self._log is not None and segment is not None:
-            self._log.write(
-                "evicted",
-                self.clock(),
-                reason=reason,
-                num_blocks=num_blocks,
-                depth_blocks=segment.start + segment.lane.num_blocks,
-                sessions=[s.number for s in segment.tails],
-            )
+        self._reports.evicted(segment, num_blocks)
+
+    def _take_census(self) -> None:
+        """Set the gauges. Any thread may call it: it only looks at anything else."""
+        runtime, waiting = self._runtime, self.waiting
+        self._metrics.set_guard_trips(runtime.guard.num_trips)
+        if self.tiers is not None:
+            self._metrics.set_prefetches(self.tiers.prefetches)
+        self._metrics.set_held(waiting.num_held if isinstance(waiting, OfferQueue) else 0)
+        sessions = list(iter(runtime.sessions)) if self._is_active else []
+        self._reports.set_sessions(sessions, self._tails.unread())
 
     # Fall back.
 
@@ -389,9 +356,3 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         if self._orders_requests:
             restore_request_queue(self)
         restore_free_queue(self._pool, self._queue.age_of)
-
-    def _record(self, event: str, turn: WaitingTurn, **fields: Any) -> None:
-        assert self._log is not None
-        self._log.write(
-            event, self.clock(), request=turn.request_id, session=turn.session.number, **fields
-        )

@@ -4,15 +4,16 @@ Known: when turns arrived and ended, lengths, which session each belongs to, wha
 afterwards, and how much of its prompt was cached.
 
 Assumed: a prompt shares with its session's one before what was cached of it when it arrived, and a
-first one with all other first ones; what had been evicted by then looks like sharing less. A log
-that begins anew, because the engine did, has new sessions. Turns without an end, which were still
-running or were dropped from the log, are left out.
+first one with all other first ones; what had been evicted by then looks like sharing less. Each
+start of an engine has sessions of its own, and engines may share a file. Turns without an end,
+which were still running or were dropped from the log, are left out.
 """
 
 from __future__ import annotations
 
 import random
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -43,8 +44,11 @@ _HINT = "expected Holdfast's decision log, with the lengths of its turns"
 class _Event(msgspec.Struct):
     time_s: Seconds
     event: str
+    engine: Count = 0
+    pid: Count = 0
     request: str | None = None
     session: Count | None = None
+    turn: Count = 0
     prompt_tokens: PromptTokens | None = None
     resident_blocks: Count = 0
     missing_blocks: Count = 0
@@ -61,16 +65,35 @@ class _Served(msgspec.Struct):
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
-    kind: str
-    tool: str
+
+
+_Process = tuple[int, int]  # engine, process id
+
+
+@dataclass(slots=True)
+class _Start:
+    """One start of an engine: its number in the file, and what it is serving."""
+
+    number: int
+    last_s: float = 0.0
+    running: dict[str, _Event] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Stream:
-    """One session: when it began, and where its turns are put aside."""
+    """One session.
+
+    Attributes:
+        first_s: When it began (s).
+        turns: Where its turns are put aside, in order of their end.
+        numbers: The engine's number of each turn, increasing; 0 in logs without them.
+        ends: What each turn was followed by, a place in `_Log.ends`.
+    """
 
     first_s: float
     turns: array[int] = field(default_factory=lambda: array("q"))
+    numbers: array[int] = field(default_factory=lambda: array("q"))
+    ends: array[int] = field(default_factory=lambda: array("q"))
 
 
 @dataclass(slots=True)
@@ -80,9 +103,9 @@ class _Log:
     spool: RowSpool[_Served]
     prefixes: PrefixLengths
     sessions: dict[tuple[int, int], _Stream] = field(default_factory=dict)
-    running: dict[str, _Event] = field(default_factory=dict)
+    starts: dict[_Process, _Start] = field(default_factory=dict)
     num_starts: int = 0
-    last_s: float = 0.0
+    ends: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 def read_decisions(
@@ -103,11 +126,7 @@ def read_decisions(
     spool = RowSpool(file.source, _Served)
     log = _Log(spool, PrefixLengths(interner, block_tokens=_BLOCK_TOKENS))
     for line, event in file.decode(_Event, hint=_HINT):
-        if event.time_s < log.last_s:
-            log.num_starts += 1
-            log.running.clear()
-        log.last_s = event.time_s
-        missing = _note(log, event)
+        missing = _note(log, _start_of(log, event), event)
         if missing:
             file.refuse(file.error("is not there", line=line, field=missing, hint=_HINT))
     if not log.sessions:
@@ -115,21 +134,55 @@ def read_decisions(
     return Reading(len(log.sessions), 0, reordered(_sessions(file, log), rng))
 
 
-def _note(log: _Log, event: _Event) -> str:
+def _start_of(log: _Log, event: _Event) -> _Start:
+    """The start of the engine that wrote a record.
+
+    Logs that do not say when an engine starts tell it by a clock that goes back.
+    """
+    process = (event.engine, event.pid)
+    start = log.starts.get(process)
+    is_new = event.event == "engine_started"
+    if start is None or is_new or (not event.pid and event.time_s < start.last_s):
+        start = log.starts[process] = _Start(log.num_starts)
+        log.num_starts += 1
+    start.last_s = event.time_s
+    return start
+
+
+def _note(log: _Log, start: _Start, event: _Event) -> str:
     """Take in one record; returns the field that it lacks, "" for none."""
-    if event.event not in ("turn_arrived", "turn_ended"):
+    if event.event not in ("turn_arrived", "turn_ended", "pause_explained"):
         return ""
-    if event.request is None or event.session is None:
-        return "request" if event.request is None else "session"
+    if event.session is None:
+        return "session"
+    if event.event == "pause_explained":
+        _explain(log, start, event.session, event)
+        return ""
+    if event.request is None:
+        return "request"
     if event.event == "turn_arrived":
-        log.running[event.request] = event
+        start.running[event.request] = event
         return "" if event.prompt_tokens is not None else "prompt_tokens"
     if event.output_tokens is None:
         return "output_tokens"
-    arrival = log.running.pop(event.request, None)
+    arrival = start.running.pop(event.request, None)
     if arrival is not None and arrival.prompt_tokens is not None:
-        _put_aside(log, event.session, _served(arrival, arrival.prompt_tokens, event))
+        turn = _served(arrival, arrival.prompt_tokens, event)
+        _put_aside(log, (start.number, event.session), turn, event)
     return ""
+
+
+def _explain(log: _Log, start: _Start, session: int, event: _Event) -> None:
+    """Take in what ended a turn, which is found after the turn's end is logged."""
+    stream = log.sessions.get((start.number, session))
+    if stream is not None:
+        place = bisect_left(stream.numbers, event.turn)
+        if place < len(stream.numbers) and stream.numbers[place] == event.turn:
+            stream.ends[place] = _end_of(log, event)
+
+
+def _end_of(log: _Log, event: _Event) -> int:
+    return log.ends.setdefault((event.kind, event.tool), len(log.ends))
 
 
 def _served(arrival: _Event, prompt_tokens: int, end: _Event) -> _Served:
@@ -140,29 +193,31 @@ def _served(arrival: _Event, prompt_tokens: int, end: _Event) -> _Served:
         prompt_tokens=prompt_tokens,
         cached_tokens=prompt_tokens * arrival.resident_blocks // max(1, num_blocks),
         output_tokens=end.output_tokens or 0,
-        kind=end.kind,
-        tool=end.tool,
     )
 
 
-def _put_aside(log: _Log, session: int, turn: _Served) -> None:
-    stream = log.sessions.get((log.num_starts, session))
+def _put_aside(log: _Log, session: tuple[int, int], turn: _Served, event: _Event) -> None:
+    stream = log.sessions.get(session)
     if stream is None:
-        stream = log.sessions[log.num_starts, session] = _Stream(turn.arrived_s)
+        stream = log.sessions[session] = _Stream(turn.arrived_s)
         log.prefixes.note_first("", turn.prompt_tokens)
     stream.turns.append(log.spool.add(turn))
+    stream.numbers.append(event.turn)
+    stream.ends.append(_end_of(log, event))
 
 
 def _sessions(file: TraceFile, log: _Log) -> Iterator[Session]:
     ordered = sorted(log.sessions.items(), key=lambda item: (item[0][0], item[1].first_s))
+    ends = list(log.ends)
     first_s = {start: stream.first_s for (start, _), stream in reversed(ordered)}
     for (start, number), stream in ordered:
         turns = log.spool.read(stream.turns)
         lengths = ((turn.prompt_tokens, turn.cached_tokens) for turn in turns)
         built: list[Turn] = []
         ended_s: float | None = None
-        for turn, block_ids in zip(turns, log.prefixes.of("", lengths), strict=True):
-            built.append(_turn(turn, ended_s, block_ids))
+        blocks = log.prefixes.of("", lengths)
+        for turn, end, block_ids in zip(turns, stream.ends, blocks, strict=True):
+            built.append(_turn(turn, ends[end], ended_s, block_ids))
             ended_s = turn.ended_s
         yield Session(
             f"{file.name}-{start}-{number}",
@@ -173,17 +228,20 @@ def _sessions(file: TraceFile, log: _Log) -> Iterator[Session]:
         )
 
 
-def _turn(served: _Served, ended_s: float | None, block_ids: tuple[int, ...]) -> Turn:
+def _turn(
+    served: _Served, end: tuple[str, str], ended_s: float | None, block_ids: tuple[int, ...]
+) -> Turn:
+    kind, tool = end
     ended_by: EndedBy = "tool"
-    if served.kind in ("human", "unknown"):
-        ended_by = "human" if served.kind == "human" else "unknown"
+    if kind in ("human", "unknown"):
+        ended_by = "human" if kind == "human" else "unknown"
     return Turn(
         gap_s=0.0 if ended_s is None else max(0.0, served.arrived_s - ended_s),
         prompt_tokens=served.prompt_tokens,
         output_tokens=served.output_tokens,
         block_ids=block_ids,
         ended_by=ended_by,
-        tool_name=served.tool or None,
+        tool_name=tool or None,
         latency_s=served.ended_s - served.arrived_s,
         cached_tokens=served.cached_tokens,
     )

@@ -1,0 +1,174 @@
+"""What the scheduler reports about its decisions: metrics, and lines of the decision log.
+
+Process: engine core. Checked on vLLM 0.28 ... 0.32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from heapq import nsmallest
+from pathlib import Path
+from typing import Any
+
+import holdfast
+from holdfast.config import HoldfastConfig
+from holdfast.core.chains import Segment
+from holdfast.core.decision_log import DecisionLog
+from holdfast.core.eviction_reason import eviction_reason, sessions_using
+from holdfast.core.sessions import Session, SessionState
+from holdfast.core.turn_end import TurnEnd
+from holdfast.policies.admission.waiting import Decision, WaitingTurn
+from holdfast.predict.features import features_of
+from holdfast.vllm.metrics import EngineMetrics
+
+__all__ = ["EngineReports"]
+
+_MAX_SESSIONS_LISTED = 16
+_MAX_ID_CHARS = 256
+
+
+class EngineReports:
+    """Counts and logs what one scheduler does.
+
+    Args:
+        config: Says where the log is, if there is one.
+        engine: Number of the engine among the server's data-parallel ones.
+        clock: The scheduler's clock (s).
+
+    Attributes:
+        metrics: The counters.
+    """
+
+    def __init__(self, config: HoldfastConfig, engine: int, clock: Callable[[], float]) -> None:
+        self.metrics = EngineMetrics.from_environment(policy=config.policy)
+        self._clock = clock
+        self._log: DecisionLog | None = None
+        if config.decision_log:
+            self._log = DecisionLog(Path(config.decision_log), engine=engine, pid=os.getpid())
+            self._log.write(
+                "engine_started", clock(), version=holdfast.__version__, policy=config.policy
+            )
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.metrics.close()
+        if self._log is not None:
+            self._log.close()
+
+    def turn_arrived(
+        self, turn: WaitingTurn, prompt_tokens: int, rejected: tuple[str, ...]
+    ) -> None:
+        """A request is here."""
+        if self._log is not None:
+            self._record(
+                "turn_arrived",
+                turn,
+                session_id=_explicit_id(turn.session),
+                prompt_tokens=prompt_tokens,
+                resident_blocks=turn.resident_blocks,
+                missing_blocks=turn.missing_blocks,
+                rejected=rejected,
+            )
+
+    def turn_started(self, turn: WaitingTurn) -> None:
+        """The engine has let a turn in."""
+        waited_s = self._clock() - turn.arrived_s
+        self.metrics.admitted(max(waited_s, 0.0))
+        self.metrics.reused(turn.resident_blocks)
+        if self._log is not None:
+            self._record(
+                "turn_started", turn, waited_s=waited_s, missing_blocks=turn.missing_blocks
+            )
+
+    def turn_ended(self, turn: WaitingTurn, output_tokens: int) -> None:
+        """An answer is complete, or was abandoned; `pause_explained` may follow."""
+        if self._log is not None:
+            gap = turn.session.gap
+            self._record(
+                "turn_ended", turn, output_tokens=output_tokens, kind=gap.kind, tool=gap.tool
+            )
+
+    def pause_explained(self, pause: tuple[Session, int], end: TurnEnd) -> None:
+        """What ended a session's turn has been read from its output. Any thread may call it.
+
+        Args:
+            pause: The session, and the number of its turn.
+            end: What ended it.
+        """
+        if self._log is not None:
+            session, turn = pause
+            gap = features_of(end)
+            self._log.write(
+                "pause_explained",
+                self._clock(),
+                session=session.number,
+                turn=turn,
+                kind=gap.kind,
+                tool=gap.tool,
+            )
+
+    def set_sessions(
+        self, sessions: Sequence[Session], explained: Sequence[tuple[tuple[Session, int], TurnEnd]]
+    ) -> None:
+        """Set how many sessions are in each state.
+
+        Args:
+            sessions: All that are remembered.
+            explained: Pauses and what began them, not taken in yet: an idle engine takes in none.
+        """
+        states = Counter(session.state for session in sessions)
+        for (session, turn), end in explained:
+            is_current = session.num_turns == turn and session.state is SessionState.AT_TOOL
+            if is_current and end.kind == "human" and states[SessionState.AT_TOOL]:
+                states[SessionState.AT_TOOL] -= 1
+                states[SessionState.HUMAN_AWAY] += 1
+        self.metrics.set_sessions({state.value: states[state] for state in SessionState})
+
+    def places_taken(self, decision: Decision) -> None:
+        """Sessions have lost their places."""
+        if self._log is not None:
+            for session in decision.releases:
+                self._log.write(
+                    "place_taken", self._clock(), session=session.number, rate=session.rate
+                )
+
+    def evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:
+        """Blocks of a run were given up; None is a run that no session uses any more."""
+        users = None if segment is None else sessions_using(segment)
+        reason = eviction_reason(users)
+        self.metrics.evicted(reason, num_blocks)
+        if self._log is not None and segment is not None and users is not None:
+            self._log.write(
+                "evicted",
+                self._clock(),
+                reason=reason,
+                num_blocks=num_blocks,
+                depth_blocks=segment.start + segment.lane.num_blocks,
+                num_sessions=len(users),
+                sessions=nsmallest(_MAX_SESSIONS_LISTED, (s.number for s in users)),
+            )
+
+    def _record(self, event: str, turn: WaitingTurn, **fields: Any) -> None:
+        assert self._log is not None
+        session = turn.session
+        self._log.write(
+            event,
+            self._clock(),
+            request=turn.request_id,
+            session=session.number,
+            turn=session.num_turns,
+            **fields,
+        )
+
+
+def _explicit_id(session: Session) -> str | None:
+    """The id that the client gave the session; a digest where it is long."""
+    if session.group is None:
+        return None
+    session_id = session.group.rpartition("\x00")[2]
+    if len(session_id) <= _MAX_ID_CHARS:
+        return session_id
+    return f"sha256:{hashlib.sha256(session_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
