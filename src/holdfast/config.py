@@ -8,13 +8,15 @@ reach it.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args, get_type_hints
+from typing import Final, Literal, NamedTuple, get_args, get_type_hints
 
 from holdfast.errors import ConfigError
 
@@ -22,7 +24,9 @@ __all__ = [
     "ENVIRONMENT_PREFIX",
     "OTHER_VARIABLES",
     "HoldfastConfig",
+    "Setting",
     "load_config",
+    "settings",
     "to_environ",
 ]
 
@@ -101,6 +105,36 @@ _RANGES: Final[Mapping[str, tuple[float, float | None]]] = {
     "headroom_ratio": (0.0, 0.5),
     "max_sessions": (1, None),
 }
+
+
+class Setting(NamedTuple):
+    """One setting, for people.
+
+    Attributes:
+        name: Key in the `[holdfast]` table.
+        variable: Name in the environment.
+        default: Its value where nobody sets it; None is not set.
+        expected: What it may be.
+        description: What it does.
+    """
+
+    name: str
+    variable: str
+    default: object
+    expected: str
+    description: str
+
+
+def settings() -> list[Setting]:
+    """Every setting, in the order of `HoldfastConfig`. Pure."""
+    attributes = inspect.cleandoc(HoldfastConfig.__doc__ or "").partition("Attributes:\n")[2]
+    entries = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", attributes, flags=re.MULTILINE)
+    descriptions = {name: " ".join(text.split()) for name, text in entries}
+    return [
+        Setting(one.name, _variable(one.name), one.default, _expected(one.name), description)
+        for one in dataclasses.fields(HoldfastConfig)
+        for description in (descriptions.get(one.name, ""),)
+    ]
 
 
 def load_config(

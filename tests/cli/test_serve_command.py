@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 import holdfast.vllm.offload.arguments as tiers
 import holdfast.vllm.serve as engine
 from holdfast.cli.main import EXIT_REFUSED, cli, main
+from holdfast.config import HoldfastConfig, settings
 from holdfast.errors import ConfigError, EngineError, PolicyError
 
 
@@ -68,6 +70,25 @@ def test_help_is_ours_and_says_how_to_see_vllms(
     assert result.exit_code == 0
     assert "--help=all" in result.output
     assert served == []
+
+
+def test_help_lists_every_setting_with_variable_default_and_range(
+    served: list[list[str]],
+) -> None:
+    page = " ".join(CliRunner().invoke(cli, ["serve", "--help"], terminal_width=200).output.split())
+    for field in dataclasses.fields(HoldfastConfig):
+        assert f" {field.name} " in page
+        assert f" HOLDFAST_{field.name.upper()}, " in page
+    assert "HOLDFAST_MAX_WAIT_RATIO, a number from 0.1 to 100.0; default: 2.0" in page
+    assert "HOLDFAST_EVICTION, 'policy' or 'lru'; default: policy" in page
+    assert "HOLDFAST_HOST_GIB, a number above 0; default: not set" in page
+    assert "HOLDFAST_PREFETCH, true or false; default: true" in page
+    assert "HOLDFAST_DEBUG" in page
+
+
+def test_every_setting_is_described() -> None:
+    for setting in settings():
+        assert setting.description.endswith("."), setting.name
 
 
 def test_vllms_own_help_can_be_reached(served: list[list[str]]) -> None:

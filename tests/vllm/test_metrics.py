@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 import holdfast.vllm.metrics as module
 from holdfast.bench.scrape import parse_metrics
 from holdfast.vllm.metrics import METRICS_DIR_VARIABLE, EngineMetrics, publish_engine_metrics
+from holdfast.vllm.metrics_directory import new_directory, remove_abandoned
 
 
 @pytest.fixture
@@ -131,6 +133,64 @@ def test_a_failing_export_ends_quietly(tmp_path: Path, monkeypatch: pytest.Monke
     metrics.evicted("tool")
     metrics.flush()
     assert metrics.snapshot()["holdfast_evicted_blocks/tool"] == 1
+
+
+_WRITER = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "from holdfast.vllm.metrics import EngineMetrics\n"
+    "metrics = EngineMetrics(Path(sys.argv[1]))\n"
+    "print('ready', flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def writer(temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that keeps metrics in a directory, as an engine core does."""
+    command = [sys.executable, "-c", _WRITER, str(new_directory())]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+def test_a_living_engines_directory_stays(writer: subprocess.Popen[str], temporary: Path) -> None:
+    remove_abandoned()
+    (directory,) = temporary.iterdir()
+    assert list(directory.glob("counter_*.db"))
+
+
+def test_a_killed_engines_directory_goes_when_a_server_starts(
+    writer: subprocess.Popen[str], temporary: Path, registry: CollectorRegistry
+) -> None:
+    assert len(list(temporary.iterdir())) == 1
+    writer.kill()
+    writer.wait()
+    publish_engine_metrics(registry)
+    assert list(temporary.iterdir()) == []
+
+
+def test_only_directories_of_ours_are_removed(temporary: Path) -> None:
+    (temporary / "elsewhere").mkdir()
+    (temporary / "elsewhere" / "lock").write_text("")
+    (temporary / "holdfast-metrics-link").symlink_to(temporary / "elsewhere")
+    (temporary / "holdfast-metrics-unknown").mkdir()
+    (temporary / "holdfast-metrics-unknown" / "counter_1.db").write_bytes(b"")
+    (temporary / "holdfast-metrics-empty").mkdir()
+    remove_abandoned()
+    names = {path.name for path in temporary.iterdir()}
+    assert names == {"elsewhere", "holdfast-metrics-link", "holdfast-metrics-unknown"}
+    assert (temporary / "elsewhere" / "lock").exists()
 
 
 def test_the_policy_is_named(registry: CollectorRegistry, directory: Path) -> None:

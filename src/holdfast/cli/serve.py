@@ -7,20 +7,37 @@ from pathlib import Path
 
 import click
 
-from holdfast.config import load_config, to_environ
+from holdfast.config import OTHER_VARIABLES, Setting, load_config, settings, to_environ
 from holdfast.policies.registry import check_deployable
 
 __all__ = ["serve"]
 
 _EPILOG = """\
 Every other argument is vLLM's and reaches it untouched; `holdfast serve --help=all` shows vLLM's
-own help, `--help=SchedulerConfig` one group of it. Settings: the `[holdfast]` table of the file
-given with --holdfast-config, then HOLDFAST_* variables (HOLDFAST_EVICTION, HOLDFAST_ADMISSION,
-...), which win. HOLDFAST_HOST_GIB keeps KV in host memory, HOLDFAST_POOL_DIR also on disk.
+own help, `--help=SchedulerConfig` one group of it. Settings come from the `[holdfast]` table of the
+file given with --holdfast-config, then from the environment, which wins.
 """
 
 
+class _Serve(click.Command):
+    """A command whose help lists Holdfast's settings."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the settings after the text."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Settings"):
+            formatter.write_dl([(one.name, _described(one)) for one in settings()])
+        with formatter.section("Other variables"):
+            formatter.write_dl(list(OTHER_VARIABLES.items()))
+
+
+def _described(setting: Setting) -> str:
+    default = "not set" if setting.default is None else f"{setting.default}".lower()
+    return f"{setting.variable}, {setting.expected}; default: {default}. {setting.description}"
+
+
 @click.command(
+    cls=_Serve,
     context_settings={
         "ignore_unknown_options": True,
         "allow_interspersed_args": True,

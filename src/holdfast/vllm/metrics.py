@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import atexit
 import bisect
+import io
 import logging
 import os
-import secrets
 import shutil
-import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +29,8 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+
+from holdfast.vllm.metrics_directory import new_directory, open_locked, remove_abandoned
 
 __all__ = ["EVICTION_REASONS", "METRICS_DIR_VARIABLE", "EngineMetrics", "publish_engine_metrics"]
 
@@ -214,8 +215,7 @@ class EngineMetrics:
 
     def _open(self, directory: Path) -> None:
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._export = _ValueFiles(directory)
+            self._export = _ValueFiles(directory, open_locked(directory))
         except OSError:
             _logger.warning("Holdfast's metrics cannot be exported to %s", directory, exc_info=True)
             return
@@ -262,8 +262,9 @@ class _ValueFiles:
         "holdfast_prefetches": "outcome",
     }
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lock: io.FileIO) -> None:
         pid = os.getpid()
+        self._lock = lock
         self._files = {
             kind: MmapedDict(str(directory / f"{kind}_{pid}.db"))  # type: ignore[no-untyped-call]
             for kind in ("counter", "gauge_livesum", "histogram")
@@ -273,6 +274,7 @@ class _ValueFiles:
     def close(self) -> None:
         for file in self._files.values():
             file.close()  # type: ignore[no-untyped-call]
+        self._lock.close()
 
     def write_counter(self, metric: str, label: str, value: float) -> None:
         self._write("counter", metric, f"{metric}_total", self._label(metric, label), value)
@@ -323,7 +325,8 @@ def publish_engine_metrics(registry: CollectorRegistry = REGISTRY) -> Path | Non
     """Choose the shared directory, tell child processes, and serve its values from `registry`.
 
     Re-entrant: child processes keep their parent's directory, and a process registers once. The
-    directory is made by the engine core and removed when the process that chose it ends.
+    directory is made by the engine core and removed when the process that chose it ends, or, where
+    that was killed, by the next one that starts.
 
     Returns:
         The directory, or None when vLLM's own multi-process mode already serves the values.
@@ -335,7 +338,8 @@ def publish_engine_metrics(registry: CollectorRegistry = REGISTRY) -> Path | Non
         return _published
     chosen = os.environ.get(METRICS_DIR_VARIABLE)
     if chosen is None:
-        chosen = str(Path(tempfile.gettempdir()) / f"holdfast-metrics-{secrets.token_hex(8)}")
+        remove_abandoned()
+        chosen = str(new_directory())
         os.environ[METRICS_DIR_VARIABLE] = chosen
         atexit.register(_remove_own, Path(chosen), os.getpid())
     _published = Path(chosen)
