@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from holdfast.traces.record import MessageText
+from holdfast.traces.rendering import rendered
 
 __all__ = [
     "BLOCK_TOKENS",
@@ -51,6 +52,15 @@ def _digest(*parts: bytes) -> int:
     return int.from_bytes(hashed.digest())
 
 
+def _seen(written: bytes) -> bytes:
+    """What a model sees of content: a text as it is, other content as JSON."""
+    try:
+        content = rendered(msgspec.json.decode(written))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return written
+    return content.encode() if isinstance(content, str) else msgspec.json.encode(content)
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message, or a part of one, of which a fingerprint is kept.
@@ -71,15 +81,17 @@ class Message:
     ) -> Message:
         """Take the fingerprint of `content`, anything that msgspec can write as JSON; pure.
 
-        The length of media is one for all, since that of their encoding says nothing, and their
+        What reads the same to a model has one fingerprint, and a text the length that it has. The
+        length of media is one for all, since that of their encoding says nothing, and their
         encoding is never kept.
         """
         written = msgspec.json.encode(content)
         text = None
         if keeps_text:
             text = MessageText(role, "" if is_media else written.decode(errors="replace"))
-        num_bytes = _MEDIA_BYTES if is_media else len(written)
-        return cls(_digest(role.encode(), written), num_bytes, text)
+        seen = written if is_media else _seen(written)
+        num_bytes = _MEDIA_BYTES if is_media else len(seen)
+        return cls(_digest(role.encode(), seen), num_bytes, text)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
