@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
-
 __all__ = ["plain_text", "rendered"]
 
 # Compared, not looked up: a damaged type may be anything.

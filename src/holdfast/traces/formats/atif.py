@@ -1,10 +1,12 @@
 """Reader of ATIF trajectories (version 1): one trajectory a document, sub-agents' inside or beside.
 
 Known: steps in order, lengths of calls (a prompt's with what came from a cache), tools, which step
-started which trajectory and had its result. A trajectory that goes on in another document is one
-session; where that one begins with copied steps, they are what a compaction left.
+started which trajectory and had its result. Steps in a row that one call answered with are one
+turn. A trajectory that goes on in another document is one session; where that one begins with
+copied steps, they are what a compaction left.
 
-Assumed: a step has one time, taken as the end of its answer. Time between two steps of the agent
+Assumed: an answer from whose observation the agent goes on has called a tool, named or not. A step
+has one time, taken as the end of its answer. Time between two steps of the agent
 therefore contains the later answer's, and such gaps are counted as estimated. A step that several
 calls were merged into records the sum of their prompts, so its prompt's length is estimated.
 """
@@ -13,15 +15,19 @@ from __future__ import annotations
 
 import os.path
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 
-import msgspec
-
 from holdfast.core.tool_syntax import ToolCall
-from holdfast.traces.formats.quantities import Tokens
+from holdfast.traces.formats.atif_steps import (
+    Step,
+    Trajectory,
+    answers,
+    completion_of,
+    usage_of,
+)
+from holdfast.traces.formats.cache_usage import whole_prompts
 from holdfast.traces.formats.reading import Kin, Reading
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import (
@@ -43,69 +49,8 @@ LAYOUTS = (frozenset({"schema_version", "agent", "steps"}),)
 
 _HINT = "expected one trajectory: {schema_version: ATIF-v1.…, agent, steps: […]}"
 _VERSIONS = "ATIF-v1."
-_NOTHING = msgspec.Raw(b"null")
-
-
-class _ToolCall(msgspec.Struct):
-    function_name: str
-    arguments: msgspec.Raw = _NOTHING
-
-
-class _Reference(msgspec.Struct):
-    trajectory_id: str | None = None
-    session_id: str | None = None
-    trajectory_path: str | None = None
-
-
-class _Result(msgspec.Struct):
-    content: msgspec.Raw = _NOTHING
-    subagent_trajectory_ref: list[_Reference] | None = None
-
-
-class _Observation(msgspec.Struct):
-    results: list[_Result] = []
-
-
-class _Metrics(msgspec.Struct):
-    prompt_tokens: Tokens | None = None
-    completion_tokens: Tokens | None = None
-    cached_tokens: Tokens | None = None
-
-
-class _Step(msgspec.Struct):
-    source: str
-    message: msgspec.Raw = _NOTHING
-    reasoning_content: msgspec.Raw = _NOTHING
-    timestamp: datetime | None = None
-    model_name: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    observation: _Observation | None = None
-    metrics: _Metrics | None = None
-    is_copied_context: bool | None = None
-    llm_call_count: int | None = None
-
-
-class _Agent(msgspec.Struct):
-    name: str = ""
-    version: str = ""
-    model_name: str | None = None
-    tool_definitions: msgspec.Raw = _NOTHING
-
-
-class _Trajectory(msgspec.Struct):
-    schema_version: str
-    agent: _Agent
-    steps: list[_Step]
-    session_id: str | None = None
-    trajectory_id: str | None = None
-    subagent_trajectories: list[_Trajectory] | None = None
-    continued_trajectory_ref: str | None = None
-
-    def references(self) -> Iterator[_Reference]:
-        """Name the trajectories that its steps started."""
-        for step in self.steps:
-            for result in step.observation.results if step.observation is not None else ():
-                yield from result.subagent_trajectory_ref or ()
+# As a reason for the end of an answer.
+_WENT_ON = "tool_use"
 
 
 @dataclass(slots=True)
@@ -124,44 +69,71 @@ class _Conversation:
     trigger: Trigger = "user"
     launches: dict[str, int] = field(default_factory=dict)
 
-    def go_on(self, trajectory: _Trajectory) -> None:
+    def go_on(self, trajectory: Trajectory) -> None:
         """Add the steps of a trajectory that continues it."""
         if trajectory.steps and trajectory.steps[0].is_copied_context:
             self.history = self.opening
             self.stream.events.append(Happening("compaction", len(self.stream.calls)))
-        for step in trajectory.steps:
-            self.add(step)
+        self.add(trajectory.steps)
+
+    def add(self, steps: Sequence[Step]) -> None:
+        """Add steps that one program recorded."""
+        parts = list(answers(steps))
+        prompts = whole_prompts(usage_of(part) for part in parts)
+        for part, prompt_tokens in zip(parts, prompts, strict=True):
+            self._add(part, prompt_tokens)
+
+    def turn_before(self, inner: Trajectory) -> int | None:
+        """The turn behind which a trajectory began, as far as both have times."""
+        begun_s = next((at for step in inner.steps if (at := seconds(step.timestamp))), None)
+        if begun_s is None:
+            return None
+        ends = [call.end_s for call in self.stream.calls]
+        ended = [index for index, end_s in enumerate(ends) if end_s is None or end_s <= begun_s]
+        return max(ended, default=None)
+
+    def _add(self, steps: list[Step], prompt_tokens: int | None) -> None:
+        last = steps[-1]
+        messages = [message for step in steps for message in self._said(step)]
+        if last.is_answer:
+            self._answered(steps, prompt_tokens, messages)
+        results = [result for step in steps for result in step.results]
+        returned = [self._message("tool", result.content) for result in results]
+        self.history = self.history.then(*messages, *returned)
+        is_agent = last.source == "agent"
+        if returned or (is_agent and any(step.calls for step in steps)):
+            self.trigger = "tool_result"
+        elif last.source != "system":
+            self.trigger = "user"
+        self.said_s = None if is_agent else seconds(last.timestamp)
+        if self.stream.calls:
+            for result in results:
+                for reference in result.subagent_trajectory_ref or ():
+                    turn = len(self.stream.calls) - 1
+                    self.launches.update(dict.fromkeys(reference.names(), turn))
+
+    def _said(self, step: Step) -> Iterator[Message]:
+        yield self._message(step.source, step.message)
+        if step.reasons:
+            yield self._message(step.source, step.reasoning_content)
+        for call in step.calls:
+            yield self._message(step.source, [call.function_name, call.arguments])
 
     def _message(self, role: str, content: object) -> Message:
         return Message.of(role, content, keeps_text=self.file.keeps_text)
 
-    def add(self, step: _Step) -> None:
-        calls = step.tool_calls or []
-        is_agent = step.source == "agent"
-        messages = [
-            self._message(step.source, [step.message, step.reasoning_content]),
-            *(self._message(step.source, [call.function_name, call.arguments]) for call in calls),
-        ]
-        if is_agent and not step.is_copied_context and step.llm_call_count != 0:
-            self._answered(step, calls, messages)
-        results = step.observation.results if step.observation is not None else []
-        returned = [self._message("tool", result.content) for result in results]
-        self.history = self.history.then(*messages, *returned)
-        self.trigger = "tool_result" if is_agent and returned else "user"
-        self.said_s = None if is_agent else seconds(step.timestamp)
-        for result in results:
-            for reference in result.subagent_trajectory_ref or ():
-                for name in _names(reference):
-                    if self.stream.calls:
-                        self.launches[name] = len(self.stream.calls) - 1
-
-    def _answered(self, step: _Step, calls: list[_ToolCall], answer: list[Message]) -> None:
-        metrics = step.metrics or _Metrics()
-        end_s = seconds(step.timestamp)
+    def _answered(
+        self, steps: list[Step], prompt_tokens: int | None, answer: list[Message]
+    ) -> None:
+        last = steps[-1]
+        end_s = seconds(last.timestamp)
         earlier = self.stream.calls
+        if earlier and self.trigger == "tool_result" and not earlier[-1].tools:
+            # It went on by itself from what came back, whatever the answer had asked for.
+            earlier[-1].stop = _WENT_ON
         if self.said_s is None and earlier and None not in (end_s, earlier[-1].end_s):
             self.stream.num_estimated_gaps += 1
-        model = step.model_name or self.model
+        model = last.model_name or self.model
         call = Call(
             prompt=self.history,
             head=f"{self.head} {model}",
@@ -169,41 +141,35 @@ class _Conversation:
             is_whole=self.is_whole,
             start_s=end_s if self.said_s is None else self.said_s,
             end_s=end_s,
-            prompt_tokens=metrics.prompt_tokens if (step.llm_call_count or 1) == 1 else None,
-            cached_tokens=metrics.cached_tokens,
-            output_tokens=metrics.completion_tokens,
+            prompt_tokens=prompt_tokens if (last.llm_call_count or 1) == 1 else None,
+            cached_tokens=usage_of(steps).read,
+            output_tokens=completion_of(steps),
             answer=answer,
             trigger=self.trigger,
             tools=[
                 CalledTool.of(
                     ToolCall(tool.function_name, bytes(tool.arguments).decode(errors="replace"))
                 )
-                for tool in calls
+                for step in steps
+                for tool in step.calls
             ],
         )
         earlier.append(call)
 
 
-def _names(reference: _Reference) -> Iterator[str]:
-    """The names by which a step may refer to a trajectory."""
-    names = (reference.trajectory_id, reference.session_id, reference.trajectory_path)
-    return (name for name in names if name is not None)
-
-
-def _conversation(file: TraceFile, trajectory: _Trajectory, stream: Stream) -> _Conversation:
+def _conversation(file: TraceFile, trajectory: Trajectory, stream: Stream) -> _Conversation:
     agent = trajectory.agent
     begins_with_system = bool(trajectory.steps) and trajectory.steps[0].source == "system"
     # Told in full it is the same for every agent that is told the same.
     head = "atif" if begins_with_system else f"atif {agent.name} {agent.version}"
     opening = EMPTY_HISTORY
-    if agent.tool_definitions != _NOTHING:
+    if agent.has_tool_definitions:
         tools = Message.of("system", agent.tool_definitions, keeps_text=file.keeps_text)
         opening = opening.then(tools)
     conversation = _Conversation(
         file, stream, head, begins_with_system, agent.model_name or "", opening, opening
     )
-    for step in trajectory.steps:
-        conversation.add(step)
+    conversation.add(trajectory.steps)
     return conversation
 
 
@@ -212,7 +178,7 @@ class _Found:
     """A trajectory, and the document that it is in; `place` is its field there, ending in a dot."""
 
     file: TraceFile
-    trajectory: _Trajectory
+    trajectory: Trajectory
     place: str = ""
 
     def main_stream(self) -> Stream:
@@ -265,7 +231,8 @@ class _Family:
         for index, inner in enumerate(part.trajectory.subagent_trajectories or ()):
             name = inner.trajectory_id or inner.session_id or str(index)
             found = _Found(part.file, inner, f"{part.place}subagent_trajectories[{index}].")
-            self._wait_for(found, caller, name, caller.launches.get(name))
+            parent_turn = caller.launches.get(name, caller.turn_before(inner))
+            self._wait_for(found, caller, name, parent_turn)
         for reference in part.trajectory.references():
             path = reference.trajectory_path
             other = None if path is None else self._others.pop(_beside(part.file, path), None)
@@ -293,13 +260,17 @@ def _beside(file: TraceFile, reference: str) -> str:
     return os.path.normpath(Path(file.source).parent / reference)
 
 
+def _document(file: TraceFile) -> Trajectory:
+    return file.document(Trajectory, hint=_HINT).apart()
+
+
 def kin_of(file: TraceFile) -> Kin:
     """Return which other documents one refers to.
 
     Raises:
         TraceError: It is no such trajectory.
     """
-    waiting = [file.document(_Trajectory, hint=_HINT)]
+    waiting = [_document(file)]
     paths: list[str | None] = []
     while waiting:
         trajectory = waiting.pop()
@@ -325,9 +296,9 @@ def read_atif(
         TraceError: It is no such trajectory.
     """
     del scope, rng
-    main = _Found(file, file.document(_Trajectory, hint=_HINT))
+    main = _Found(file, _document(file))
     others = {
-        os.path.normpath(child.source): _Found(child, child.document(_Trajectory, hint=_HINT))
+        os.path.normpath(child.source): _Found(child, _document(child))
         for child in map(file.beside, file.children)
     }
     streams = list(_Family(main, others).streams())

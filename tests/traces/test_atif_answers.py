@@ -1,0 +1,193 @@
+"""Which steps of ATIF trajectories are one answer, what it used, and what it handed over to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.traces.atif import agent, step, trajectory
+
+from holdfast.traces.formats.cache_usage import CacheUsage, whole_prompts
+from holdfast.traces.io import read_sessions
+from holdfast.traces.record import Session
+
+
+@pytest.fixture
+def read(write_lines: Any) -> Any:
+    def build(*steps: dict[str, Any], **fields: Any) -> list[Session]:
+        return list(read_sessions(write_lines("trajectory.json", trajectory(*steps, **fields))))
+
+    return build
+
+
+def prompts(session: Session) -> list[int]:
+    return [turn.prompt_tokens for turn in session.turns]
+
+
+def endings(session: Session) -> list[str]:
+    return [turn.ended_by for turn in session.turns]
+
+
+def used(prompt: int, cached: int = 0, written: int = 0, answer: int = 7) -> dict[str, Any]:
+    extra = {"cache_creation_input_tokens": written, "cache_read_input_tokens": cached}
+    metrics = {"prompt_tokens": prompt, "completion_tokens": answer, "cached_tokens": cached}
+    return {"metrics": metrics | {"extra": extra}}
+
+
+def harbors() -> list[dict[str, Any]]:
+    """A call with a tool, one with text and two tools, and an answer, a step for each part."""
+    return [
+        step("user", 0),
+        agent(3, None, "Read", **used(402, 400, 1000)),
+        agent(11, None, **used(1402, 1400, 90)),
+        agent(12, None, "Write", **used(1402, 1400, 90)),
+        agent(13, None, "Bash", **used(1402, 1400, 90, answer=40)),
+        agent(20, None, **used(1500, 1490, 8)),
+    ]
+
+
+def test_steps_in_a_row_with_equal_metrics_are_one_answer(read: Any) -> None:
+    (session,) = read(*harbors())
+    assert endings(session) == ["tool", "tool", "human"]
+    assert [[tool.name for tool in turn.tools] for turn in session.turns] == [
+        ["Read"],
+        ["Write", "Bash"],
+        [],
+    ]
+    assert [turn.trigger for turn in session.turns] == ["user", "tool_result", "tool_result"]
+    # Each from the end of one answer to the end of the next.
+    assert [turn.gap_s for turn in session.turns] == [0.0, 10.0, 7.0]
+    assert [turn.output_tokens for turn in session.turns] == [7, 40, 7]
+
+
+def test_what_was_written_to_a_cache_is_added_where_prompts_leave_it_out(read: Any) -> None:
+    (session,) = read(*harbors())
+    # The last step alone would not tell.
+    assert prompts(session) == [1402, 1492, 1508]
+    assert [turn.cached_tokens for turn in session.turns] == [400, 1400, 1490]
+
+
+def test_a_step_without_metrics_behind_one_with_them_is_the_same_answer(read: Any) -> None:
+    (session,) = read(
+        step("user", 0),
+        agent(5, 640),
+        agent(5, None, "Read"),
+        agent(6, None, "Write"),
+        agent(9, 700, "Bash"),
+        agent(12, 720),
+    )
+    assert prompts(session) == [640, 700, 720]
+    assert endings(session) == ["tool", "tool", "human"]
+
+
+def test_without_metrics_a_text_and_the_call_behind_it_are_one_answer(read: Any) -> None:
+    (session,) = read(
+        step("user", 0),
+        agent(4),
+        agent(5, None, "exec"),
+        agent(9, None, "exec"),
+        agent(12),
+    )
+    assert endings(session) == ["tool", "tool", "human"]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        agent(6, 641),
+        agent(6, 640, model_name="other"),
+        agent(6, 640, llm_call_count=1),
+        agent(6, 640, cached=64),
+    ],
+    ids=["longer", "model", "own-call", "cached"],
+)
+def test_steps_of_different_calls_stay_apart(read: Any, second: dict[str, Any]) -> None:
+    (session,) = read(step("user", 0), agent(5, 640), second)
+    assert len(session.turns) == 2
+
+
+def test_a_users_step_stands_between_answers(read: Any) -> None:
+    (session,) = read(step("user", 0), agent(5, 640), step("user", 9), agent(12, 640))
+    assert (len(session.turns), endings(session)) == (2, ["human", "human"])
+
+
+def observed(time_s: int, prompt: int) -> dict[str, Any]:
+    return agent(time_s, prompt, observation={"results": [{"content": "$ "}]})
+
+
+def test_an_observation_that_the_agent_goes_on_from_is_a_tools(read: Any) -> None:
+    (session,) = read(step("user", 0), observed(10, 640), observed(25, 700), observed(40, 760))
+    assert endings(session) == ["tool", "tool", "human"]
+    assert [turn.trigger for turn in session.turns] == ["user", "tool_result", "tool_result"]
+    assert [(turn.tool_name, turn.tools) for turn in session.turns] == [(None, ())] * 3
+
+
+def test_an_observation_that_a_user_answers_is_a_humans(read: Any) -> None:
+    (session,) = read(step("user", 0), observed(10, 640), step("user", 25), agent(30, 700))
+    assert endings(session) == ["human", "human"]
+    assert [turn.trigger for turn in session.turns] == ["user", "user"]
+
+
+def test_what_a_system_step_reports_is_no_users(read: Any) -> None:
+    seen: dict[str, Any] = {"observation": {"results": [{"content": "context was cut"}]}}
+    (session,) = read(
+        step("user", 0), observed(10, 640), step("system", 12, **seen), agent(20, 700)
+    )
+    assert endings(session) == ["tool", "human"]
+    assert session.turns[1].gap_s == 2.0
+
+
+def test_a_call_whose_result_is_not_recorded_is_a_tools_all_the_same(read: Any) -> None:
+    (session,) = read(step("user", 0), agent(5, 640, "bash", observation=None), agent(9, 700))
+    assert session.turns[1].trigger == "tool_result"
+
+
+def test_sub_agents_steps_among_those_of_their_caller_are_sessions_of_their_own(read: Any) -> None:
+    side: dict[str, Any] = {"extra": {"is_sidechain": True}}
+    main, first, second = read(
+        step("user", 6, **side),
+        agent(7, 320, "Grep", **side),
+        agent(9, 400, **side),
+        step("user", 20, **side),
+        agent(22, 330, **side),
+        step("user", 0),
+        agent(5, 700, "Task"),
+        agent(15, 800, "Task"),
+        agent(30, 900),
+    )
+    assert (prompts(main), prompts(first), prompts(second)) == (
+        [700, 800, 900],
+        [320, 400],
+        [330],
+    )
+    assert [(one.parent_id, one.parent_turn, one.join_turn) for one in (first, second)] == [
+        ("s", 0, 1),
+        ("s", 1, 2),
+    ]
+
+
+def test_text_and_one_text_part_are_the_same_message(write_lines: Any) -> None:
+    said = "x" * 4000
+    for name, message in (("a", said), ("b", [{"type": "text", "text": said}])):
+        path = write_lines(
+            f"{name}.json",
+            trajectory(step("system", 0, message=message), agent(2, 1000), session_id=name),
+        )
+    one, two = read_sessions(path.parent)
+    assert one.turns[0].block_ids == two.turns[0].block_ids
+
+
+@pytest.mark.parametrize(
+    ("usages", "expected"),
+    [
+        ([(100, 60, 30), (200, 100, 90)], [100, 200]),
+        ([(100, 100, 30), (200, 110, 40)], [130, 240]),
+        ([(2, 0, 100), (5, 100, 10), (3, 110, 0)], [102, 115, 113]),
+        ([(None, 50, 10), (40, None, 0)], [None, 40]),
+    ],
+    ids=["whole", "without-writes", "without-both", "unknown"],
+)
+def test_a_prompt_is_all_that_was_read_written_and_sent(
+    usages: list[tuple[int | None, int | None, int]], expected: list[int | None]
+) -> None:
+    assert whole_prompts(CacheUsage(*usage) for usage in usages) == expected
