@@ -58,8 +58,9 @@ class HoldfastConfig:
         headroom_ratio: Share of the KV cache that admission leaves free for growth (0 to 0.5).
         max_sessions: Sessions remembered (>= 1); the longest idle one is forgotten first.
         decision_log: File that each decision is appended to as a JSON line; None writes nothing.
-        learned_file: File that keeps what was learned about return times from one start of the
-            engine to the next; None starts anew.
+        learned_file: Regular file that keeps what was learned about return times from one start
+            of the engine to the next, saved every half minute and at the end; engines of one
+            server after the first add `.1`, `.2`, ... to its name. None starts anew.
         host_gib: Host memory that keeps KV blocks which left the GPU (GiB, per engine replica);
             None keeps none. Needs vLLM 0.32.
         pool_dir: Directory that keeps them beyond the engine's life; made where there is none.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -100,6 +102,49 @@ def test_vllms_own_help_can_be_reached(served: list[list[str]]) -> None:
 def test_a_scheduler_of_the_users_own_is_a_conflict(flag: str) -> None:
     with pytest.raises(ConfigError, match="conflicts"):
         engine.holdfast_arguments(["model", flag])
+
+
+class _Command:
+    """Stands for vLLM's `serve`."""
+
+    def __init__(self) -> None:
+        self.timeouts_s: list[int] = []
+
+    def subparser_init(self, subparsers: Any) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = subparsers.add_parser("serve")
+        parser.add_argument("model")
+        parser.add_argument("--scheduler-cls")
+        parser.add_argument("--shutdown-timeout", type=int, default=0)
+        return parser
+
+    def validate(self, _parsed: argparse.Namespace) -> None:
+        pass
+
+    def cmd(self, parsed: argparse.Namespace) -> None:
+        self.timeouts_s.append(parsed.shutdown_timeout)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> _Command:
+    command = _Command()
+
+    def with_defaults(defaults: dict[str, object]) -> tuple[argparse.ArgumentParser, _Command]:
+        parser = argparse.ArgumentParser()
+        subparsers = parser.add_subparsers()
+        command.subparser_init(subparsers).set_defaults(**defaults)
+        return parser, command
+
+    monkeypatch.setattr(engine, "engine_version", lambda: "0.32.0")
+    monkeypatch.setattr(engine, "_parser_and_command", with_defaults)
+    return command
+
+
+def test_the_engine_gets_time_to_save_unless_the_operator_says(command: _Command) -> None:
+    engine.serve_vllm(engine.holdfast_arguments(["m"]))
+    engine.serve_vllm(engine.holdfast_arguments(["m", "--shutdown-timeout", "30"]))
+    engine.serve_vllm(engine.holdfast_arguments(["m", "--shutdown-timeout=0"]))
+    engine.serve_vllm(["m"])  # stock, as measured against
+    assert command.timeouts_s == [engine._SHUTDOWN_TIMEOUT_S, 30, 0, 0]
 
 
 def test_serving_without_a_prefix_cache_is_refused() -> None:

@@ -41,7 +41,6 @@ __all__ = ["HoldfastScheduler"]
 logger = logging.getLogger(__name__)
 
 _WAITING_PER_SKIPPED_REVIEW = 128
-_STEPS_BETWEEN_SAVES = 256
 _EVICTED_PER_REFRESH = 16
 _MAX_REFRESHES_A_STEP = 8
 _KNOWN_PER_CACHED = 8
@@ -72,9 +71,12 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         config = self.settings or load_config(None, os.environ)
         self._config = config
-        self._reports = EngineReports(config, engine_number(self), lambda: self.clock())
+        number = engine_number(self)
+        self._reports = EngineReports(config, number, lambda: self.clock())
         self._metrics = self._reports.metrics
-        self._learned = LearnedFile(Path(config.learned_file)) if config.learned_file else None
+        self._learned: LearnedFile | None = None
+        if config.learned_file:
+            self._learned = LearnedFile(Path(config.learned_file), number)
         self._pool = self.kv_cache_manager.block_pool
         self._spare_blocks = int(config.headroom_ratio * len(self._pool.blocks))
         self._is_active = bool(self._pool.enable_caching)
@@ -85,7 +87,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             policy=config.policy,
             predictions=config.predictions,
             outlook=self.outlook,
-            returns=None if self._learned is None else self._learned.load(),
+            returns=None if self._learned is None else self._learned.start(),
         )
         self.tiers = tier_desk_of(
             self, self._runtime, self._stored_worth, prefetches=config.prefetch
@@ -141,6 +143,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """Plan one engine step; see vLLM."""
         started_s = time.perf_counter()
+        if self._learned is not None:
+            self._learned.keep()
         if self._is_active:
             self._guard("schedule", self._prepare)
             self._metrics.decided(time.perf_counter() - started_s)
@@ -177,10 +181,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """End the engine core's side; see vLLM."""
+        if self._learned is not None:
+            self._learned.close()
         self._reports.close()
-        learned = self._learned
-        if learned is not None:
-            self._guard("save", lambda: learned.save(self._runtime.returns))
         super().shutdown()
 
     def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
@@ -261,8 +264,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     # Decide.
 
     def _prepare(self) -> None:
-        now_s = self.clock()
-        self._runtime.tick(now_s)
+        self._runtime.tick(self.clock())
         self._num_steps += 1
         self._runtime.step(self.steps_a_call)
         if self._num_evicted:
@@ -278,8 +280,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 self._review()
         if self.tiers is not None:
             self.tiers.step(self._num_steps, self._sessions_held, self._prefetch_room)
-        if self._learned is not None and self._num_steps % _STEPS_BETWEEN_SAVES == 0:
-            self._learned.save_if_due(self._runtime.returns, now_s)
 
     def _review(self) -> None:
         slots = self.max_num_running_reqs - len(self.running)

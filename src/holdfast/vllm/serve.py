@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from holdfast.errors import ConfigError, EngineError
@@ -38,6 +38,8 @@ _INSTALL_HINT = (
     "with a GPU: pip install 'holdfast[vllm]'; without: pip install -r requirements/engine-cpu.txt"
 )
 _PARENT_CHECK_INTERVAL_S = 1.0
+# Without any vLLM kills the engine core as soon as it has told it to end, and nothing is saved.
+_SHUTDOWN_TIMEOUT_S: Final = 2
 _FLAG = re.compile(r"--scheduler[-_]cls(=.*)?")
 
 
@@ -94,7 +96,7 @@ def serve_vllm(arguments: Sequence[str]) -> None:
     """
     engine_version()
     try:
-        parser, command = _parser_and_command()
+        parser, command = _parser_and_command(_defaults(arguments))
     except ImportError as error:
         raise EngineError(f"vLLM does not import: {error}", hint=_INSTALL_HINT) from error
     parsed = parser.parse_args(["serve", *arguments])
@@ -114,8 +116,14 @@ def _end_with(parent_id: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _parser_and_command() -> tuple[Any, Any]:
-    """VLLM's own parser for `serve`, and the command behind it."""
+def _defaults(arguments: Sequence[str]) -> dict[str, object]:
+    """Values for what neither the command line nor vLLM's own `--config` sets."""
+    is_ours = SCHEDULER_CLASS in arguments
+    return {"shutdown_timeout": _SHUTDOWN_TIMEOUT_S} if is_ours else {}
+
+
+def _parser_and_command(defaults: Mapping[str, object]) -> tuple[Any, Any]:
+    """VLLM's own parser for `serve` with defaults of ours, and the command behind it."""
     from vllm.entrypoints.cli.serve import ServeSubcommand
 
     from holdfast.vllm.plugin import register
@@ -125,7 +133,7 @@ def _parser_and_command() -> tuple[Any, Any]:
     parser = _parser_class()(prog="vllm", description="vLLM's own server")
     subparsers = parser.add_subparsers(required=True, dest="subparser")
     command = ServeSubcommand()
-    command.subparser_init(subparsers).set_defaults(dispatch_function=command.cmd)
+    command.subparser_init(subparsers).set_defaults(dispatch_function=command.cmd, **defaults)
     return parser, command
 
 
