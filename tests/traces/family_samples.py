@@ -124,9 +124,33 @@ def _atif() -> Family:
     }
 
 
+def _gemini_cli() -> Family:
+    def chat(name: str, *children: str) -> list[Any]:
+        calls = [
+            {"id": child, "name": "agent", "args": {}, "status": "success", "agentId": child}
+            | {"result": "done", "timestamp": _TIMES[3]}
+            for child in children
+        ]
+        said = {"id": "1", "type": "user", "timestamp": _TIMES[0], "content": f"told {name}"}
+        answer = {"id": "2", "type": "gemini", "timestamp": _TIMES[1], "model": "m"}
+        kind = "main" if name == "s" else "subagent"
+        head = {"sessionId": name, "projectHash": "p", "kind": kind}
+        over = answer | {"id": "3", "timestamp": _TIMES[5], "content": "over"}
+        messages = [said, answer | {"toolCalls": calls, "content": "x"}, over]
+        return [head | {"messages": messages}] if name == "b" else [head, *messages]
+
+    return {
+        "s.jsonl": ("s", None, chat("s", "a", "b")),
+        "a.jsonl": ("a", "s.jsonl", chat("a", "c")),
+        "b.json": ("b", "s.jsonl", chat("b")),
+        "c.jsonl": ("c", "a.jsonl", chat("c")),
+    }
+
+
 FAMILIES: dict[str, Callable[[], Family]] = {
     "Claude Code": _claude_code,
     "Codex": _codex,
     "OpenCode": _opencode,
     "ATIF": _atif,
+    "Gemini CLI": _gemini_cli,
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from tests.traces import client_samples
 
 __all__ = ["SECRET", "TEXT_SAMPLES", "written"]
 
@@ -199,6 +200,13 @@ TEXT_SAMPLES: dict[str, tuple[str, Callable[[], list[Any]]]] = {
     "OpenTelemetry": ("json", spans),
     "OpenCode": ("json", opencode),
     "ATIF": ("json", atif),
+    "Codex lines": ("jsonl", client_samples.codex_bare),
+    "Codex 2": ("json", client_samples.codex_document),
+    "Gemini CLI": ("json", client_samples.gemini_cli),
+    "Gemini CLI lines": ("jsonl", client_samples.gemini_cli_lines),
+    "Qwen Code": ("jsonl", client_samples.qwen_code),
+    "pi": ("jsonl", client_samples.pi),
+    "mini-swe-agent": ("json", client_samples.mini_swe_agent),
 }
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from msgspec import Raw
 
 from holdfast.errors import TraceError
-from holdfast.traces.formats import claude_code
 from holdfast.traces.formats.reading import Kin, Reading
 from holdfast.traces.formats.registry import (
     READERS,
@@ -85,7 +84,7 @@ def trace_files(path: Path) -> tuple[Path, ...]:
     """List the trace files at `path`, by name: itself, or those in a directory and below it.
 
     Leaves out files and directories whose names begin with a dot, files that are read with another
-    one, and what Claude Code keeps beside its sessions.
+    one, and what clients keep beside their sessions.
 
     Raises:
         TraceError: Nothing is there, or no file has a suffix that Holdfast reads.
@@ -102,7 +101,9 @@ def trace_files(path: Path) -> tuple[Path, ...]:
         file
         for file in sorted(path.rglob("*"))
         if file.name.endswith(_SUFFIXES)
-        and not (_is_hidden(file.relative_to(path)) or claude_code.is_aside(file))
+        and not (
+            _is_hidden(file.relative_to(path)) or any(reader.is_aside(file) for reader in READERS)
+        )
         and file.is_file()
     )
     if not files:
@@ -192,12 +193,13 @@ class _Families:
         return None if kinship.is_child(path) else kinship.descendants(path)
 
     def _kin(self, reader: TraceReader) -> Iterator[tuple[Path, Kin]]:
-        if reader.kin_of is None:
+        if all(one.kin_of is None for one in READERS if one.name == reader.name):
             return
         for path in self._files:
             file = TraceFile(str(path), path, self._on_skipped).silently()
             try:
-                kin = reader.kin_of(file) if _reader(file, path) is reader else None
+                own = _reader(file, path)
+                kin = own.kin_of(file) if own.kin_of and own.name == reader.name else None
             except TraceError:
                 # Told when the file's turn comes.
                 continue

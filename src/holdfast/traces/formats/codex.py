@@ -14,9 +14,10 @@ was forked from: its leading answers that are also in that one are no turns of i
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, takewhile
+from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,6 +36,8 @@ from holdfast.traces.formats.codex_items import (
     Used,
     UsedSoFar,
     ended_threads,
+    json_object,
+    last_name,
     used_between,
 )
 from holdfast.traces.formats.quantities import MAX_TOKENS
@@ -45,6 +48,7 @@ from holdfast.traces.formats.transcript import (
     CalledTool,
     Happening,
     Stream,
+    leave_copies,
     seconds,
     transcript_reading,
 )
@@ -52,7 +56,13 @@ from holdfast.traces.history import EMPTY_HISTORY, History, Message
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import EventKind, Trigger
 
-__all__ = ["LAYOUTS", "kin_of", "read_codex"]
+__all__ = [
+    "LAYOUTS",
+    "is_aside",
+    "kin_of",
+    "read_codex",
+    "stream_of",
+]
 
 _TYPES = "session_meta|turn_context|response_item|event_msg|compacted"
 LAYOUTS = (frozenset({"timestamp", f"type={_TYPES}", "payload"}),)
@@ -60,6 +70,7 @@ LAYOUTS = (frozenset({"timestamp", f"type={_TYPES}", "payload"}),)
 
 _TOOL_CALLS = frozenset({"function_call", "custom_tool_call", "local_shell_call"})
 _LOCAL_SHELL = "local_shell"
+_SESSIONS = frozenset({"sessions", "archived_sessions"})
 # What an answer ends with that neither calls a tool nor says anything.
 _INCOMPLETE = "incomplete"
 _BEGINNINGS = frozenset({"task_started", "turn_started"})
@@ -90,6 +101,7 @@ class _Rollout:
     """A conversation, put together line by line."""
 
     file: TraceFile
+    lines: Callable[[TraceFile], Iterator[tuple[int | None, Line]]]
     meta: Meta | None = None
     model: str = ""
     history: History = EMPTY_HISTORY
@@ -124,13 +136,13 @@ class _Rollout:
         )
 
     def _read_lines(self) -> None:
-        for number, line in self.file.decode(Line, hint=HINT):
+        for number, line in self.lines(self.file):
             try:
                 self._read(number, line)
             except TraceError as error:
                 self.file.refuse(error)
 
-    def _read(self, number: int, line: Line) -> None:
+    def _read(self, number: int | None, line: Line) -> None:
         time_s = seconds(line.timestamp)
         match line.type:
             case "session_meta":
@@ -147,7 +159,7 @@ class _Rollout:
 
     def _part(
         self,
-        number: int,
+        number: int | None,
         part: msgspec.Raw,
         decoder: msgspec.json.Decoder[_Value],
         inner: str = "",
@@ -155,7 +167,7 @@ class _Rollout:
         field = f"payload.{inner}" if inner else "payload"
         return self.file.decode_part(part, decoder, line=number, field=field, hint=HINT)
 
-    def _add(self, number: int, item: Item, time_s: float | None) -> None:
+    def _add(self, number: int | None, item: Item, time_s: float | None) -> None:
         if not (item.is_input or item.is_answer):
             return
         message = item.message(keeps_text=self.file.keeps_text)
@@ -191,16 +203,16 @@ class _Rollout:
             )
         return self.calls[-1]
 
-    def _tool(self, number: int, item: Item, time_s: float | None) -> CalledTool:
+    def _tool(self, number: int | None, item: Item, time_s: float | None) -> CalledTool:
         called = self._tool_call(number, item)
         tool = CalledTool.of(called, time_s)
         if item.call_id is not None:
             self.tools[item.call_id] = tool
-        if _last_name(tool) == "close_agent":
-            self._close(_object(called.arguments).get("id"), time_s)
+        if last_name(tool.name) == "close_agent":
+            self._close(json_object(called.arguments).get("id"), time_s)
         return tool
 
-    def _tool_call(self, number: int, item: Item) -> ToolCall:
+    def _tool_call(self, number: int | None, item: Item) -> ToolCall:
         if item.type == "local_shell_call":
             return ToolCall(_LOCAL_SHELL, bytes(item.action).decode(errors="replace"))
         inner = "arguments" if item.type == "function_call" else "input"
@@ -209,12 +221,12 @@ class _Rollout:
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         return ToolCall(item.name or "", text)
 
-    def _take_output(self, number: int, item: Item, call_id: str) -> None:
+    def _take_output(self, number: int | None, item: Item, call_id: str) -> None:
         """Find out which sub-agents a call has started or waited for."""
-        name = _last_name(self.tools[call_id])
+        name = last_name(self.tools[call_id].name)
         if name not in ("spawn_agent", "wait", "wait_agent"):
             return
-        value = _object(self._part(number, item.output, _ANYTHING, "output"))
+        value = json_object(self._part(number, item.output, _ANYTHING, "output"))
         if name == "spawn_agent":
             self._start(value.get("agent_id") or value.get("task_name"), call_id)
         else:
@@ -247,7 +259,7 @@ class _Rollout:
     def _happened(self, kind: EventKind, time_s: float | None) -> None:
         self.events.append(Happening(kind, len(self.calls), time_s))
 
-    def _note(self, number: int, event: Event, time_s: float | None) -> None:
+    def _note(self, number: int | None, event: Event, time_s: float | None) -> None:
         match event.type:
             case "token_count":
                 self._count(number, event)
@@ -274,7 +286,7 @@ class _Rollout:
             del self.user_turns[-num_turns:]
             self._happened("fork", time_s)
 
-    def _count(self, number: int, event: Event) -> None:
+    def _count(self, number: int | None, event: Event) -> None:
         info = self._part(number, event.info, _TOKEN_INFO, "info") or TokenInfo()
         before, now = self.used, info.total_token_usage
         # The same figures come again with every change of the rate limits.
@@ -285,7 +297,7 @@ class _Rollout:
                 self._use(number, info.last_token_usage or used_between(before, now))
             self.is_open = False
 
-    def _use(self, number: int, used: Used) -> None:
+    def _use(self, number: int | None, used: Used) -> None:
         if used.input_tokens > MAX_TOKENS:
             raise self.file.error(
                 f"a prompt of {used.input_tokens} tokens; expected at most {MAX_TOKENS}",
@@ -298,48 +310,13 @@ class _Rollout:
         call.output_tokens = used.output_tokens
 
 
-def _last_name(tool: CalledTool) -> str:
-    """A tool's name without the namespace before it."""
-    return tool.name.rsplit("__", 1)[-1].rsplit(".", 1)[-1]
-
-
-def _object(value: Any) -> dict[str, Any]:
-    """A JSON object that may be written as text; empty for anything else."""
-    if isinstance(value, str):
-        try:
-            value = _ANYTHING.decode(value)
-        except (msgspec.DecodeError, RecursionError):
-            return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _leave_copies(stream: Stream, origin: Stream) -> None:
-    """Take the calls out of a fork that it copied from where it was forked."""
-    known = {message.digest for call in (*origin.copied, *origin.calls) for message in call.answer}
-    copied = list(
-        takewhile(
-            lambda call: all(message.digest in known for message in call.answer), stream.calls
-        )
-    )
-    if not copied:
-        return
-    num_copied = len(copied)
-    stream.copied, stream.calls = copied, stream.calls[num_copied:]
-    own = (
-        replace(event, turn_index=event.turn_index - num_copied)
-        for event in stream.events
-        if event.turn_index >= num_copied
-    )
-    stream.events = [Happening("fork", 0), *own]
-
-
 def _link(rollouts: Sequence[_Rollout], streams: Sequence[Stream]) -> None:
     """Find out what each rollout has from the others: parents stand before their sub-agents."""
     by_id = {stream.session_id: at for at, stream in reversed([*enumerate(streams)])}
     for at, stream in enumerate(streams):
         origin = by_id.get(stream.origin_id or "", at)
         if origin < at:
-            _leave_copies(stream, streams[origin])
+            leave_copies(stream, streams[origin])
         parent = by_id.get(stream.parent_id or "")
         if parent is not None:
             _join_parent(rollouts[at], stream, rollouts[parent], len(streams[parent].copied))
@@ -387,8 +364,32 @@ def read_codex(
         TraceError: A line is no such item or a file is damaged, and nothing may be left out.
     """
     del scope, rng
-    rollouts = [_Rollout(part) for part in (file, *map(file.beside, file.children))]
+    rollouts = [_Rollout(part, _lines) for part in (file, *map(file.beside, file.children))]
     streams = [rollout.read() for rollout in rollouts]
     _link(rollouts, streams)
     reading = transcript_reading(file, [streams], interner=interner)
     return replace(reading, companions=file.children)
+
+
+def _lines(file: TraceFile) -> Iterator[tuple[int | None, Line]]:
+    return file.decode(Line, hint=HINT)
+
+
+def stream_of(
+    file: TraceFile, lines: Callable[[TraceFile], Iterator[tuple[int | None, Line]]]
+) -> Stream:
+    """Read the conversation of one file.
+
+    Args:
+        file: The file.
+        lines: Yields what it says, line by line, each with its number where it has one.
+
+    Raises:
+        TraceError: It cannot be read, and nothing may be left out.
+    """
+    return _Rollout(file, lines).read()
+
+
+def is_aside(path: Path) -> bool:
+    """Whether a file is one that Codex keeps beside its sessions and that holds none."""
+    return ".codex" in path.parts and not _SESSIONS & set(path.parts)

@@ -24,6 +24,8 @@ __all__ = [
     "Used",
     "UsedSoFar",
     "ended_threads",
+    "json_object",
+    "last_name",
     "used_between",
 ]
 
@@ -184,3 +186,18 @@ def ended_threads(statuses: Any) -> Iterator[str]:
     for thread_id, status in statuses.items() if isinstance(statuses, dict) else ():
         if isinstance(thread_id, str) and not (isinstance(status, str) and status in _UNFINISHED):
             yield thread_id
+
+
+def last_name(name: str) -> str:
+    """A tool's name without the namespace before it; pure."""
+    return name.rsplit("__", 1)[-1].rsplit(".", 1)[-1]
+
+
+def json_object(value: Any) -> dict[str, Any]:
+    """A JSON object that may be written as text; empty for anything else. Pure."""
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            return {}
+    return value if isinstance(value, dict) else {}

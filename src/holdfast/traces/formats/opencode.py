@@ -11,7 +11,7 @@ which are not recorded, fill what the first prompt's text does not.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ import msgspec
 from holdfast.core.tool_kinds import tool_kind
 from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
+from holdfast.traces.formats.conversation import link_sub_agents
 from holdfast.traces.formats.decoding import decode_json, within
 from holdfast.traces.formats.quantities import Milliseconds, Tokens
 from holdfast.traces.formats.reading import Kin, Reading
@@ -278,20 +279,6 @@ def _stream(file: TraceFile) -> Stream:
     )
 
 
-def _link(streams: Sequence[Stream]) -> None:
-    """Find out which turn of its parent started each sub-agent, and which one had its result."""
-    parents = {stream.session_id: stream for stream in streams}
-    for stream in streams:
-        parent = parents.get(stream.parent_id or "")
-        for turn, call in enumerate(parent.calls if parent is not None else ()):
-            for tool in call.tools:
-                if tool.session_id == stream.session_id:
-                    if stream.parent_turn is None:
-                        stream.parent_turn = turn
-                    has_result = tool.end_s is not None and not tool.is_background
-                    stream.join_turn = turn + 1 if has_result else None
-
-
 def read_opencode(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
@@ -315,6 +302,6 @@ def read_opencode(
             if not file.children:
                 raise
             part.refuse(error)
-    _link(streams)
+    link_sub_agents(streams)
     reading = transcript_reading(file, [streams], interner=interner)
     return replace(reading, companions=file.children)

@@ -19,12 +19,17 @@ from holdfast.traces.formats import (
     chatdev,
     claude_code,
     codex,
+    codex_bare,
     coding_agents,
     decisions,
     dynamo,
+    gemini_cli,
+    mini_swe_agent,
     mooncake,
     opencode,
     otel,
+    pi,
+    qwen_code,
     replay_records,
     tracelab,
     weka,
@@ -46,6 +51,10 @@ class _Read(Protocol):
     ) -> Reading: ...
 
 
+def _never(_: Path) -> bool:
+    return False
+
+
 def _none(_: Path) -> Iterable[Path]:
     return ()
 
@@ -62,6 +71,7 @@ class TraceReader:
         read: Reads one file.
         companions_of: Other files that belong to one and are no traces of their own.
         kin_of: Says which files of the format are read together, where their content tells.
+        is_aside: Whether a file is one that its client keeps beside its sessions and that has none.
         sees_text: Whether its files can hold what was said.
     """
 
@@ -71,6 +81,7 @@ class TraceReader:
     read: _Read
     companions_of: Callable[[Path], Iterable[Path]] = _none
     kin_of: Callable[[TraceFile], Kin | None] | None = None
+    is_aside: Callable[[Path], bool] = _never
     sees_text: bool = False
 
 
@@ -108,10 +119,71 @@ READERS: tuple[TraceReader, ...] = (
         claude_code.read_claude_code,
         claude_code.companions_of,
         claude_code.kin_of,
+        claude_code.is_aside,
         sees_text=True,
     ),
     TraceReader(
-        "Codex", "lines", codex.LAYOUTS, codex.read_codex, kin_of=codex.kin_of, sees_text=True
+        "Codex",
+        "lines",
+        codex.LAYOUTS,
+        codex.read_codex,
+        kin_of=codex.kin_of,
+        is_aside=codex.is_aside,
+        sees_text=True,
+    ),
+    TraceReader(
+        "Codex", "lines", codex_bare.LINE_LAYOUTS, codex_bare.read_bare_codex, sees_text=True
+    ),
+    TraceReader(
+        "Codex",
+        "document",
+        codex_bare.DOCUMENT_LAYOUTS,
+        codex_bare.read_codex_document,
+        sees_text=True,
+    ),
+    TraceReader(
+        "Gemini CLI",
+        "document",
+        gemini_cli.LAYOUTS,
+        gemini_cli.read_gemini_cli,
+        kin_of=gemini_cli.kin_of,
+        is_aside=gemini_cli.is_aside,
+        sees_text=True,
+    ),
+    TraceReader(
+        "Gemini CLI",
+        "lines",
+        gemini_cli.LINE_LAYOUTS,
+        gemini_cli.read_gemini_cli_lines,
+        gemini_cli.companions_of,
+        gemini_cli.kin_of_lines,
+        sees_text=True,
+    ),
+    TraceReader(
+        "Qwen Code",
+        "lines",
+        qwen_code.LAYOUTS,
+        qwen_code.read_qwen_code,
+        kin_of=qwen_code.kin_of,
+        is_aside=qwen_code.is_aside,
+        sees_text=True,
+    ),
+    TraceReader(
+        "pi",
+        "lines",
+        pi.LAYOUTS,
+        pi.read_pi,
+        kin_of=pi.kin_of,
+        is_aside=pi.is_aside,
+        sees_text=True,
+    ),
+    TraceReader(
+        "mini-swe-agent",
+        "document",
+        mini_swe_agent.LAYOUTS,
+        mini_swe_agent.read_mini_swe_agent,
+        is_aside=mini_swe_agent.is_aside,
+        sees_text=True,
     ),
     TraceReader("OpenTelemetry", "document", otel.LAYOUTS, otel.read_otel, sees_text=True),
     TraceReader("OpenTelemetry", "lines", otel.LAYOUTS, otel.read_otel_lines, sees_text=True),

@@ -144,14 +144,15 @@ class TraceFile:
         part: bytes | msgspec.Raw,
         decoder: msgspec.json.Decoder[_Value],
         *,
-        line: int,
+        line: int | None,
         field: str,
         hint: str | None = None,
     ) -> _Value:
         """Return one field's value, left as JSON until its type was known; pure.
 
         Raises:
-            TraceError: It is not of the decoder's type; names the line and the field inside.
+            TraceError: It is not of the decoder's type; names the line, where
+                there is one, and the field inside.
         """
         return decode_json(part, decoder, within(field, self.error_maker(line)), hint=hint)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Final
 
 from holdfast.core.argument_class import argument_class, argument_clues
@@ -41,7 +41,15 @@ from holdfast.traces.record import (
     common_prefix_length,
 )
 
-__all__ = ["Call", "CalledTool", "Happening", "Stream", "seconds", "transcript_reading"]
+__all__ = [
+    "Call",
+    "CalledTool",
+    "Happening",
+    "Stream",
+    "leave_copies",
+    "seconds",
+    "transcript_reading",
+]
 
 # Content is comparable between all files of a reading, and with no other format's hashes.
 _CONTENT_SCOPE: Final = 1 << 32
@@ -193,6 +201,26 @@ class Stream:
     origin_id: str | None = None
     copied: list[Call] = field(default_factory=list)
     num_estimated_gaps: int = 0
+
+
+def leave_copies(stream: Stream, origin: Stream) -> None:
+    """Take the calls out of a fork that it copied from where it was forked."""
+    known = {message.digest for call in (*origin.copied, *origin.calls) for message in call.answer}
+    copied = list(
+        takewhile(
+            lambda call: all(message.digest in known for message in call.answer), stream.calls
+        )
+    )
+    if not copied:
+        return
+    num_copied = len(copied)
+    stream.copied, stream.calls = copied, stream.calls[num_copied:]
+    own = (
+        replace(event, turn_index=event.turn_index - num_copied)
+        for event in stream.events
+        if event.turn_index >= num_copied
+    )
+    stream.events = [Happening("fork", 0), *own]
 
 
 def transcript_reading(

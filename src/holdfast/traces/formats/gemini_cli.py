@@ -1,0 +1,369 @@
+"""Reader of Gemini CLI's chat recordings: a document a session, or since 2026 a record a line.
+
+A document holds the messages as they were when it was last written. Lines hold each message as
+often as it changed, and say where the conversation was taken back (`$rewindTo`, a fork) and what
+it was replaced by (`$set` of `messages`, a compaction where messages are gone).
+
+Known: lengths, what was read from the cache, tools with the time each result was recorded, models.
+A prompt's length is `tokens.input`, which includes what came from the cache; an answer's is
+`tokens.output` and `tokens.thoughts`. A sub-agent's recording lies in a directory named after its
+parent's session, and the parent's call names it.
+
+Assumed: an answer was complete at the time of its message. One that was written together with its
+tools' results, as older versions did, was complete when the last thought was; that gap counts as
+estimated. A message of the model without a model and without tokens is the program's. System
+message and tools, which are not recorded, fill what the first prompt's text does not.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from holdfast.errors import TraceError
+from holdfast.traces.formats.conversation import Conversation, Point, link_sub_agents
+from holdfast.traces.formats.decoding import decode_json, within
+from holdfast.traces.formats.gemini_cli_records import ENDINGS, SPEAKERS, Line, Record, Session
+from holdfast.traces.formats.gemini_parts import FunctionCall, Part, messages_of, parts_of, use
+from holdfast.traces.formats.reading import Kin, Reading
+from holdfast.traces.formats.trace_file import TraceFile
+from holdfast.traces.formats.transcript import Call, Stream, seconds, transcript_reading
+from holdfast.traces.history import Message
+from holdfast.traces.lineage import PrefixInterner
+from holdfast.traces.storage import COMPRESSIONS
+
+__all__ = [
+    "LAYOUTS",
+    "LINE_LAYOUTS",
+    "companions_of",
+    "is_aside",
+    "kin_of",
+    "kin_of_lines",
+    "read_gemini_cli",
+    "read_gemini_cli_lines",
+]
+
+LAYOUTS = (frozenset({"sessionId", "projectHash", "messages"}),)
+"""A document with all of these fields is of this format."""
+
+LINE_LAYOUTS = (frozenset({"sessionId", "projectHash"}),)
+"""A file of lines begins with such a one."""
+
+_HINT = "expected a session {sessionId, messages: [{id, type, timestamp, content, tokens, …}]}"
+_LINE_HINT = "expected one record a line: {sessionId, projectHash, …} or {id, type, timestamp, …}"
+_CHATS = "chats"
+_HOMES = frozenset({".gemini", ".qwen"})
+_SUB_AGENT = "subagent"
+
+
+_RECORD = msgspec.json.Decoder(Record)
+_LINE = msgspec.json.Decoder(Line)
+
+
+@dataclass(slots=True)
+class _Said:
+    """A message of the conversation as it is now, and the point behind it."""
+
+    record: Record
+    point: Point
+
+
+@dataclass(slots=True)
+class _Chat:
+    """One recording, put together record by record."""
+
+    file: TraceFile
+    talk: Conversation = field(init=False)
+    session: Session = field(default_factory=Session)
+    said: list[_Said] = field(default_factory=list)
+    places: dict[str, int] = field(default_factory=dict)
+    # Of each answer the call and its number, from 1.
+    calls: dict[str, tuple[int, Call]] = field(default_factory=dict)
+    start: Point = field(default_factory=Point)
+    num_estimated_gaps: int = 0
+
+    def __post_init__(self) -> None:
+        self.talk = Conversation(self.file)
+
+    def stream(self) -> Stream:
+        """What was read so far."""
+        is_sub_agent = self.session.kind == _SUB_AGENT
+        return Stream(
+            self.session.session_id or self.file.name,
+            "" if is_sub_agent else "main",
+            self.talk.calls,
+            parent_id=_parent(self.file) if is_sub_agent else None,
+            events=self.talk.events,
+            num_estimated_gaps=self.num_estimated_gaps,
+        )
+
+    def read_document(self) -> Stream:
+        self.session = self.file.document(Session, hint=_HINT)
+        for place, message in enumerate(self.session.messages or ()):
+            try:
+                self._put(self._record(message, f"messages[{place}]"), place)
+            except TraceError as error:
+                self.file.refuse(error)
+        return self.stream()
+
+    def read_lines(self) -> Stream:
+        try:
+            for number, line in self.file.lines():
+                try:
+                    self._add(number, line)
+                except TraceError as error:
+                    self.file.refuse(error)
+        except TraceError as error:
+            self.file.refuse(error)
+        return self.stream()
+
+    def _add(self, number: int, data: bytes) -> None:
+        line = decode_json(data, _LINE, self.file.error_maker(number), hint=_LINE_HINT)
+        if line.rewind_to is not None:
+            self._rewind(line.rewind_to)
+        elif line.id is not None:
+            record = decode_json(data, _RECORD, self.file.error_maker(number), hint=_LINE_HINT)
+            self._put(record, number)
+        elif line.changes is not None:
+            self.session = _merged(self.session, line.changes)
+            if line.changes.messages is not None:
+                self._replace(number, line.changes.messages)
+        elif line.session_id is not None:
+            self.session = _merged(self.session, line)
+            for place, message in enumerate(line.messages or ()):
+                self._put(self._record(message, f"messages[{place}]", number), place)
+
+    def _record(self, message: msgspec.Raw, field: str, number: int | None = None) -> Record:
+        return decode_json(
+            message, _RECORD, within(field, self.file.error_maker(number)), hint=_HINT
+        )
+
+    def _put(self, record: Record, number: int) -> None:
+        """Add a message, or what has become of one."""
+        if record.type not in SPEAKERS:
+            return
+        record.id = record.id or f"message {number}"
+        at = self.places.setdefault(record.id, len(self.said))
+        if at == len(self.said):
+            self.said.append(_Said(record, self.start))
+        self.said[at].record = record
+        if record.id in self.calls:
+            self._update(record, self.calls[record.id][1])
+        self._retell(at)
+
+    def _rewind(self, name: str) -> None:
+        at = self.places.get(name, 0)
+        del self.said[at:]
+        self._number()
+
+    def _number(self) -> None:
+        self.places = {said.record.id or "": at for at, said in enumerate(self.said)}
+
+    def _replace(self, number: int, messages: Sequence[msgspec.Raw]) -> None:
+        records = [
+            self._record(message, f"$set.messages[{place}]", number)
+            for place, message in enumerate(messages)
+        ]
+        records = [record for record in records if record.type in SPEAKERS]
+        self.start = Point(num_calls=len(self.talk.calls))
+        if self.places.keys() - {record.id for record in records}:
+            self.start = self.talk.compacted(self.start, (), None)
+        self.said = [_Said(record, self.start) for record in records]
+        self._number()
+        self._retell(0)
+
+    def _retell(self, at: int) -> None:
+        """Find out anew where the conversation stands behind each message from one on."""
+        point = self.said[at - 1].point if at else self.start
+        for said in self.said[at:]:
+            point = said.point = self._behind(said.record, point)
+
+    def _behind(self, record: Record, point: Point) -> Point:
+        time_s = seconds(record.timestamp)
+        if record.type == "user":
+            return self._heard(record, point, time_s)
+        answer = self._answer(record)
+        if record.id in self.calls:
+            num_calls, call = self.calls[record.id]
+            history = point.history.then(*answer)
+            point = replace(
+                point, history=history, time_s=call.end_s, trigger="user", num_calls=num_calls
+            )
+        elif record.is_call:
+            call = Call(model=record.model or "")
+            self._update(record, call)
+            point = self.talk.answered(point, call)
+            self.calls[record.id or ""] = (point.num_calls, call)
+        else:
+            point = point.heard(answer, time_s)
+        return self._returned(record, point)
+
+    def _heard(self, record: Record, point: Point, time_s: float | None) -> Point:
+        """Add what a user said, or the program; results that their calls have as well only once."""
+        is_result = False
+        new: list[Part] = []
+        for part in parts_of(record.content):
+            response = part.function_response
+            is_result = is_result or response is not None
+            tool = None if response is None else self.talk.tools.get(response.id or "")
+            if tool is None or tool.end_s is None:
+                new.append(part)
+            if response is not None and tool is not None and tool.end_s is None:
+                tool.end_s = time_s
+        messages = messages_of(self.talk, "user", new)
+        return point.heard(messages, time_s, "tool_result" if is_result else "user")
+
+    def _answer(self, record: Record) -> list[Message]:
+        parts = [part for part in parts_of(record.content) if part.function_call is None]
+        parts += [
+            Part(function_call=FunctionCall(call.id, call.name, call.args)) for call in record.calls
+        ]
+        return list(messages_of(self.talk, "model", parts))
+
+    def _update(self, record: Record, call: Call) -> None:
+        """Take over what a message says of its call."""
+        call.answer, call.tools = self._answer(record), []
+        call.end_s = self._end_s(record)
+        use(call, record.tokens.usage if record.tokens else None)
+        for made in record.calls:
+            tool = made.called(call.end_s)
+            tool.session_id = made.agent_id
+            if made.status in ENDINGS:
+                tool.end_s, tool.is_error = seconds(made.timestamp), ENDINGS[made.status]
+            self.talk.called(call, made.id or "", tool)
+
+    def _end_s(self, record: Record) -> float | None:
+        """When an answer was complete."""
+        end_s = seconds(record.timestamp)
+        ends = [seconds(call.timestamp) for call in record.tool_calls or ()]
+        if end_s is None or not ends or any(end is None or end > end_s for end in ends):
+            return end_s
+        if record.id not in self.calls:
+            self.num_estimated_gaps += 1
+        thoughts = [seconds(thought.timestamp) for thought in record.thoughts or ()]
+        return max((time for time in thoughts if time is not None), default=end_s)
+
+    def _returned(self, record: Record, point: Point) -> Point:
+        """Add what the tools returned that an answer called."""
+        for call in record.tool_calls or ():
+            responses = messages_of(self.talk, "user", call.responses)
+            if call.status in ENDINGS:
+                times = [time for time in (point.time_s, seconds(call.timestamp)) if time]
+                point = point.heard(responses, max(times, default=None), "tool_result")
+        return point
+
+
+def _merged(session: Session, changes: Session) -> Session:
+    return Session(changes.session_id or session.session_id, changes.kind or session.kind)
+
+
+def _parent(file: TraceFile) -> str | None:
+    """The session whose directory a sub-agent's recording lies in."""
+    directory = Path(file.source).parent
+    return directory.name if directory.parent.name == _CHATS else None
+
+
+def companions_of(path: Path) -> tuple[Path, ...]:
+    """The document that a session had been recorded in before it was written as lines."""
+    base, dot, rest = path.name.partition(".jsonl")
+    if not dot or path.parent.name != _CHATS:
+        return ()
+    names = dict.fromkeys((f"{base}.json{rest}", *(f"{base}.json{end}" for end in COMPRESSIONS)))
+    return tuple(document for name in names if (document := path.with_name(name)).is_file())
+
+
+def is_aside(path: Path) -> bool:
+    """Whether a file is one that Gemini CLI or Qwen Code keep beside sessions and that has none."""
+    if path.name == "logs.json" or path.name.startswith("checkpoint"):
+        return path.with_name(_CHATS).is_dir() or bool(_HOMES & set(path.parts))
+    return ".gemini" in path.parts and _CHATS not in path.parts
+
+
+def _kin(file: TraceFile, session: Session, agents: Iterator[str]) -> Kin:
+    is_sub_agent = session.kind == _SUB_AGENT
+    parent = _parent(file) if is_sub_agent else None
+    return Kin(session.session_id or file.name, parent, tuple(dict.fromkeys(agents)))
+
+
+def _agents(messages: Sequence[msgspec.Raw]) -> Iterator[str]:
+    """The sub-agents that messages name; none of messages that cannot be read."""
+    for message in messages:
+        try:
+            record = _RECORD.decode(message)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            continue
+        for call in record.tool_calls or ():
+            if call.agent_id is not None:
+                yield call.agent_id
+
+
+def kin_of(file: TraceFile) -> Kin:
+    """Return whose recording a document is, and which sub-agents it names.
+
+    Raises:
+        TraceError: It is no such document.
+    """
+    session = file.document(Session, hint=_HINT)
+    return _kin(file, session, _agents(session.messages or ()))
+
+
+def kin_of_lines(file: TraceFile) -> Kin:
+    """Return whose recording a file of lines is, and which sub-agents it names.
+
+    Raises:
+        TraceError: It cannot be read.
+    """
+    lines = [msgspec.Raw(line) for _, line in file.lines()]
+    session = Session()
+    for number, line in islice(file.lines(), 1):
+        session = decode_json(line, _LINE, file.error_maker(number), hint=_LINE_HINT)
+    return _kin(file, session, _agents(lines))
+
+
+def read_gemini_cli(
+    file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
+) -> Reading:
+    """Read a document and its sub-agents'; taking their sessions adds their chains to `interner`.
+
+    Args:
+        file: The file; recordings of its sub-agents are its `children`.
+        interner: Shared by the files of one reading.
+        scope: Not needed: content is comparable between files.
+        rng: Not needed: sub-agents stay behind their main agent.
+
+    Raises:
+        TraceError: It is no such document, and nothing may be left out.
+    """
+    del scope, rng
+    return _reading(file, _Chat(file).read_document(), interner)
+
+
+def read_gemini_cli_lines(
+    file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
+) -> Reading:
+    """Read a recording of lines as `read_gemini_cli` does a document."""
+    del scope, rng
+    return _reading(file, _Chat(file).read_lines(), interner)
+
+
+def _reading(file: TraceFile, main: Stream, interner: PrefixInterner) -> Reading:
+    streams = [main]
+    for child in map(file.beside, file.children):
+        try:
+            chat = _Chat(child)
+            is_document = ".jsonl" not in Path(child.source).name
+            streams.append(chat.read_document() if is_document else chat.read_lines())
+        except TraceError as error:
+            child.refuse(error)
+    link_sub_agents(streams)
+    for stream in streams:
+        for call in stream.calls:
+            call.head = f"gemini-cli {call.model} {stream.agent}"
+    companions = companions_of(Path(file.source))
+    reading = transcript_reading(file, [streams], interner=interner)
+    return replace(reading, companions=(*companions, *file.children))

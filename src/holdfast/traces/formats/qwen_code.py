@@ -1,0 +1,337 @@
+"""Reader of Qwen Code's sessions: Claude Code's envelope around messages of the Gemini API.
+
+A record names its parent, so a file is a tree: a rewind starts a branch (a fork). A compression
+holds the history that takes the place of what was said. Records of the model without usage that
+follow an answer are parts of it, as sub-agents' tool calls are.
+
+Known: lengths, what was read from the cache, tools with the time each result was recorded, models.
+A prompt's length is `promptTokenCount`, which includes what came from the cache; an answer's is
+`candidatesTokenCount`, with `thoughtsTokenCount` where the total says that it is not in there. A
+sub-agent's file lies in a directory named after its session, and names that session.
+
+Assumed: system message and tools, which are not recorded, fill what the first prompt's text does
+not. A session that was branched from another (`forkedFrom`) begins with a copy of it: its leading
+answers that are also in that one are no turns of its own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from holdfast.errors import TraceError
+from holdfast.traces.formats.conversation import Conversation, Point, link_sub_agents
+from holdfast.traces.formats.gemini_parts import (
+    Content,
+    Part,
+    Usage,
+    messages_of,
+    parts_of,
+    use,
+)
+from holdfast.traces.formats.quantities import Tokens
+from holdfast.traces.formats.reading import Kin, Reading
+from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
+from holdfast.traces.formats.transcript import (
+    Call,
+    Stream,
+    leave_copies,
+    seconds,
+    transcript_reading,
+)
+from holdfast.traces.history import Message
+from holdfast.traces.lineage import PrefixInterner
+
+__all__ = ["LAYOUTS", "is_aside", "kin_of", "read_qwen_code"]
+
+LAYOUTS = (
+    frozenset({"type", "uuid", "parentUuid", "sessionId", "cwd", "message.parts"}),
+    frozenset({"type", "uuid", "parentUuid", "sessionId", "cwd", "systemPayload"}),
+)
+"""A record of a message, and one of something that happened beside them."""
+
+_HINT = "expected one record a line: {type, uuid, parentUuid, sessionId, message: {parts}, …}"
+_NOTHING = msgspec.Raw(b"null")
+_COMPRESSION = "chat_compression"
+_BOOTSTRAP = "agent_bootstrap"
+_PARENT = "parent_session"
+# What the program says by itself does not change what the request answers.
+_ASIDES = frozenset({"mid_turn_user_message", "notification", "goal_runtime"})
+_SESSIONS = frozenset({"chats", "subagents"})
+_Value = TypeVar("_Value")
+
+
+class _UsageMetadata(msgspec.Struct, rename="camel"):
+    prompt_token_count: Tokens | None = None
+    candidates_token_count: Tokens | None = None
+    cached_content_token_count: Tokens | None = None
+    thoughts_token_count: Tokens | None = None
+    total_token_count: int | None = None
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(
+            self.prompt_token_count,
+            self.cached_content_token_count,
+            self.candidates_token_count,
+            self.thoughts_token_count,
+            self.total_token_count,
+        )
+
+
+class _Message(msgspec.Struct):
+    parts: Content = None
+    role: str | None = None
+
+
+class _Forked(msgspec.Struct, rename="camel"):
+    session_id: str | None = None
+
+
+class _Payload(msgspec.Struct, rename="camel"):
+    compressed_history: list[_Message] | None = None
+    history: list[_Message] | None = None
+    parent_session_id: str | None = None
+
+
+class _About(msgspec.Struct, rename="camel"):
+    """What stands beside a sub-agent's file."""
+
+    tool_use_id: str | None = None
+    parent_agent_id: str | None = None
+    is_backgrounded: bool | None = None
+
+
+class _Record(msgspec.Struct, rename="camel"):
+    type: str = ""
+    subtype: str | None = None
+    uuid: str | None = None
+    parent_uuid: str | None = None
+    session_id: str | None = None
+    timestamp: datetime | None = None
+    version: str | None = None
+    model: str | None = None
+    agent_id: str | None = None
+    agent_name: str | None = None
+    is_sidechain: bool | None = None
+    forked_from: _Forked | None = None
+    message: msgspec.Raw = _NOTHING
+    usage_metadata: msgspec.Raw = _NOTHING
+    tool_call_result: msgspec.Raw = _NOTHING
+    system_payload: msgspec.Raw = _NOTHING
+
+    @property
+    def name(self) -> str:
+        """Of the agent that it is of."""
+        session = self.session_id or ""
+        return f"{session}/{self.agent_id or ''}" if self.is_sidechain else session
+
+
+_MESSAGE = msgspec.json.Decoder(_Message | None)
+_USAGE = msgspec.json.Decoder(_UsageMetadata | None)
+_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_PAYLOAD = msgspec.json.Decoder(_Payload | None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """Where the conversation stands behind a record, and whether an answer was the last of it."""
+
+    point: Point
+    is_answer: bool = False
+
+
+@dataclass(slots=True)
+class _Session:
+    """One file, put together record by record."""
+
+    file: TraceFile
+    talk: Conversation = field(init=False)
+    first: _Record = field(default_factory=_Record)
+    parent_id: str | None = None
+    nodes: dict[str, _Node] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.talk = Conversation(self.file)
+
+    def read(self) -> Stream:
+        try:
+            for number, record in self.file.decode(_Record, hint=_HINT):
+                try:
+                    self._add(number, record)
+                except TraceError as error:
+                    self.file.refuse(error)
+        except TraceError as error:
+            self.file.refuse(error)
+        first = self.first
+        agent = (first.agent_name or "") if first.is_sidechain else "main"
+        for call in self.talk.calls:
+            call.head = f"qwen-code {first.version or ''} {call.model} {agent}"
+        return Stream(
+            first.name or self.file.name,
+            agent,
+            self.talk.calls,
+            parent_id=first.session_id if first.is_sidechain else self.parent_id,
+            events=self.talk.events,
+            origin_id=first.forked_from.session_id if first.forked_from else None,
+        )
+
+    def _add(self, number: int, record: _Record) -> None:
+        if record.uuid is None or record.uuid in self.nodes:
+            return
+        if self.first.uuid is None:
+            self.first = record
+        parent = record.parent_uuid or ""
+        node = self.nodes.get(parent, _Node(Point(is_new=parent != "")))
+        # The record stays in the tree even where its message cannot be read.
+        self.nodes[record.uuid] = node
+        self.nodes[record.uuid] = self._behind(number, record, node)
+
+    def _behind(self, number: int, record: _Record, node: _Node) -> _Node:
+        if record.type == "system":
+            return self._happened(number, record, node)
+        message = self._part(number, record.message, _MESSAGE, "message")
+        parts = parts_of(message.parts if message else None)
+        if record.type == "assistant":
+            return self._answered(number, record, node, parts)
+        trigger = node.point.trigger if record.subtype in _ASIDES else "user"
+        if record.type == "tool_result":
+            trigger = "tool_result"
+            self._returned(number, record, parts)
+        said = messages_of(self.talk, "user", parts)
+        return _Node(node.point.heard(said, seconds(record.timestamp), trigger))
+
+    def _part(
+        self, number: int, part: msgspec.Raw, decoder: msgspec.json.Decoder[_Value], name: str
+    ) -> _Value:
+        return self.file.decode_part(part, decoder, line=number, field=name, hint=_HINT)
+
+    def _happened(self, number: int, record: _Record, node: _Node) -> _Node:
+        if record.subtype not in (_COMPRESSION, _BOOTSTRAP, _PARENT):
+            return node
+        payload = self._part(number, record.system_payload, _PAYLOAD, "systemPayload")
+        payload = payload or _Payload()
+        self.parent_id = payload.parent_session_id or self.parent_id
+        if record.subtype == _COMPRESSION:
+            said = self._said(payload.compressed_history)
+            return _Node(self.talk.compacted(node.point, said, seconds(record.timestamp)))
+        return replace(node, point=node.point.heard(self._said(payload.history), None))
+
+    def _said(self, messages: Sequence[_Message] | None) -> Iterator[Message]:
+        for message in messages or ():
+            yield from messages_of(self.talk, message.role or "user", parts_of(message.parts))
+
+    def _answered(self, number: int, record: _Record, node: _Node, parts: Sequence[Part]) -> _Node:
+        usage = self._part(number, record.usage_metadata, _USAGE, "usageMetadata")
+        if not parts and usage is None:
+            return node
+        time_s = seconds(record.timestamp)
+        answer = list(messages_of(self.talk, "model", parts))
+        point = node.point
+        if node.is_answer and usage is None:
+            call = self.talk.calls[point.num_calls - 1]
+            call.end_s = time_s
+            call.answer += answer
+            point = replace(point, history=point.history.then(*answer), time_s=time_s)
+        else:
+            call = Call(model=record.model or "", end_s=time_s, answer=answer)
+            use(call, usage.usage if usage else None)
+            point = self.talk.answered(point, call)
+        for part in parts:
+            if part.function_call is not None:
+                tool = part.function_call.called(time_s)
+                self.talk.called(call, part.function_call.id or "", tool)
+        return _Node(point, is_answer=True)
+
+    def _returned(self, number: int, record: _Record, parts: Sequence[Part]) -> None:
+        result = self._part(number, record.tool_call_result, _ANYTHING, "toolCallResult")
+        status = result.get("status") if isinstance(result, dict) else None
+        is_error = status == "error" if status in ("success", "error") else None
+        for part in parts:
+            if part.function_response is not None:
+                name = part.function_response.id or ""
+                self.talk.returned(name, seconds(record.timestamp), is_error=is_error)
+
+
+def is_aside(path: Path) -> bool:
+    """Whether a file is one that Qwen Code keeps beside its sessions and that holds none."""
+    if path.name.endswith((".meta.json", ".runtime.json")):
+        return bool(_SESSIONS & set(path.parts))
+    is_session = path.name.startswith("session-") or ".jsonl" in path.name
+    return ".qwen" in path.parts and not (is_session and _SESSIONS & set(path.parts))
+
+
+def kin_of(file: TraceFile) -> Kin | None:
+    """Return whose session it is; None where it does not say.
+
+    Raises:
+        TraceError: A line before the first record is none of Qwen Code's.
+    """
+    kin: Kin | None = None
+    for _, record in islice(file.decode(_Record, hint=_HINT), MAX_PREAMBLE_LINES):
+        if kin is None and record.session_id is not None:
+            parent = record.session_id if record.is_sidechain else None
+            if record.forked_from is not None:
+                parent = record.forked_from.session_id
+            kin = Kin(record.name, parent)
+        if kin is not None and record.subtype == _PARENT:
+            with suppress(msgspec.MsgspecError):
+                payload = _PAYLOAD.decode(record.system_payload) or _Payload()
+                kin = replace(kin, parent=payload.parent_session_id)
+    return kin
+
+
+def _describe(session: _Session, stream: Stream, callers: Mapping[str, _Session]) -> None:
+    """Take over what the file beside a sub-agent's says about it."""
+    if not session.first.is_sidechain or not isinstance(session.file.content, Path):
+        return
+    path = session.file.content
+    beside = path.with_name(f"{path.name.partition('.jsonl')[0]}.meta.json")
+    try:
+        about = TraceFile(str(beside), beside).document(_About)
+    except TraceError:
+        # It is not there, or damaged: the sub-agent is known without it.
+        return
+    if about.parent_agent_id is not None:
+        stream.parent_id = f"{session.first.session_id or ''}/{about.parent_agent_id}"
+    caller = callers.get(stream.parent_id or "")
+    tool = None if caller is None else caller.talk.tools.get(about.tool_use_id or "")
+    if tool is not None:
+        tool.session_id = stream.session_id
+        tool.is_background = tool.is_background or about.is_backgrounded is True
+
+
+def read_qwen_code(
+    file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
+) -> Reading:
+    """Read one session and its sub-agents'; taking them adds their chains to `interner`.
+
+    Args:
+        file: The file; those of sub-agents and branches are its `children`.
+        interner: Shared by the files of one reading.
+        scope: Not needed: content is comparable between files.
+        rng: Not needed: sub-agents stay behind their main agent.
+
+    Raises:
+        TraceError: A line is no such record or a file is damaged, and nothing may be left out.
+    """
+    del scope, rng
+    sessions = [_Session(part) for part in (file, *map(file.beside, file.children))]
+    streams = [session.read() for session in sessions]
+    by_id = {stream.session_id: at for at, stream in reversed([*enumerate(streams)])}
+    callers = {name: sessions[at] for name, at in by_id.items()}
+    for at, (session, stream) in enumerate(zip(sessions, streams, strict=True)):
+        _describe(session, stream, callers)
+        if by_id.get(stream.origin_id or "", at) < at:
+            leave_copies(stream, streams[by_id[stream.origin_id or ""]])
+    link_sub_agents(streams)
+    reading = transcript_reading(file, [streams], interner=interner)
+    return replace(reading, companions=file.children)
