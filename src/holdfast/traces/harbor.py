@@ -1,0 +1,102 @@
+"""Directories of Harbor's jobs: which files are sessions, and which say again what others say.
+
+A job's directory has one for each trial; what the agent wrote, and Harbor's conversion of it to
+ATIF, is in the trial's `agent`. All else is Harbor's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["Conversions", "HarborFiles"]
+
+_AGENT: Final = "agent"
+# Fields of which one of its descriptions has all.
+_TRIAL: Final = (frozenset({"trial_name", "task"}), frozenset({"trial_name", "task_name"}))
+_JOB: Final = (frozenset({"job_name"}), frozenset({"n_total_trials", "stats"}))
+_OBJECT: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_ID_LENGTH: Final = 36
+
+
+class HarborFiles:
+    """Tells Harbor's own files from an agent's; looks into each directory once."""
+
+    def __init__(self) -> None:
+        self._trials: dict[Path, Path | None] = {}
+        self._jobs: dict[Path, bool] = {}
+
+    def is_own(self, path: Path) -> bool:
+        """Whether a file is one that Harbor keeps about a job or a trial, and no session."""
+        trial = self._trial(path.parent)
+        if trial is not None:
+            return _AGENT not in path.relative_to(trial).parts[:-1]
+        if path.parent not in self._jobs:
+            self._jobs[path.parent] = _is_described(path.parent, _JOB)
+        return self._jobs[path.parent]
+
+    def agent_directory(self, path: Path) -> Path | None:
+        """The directory of a trial's agent that a file is in."""
+        trial = self._trial(path.parent)
+        if trial is None or _AGENT not in path.relative_to(trial).parts[:-1]:
+            return None
+        inside = next(parent for parent in path.parents if parent.name == _AGENT)
+        return inside
+
+    def _trial(self, directory: Path) -> Path | None:
+        if directory not in self._trials:
+            if _is_described(directory, _TRIAL):
+                found: Path | None = directory
+            else:
+                found = None if directory == directory.parent else self._trial(directory.parent)
+            self._trials[directory] = found
+        return self._trials[directory]
+
+
+class Conversions:
+    """Which ATIF trajectories are conversions of sessions that are there as recorded.
+
+    Args:
+        files: All that are read.
+        is_recording: Whether one is a client's own recording.
+    """
+
+    def __init__(
+        self, files: Iterable[Path], harbor: HarborFiles, is_recording: Callable[[Path], bool]
+    ) -> None:
+        self._harbor = harbor
+        self._is_recording = is_recording
+        self._named: dict[str, Path] = {}
+        self._beside: dict[Path, list[Path]] = {}
+        for path in files:
+            name = path.name.partition(".")[0]
+            self._named.setdefault(name, path)
+            self._named.setdefault(name[-_ID_LENGTH:], path)
+            directory = harbor.agent_directory(path)
+            if directory is not None:
+                self._beside.setdefault(directory, []).append(path)
+
+    def recorded(self, path: Path, session_id: str | None) -> bool:
+        """Whether a trajectory's session is there as its client recorded it.
+
+        It is where a file is named after it, and where an agent's directory of a trial, which has
+        one session, has a recording.
+        """
+        named = self._named.get(session_id or "")
+        directory = self._harbor.agent_directory(path)
+        beside = self._beside.get(directory, []) if directory is not None else []
+        others = [other for other in (named, *beside) if other not in (None, path)]
+        return any(other is not None and self._is_recording(other) for other in others)
+
+
+def _is_described(directory: Path, layouts: Iterable[frozenset[str]]) -> bool:
+    for name in ("config.json", "result.json"):
+        with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            fields = _OBJECT.decode((directory / name).read_bytes())
+            if any(layout <= fields.keys() for layout in layouts):
+                return True
+    return False
