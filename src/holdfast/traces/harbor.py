@@ -34,7 +34,7 @@ class HarborFiles:
         """Whether a file is one that Harbor keeps about a job or a trial, and no session."""
         trial = self._trial(path.parent)
         if trial is not None:
-            return _AGENT not in path.relative_to(trial).parts[:-1]
+            return self.agent_directory(path) is None
         if path.parent not in self._jobs:
             self._jobs[path.parent] = _is_described(path.parent, _JOB)
         return self._jobs[path.parent]
@@ -42,10 +42,10 @@ class HarborFiles:
     def agent_directory(self, path: Path) -> Path | None:
         """The directory of a trial's agent that a file is in."""
         trial = self._trial(path.parent)
-        if trial is None or _AGENT not in path.relative_to(trial).parts[:-1]:
+        parts = () if trial is None else path.relative_to(trial).parts[:-1]
+        if trial is None or _AGENT not in parts:
             return None
-        inside = next(parent for parent in path.parents if parent.name == _AGENT)
-        return inside
+        return trial.joinpath(*parts[: parts.index(_AGENT) + 1])
 
     def _trial(self, directory: Path) -> Path | None:
         if directory not in self._trials:
@@ -80,13 +80,13 @@ class Conversions:
             if directory is not None:
                 self._beside.setdefault(directory, []).append(path)
 
-    def recorded(self, path: Path, session_id: str | None) -> bool:
+    def is_recorded(self, path: Path, session_id: str) -> bool:
         """Whether a trajectory's session is there as its client recorded it.
 
         It is where a file is named after it, and where an agent's directory of a trial, which has
         one session, has a recording.
         """
-        named = self._named.get(session_id or "")
+        named = self._named.get(session_id)
         directory = self._harbor.agent_directory(path)
         beside = self._beside.get(directory, []) if directory is not None else []
         others = [other for other in (named, *beside) if other not in (None, path)]

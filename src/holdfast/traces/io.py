@@ -22,6 +22,7 @@ from holdfast.traces.formats.registry import (
 from holdfast.traces.formats.table_lines import column_names
 from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, OnSkipped, TraceFile
 from holdfast.traces.gaps import GapEvidence
+from holdfast.traces.harbor import Conversions, HarborFiles
 from holdfast.traces.kinship import Kinship
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Session
@@ -80,11 +81,15 @@ class FileReport:
         return self.gaps.num_unclear_gaps if self.known_gap_defect else 0
 
 
+class _UnknownLayoutError(TraceError):
+    """A file is of no format that is read."""
+
+
 def trace_files(path: Path) -> tuple[Path, ...]:
     """List the trace files at `path`, by name: itself, or those in a directory and below it.
 
     Leaves out files and directories whose names begin with a dot, files that are read with another
-    one, and what clients keep beside their sessions.
+    one, and what clients and Harbor keep beside sessions.
 
     Raises:
         TraceError: Nothing is there, or no file has a suffix that Holdfast reads.
@@ -97,6 +102,7 @@ def trace_files(path: Path) -> tuple[Path, ...]:
         return (path,)
     if not path.is_dir():
         raise TraceError("no such file or directory", source=str(path))
+    harbor = HarborFiles()
     files = tuple(
         file
         for file in sorted(path.rglob("*"))
@@ -105,6 +111,7 @@ def trace_files(path: Path) -> tuple[Path, ...]:
             _is_hidden(file.relative_to(path)) or any(reader.is_aside(file) for reader in READERS)
         )
         and file.is_file()
+        and not _is_harbors(file, harbor)
     )
     if not files:
         raise TraceError(
@@ -117,6 +124,24 @@ def trace_files(path: Path) -> tuple[Path, ...]:
         for companion in reader.companions_of(file)
     }
     return tuple(file for file in files if file not in companions)
+
+
+def _is_harbors(path: Path, harbor: HarborFiles) -> bool:
+    """Whether Harbor keeps a file about a job, or an agent beside what it recorded in one."""
+    if harbor.is_own(path):
+        return True
+    return harbor.agent_directory(path) is not None and _has_unknown_layout(path)
+
+
+def _has_unknown_layout(path: Path) -> bool:
+    try:
+        _reader(TraceFile(str(path), path), path)
+    except _UnknownLayoutError:
+        return True
+    except TraceError:
+        # Told when the file's turn comes.
+        return False
+    return False
 
 
 def _is_hidden(path: Path) -> bool:
@@ -184,13 +209,32 @@ class _Families:
         self._files = sorted(files)
         self._on_skipped = on_skipped
         self._of: dict[str, Kinship] = {}
+        self._converted: dict[Path, str] = {}
+        self._conversions = Conversions(self._files, HarborFiles(), self._is_recording)
 
     def of(self, path: Path, reader: TraceReader) -> tuple[Path, ...] | None:
-        """The files that are read with one; None for one that is read with another."""
+        """The files that are read with one.
+
+        None for one that is read with another, or whose session is there as recorded.
+        """
         if reader.name not in self._of:
-            self._of[reader.name] = Kinship(dict(self._kin(reader)))
+            kin = dict(self._kin(reader))
+            self._of[reader.name] = Kinship(kin)
+            self._converted.update(
+                (at, one.converted_id) for at, one in kin.items() if one.converted_id is not None
+            )
         kinship = self._of[reader.name]
+        converted_id = self._converted.get(path)
+        if converted_id is not None and self._conversions.is_recorded(path, converted_id):
+            return None
         return None if kinship.is_child(path) else kinship.descendants(path)
+
+    def _is_recording(self, path: Path) -> bool:
+        try:
+            reader = _reader(TraceFile(str(path), path), path)
+        except TraceError:
+            return False
+        return reader.sees_text and not reader.is_conversion
 
     def _kin(self, reader: TraceReader) -> Iterator[tuple[Path, Kin]]:
         if all(one.kin_of is None for one in READERS if one.name == reader.name):
@@ -263,7 +307,7 @@ def _unknown_layout(file: TraceFile, kind: FileKind, record: Mapping[str, Raw]) 
     if closest is not None:
         reader, missing = closest
         hint = f"{hint}. {reader.name}, which comes closest, also has {', '.join(missing)}"
-    return TraceError(
+    return _UnknownLayoutError(
         f"unknown layout with the fields {', '.join(sorted(record)) or '(none)'}",
         source=file.source,
         where=None if kind == "document" else "line 1",

@@ -265,12 +265,13 @@ def _document(file: TraceFile) -> Trajectory:
 
 
 def kin_of(file: TraceFile) -> Kin:
-    """Return which other documents one refers to.
+    """Return which other documents one refers to, and whose session it may be a conversion of.
 
     Raises:
         TraceError: It is no such trajectory.
     """
-    waiting = [_document(file)]
+    main = _document(file)
+    waiting = [main]
     paths: list[str | None] = []
     while waiting:
         trajectory = waiting.pop()
@@ -278,7 +279,8 @@ def kin_of(file: TraceFile) -> Kin:
         paths.append(trajectory.continued_trajectory_ref)
         paths += [reference.trajectory_path for reference in trajectory.references()]
     children = tuple(_beside(file, path) for path in paths if path is not None)
-    return Kin(os.path.normpath(file.source), children=children)
+    name = os.path.normpath(file.source)
+    return Kin(name, children=children, converted_id=main.session_id or file.name)
 
 
 def read_atif(

@@ -20,11 +20,13 @@ class Kin:
         name: What it is called.
         parent: The file that it is read with, where that is there; None for a main agent's.
         children: Files that are read with it, where they are there.
+        converted_id: The session that it may be a conversion of; None for a recording.
     """
 
     name: str
     parent: str | None = None
     children: tuple[str, ...] = ()
+    converted_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

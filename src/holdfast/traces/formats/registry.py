@@ -73,6 +73,7 @@ class TraceReader:
         kin_of: Says which files of the format are read together, where their content tells.
         is_aside: Whether a file is one that its client keeps beside its sessions and that has none.
         sees_text: Whether its files can hold what was said.
+        is_conversion: Whether its files may say again what a client's own recordings say.
     """
 
     name: str
@@ -83,6 +84,7 @@ class TraceReader:
     kin_of: Callable[[TraceFile], Kin | None] | None = None
     is_aside: Callable[[Path], bool] = _never
     sees_text: bool = False
+    is_conversion: bool = False
 
 
 READERS: tuple[TraceReader, ...] = (
@@ -196,7 +198,13 @@ READERS: tuple[TraceReader, ...] = (
         sees_text=True,
     ),
     TraceReader(
-        "ATIF", "document", atif.LAYOUTS, atif.read_atif, kin_of=atif.kin_of, sees_text=True
+        "ATIF",
+        "document",
+        atif.LAYOUTS,
+        atif.read_atif,
+        kin_of=atif.kin_of,
+        sees_text=True,
+        is_conversion=True,
     ),
 )
 
