@@ -62,7 +62,7 @@ class HoldfastConfig:
             of the engine to the next, saved every half minute and at the end; engines of one
             server after the first add `.1`, `.2`, ... to its name. None starts anew.
         host_gib: Host memory that keeps KV blocks which left the GPU (GiB, per engine replica);
-            None keeps none. Needs vLLM 0.32.
+            None keeps none. Needs vLLM 0.32 or newer.
         pool_dir: Directory that keeps them beyond the engine's life; made where there is none.
             Needs `host_gib`, as blocks come and go by way of the host.
         pool_gib: Bound on that directory (GiB); None sets none.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import holdfast.vllm.serve as engine
+import holdfast.vllm.versions as engine
 from holdfast.bench.demo import POLICY_PAIR, TIERED, Demo
 from holdfast.cli.main import cli
 from holdfast.core.results import Counters, RunResult, summarize_run

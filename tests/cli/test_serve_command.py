@@ -256,31 +256,6 @@ def test_a_pool_that_is_a_file_is_refused(
     assert served == []
 
 
-def test_an_absent_vllm_is_said_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.vllm.serve.importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(EngineError, match="not installed") as caught:
-        engine.engine_version()
-    assert "holdfast[vllm]" in (caught.value.hint or "")
-
-
-@pytest.mark.parametrize(
-    ("version", "is_refused"), [("0.22.1", True), ("0.23.0", False), ("1.0", False), ("dev", False)]
-)
-def test_a_vllm_that_is_too_old_is_refused(
-    monkeypatch: pytest.MonkeyPatch, version: str, *, is_refused: bool
-) -> None:
-    class Module:
-        __version__ = version
-
-    monkeypatch.setattr("holdfast.vllm.serve.importlib.util.find_spec", lambda _name: object())
-    monkeypatch.setattr("holdfast.vllm.serve.importlib.import_module", lambda _name: Module)
-    if is_refused:
-        with pytest.raises(EngineError, match=r"0\.22\.1 is too old"):
-            engine.engine_version()
-    else:
-        assert engine.engine_version() == version
-
-
 def test_an_expected_error_is_one_line_and_a_hint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

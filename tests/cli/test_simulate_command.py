@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import holdfast.vllm.serve as engine
+import holdfast.vllm.versions as engine
 from holdfast.cli.main import cli
 from holdfast.core.results import Distribution, RunResult, summarize_run
 from holdfast.sim.plan import RunPlan

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.vllm.offload.arguments import OLDEST_VERSION
-from holdfast.vllm.serve import engine_version, is_older
+from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 
 if TYPE_CHECKING:
     from tests.vllm.conftest import Rig, RigMaker
@@ -21,7 +20,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("offloading")]
 
 @pytest.fixture
 def offloading(loaded_engine: None) -> None:
-    if is_older(engine_version(), OLDEST_VERSION):
+    if is_older(engine_version(), OLDEST_WITH_TIERS):
         pytest.skip("this vLLM is older than the offloading that tiers need")
 
 

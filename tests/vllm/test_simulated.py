@@ -19,8 +19,8 @@ from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.profile import load_profile, profile_names
 from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.selection import SessionSelection
-from holdfast.vllm.offload.arguments import OLDEST_VERSION, check_offloading
-from holdfast.vllm.serve import engine_version, is_older
+from holdfast.vllm.offload.arguments import check_offloading
+from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
 
@@ -187,7 +187,7 @@ def test_a_session_larger_than_the_cache_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("policy", ["vllm-default", "holdfast"])
 def test_a_host_tier_brings_back_what_the_cache_gave_up(policy: str) -> None:
-    if is_older(engine_version(), OLDEST_VERSION):
+    if is_older(engine_version(), OLDEST_WITH_TIERS):
         with pytest.raises(EngineError, match=r"0\.32"):
             check_offloading("--host-tokens")
         return

@@ -6,15 +6,15 @@ import pytest
 
 from holdfast.config import HoldfastConfig
 from holdfast.errors import EngineError
-from holdfast.vllm.offload.arguments import OLDEST_VERSION, tier_arguments
-from holdfast.vllm.serve import engine_version, is_older
+from holdfast.vllm.offload.arguments import tier_arguments
+from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
 
 
 def test_a_vllm_that_is_too_old_for_tiers_says_so() -> None:
     config = HoldfastConfig(host_gib=0.001)
-    if is_older(engine_version(), OLDEST_VERSION):
+    if is_older(engine_version(), OLDEST_WITH_TIERS):
         with pytest.raises(EngineError, match="host_gib needs vLLM"):
             tier_arguments(config, [])
     else:

@@ -134,7 +134,7 @@ def demo(context: click.Context, /, **arguments: Any) -> None:
     then runs on Holdfast with tiers below the cache, and after a restart each session takes one
     turn more. Ctrl-C ends the servers and keeps the runs that are finished.
     """
-    from holdfast.vllm.serve import engine_version
+    from holdfast.vllm.versions import engine_version
 
     engine_version()
     if arguments["html_path"] is not None:

@@ -63,7 +63,7 @@ _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Size of a host-memory tier below the KV cache, on vLLM's own offloading (0.32).",
+    help="Size of a host-memory tier below the KV cache, on vLLM's own offloading (0.32 or newer).",
 )
 @click.option(
     "--disk-tokens",
@@ -146,8 +146,8 @@ def simulate(**arguments: Any) -> None:
     """
     from holdfast.policies.registry import policy_class
     from holdfast.vllm.offload.arguments import check_offloading
-    from holdfast.vllm.serve import engine_version
     from holdfast.vllm.simulate import simulate as simulate_run
+    from holdfast.vllm.versions import engine_version
 
     engine_version()
     if arguments["host_tokens"]:

@@ -1,17 +1,21 @@
 """Every difference between the vLLM versions that Holdfast supports, one function each.
 
-Process: every. Checked on vLLM 0.28 and 0.32; written so that nothing here needs more than 0.23
+Process: every. Checked on vLLM 0.28 ... 0.33; written so that nothing here needs more than 0.23
 has.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.core.sessions import Session
+from holdfast.vllm.versions import check_tiers, engine_version
 
 if TYPE_CHECKING:
     from holdfast.policies.runtime import AgentRuntime
@@ -19,15 +23,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CacheGrain",
+    "argument_parser_class",
     "cache_grain",
+    "end_tier_access",
     "engine_number",
+    "holding_requests",
     "load_tokenizer",
     "loading_requests",
+    "region_paths",
     "session_id_of",
+    "set_up_environment",
     "stock_free_queue",
     "tier_desk_of",
+    "tier_lock",
     "uses_priority",
 ]
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +116,7 @@ def tier_desk_of(
     *,
     prefetches: bool = True,
 ) -> TierDesk | None:
-    """The desk for a scheduler that was given vLLM's offloading connector of 0.32, or None."""
+    """The desk for a scheduler with vLLM's offloading connector of 0.32 or newer, or None."""
     connector = getattr(getattr(scheduler, "connector", None), "connector_scheduler", None)
     manager: Any = getattr(connector, "manager", None)
     holds_steps = getattr(manager, "holds_steps", False)
@@ -112,6 +124,8 @@ def tier_desk_of(
     policy = getattr(manager, "_policy", None)
     if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
         return None
+    check_tiers(engine_version())
+    from holdfast.vllm.offload.host_policy import HostPolicy
     from holdfast.vllm.offload.host_tier import HostTier
     from holdfast.vllm.offload.tier_desk import TierDesk
 
@@ -121,30 +135,112 @@ def tier_desk_of(
         key=lambda one: one.sliding_window_size_in_chunks is not None,
     )
     groups = [(one.group_idx, one.hashes_per_chunk) for one in configs]
+    if isinstance(policy, HostPolicy):
+        _poll_at_steps(connector.manager)
     size = manager._num_chunks  # noqa: SLF001 # said nowhere else
     tier = HostTier(policy, size, groups, worth_of, holds_steps=holds_steps)
     return TierDesk(scheduler, runtime, tier, prefetches=prefetches)
 
 
+def _poll_at_steps(manager: Any) -> None:
+    """Have tiers that serve other engines do it at steps only, as before vLLM 0.33. Mutates.
+
+    From then on a thread serves them between steps, which stores chunks as well. It would ask what
+    sessions are worth while the scheduler changes them.
+    """
+    if getattr(manager, "_tier_poll_thread", None) is None:
+        return
+    manager._stop_tier_poll_thread()  # noqa: SLF001 # its setting was read already
+    _logger.warning(
+        "HostPolicy evicts by sessions, which only the scheduler's thread knows: other engines are"
+        " served at engine steps only (tier_poll_interval_s = 0)"
+    )
+
+
+def tier_lock(manager: Any) -> AbstractContextManager[Any]:
+    """What callers of a manager of tiers hold, outside of `schedule`; nothing before vLLM 0.33.
+
+    From then on tiers that serve other engines have a thread of their own in it.
+    """
+    lock: AbstractContextManager[Any] = getattr(manager, "lock", None) or nullcontext()
+    return lock
+
+
+def end_tier_access(transfers: Any) -> None:
+    """Release what vLLM 0.33's connector holds from a request's look-up to the step's end. Mutates.
+
+    Only when the look-up's load has begun, or none will.
+
+    Args:
+        transfers: VLLM's `OffloadingConnectorScheduler`.
+    """
+    getattr(transfers, "_release_step", _nothing)()
+
+
+def _nothing() -> None:
+    pass
+
+
+def region_paths(region: Any) -> list[Path]:
+    """Files of a host tier's shared memory; vLLM 0.33 can split it."""
+    segments = getattr(region, "_segments", None) or [(region.mmap_path, 0, 0)]
+    return [Path(path) for path, _, _ in segments]
+
+
+def holding_requests(scheduler: Any) -> list[Any]:
+    """Waiting requests that have blocks; none before 0.31, where they wait among the others."""
+    return list(getattr(scheduler, "kv_holding_waiting", ()))
+
+
 def loading_requests(scheduler: Any) -> list[str]:
-    """Requests that have blocks and wait for a lower tier to fill them."""
+    """Ids of requests that have blocks and wait for a lower tier to fill them."""
     return [
         request.request_id
-        for request in scheduler.kv_holding_waiting
+        for request in holding_requests(scheduler)
         if request.status.name == "WAITING_FOR_REMOTE_KVS"
     ]
 
 
 def load_tokenizer(model_config: Any) -> Any:
     """The model's tokenizer; its loader has moved between modules."""
-    for module, name in (
+    loader = _first_of(
         ("vllm.tokenizers", "cached_tokenizer_from_config"),
         ("vllm.transformers_utils.tokenizer", "cached_tokenizer_from_config"),
         ("vllm.transformers_utils.tokenizer", "init_tokenizer_from_configs"),
-    ):
+    )
+    return loader(model_config)
+
+
+def set_up_environment() -> None:
+    """Sets what vLLM's own command line sets first; before any engine is built. Mutates environ."""
+    _first_of(
+        ("vllm.entrypoints.common.startup", "cli_env_setup"),  # 0.33
+        ("vllm.entrypoints.serve.utils.api_utils", "cli_env_setup"),
+        ("vllm.entrypoints.utils", "cli_env_setup"),
+    )()
+
+
+def argument_parser_class() -> Any:
+    """VLLM's own class of argument parsers."""
+    return _first_of(
+        ("vllm.utils.argparse_utils", "FlexibleArgumentParser"),
+        ("vllm.utils", "FlexibleArgumentParser"),
+    )
+
+
+def _first_of(*places: tuple[str, str]) -> Any:
+    """The first of the named attributes that there is; vLLM has moved them between modules.
+
+    Raises:
+        ImportError: There is none, or a module of vLLM's does not import.
+    """
+    for module, name in places:
         try:
-            loader = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError):
+            return getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise
+        except AttributeError:
             continue
-        return loader(model_config)
-    raise ImportError("this vLLM has no tokenizer loader that Holdfast knows")
+    tried = ", ".join(f"{module}.{name}" for module, name in places)
+    raise ImportError(f"this vLLM has none of {tried}")

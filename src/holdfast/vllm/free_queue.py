@@ -5,7 +5,7 @@ one for each run of the chain tree, which it keeps after the run is disowned. Th
 head of the cheapest lane whose continuations hold no free blocks, so a chain is always given up
 from its end. `make_worth_equal` drops that rule too: the order is then exactly vLLM's.
 
-Process: scheduler. Checked on vLLM 0.28 ... 0.32.
+Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
 
 from __future__ import annotations

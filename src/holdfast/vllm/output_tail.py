@@ -3,7 +3,7 @@
 The engine core sees token ids only. When a request finishes, its last tokens are handed to a thread
 that decodes and parses them; the scheduler collects the findings at its next step.
 
-Process: scheduler. Checked on vLLM 0.28 ... 0.32.
+Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
 
 from __future__ import annotations

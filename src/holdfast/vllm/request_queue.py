@@ -1,6 +1,6 @@
 """The engine's waiting requests: all of them counted, only the ones let in on offer.
 
-Process: scheduler. Checked on vLLM 0.28 ... 0.32.
+Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
 
 from __future__ import annotations

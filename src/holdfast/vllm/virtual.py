@@ -3,7 +3,7 @@
 Builds the real scheduler by hand and steps it with made-up tokens, so that decisions can be tested
 and timed without a model. Knows nothing about time: a driver that wants a clock brings its own.
 
-Process: the caller's. Checked on vLLM 0.28 ... 0.32.
+Process: the caller's. Checked on vLLM 0.28 ... 0.33.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class EngineShape:
         max_model_len_tokens: Longest prompt plus output.
         scheduling_policy: vLLM's order of requests.
         has_prefix_cache: Whether prefix caching is on.
-        host_blocks: KV blocks that host memory holds; 0 offloads nothing. Needs vLLM 0.32.
+        host_blocks: KV blocks that host memory holds; 0 offloads nothing. Needs vLLM 0.32 or newer.
         host_policy: What the host tier evicts by; see `virtual_host_config`.
         disk_blocks: KV blocks that a disk below host memory holds; 0 for none.
     """

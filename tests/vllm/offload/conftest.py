@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from holdfast.pool.identity import PoolIdentity
-from holdfast.vllm.offload.arguments import OLDEST_VERSION
-from holdfast.vllm.serve import engine_version, is_older
+from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 
 BLOCK_BYTES = 8192
 _NUM_CHUNKS = 64
@@ -24,7 +23,7 @@ _NUM_CHUNKS = 64
 
 @pytest.fixture(scope="session", autouse=True)
 def has_tiers(loaded_engine: None) -> None:
-    if is_older(engine_version(), OLDEST_VERSION):
+    if is_older(engine_version(), OLDEST_WITH_TIERS):
         pytest.skip("this vLLM is older than the offloading that tiers need")
 
 

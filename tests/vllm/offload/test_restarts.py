@@ -29,7 +29,7 @@ from holdfast.errors import EngineError
 from holdfast.pool.directory import PoolDirectory
 
 # Five servers start in the setup of the first test.
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engine, pytest.mark.server, pytest.mark.timeout(900)]
 
 _BLOCK_TOKENS = 32
 _KV_TOKENS = 1536

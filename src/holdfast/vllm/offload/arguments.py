@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast.config import HoldfastConfig
-from holdfast.errors import ConfigError, EngineError
+from holdfast.errors import ConfigError
 from holdfast.pool.directory import PoolDirectory
-from holdfast.vllm.serve import engine_version, is_older
+from holdfast.vllm.versions import check_tiers, engine_version
 
-__all__ = ["OLDEST_VERSION", "check_offloading", "tier_arguments", "transfer_config"]
-
-OLDEST_VERSION: Final = (0, 32)
+__all__ = ["check_offloading", "tier_arguments", "transfer_config"]
 
 _GIB: Final = 1 << 30
 _SHARED_MEMORY: Final = Path("/dev/shm")
@@ -37,7 +35,7 @@ def tier_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str
     Raises:
         ConfigError: The operator configures tiers as well, there is too little shared memory, or
             the pool's directory cannot be used.
-        EngineError: vLLM is missing, or older than its offloading that this needs.
+        EngineError: vLLM is missing, too old, or lacks what tiers need.
     """
     if config.host_gib is None:
         return []
@@ -62,15 +60,9 @@ def check_offloading(setting: str) -> None:
     """Make sure that vLLM has the offloading that a setting needs.
 
     Raises:
-        EngineError: vLLM is missing or too old.
+        EngineError: vLLM is missing, too old, or lacks what tiers need.
     """
-    version = engine_version()
-    if is_older(version, OLDEST_VERSION):
-        oldest = ".".join(map(str, OLDEST_VERSION))
-        raise EngineError(
-            f"{setting} needs vLLM {oldest} or newer, this is {version}",
-            hint="go without tiers, or upgrade vLLM",
-        )
+    check_tiers(engine_version(), setting)
 
 
 def transfer_config(config: HoldfastConfig) -> dict[str, Any]:

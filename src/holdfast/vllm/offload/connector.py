@@ -4,7 +4,7 @@ vLLM tells tiers the model's name, its dtype and its block size. That does not t
 of weights of one name, or two layouts of a block, so a tier that outlives the engine has to see
 more. And vLLM asks nobody whether a copy is worth it.
 
-Process: scheduler and worker. Checked on vLLM 0.32.
+Process: scheduler and worker. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.offloading_connector import OffloadingConnector
+
+from holdfast.vllm.versions import check_tiers, engine_version
 
 if TYPE_CHECKING:
     from holdfast.vllm.offload.gate import TierGate
@@ -52,6 +54,7 @@ class HoldfastOffloadingConnector(OffloadingConnector):  # type: ignore[misc]
     gate: TierGate | None = None
 
     def __init__(self, vllm_config: Any, role: Any, kv_cache_config: Any) -> None:
+        check_tiers(engine_version())
         token = _engine_being_built.set(EngineConfig(vllm_config, kv_cache_config))
         try:
             super().__init__(vllm_config, role, kv_cache_config)

@@ -5,7 +5,7 @@ kept apart by all that must be equal (`model_identity`), checked when they are l
 (`block_file`), and bounded in bytes and age (`PoolKeeper`). Whatever goes wrong with a file is a
 block less, never a request less: it is counted, and recomputed.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

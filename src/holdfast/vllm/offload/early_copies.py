@@ -1,6 +1,6 @@
 """The way from host memory into the KV cache, ahead of requests.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

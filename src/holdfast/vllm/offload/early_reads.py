@@ -1,6 +1,6 @@
 """The way from the tiers below into host memory, ahead of requests.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 vLLM copies every block away and loads whatever it finds. Here both are weighed, by what copying and
 computing take as learned on this engine, and both stop where they do not pay.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

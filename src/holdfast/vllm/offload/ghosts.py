@@ -4,7 +4,7 @@ vLLM loads blocks for requests only. So such a copy is a request of ours that is
 it takes blocks and starts a copy as a request that waits for remote KV does, and when the copy has
 ended it is over, and its blocks stay behind as cached content.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 from vllm.sampling_params import SamplingParams
 from vllm.v1.request import Request, RequestStatus
+
+from holdfast.vllm.compat import end_tier_access
 
 __all__ = ["Ghosts"]
 
@@ -49,19 +51,29 @@ class Ghosts:
             Prefix hashes of the chain that will be cached (count); 0 where nothing is to be had or
             there is no room.
         """
+        try:
+            return self._begin(self._request(hashes, most_blocks))
+        finally:
+            end_tier_access(self._scheduler.connector.connector_scheduler)
+
+    def _begin(self, request: Request) -> int:
         scheduler = self._scheduler
-        request = self._request(hashes, most_blocks)
         connector, manager = scheduler.connector, scheduler.kv_cache_manager
         connector.on_new_request(request)
         cached, num_cached, *_ = manager.get_computed_blocks(request)
-        num_external, _ = connector.get_num_new_matched_tokens(request, num_cached)
-        blocks = num_external and manager.allocate_slots(
-            request,
-            0,
-            num_new_computed_tokens=num_cached,
-            new_computed_blocks=cached,
-            num_external_computed_tokens=num_external,
-            delay_cache_blocks=True,
+        num_external, is_beside = connector.get_num_new_matched_tokens(request, num_cached)
+        # A load within a step belongs to a request that runs in it.
+        blocks = (
+            num_external
+            and is_beside
+            and manager.allocate_slots(
+                request,
+                0,
+                num_new_computed_tokens=num_cached,
+                new_computed_blocks=cached,
+                num_external_computed_tokens=num_external,
+                delay_cache_blocks=True,
+            )
         )
         if not blocks:
             request.status = RequestStatus.FINISHED_ABORTED

@@ -3,7 +3,7 @@
 Named in `kv_connector_extra_config` as `eviction_policy` and `cache_policy_module_path`. Without a
 scheduler that tells it about sessions it evicts what was stored first.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from vllm.v1.kv_offload.cpu.policies.base import CachePolicy
 
 from holdfast.core.claims import Claims
+from holdfast.vllm.versions import check_tiers, engine_version
 
 __all__ = ["HostPolicy"]
 
@@ -32,6 +33,7 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
     """
 
     def __init__(self, cache_capacity: int) -> None:
+        check_tiers(engine_version())
         super().__init__(cache_capacity)
         self._capacity = cache_capacity
         self.claims: Claims[Any, bytes] = Claims()
@@ -64,8 +66,8 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         """The chunk stored under `key`, or None."""
         return self._chunks.get(key)
 
-    def insert(self, key: bytes, chunk: Any) -> None:
-        """Add a chunk that was just allocated."""
+    def insert(self, key: bytes, chunk: Any, req_context: Any = None) -> None:
+        """Add a chunk that was just allocated; who stores it counts from vLLM 0.33 on."""
         self._chunks[key] = chunk
         self.claims.store(key)
 
@@ -76,6 +78,9 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
 
     def touch(self, keys: Iterable[bytes], req_context: Any) -> None:
         """Recency says nothing here that claims do not."""
+
+    def on_request_access(self, keys: Iterable[bytes], req_context: Any) -> None:
+        """As `touch`; vLLM 0.33 tells of a request's first access to each chunk."""
 
     def on_request_finished(
         self,

@@ -1,6 +1,6 @@
 """The host tier as the runtime sees it: what it holds, for whom, and what a copy costs.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Tenants are not in it: a request's `cache_salt` is part of its block hashes already.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Bringing blocks closer before a turn needs them, where link and room are idle.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

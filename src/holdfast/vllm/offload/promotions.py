@@ -3,7 +3,7 @@
 vLLM's manager begins to read what a lookup finds below the host tier. So this looks blocks up, in
 the name of nobody's request; once they are in host memory, loading them is a copy as any other.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from vllm.v1.kv_offload.base import LookupResult, ReqContext
+
+from holdfast.vllm.compat import tier_lock
 
 __all__ = ["Promotion"]
 
@@ -43,14 +45,18 @@ class Promotion:
         self._manager = manager
         self._keys = keys
         self._context = ReqContext(req_id=f"{_PREFIX}{number}")
-        manager.on_new_request(self._context)
+        with tier_lock(manager):
+            manager.on_new_request(self._context)
 
     def advance(self, most_chunks: int) -> None:
         """See what has arrived, and ask for what follows, as many chunks at a time. Mutates.
 
         Only before `schedule`: the manager hands the reads to the disk when a step is planned.
         """
-        asked = self._keys[self.num_done : self.num_done + most_chunks]
+        with tier_lock(self._manager):
+            self._advance(self._keys[self.num_done : self.num_done + most_chunks])
+
+    def _advance(self, asked: Sequence[bytes]) -> None:
         is_in_order = True
         for key in asked:
             result = self._manager.lookup(key, self._context)
@@ -69,4 +75,5 @@ class Promotion:
 
     def close(self) -> None:
         """Ask for nothing more; what was asked for still arrives. Mutates the manager."""
-        self._manager.on_request_finished(self._context)
+        with tier_lock(self._manager):
+            self._manager.on_request_finished(self._context)

@@ -5,7 +5,7 @@ engine takes note once a step, so that single blocks, which decoding stores, loo
 is long, and a sound disk is throttled. What matters is whether stores pile up: while they do, they
 hold on to chunks of the host tier.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

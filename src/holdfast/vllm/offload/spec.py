@@ -4,12 +4,11 @@ On a GPU everything is vLLM's. Where KV tensors are in host memory, which vLLM's
 `CopyWorker` takes its place. In both cases the host tier's shared memory loses its name as soon as
 all have mapped it, so that not even a killed engine leaves it behind.
 
-Process: scheduler and worker. Checked on vLLM 0.32.
+Process: scheduler and worker. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from vllm.platforms import current_platform
@@ -17,7 +16,9 @@ from vllm.v1.kv_offload.cpu.shared_offload_region import SharedOffloadRegion
 from vllm.v1.kv_offload.tiering.spec import TieringOffloadingSpec
 
 from holdfast.errors import ConfigError
+from holdfast.vllm.compat import region_paths
 from holdfast.vllm.offload.copy_worker import CopyWorker
+from holdfast.vllm.versions import check_tiers, engine_version
 
 __all__ = ["HoldfastOffloadingSpec"]
 
@@ -33,6 +34,7 @@ class HoldfastOffloadingSpec(TieringOffloadingSpec):  # type: ignore[misc]
     """
 
     def __init__(self, config: Any) -> None:
+        check_tiers(engine_version())
         super().__init__(config)
         if self.num_chunks < 1:
             raise ConfigError(
@@ -44,7 +46,8 @@ class HoldfastOffloadingSpec(TieringOffloadingSpec):  # type: ignore[misc]
         """See vLLM's. Process: scheduler, built when every worker has mapped the shared memory."""
         manager = super().get_manager()
         if self._scheduler_mmap is not None:
-            Path(self._scheduler_mmap.mmap_path).unlink(missing_ok=True)
+            for path in region_paths(self._scheduler_mmap):
+                path.unlink(missing_ok=True)
         manager.holds_steps = current_platform.is_cpu()  # as `CopyWorker` copies
         return manager
 
@@ -87,7 +90,7 @@ def _expect_no_name(region: Any) -> None:
     cleanup = region.cleanup
 
     def clean_up() -> None:
-        is_named = Path(region.mmap_path).exists()
+        is_named = any(path.exists() for path in region_paths(region))
         region._creator = region._creator and is_named  # noqa: SLF001 # no other way
         cleanup()
 

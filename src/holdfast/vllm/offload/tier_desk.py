@@ -1,6 +1,6 @@
 """The scheduler's desk for tiers: what it tells them and asks of them, in one place.
 
-Process: scheduler. Checked on vLLM 0.32.
+Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 vLLM counts hits, bytes and times of each tier (`vllm:kv_offload_tiering_*`, `DiskTier` in the
 label); these are the reasons why blocks did not come or go.
 
-Process: scheduler and API server. Checked on vLLM 0.32.
+Process: scheduler and API server. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A tier below the virtual host: vLLM's own staging by way of the host, and reads that take time.
 
-Process: the caller's. Checked on vLLM 0.32.
+Process: the caller's. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

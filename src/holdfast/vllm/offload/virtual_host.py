@@ -1,6 +1,6 @@
 """A host tier without memory: vLLM's own record of chunks, and copies in simulated time.
 
-Process: the caller's. Checked on vLLM 0.32.
+Process: the caller's. Checked on vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations

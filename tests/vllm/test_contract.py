@@ -1,0 +1,98 @@
+"""Holdfast's code against the installed vLLM's: names, signatures, attributes."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+from holdfast.vllm.contract import SCHEDULER, TIERS, breaches, modules_of
+from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
+
+
+def test_the_installed_vllm_has_all_that_the_scheduler_needs() -> None:
+    assert breaches(modules_of(SCHEDULER)) == []
+
+
+def test_the_installed_vllm_has_all_that_tiers_need() -> None:
+    found = breaches(modules_of(TIERS))
+    assert bool(found) == is_older(engine_version(), OLDEST_WITH_TIERS), found
+
+
+def test_the_installed_vllm_has_all_that_simulations_need() -> None:
+    package = importlib.import_module(SCHEDULER)
+    names = {one.name for one in pkgutil.walk_packages(package.__path__, f"{SCHEDULER}.")}
+    names -= {TIERS, *modules_of(SCHEDULER), *modules_of(TIERS)}
+    assert {"holdfast.vllm.virtual", "holdfast.vllm.offload.virtual_host"} <= names
+    if is_older(engine_version(), OLDEST_WITH_TIERS):
+        names = {name for name in names if not name.startswith(TIERS)}
+    assert breaches(sorted(names)) == []
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """What is wrong with a module of the parameter's source."""
+    name = f"sample_{abs(hash(request.param))}"
+    (tmp_path / f"{name}.py").write_text(request.param)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "\n".join(breaches([name]))
+
+
+MISSING_NAME = "from vllm.v1.request import Request, Requester\n"
+
+OVERRIDES = """
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.request_queue import RequestQueue
+
+class Queue(RequestQueue):
+    def add_request(self): ...
+    def remove_requests(self, requests, reason): ...
+
+class Engine(AsyncScheduler):
+    def finish_requests(self, request_ids, *rest, **named): ...
+    def add_request(self, request, why=None): ...
+"""
+
+USES = """
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.request import Request, RequestStatus
+
+class Engine(AsyncScheduler):
+    def add_request(self, request):
+        super().add_request(request, 3)
+        self.finish_requests_of("me")
+        return self.waiting, self.own
+
+    def set(self):
+        self.own = RequestStatus.FINISHED_ABORTED, RequestStatus.FINISHED_BORED
+
+def request():
+    return Request(request_id="1", prompt="text")
+"""
+
+
+@pytest.mark.parametrize("found", [MISSING_NAME], indirect=True)
+def test_a_name_that_is_gone_is_named(found: str) -> None:
+    assert found.startswith("vllm.v1.request.Requester, which sample_")
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize("found", [OVERRIDES], indirect=True)
+def test_an_override_takes_what_callers_give_and_no_more(found: str) -> None:
+    assert "RequestQueue.add_request takes request as argument 1, Queue.add_request does" in found
+    assert "RequestQueue.remove_requests does without reason, Queue.remove_requests does" in found
+    assert "Queue lacks pop_request, which vLLM's class requires" in found
+    assert "Engine" not in found
+
+
+@pytest.mark.parametrize("found", [USES], indirect=True)
+def test_calls_and_attributes_are_tried_on_vllms_classes(found: str) -> None:
+    assert "super().add_request(): too many positional arguments" in found
+    assert "Engine.finish_requests_of is not there" in found
+    assert "RequestStatus.FINISHED_BORED is not there" in found
+    assert "Request(): " in found
+    assert len(found.splitlines()) == 4

@@ -1,0 +1,112 @@
+"""Versions of vLLM that are refused, warned of or run, decided before an engine is built."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+import holdfast.vllm.contract as contract
+import holdfast.vllm.versions as versions
+from holdfast.errors import EngineError
+from holdfast.vllm.versions import check_scheduler, check_tiers, engine_version, is_tested
+
+
+@pytest.fixture(autouse=True)
+def _checks_anew() -> Iterator[None]:
+    versions._compare.cache_clear()
+    yield
+    versions._compare.cache_clear()
+
+
+def _find_breaches(monkeypatch: pytest.MonkeyPatch, *found: str) -> list[str]:
+    asked: list[str] = []
+
+    def breaches(modules: list[str]) -> list[str]:
+        asked.extend(modules)
+        return list(found)
+
+    monkeypatch.setattr(contract, "breaches", breaches)
+    return asked
+
+
+def test_an_absent_vllm_is_said_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.vllm.versions.importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(EngineError, match="not installed") as caught:
+        engine_version()
+    assert "holdfast[vllm]" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("version", "is_refused"), [("0.22.1", True), ("0.23.0", False), ("1.0", False), ("dev", False)]
+)
+def test_a_vllm_that_is_too_old_is_refused(
+    monkeypatch: pytest.MonkeyPatch, version: str, *, is_refused: bool
+) -> None:
+    module = SimpleNamespace(__version__=version)
+    monkeypatch.setattr("holdfast.vllm.versions.importlib.util.find_spec", lambda _name: object())
+    monkeypatch.setattr("holdfast.vllm.versions.importlib.import_module", lambda _name: module)
+    if is_refused:
+        with pytest.raises(EngineError, match=r"0\.22\.1 is too old") as caught:
+            engine_version()
+        assert "pip install 'vllm==0.33.*'" in (caught.value.hint or "")
+    else:
+        assert engine_version() == version
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("0.27.1", False),
+        ("0.28.0", True),
+        ("0.31.0+cpu", True),
+        ("0.33.2", True),
+        ("0.34.0", False),
+        ("1.0", False),
+        ("0.1.dev7+gabc", False),
+        ("dev", False),
+    ],
+)
+def test_versions_are_tested_by_their_minor(version: str, *, expected: bool) -> None:
+    assert is_tested(version) is expected
+
+
+def test_a_tested_version_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _find_breaches(monkeypatch, "anything")
+    check_scheduler("0.32.0")
+    check_tiers("0.33.0")
+    assert asked == []
+
+
+@pytest.mark.parametrize("version", ["0.25.0", "0.34.1"])
+def test_an_untested_version_that_fits_runs_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, version: str
+) -> None:
+    asked = _find_breaches(monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        check_scheduler(version)
+        check_scheduler(version)
+    assert "holdfast.vllm.scheduler" in asked
+    assert "holdfast.vllm.offload.spec" not in asked
+    assert len(caplog.messages) == 1  # not again in the same process
+    assert f"vLLM {version} is not among the versions" in caplog.text
+    assert "0.28 to 0.33" in caplog.text
+
+
+def test_an_untested_version_that_does_not_fit_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = _find_breaches(monkeypatch, *(f"Base.method_{i} takes more" for i in range(7)))
+    with pytest.raises(EngineError, match=r"vLLM 0\.34\.0 is not among") as caught:
+        check_tiers("0.34.0", "host_gib")
+    assert "holdfast.vllm.offload.host_policy" in asked
+    assert "7 differences): Base.method_0 takes more; " in str(caught.value)
+    assert "method_5" not in str(caught.value)
+    assert "go without tiers; pip install 'vllm==0.33.*'" in (caught.value.hint or "")
+
+
+def test_a_version_without_offloading_says_which_setting_needs_it() -> None:
+    with pytest.raises(EngineError, match=r"pool_dir needs vLLM 0\.32 or newer, this is 0\.31\.0"):
+        check_tiers("0.31.0", "pool_dir")
