@@ -83,8 +83,10 @@ class Usage(msgspec.Struct):
     total: int | None = None
 
     @property
-    def output_tokens(self) -> int:
-        """Length of the answer, its reasoning included; pure."""
+    def output_tokens(self) -> int | None:
+        """Length of the answer, its reasoning included; None where neither is recorded. Pure."""
+        if self.output is None and self.thoughts is None:
+            return None
         output, thoughts = self.output or 0, self.thoughts or 0
         has_thoughts = self.total == (self.prompt or 0) + output
         return output if has_thoughts else output + thoughts
