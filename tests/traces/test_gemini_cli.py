@@ -114,7 +114,7 @@ def test_a_session_without_an_answer_is_unanswered(tmp_path: Path, read: Any) ->
 @READ
 def test_nulls_and_missing_usage(tmp_path: Path, read: Any) -> None:
     reports: list[FileReport] = []
-    fields = {"toolCalls": None, "thoughts": None, "tokens": None, "timestamp": None}
+    fields: dict[str, Any] = dict.fromkeys(("toolCalls", "thoughts", "tokens", "timestamp"))
     tokens = {"input": 800, "output": None, "cached": None, "thoughts": None, "total": None}
     (session,) = read(
         tmp_path,
