@@ -238,14 +238,13 @@ def test_a_seed_decides_the_order_of_sessions(write_lines: Any) -> None:
         (request(2), r"line 2, turn: turn 2 .* expected 1"),
         (request(1, prompt=10, prefix=11), r"line 2, prefix_tokens: 11 tokens .* at most 10"),
         (request(1, prompt=900, prefix=700), r"line 2, prefix_tokens: 700 tokens .* at most 640"),
-        (request(1, gap_s=-1.0), r"line 2, gap_s: Expected `float` >= 0"),
         (
             request(1) | {"prompt_tokens": "many"},
             r"line 2, prompt_tokens: Expected `int`, got `str`",
         ),
         (request(1, tools=["Read"], tool_ids=[]), r"line 2, tool_ids: 0 ids for 1 `tools`"),
     ],
-    ids=["turn", "prefix", "prefix-of-previous", "gap", "type", "tool-ids"],
+    ids=["turn", "prefix", "prefix-of-previous", "type", "tool-ids"],
 )
 def test_a_bad_line_is_an_error_that_names_line_and_field(
     read: Any, second: dict[str, Any], message: str

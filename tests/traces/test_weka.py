@@ -134,7 +134,7 @@ def test_a_gap_that_is_not_recorded_is_estimated_and_counted(call: Any, write_tr
 @pytest.mark.parametrize(
     ("fields", "where", "expected"),
     [
-        ({"think_time": -1.0}, "requests[1].think_time", ">= 0"),
+        ({"t": -1.0}, "requests[1].t", ">= 0"),
         ({"in": -5}, "requests[1].in", ">= 0"),
         ({"in": "many"}, "requests[1].in", "Expected `int`"),
         ({"hash_ids": [1, "x"]}, "requests[1].hash_ids[1]", "Expected `int`"),

@@ -50,6 +50,7 @@ def statistics_tables(document: StatisticsDocument) -> Iterator[Table]:
         ("lengths estimated", f"{sum(file.num_estimated_lengths for file in files):,}"),
         ("sessions without an answer", f"{sum(file.num_unanswered for file in files):,}"),
         ("sessions without their parent", f"{sum(file.num_orphans for file in files):,}"),
+        ("negative values", f"{sum(file.num_negative_values for file in files):,}"),
         ("left out", f"{document.num_skipped:,}"),
     ):
         totals.add_row(name, value)

@@ -26,6 +26,7 @@ _SAID = {
     "num_estimated_lengths": "lengths are estimated",
     "num_unanswered": "sessions without an answer left out",
     "num_orphans": "sessions whose parent is not there",
+    "num_negative_values": "negative values: times are read as 0, counts as not recorded",
 }
 
 

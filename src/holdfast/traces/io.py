@@ -19,6 +19,7 @@ from holdfast.traces.formats.registry import (
     closest_layout,
     reader_for,
 )
+from holdfast.traces.formats.repairs import Repairs
 from holdfast.traces.formats.table_lines import column_names
 from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, OnSkipped, TraceFile
 from holdfast.traces.gaps import GapEvidence
@@ -52,6 +53,8 @@ class FileReport:
         num_unanswered: Sessions left out because no request of theirs was answered.
         num_orphans: Sessions whose parent, or the one they were forked from, is not there.
         sees_text: Whether its format can hold what was said.
+        repairs: What was read as something else than what the file has; of a file that is read as
+            a stream only once that has ended.
     """
 
     path: Path
@@ -64,6 +67,12 @@ class FileReport:
     num_unanswered: int = 0
     num_orphans: int = 0
     sees_text: bool = False
+    repairs: Repairs = field(default_factory=Repairs)
+
+    @property
+    def num_negative_values(self) -> int:
+        """Numbers below 0: times, read as 0, and counts, read as not recorded."""
+        return self.repairs.num_negative
 
     @property
     def known_gap_defect(self) -> bool:
@@ -190,7 +199,7 @@ def read_sessions(
                 continue
             file = replace(file, children=family)
             reading = reader.read(file, interner=interner, scope=scope, rng=rng)
-            _report(path, reader, reading, on_file)
+            _report(path, reader, reading, on_file, file.repairs)
             num_unanswered += reading.num_unanswered
             for session in reading.sessions:
                 num_answered += 1
@@ -256,6 +265,7 @@ def _report(
     reader: TraceReader,
     reading: Reading,
     on_file: Callable[[FileReport], None] | None,
+    repairs: Repairs,
 ) -> None:
     if on_file is None:
         return
@@ -271,6 +281,7 @@ def _report(
             num_unanswered=reading.num_unanswered,
             num_orphans=reading.num_orphans,
             sees_text=reader.sees_text,
+            repairs=repairs,
         )
     )
     for companion in reading.companions:

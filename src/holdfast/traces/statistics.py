@@ -44,6 +44,7 @@ class FileStatistics(msgspec.Struct, frozen=True):
     num_estimated_lengths: int
     num_unanswered: int
     num_orphans: int
+    num_negative_values: int
 
 
 class StatisticsDocument(msgspec.Struct, frozen=True):
@@ -99,7 +100,7 @@ class Statistics:
     """Adds sessions up as they come; keeps some bytes a turn and each distinct block's id."""
 
     def __init__(self) -> None:
-        self._files: list[FileStatistics] = []
+        self._files: list[FileReport] = []
         self._turns_per_session = array("d")
         self._prompts = array("d")
         self._answers = array("d")
@@ -111,20 +112,7 @@ class Statistics:
 
     def add_file(self, report: FileReport) -> None:
         """Note a file that is read."""
-        self._files.append(
-            FileStatistics(
-                name=report.path.name,
-                format_name=report.format_name,
-                sha256=report.sha256,
-                known_gap_defect=report.known_gap_defect,
-                num_corrected_gaps=report.num_corrected_gaps,
-                num_uncorrected_gaps=report.num_uncorrected_gaps,
-                num_estimated_gaps=report.num_estimated_gaps,
-                num_estimated_lengths=report.num_estimated_lengths,
-                num_unanswered=report.num_unanswered,
-                num_orphans=report.num_orphans,
-            )
-        )
+        self._files.append(report)
 
     def add(self, session: Session) -> None:
         """Add one session; O(its blocks)."""
@@ -153,7 +141,7 @@ class Statistics:
         counts = self._counts
         prompt_tokens = int(sum(self._prompts))
         return StatisticsDocument(
-            files=list(self._files),
+            files=[_file_statistics(report) for report in self._files],
             num_sessions=len(self._turns_per_session),
             num_sub_agents=counts["sub_agents"],
             num_arrivals=counts["arrivals"],
@@ -175,3 +163,19 @@ class Statistics:
             calls_by_tool=dict(self._tools.most_common()),
             num_skipped=num_skipped,
         )
+
+
+def _file_statistics(report: FileReport) -> FileStatistics:
+    return FileStatistics(
+        name=report.path.name,
+        format_name=report.format_name,
+        sha256=report.sha256,
+        known_gap_defect=report.known_gap_defect,
+        num_corrected_gaps=report.num_corrected_gaps,
+        num_uncorrected_gaps=report.num_uncorrected_gaps,
+        num_estimated_gaps=report.num_estimated_gaps,
+        num_estimated_lengths=report.num_estimated_lengths,
+        num_unanswered=report.num_unanswered,
+        num_orphans=report.num_orphans,
+        num_negative_values=report.num_negative_values,
+    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final, TypeVar
+from copy import deepcopy
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from holdfast.errors import TraceError
+from holdfast.traces.formats.repairs import Repairs, repaired, with_whole_characters
 
 __all__ = ["DAMAGED_HINT", "ErrorMaker", "convert_json", "decode_json", "within"]
 
@@ -19,6 +21,7 @@ DAMAGED_HINT: Final = "the file may be cut off or damaged; fetch it again"
 """What to do about a file whose bytes are wrong."""
 
 _Value = TypeVar("_Value")
+_PLAIN: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _AT = re.compile(r"^(?P<message>.*) - at `\$\.?(?P<field>.*)`$", re.DOTALL)
 
 
@@ -28,20 +31,22 @@ def decode_json(
     error_maker: ErrorMaker,
     *,
     hint: str | None = None,
+    repairs: Repairs | None = None,
 ) -> _Value:
-    """Decode one JSON text; pure.
+    """Decode one JSON text; pure, but for `repairs`.
 
     Args:
         data: UTF-8 JSON.
         decoder: Knows the type.
         error_maker: Makes what is raised.
         hint: Says what the data should look like when it is JSON of another type.
+        repairs: Counts what was read as something else, see there.
 
     Raises:
         TraceError: The data is not JSON, or not of the decoder's type.
     """
     try:
-        return decoder.decode(data)
+        return _decoded(data, decoder, repairs)
     except msgspec.ValidationError as error:
         raise _invalid(error, error_maker, hint) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -50,22 +55,63 @@ def decode_json(
         raise error_maker("nested too deeply to be read", "", DAMAGED_HINT) from None
 
 
+def _decoded(
+    data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_Value], repairs: Repairs | None
+) -> _Value:
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        return _counted(_repaired(data, decoder, error), error, repairs)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        whole = with_whole_characters(bytes(data))
+        if whole == bytes(data):
+            raise
+    return _decoded(whole, decoder, repairs)
+
+
+def _repaired(
+    data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_Value], error: msgspec.ValidationError
+) -> tuple[_Value, Repairs] | None:
+    try:
+        value = _PLAIN.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return repaired(value, error, lambda odd: decoder.decode(msgspec.json.encode(odd)))
+
+
+def _counted(
+    found: tuple[_Value, Repairs] | None, error: Exception, repairs: Repairs | None
+) -> _Value:
+    if found is None:
+        raise error
+    value, made = found
+    if repairs is not None:
+        repairs.num_negative += made.num_negative
+    return value
+
+
 def convert_json(
     value: object,
     value_type: type[_Value],
     error_maker: ErrorMaker,
     *,
     hint: str | None = None,
+    repairs: Repairs | None = None,
 ) -> _Value:
     """Return decoded values as another type, a number written as text included; pure.
 
-    Raises:
-        TraceError: They are not of that type.
+    Takes and raises what `decode_json` does; values that are repaired are so in a copy.
     """
     try:
         return msgspec.convert(value, value_type, strict=False)
     except msgspec.ValidationError as error:
-        raise _invalid(error, error_maker, hint) from None
+        found = repaired(
+            deepcopy(value), error, lambda odd: msgspec.convert(odd, value_type, strict=False)
+        )
+        try:
+            return _counted(found, error, repairs)
+        except msgspec.ValidationError:
+            raise _invalid(error, error_maker, hint) from None
 
 
 def _invalid(

@@ -248,7 +248,8 @@ def _end_s(step: list[_Part], info: _MessageInfo | None) -> float | None:
 
 
 def _seconds(time: float | None) -> float | None:
-    return None if time is None else time / 1000
+    # A time before 1970 has been read as 0.
+    return time / 1000 if time else None
 
 
 def kin_of(file: TraceFile) -> Kin:

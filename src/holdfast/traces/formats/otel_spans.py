@@ -173,7 +173,9 @@ def _spans(file: TraceFile, line: int | None, export: _Export) -> Iterator[Span]
     for place, span, attributes in _recorded(export):
         error_maker = within(place, file.error_maker(line))
         try:
-            told = convert_json(attributes, Attributes, within("attributes", error_maker))
+            told = convert_json(
+                attributes, Attributes, within("attributes", error_maker), repairs=file.repairs
+            )
         except TraceError as error:
             file.refuse(error)
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from holdfast.traces.formats.decoding import (
     decode_json,
     within,
 )
+from holdfast.traces.formats.repairs import Repairs
 from holdfast.traces.storage import open_stored
 
 __all__ = ["MAX_PREAMBLE_LINES", "OnSkipped", "TraceFile"]
@@ -47,6 +48,7 @@ class TraceFile:
             reading there.
         keeps_text: Whether what was said is kept, by readers that see it.
         children: Files that are read with this one: those of its sub-agents.
+        repairs: Counts what is read as something else than what the file has.
     """
 
     source: str
@@ -54,6 +56,7 @@ class TraceFile:
     on_skipped: OnSkipped | None = None
     keeps_text: bool = False
     children: tuple[Path, ...] = ()
+    repairs: Repairs = field(default_factory=Repairs)
 
     @property
     def name(self) -> str:
@@ -61,12 +64,13 @@ class TraceFile:
         return Path(self.source).name.partition(".")[0]
 
     def silently(self) -> TraceFile:
-        """The same file, to be read once more without telling what is left out."""
-        return self if self.on_skipped is None else replace(self, on_skipped=_ignored)
+        """The same file, to be read once more without telling what is left out or repaired."""
+        on_skipped = None if self.on_skipped is None else _ignored
+        return replace(self, on_skipped=on_skipped, repairs=Repairs())
 
     def beside(self, path: Path) -> TraceFile:
-        """Another file that is read with this one, and tells the same one what is left out."""
-        return TraceFile(str(path), path, self.on_skipped, self.keeps_text)
+        """Another file that is read with this one, and tells the same ones what is wrong in it."""
+        return replace(self, source=str(path), content=path, children=())
 
     def fields(self) -> Iterator[dict[str, msgspec.Raw]]:
         """Yield each line's fields by their names; none for a line that will be left out.
@@ -108,7 +112,9 @@ class TraceFile:
             TraceError: It cannot be read, is not JSON or not of this type; names the field.
         """
         decoder = msgspec.json.Decoder(document_type, strict=strict)
-        return decode_json(self._data(), decoder, self.error_maker(), hint=hint)
+        return decode_json(
+            self._data(), decoder, self.error_maker(), hint=hint, repairs=self.repairs
+        )
 
     def decode(
         self,
@@ -133,7 +139,9 @@ class TraceFile:
         decoder = msgspec.json.Decoder(line_type, strict=strict)
         for number, line in islice(self.lines(), num_header_lines, None):
             try:
-                decoded = decode_json(line, decoder, self.error_maker(number), hint=hint)
+                decoded = decode_json(
+                    line, decoder, self.error_maker(number), hint=hint, repairs=self.repairs
+                )
             except TraceError as error:
                 self.refuse(error)
             else:
@@ -154,7 +162,8 @@ class TraceFile:
             TraceError: It is not of the decoder's type; names the line, where
                 there is one, and the field inside.
         """
-        return decode_json(part, decoder, within(field, self.error_maker(line)), hint=hint)
+        error_maker = within(field, self.error_maker(line))
+        return decode_json(part, decoder, error_maker, hint=hint, repairs=self.repairs)
 
     def refuse(self, error: TraceError) -> None:
         """Stop at a part that is wrong, or leave it out where that is wanted.
