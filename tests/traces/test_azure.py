@@ -76,4 +76,4 @@ def test_a_bad_row_is_an_error_that_names_line_and_column(
 def test_another_table_is_an_error_that_names_the_columns(read: Any) -> None:
     with pytest.raises(TraceError, match="line 1: unknown layout with the fields a, b") as caught:
         read("1,2", head="a,b")
-    assert "Azure: ContextTokens" in (caught.value.hint or "")
+    assert "Azure, which comes closest, also has ContextTokens" in (caught.value.hint or "")

@@ -229,17 +229,16 @@ def closest_layout(
 ) -> tuple[TraceReader, list[str]] | None:
     """The reader whose layout an object has most of, and what it lacks. Pure.
 
-    None where no layout has two of the object's fields, or half of its own.
+    None where there are several layouts and the object has neither two fields nor half of any.
     """
-    found = [
-        (len(missing) / len(layout), position, missing)
+    lacking = [
+        (len(missing) / len(layout), position, len(layout), missing)
         for position, reader in enumerate(READERS)
         if reader.kind == kind
         for layout in reader.layouts
         for missing in [missing_fields(record, layout)]
-        if len(layout) - len(missing) >= max(2, len(missing))
     ]
-    if not found:
+    _, position, num_fields, missing = min(lacking)
+    if len(lacking) > 1 and num_fields - len(missing) < max(2, len(missing)):
         return None
-    _, position, missing = min(found)
     return READERS[position], missing
