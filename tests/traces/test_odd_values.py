@@ -87,9 +87,11 @@ def _canonical(*turns: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
 
 
 def test_times_below_0_are_read_as_0_and_counted(write_lines: Any) -> None:
-    turns = [{"prompt_tokens": 20}, {"prompt_tokens": 20, "gap_s": -0.4, "latency_s": -1}]
+    odd: dict[str, Any] = {"prompt_tokens": 20, "gap_s": -0.4, "latency_s": -1}
     reports: list[FileReport] = []
-    (session,) = read_sessions(write_lines("a.jsonl", *_canonical(*turns)), on_file=reports.append)
+    (session,) = read_sessions(
+        write_lines("a.jsonl", *_canonical({"prompt_tokens": 20}, odd)), on_file=reports.append
+    )
     assert (session.turns[1].gap_s, session.turns[1].latency_s) == (0.0, 0.0)
     assert reports[0].num_negative_values == 2
 
