@@ -162,8 +162,13 @@ def test_halves_of_characters_in_texts_stop_no_file(name: str, half: bytes) -> N
         (rb"\\\ud83d", rb"\\\ufffd"),
         (b"\xed\xa0\xbd\xed\xb8\x80", "\N{GRINNING FACE}".encode()),
         (b"\xed\xa0\xbd", "\N{REPLACEMENT CHARACTER}".encode()),
-        (rb"\ud83d" + b"\xff", rb"\ud83d" + b"\xff"),
     ],
 )
 def test_only_halves_of_characters_are_replaced(text: bytes, whole: bytes) -> None:
     assert with_whole_characters(text) == whole
+
+
+def test_other_bytes_that_are_no_characters_are_an_error_wherever_they_are(tmp_path: Path) -> None:
+    suffix, content = SAMPLES["ATIF"]
+    with pytest.raises(TraceError, match="not valid UTF-8 JSON"):
+        read(content.replace(SECRET.encode(), b"\xff"), suffix)

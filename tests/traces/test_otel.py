@@ -389,11 +389,7 @@ def test_models_latencies_cache_reads_and_tools_are_those_of_each_turn(read: Any
 
 
 def test_bad_spans_can_be_left_out(write_lines: Any) -> None:
-    spans = [
-        chat("1", 0, 1, 1 << 40),
-        chat("2", 2, 3, 64),
-        chat("3", 4, 5, 64, input__messages=[5]),
-    ]
+    spans = [chat("1", 0, 1, 2**40), chat("2", 2, 3, 64), chat("3", 4, 5, 64, input__messages=[5])]
     skipped: list[TraceError] = []
     path = write_lines("a.json", {"spans": spans})
     (session,) = read_sessions(path, on_skipped=skipped.append)

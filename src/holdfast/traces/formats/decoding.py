@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from holdfast.errors import TraceError
-from holdfast.traces.formats.repairs import Repairs, repaired, with_whole_characters
+from holdfast.traces.formats.repairs import Repairs, repaired
 
 __all__ = ["DAMAGED_HINT", "ErrorMaker", "convert_json", "decode_json", "within"]
 
@@ -46,6 +46,9 @@ def decode_json(
         TraceError: The data is not JSON, or not of the decoder's type.
     """
     try:
+        if isinstance(data, bytes) and not data.isascii():
+            # A decoder does not look into what it leaves as it is, and others decode later.
+            data.decode()
         return _decoded(data, decoder, repairs)
     except msgspec.ValidationError as error:
         raise _invalid(error, error_maker, hint) from None
@@ -62,11 +65,6 @@ def _decoded(
         return decoder.decode(data)
     except msgspec.ValidationError as error:
         return _counted(_repaired(data, decoder, error), error, repairs)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        whole = with_whole_characters(bytes(data))
-        if whole == bytes(data):
-            raise
-    return _decoded(whole, decoder, repairs)
 
 
 def _repaired(

@@ -25,6 +25,7 @@ _REFUSED = re.compile(
     r" - at `\$(?:.*\])?\.(?P<field>[^\]]+)`$",
     re.DOTALL,
 )
+_OPENINGS = (rb"\ud", rb"\uD")
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     rb"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
@@ -129,9 +130,18 @@ def with_whole_characters(data: bytes) -> bytes:
     What is not UTF-8 for another reason is left as it is.
     """
     try:
+        if not data.isascii():
+            data.decode()
+    except UnicodeDecodeError:
+        data = _with_whole_units(data)
+    if not any(opening in data for opening in _OPENINGS):
+        return data
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if found["half"] else found[0], data)
+
+
+def _with_whole_units(data: bytes) -> bytes:
+    try:
         text = data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return data
-    units = text.encode("utf-16-le", "surrogatepass")
-    whole = units.decode("utf-16-le", "replace").encode()
-    return _ESCAPE.sub(lambda found: rb"\ufffd" if found["half"] else found[0], whole)
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()

@@ -18,7 +18,7 @@ from holdfast.traces.formats.decoding import (
     decode_json,
     within,
 )
-from holdfast.traces.formats.repairs import Repairs
+from holdfast.traces.formats.repairs import Repairs, with_whole_characters
 from holdfast.traces.storage import open_stored
 
 __all__ = ["MAX_PREAMBLE_LINES", "OnSkipped", "TraceFile"]
@@ -193,9 +193,9 @@ class TraceFile:
 
     def _data(self) -> bytes:
         if isinstance(self.content, bytes):
-            return self.content
+            return with_whole_characters(self.content)
         with open_stored(self.content) as file:
-            return file.read()
+            return with_whole_characters(file.read())
 
     def _numbered(self, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         number = 0
@@ -204,7 +204,7 @@ class TraceFile:
             if len(line) == _MAX_LINE_BYTES:
                 raise self.error("longer than 256 MiB", line=number, hint=DAMAGED_HINT)
             if not line.isspace():
-                yield number, line
+                yield number, with_whole_characters(line)
 
 
 def _ignored(_: TraceError) -> None:
