@@ -34,7 +34,8 @@ def test_every_vllm_argument_reaches_vllm_in_order(served: list[list[str]]) -> N
     given = ["some/model", "-tp", "2", "--port=8001", "--max-model-len", "-1", "--no-enable-x"]
     result = CliRunner().invoke(cli, ["serve", *given])
     assert result.exit_code == 0, result.output
-    assert served == [[*given, "--scheduler-cls", engine.SCHEDULER_CLASS]]
+    ours = ["--scheduler-cls", engine.SCHEDULER_CLASS, "--middleware", engine.MIDDLEWARE]
+    assert served == [[*given, *ours]]
 
 
 def test_our_option_is_taken_out_wherever_it_stands(
@@ -115,6 +116,7 @@ class _Command:
         parser.add_argument("model")
         parser.add_argument("--scheduler-cls")
         parser.add_argument("--shutdown-timeout", type=int, default=0)
+        parser.add_argument("--middleware", action="append")
         return parser
 
     def validate(self, _parsed: argparse.Namespace) -> None:

@@ -22,12 +22,14 @@ from holdfast.errors import ConfigError, EngineError
 from holdfast.vllm.versions import INSTALL_HINT, check_scheduler, engine_version
 
 __all__ = [
+    "MIDDLEWARE",
     "SCHEDULER_CLASS",
     "holdfast_arguments",
     "serve_vllm",
 ]
 
 SCHEDULER_CLASS: Final = "holdfast.vllm.scheduler.HoldfastScheduler"
+MIDDLEWARE: Final = "holdfast.vllm.nesting_limit.NestingLimit"
 
 _PARENT_CHECK_INTERVAL_S = 1.0
 # Without any vLLM kills the engine core as soon as it has told it to end, and nothing is saved.
@@ -36,7 +38,7 @@ _FLAG = re.compile(r"--scheduler[-_]cls(=.*)?")
 
 
 def holdfast_arguments(arguments: Sequence[str]) -> list[str]:
-    """VLLM's arguments with Holdfast's scheduler added; the others are passed through untouched.
+    """VLLM's arguments with Holdfast's own added; the others are passed through untouched.
 
     Raises:
         ConfigError: The arguments name a scheduler themselves, or switch prefix caching off.
@@ -49,7 +51,7 @@ def holdfast_arguments(arguments: Sequence[str]) -> list[str]:
             )
         if argument.replace("_", "-") == "--no-enable-prefix-caching":
             raise ConfigError(f"{argument} leaves Holdfast nothing to keep", hint="leave it out")
-    return [*arguments, "--scheduler-cls", SCHEDULER_CLASS]
+    return [*arguments, "--scheduler-cls", SCHEDULER_CLASS, "--middleware", MIDDLEWARE]
 
 
 def serve_vllm(arguments: Sequence[str]) -> None:

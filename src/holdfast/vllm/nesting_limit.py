@@ -1,0 +1,106 @@
+"""ASGI middleware that refuses request bodies nested so deep that they would end the engine.
+
+vLLM passes fields such as `kv_transfer_params` to the engine core as they came. Nested some hundred
+deep they end the core, and with it the server, whichever scheduler runs. `holdfast serve` installs
+this; elsewhere it is `vllm serve --middleware holdfast.vllm.nesting_limit.NestingLimit`.
+
+Process: API server. Checked on vLLM 0.28 ... 0.33; knows ASGI only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from itertools import accumulate
+from typing import Any, Final
+
+__all__ = ["NestingLimit", "nesting_depth"]
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_MAX_DEPTH: Final = 100
+_OTHERS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEPS: Final = {ord(b"["): 1, ord(b"{"): 1, ord(b"]"): -1, ord(b"}"): -1}
+
+
+class NestingLimit:
+    """Answers 400 to bodies nested deeper than `max_depth`, passes all else on untouched.
+
+    Bodies are held until they are complete, as the endpoints do; answers pass as they come. Forms,
+    such as uploads of audio, are not looked at.
+
+    Args:
+        app: The application.
+        max_depth: Objects and arrays within each other (count).
+    """
+
+    def __init__(self, app: Any, max_depth: int = _MAX_DEPTH) -> None:
+        self._app = app
+        self._max_depth = max_depth
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Handle one connection; see ASGI."""
+        if scope["type"] != "http" or _is_form(scope):
+            await self._app(scope, receive, send)
+            return
+        messages = await _received(receive)
+        body = b"".join(message.get("body", b"") for message in messages)
+        if nesting_depth(body, enough=self._max_depth) > self._max_depth:
+            await _refuse(send, self._max_depth)
+            return
+        messages.reverse()
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self._app(scope, replay, send)
+
+
+def nesting_depth(body: bytes, *, enough: int = 0) -> int:
+    """How deep objects and arrays of a JSON text stand within each other (count). Pure.
+
+    Args:
+        body: The text, in an encoding of JSON; need not be well formed.
+        enough: Where so few are opened at all, their number is returned instead, which is faster.
+    """
+    encoding = json.detect_encoding(body)
+    if not encoding.startswith("utf-8"):
+        body = body.decode(encoding, "replace").encode("utf-8", "replace")
+    num_opened = body.count(b"[") + body.count(b"{")
+    if num_opened <= enough:
+        return num_opened
+    # Without escapes every second part between quotation marks is the inside of a string.
+    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    brackets = b"".join(plain.split(b'"')[::2]).translate(None, _OTHERS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
+
+
+def _is_form(scope: Message) -> bool:
+    kinds = (value for name, value in scope.get("headers", ()) if name == b"content-type")
+    kind: bytes = next(kinds, b"")  # of several the first counts, as in vLLM
+    forms = (b"multipart/", b"application/x-www-form-urlencoded")
+    return kind.strip().lower().startswith(forms)
+
+
+async def _received(receive: Receive) -> list[Message]:
+    """All messages of a request's body, or those until the client has gone."""
+    messages = [await receive()]
+    while messages[-1]["type"] == "http.request" and messages[-1].get("more_body"):
+        messages.append(await receive())
+    return messages
+
+
+async def _refuse(send: Send, max_depth: int) -> None:
+    error = {
+        "message": f"The request body is nested deeper than {max_depth} levels, which this server "
+        "does not take; flatten it.",
+        "type": "BadRequestError",
+        "param": None,
+        "code": 400,
+    }
+    body = json.dumps({"error": error}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
