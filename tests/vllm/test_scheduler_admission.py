@@ -106,20 +106,6 @@ def test_a_prompt_larger_than_what_running_requests_leave_waits_and_runs(
     assert rig.started == ["running", "large"]
 
 
-def test_a_prompt_larger_than_the_cache_waits_until_it_is_aborted(make_rig: RigMaker) -> None:
-    # A server refuses it on arrival; in the scheduler nothing can be done for it.
-    rig = make_rig(8)
-    rig.turn("0", "ab")
-    rig.send("large", "123456789")
-    for _ in range(20):
-        rig.step()
-        rig.check()
-    assert rig.scheduler.get_request_counts() == (0, 1)
-    rig.abort("large")
-    rig.turn("1", "abc")
-    assert len(rig.sessions) == 2
-
-
 def test_a_large_prompt_waits_no_longer_than_what_it_found_ahead_is_worth(
     make_rig: RigMaker,
 ) -> None:

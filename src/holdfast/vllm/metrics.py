@@ -59,6 +59,7 @@ _HELP: Final = {
     "holdfast_decision_seconds": "Time spent on Holdfast's own decisions.",
     "holdfast_scheduler_seconds": "Time spent in schedule(), decisions included.",
     "holdfast_engine_steps": "Calls of schedule().",
+    "holdfast_oversized_requests": "Requests ended with an error: they can never fit the KV cache.",
     "holdfast_policy_info": "The scheduling in use, as a label.",
     "holdfast_requests_held": "Waiting requests that admission holds back now.",
     "holdfast_sessions": "Sessions remembered, by state.",
@@ -104,6 +105,7 @@ class EngineMetrics:
             "holdfast_decision_seconds",
             "holdfast_scheduler_seconds",
             "holdfast_engine_steps",
+            "holdfast_oversized_requests",
         ):
             self._counters[metric, ""] = 0.0
         if directory is not None:
@@ -138,6 +140,10 @@ class EngineMetrics:
         self._counters["holdfast_admissions", ""] += 1
         self._wait_counts[bisect.bisect_left(_WAIT_BOUNDS_S, wait_s)] += 1
         self._wait_sum_s += wait_s
+
+    def oversized(self) -> None:
+        """Count one request that needs more KV blocks than the cache has."""
+        self._counters["holdfast_oversized_requests", ""] += 1
 
     def fell_back(self, where: str) -> None:
         """Count one error of ours after which vLLM's own order was used."""

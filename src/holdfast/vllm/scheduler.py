@@ -31,6 +31,7 @@ from holdfast.vllm.compat import (
 )
 from holdfast.vllm.free_queue import FreeQueue
 from holdfast.vllm.output_tail import NUM_TAIL_TOKENS, OutputTails, decoder_of
+from holdfast.vllm.oversized import OversizedRequests
 from holdfast.vllm.reports import EngineReports
 from holdfast.vllm.request_queue import OfferQueue
 from holdfast.vllm.step_meter import StepMeter
@@ -99,6 +100,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(
             lambda: decoder_of(self.vllm_config.model_config), self._reports.pause_explained
         )
+        self._oversized = OversizedRequests(self)
         self._orders_requests = False
         self._must_fall_back = False
         self._num_steps = 0
@@ -167,7 +169,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         """Take in what a step computed; see vLLM."""
         if self._is_active:
             self._guard("meter", lambda: self._note_ended(scheduler_output, model_runner_output))
-        return super().update_from_output(scheduler_output, model_runner_output, *args, **kwargs)
+        outputs = super().update_from_output(scheduler_output, model_runner_output, *args, **kwargs)
+        if self._oversized:
+            self._guard("oversized", lambda: self._oversized.end(outputs))
+        return outputs
 
     @property
     def counted(self) -> dict[str, float]:
@@ -192,7 +197,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
         super()._preempt_request(request, *args, **kwargs)
         if self._is_active:
-            self._guard("preempt", lambda: self._desk.put_back(request.request_id))
+            self._guard("preempt", lambda: self._put_back(request))
 
     def _free_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         if self._is_active:
@@ -209,6 +214,15 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         if self.tiers is not None:
             self.tiers.arrived(request)
         self._reports.turn_arrived(turn, request.num_prompt_tokens, rejected)
+        self._check_size(request)
+
+    def _put_back(self, request: Any) -> None:
+        self._desk.put_back(request.request_id)
+        self._check_size(request)
+
+    def _check_size(self, request: Any) -> None:
+        if self._oversized.check(request):
+            self._metrics.oversized()
 
     def _leave(self, request: Any) -> None:
         self._runtime.tick(self.clock())
@@ -288,7 +302,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         slots = self.max_num_running_reqs - len(self.running)
         if slots <= 0:
             return
-        decision = self._desk.decide(self.waiting, self._growing, slots, self._spare_blocks)
+        candidates = [request for request in self.waiting if request not in self._oversized]
+        decision = self._desk.decide(candidates, self._growing, slots, self._spare_blocks)
         waiting: OfferQueue = self.waiting
         waiting.offer(turn.request_id for turn in decision.offers)
         self._reports.places_taken(decision)

@@ -1,0 +1,111 @@
+"""A request that can never fit the cache ends with an error, and holds nothing up."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.vllm.conftest import Rig, RigMaker
+
+pytestmark = pytest.mark.engine
+
+
+def _errors(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the requests whose clients are told of an error, as they are told."""
+    from vllm.v1.engine import FinishReason
+
+    told: list[str] = []
+    update = rig.scheduler.update_from_output
+
+    def note(*args: Any) -> Any:
+        outputs = update(*args)
+        for each in outputs.values():
+            told.extend(o.request_id for o in each.outputs if o.finish_reason is FinishReason.ERROR)
+        return outputs
+
+    monkeypatch.setattr(rig.scheduler, "update_from_output", note)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({}, {}),
+        ({"admission": "fcfs"}, {}),
+        ({"admission": "fcfs"}, {"scheduling_policy": "priority"}),
+        ({"headroom_ratio": 0.5}, {"is_ahead": True}),
+    ],
+)
+def test_requests_after_an_oversized_one_go_on(
+    make_rig: RigMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, object],
+    shape: dict[str, Any],
+) -> None:
+    rig = make_rig(8, settings=settings, **shape)
+    told = _errors(rig, monkeypatch)
+    rig.turn("0", "ab")
+    rig.send("running", "xy", num_outputs=40)
+    rig.step()
+    rig.send("large", "123456789")
+    rig.send("1", "abc")
+    rig.finish()
+    assert told == ["large"]
+    assert "1" in rig.started
+    assert "large" not in rig.started
+    assert rig.metrics["holdfast_oversized_requests"] == 1
+
+
+def test_a_lone_oversized_request_is_told(
+    make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = make_rig(8)
+    told = _errors(rig, monkeypatch)
+    with caplog.at_level(logging.WARNING, logger="holdfast.vllm.oversized"):
+        rig.turn("large", "12345678")  # and four tokens more
+    assert told == ["large"]
+    (message,) = [r.getMessage() for r in caplog.records if "oversized" in r.name]
+    assert message.startswith(
+        "request large is ended with an error: its 132 tokens need 9 KV blocks and the cache has 8;"
+    )
+
+
+def test_a_request_that_grows_past_the_cache_is_told(
+    make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig(8)
+    told = _errors(rig, monkeypatch)
+    rig.send("grows", "123456", num_outputs=100)
+    rig.send("next", "abcdef")
+    rig.finish()
+    assert told == ["grows"]
+    assert len(rig.requests["next"].output_token_ids) == 8
+
+
+def test_places_are_not_given_up_for_an_oversized_request(make_rig: RigMaker) -> None:
+    rig = make_rig(8)
+    rig.turn("0", "abcdef")
+    held = rig.scheduler._queue.num_held_blocks
+    rig.turn("large", "1234567890")
+    assert rig.scheduler._queue.num_held_blocks == held > 0
+    assert rig.num_cached("abcdef") == 6
+
+
+def test_one_that_is_aborted_first_is_nobodys_error(
+    make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig(8)
+    told = _errors(rig, monkeypatch)
+    rig.send("large", "123456789")
+    rig.abort("large")
+    rig.turn("1", "abc")
+    assert told == []
+
+
+def test_the_largest_prompt_that_fits_runs(make_rig: RigMaker) -> None:
+    rig = make_rig(8)
+    rig.turn("0", "1234567", num_outputs=12)
+    assert len(rig.requests["0"].output_token_ids) == 12
