@@ -181,7 +181,13 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         return self._metrics.snapshot()
 
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
-        """Drop all cached content; see vLLM."""
+        """Drop all cached content; see vLLM.
+
+        False, and nothing is preempted, while a copy that no request asked for is being ended; the
+        next try finds it gone.
+        """
+        if self._is_active and self._guard("make_way", self._is_in_the_way):
+            return False
         is_reset: bool = super().reset_prefix_cache(*args, **kwargs)
         if is_reset and self._is_active:
             self._guard("reset_prefix_cache", self._forget_content)
@@ -270,7 +276,17 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _resumed(output: Any) -> Any:
         return output.scheduled_cached_reqs.resumed_req_ids
 
+    def _is_in_the_way(self) -> bool:
+        """Whether copies of ours still hold blocks; no more begin until the cache is empty."""
+        self._runtime.tick(self.clock())
+        is_in_the_way = self.tiers is not None and not self.tiers.make_way()
+        if is_in_the_way:
+            logger.info("the prefix cache is not reset yet: a prefetch is being ended; try again")
+        return is_in_the_way
+
     def _forget_content(self) -> None:
+        if self.tiers is not None:
+            self.tiers.content_dropped()
         self._queue.forget_content()
         self._runtime.content_dropped()
         for request_id in self._desk.forget():

@@ -97,6 +97,18 @@ class EarlyCopies:
         """See `Errands`."""
         self._errands.needed(hashes, waited=waited)
 
+    @property
+    def hold_blocks(self) -> bool:
+        """Whether a copy, given up or not, has blocks that the worker may still write."""
+        return self._ghosts.hold_blocks
+
+    def halt(self) -> None:
+        """Give up what is under way. Mutates the scheduler."""
+        self._ghosts.drain()
+        errand, self._current = self._current, None
+        if errand is not None:
+            self._errands.arrived(errand, self._num_cached(errand.hashes))
+
     def drain(self) -> None:
         """Give up what is under way, for good. Mutates the scheduler."""
         self._ghosts.drain()

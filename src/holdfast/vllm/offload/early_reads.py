@@ -131,6 +131,12 @@ class EarlyReads:
         """See `Errands`."""
         self._errands.needed(hashes, waited=waited)
 
+    def halt(self) -> None:
+        """Give up what is on its way, and any thought of what was found before. Mutates."""
+        if self._current is not None:
+            self._end(*self._current)
+        self._done.clear()
+
     def drain(self) -> None:
         """Give up what is on its way. Mutates the manager."""
         if self._current is not None:

@@ -102,6 +102,11 @@ class Ghosts:
                 continue
             del self._under_way[number]
 
+    @property
+    def hold_blocks(self) -> bool:
+        """Whether a copy, given up or not, has blocks that the worker may still write."""
+        return any(number.startswith(_PREFIX) for number in self._scheduler.requests)
+
     def drain(self) -> None:
         """Give up every copy; its blocks are free once the worker is done with them. Mutates."""
         self._scheduler.finish_requests(list(self._under_way), RequestStatus.FINISHED_ABORTED)

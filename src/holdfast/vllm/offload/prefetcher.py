@@ -5,6 +5,7 @@ Process: scheduler. Checked on vLLM 0.32 and 0.33.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -27,6 +28,7 @@ _LOOKED_AT: Final = 4
 _STEP_MEMORY: Final = 0.1
 _LONGEST_STEP_S: Final = 1.0
 _FIRST_GROUP: Final = [0]
+_HALT_S: Final = 60.0  # in which a reset that came too early is tried again
 
 
 class Prefetcher:
@@ -57,6 +59,8 @@ class Prefetcher:
         if getattr(manager, "secondary_tiers", ()):
             self._reads = EarlyReads(manager, tier, self._num_cached, self.outcomes)
         self._look_at_step = 0
+        self._halted_until_s = -math.inf
+        self._scheduler = scheduler
         self._step_s = 0.0
         self._stepped_at_s = 0.0
 
@@ -84,7 +88,7 @@ class Prefetcher:
         if self._reads is not None:
             self._reads.step()
         is_early = num_steps < self._look_at_step and (not was_busy or self.is_busy)
-        if is_early or not self._tier.is_in_use:
+        if is_early or not self._tier.is_in_use or self._is_halted:
             return
         self._look_at_step = num_steps + _STEPS_BETWEEN_LOOKS
         if not self._copies.is_busy:
@@ -99,6 +103,30 @@ class Prefetcher:
         self._copies.needed(hashes, waited=waited)
         if self._reads is not None:
             self._reads.needed(hashes, waited=waited)
+
+    def halt(self) -> bool:
+        """Give up what is on its way and send for nothing for a minute, or until `resume`.
+
+        Mutates the scheduler.
+
+        Returns:
+            Whether no block is held for it any more; the worker may still be writing some.
+        """
+        self._halted_until_s = self._runtime.now_s + _HALT_S
+        self._copies.halt()
+        if self._reads is not None:
+            self._reads.halt()
+        return not self._copies.hold_blocks
+
+    def resume(self) -> None:
+        """Send for what is needed again."""
+        self._halted_until_s = -math.inf
+
+    @property
+    def _is_halted(self) -> bool:
+        """Whether somebody waits for the cache to be empty: who resets or pauses the engine."""
+        is_paused = self._scheduler.pause_state.name != "UNPAUSED"
+        return is_paused or self._runtime.now_s < self._halted_until_s
 
     def drain(self) -> None:
         """Give up what is on its way, for good. Mutates the scheduler."""

@@ -110,6 +110,15 @@ class TierDesk:
         """A step has ended: learn from its copies; see `HostTier.ended`. Mutates."""
         return self.tier.ended(model_output.kv_connector_output, self._clock())
 
+    def make_way(self) -> bool:
+        """Blocks are to be free: stop prefetching for a while; see `Prefetcher.halt`. Mutates."""
+        return self._prefetcher is None or self._prefetcher.halt()
+
+    def content_dropped(self) -> None:
+        """The cache is empty, and prefetching goes on. Mutates."""
+        if self._prefetcher is not None:
+            self._prefetcher.resume()
+
     def let_go(self) -> None:
         """Holdfast is out: nothing is prefetched, and the tier goes on by age. Mutates."""
         self.tier.let_go()

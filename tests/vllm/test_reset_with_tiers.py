@@ -1,0 +1,125 @@
+"""Resets and pauses of an engine whose tiers bring blocks closer ahead of time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.vllm.test_prefetch import (
+    away_from_the_cache,
+    offloading,
+    rig_of,
+    say_coming,
+    session_of,
+    step_until,
+)
+
+if TYPE_CHECKING:
+    from tests.vllm.conftest import Rig, RigMaker
+
+__all__ = ["offloading"]
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("offloading")]
+
+tiers = pytest.mark.parametrize("disk_blocks", [0, 100], ids=["host", "disk"])
+reset_options = pytest.mark.parametrize(
+    "options",
+    [{}, {"reset_running_requests": True}, {"reset_connector": True},
+     {"reset_running_requests": True, "reset_connector": True}],
+    ids=" and ".join,
+)  # fmt: skip
+
+
+def bringing(make_rig: RigMaker, disk_blocks: int) -> Rig:
+    """An engine without a request, in the middle of a copy into its cache."""
+    rig = rig_of(make_rig, 14, 64, disk_blocks=disk_blocks)
+    away_from_the_cache(rig)
+    assert rig.engine._link is not None
+    rig.engine._link._block_s = 0.05  # from now on
+    # Both do not fit, so there is always one to be brought.
+    coming = [session_of(rig, prompt).tail for prompt in ("abcdefgh", "stuvwxyz")]
+    rig.scheduler._runtime.policy.coming = lambda: coming
+    step_until(rig, lambda: rig.is_prefetching)
+    rig.abort("run")
+    assert rig.scheduler.tiers._prefetcher._copies.is_busy
+    assert rig.scheduler.has_requests()
+    return rig
+
+
+def until_idle(rig: Rig) -> None:
+    """Step as vLLM does, until the engine would sleep."""
+    for _ in range(1000):
+        if not rig.scheduler.has_requests():
+            return
+        rig.step()
+    raise AssertionError("the engine never sleeps")
+
+
+@tiers
+@reset_options
+def test_a_reset_succeeds_at_the_second_try_at_the_latest(
+    disk_blocks: int, options: dict[str, bool], make_rig: RigMaker
+) -> None:
+    rig = bringing(make_rig, disk_blocks)
+    if not rig.scheduler.reset_prefix_cache(**options):
+        until_idle(rig)
+        assert rig.scheduler.reset_prefix_cache(**options)
+    assert rig.num_free == rig.num_blocks
+    assert rig.num_cached("k") == 0
+    rig.check()
+    rig.turn("4", "abcdefgh")
+    say_coming(rig, None)
+
+
+@pytest.mark.parametrize("reset_running_requests", [False, True])
+def test_running_requests_are_not_preempted_for_nothing(
+    make_rig: RigMaker, *, reset_running_requests: bool
+) -> None:
+    rig = bringing(make_rig, 0)
+    running = rig.send("4", "mn", num_outputs=90)
+    rig.step()
+    options = {"reset_running_requests": reset_running_requests}
+    assert not rig.scheduler.reset_prefix_cache(**options)
+    assert running in rig.scheduler.running
+    step_until(rig, lambda: not rig.scheduler.tiers._prefetcher._copies.hold_blocks)
+    assert running in rig.scheduler.running
+    assert rig.scheduler.reset_prefix_cache(**options) is reset_running_requests
+    say_coming(rig, None)
+
+
+def test_prefetching_goes_on_after_a_reset(make_rig: RigMaker) -> None:
+    rig = bringing(make_rig, 0)
+    rig.scheduler.reset_prefix_cache()
+    until_idle(rig)
+    assert rig.scheduler.reset_prefix_cache()
+    assert not rig.scheduler.tiers._prefetcher._is_halted
+    say_coming(rig, None)
+
+
+def test_a_reset_that_is_not_tried_again_halts_for_a_while_only(make_rig: RigMaker) -> None:
+    rig = bringing(make_rig, 0)
+    rig.scheduler.reset_prefix_cache()
+    until_idle(rig)
+    assert not rig.is_prefetching
+    rig.now_s += 100.0
+    rig.send("4", "m", num_outputs=50)
+    rig.step()
+    assert rig.is_prefetching
+    say_coming(rig, None)
+
+
+@tiers
+@pytest.mark.parametrize("state", ["PAUSED_NEW", "PAUSED_ALL"])
+def test_a_paused_engine_falls_asleep_with_an_empty_cache(
+    disk_blocks: int, state: str, make_rig: RigMaker
+) -> None:
+    from vllm.v1.core.sched.interface import PauseState
+
+    options: dict[str, Any] = {"reset_running_requests": True, "reset_connector": True}
+    rig = bringing(make_rig, disk_blocks)
+    rig.scheduler.set_pause_state(PauseState[state])
+    until_idle(rig)
+    assert rig.scheduler.reset_prefix_cache(**options)  # as vLLM does before it sleeps
+    rig.scheduler.set_pause_state(PauseState.UNPAUSED)
+    say_coming(rig, None)
+    rig.turn("4", "abcdefgh")
