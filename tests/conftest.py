@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 # Machines are shared and engines compile: how long an example takes proves nothing.
-settings.register_profile("holdfast", deadline=None)
+# A change is judged by the same examples each time; `make explore` looks for others.
+settings.register_profile("holdfast", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=500, print_blob=True)
 settings.load_profile("holdfast")
+
+# Starting a server takes 20 s on an idle machine, and many times as long on a busy one.
+_SERVER_TIMEOUT_S = 1800
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with tests that start servers: short ones then fill what is left of two workers."""
+    for item in items:
+        if item.get_closest_marker("server") is not None:
+            item.add_marker(pytest.mark.timeout(_SERVER_TIMEOUT_S))
+    items.sort(key=lambda item: item.get_closest_marker("server") is None)

@@ -179,6 +179,7 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.engine
+@pytest.mark.server
 def test_the_tiny_model_answers_chats_and_completions(live: EngineServer) -> None:
     model = str(live.options.model)
     chat = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
@@ -188,6 +189,7 @@ def test_the_tiny_model_answers_chats_and_completions(live: EngineServer) -> Non
 
 
 @pytest.mark.engine
+@pytest.mark.server
 def test_evictions_are_counted_beside_vllms_own_metrics(live: EngineServer) -> None:
     live.reset_prefix_cache()
     before = _totals(live)
@@ -209,6 +211,7 @@ def _totals(server: EngineServer) -> dict[str, float]:
 
 
 @pytest.mark.engine
+@pytest.mark.server
 def test_a_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     script = (

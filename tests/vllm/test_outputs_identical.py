@@ -20,7 +20,7 @@ from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.config import HoldfastConfig
 
 # Two servers start in the first test's setup.
-pytestmark = [pytest.mark.engine, pytest.mark.server, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engine, pytest.mark.server]
 
 _KV_TOKENS = 1536
 _NUM_SESSIONS = 5

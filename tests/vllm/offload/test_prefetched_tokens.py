@@ -24,7 +24,7 @@ from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.config import HoldfastConfig
 
 # A server starts in the setup of the first test.
-pytestmark = [pytest.mark.engine, pytest.mark.server, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.server]
 
 _BLOCK_TOKENS = 32
 _BLOCK_BYTES = _BLOCK_TOKENS * 2 * 64 * 4  # keys and values of one head of 64 floats

@@ -28,8 +28,7 @@ from holdfast.config import HoldfastConfig
 from holdfast.errors import EngineError
 from holdfast.pool.directory import PoolDirectory
 
-# Five servers start in the setup of the first test.
-pytestmark = [pytest.mark.engine, pytest.mark.server, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engine, pytest.mark.server]
 
 _BLOCK_TOKENS = 32
 _KV_TOKENS = 1536
