@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -322,3 +323,14 @@ def test_a_sub_agent_that_is_called_again_was_started_by_the_first_call(read_fam
     last = assistant(160, START, text("done", 170), finish(tokens(7600, 10, 0), "stop"))
     _, one = read_family([*delegating(task(95, 120, "a")), again, last], "a")
     assert (one.parent_turn, one.join_turn) == (2, 5)
+
+
+@pytest.mark.parametrize("given", ["opencode", "opencode/opencode.db"])
+def test_the_database_is_answered_with_how_to_export(tmp_path: Path, given: str) -> None:
+    home = tmp_path / "opencode"
+    (home / "storage" / "session").mkdir(parents=True)
+    for name in ("opencode.db", "auth.json", "storage/session/ses_1.json"):
+        (home / name).write_text("{}")
+    with pytest.raises(TraceError) as caught:
+        list(read_sessions(tmp_path / given))
+    assert "opencode export SESSION" in (caught.value.hint or "")

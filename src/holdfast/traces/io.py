@@ -11,6 +11,7 @@ from pathlib import Path
 from msgspec import Raw
 
 from holdfast.errors import TraceError
+from holdfast.traces.formats import opencode
 from holdfast.traces.formats.reading import Kin, Reading
 from holdfast.traces.formats.registry import (
     READERS,
@@ -106,7 +107,9 @@ def trace_files(path: Path) -> tuple[Path, ...]:
     if path.is_file():
         if not path.name.endswith(_SUFFIXES):
             raise TraceError(
-                f"unknown file type; expected one of {', '.join(_SUFFIXES)}", source=str(path)
+                f"unknown file type; expected one of {', '.join(_SUFFIXES)}",
+                source=str(path),
+                hint=opencode.hint_for(path),
             )
         return (path,)
     if not path.is_dir():
@@ -124,7 +127,9 @@ def trace_files(path: Path) -> tuple[Path, ...]:
     )
     if not files:
         raise TraceError(
-            f"the directory has no trace file; expected {', '.join(_SUFFIXES)}", source=str(path)
+            f"the directory has no trace file; expected {', '.join(_SUFFIXES)}",
+            source=str(path),
+            hint=opencode.hint_for(path),
         )
     companions = {
         companion

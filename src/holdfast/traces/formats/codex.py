@@ -70,7 +70,6 @@ LAYOUTS = (frozenset({"timestamp", f"type={_TYPES}", "payload"}),)
 
 _TOOL_CALLS = frozenset({"function_call", "custom_tool_call", "local_shell_call"})
 _LOCAL_SHELL = "local_shell"
-_SESSIONS = frozenset({"sessions", "archived_sessions"})
 # What an answer ends with that neither calls a tool nor says anything.
 _INCOMPLETE = "incomplete"
 _BEGINNINGS = frozenset({"task_started", "turn_started"})
@@ -392,4 +391,4 @@ def stream_of(
 
 def is_aside(path: Path) -> bool:
     """Whether a file is one that Codex keeps beside its sessions and that holds none."""
-    return ".codex" in path.parts and not _SESSIONS & set(path.parts)
+    return path.parent.name == ".codex"

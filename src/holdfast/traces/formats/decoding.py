@@ -124,7 +124,7 @@ def within(place: str, error_maker: ErrorMaker) -> ErrorMaker:
     """Return the maker of errors in the fields of `place`; pure."""
 
     def make(message: str, field: str, hint: str | None) -> TraceError:
-        joint = "." if field and not field.startswith("[") else ""
+        joint = "." if place and field and not field.startswith("[") else ""
         return error_maker(message, f"{place}{joint}{field}", hint)
 
     return make

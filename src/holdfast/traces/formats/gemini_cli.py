@@ -20,14 +20,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 from holdfast.errors import TraceError
+from holdfast.traces.formats.client_files import lies_below
 from holdfast.traces.formats.conversation import Conversation, Point, link_sub_agents
-from holdfast.traces.formats.decoding import decode_json, within
 from holdfast.traces.formats.gemini_cli_records import ENDINGS, SPEAKERS, Line, Record, Session
 from holdfast.traces.formats.gemini_parts import FunctionCall, Part, messages_of, parts_of, use
 from holdfast.traces.formats.reading import Kin, Reading
@@ -57,7 +56,6 @@ LINE_LAYOUTS = (frozenset({"sessionId", "projectHash"}),)
 _HINT = "expected a session {sessionId, messages: [{id, type, timestamp, content, tokens, …}]}"
 _LINE_HINT = "expected one record a line: {sessionId, projectHash, …} or {id, type, timestamp, …}"
 _CHATS = "chats"
-_HOMES = frozenset({".gemini", ".qwen"})
 _SUB_AGENT = "subagent"
 
 
@@ -123,12 +121,12 @@ class _Chat:
         return self.stream()
 
     def _add(self, number: int, data: bytes) -> None:
-        line = decode_json(data, _LINE, self.file.error_maker(number), hint=_LINE_HINT)
+        written = msgspec.Raw(data)
+        line = self.file.decode_part(written, _LINE, line=number, field="", hint=_LINE_HINT)
         if line.rewind_to is not None:
             self._rewind(line.rewind_to)
         elif line.id is not None:
-            record = decode_json(data, _RECORD, self.file.error_maker(number), hint=_LINE_HINT)
-            self._put(record, number)
+            self._put(self._record(written, "", number), number)
         elif line.changes is not None:
             self.session = _merged(self.session, line.changes)
             if line.changes.messages is not None:
@@ -139,9 +137,8 @@ class _Chat:
                 self._put(self._record(message, f"messages[{place}]", number), place)
 
     def _record(self, message: msgspec.Raw, field: str, number: int | None = None) -> Record:
-        return decode_json(
-            message, _RECORD, within(field, self.file.error_maker(number)), hint=_HINT
-        )
+        hint = _LINE_HINT if number else _HINT
+        return self.file.decode_part(message, _RECORD, line=number, field=field, hint=hint)
 
     def _put(self, record: Record, number: int) -> None:
         """Add a message, or what has become of one."""
@@ -278,10 +275,12 @@ def companions_of(path: Path) -> tuple[Path, ...]:
 
 
 def is_aside(path: Path) -> bool:
-    """Whether a file is one that Gemini CLI or Qwen Code keep beside sessions and that has none."""
-    if path.name == "logs.json" or path.name.startswith("checkpoint"):
-        return path.with_name(_CHATS).is_dir() or bool(_HOMES & set(path.parts))
-    return ".gemini" in path.parts and _CHATS not in path.parts
+    """Whether a file is one that Gemini CLI keeps beside its sessions and that holds none."""
+    is_known = path.name == "logs.json" or path.name.startswith("checkpoint")
+    if is_known and path.with_name(_CHATS).is_dir():
+        return True
+    is_session = lies_below(path, _CHATS)
+    return path.parent.name == ".gemini" or (lies_below(path, ".gemini", "tmp") and not is_session)
 
 
 def _kin(file: TraceFile, session: Session, agents: Iterator[str]) -> Kin:
@@ -320,8 +319,8 @@ def kin_of_lines(file: TraceFile) -> Kin:
     """
     lines = [msgspec.Raw(line) for _, line in file.lines()]
     session = Session()
-    for number, line in islice(file.lines(), 1):
-        session = decode_json(line, _LINE, file.error_maker(number), hint=_LINE_HINT)
+    for line in lines[:1]:
+        session = file.decode_part(line, _LINE, line=1, field="", hint=_LINE_HINT)
     return _kin(file, session, _agents(lines))
 
 

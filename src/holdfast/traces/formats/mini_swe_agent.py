@@ -15,14 +15,13 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
 from holdfast.traces.formats.conversation import Conversation, Point
-from holdfast.traces.formats.decoding import decode_json, within
 from holdfast.traces.formats.quantities import Seconds, Tokens
 from holdfast.traces.formats.reading import Reading
 from holdfast.traces.formats.trace_file import TraceFile
@@ -38,6 +37,7 @@ LAYOUTS = (frozenset({"trajectory_format=mini-swe-agent*", "messages"}),)
 _HINT = "expected one run: {info, messages: [{role, content, …}], trajectory_format}"
 _NOTHING = msgspec.Raw(b"null")
 _SHELL = "bash"
+_Value = TypeVar("_Value")
 _CODE = re.compile(r"```(?:bash|sh|mswea_bash_command)\s*\n(.*?)\n```", re.DOTALL)
 # What an answer ends with that runs no command: the program asks again.
 _UNUSABLE = "unusable"
@@ -136,9 +136,8 @@ class _Run:
 
     def read(self) -> Stream:
         for place, written in enumerate(self._trajectory.messages):
-            where = within(f"messages[{place}]", self._file.error_maker())
             try:
-                message = decode_json(written, _MESSAGE, where, hint=_HINT)
+                message = self._part(written, _MESSAGE, f"messages[{place}]")
                 self._add(message, self._response(message, place))
             except TraceError as error:
                 self._file.refuse(error)
@@ -147,10 +146,11 @@ class _Run:
         name = self._trajectory.instance_id or self._file.name
         return Stream(name, "main", self._talk.calls)
 
+    def _part(self, part: msgspec.Raw, decoder: msgspec.json.Decoder[_Value], field: str) -> _Value:
+        return self._file.decode_part(part, decoder, line=None, field=field, hint=_HINT)
+
     def _configured_model(self) -> str:
-        info = decode_json(
-            self._trajectory.info, _ANYTHING, within("info", self._file.error_maker())
-        )
+        info = self._part(self._trajectory.info, _ANYTHING, "info")
         for name in ("config", "model", "model_name"):
             info = info.get(name) if isinstance(info, dict) else info
         return info if isinstance(info, str) else ""
@@ -162,8 +162,7 @@ class _Run:
         written = _NOTHING if message.extra is None else message.extra.response
         if bytes(memoryview(written)[:1]) != b"{":
             return None
-        where = within(f"messages[{place}].extra.response", self._file.error_maker())
-        return decode_json(written, _RESPONSE, where, hint=_HINT)
+        return self._part(written, _RESPONSE, f"messages[{place}].extra.response")
 
     def _add(self, message: _Message, response: _Response | None) -> None:
         said = [self._talk.message(message.role or "", message.said)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ import msgspec
 from holdfast.core.tool_kinds import tool_kind
 from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
+from holdfast.traces.formats.client_files import lies_below
 from holdfast.traces.formats.conversation import link_sub_agents
 from holdfast.traces.formats.decoding import decode_json, within
 from holdfast.traces.formats.quantities import Milliseconds, Tokens
@@ -36,7 +38,7 @@ from holdfast.traces.history import EMPTY_HISTORY, History, Message
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Trigger
 
-__all__ = ["LAYOUTS", "kin_of", "read_opencode"]
+__all__ = ["LAYOUTS", "hint_for", "is_aside", "kin_of", "read_opencode"]
 
 LAYOUTS = (
     frozenset({"info.id", "messages[].info", "messages[].parts"}),
@@ -49,6 +51,11 @@ _NOTHING = msgspec.Raw(b"null")
 _SPOKEN = frozenset({"text", "reasoning", "tool"})
 # What an answer ends with that was broken off.
 _INCOMPLETE = "incomplete"
+_HOME = "opencode"
+_DATABASE = "opencode.db"
+_STORES = (_DATABASE, "storage/session", "storage/message")
+_OWN_FILES = ("auth.json", "mcp-auth.json")
+_OWN_DIRECTORIES = ("storage", "project", "snapshot", "log")
 
 
 class _Time(msgspec.Struct):
@@ -250,6 +257,20 @@ def _end_s(step: list[_Part], info: _MessageInfo | None) -> float | None:
 def _seconds(time: float | None) -> float | None:
     # A time before 1970 has been read as 0.
     return time / 1000 if time else None
+
+
+def is_aside(path: Path) -> bool:
+    """Whether a file is one of OpenCode's own, of a directory that sessions are exported from."""
+    is_own = path.parent.name == _HOME and path.name in _OWN_FILES
+    return is_own or any(lies_below(path, _HOME, name) for name in _OWN_DIRECTORIES)
+
+
+def hint_for(path: Path) -> str | None:
+    """Say how to get sessions out of OpenCode's own directory or database; None for others."""
+    directory = path if path.is_dir() else path.parent
+    if path.name != _DATABASE and not any((directory / name).exists() for name in _STORES):
+        return None
+    return "write OpenCode's sessions with `opencode export SESSION > FILE.json`, and give that"
 
 
 def kin_of(file: TraceFile) -> Kin:

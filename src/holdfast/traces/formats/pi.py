@@ -29,6 +29,7 @@ import msgspec
 
 from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
+from holdfast.traces.formats.client_files import lies_below
 from holdfast.traces.formats.conversation import Conversation, Point
 from holdfast.traces.formats.quantities import Tokens
 from holdfast.traces.formats.reading import Kin, Reading
@@ -57,6 +58,9 @@ _NOTHING = msgspec.Raw(b"null")
 _HEADER = "session"
 _BROKEN_OFF = frozenset({"error", "aborted"})
 _OPENCLAW = "openclaw"
+_SESSIONS = "sessions"
+_HOMES = (".pi", ".openclaw")
+_DIRECTORIES = ((".pi", "agent"), (".openclaw", "agents"), (".openclaw", "cron"))
 
 
 class _Usage(msgspec.Struct, rename="camel"):
@@ -274,8 +278,11 @@ def _name(path: str | None) -> str | None:
 
 
 def is_aside(path: Path) -> bool:
-    """Whether a file is OpenClaw's list of the sessions beside it."""
-    return path.name == "sessions.json" and path.parent.name == "sessions"
+    """Whether a file is one that pi or OpenClaw keep beside sessions and that holds none."""
+    if path.name == "sessions.json":
+        return path.parent.name == _SESSIONS
+    is_own = any(lies_below(path, *directories) for directories in _DIRECTORIES)
+    return path.parent.name in _HOMES or (is_own and not lies_below(path, _SESSIONS))
 
 
 def _headers(file: TraceFile) -> Iterator[_Entry]:

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from holdfast.errors import TraceError
+from holdfast.traces.formats.client_files import lies_below
 from holdfast.traces.formats.conversation import Conversation, Point, link_sub_agents
 from holdfast.traces.formats.gemini_parts import (
     Content,
@@ -65,7 +66,8 @@ _BOOTSTRAP = "agent_bootstrap"
 _PARENT = "parent_session"
 # What the program says by itself does not change what the request answers.
 _ASIDES = frozenset({"mid_turn_user_message", "notification", "goal_runtime"})
-_SESSIONS = frozenset({"chats", "subagents"})
+_SESSIONS = ("chats", "subagents")
+_DIRECTORIES = ("projects", "tmp", "todos")
 _Value = TypeVar("_Value")
 
 
@@ -263,10 +265,13 @@ class _Session:
 
 def is_aside(path: Path) -> bool:
     """Whether a file is one that Qwen Code keeps beside its sessions and that holds none."""
+    is_below = any(lies_below(path, name) for name in _SESSIONS)
     if path.name.endswith((".meta.json", ".runtime.json")):
-        return bool(_SESSIONS & set(path.parts))
-    is_session = path.name.startswith("session-") or ".jsonl" in path.name
-    return ".qwen" in path.parts and not (is_session and _SESSIONS & set(path.parts))
+        return is_below
+    is_session = is_below and (path.name.startswith("session-") or ".jsonl" in path.name)
+    return path.parent.name == ".qwen" or (
+        any(lies_below(path, ".qwen", name) for name in _DIRECTORIES) and not is_session
+    )
 
 
 def kin_of(file: TraceFile) -> Kin | None:

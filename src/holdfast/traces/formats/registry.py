@@ -195,6 +195,7 @@ READERS: tuple[TraceReader, ...] = (
         opencode.LAYOUTS,
         opencode.read_opencode,
         kin_of=opencode.kin_of,
+        is_aside=opencode.is_aside,
         sees_text=True,
     ),
     TraceReader(

@@ -1,0 +1,13 @@
+"""Where clients keep their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["lies_below"]
+
+
+def lies_below(path: Path, *directories: str) -> bool:
+    """Whether directories of these names, each in the one before, hold a file; pure."""
+    parts, num = path.parts[:-1], len(directories)
+    return any(parts[at : at + num] == directories for at in range(len(parts)))
