@@ -11,8 +11,10 @@ from holdfast.traces.record import EndedBy, ToolSpan
 
 __all__ = ["decisive_tool", "ended_by"]
 
-_HUMAN_STOPS = frozenset({"end_turn", "stop_sequence", "stop"})
-_TOOL_STOPS = frozenset({"tool_use", "tool_calls", "tool_call", "tool-calls", "function_call"})
+_HUMAN_STOPS = frozenset({"end_turn", "stop_sequence", "stop", "eos", "complete"})
+_TOOL_STOPS = frozenset(
+    {"tool_use", "tool_calls", "tool_call", "function_call", "function_calls", "requires_action"}
+)
 
 
 def ended_by(*, has_tools: bool, stop: str | None) -> EndedBy:
@@ -23,9 +25,16 @@ def ended_by(*, has_tools: bool, stop: str | None) -> EndedBy:
         stop: The recorded reason for its end, in any provider's words. Without one, an answer
             that called no tool went to a human.
     """
-    if has_tools or stop in _TOOL_STOPS:
+    reason = None if stop is None else _plain(stop)
+    if has_tools or reason in _TOOL_STOPS:
         return "tool"
-    return "human" if stop is None or stop in _HUMAN_STOPS else "unknown"
+    return "human" if reason is None or reason in _HUMAN_STOPS else "unknown"
+
+
+def _plain(stop: str) -> str:
+    """A reason without what programs write around it, as in `FinishReason.STOP`."""
+    name = stop.lower().rpartition(".")[2].replace("-", "_")
+    return name.removeprefix("finish_reason_")
 
 
 def decisive_tool(tools: Sequence[ToolSpan]) -> tuple[str | None, str | None]:

@@ -1,8 +1,8 @@
 """Reader of OpenTelemetry GenAI spans: one span a model call, inside spans of agents.
 
-Known: when each call was sent and answered, lengths (of a prompt with what came from a cache, of an
-answer with its reasoning), who called whom and when that ended, and where instrumentation records
-content the whole prompt of every call. An agent that was called is closed when its span ends.
+Known: when each call was sent and answered, lengths (of a prompt with what a cache had and took, of
+an answer with its reasoning), who called whom and when that ended, and where content is recorded
+the whole prompt of every call. An agent that was called is closed when its span ends.
 
 Assumed: without content a prompt that is not shorter than the same agent's last one continues
 it, and a shorter one shares nothing. The first then shares with other sessions of its model and
@@ -18,8 +18,15 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
+from holdfast.traces.formats.cache_usage import CacheUsage, whole_prompts
+from holdfast.traces.formats.chat_messages import (
+    is_tool_result,
+    json_or_text,
+    parts_said,
+    said,
+    tool_calls,
+)
 from holdfast.traces.formats.decoding import convert_json, decode_json, within
 from holdfast.traces.formats.otel_spans import Attributes, Span, read_span_lines, read_spans
 from holdfast.traces.formats.reading import Reading
@@ -33,20 +40,23 @@ from holdfast.traces.formats.transcript import (
 )
 from holdfast.traces.history import EMPTY_HISTORY, Message, bytes_of_tokens
 from holdfast.traces.lineage import PrefixInterner
-from holdfast.traces.record import Trigger
 
 __all__ = ["LAYOUTS", "read_otel", "read_otel_lines"]
 
 LAYOUTS = (frozenset({"resourceSpans"}), frozenset({"spans[].trace_id"}))
 """An object with one of these fields is an export of spans."""
 
-_CALLS = frozenset({"chat", "text_completion", "generate_content"})
+_CALLS = frozenset(
+    {
+        *("chat", "text_completion", "generate_content"),
+        # Not in the conventions.
+        *("completion", "response", "responses", "message", "messages", "converse"),
+        *("generate_text", "text_generation", "invoke_model"),
+    }
+)
 _AGENT = "invoke_agent"
-_RESULT_PARTS = frozenset({"tool_call_response", "tool_result"})
-_CALL_PARTS = frozenset({"tool_call", "tool_use"})
 _NOT_RECORDED = "not recorded"
 _MESSAGES = msgspec.json.Decoder(list[dict[str, Any]])
-_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 @dataclass(slots=True)
@@ -72,7 +82,7 @@ class _Trace:
 
     def families(self) -> list[list[Stream]]:
         """Each outermost agent's stream, then those of the agents that worked for it."""
-        calls = [span for span in self._spans.values() if _is_call(span.attributes)]
+        calls = self._model_calls()
         for span in sorted(calls, key=lambda span: span.start_s):
             self._agent(span).spans.append(span)
         for agent in self._agents.values():
@@ -85,6 +95,12 @@ class _Trace:
         ):
             families.setdefault(agent.root, []).append(agent.stream)
         return list(families.values())
+
+    def _model_calls(self) -> list[Span]:
+        """The spans of calls, without those that only hold others: sums, and second records."""
+        calls = [span for span in self._spans.values() if _is_call(span)]
+        outer = {(at.trace_id, at.span_id) for span in calls for at in self._above(span)}
+        return [span for span in calls if (span.trace_id, span.span_id) not in outer]
 
     def _agent(self, span: Span) -> _Agent:
         invocations = [at for at in self._above(span) if at.attributes.operation == _AGENT]
@@ -144,54 +160,52 @@ class _Trace:
                 yield before
 
 
-def _is_call(attributes: Attributes) -> bool:
-    if attributes.operation is not None:
-        return attributes.operation in _CALLS
-    tokens = (attributes.input_tokens, attributes.prompt_tokens)
-    return attributes.input_messages is not None or any(count is not None for count in tokens)
+def _is_call(span: Span) -> bool:
+    """Whether it stands for a call of a model that was answered."""
+    said = span.attributes
+    if span.is_error and not said.output_tokens and said.output_messages is None:
+        return False
+    if said.operation is not None:
+        return said.operation in _CALLS
+    return said.input_messages is not None or said.input_tokens is not None
 
 
 def _call(span: Span, before: Call | None, *, keeps_text: bool) -> Call:
-    said = span.attributes
-    output = _messages(span, "gen_ai.output.messages", said.output_messages)
+    recorded = span.attributes
+    output = _messages(span, "gen_ai.output.messages", recorded.output_messages)
+    usage = CacheUsage(recorded.input_tokens, recorded.cached_tokens, recorded.written_tokens or 0)
+    (prompt_tokens,) = whole_prompts([usage])
     call = Call(
-        model=said.model or "",
+        model=recorded.model or "",
         start_s=span.start_s,
         end_s=span.end_s,
-        prompt_tokens=said.prompt_tokens if said.input_tokens is None else said.input_tokens,
-        cached_tokens=said.cached_tokens,
-        output_tokens=(
-            said.completion_tokens if said.output_tokens is None else said.output_tokens
-        ),
-        answer=[Message.of(_role(each), each, keeps_text=keeps_text) for each in output],
-        stop=_stop(said, output),
-        tools=[CalledTool.of(tool) for message in output for tool in _tool_calls(message)],
+        prompt_tokens=prompt_tokens,
+        cached_tokens=recorded.cached_tokens,
+        output_tokens=recorded.output_tokens,
+        answer=[part for each in output for part in said(each, keeps_text=keeps_text)],
+        stop=_stop(recorded, output),
+        tools=[CalledTool.of(tool) for message in output for tool in tool_calls(message)],
     )
-    if said.input_messages is None:
+    if recorded.input_messages is None:
         _continue(call, before, span)
         return call
-    call.head, call.is_whole = f"otel {said.model or ''}", True
-    messages = _messages(span, "gen_ai.input.messages", said.input_messages)
-    for value in (said.tool_definitions, said.system_instructions):
+    call.head, call.is_whole = f"otel {recorded.model or ''}", True
+    messages = _messages(span, "gen_ai.input.messages", recorded.input_messages)
+    for value in (recorded.tool_definitions, recorded.system_instructions):
         if value is not None:
-            call.prompt = call.prompt.then(Message.of("system", value, keeps_text=keeps_text))
-    call.prompt = call.prompt.then(
-        *(Message.of(_role(each), each, keeps_text=keeps_text) for each in messages)
-    )
-    call.trigger = _trigger(messages)
+            call.prompt = call.prompt.then(*parts_said("system", value, keeps_text=keeps_text))
+    for each in messages:
+        call.prompt = call.prompt.then(*said(each, keeps_text=keeps_text))
+    is_result = bool(messages) and is_tool_result(messages[-1])
+    call.trigger = "tool_result" if is_result else "user"
     return call
-
-
-def _role(message: dict[str, Any]) -> str:
-    role = message.get("role")
-    return role if isinstance(role, str) else ""
 
 
 def _continue(call: Call, before: Call | None, span: Span) -> None:
     """Give a call whose prompt was not recorded one that goes by its length."""
-    said = span.attributes
+    recorded = span.attributes
     num_tokens = call.prompt_tokens or 0
-    call.head = f"otel {said.model or ''} {said.agent_name or ''} by length"
+    call.head = f"otel {recorded.model or ''} {recorded.agent_name or ''} by length"
     past = EMPTY_HISTORY
     if before is not None:
         call.trigger = "tool_result" if before.ended_by == "tool" else "user"
@@ -210,44 +224,14 @@ def _messages(span: Span, name: str, value: Any) -> list[dict[str, Any]]:
     return [] if value is None else convert_json(value, list[dict[str, Any]], error_maker)
 
 
-def _parts(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for name in ("parts", "content", "tool_calls"):
-        parts = message.get(name)
-        for part in parts if isinstance(parts, list) else ():
-            if isinstance(part, dict):
-                yield {"type": "tool_call"} | part if name == "tool_calls" else part
-
-
-def _trigger(messages: list[dict[str, Any]]) -> Trigger:
-    if not messages:
-        return "user"
-    is_result = messages[-1].get("role") == "tool" or any(
-        part.get("type") in _RESULT_PARTS for part in _parts(messages[-1])
-    )
-    return "tool_result" if is_result else "user"
-
-
-def _stop(said: Attributes, output: list[dict[str, Any]]) -> str | None:
-    reasons = said.finish_reasons
-    if reasons:
-        return reasons if isinstance(reasons, str) else reasons[-1]
-    recorded = [message.get("finish_reason") for message in output]
-    if recorded and isinstance(recorded[-1], str):
-        return recorded[-1]
+def _stop(recorded: Attributes, output: list[dict[str, Any]]) -> str | None:
+    reasons = json_or_text(recorded.finish_reasons)
+    reasons = [reasons] if isinstance(reasons, str) else reasons
+    reasons = [*reasons, *(message.get("finish_reason") for message in output)]
+    named = [reason for reason in reasons if reason and isinstance(reason, str)]
+    if named:
+        return named[-1] if not recorded.finish_reasons else named[0]
     return None if output else _NOT_RECORDED
-
-
-def _tool_calls(message: dict[str, Any]) -> Iterator[ToolCall]:
-    for part in _parts(message):
-        if part.get("type") not in (*_CALL_PARTS, "function"):
-            continue
-        function = part.get("function")
-        call = function if isinstance(function, dict) else part
-        name, arguments = call.get("name"), call.get("arguments", call.get("input"))
-        if not isinstance(arguments, str):
-            arguments = msgspec.json.encode(arguments).decode()
-        if isinstance(name, str):
-            yield ToolCall(name, arguments)
 
 
 def read_otel(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 
 from holdfast.errors import TraceError
 from holdfast.traces.formats.decoding import ErrorMaker, convert_json, within
+from holdfast.traces.formats.otel_dialects import conventional, event_attributes
 from holdfast.traces.formats.quantities import Tokens
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import seconds
@@ -18,8 +19,6 @@ from holdfast.traces.formats.transcript import seconds
 __all__ = ["Attributes", "Span", "read_span_lines", "read_spans"]
 
 _HINT = "expected OTLP as JSON, {resourceSpans: […]}, or plain spans, {spans: […]}"
-# Newer instrumentation records messages in an event of the span.
-_DETAILS_EVENT: Final = "gen_ai.client.inference.operation.details"
 _NS_PER_S = 1_000_000_000
 
 _Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -38,10 +37,8 @@ class Attributes(msgspec.Struct):
     cached_tokens: Tokens | None = msgspec.field(
         default=None, name="gen_ai.usage.cache_read.input_tokens"
     )
-    # What they were called before.
-    prompt_tokens: Tokens | None = msgspec.field(default=None, name="gen_ai.usage.prompt_tokens")
-    completion_tokens: Tokens | None = msgspec.field(
-        default=None, name="gen_ai.usage.completion_tokens"
+    written_tokens: Tokens | None = msgspec.field(
+        default=None, name="gen_ai.usage.cache_creation.input_tokens"
     )
     finish_reasons: str | list[str] = msgspec.field(
         default_factory=list, name="gen_ai.response.finish_reasons"
@@ -60,6 +57,7 @@ class Span:
         trace_id, span_id, parent_id: Who it is; `parent_id` is "" for a root.
         start_s, end_s: On one clock for all spans of a file.
         attributes: What it says about a model call.
+        is_error: Whether it says that what it stands for failed.
         error_maker: Makes errors that name the span.
     """
 
@@ -69,6 +67,7 @@ class Span:
     start_s: float
     end_s: float
     attributes: Attributes
+    is_error: bool
     error_maker: ErrorMaker
 
 
@@ -108,6 +107,14 @@ class _Event(msgspec.Struct):
     attributes: list[_KeyValue] = []
 
 
+class _Status(msgspec.Struct):
+    code: int | str = 0
+
+    @property
+    def is_error(self) -> bool:
+        return self.code in (2, "STATUS_CODE_ERROR", "ERROR")
+
+
 class _OtlpSpan(msgspec.Struct, rename="camel"):
     trace_id: str
     span_id: str
@@ -116,6 +123,11 @@ class _OtlpSpan(msgspec.Struct, rename="camel"):
     parent_span_id: str | None = None
     attributes: list[_KeyValue] = []
     events: list[_Event] = []
+    status: _Status | None = None
+
+    def recorded(self) -> dict[str, object]:
+        events = ((event.name, _plain(event.attributes)) for event in self.events)
+        return event_attributes(events) | _plain(self.attributes)
 
     @property
     def times_s(self) -> tuple[float, float]:
@@ -128,6 +140,13 @@ class _ScopeSpans(msgspec.Struct):
 
 class _ResourceSpans(msgspec.Struct, rename="camel"):
     scope_spans: list[_ScopeSpans] = []
+    # What they were called before.
+    instrumentation_library_spans: list[_ScopeSpans] = []
+
+
+class _PlainEvent(msgspec.Struct):
+    name: str = ""
+    attributes: dict[str, Any] | None = None
 
 
 class _PlainSpan(msgspec.Struct):
@@ -137,6 +156,12 @@ class _PlainSpan(msgspec.Struct):
     end_time: datetime
     parent_span_id: str | None = None
     attributes: dict[str, Any] | None = None
+    events: list[_PlainEvent] | None = None
+    status: _Status | None = None
+
+    def recorded(self) -> dict[str, object]:
+        events = ((event.name, event.attributes or {}) for event in self.events or ())
+        return event_attributes(events) | (self.attributes or {})
 
     @property
     def times_s(self) -> tuple[float, float]:
@@ -170,12 +195,12 @@ def read_span_lines(file: TraceFile) -> Iterator[Span]:
 
 
 def _spans(file: TraceFile, line: int | None, export: _Export) -> Iterator[Span]:
-    for place, span, attributes in _recorded(export):
+    for place, span in _recorded(export):
         error_maker = within(place, file.error_maker(line))
+        attributes, renamed = conventional(span.recorded())
+        as_recorded = _renaming(renamed, within("attributes", error_maker))
         try:
-            told = convert_json(
-                attributes, Attributes, within("attributes", error_maker), repairs=file.repairs
-            )
+            told = convert_json(attributes, Attributes, as_recorded, repairs=file.repairs)
         except TraceError as error:
             file.refuse(error)
             continue
@@ -187,25 +212,32 @@ def _spans(file: TraceFile, line: int | None, export: _Export) -> Iterator[Span]
             start_s,
             end_s,
             told,
+            span.status is not None and span.status.is_error,
             error_maker,
         )
 
 
-def _recorded(
-    export: _Export,
-) -> Iterator[tuple[str, _OtlpSpan | _PlainSpan, Mapping[str, object]]]:
-    """Each span with its place in the export and its attributes."""
+def _renaming(renamed: Mapping[str, str], error_maker: ErrorMaker) -> ErrorMaker:
+    """Makes errors that name attributes as they were recorded."""
+
+    def make(message: str, field: str, hint: str | None) -> TraceError:
+        return error_maker(message, renamed.get(field, field), hint)
+
+    return make
+
+
+def _recorded(export: _Export) -> Iterator[tuple[str, _OtlpSpan | _PlainSpan]]:
+    """Each span with its place in the export."""
     for index, plain in enumerate(export.spans):
-        yield f"spans[{index}]", plain, plain.attributes or {}
+        yield f"spans[{index}]", plain
     for resource, resource_spans in enumerate(export.resource_spans):
-        for scope, scope_spans in enumerate(resource_spans.scope_spans):
-            for index, span in enumerate(scope_spans.spans):
-                place = f"resourceSpans[{resource}].scopeSpans[{scope}].spans[{index}]"
-                attributes = [*span.attributes]
-                for event in span.events:
-                    if event.name == _DETAILS_EVENT:
-                        attributes += event.attributes
-                yield place, span, _plain(attributes)
+        for name, scopes in (
+            ("scopeSpans", resource_spans.scope_spans),
+            ("instrumentationLibrarySpans", resource_spans.instrumentation_library_spans),
+        ):
+            for scope, scope_spans in enumerate(scopes):
+                for index, span in enumerate(scope_spans.spans):
+                    yield f"resourceSpans[{resource}].{name}[{scope}].spans[{index}]", span
 
 
 def _plain(attributes: list[_KeyValue]) -> dict[str, object]:

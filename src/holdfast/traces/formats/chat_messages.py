@@ -1,0 +1,158 @@
+"""Messages as chat interfaces of several providers write them, as a model is shown them.
+
+OpenAI's chat completions and responses, Anthropic's messages, Gemini's and Bedrock's contents,
+OpenTelemetry's parts, and what frameworks make of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from holdfast.core.tool_syntax import ToolCall
+from holdfast.traces.formats.repairs import with_whole_characters
+from holdfast.traces.history import Message
+
+__all__ = ["is_tool_result", "json_or_text", "parts_said", "said", "tool_calls"]
+
+_ROLES: Final = {
+    "ai": "assistant",
+    "model": "assistant",
+    "thinking": "assistant",
+    "human": "user",
+    "function": "tool",
+}
+_PART_LISTS: Final = ("parts", "content", "contents", "tool_calls")
+# Compared, not looked up: a damaged type may be anything.
+_CALL_TYPES: Final = (
+    "tool_call",
+    "tool_use",
+    "tool-call",
+    "toolCall",
+    "function",
+    "function_call",
+    "custom_tool_call",
+)
+_RESULT_TYPES: Final = (
+    "tool_call_response",
+    "tool_result",
+    "tool-result",
+    "toolResult",
+    "function_call_output",
+    "custom_tool_call_output",
+    "function_response",
+)
+# Parts that are named by their only field.
+_CALL_FIELDS: Final = ("functionCall", "function_call", "toolUse", "tool_call")
+_RESULT_FIELDS: Final = ("functionResponse", "function_response", "toolResult")
+# What is said about a message and is not in it.
+_ABOUT: Final = frozenset({"role", "type", "id", "index", "status", "finish_reason", *_PART_LISTS})
+_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+def json_or_text(value: Any) -> Any:
+    """Return what a text of JSON objects or lists says; other values as they are. Pure."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return _ANYTHING.decode(with_whole_characters(value.encode()))
+    return value
+
+
+def said(message: dict[str, Any], *, keeps_text: bool) -> list[Message]:
+    """Return a message by its parts, however it writes them; pure."""
+    role = _role(message)
+    found: list[Message] = []
+    for part in _content(message):
+        call = _call(part)
+        content = part
+        if call is not None:
+            content = {"name": call.get("name"), "arguments": _arguments(call)}
+        if content not in ("", None):
+            found.append(Message.of(role, content, keeps_text=keeps_text))
+    about = {name: value for name, value in message.items() if name not in _ABOUT and value}
+    if about and _call(message) is None:
+        found.insert(0, Message.of(role, about, keeps_text=keeps_text))
+    # One that says nothing is there all the same.
+    return found or [Message.of(role, {"role": message.get("role")}, keeps_text=keeps_text)]
+
+
+def parts_said(role: str, content: Any, *, keeps_text: bool) -> list[Message]:
+    """Return content that stands outside of messages by its parts; pure."""
+    content = json_or_text(content)
+    parts = content if isinstance(content, list) else [content]
+    return [Message.of(role, part, keeps_text=keeps_text) for part in parts]
+
+
+def tool_calls(message: dict[str, Any]) -> Iterator[ToolCall]:
+    """Yield the calls in a message."""
+    for part in _content(message):
+        call = _call(part)
+        name = None if call is None else call.get("name", call.get("toolName"))
+        if call is not None and isinstance(name, str):
+            arguments = _arguments(call)
+            yield ToolCall(name, msgspec.json.encode(arguments).decode(errors="replace"))
+
+
+def is_tool_result(message: dict[str, Any]) -> bool:
+    """Whether a message has what came back from a tool; pure."""
+    if _role(message) == "tool":
+        return True
+    return any(
+        isinstance(part, dict)
+        and (part.get("type") in _RESULT_TYPES or any(name in part for name in _RESULT_FIELDS))
+        for part in _content(message)
+    )
+
+
+def _role(message: dict[str, Any]) -> str:
+    role = message.get("role")
+    if not isinstance(role, str):
+        return "assistant" if message.get("type") in _CALL_TYPES else ""
+    return _ROLES.get(role.lower(), role.lower())
+
+
+def _content(message: dict[str, Any]) -> Iterator[Any]:
+    """The parts of a message, a text being one; of one that is a part, it."""
+    is_part = True
+    for name in _PART_LISTS:
+        if message.get(name) is None:
+            continue
+        is_part = False
+        value = message[name] if name == "tool_calls" else json_or_text(message[name])
+        if not _are_parts(value):
+            value = [message[name]]
+        for part in value:
+            is_call = name == "tool_calls" and isinstance(part, dict)
+            yield {"type": "tool_call"} | part if is_call else part
+    call = message.get("function_call")
+    if isinstance(call, dict):
+        yield {"type": "tool_call"} | call
+    elif is_part and message.get("type") is not None:
+        yield {name: value for name, value in message.items() if name != "role"}
+
+
+def _are_parts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, dict | str) for part in value)
+
+
+def _call(part: Any) -> dict[str, Any] | None:
+    """The name and the arguments of a part that calls a tool."""
+    if not isinstance(part, dict):
+        return None
+    for name in _CALL_FIELDS:
+        if isinstance(part.get(name), dict):
+            return _call(part[name]) or part[name]
+    if part.get("type") not in _CALL_TYPES:
+        return None
+    function = part.get("function")
+    return function if isinstance(function, dict) else part
+
+
+def _arguments(call: dict[str, Any]) -> Any:
+    for name in ("arguments", "input", "args"):
+        if call.get(name) is not None:
+            return json_or_text(call[name])
+    return None
