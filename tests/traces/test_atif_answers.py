@@ -34,14 +34,19 @@ def used(prompt: int, cached: int = 0, written: int = 0, answer: int = 7) -> dic
     return {"metrics": metrics | {"extra": extra}}
 
 
+def part(time_s: int, tool: str, **fields: Any) -> dict[str, Any]:
+    """A call in a step of its own, as Harbor writes it for what has no text."""
+    return agent(time_s, None, tool, message=f"Executed {tool} {tool}", **fields)
+
+
 def harbors() -> list[dict[str, Any]]:
     """A call with a tool, one with text and two tools, and an answer, a step for each part."""
     return [
         step("user", 0),
-        agent(3, None, "Read", **used(402, 400, 1000)),
+        part(3, "Read", **used(402, 400, 1000)),
         agent(11, None, **used(1402, 1400, 90)),
-        agent(12, None, "Write", **used(1402, 1400, 90)),
-        agent(13, None, "Bash", **used(1402, 1400, 90, answer=40)),
+        part(12, "Write", **used(1402, 1400, 90)),
+        part(13, "Bash", **used(1402, 1400, 90, answer=40)),
         agent(20, None, **used(1500, 1490, 8)),
     ]
 
@@ -71,8 +76,8 @@ def test_a_step_without_metrics_behind_one_with_them_is_the_same_answer(read: An
     (session,) = read(
         step("user", 0),
         agent(5, 640),
-        agent(5, None, "Read"),
-        agent(6, None, "Write"),
+        part(5, "Read"),
+        part(6, "Write"),
         agent(9, 700, "Bash"),
         agent(12, 720),
     )
@@ -106,6 +111,14 @@ def test_steps_of_different_calls_stay_apart(read: Any, second: dict[str, Any]) 
     assert len(session.turns) == 2
 
 
+def test_steps_with_texts_and_results_are_answers_of_their_own(read: Any) -> None:
+    # Whatever a model that is made up says of its usage.
+    (session,) = read(
+        step("user", 0), agent(5, 640, "bash"), agent(9, 640, "bash"), agent(12, None, "bash")
+    )
+    assert endings(session) == ["tool", "tool", "tool"]
+
+
 def test_a_users_step_stands_between_answers(read: Any) -> None:
     (session,) = read(step("user", 0), agent(5, 640), step("user", 9), agent(12, 640))
     assert (len(session.turns), endings(session)) == (2, ["human", "human"])
@@ -135,6 +148,23 @@ def test_what_a_system_step_reports_is_no_users(read: Any) -> None:
     )
     assert endings(session) == ["tool", "human"]
     assert session.turns[1].gap_s == 2.0
+
+
+def test_a_summary_handed_over_is_no_human(read: Any, write_lines: Any) -> None:
+    report = step("system", 12, observation={"results": [{"content": None}]})
+    (session,) = read(
+        step("user", 0), observed(10, 640), report, step("user", 13), observed(20, 700)
+    )
+    assert endings(session) == ["tool", "human"]
+    copied = step("user", 13, is_copied_context=True)
+    rest = trajectory(copied, agent(20, 300), session_id="s")
+    write_lines("rest.json", rest)
+    path = write_lines(
+        "trajectory.json",
+        trajectory(step("user", 0), observed(10, 640), continued_trajectory_ref="rest.json"),
+    )
+    (session,) = read_sessions(path.parent)
+    assert endings(session) == ["tool", "human"]
 
 
 def test_a_call_whose_result_is_not_recorded_is_a_tools_all_the_same(read: Any) -> None:

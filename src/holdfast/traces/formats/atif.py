@@ -67,6 +67,9 @@ class _Conversation:
     history: History
     said_s: float | None = None
     trigger: Trigger = "user"
+    # Whether the latest answer was acted upon, and the latest step reports what the program did.
+    was_acted_upon: bool = False
+    is_report: bool = False
     launches: dict[str, int] = field(default_factory=dict)
 
     def go_on(self, trajectory: Trajectory) -> None:
@@ -105,6 +108,11 @@ class _Conversation:
             self.trigger = "tool_result"
         elif last.source != "system":
             self.trigger = "user"
+        if last.is_answer:
+            self.was_acted_upon = self.trigger == "tool_result"
+        elif last.source == "user" and not (last.is_copied_context or self.is_report):
+            self.was_acted_upon = False
+        self.is_report = last.source == "system" and bool(returned)
         self.said_s = None if is_agent else seconds(last.timestamp)
         if self.stream.calls:
             for result in results:
@@ -128,7 +136,7 @@ class _Conversation:
         last = steps[-1]
         end_s = seconds(last.timestamp)
         earlier = self.stream.calls
-        if earlier and self.trigger == "tool_result" and not earlier[-1].tools:
+        if earlier and self.was_acted_upon and not earlier[-1].tools:
             # It went on by itself from what came back, whatever the answer had asked for.
             earlier[-1].stop = _WENT_ON
         if self.said_s is None and earlier and None not in (end_s, earlier[-1].end_s):

@@ -28,6 +28,7 @@ _READ: Final = ("cache_read_input_tokens", "cached_tokens")
 class _ToolCall(msgspec.Struct):
     function_name: str
     arguments: msgspec.Raw = _NOTHING
+    tool_call_id: str | None = None
 
 
 class _Reference(msgspec.Struct):
@@ -98,6 +99,14 @@ class Step(msgspec.Struct):
     def reasons(self) -> bool:
         """Whether it has a reasoning of its own."""
         return self.reasoning_content != _NOTHING
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether its message is none, or what Harbor writes where a call has none."""
+        silent = {b"null", b'""'}
+        for call in self.calls:
+            silent.add(msgspec.json.encode(f"Executed {call.function_name} {call.tool_call_id}"))
+        return bytes(self.message) in silent
 
     @property
     def calls(self) -> list[_ToolCall]:
@@ -179,13 +188,16 @@ class _Answer:
         """Whether a call also answered with the next step.
 
         Some writers make a step of each part of an answer, and repeat its metrics in each or have
-        them in the first alone. Prompts of two calls are never of one length, as the second one
-        has the first's answer. Who says and calls nothing hands over to nobody.
+        them in the first alone. What comes back from a call stands in its step, so calls of one
+        answer may have it between them: then the later one says nothing by itself. Who neither
+        calls nor has anything back hands over to nobody.
         """
         last = self.steps[-1]
         if not (last.is_answer and step.is_answer) or step.llm_call_count is not None:
             return False
         if step.model_name is not None and step.model_name != last.model_name:
+            return False
+        if any(one.results for one in self.steps) and not step.says_nothing:
             return False
         usages = [usage for one in self.steps if (usage := one.usage) is not None]
         if usages and step.usage is not None:
