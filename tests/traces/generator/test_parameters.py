@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.traces.generator.builders import independent, parameters_of, sessions_of, traits
+from tests.traces.generator.builders import (
+    Damage,
+    damaged,
+    damages,
+    families_of,
+    independent,
+    parameters_of,
+    sessions_of,
+    traits,
+)
 
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.traces.generator.files import fit_study, load_set, set_names, set_text
@@ -22,6 +33,7 @@ from holdfast.traces.study.distribution import distribution_of
 from holdfast.traces.study.profile import RewriteProfile
 from holdfast.traces.study.profile_meter import ProfilesMeter
 from holdfast.traces.study.steps import Stepper
+from holdfast.traces.study.workload import SCHEMA as STUDY_SCHEMA
 
 STEP = {"output_tokens": 5, "next": {"work": 1}}
 
@@ -33,6 +45,16 @@ def agent(**fields: Any) -> dict[str, Any]:
         "steps": {"work": STEP},
         "first": {"work": 1},
     } | fields
+
+
+def _study(set_name: str, num_families: int) -> dict[str, Any]:
+    stepper, meter = Stepper(), ProfilesMeter()
+    for family in families_of(load_set(set_name), num_families):
+        meter.add(tuple(map(stepper.follow, family)))
+    return {"schema": STUDY_SCHEMA, "profiles": meter.result()}
+
+
+STUDY = _study("claude-code-tools", 6)
 
 
 class TestTables:
@@ -91,6 +113,14 @@ class TestLimits:
             "agents.main.dependence.human_share",
         ),
         ({"main": agent(roles={"": {"prompt_tokens": 1, "heads": []}})}, {}, "heads"),
+        (
+            {"main": agent(roles={"": {"prompt_tokens": 1, "heads": [{"weight": math.inf}]}})},
+            {},
+            "heads. has weights whose sum is infinite",
+        ),
+        ({"main": agent(steps={"work": STEP | {"next": {"work": math.inf}}})}, {}, "infinite"),
+        ({"main": agent(steps={"end": STEP}, first={"end": 1})}, {}, "name of a session's end"),
+        ({"main": agent()}, {"answer_s_per_token": math.inf}, "answer_s_per_token"),
     ],
 )
 def test_what_describes_no_sessions_is_refused(
@@ -148,19 +178,10 @@ class TestFiles:
         with pytest.raises(ConfigError, match=r"study\.json"):
             fit_study(path)
 
-    @given(data=st.data())
-    def test_a_damaged_set_is_refused_or_still_generates(self, data: st.DataObject) -> None:
-        content = msgspec.json.decode(msgspec.json.encode(load_set("codex")))
-        place = content["agents"]["main"]
-        for _ in range(data.draw(st.integers(0, 3))):
-            inner = [name for name, value in place.items() if isinstance(value, dict) and value]
-            if not inner:
-                break
-            place = place[data.draw(st.sampled_from(inner))]
-        damage: st.SearchStrategy[Any] = st.sampled_from(
-            [None, -1, 0, 1, 1e308, "x", [], {}, [1, 2], True]
-        )
-        place[data.draw(st.sampled_from(sorted(place)))] = data.draw(damage)
+    @given(damage=damages(load_set("codex")))
+    @example(damage=(("agents", "main", "num_turns"), 0))
+    def test_a_damaged_set_is_refused_or_still_generates(self, damage: Damage) -> None:
+        content = damaged(load_set("codex"), damage)
         try:
             parameters = _loaded(content)
         except HoldfastError:
@@ -207,6 +228,23 @@ class TestFit:
         chances = fitted({"main": profile}, "").agents["main"].compaction_chances
         assert chances == pytest.approx((0.0, 1 / 90, 0.1, 0.0), abs=1e-3)
 
+    @given(damage=damages(STUDY))
+    @example(damage=(("profiles", "main", "num_turns", "percentiles"), []))
+    @example(damage=(("profiles", "main", "num_climbs_by_size"), "zeros"))
+    @example(damage=(("profiles", "main", "num_climbs_by_size"), []))
+    @example(damage=(("profiles", "main", "sessions"), []))
+    @example(damage=(("profiles", "main", "block_tokens"), 0))
+    def test_a_damaged_study_is_refused_or_still_generates(self, damage: Damage) -> None:
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            file.write(msgspec.json.encode(damaged(STUDY, damage)))
+            file.flush()
+            try:
+                parameters = fit_study(Path(file.name))
+            except HoldfastError as error:
+                assert file.name in str(error)
+                return
+        assert sessions_of(parameters, 1)
+
     def test_rare_names_of_agents_are_left_out(self) -> None:
         labels = load_set("claude-code-tools").agents["sub_agent"].labels
         assert labels[""] > 0
@@ -215,6 +253,13 @@ class TestFit:
     def test_a_study_without_main_agents_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="no main agents"):
             fitted({}, "nothing")
+
+
+@pytest.mark.parametrize("num_turns", [0, [0, 0], [0, 0.4]])
+@pytest.mark.parametrize("dependence", [None, independent(call_share=(0.1, 0.9))])
+def test_sessions_without_turns_have_one(num_turns: Any, dependence: Any) -> None:
+    parameters = parameters_of({"main": agent(num_turns=num_turns, dependence=dependence)})
+    assert [len(session.turns) for session in sessions_of(parameters, 3)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("sessions", [[], [traits([0, 0, 0, 0, 1])], [traits(), traits()]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
@@ -31,6 +31,8 @@ def check_parameters(parameters: Parameters) -> None:
     percents = parameters.percents
     if (percents[:1], percents[-1:]) != ((0.0,), (100.0,)) or not _is_ascending(percents):
         raise ConfigError("`percents` must go up from 0 to 100")
+    if not parameters.answer_s_per_token <= _LARGEST:
+        raise ConfigError(f"`answer_s_per_token` is not a number up to {_LARGEST:,.0f}")
     for place, value in _tables(parameters, ""):
         _check_table(place, value, len(percents))
     if MAIN not in parameters.agents:
@@ -88,12 +90,15 @@ def _check_table(place: str, table: Table, num_percents: int) -> None:
 
 
 def _check_agent(place: str, agent: Agent, agents: Mapping[str, Agent]) -> None:
+    if END in agent.steps:
+        raise ConfigError(
+            f"`{place}.steps` has {END!r}, the name of a session's end; expected another"
+        )
     _check_weights(f"{place}.first", agent.first, agent.steps)
     if agent.labels:
         _check_weights(f"{place}.labels", agent.labels, agent.labels)
     for name, role in agent.roles.items():
-        if not sum(head.weight for head in role.heads) > 0:
-            raise ConfigError(f"`{place}.roles.{name}.heads` has no weight above 0")
+        _check_sum(f"{place}.roles.{name}.heads", [head.weight for head in role.heads])
     for name, step in agent.steps.items():
         here = f"{place}.steps.{name}"
         _check_weights(f"{here}.next", step.next, {*agent.steps, END})
@@ -121,8 +126,15 @@ def _check_weights(
     unknown = [name for name in weights if name not in known]
     if unknown:
         raise ConfigError(f"`{place}` names {unknown[0]!r}, which is no step")
-    if not 0 < sum(weights.values()) < math.inf:
+    _check_sum(place, weights.values())
+
+
+def _check_sum(place: str, weights: Iterable[float]) -> None:
+    total = sum(weights)
+    if not total > 0:
         raise ConfigError(f"`{place}` has no weight above 0")
+    if total == math.inf:
+        raise ConfigError(f"`{place}` has weights whose sum is infinite")
 
 
 def _check_end(place: str, agent: Agent) -> None:

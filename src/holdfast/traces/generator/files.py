@@ -74,7 +74,13 @@ def fit_study(path: Path, about: str | None = None) -> Parameters:
             f"{STUDY_SCHEMA!r}",
             hint="holdfast traces study PATH... --json STUDY.json",
         )
-    return _checked(fitted(study.profiles, about or f"Fitted to {path.name}."), str(path))
+    try:
+        parameters = fitted(study.profiles, about or f"Fitted to {path.name}.")
+        # What holds for a set that is read from a file holds for one of a damaged study.
+        parameters = msgspec.convert(msgspec.to_builtins(parameters), Parameters)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigError(f"{path}: its profiles describe no sessions: {error}") from error
+    return _checked(parameters, str(path))
 
 
 def set_text(parameters: Parameters) -> str:

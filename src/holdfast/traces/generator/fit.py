@@ -82,13 +82,13 @@ def _agent(profile: Profile, profiles: Mapping[str, Profile]) -> Agent:
 
 
 def _step(step: StepProfile, *, can_call: bool) -> Step:
-    num_waits = max(1, step.num_turns - step.next.get("end", 0))
+    num_waits = step.num_turns - step.next.get("end", 0)
     calls = None
     if can_call and step.num_called.num_values:
         calls = Calls(
             agent=_SUB_AGENT,
             num=_table(step.num_called),
-            share=_rounded(step.num_called.num_values / step.num_turns),
+            share=_share(step.num_called.num_values, step.num_turns),
             is_joined=False,
         )
     return Step(
@@ -101,7 +101,7 @@ def _step(step: StepProfile, *, can_call: bool) -> Step:
         added_tokens=_table(step.added_tokens),
         user_share=_rounded(step.user_share),
         rewrites={
-            cast(MutationKind, kind): _rounded(num / num_waits)
+            cast(MutationKind, kind): _share(num, num_waits)
             for kind, num in step.num_rewrites.items()
         },
         calls=calls,
@@ -137,7 +137,7 @@ def _rewrite(kind: str, profile: RewriteProfile) -> Rewrite:
 
 def _compaction_chances(profile: Profile) -> tuple[float, ...]:
     nums = zip(profile.num_compactions_by_size, profile.num_climbs_by_size, strict=True)
-    return tuple(_rounded(compacted / reached) for compacted, reached in nums)
+    return tuple(_share(compacted, reached) for compacted, reached in nums)
 
 
 def _dependence(profile: Profile) -> Dependence:
@@ -174,6 +174,11 @@ def _table(distribution: Distribution, default: float = 0.0) -> Table:
         return default
     rounded = tuple(map(_rounded, distribution.percentiles))
     return rounded[0] if rounded[0] == rounded[-1] else rounded
+
+
+def _share(num: int, num_all: int) -> float:
+    """Where there are none at all, none of them."""
+    return _rounded(num / num_all) if num_all > 0 else 0.0
 
 
 def _rounded(value: float) -> float:

@@ -39,7 +39,8 @@ class Habits:
             ranks = [getattr(session, name) for session in dependence.sessions]
             return [value_at(table, percents, (rank + 0.5) / num) for rank in ranks]
 
-        num_turns = values("num_turns", 1.0 if agent.num_turns is None else agent.num_turns)
+        wanted = values("num_turns", 1.0 if agent.num_turns is None else agent.num_turns)
+        num_turns = [max(1.0, each) for each in wanted]  # every session has a turn
         shares = [values(f"{name}_share", table) for name, table in _tables(dependence).items()]
         return cls(*(float(np.dot(num_turns, each)) / sum(num_turns) for each in shares))
 
