@@ -149,6 +149,17 @@ def test_a_call_quoted_in_a_code_fence_does_not_count() -> None:
     assert parse_turn_end(f"Example:\n```\n{hermes('Read')}\n```\n").kind == "human"
 
 
+@pytest.mark.parametrize("syntax", [*ONE_CALL, "llama4", "lfm2", "olmo"])
+def test_a_call_that_a_message_of_its_own_follows_is_not_an_answer(syntax: str) -> None:
+    said = "\nThe status of the repository is being looked up, which takes a moment."
+    if syntax != "llama-bare":
+        assert parse_turn_end((ONE_CALL | PYTHONIC)[syntax] + said).kind == "unknown"
+
+
+def test_code_in_the_words_after_a_call_does_not_quote_it() -> None:
+    assert parse_turn_end(hermes("Read") + "\nI run `git status`.<|im_end|>").kind == "tool"
+
+
 def test_a_final_message_after_a_harmony_call_waits_for_a_human() -> None:
     text = ONE_CALL["harmony"] + "<|start|>assistant<|channel|>final<|message|>Done.<|return|>"
     assert parse_turn_end(text).kind == "human"
@@ -156,6 +167,32 @@ def test_a_final_message_after_a_harmony_call_waits_for_a_human() -> None:
 
 def test_a_few_words_after_a_call_do_not_hide_it() -> None:
     assert parse_turn_end(hermes("Read") + "\nLet me see.<|im_end|>").kind == "tool"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>\n{'name': 'bash', 'arguments': {'command': 'git status'}}\n</tool_call>",
+        '<tool_call>{"name": "bash", "arguments": {"command": "git\n status"}}</tool_call>',
+        '<tool_call>{"bash": {"command": "git status"}}</tool_call>',
+        "{'name': 'bash', 'arguments': {'command': \"git commit -m 'x'\"}}",
+        'I look.\n\n{"name": "bash", "parameters": {"command": "git status"}}<|eot_id|>',
+        '[{"name": "bash", "arguments": {"command": "git status"}}]',
+        "<function name='bash'><param name='command'><![CDATA[git status]]></param></function>",
+        "<tool_calls:0a1b><tool_call:0a1b>bash</tool_call:0a1b></tool_calls:0a1b>",
+        '<|new_call|>{"name": "bash", "arguments": {}}<|new_call_end|>',
+        '<anything:invoke name="bash"></anything:invoke>',
+        "to=functions.bash<|channel|>commentary json<|message|>{}<|call|>",
+    ],
+)
+def test_a_call_in_a_variant_of_a_syntax_keeps_its_name(text: str) -> None:
+    end = parse_turn_end(text)
+    assert (end.kind, [call.name for call in end.calls]) == ("tool", ["bash"])
+
+
+def test_a_message_to_a_human_is_not_a_call_of_a_tool_named_user() -> None:
+    text = " to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Done.<|eot|>"
+    assert parse_turn_end(text) == TurnEnd("human")
 
 
 def test_a_call_inside_the_arguments_of_another_is_not_taken_for_it() -> None:
@@ -241,4 +278,4 @@ def test_any_mixture_of_markers_is_read_without_error_and_within_bounds(text: st
 
 @pytest.mark.parametrize("piece", [*MARKERS, "[", "{", "[f(", '{"name":"', "<tool_call>{", "to=a "])
 def test_repeating_a_marker_without_end_is_survived(piece: str) -> None:
-    assert parse_turn_end(piece * 20_000).kind in ("tool", "human")
+    assert parse_turn_end(piece * 20_000).kind in ("tool", "human", "unknown")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from holdfast.core.turn_end import parse_turn_end
 from holdfast.vllm.output_tail import OutputTails
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def _watch(rig: Rig, decode: Callable[[Sequence[int]], str]) -> list[str]:
     """Give the rig a tokenizer; returns the kinds of pauses that it learns, as they come."""
     scheduler = rig.scheduler
     scheduler.vllm_config.model_config.skip_tokenizer_init = False
-    scheduler._tails = OutputTails(lambda: decode)
+    scheduler._tails = OutputTails(lambda: lambda tail: parse_turn_end(decode(tail)))
     returns, kinds = scheduler._runtime.returns, []
     observe = returns.observe
 

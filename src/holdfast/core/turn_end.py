@@ -1,7 +1,9 @@
 """What ended a turn: a tool call, and which, or an answer that a human must react to.
 
-Reads the decoded tail of a model's output and nothing else: it knows no tokenizer, no request and
-no tool schema. A tool call ends a turn only if (next to) nothing follows it.
+Reads the decoded tail of a model's output and, where they are known, the names of the tokenizer's
+special tokens: it knows no request and no tool schema. A tool call ends a turn only if (next to)
+nothing follows it. Taking a call for an answer costs more than not knowing, so what cannot be read
+for certain is "unknown".
 """
 
 # ruff: noqa: RUF001 - the full-width bar is part of DeepSeek's special tokens
@@ -12,66 +14,72 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from holdfast.core.chat_markup import (
+    MAX_AFTERWORD_CHARS,
+    NO_SPECIAL_TOKENS,
+    SpecialTokens,
+    is_answer,
+    message_start,
+    without_markup,
+    without_message_ends,
+)
 from holdfast.core.tool_kinds import tool_kind
-from holdfast.core.tool_syntax import SYNTAXES, Extraction, ToolCall, ToolSyntax
+from holdfast.core.tool_syntax import (
+    SYNTAXES,
+    Extraction,
+    ToolCall,
+    without_namespaces,
+)
+from holdfast.core.tool_syntax.json_call import extract_bare_json
 
-__all__ = ["MAX_TAIL_CHARS", "ToolCall", "TurnEnd", "TurnEndKind", "parse_turn_end", "turn_end_of"]
+__all__ = [
+    "MAX_TAIL_CHARS",
+    "SpecialTokens",
+    "ToolCall",
+    "TurnEnd",
+    "TurnEndKind",
+    "parse_turn_end",
+    "turn_end_of",
+]
 
 TurnEndKind = Literal["tool", "human", "unknown"]
 
 MAX_TAIL_CHARS = 8192
 
-# What a model may still say behind its call; more is an answer that only mentioned one.
-_MAX_AFTERWORD_CHARS = 48
-_MAX_ENDING_CHARS = 512
-
+# The end of calls, or the beginning of what tools answer.
 _SECTION_ENDS = (
     "<|tool_calls_section_end|>",
     "<｜tool▁calls▁end｜>",
     "<｜tool▁outputs▁begin｜>",
     "<|python_end|>",
-    "</seed:tool_call>",
     "<start_function_response>",
     "<|tool_response>",
-    "]<]minimax[>[",
+    "</parameter>",
+    "</param>",
+    "</argument>",
+    "</arg_value>",
 )
-_TURN_ENDS = (
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|eot_id|>",
-    "<|end_of_text|>",
-    "<|end_of_role|>",
-    "<|end|>",
-    "<|eot|>",
-    "<|eom|>",
-    "<|return|>",
-    "<|user|>",
-    "<|im_start|>",
-    "<｜end▁of▁sentence｜>",
-    "</s>",
-    "<eos>",
-    "<end_of_turn>",
-    "<turn|>",
-    "<seed:eos>",
-    "<|END_OF_TURN_TOKEN|>",
-    "[e~[",
-)
-_CLOSERS = tuple(sorted({closer for syntax in SYNTAXES for closer in syntax.closers}))
-# What may end any message closes a call too, but does not say that there was one.
-_TELLING_CLOSERS = tuple(
-    closer
-    for closer in _CLOSERS + _SECTION_ENDS
-    if closer not in (*_TURN_ENDS, "<|start|>", "]<]minimax[>[")
-)
-
-
-def _alternatives(strings: tuple[str, ...]) -> str:
-    return "|".join(re.escape(string) for string in sorted(set(strings), key=len, reverse=True))
-
-
-_ENDING = re.compile(_alternatives(_CLOSERS + _SECTION_ENDS + _TURN_ENDS))
 _MARKED = tuple(syntax for syntax in SYNTAXES if syntax.markers)
 _UNMARKED = tuple(syntax for syntax in SYNTAXES if not syntax.markers)
+# What may end any message closes a call too, but does not say that there was one.
+_TELLING = tuple(
+    {marker for syntax in _MARKED for marker in syntax.closers}.union(
+        _SECTION_ENDS, *(s.markers for s in _MARKED if s.markers[0][0] in "<[")
+    ).difference(("</s>", "<|end|>", "<|start|>", "<|channel|>", "<|message|>"))
+)
+_KNOWN_TAGS = frozenset(marker for marker in _TELLING if marker.startswith("</"))
+
+_ENDINGS = re.compile("|".join(map(re.escape, sorted(_TELLING, key=len, reverse=True))))
+_LEADING_MARKUP = re.compile(rf"(?:\s{{0,16}}(?:{_ENDINGS.pattern}|\[e~\[|</?[^<>\n]{{1,80}}>))*+")
+_MAX_ENDING_CHARS = 512
+
+_MARKUP_LETTERS = re.compile(r"[<\[{}\]]|```tool")
+_NEW_MESSAGE = re.compile(r"<\|(?:start|channel|message)\|>\s*\w")
+# A sentence that goes on around a call mentions it.
+_SENTENCE = re.compile(r"[ \t]*[a-z.,;:)]")
+_JSON_LINE = re.compile(r"(?:^|>)[ \t]*(?=\{|\[\s*\{)", re.MULTILINE)
+_MAX_JSON_LINES = 16
+_ARGUMENTS = re.compile(r"""["'](?:arguments|parameters)["']\s{0,8}:""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,8 @@ class TurnEnd:
 
     Attributes:
         kind: "tool" when tools run now, "human" when a human must act (a tool that asks the
-            human included), "unknown" when there was nothing to read.
+            human included), "unknown" when there is nothing to read, and when the output breaks
+            off or ends in markup of unknown meaning.
         calls: The tool calls, in order; empty with "tool" when their beginning was cut off.
     """
 
@@ -100,50 +109,65 @@ def turn_end_of(calls: tuple[ToolCall, ...]) -> TurnEnd:
     return TurnEnd("tool", calls)
 
 
-def parse_turn_end(tail_text: str) -> TurnEnd:
+def parse_turn_end(tail_text: str, special_tokens: SpecialTokens = NO_SPECIAL_TOKENS) -> TurnEnd:
     """Say what ended the turn whose output ends with `tail_text`.
 
     The text may begin in the middle of a call and break off in one (the token limit was hit);
     special tokens must have been kept. Only the last `MAX_TAIL_CHARS` are read, in linear time.
     Never raises.
+
+    Args:
+        tail_text: The end of a model's output.
+        special_tokens: Those of its tokenizer, where they are known. Without them special tokens
+            are told by their look.
     """
-    text = tail_text[-MAX_TAIL_CHARS:]
-    if not text or text.isspace():
+    text = without_namespaces(tail_text[-MAX_TAIL_CHARS:])
+    said = without_message_ends(text, _TELLING, special_tokens)
+    if not said:
         return _UNKNOWN
-    if "<" not in text and "[" not in text and "{" not in text:
+    if _MARKUP_LETTERS.search(said) is None and not special_tokens.others:
         return _HUMAN
+    start = message_start(text)
     best: Extraction | None = None
-    for extraction in _extractions(text):
-        if _ends_turn(text, extraction.end) and (best is None or _is_better(extraction, best)):
+    goes_on = False
+    message_at = start or 0
+    for extraction in _extractions(text, message_at):
+        rest = text[extraction.end :]
+        closed_at = extraction.end + _closed_at(rest)
+        if _is_mentioned(text, extraction, closed_at):
+            message_at = max(message_at, closed_at)
+        elif not _is_afterword(rest, special_tokens):
+            goes_on |= extraction.start >= message_at
+        elif best is None or _is_better(extraction, best):
             best = extraction
     if best is not None:
         return turn_end_of(best.calls) if best.calls else _UNNAMED_TOOL
-    return _UNNAMED_TOOL if _ends_with_closer(text) else _HUMAN
+    if said.endswith(_TELLING):
+        return _UNNAMED_TOOL
+    message = said[message_at:].strip()
+    if start is None or goes_on or not message or _looks_like_call(message):
+        return _UNKNOWN
+    return _HUMAN if is_answer(message, _KNOWN_TAGS, special_tokens) else _UNKNOWN
 
 
-def _extractions(text: str) -> list[Extraction]:
+def _extractions(text: str, start: int) -> list[Extraction]:
     found = [
         extraction
         for syntax in _MARKED
-        if _is_marked(text, syntax) and (extraction := syntax.extract(text)) is not None
+        if any(marker in text for marker in syntax.markers)
+        and (extraction := syntax.extract(text)) is not None
     ]
-    answer = text
-    for marker in ("</think>", "[/THINK]"):
-        at = answer.rfind(marker)
-        if at >= 0:
-            answer = answer[at + len(marker) :]
-    if answer.lstrip()[:1] in ("{", "["):
-        skipped = len(text) - len(answer)
+    # Calls without a marker are the whole message, or the JSON that it ends with.
+    lines = [match.end() for match in _JSON_LINE.finditer(text, start)][-_MAX_JSON_LINES:]
+    for at in (start, *lines):
         for syntax in _UNMARKED:
-            extraction = syntax.extract(answer)
-            if extraction is not None:
-                start, end = extraction.start + skipped, extraction.end + skipped
-                found.append(Extraction(extraction.calls, start, end))
+            extraction = syntax.extract(text[at:])
+            if extraction is None:
+                continue
+            begin, end = at + extraction.start, at + extraction.end
+            if _is_afterword(text[end:]) and "`" not in text[end:]:
+                found.append(Extraction(extraction.calls, begin, end))
     return found
-
-
-def _is_marked(text: str, syntax: ToolSyntax) -> bool:
-    return any(marker in text for marker in syntax.markers)
 
 
 def _is_better(candidate: Extraction, best: Extraction) -> bool:
@@ -153,24 +177,33 @@ def _is_better(candidate: Extraction, best: Extraction) -> bool:
     return candidate.start < best.start
 
 
-def _ends_turn(text: str, end: int) -> bool:
-    if len(text) - end > _MAX_ENDING_CHARS:
-        return False
-    afterword = _ENDING.sub("", text[end:]).strip()
-    if len(afterword) > _MAX_AFTERWORD_CHARS:
-        return False
-    # A back quote closes the code that quoted the call; another special token opens a new message.
-    return "`" not in afterword and "<|" not in afterword
+def _closed_at(rest: str) -> int:
+    """Offset in the text behind a call at which all markup that closes it has ended."""
+    closing = _LEADING_MARKUP.match(rest)
+    return 0 if closing is None else closing.end()
 
 
-def _ends_with_closer(text: str) -> bool:
-    """Whether the last thing said is the end of a call whose beginning is out of sight."""
-    text = text.rstrip()
-    for _ in range(4):
-        if text.endswith(_TELLING_CLOSERS):
-            return True
-        ending = next((end for end in _TURN_ENDS if text.endswith(end)), None)
-        if ending is None:
-            return False
-        text = text[: -len(ending)].rstrip()
-    return False
+def _is_mentioned(text: str, call: Extraction, closed_at: int) -> bool:
+    """Whether the text quotes the call, goes on with its sentence or with another message."""
+    if text[closed_at:].lstrip().startswith("`") or text.count("```", 0, call.start) % 2:
+        return "`" in text[closed_at:]
+    if len(text) - call.end > MAX_AFTERWORD_CHARS and _SENTENCE.match(text, closed_at):
+        return True
+    return _NEW_MESSAGE.search(text, call.end) is not None
+
+
+def _is_afterword(rest: str, tokens: SpecialTokens = NO_SPECIAL_TOKENS) -> bool:
+    if len(rest) > _MAX_ENDING_CHARS:
+        return False
+    return len(without_markup(_ENDINGS.sub("", rest), tokens)) <= MAX_AFTERWORD_CHARS
+
+
+def _looks_like_call(message: str) -> bool:
+    """Whether the message is JSON with arguments but no name, or ends in code that is a call."""
+    if message.startswith(("{", "[{")) and message.endswith(("}", "]")):
+        return _ARGUMENTS.search(message) is not None
+    if not message.endswith("```"):
+        return False
+    language, _, block = message[:-3].rpartition("```")[2].partition("\n")
+    call = extract_bare_json(block)
+    return "tool" in language or (call is not None and not block[call.end :].strip())

@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from holdfast.core.turn_end import TurnEnd, parse_turn_end
+from holdfast.core.turn_end import SpecialTokens, TurnEnd, parse_turn_end
 
-__all__ = ["NUM_TAIL_TOKENS", "OutputTails"]
+__all__ = ["NUM_TAIL_TOKENS", "OutputTails", "decoder_of", "reader_of", "special_tokens_of"]
 
 NUM_TAIL_TOKENS = 1024
 
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 K = TypeVar("K")
 Decode = Callable[[Sequence[int]], str]
+Read = Callable[[Sequence[int]], TurnEnd]
 
 
 class OutputTails(Generic[K]):
@@ -33,16 +34,16 @@ class OutputTails(Generic[K]):
     A tokenizer that fails is reported once and ends the reading.
 
     Args:
-        load_decoder: Loads the tokenizer; called in the thread, when the first tail arrives.
+        load_reader: Loads the tokenizer; called in the thread, when the first tail arrives.
         on_found: Told of each finding at once, in the thread; must not raise.
     """
 
     def __init__(
         self,
-        load_decoder: Callable[[], Decode],
+        load_reader: Callable[[], Read],
         on_found: Callable[[K, TurnEnd], None] = lambda _key, _end: None,
     ) -> None:
-        self._load_decoder = load_decoder
+        self._load_reader = load_reader
         self._on_found = on_found
         self._tails: queue.SimpleQueue[tuple[K, list[int]]] = queue.SimpleQueue()
         self._findings: deque[tuple[K, TurnEnd]] = deque()
@@ -74,15 +75,24 @@ class OutputTails(Generic[K]):
 
     def _read_all(self) -> None:
         try:
-            decode = self._load_decoder()
+            read = self._load_reader()
             while True:
                 key, token_ids = self._tails.get()
-                end = parse_turn_end(decode(token_ids))
+                end = read(token_ids)
                 self._findings.append((key, end))
                 self._on_found(key, end)
         except Exception:
             self._is_broken = True
             logger.warning("outputs are not read; pauses count as of unknown kind", exc_info=True)
+
+
+def reader_of(model_config: Any) -> Read:
+    """What ended an output, by its tokens: the tokenizer's decoder and special tokens."""
+    from holdfast.vllm.compat import load_tokenizer
+
+    decode = decoder_of(model_config)
+    special_tokens = special_tokens_of(load_tokenizer(model_config))
+    return lambda token_ids: parse_turn_end(decode(token_ids), special_tokens)
 
 
 def decoder_of(model_config: Any) -> Decode:
@@ -96,3 +106,15 @@ def decoder_of(model_config: Any) -> Decode:
         return text
 
     return decode
+
+
+def special_tokens_of(tokenizer: Any) -> SpecialTokens:
+    """The tokenizer's special tokens; those that it does not tell are missing."""
+    ends = {getattr(tokenizer, f"{name}_token", None) for name in ("bos", "eos", "pad", "sep")}
+    special = set(getattr(tokenizer, "all_special_tokens", ()))
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    special |= {token.content for token in added if getattr(token, "special", False)}
+    return SpecialTokens(
+        ends=frozenset(token for token in ends if isinstance(token, str) and token),
+        others=frozenset(token for token in special - ends if isinstance(token, str) and token),
+    )

@@ -30,7 +30,7 @@ from holdfast.vllm.compat import (
     uses_priority,
 )
 from holdfast.vllm.free_queue import FreeQueue
-from holdfast.vllm.output_tail import NUM_TAIL_TOKENS, OutputTails, decoder_of
+from holdfast.vllm.output_tail import NUM_TAIL_TOKENS, OutputTails, reader_of
 from holdfast.vllm.oversized import OversizedRequests
 from holdfast.vllm.reports import EngineReports
 from holdfast.vllm.request_queue import OfferQueue
@@ -98,7 +98,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         )
         self._grain_tokens = cache_grain(self).hash_block_tokens
         self._tails: OutputTails[tuple[Session, int]] = OutputTails(
-            lambda: decoder_of(self.vllm_config.model_config), self._reports.pause_explained
+            lambda: reader_of(self.vllm_config.model_config), self._reports.pause_explained
         )
         self._oversized = OversizedRequests(self)
         self._orders_requests = False

@@ -5,6 +5,14 @@ ended the turn: that is `holdfast.core.turn_end`.
 """
 
 from holdfast.core.tool_syntax.base import Extraction, ToolCall, ToolSyntax, make_call
+from holdfast.core.tool_syntax.namespaces import without_namespaces
 from holdfast.core.tool_syntax.table import SYNTAXES
 
-__all__ = ["SYNTAXES", "Extraction", "ToolCall", "ToolSyntax", "make_call"]
+__all__ = [
+    "SYNTAXES",
+    "Extraction",
+    "ToolCall",
+    "ToolSyntax",
+    "make_call",
+    "without_namespaces",
+]

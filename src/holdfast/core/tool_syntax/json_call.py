@@ -16,16 +16,20 @@ from holdfast.core.tool_syntax.base import (
 
 __all__ = ["extract_bare_json", "json_extractor"]
 
-_DECODER = json.JSONDecoder()
-_NAME_KEYS = ("name", "function", "tool_name")
+# Models write line breaks into strings.
+_DECODER = json.JSONDecoder(strict=False)
+_NAME_KEYS = ("name", "function", "tool_name", "tool")
 _ARGUMENT_KEYS = ("arguments", "parameters", "args", "input")
 
 # A call that breaks off shows its name early, or has not reached it yet.
 _HEAD_CHARS = 400
 _UNNAMED_CHARS = 64
 
-_BROKEN_NAME = re.compile(r'"(?:name|function|tool_name)"\s{0,8}:\s{0,8}"([^"\\]{1,128})"')
-_BROKEN_ARGUMENTS = re.compile(r'"(?:arguments|parameters|args|input)"\s{0,8}:\s{0,8}')
+_BARE = re.compile(r"\{|\[\s{0,64}\{")
+_BROKEN_NAME = re.compile(
+    r"""["'](?:name|function|tool_name|tool)["']\s{0,8}:\s{0,8}["']([^"'\\]{1,128})["']"""
+)
+_BROKEN_ARGUMENTS = re.compile(r"""["'](?:arguments|parameters|args|input)["']\s{0,8}:\s{0,8}""")
 
 
 def json_extractor(
@@ -52,11 +56,14 @@ def json_extractor(
 
 
 def extract_bare_json(text: str) -> Extraction | None:
-    """Find calls in a text that is nothing but JSON objects with a name and arguments."""
+    """Find calls in a text that is nothing but JSON objects, or arrays of them.
+
+    Each object has a name and arguments.
+    """
     at = len(text) - len(text.lstrip())
     start = at
     calls: list[ToolCall] = []
-    while text.startswith("{", at) and len(calls) < MAX_CALLS:
+    while _BARE.match(text, at) and len(calls) < MAX_CALLS:
         found = _read_value(text, at, (), need_arguments=True)
         if found is None or not found[0]:
             break
@@ -87,12 +94,22 @@ def _read_value(
     if text[at] not in "[{":
         return None
     try:
-        value, end = _DECODER.raw_decode(text, at)
+        value, end = _decode(text, at)
     except (ValueError, RecursionError):
         return _read_broken(text, at, closers, need_arguments=need_arguments)
     objects = value if isinstance(value, list) else [value]
     calls = [call for item in objects if (call := _call_of(item, need_arguments)) is not None]
     return (calls, end) if calls else None
+
+
+def _decode(text: str, at: int) -> tuple[object, int]:
+    """The value that begins at `at`, and where it ends; single quotes will do."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except ValueError:
+        if text[at + 1 : at + 64].lstrip(" \n{")[:1] != "'":
+            raise
+        return _DECODER.raw_decode(text.replace("'", '"'), at)
 
 
 def _read_broken(
@@ -122,7 +139,13 @@ def _call_of(item: object, need_arguments: bool) -> ToolCall | None:
         if key in item:
             value = item[key]
             return make_call(name, value if isinstance(value, str) else _dump(value))
-    return None if need_arguments else make_call(name)
+    if need_arguments:
+        return None
+    if name is None and len(item) == 1:
+        # Apertus: the name is the key.
+        name, value = next(iter(item.items()))
+        return make_call(name, _dump(value)) if isinstance(value, dict) else None
+    return make_call(name)
 
 
 def _dump(value: object) -> str:

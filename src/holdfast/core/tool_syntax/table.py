@@ -41,54 +41,60 @@ def _pythonic(name: str, opener: str, closers: tuple[str, ...], *, bracketed: bo
     return ToolSyntax(name, markers, closers, pythonic_extractor(opener, bracketed=bracketed))
 
 
-# The prefixes that model families put before `invoke` and `parameter`.
-_INVOKE_PREFIXES = ("", "｜DSML｜", "steptml:", "atem:")
-_PREFIX = r"(?:｜DSML｜|steptml:|atem:)?"
-_QUOTED_NAME = r"name\s{0,4}=\s{0,4}[\"']?([^\"'>\s]{1,128})[\"']?"
+_QUOTED_NAME = r"[\"']?([^\"'<>\s]{1,128})[\"']?"
+_NAMED = rf"name\s{{0,4}}=\s{{0,4}}{_QUOTED_NAME}"
+_ANY = r"[^<>]{0,128}"
 
-
-def _closing(tag: str) -> tuple[str, ...]:
-    return tuple(f"</{prefix}{tag}>" for prefix in _INVOKE_PREFIXES)
-
+# Tags are looked for without the namespaces and suffixes that model families give them.
+_SECTION_CLOSERS = ("</tool_call>", "</tool_calls>", "</function_calls>", "</calls>")
 
 SYNTAXES: tuple[ToolSyntax, ...] = (
     # Hermes, Qwen 2.5 and 3, Granite 3.1 and later, ERNIE, xLAM and the many that follow them.
     _json("hermes", ("<tool_call>",), ("</tool_call>",)),
     _json("longcat", ("<longcat_tool_call>",), ("</longcat_tool_call>",)),
-    # Qwen3-Coder, Seed-OSS, Nemotron, MiMo, and Llama 3's own <function=name>{...}</function>.
+    _json("dots", ("<dots_function_call>",), ("</dots_function_call>",)),
+    # Qwen3-Coder, Seed-OSS, Nemotron, MiMo, MiniCPM5, and Llama 3's own <function=name>{...}.
     _tagged(
         "function-tag",
-        ("<function=",),
-        (r"<function=([^>\n]{1,128})>", r"<parameter=([^>\n]{1,128})>"),
-        ("</parameter>",),
-        ("</function>", "</tool_call>", "</seed:tool_call>"),
+        ("<function",),
+        (
+            rf"<function(?:=([^>\n]{{1,128}})|\s{{0,4}}{_NAMED}{_ANY})>",
+            rf"<param(?:eter)?(?:=([^>\n]{{1,128}})|\s{{0,4}}{_NAMED}{_ANY})>",
+        ),
+        ("</parameter>", "</param>"),
+        ("</function>", "</tool_call>"),
     ),
-    # GLM 4.5 and later; its <|observation|> says that it waits for a tool.
+    # GLM 4.5 and later, Hunyuan, K2-Horizon; GLM's <|observation|> says that it waits for a tool.
     _tagged(
         "glm",
         ("<tool_call>",),
         (
-            rf"<tool_call>\s{{0,16}}{_NAME}\s{{0,16}}(?=<arg_key>|</tool_call>|\Z)",
-            r"<arg_key>([^<]{1,128})</arg_key>\s{0,16}<arg_value>",
+            rf"<tool_call>\s{{0,16}}{_NAME}\s{{0,16}}"
+            r"(?:<tool_sep>|(?=<)|\Z)",
+            r"<arg_key>([^<]{1,128})</arg_key>\s{0,16}"
+            r"(?:<arg_type>[^<]{0,128}</arg_type>\s{0,16})?<arg_value>",
         ),
         ("</arg_value>",),
-        ("</tool_call>", "<|observation|>"),
+        ("</tool_call>", "</tool_calls>", "<|observation|>"),
     ),
-    # DeepSeek V3.2 and V4, MiniMax, StepFun.
+    # DeepSeek V3.2 and V4, MiniMax, StepFun, Muse, dots.
     _tagged(
         "invoke",
-        ("invoke name",),
+        ("<invoke",),
+        (rf"<invoke\s{{1,4}}{_NAMED}{_ANY}>", rf"<parameter\s{{1,4}}{_NAMED}{_ANY}>"),
+        ("</parameter>",),
+        ("</invoke>", *_SECTION_CLOSERS, "</dots_function_call>"),
+    ),
+    # Kimi K3, in angle brackets.
+    _tagged(
+        "call-tag",
+        ("<call",),
         (
-            rf"<{_PREFIX}invoke\s{{1,4}}{_QUOTED_NAME}\s{{0,4}}>",
-            rf"<{_PREFIX}parameter\s{{1,4}}{_QUOTED_NAME}[^>]{{0,64}}>",
+            rf"<call\s{_ANY}?tool\s{{0,4}}=\s{{0,4}}{_QUOTED_NAME}{_ANY}>",
+            rf"<argument\s{_ANY}?key\s{{0,4}}=\s{{0,4}}{_QUOTED_NAME}{_ANY}>",
         ),
-        _closing("parameter"),
-        (
-            *_closing("invoke"),
-            "</minimax:tool_call>",
-            "</｜DSML｜function_calls>",
-            "</｜DSML｜tool_calls>",
-        ),
+        ("</argument>",),
+        ("</call>", "</tools>"),
     ),
     # Mistral: up to v7 an array, from v11 on a name before [ARGS] or the object itself.
     _json("mistral", ("[TOOL_CALLS]",), ("</s>",)),
@@ -115,11 +121,25 @@ SYNTAXES: tuple[ToolSyntax, ...] = (
         r"(?:<\|tool_call_argument_begin\|>|\Z)",
         ("<|tool_call_end|>", "<|tool_calls_section_end|>"),
     ),
-    # Harmony (gpt-oss): a message with a recipient is a call.
+    _named(
+        "plamo",
+        ("<|plamo:begin_tool_name:plamo|>",),
+        r"<\|plamo:begin_tool_name:plamo\|>\s{0,8}([^\s<]{1,128})\s{0,8}"
+        r"(?:<\|plamo:end_tool_name:plamo\|>)?(?:<\|plamo:begin_tool_arguments:plamo\|>)?"
+        r"(?:<\|plamo:constrain\|>\w{0,16})?(?:<\|plamo:msg\|>)?",
+        (
+            "<|plamo:end_tool_arguments:plamo|>",
+            "<|plamo:end_tool_request:plamo|>",
+            "<|plamo:end_tool_requests:plamo|>",
+        ),
+    ),
+    # Harmony (gpt-oss): a message with a recipient is a call. Muse writes <invoke> in it, and
+    # names those who are no tools.
     _named(
         "harmony",
         ("<|channel|>", "<|message|>"),
-        rf"(?<=[\s>])to={_NAME}[^{{}}]{{0,96}}?(?:<\|message\|>|\Z)",
+        rf"(?<![^\s>])to=(?!(?:user|self|commentary|developer)\b){_NAME}[^{{}}]{{0,96}}?"
+        r"(?:<\|message\|>(?!\s{0,16}<)|\Z)",
         ("<|call|>", "<|end|>", "<|start|>"),
     ),
     _named(
@@ -131,6 +151,9 @@ SYNTAXES: tuple[ToolSyntax, ...] = (
     # Llama 3: marked, or the whole answer is the call.
     _json("llama-json", ("<|python_tag|>",), ("<|eom_id|>",)),
     _json("granite", ("<|tool_call|>", "<function_call>"), ("</function_call>",)),
+    _json("gigachat", ("<|function_call|>", "function call<|role_sep|>"), ()),
+    _json("cohere", ("<|START_ACTION|>",), ("<|END_ACTION|>",)),
+    _json("inkling", ("<|content_invoke_tool_json|>",), ()),
     _json("phi", ("functools",), ("<|/tool_call|>",)),
     _json("jamba", ("<tool_calls>",), ("</tool_calls>",)),
     _json("internlm", ("<|action_start|><|plugin|>",), ("<|action_end|>",)),

@@ -17,6 +17,8 @@ from holdfast.core.tool_syntax.base import (
 
 __all__ = ["tagged_extractor"]
 
+_ELEMENT = re.compile(r"\s{0,64}<([A-Za-z_][\w.\-]{0,127})>")
+
 
 def tagged_extractor(
     head: str, parameter: str, parameter_closers: tuple[str, ...], closers: tuple[str, ...]
@@ -24,8 +26,9 @@ def tagged_extractor(
     """Build the extractor of calls whose opening tag matches `head`.
 
     Args:
-        head: Pattern of the opening tag; group 1 is the tool's name. Repetitions bounded.
-        parameter: Pattern of an argument's opening tag; group 1 is the argument's name.
+        head: Pattern of the opening tag; the group that took part is the tool's name. Repetitions
+            bounded.
+        parameter: Pattern of an argument's opening tag; likewise the argument's name.
         parameter_closers: What ends an argument's value.
         closers: What ends the call.
     """
@@ -46,7 +49,9 @@ def tagged_extractor(
             # Prose that names the tag goes on in words; a call that breaks off goes on in tags.
             if closer_at is None and body.lstrip()[:1] not in ("", "<", "{", "]"):
                 continue
-            call = make_call(match[1], _arguments(body, parameter_pattern, parameter_closers))
+            call = make_call(
+                match[match.lastindex or 0], _arguments(body, parameter_pattern, parameter_closers)
+            )
             if call is not None:
                 start = match.start() if start is None else start
                 calls.append(call)
@@ -60,11 +65,24 @@ def _arguments(body: str, parameter: re.Pattern[str], closers: tuple[str, ...]) 
     """The arguments as a JSON object, or the body itself when it has no argument tags."""
     heads = list(parameter.finditer(body))[:MAX_CALLS]
     if not heads:
-        return body.strip()
+        return _elements(body) or body.strip()
     values: dict[str, str] = {}
     for index, match in enumerate(heads):
         limit = heads[index + 1].start() if index + 1 < len(heads) else len(body)
         closer_at = first_of(body, closers, match.end())
         stop = limit if closer_at is None else min(limit, closer_at)
-        values[match[1]] = body[match.end() : stop].strip()[:MAX_ARGUMENT_CHARS]
+        value = body[match.end() : stop].strip().removeprefix("<![CDATA[").removesuffix("]]>")
+        values[match[match.lastindex or 0]] = value.strip()[:MAX_ARGUMENT_CHARS]
     return json.dumps(values, ensure_ascii=False)
+
+
+def _elements(body: str) -> str:
+    """Elements named after the arguments as a JSON object; "" if `body` begins with none."""
+    values: dict[str, str] = {}
+    at = 0
+    while len(values) < MAX_CALLS and (opening := _ELEMENT.match(body, at)) is not None:
+        close_at = body.find(f"</{opening[1]}>", opening.end())
+        stop = len(body) if close_at < 0 else close_at
+        values[opening[1]] = body[opening.end() : stop].strip()[:MAX_ARGUMENT_CHARS]
+        at = stop + len(opening[1]) + 3
+    return json.dumps(values, ensure_ascii=False) if values else ""
