@@ -57,7 +57,7 @@ def test_commands_in_text_with_estimated_lengths(tmp_path: Path) -> None:
         trajectory_format="mini-swe-agent-1",
         info={"exit_status": "Submitted"},
     )
-    assert session.session_id == "repo__repo-1"
+    assert session.session_id == f"{tmp_path.name}/repo__repo-1"
     assert [turn.ended_by for turn in session.turns] == ["tool", "unknown", "tool"]
     assert [turn.trigger for turn in session.turns] == ["user", "tool_result", "user"]
     assert (session.turns[0].tool_name, session.turns[0].tool_command) == ("bash", "git log")
@@ -124,17 +124,13 @@ def test_the_patches_of_a_batch_are_no_run(tmp_path: Path) -> None:
     assert len(run(tmp_path, _SYSTEM, _TASK, acting(5, "a")).turns) == 1
 
 
-def test_runs_share_the_system_message(tmp_path: Path) -> None:
+def test_runs_of_one_instance_share_the_system_message(tmp_path: Path) -> None:
     system = {"role": "system", "content": "s" * 4000}
-    one = run(tmp_path, system, _TASK, acting(5, "a"))
-    path = tmp_path / "other.traj.json"
-    document = {"info": {"config": {"model": {"model_name": "m"}}}, "instance_id": "x"}
-    messages = [system, {"role": "user", "content": "Else."}, acting(5, "a")]
-    path.write_text(
-        json.dumps(document | {"messages": messages, "trajectory_format": "mini-swe-agent-1"})
-    )
-    other, one = read_sessions(tmp_path)
-    assert (other.session_id, len(one.turns)) == ("x", 1)
+    for batch, task in (("one", "Fix it."), ("other", "Mend it.")):
+        (tmp_path / batch).mkdir()
+        run(tmp_path / batch, system, {"role": "user", "content": task}, acting(5, "a"))
+    one, other = read_sessions(tmp_path)
+    assert (one.session_id, other.session_id) == ("one/repo__repo-1", "other/repo__repo-1")
     assert one.turns[0].block_ids[:15] == other.turns[0].block_ids[:15]
 
 

@@ -223,6 +223,15 @@ def test_what_openclaw_writes_itself_is_left_out(tmp_path: Path) -> None:
     assert [turn.prompt_tokens for turn in session.turns] == [1000, 1100]
 
 
+def test_tool_calls_as_openclaw_writes_them(tmp_path: Path) -> None:
+    made = {"type": "toolUse", "id": "c", "name": "exec", "input": {"command": "git log"}}
+    session = read(
+        tmp_path, HEAD, user("1", None, 1), answer("2", "1", 2, 1000, made, stopReason="toolUse")
+    )
+    turn = session.turns[0]
+    assert (turn.tool_name, turn.tool_command, turn.ended_by) == ("exec", "git log", "tool")
+
+
 def test_a_damaged_message_stays_in_the_tree(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl",

@@ -150,6 +150,19 @@ def test_a_compression_keeps_what_it_says(tmp_path: Path) -> None:
     assert session.turns[1].gap_s == 4
 
 
+def test_a_compression_that_failed_changes_nothing(tmp_path: Path) -> None:
+    session = read(
+        tmp_path,
+        user("1", None, 1, "a" * 9000),
+        answer("2", "1", 2, 5000),
+        system("3", "2", 3, "chat_compression", info={"compressionStatus": 2}),
+        user("4", "3", 6),
+        answer("5", "4", 7, 5100),
+    )
+    assert session.events == ()
+    assert session.turns[1].block_ids[:78] == session.turns[0].block_ids
+
+
 def test_a_failed_request_leaves_nothing(tmp_path: Path) -> None:
     session = read(
         tmp_path,

@@ -143,8 +143,14 @@ class _Run:
                 self._file.refuse(error)
         for call in self._talk.calls:
             call.head = f"mini-swe-agent {call.model}"
+        return Stream(self._name(), "main", self._talk.calls)
+
+    def _name(self) -> str:
+        """The instance, behind the batch that it was run in: others have it as well."""
         name = self._trajectory.instance_id or self._file.name
-        return Stream(name, "main", self._talk.calls)
+        directory = Path(self._file.source).parent
+        batch = directory.parent.name if directory.name == name else directory.name
+        return f"{batch}/{name}" if batch else name
 
     def _part(self, part: msgspec.Raw, decoder: msgspec.json.Decoder[_Value], field: str) -> _Value:
         return self._file.decode_part(part, decoder, line=None, field=field, hint=_HINT)

@@ -56,6 +56,8 @@ LAYOUTS = (
 _HINT = "expected one entry a line: {type, id, parentId, timestamp, message, …}"
 _NOTHING = msgspec.Raw(b"null")
 _HEADER = "session"
+# pi writes the first, OpenClaw also those of some providers.
+_TOOL_CALLS = frozenset({"toolCall", "toolUse", "functionCall", "tool_use"})
 _BROKEN_OFF = frozenset({"error", "aborted"})
 _OPENCLAW = "openclaw"
 _SESSIONS = "sessions"
@@ -83,6 +85,7 @@ class _Block(msgspec.Struct, omit_defaults=True):
     id: str | None = None
     name: str | None = None
     arguments: msgspec.Raw = _NOTHING
+    input: msgspec.Raw = _NOTHING
     data: msgspec.Raw = _NOTHING
 
 
@@ -259,8 +262,9 @@ class _Session:
             call.prompt_tokens = usage.prompt_tokens
             call.cached_tokens, call.output_tokens = usage.cache_read, usage.output
         for block in () if is_broken_off else message.blocks:
-            if block.type == "toolCall":
-                called = ToolCall(block.name or "", bytes(block.arguments).decode(errors="replace"))
+            if block.type in _TOOL_CALLS:
+                written = block.input if block.arguments == _NOTHING else block.arguments
+                called = ToolCall(block.name or "", bytes(written).decode(errors="replace"))
                 self.talk.called(call, block.id or "", CalledTool.of(called, time_s))
         point = self.talk.answered(point, call, is_kept=not is_broken_off)
         return _Node(point, parent, () if is_broken_off else said)

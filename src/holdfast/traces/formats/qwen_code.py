@@ -223,6 +223,9 @@ class _Session:
         payload = payload or _Payload()
         self.parent_id = payload.parent_session_id or self.parent_id
         if record.subtype == _COMPRESSION:
+            if payload.compressed_history is None:
+                # One that failed, or that does not say what is left.
+                return node
             said = self._said(payload.compressed_history)
             return _Node(self.talk.compacted(node.point, said, seconds(record.timestamp)))
         return replace(node, point=node.point.heard(self._said(payload.history), None))
