@@ -219,6 +219,41 @@ def test_content_written_anew_is_no_compaction(tmp_path: Path) -> None:
     assert session.turns[1].block_ids[:78] == session.turns[0].block_ids
 
 
+def test_a_session_that_was_gone_on_with_later(tmp_path: Path) -> None:
+    said = [{"functionResponse": {"id": "c", "name": "x", "response": {"output": "a" * 8000}}}]
+    call: dict[str, Any] = {"functionCall": {"id": "c", "name": "run_shell_command"}}
+    call["functionCall"] |= {"args": {"command": "git log -5"}}
+    thought = {"text": "hm", "thought": True, "thoughtSignature": "s"}
+    first = [
+        user("0", 0, [{"text": "context " * 400}]),
+        user("1", 1, [{"text": "hello"}]),
+        answer("2", 7, 3000, content="I look."),
+        answer("2", 7, 3000, content="I look.", toolCalls=[tool("c", 9, "a" * 8000)]),
+        user("3", 9.5, said),
+        answer("4", 15, 5200, content="Done."),
+    ]
+    parts = [{"text": "I "}, {"text": "look.\n"}]
+    resumed = [
+        *(first[0], first[1], first[3] | {"content": [thought, *parts, call]}, first[4]),
+        first[5] | {"content": [{"text": "Done."}]},
+    ]
+    (session,) = read_lines(
+        tmp_path,
+        {"$set": {"messages": first[:1], "lastUpdated": at(0)}},
+        *first[1:],
+        {"$set": {"sessionId": "s"}},
+        {"$set": {"messages": resumed, "lastUpdated": at(40)}},
+        user("5", 45),
+        answer("6", 50, 5400),
+    )
+    assert (session.session_id, session.events) == ("s", ())
+    before, last = session.turns[1:]
+    assert before.tool_name is None
+    assert last.gap_s == 30
+    assert last.block_ids[: len(before.block_ids)] == before.block_ids
+    assert [turn.prompt_tokens for turn in session.turns] == [3000, 5200, 5400]
+
+
 def test_a_damaged_message_costs_no_other_one(tmp_path: Path) -> None:
     path = tmp_path / "session-1.json"
     messages = [user("0", 0), answer("1", 1, 900), {"id": 7}, answer("2", 2, 950)]

@@ -216,7 +216,11 @@ class _Chat:
         return point.heard(messages, time_s, "tool_result" if is_result else "user")
 
     def _answer(self, record: Record) -> list[Message]:
-        parts = [part for part in parts_of(record.content) if part.function_call is None]
+        """What an answer said: its text in one, as a version that goes on writes it in parts."""
+        said = [part for part in parts_of(record.content) if not part.thought]
+        text = "".join(part.text for part in said if part.text is not None).strip()
+        parts = [Part(text=text)] if text else []
+        parts += [part for part in said if part.is_media]
         parts += [
             Part(function_call=FunctionCall(call.id, call.name, call.args)) for call in record.calls
         ]
