@@ -264,7 +264,7 @@ def test_a_worth_question_changes_nothing(engine: Engine) -> None:
     turn = engine.run("abc")
     first = engine.runtime.worth_of(turn.session.tail)
     assert first == engine.runtime.worth_of(turn.session.tail)
-    assert first[0] is WorthClass.LIVE
+    assert first[0] == WorthClass.LIVE
 
 
 def test_the_longest_idle_sessions_are_forgotten_beyond_the_limit() -> None:

@@ -10,7 +10,7 @@ from holdfast.core.chains import Segment
 
 __all__ = ["eviction_order"]
 
-_Worth = tuple[int, float]
+_Worth = tuple[float, float]
 
 
 def eviction_order(

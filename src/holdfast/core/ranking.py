@@ -13,10 +13,10 @@ from holdfast.core.chains import Segment
 
 __all__ = ["Key", "Ranking"]
 
-Key = tuple[int, float, int]
+Key = tuple[float, float, int]
 """Class of worth, worth within the class, age of the run's next victim; compared in that order."""
 
-_Entry = tuple[int, float, int, int, Segment[Any]]
+_Entry = tuple[float, float, int, int, Segment[Any]]
 
 _FEW_ENTRIES = 64
 _MAX_ENTRIES_A_RUN = 4

@@ -57,6 +57,8 @@ class Session:
         pace: How its gaps compare with others of their kind, likewise.
         expected_gap_s: A hint's word on the pause (s), or None.
         has_moved_on: Whether a sibling of its group, or a fork, has started since it paused.
+        priority: Explicit priority of its last turn, lower is more urgent; None where the engine
+            goes by none.
         is_held: Whether it holds a place in the cache while it is away.
         rate: Last computed worth: expected returns a second.
         stale_at_s: When that is worth computing anew (s, host's clock).
@@ -75,6 +77,7 @@ class Session:
     pace: Any = None
     expected_gap_s: float | None = None
     has_moved_on: bool = False
+    priority: int | None = None
     is_held: bool = False
     rate: float = 0.0
     stale_at_s: float = math.inf

@@ -15,7 +15,7 @@ from holdfast.core.ranking import Key, Ranking
 
 __all__ = ["VictimOrder", "Worth"]
 
-Worth = tuple[int, float]
+Worth = tuple[float, float]
 """Class of worth, cheapest first, then worth within the class; compared in that order."""
 
 _MAX_RESCORES = 8

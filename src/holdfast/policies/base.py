@@ -22,7 +22,7 @@ from holdfast.predict.step_cost import StepCostModel
 
 __all__ = ["Need", "Outlook", "Policy", "PolicySpec", "Scene", "Worth", "WorthClass", "users_of"]
 
-Worth = tuple[int, float]
+Worth = tuple[float, float]
 """Class of worth, cheapest first, then worth within the class; compared in that order."""
 
 _MAX_USERS = 64

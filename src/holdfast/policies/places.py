@@ -72,7 +72,7 @@ class Places:
 
     def _held(self, policy: Policy) -> list[Session]:
         held = [session for session in self._away if session.is_held]
-        return sorted(held, key=policy.away_s, reverse=True)
+        return sorted(held, key=lambda s: (s.priority or 0, policy.away_s(s)), reverse=True)
 
     def _restore_s(self, session: Session, num_blocks: int, tier: LowerTier) -> float:
         """Engine time to bring back a session's last blocks, computed or copied (s).

@@ -27,6 +27,7 @@ from holdfast.policies.guard import Guard, Predictions
 from holdfast.policies.places import Places
 from holdfast.policies.registry import build_policy
 from holdfast.policies.scores import Scores
+from holdfast.policies.urgency import urgency
 from holdfast.predict.features import features_of
 from holdfast.predict.pace import Pace
 from holdfast.predict.return_time import ReturnTimeModel
@@ -166,7 +167,7 @@ class AgentRuntime:
         request_id: str,
         hashes: Sequence[bytes],
         group: str | None,
-        priority: int = 0,
+        priority: int | None = None,
         tenant: str = "",
     ) -> WaitingTurn:
         """Take note of a prompt: find or make its session and make the prompt the session's chain.
@@ -175,7 +176,7 @@ class AgentRuntime:
             request_id: The host's id of the turn.
             hashes: Prefix hashes of the prompt's full blocks.
             group: Explicit session id, or None to go by lineage.
-            priority: Explicit priority, lower first.
+            priority: Explicit priority, lower first; None where the engine goes by none.
             tenant: Name of whoever sent it.
         """
         session = self.sessions.find(hashes, group)
@@ -187,11 +188,14 @@ class AgentRuntime:
         self._chains.extend(session, hashes)
         self.tier.claim(session, hashes)
         session.state = SessionState.WAITING
+        session.priority = priority
         session.num_turns += 1
         self.sessions.touch(session)
         self._num_arrived += 1
         sender = self._tenants.enter(tenant)
-        turn = WaitingTurn(request_id, session, priority, self._num_arrived, sender, self._now_s)
+        turn = WaitingTurn(
+            request_id, session, priority or 0, self._num_arrived, sender, self._now_s
+        )
         num_held = self.tier.num_held(hashes, 0)
         cold_s = self.costs.answer_s + self.restore_s(len(hashes) - num_held, num_held)
         cold_s += min(self.restore_s(num_held), self.tier.load_s(num_held)) if num_held else 0.0
@@ -311,17 +315,21 @@ class AgentRuntime:
         decision = self._policy.decide(waiting, room)
         for session in decision.releases:
             self._chains.release(session)
+            if session.priority is not None:
+                self._chains.rescore(session)
         return decision
 
     def worth_of(self, segment: Segment[Any]) -> Worth:
         """Class and worth of a run's free blocks now."""
         return self._scores.worth(segment)
 
-    def stored_worth(self, session: Session) -> tuple[int, float] | None:
+    def stored_worth(self, session: Session) -> Worth | None:
         """Worth of what a lower tier holds for a session; None while it is in the engine."""
         if session.state.is_busy:
             return None
-        return (1, self._policy.score(session)) if session.state.is_paused else (0, 0.0)
+        if not session.state.is_paused:
+            return 0.0, 0.0
+        return 1.0 + urgency(session), self._policy.score(session)
 
     def refresh(self, num_sessions: int) -> None:
         """Bring the worth of at most so many paused sessions up to date where it is stale."""

@@ -18,7 +18,7 @@ from vllm.v1.request import RequestStatus
 from holdfast.config import HoldfastConfig, load_config
 from holdfast.core.chains import Segment
 from holdfast.core.sessions import Session, SessionState
-from holdfast.policies.base import Outlook, WorthClass
+from holdfast.policies.base import Outlook, Worth, WorthClass
 from holdfast.policies.runtime import AgentRuntime
 from holdfast.predict.learned_file import LearnedFile
 from holdfast.vllm.compat import (
@@ -338,11 +338,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         """Requests that have blocks and will have more; who waits for a copy has some as well."""
         return [*self.running, *(() if self.tiers is None else holding_requests(self))]
 
-    def _worth_of(self, segment: Segment[Any]) -> tuple[int, float]:
+    def _worth_of(self, segment: Segment[Any]) -> Worth:
         worth = self._guard("worth", lambda: self._runtime.worth_of(segment))
         return (WorthClass.LIVE, 0.0) if worth is None else worth
 
-    def _stored_worth(self, session: Session) -> tuple[int, float] | None:
+    def _stored_worth(self, session: Session) -> Worth | None:
         return self._guard("stored_worth", lambda: self._runtime.stored_worth(session))
 
     def _note_evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:

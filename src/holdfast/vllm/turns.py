@@ -69,7 +69,7 @@ class TurnDesk:
             request.request_id,
             list(request.block_hashes),
             group,
-            request.priority if self._heeds_priority else 0,
+            request.priority if self._heeds_priority else None,
             request.cache_salt or "",
         )
         self._turns[request.request_id] = turn

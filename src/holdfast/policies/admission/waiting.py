@@ -90,7 +90,8 @@ class Room:
         slots: Turns that may still start (count).
         num_running: Turns running now (count).
         restore_s: Engine time to recompute a session's last so many blocks (s).
-        places: Sessions that are away and hold a place, the longest away foremost.
+        places: Sessions that are away and hold a place, the least urgent first, then the longest
+            away.
         freed_by: Blocks that become free for others when a session gives up its place (count).
         away_s: How long a session has been away, or will be by its own word (s).
     """

@@ -6,6 +6,7 @@ Let in the turns whose blocks fit beside those of sessions with a place.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from holdfast.core.sessions import Session
@@ -31,6 +32,9 @@ class WorkingSet:
     every prompt computed anew (see `Backlog`). A turn that is due, and any turn while nothing runs,
     may take every place, and no turn passes one that is due. So a turn waits at most until it is
     due, and then for the older ones that are and for the turns that run, which end.
+
+    With priorities a place yields to more urgent turns at once, and to less urgent ones only when
+    they are due or nothing runs; the least urgent places go first.
 
     Source: working-set admission, Denning, CACM 11(5), 1968; fewest missing blocks first as in
     CacheWise (arXiv 2606.16824), here only among warm turns: among cold ones it starves long
@@ -60,7 +64,7 @@ class WorkingSet:
             is_idle = not room.num_running and not decision.offers
             if turn.room_blocks > room.blocks:
                 wanted = turn.room_blocks - room.blocks
-                released, gained = places.give(wanted, gives_all=is_due or is_idle)
+                released, gained = places.give(turn, wanted, gives_all=is_due or is_idle)
                 decision.releases.extend(released)
                 room.blocks += gained
             if turn.room_blocks <= room.blocks or is_idle:
@@ -73,8 +77,30 @@ class WorkingSet:
         return decision
 
 
+@dataclass(slots=True)
+class _Place:
+    """One place that may be taken.
+
+    Attributes:
+        session: Who holds it.
+        freed_blocks: What becomes free (count).
+        is_spare: Whether its session has been away for longer than the place is worth.
+    """
+
+    session: Session
+    freed_blocks: int
+    is_spare: bool
+
+    def yields_to(self, turn: WaitingTurn) -> bool:
+        """Whether a turn that is not due may take it: never from a more urgent session. Pure."""
+        priority = self.session.priority
+        if priority is None or priority == turn.priority:
+            return self.is_spare
+        return turn.priority < priority
+
+
 class _Places:
-    """The places that one decision may take back, the first to go foremost.
+    """The places that one decision may take back, the first to go first.
 
     Args:
         room: Knows them; asked when the first is wanted.
@@ -84,40 +110,37 @@ class _Places:
     def __init__(self, room: Room, patience: float) -> None:
         self._room = room
         self._patience = patience
-        self._held: list[tuple[Session, int, bool]] | None = None
-        self._spare_blocks = 0
+        self._places: list[_Place] | None = None
 
-    def give(self, wanted: int, *, gives_all: bool) -> tuple[list[Session], int]:
+    def give(self, turn: WaitingTurn, wanted: int, *, gives_all: bool) -> tuple[list[Session], int]:
         """Places to take for so many blocks, and the blocks they free; none if not enough.
 
         Args:
+            turn: Who wants them.
             wanted: Blocks (count).
             gives_all: Whether every place may go, however little comes of it.
         """
-        if self._held is None:
-            self._held = self._look()
-        if not gives_all and self._spare_blocks < wanted:
+        if self._places is None:
+            self._places = self._look()
+        yielding = [place for place in self._places if gives_all or place.yields_to(turn)]
+        if not gives_all and sum(place.freed_blocks for place in yielding) < wanted:
             return [], 0
         given: list[Session] = []
-        kept: list[tuple[Session, int, bool]] = []
         gained = 0
-        for place in self._held:
-            session, freed, is_spare = place
-            if gained < wanted and (gives_all or is_spare):
-                gained += freed
-                given.append(session)
-                self._spare_blocks -= freed if is_spare else 0
-            else:
-                kept.append(place)
-        self._held = kept
+        for place in yielding:
+            if gained >= wanted:
+                break
+            gained += place.freed_blocks
+            given.append(place.session)
+        self._places = [place for place in self._places if place.session not in given]
         return given, gained
 
-    def _look(self) -> list[tuple[Session, int, bool]]:
+    def _look(self) -> list[_Place]:
         """The first places; a later decision sees the next ones."""
-        room, held = self._room, []
+        room = self._room
+        places: list[_Place] = []
         for session in islice(room.places(), _MOST_PLACES):
             freed = room.freed_by(session)
             is_spare = room.away_s(session) > self._patience * room.restore_s(session, freed)
-            held.append((session, freed, is_spare))
-            self._spare_blocks += freed if is_spare else 0
-        return held
+            places.append(_Place(session, freed, is_spare))
+        return places

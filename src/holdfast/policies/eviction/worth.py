@@ -11,6 +11,7 @@ from holdfast.core.chains import Segment
 from holdfast.core.sessions import Session, SessionState
 from holdfast.policies.base import Scene, Worth, WorthClass, users_of
 from holdfast.policies.callers import Callers
+from holdfast.policies.urgency import claim_urgency
 
 __all__ = ["ReturnWorth"]
 
@@ -31,7 +32,8 @@ class ReturnWorth:
     as in CacheWise (arXiv 2606.16824).
     Differs: the expectation is learned online from gaps by kind, tool and argument class; shared
     runs are worth the sum over their users; only sessions are rescored, never blocks. A session
-    may stand for the next call of its agent, too; see `Callers`.
+    may stand for the next call of its agent, too; see `Callers`. Explicit priorities come before
+    worth, as far as sessions hold places.
     """
 
     def __init__(self, scene: Scene, callers: Callers) -> None:
@@ -66,8 +68,9 @@ class ReturnWorth:
     def worth(self, segment: Segment[Any]) -> Worth:
         """Class of the run and the sum of its users' last computed rates (1/s). Pure."""
         total = 0.0
-        num_users = 0
+        worth_class: float = WorthClass.CLOSED
         for session in users_of(segment):
             total += session.rate * self._callers.share(session, segment)
-            num_users += session.state not in _ENDED
-        return (WorthClass.LIVE if num_users else WorthClass.CLOSED), total
+            if session.state not in _ENDED:
+                worth_class = max(worth_class, WorthClass.LIVE + claim_urgency(session))
+        return worth_class, total
