@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.waiting import LONGEST_S, until_async
 
+from holdfast.bench import client as client_module
 from holdfast.bench.client import Client, Timeouts
 from holdfast.bench.load import Load, LoadOptions, LoadRecords
 from holdfast.bench.prompts import PromptBuilder
@@ -16,7 +19,7 @@ from holdfast.core.results import TurnRecord
 from holdfast.errors import ConfigError, EndpointError
 
 SCALE = 1 / 16
-QUICK = Timeouts(connect_s=2.0, stall_s=0.3)
+QUICK = Timeouts(stall_s=2.0)
 
 
 async def run(
@@ -24,11 +27,11 @@ async def run(
     sessions: Any,
     *,
     stop: asyncio.Event | None = None,
-    timeouts: Timeouts = QUICK,
+    timeouts: Timeouts | None = None,
     **options: Any,
 ) -> LoadRecords:
     settings = LoadOptions(**{"concurrency": 2, "token_scale": SCALE} | options)
-    async with Client(url, timeouts=timeouts) as client:
+    async with Client(url, timeouts=timeouts or Timeouts()) as client:
         return await Load(client, "stub", sessions, settings, PromptBuilder(SCALE)).run(stop)
 
 
@@ -81,7 +84,7 @@ async def test_the_next_session_starts_when_one_ends(engine: Any, agent_session:
 async def test_gaps_pass_after_the_answer_and_are_scaled(engine: Any, agent_session: Any) -> None:
     records = await run(engine.url, [agent_session("a", 2, gap_s=10.0)], time_scale=0.02)
     first, second = records.turns
-    assert second.sent_s - end_of(first) == pytest.approx(0.2, abs=0.1)
+    assert 0.2 <= second.sent_s - end_of(first) < 10.0
 
 
 async def test_time_to_first_token_and_latency_are_told_apart(
@@ -161,7 +164,8 @@ async def test_a_failing_turn_is_recorded_and_ends_its_session_only(
 ) -> None:
     engine.behaviours = [behaviour[name]]
     sessions = [agent_session("a", 3), agent_session("b", 2, number=1)]
-    records = await run(engine.url, sessions, concurrency=1)
+    timeouts = QUICK if kind == "stalled" else None
+    records = await run(engine.url, sessions, concurrency=1, timeouts=timeouts)
     failed, *rest = records.turns
     assert failed.error_kind == kind
     assert text in (failed.error or "")
@@ -187,7 +191,7 @@ async def test_a_dead_endpoint_is_reported_by_every_session_and_ends_quickly(
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         sessions = [agent_session(f"s{n}", number=n) for n in range(20)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LONGEST_S):
             records = await run(url, sessions)
     assert [turn.error_kind for turn in records.turns] == ["connect"] * 20
 
@@ -197,17 +201,19 @@ async def test_a_stop_keeps_what_there_is_and_marks_it_partial(
 ) -> None:
     stop = asyncio.Event()
     engine.token_interval_s = 0.02
-    sessions = [agent_session("a", 50, gap_s=0.01), agent_session("b", 50, gap_s=60.0, number=1)]
-    running = asyncio.create_task(run(engine.url, sessions, stop=stop, timeouts=Timeouts()))
-    await asyncio.sleep(0.5)
+    sessions = [agent_session("a", 50, gap_s=0.01), agent_session("b", 50, gap_s=9e3, number=1)]
+    started_s = time.monotonic()
+    running = asyncio.create_task(run(engine.url, sessions, stop=stop))
+    await until_async(lambda: len(engine.bodies) >= 4)  # "b" is away after its first turn
     stop.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LONGEST_S):
         records = await running
     assert records.partial
     assert any(turn.error_kind is None for turn in records.turns)
     assert [turn.error_kind for turn in records.turns].count("cancelled") <= 1
     assert not any(session.is_completed for session in records.sessions)
-    assert records.makespan_s == pytest.approx(0.5, abs=0.4)
+    assert records.makespan_s is not None
+    assert 0.0 < records.makespan_s <= time.monotonic() - started_s
 
 
 async def test_a_stop_after_the_last_turn_leaves_the_run_complete(
@@ -220,14 +226,21 @@ async def test_a_stop_after_the_last_turn_leaves_the_run_complete(
 
 
 async def test_cancelling_the_run_completes_its_records(
-    engine: Any, agent_session: Any, behaviour: Any
+    engine: Any, agent_session: Any, behaviour: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    arrived, take = asyncio.Event(), client_module._take
+
+    def take_and_tell(*given: Any) -> None:
+        take(*given)
+        arrived.set()
+
+    monkeypatch.setattr(client_module, "_take", take_and_tell)
     engine.behaviours = [behaviour["stall"]]
     async with Client(engine.url, timeouts=Timeouts()) as client:
         options = LoadOptions(concurrency=1, token_scale=SCALE)
         load = Load(client, "stub", [agent_session("a")], options, PromptBuilder(SCALE))
         running = asyncio.create_task(load.run())
-        await asyncio.sleep(0.2)
+        await arrived.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

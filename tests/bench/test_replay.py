@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import LONGEST_S, until_async
 
 from holdfast.bench.load import LoadOptions
 from holdfast.bench.replay import ReplayTarget, replay_sessions
@@ -128,7 +129,7 @@ async def test_a_dead_endpoint_is_an_error_before_anything_is_sent(agent_session
 
 async def run_command(*arguments: str) -> tuple[int, str, str]:
     process = await start_command(*arguments)
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), LONGEST_S)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
@@ -189,11 +190,9 @@ async def test_an_interrupt_keeps_partial_results(engine: Any, tmp_path: Path) -
     process = await start_command(
         *common_arguments(engine.url), *("--json", str(json_path), "--against", engine.url)
     )
-    async with asyncio.timeout(30):
-        while len(engine.bodies) < 4:
-            await asyncio.sleep(0.02)
+    await until_async(lambda: len(engine.bodies) >= 4)
     process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 20)
+    _, err = await asyncio.wait_for(process.communicate(), LONGEST_S)
     assert process.returncode == 0, err.decode()
     (run,) = json.loads(json_path.read_text())["runs"]
     assert run["partial"] is True

@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from tests.waiting import until
 
 import holdfast.vllm.metrics as module
 from holdfast.bench.scrape import parse_metrics
@@ -86,14 +86,8 @@ def test_an_idle_engines_last_counts_arrive_by_themselves(
 ) -> None:
     metrics = EngineMetrics.from_environment()
     metrics.reused(5)
-    arrived = threading.Event()
-    for _ in range(100):
-        if "holdfast_reused_blocks_total 5.0" in _page(registry):
-            arrived.set()
-            break
-        threading.Event().wait(0.05)
+    until(lambda: "holdfast_reused_blocks_total 5.0" in _page(registry))
     metrics.close()
-    assert arrived.is_set()
 
 
 def test_publishing_twice_keeps_one_directory_and_one_collector(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import mmap
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.waiting import until
 
 from holdfast.pool.identity import PoolIdentity
 from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
@@ -61,12 +61,13 @@ class TierRig:
         from vllm.v1.kv_offload.base import LookupResult, ReqContext, ScheduleEndContext
 
         context = ReqContext(req_id=request_id)
-        deadline_s = time.monotonic() + 10
-        while (found := self.tier.lookup(key_of(chunk), context)) is LookupResult.RETRY:
-            assert time.monotonic() < deadline_s
+
+        def looked_up() -> Any:
+            found = self.tier.lookup(key_of(chunk), context)
             self.tier.on_schedule_end(ScheduleEndContext([], []))
-            time.sleep(0.005)
-        return bool(found is LookupResult.HIT)
+            return None if found is LookupResult.RETRY else (found,)
+
+        return bool(until(looked_up) == (LookupResult.HIT,))
 
     def finish_request(self, *chunks: int, request_id: str = "r") -> None:
         """End a request whose prompt has these chunks."""
@@ -92,13 +93,8 @@ class TierRig:
     def _run(self, submit: Callable[[Any], None], chunks: Sequence[int], *, is_load: bool) -> Any:
         job = self._job(chunks, is_load=is_load)
         submit(job)
-        deadline_s = time.monotonic() + 10
-        while True:
-            for result in self.tier.get_finished_jobs():
-                if result.job_id == job.job_id:
-                    return result
-            assert time.monotonic() < deadline_s
-            time.sleep(0.002)
+        results = self.tier.get_finished_jobs
+        return until(lambda: next((each for each in results() if each.job_id == job.job_id), None))
 
     _numbers = itertools.count()
 

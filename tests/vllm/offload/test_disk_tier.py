@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.waiting import LONGEST_S, until
 
 from holdfast.errors import ConfigError
 from holdfast.pool.block_file import FOOTER_BYTES
@@ -162,10 +162,7 @@ def test_blocks_beyond_the_bound_are_left_out_until_room_is_made(make_tier: Tier
     assert rig.store(*range(10)).success
     assert not rig.store(10, 11).success
     assert rig.counted()["holdfast_pool_skipped_blocks"] == {("quota",): 2}
-    deadline_s = time.monotonic() + 10
-    while not rig.store(10).success:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
+    until(lambda: rig.store(10).success)
     assert rig.counted()["holdfast_pool_removed_files"][("evicted",)] >= 2
 
 
@@ -191,10 +188,7 @@ def test_a_request_renews_all_blocks_of_its_prompt(make_tier: TierMaker) -> None
     for chunk in (1, 2, 3):
         os.utime(rig.path(chunk), (1.0, 1.0))
     rig.finish_request(1, 2, 9)
-    deadline_s = time.monotonic() + 10
-    while {1.0} & {rig.path(chunk).stat().st_mtime for chunk in (1, 2)}:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
+    until(lambda: 1.0 not in {rig.path(chunk).stat().st_mtime for chunk in (1, 2)})
     assert rig.path(3).stat().st_mtime == 1.0
 
 
@@ -241,14 +235,14 @@ def test_a_disk_that_does_not_keep_up_is_left_alone_until_it_does(
 ) -> None:
     from holdfast.vllm.offload import slow_disk
 
-    monkeypatch.setattr(slow_disk, "_LONGEST_STORE_S", 0.05)
+    monkeypatch.setattr(slow_disk, "_LONGEST_STORE_S", LONGEST_S)
     detector = slow_disk.SlowDisk()
     rig = make_tier(backpressure_detector=detector)
     may_write, full = threading.Event(), os.writev
-    monkeypatch.setattr(os, "writev", lambda *given: (may_write.wait(10), full(*given))[1])
+    monkeypatch.setattr(os, "writev", lambda *given: (may_write.wait(LONGEST_S), full(*given))[1])
     rig.begin_store(1)
     assert detector.should_store(1)
-    time.sleep(0.1)
+    monkeypatch.setattr(slow_disk, "_LONGEST_STORE_S", 0.0)
     assert not detector.should_store(1)
     assert detector.policy.pop_stores_dropped() == (1, 1)
     may_write.set()
@@ -257,9 +251,9 @@ def test_a_disk_that_does_not_keep_up_is_left_alone_until_it_does(
 
 
 def test_it_ends_without_a_thread_left(make_tier: TierMaker) -> None:
-    num_before = threading.active_count()
+    before = set(threading.enumerate())
     rig = make_tier()
     rig.store(1)
     rig.tier.shutdown()
-    assert threading.active_count() == num_before
+    assert not set(threading.enumerate()) - before
     rig.tier.shutdown = lambda: None
