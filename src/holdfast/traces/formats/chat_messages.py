@@ -142,13 +142,10 @@ def _call(part: Any) -> dict[str, Any] | None:
     """The name and the arguments of a part that calls a tool."""
     if not isinstance(part, dict):
         return None
-    for name in _CALL_FIELDS:
-        if isinstance(part.get(name), dict):
-            return _call(part[name]) or part[name]
-    if part.get("type") not in _CALL_TYPES:
-        return None
-    function = part.get("function")
-    return function if isinstance(function, dict) else part
+    named = (part[name] for name in _CALL_FIELDS if isinstance(part.get(name), dict))
+    call = next(named, part if part.get("type") in _CALL_TYPES else None)
+    function = None if call is None else call.get("function")
+    return function if isinstance(function, dict) else call
 
 
 def _arguments(call: dict[str, Any]) -> Any:

@@ -41,10 +41,13 @@ from holdfast.traces.formats.transcript import (
 from holdfast.traces.history import EMPTY_HISTORY, Message, bytes_of_tokens
 from holdfast.traces.lineage import PrefixInterner
 
-__all__ = ["LAYOUTS", "read_otel", "read_otel_lines"]
+__all__ = ["LAYOUTS", "LINE_LAYOUTS", "read_otel", "read_otel_lines"]
 
 LAYOUTS = (frozenset({"resourceSpans"}), frozenset({"spans[].trace_id"}))
 """An object with one of these fields is an export of spans."""
+
+LINE_LAYOUTS = (*LAYOUTS, frozenset({"context.trace_id", "context.span_id", "start_time"}))
+"""A line with all fields of one of these is an export or a span."""
 
 _CALLS = frozenset(
     {
@@ -256,7 +259,7 @@ def read_otel(
 def read_otel_lines(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read a file with one export a line; as `read_otel`."""
+    """Read a file with one export, or one span, a line; as `read_otel`."""
     del scope
     return _reading(file, read_span_lines(file), interner, rng)
 

@@ -167,6 +167,16 @@ _CHAT_FIELDS: Final = frozenset(
         *("message", "messages", "choices", "contents", "input", "output"),
     }
 )
+# First parts of the names above, and of kinds of spans.
+_NAMESPACES: Final = frozenset(
+    ".".join(name.split(".")[:length])
+    for name in (
+        *_OTHER_NAMES,
+        *(at for others in _OTHER_NAMES.values() for at in others),
+        *_KIND_NAMES,
+    )
+    for length in range(1, name.count(".") + 1)
+)
 _MODEL: Final = "gen_ai.request.model"
 _WRAPPERS: Final = ("message", "tool_call", "message_content", "tool", "prompt", "completion")
 
@@ -177,7 +187,7 @@ def conventional(recorded: Mapping[str, object]) -> tuple[dict[str, object], dic
     Args:
         recorded: By the names of any dialect.
     """
-    attributes = {name: value for name, value in recorded.items() if value not in (None, "")}
+    attributes = dict(_dotted(recorded))
     attributes = _unflattened(attributes) | attributes
     attributes = _of_events(json_or_text(attributes.get("events"))) | attributes
     operation = _operation(attributes)
@@ -190,6 +200,8 @@ def conventional(recorded: Mapping[str, object]) -> tuple[dict[str, object], dic
             there = (at for at in others if at in attributes and (is_call or at not in _VAGUE))
             if (other := next(there, None)) is not None:
                 found[name], renamed[name] = _chat(name, other, attributes[other]), other
+        elif not _is_list(attributes[name]):
+            found[name] = _chat(name, name, attributes[name])
     _add_tool_calls(found)
     _add_langfuse_usage(found)
     if operation is not None:
@@ -247,6 +259,15 @@ def _without_dialect(event: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in event.items() if not name.startswith("gen_ai.")}
 
 
+def _dotted(recorded: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Attributes by their whole names, where an export has objects for parts of names."""
+    for name, value in recorded.items():
+        if isinstance(value, dict) and prefix + name in _NAMESPACES:
+            yield from _dotted(value, f"{prefix}{name}.")
+        elif value not in (None, ""):
+            yield prefix + name, value
+
+
 def _unflattened(attributes: Mapping[str, object]) -> dict[str, object]:
     """Lists that were recorded as an attribute for each value, as `NAME.0.role`."""
     flat: dict[str, dict[int, dict[str, object]]] = {}
@@ -266,6 +287,8 @@ def _nested(flat: Mapping[str, object]) -> Any:
         first, _, rest = key.partition(".")
         if rest:
             groups.setdefault(first, {})[rest] = value
+        elif isinstance(value, list):
+            plain[first] = [_nested(item) if isinstance(item, dict) else item for item in value]
         else:
             plain[first] = value
     for name, inner in groups.items():
@@ -275,7 +298,7 @@ def _nested(flat: Mapping[str, object]) -> Any:
     for name in _WRAPPERS:
         wrapped = plain.get(name)
         if isinstance(wrapped, dict) and len(plain) == 1:
-            return wrapped
+            return _nested(wrapped)
     return plain
 
 
@@ -286,6 +309,7 @@ def _chat(name: str, other: str, value: Any) -> Any:
     role = "user" if name == _INPUT else "assistant"
     decoded = value if other.endswith(".text") else json_or_text(value)
     items = decoded if isinstance(decoded, list) else [decoded]
+    items = [_nested(item) if isinstance(item, dict) else item for item in items]
     if not items or not all(
         isinstance(item, dict) and _CHAT_FIELDS & item.keys() for item in items
     ):
@@ -342,6 +366,10 @@ def _operation(attributes: Mapping[str, object]) -> str | None:
             return "chat" if _VERCEL_CALL.match(kind) else kind
         return _OPERATIONS.get(kind.lower(), kind.lower())
     return None
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and value.startswith("["))
 
 
 def _is_nothing(value: object) -> bool:

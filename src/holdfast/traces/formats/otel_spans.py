@@ -20,6 +20,7 @@ __all__ = ["Attributes", "Span", "read_span_lines", "read_spans"]
 
 _HINT = "expected OTLP as JSON, {resourceSpans: […]}, or plain spans, {spans: […]}"
 _NS_PER_S = 1_000_000_000
+_ERRORS = frozenset({2, "STATUS_CODE_ERROR", "ERROR"})
 
 _Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
@@ -109,10 +110,11 @@ class _Event(msgspec.Struct):
 
 class _Status(msgspec.Struct):
     code: int | str = 0
+    status_code: str = ""
 
     @property
     def is_error(self) -> bool:
-        return self.code in (2, "STATUS_CODE_ERROR", "ERROR")
+        return bool(_ERRORS & {self.code, self.status_code})
 
 
 class _OtlpSpan(msgspec.Struct, rename="camel"):
@@ -168,6 +170,39 @@ class _PlainSpan(msgspec.Struct):
         return seconds(self.start_time) or 0.0, seconds(self.end_time) or 0.0
 
 
+class _Context(msgspec.Struct):
+    trace_id: str
+    span_id: str
+
+
+class _Line(msgspec.Struct, rename={"resource_spans": "resourceSpans"}):
+    """An export, or one span as OpenTelemetry's Python SDK and Phoenix write it."""
+
+    resource_spans: list[_ResourceSpans] = []
+    spans: list[_PlainSpan] = []
+    context: _Context | None = None
+    parent_id: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    attributes: dict[str, Any] | None = None
+    events: list[_PlainEvent] | None = None
+    status: _Status | None = None
+    status_code: str = ""
+
+    def export(self) -> _Export:
+        """It as an export; a span without an end is none."""
+        context, start, end = self.context, self.start_time, self.end_time
+        if context is None or start is None or end is None:
+            return _Export(self.resource_spans, self.spans)
+        status = self.status or _Status(status_code=self.status_code)
+        ids = (context.trace_id, context.span_id)
+        return _Export(
+            spans=[
+                _PlainSpan(*ids, start, end, self.parent_id, self.attributes, self.events, status)
+            ]
+        )
+
+
 class _Export(msgspec.Struct, rename={"resource_spans": "resourceSpans"}):
     resource_spans: list[_ResourceSpans] = []
     spans: list[_PlainSpan] = []
@@ -184,14 +219,14 @@ def read_spans(file: TraceFile) -> Iterator[Span]:
 
 
 def read_span_lines(file: TraceFile) -> Iterator[Span]:
-    """Yield the spans of a file with one export a line.
+    """Yield the spans of a file with one export, or one span, a line.
 
     Raises:
         TraceError: A line is no such export, or an attribute has the wrong type, and none may be
             left out.
     """
-    for line, export in file.decode(_Export, hint=_HINT, strict=False):
-        yield from _spans(file, line, export)
+    for line, recorded in file.decode(_Line, hint=_HINT, strict=False):
+        yield from _spans(file, line, recorded.export())
 
 
 def _spans(file: TraceFile, line: int | None, export: _Export) -> Iterator[Span]:

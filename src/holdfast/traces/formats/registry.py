@@ -188,7 +188,7 @@ READERS: tuple[TraceReader, ...] = (
         sees_text=True,
     ),
     TraceReader("OpenTelemetry", "document", otel.LAYOUTS, otel.read_otel, sees_text=True),
-    TraceReader("OpenTelemetry", "lines", otel.LAYOUTS, otel.read_otel_lines, sees_text=True),
+    TraceReader("OpenTelemetry", "lines", otel.LINE_LAYOUTS, otel.read_otel_lines, sees_text=True),
     TraceReader(
         "OpenCode",
         "document",
