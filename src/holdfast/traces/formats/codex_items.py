@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from holdfast.traces.formats.quantities import Tokens
+from holdfast.traces.formats.repairs import with_whole_characters
 from holdfast.traces.history import Message
 
 __all__ = [
@@ -197,7 +198,7 @@ def json_object(value: Any) -> dict[str, Any]:
     """A JSON object that may be written as text; empty for anything else. Pure."""
     if isinstance(value, str):
         try:
-            value = msgspec.json.decode(value)
+            value = msgspec.json.decode(with_whole_characters(value.encode()))
         except (msgspec.DecodeError, RecursionError):
             return {}
     return value if isinstance(value, dict) else {}

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from holdfast.errors import TraceError
-from holdfast.traces.formats.repairs import Repairs, repaired
+from holdfast.traces.formats.repairs import Repairs, repaired, with_whole_characters
 
 __all__ = ["DAMAGED_HINT", "ErrorMaker", "convert_json", "decode_json", "within"]
 
@@ -26,7 +26,7 @@ _AT = re.compile(r"^(?P<message>.*) - at `\$\.?(?P<field>.*)`$", re.DOTALL)
 
 
 def decode_json(
-    data: bytes | msgspec.Raw,
+    data: bytes | str | msgspec.Raw,
     decoder: msgspec.json.Decoder[_Value],
     error_maker: ErrorMaker,
     *,
@@ -36,7 +36,7 @@ def decode_json(
     """Decode one JSON text; pure, but for `repairs`.
 
     Args:
-        data: UTF-8 JSON.
+        data: UTF-8 JSON; a text is JSON that was written as one, whose escapes come to light here.
         decoder: Knows the type.
         error_maker: Makes what is raised.
         hint: Says what the data should look like when it is JSON of another type.
@@ -46,6 +46,8 @@ def decode_json(
         TraceError: The data is not JSON, or not of the decoder's type.
     """
     try:
+        if isinstance(data, str):
+            data = with_whole_characters(data.encode())
         if isinstance(data, bytes) and not data.isascii():
             # A decoder does not look into what it leaves as it is, and others decode later.
             data.decode()

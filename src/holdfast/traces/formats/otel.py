@@ -223,7 +223,7 @@ def _messages(span: Span, name: str, value: Any) -> list[dict[str, Any]]:
     """Messages, which some record as a list and others as its text."""
     error_maker = within(f"attributes.{name}", span.error_maker)
     if isinstance(value, str):
-        return decode_json(value.encode(), _MESSAGES, error_maker)
+        return decode_json(value, _MESSAGES, error_maker)
     return [] if value is None else convert_json(value, list[dict[str, Any]], error_maker)
 
 
