@@ -115,13 +115,15 @@ def test_without_ids_new_blocks_are_nobody_elses(read: Any) -> None:
 
 def test_ids_of_two_files_have_nothing_in_common(read: Any, tmp_path: Path) -> None:
     read(session(turn(64, new_blocks=[[0, 4]])))
-    (tmp_path / "b.jsonl").write_bytes((tmp_path / "a.jsonl").read_bytes())
+    content = (tmp_path / "a.jsonl").read_bytes()
+    (tmp_path / "b.jsonl").write_bytes(content.replace(b'"session":"a"', b'"session":"b"'))
     one, other = read_sessions(tmp_path)
     assert not set(one.turns[0].block_ids) & set(other.turns[0].block_ids)
 
 
 def test_every_field_of_a_session_has_its_place(read: Any) -> None:
-    (found,) = read(
+    _, found = read(
+        session(turn(), turn(), turn(), session="p"),
         session(
             turn(
                 gap_s=1.5,
@@ -152,7 +154,7 @@ def test_every_field_of_a_session_has_its_place(read: Any) -> None:
             join_turn=2,
             agent="Explore",
             events=[{"kind": "compaction", "turn": 1, "after_s": 0.25}],
-        )
+        ),
     )
     assert found.turns == (
         Turn(

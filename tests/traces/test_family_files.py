@@ -19,7 +19,7 @@ from tests.traces.text_samples import written
 from holdfast.errors import TraceError
 from holdfast.traces.io import FileReport, read_sessions
 from holdfast.traces.record import Session
-from holdfast.traces.validation import SessionChecks
+from holdfast.traces.validation import BlockChecks
 
 FORMATS = pytest.mark.parametrize("sample", FAMILIES)
 
@@ -45,7 +45,7 @@ def test_the_files_of_a_family_are_read_as_one(sample: str) -> None:
     assert all(one.parent_turn is not None for one in sessions[1:])
     assert [report.num_sessions for report in reports] == [4, 0, 0, 0]
     assert sum(report.num_orphans for report in reports) == 0
-    checks = SessionChecks()
+    checks = BlockChecks()
     assert [problem for one in sessions for problem in checks.problems(one)] == []
 
 

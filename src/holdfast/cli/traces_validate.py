@@ -13,7 +13,7 @@ from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TraceSource
 from holdfast.errors import TraceError
 from holdfast.report.page import write_whole
 from holdfast.traces.io import FileReport
-from holdfast.traces.validation import SessionChecks
+from holdfast.traces.validation import BlockChecks
 
 __all__ = ["validate"]
 
@@ -50,7 +50,7 @@ def validate(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> 
     source = TraceSource(paths, errors, problems if lenient else None)
     reports: list[FileReport] = []
     source.on_file.append(reports.append)
-    checks = SessionChecks()
+    checks = BlockChecks()
     num_sessions = num_turns = 0
     with source.sessions() as sessions:
         for session in sessions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -29,6 +30,7 @@ from holdfast.traces.kinship import Kinship
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Session
 from holdfast.traces.storage import COMPRESSIONS, stored_digest
+from holdfast.traces.validation import SessionLinks
 
 __all__ = ["FileReport", "read_sessions", "trace_files"]
 
@@ -181,13 +183,14 @@ def read_sessions(
             recorded arrivals it chooses the one to begin with. None keeps the order of names and
             lines.
         on_file: Told about each file before its sessions are yielded.
-        on_skipped: Told about each part that is left out because it is wrong: a line, a session
-            or what is left of a file. None stops the reading at the first.
+        on_skipped: Told about each part that is left out because it is wrong: a line, a session,
+            a link to another one, or what is left of a file. None stops the reading at the first.
         keeps_text: Whether `Turn.text` is kept, of formats that see it.
 
     Raises:
-        TraceError: A path has no trace file; or a file cannot be read or breaks its format, or no
-            session at all was answered, and `on_skipped` is None.
+        TraceError: A path has no trace file; or a file cannot be read or breaks its format, two
+            sessions have one id, a parent is not before its sub-agents, or no session at all was
+            answered, and `on_skipped` is None.
     """
     files = [file for path in paths for file in trace_files(path)]
     rng = None if seed is None else random.Random(seed)
@@ -195,9 +198,11 @@ def read_sessions(
         rng.shuffle(files)
     interner = PrefixInterner()
     families = _Families(files, on_skipped)
+    labels = _labels(files)
+    links = SessionLinks()
     num_unanswered = num_answered = 0
     for scope, path in enumerate(files, start=1):
-        file = TraceFile(str(path), path, on_skipped, keeps_text)
+        file = TraceFile(str(path), path, on_skipped, keeps_text, own_label=labels[path])
         try:
             reader = _reader(file, path)
             if (family := families.of(path, reader)) is None:
@@ -206,13 +211,37 @@ def read_sessions(
             reading = reader.read(file, interner=interner, scope=scope, rng=rng)
             _report(path, reader, reading, on_file, file.repairs)
             num_unanswered += reading.num_unanswered
+            links.begin_file()
             for session in reading.sessions:
-                num_answered += 1
-                yield session
+                kept = links.kept(session, file, is_ordered=seed is None)
+                if kept is not None:
+                    num_answered += 1
+                    yield kept
         except TraceError as error:
             file.refuse(error)
     if num_unanswered and not num_answered and on_skipped is None:
         raise TraceError("holds no answered request to a model", source=", ".join(map(str, paths)))
+
+
+def _labels(files: Sequence[Path]) -> dict[Path, str]:
+    """What to call each file: its name, behind as many directories as tell it from others; pure."""
+    labels: dict[Path, str] = {}
+    waiting = set(files)
+    depth = 1
+    while waiting:
+        called = {
+            path: "/".join((*path.parts[-depth:-1], path.name.partition(".")[0]))
+            for path in waiting
+        }
+        num_called = Counter(called.values())
+        labels |= {
+            path: name
+            for path, name in called.items()
+            if num_called[name] == 1 or depth >= len(path.parts)
+        }
+        waiting -= labels.keys()
+        depth += 1
+    return labels
 
 
 class _Families:

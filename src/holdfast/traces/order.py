@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from holdfast.traces.record import Session
 
-__all__ = ["families", "lap_after", "reordered", "rotation"]
+__all__ = ["families", "lap_after", "parents_first", "reordered", "rotation"]
+
+_Item = TypeVar("_Item")
 
 
 def families(sessions: Iterable[Session]) -> Iterator[list[Session]]:
@@ -28,6 +31,32 @@ def families(sessions: Iterable[Session]) -> Iterator[list[Session]]:
         yield family
 
 
+def parents_first(
+    items: Sequence[_Item],
+    name_of: Callable[[_Item], str],
+    parent_of: Callable[[_Item], str | None],
+) -> list[_Item]:
+    """Order items so that each is followed by those that name it as their parent. Pure.
+
+    Those without a parent that is there keep their order, and so do those of one parent. Items that
+    name each other in a circle come last.
+    """
+    names = {name_of(item) for item in items}
+    children: dict[str, list[_Item]] = {}
+    roots: list[_Item] = []
+    for item in items:
+        parent = parent_of(item)
+        is_child = parent is not None and parent in names and parent != name_of(item)
+        (children.setdefault(parent or "", []) if is_child else roots).append(item)
+    order: list[_Item] = []
+    waiting = roots[::-1]
+    while waiting:
+        item = waiting.pop()
+        order.append(item)
+        waiting += children.pop(name_of(item), [])[::-1]
+    return order + [item for group in children.values() for item in group]
+
+
 def reordered(sessions: Iterable[Session], rng: random.Random | None) -> Iterator[Session]:
     """Yield the sessions in an order that `rng` chooses; holds all of them, unless it is None.
 
@@ -37,7 +66,8 @@ def reordered(sessions: Iterable[Session], rng: random.Random | None) -> Iterato
     if rng is None:
         yield from sessions
         return
-    groups = list(families(sessions))
+    ordered = parents_first(list(sessions), lambda one: one.session_id, lambda one: one.parent_id)
+    groups = list(families(ordered))
     starts_s = [group[0].start_s for group in groups]
     arrivals_s = [start_s for start_s in starts_s if start_s is not None]
     if len(arrivals_s) < len(groups):

@@ -3,43 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from holdfast.errors import TraceError
+from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.record import Session
 
-__all__ = ["SessionChecks"]
+__all__ = ["BlockChecks", "SessionLinks"]
 
 
-class SessionChecks:
-    """Checks that no session can be checked for alone; keeps each id and each distinct block.
+class SessionLinks:
+    """Checks what sessions of a reading say about each other; keeps each id.
 
-    Readers that chain recorded hashes cannot break the promise on blocks; a file of Holdfast's own
-    format can, since its ids are taken as they are.
+    Ids differ, and a sub-agent stands behind its parent and names turns that the parent has.
     """
 
     def __init__(self) -> None:
-        self._num_turns: dict[str, int] = {}
-        self._behind: dict[int, int] = {}
+        # Their numbers of turns, and where they are from.
+        self._known: dict[str, tuple[int, str]] = {}
+        self._left_out: set[str] = set()
 
-    def problems(self, session: Session) -> Iterator[TraceError]:
-        """Yield what is wrong with a session, given those before it; remembers it."""
+    def begin_file(self) -> None:
+        """Note that the sessions from here on are another file's."""
+        self._left_out.clear()
+
+    def kept(self, session: Session, file: TraceFile, *, is_ordered: bool = True) -> Session | None:
+        """Take the next session, and leave out what contradicts those before it.
+
+        Args:
+            session: The session.
+            file: Told what is wrong.
+            is_ordered: Whether parents come first; where they do not, a link to one that has not
+                come is cut and nothing is wrong.
+
+        Returns:
+            The session, without links that lead nowhere; None for a second one of its id, and for
+            sub-agents of such a one.
+
+        Raises:
+            TraceError: Something is wrong, and nothing may be left out.
+        """
+        problem = self._second(session)
+        if problem is not None:
+            file.refuse(problem)
+            self._left_out.add(session.session_id)
+            return None
+        for problem in self._broken_links(session) if is_ordered else ():
+            file.refuse(problem)
+        session = self._with_whole_links(session)
+        self._known[session.session_id] = (len(session.turns), session.source)
+        return session
+
+    def _second(self, session: Session) -> TraceError | None:
         where = f"session {session.session_id!r}"
-        if session.session_id in self._num_turns:
-            yield TraceError("a second session of that id", source=session.source, where=where)
-        if session.parent_id is not None:
-            yield from self._parent_problems(session, where)
-        self._num_turns[session.session_id] = len(session.turns)
-        yield from self._block_problems(session, where)
+        if session.session_id in self._known:
+            _, first = self._known[session.session_id]
+            return TraceError(
+                f"a second session of that id; the first is in {first}",
+                source=session.source,
+                where=where,
+                hint="take one of the two away; with --lenient the first is read",
+            )
+        if session.parent_id is not None and session.parent_id in self._left_out:
+            message = f"its parent {session.parent_id!r} is a second session of that id"
+            return TraceError(message, source=session.source, where=where)
+        return None
 
-    def _parent_problems(self, session: Session, where: str) -> Iterator[TraceError]:
-        num_turns = self._num_turns.get(session.parent_id or "")
-        if num_turns is None:
+    def _broken_links(self, session: Session) -> Iterator[TraceError]:
+        if session.parent_id is None:
+            return
+        where = f"session {session.session_id!r}"
+        if session.parent_id not in self._known:
             yield TraceError(
                 f"parent {session.parent_id!r} is not among the sessions before it",
                 source=session.source,
                 where=where,
             )
             return
+        num_turns, _ = self._known[session.parent_id]
         for name, turn_index in (
             ("parent_turn", session.parent_turn),
             ("join_turn", session.join_turn),
@@ -51,7 +92,28 @@ class SessionChecks:
                     where=f"{where}, {name}",
                 )
 
-    def _block_problems(self, session: Session, where: str) -> Iterator[TraceError]:
+    def _with_whole_links(self, session: Session) -> Session:
+        num_turns, _ = self._known.get(session.parent_id or "", (0, ""))
+        links = (session.parent_turn, session.join_turn)
+        parent_turn, join_turn = (None if at is None or at >= num_turns else at for at in links)
+        parent_id = session.parent_id if session.parent_id in self._known else None
+        if (parent_id, parent_turn, join_turn) == (session.parent_id, *links):
+            return session
+        return replace(session, parent_id=parent_id, parent_turn=parent_turn, join_turn=join_turn)
+
+
+class BlockChecks:
+    """Checks that equal ids stand for equal prefixes; keeps each distinct block.
+
+    Readers that chain recorded hashes cannot break this; a file of Holdfast's own format can, since
+    its ids are taken as they are.
+    """
+
+    def __init__(self) -> None:
+        self._behind: dict[int, int] = {}
+
+    def problems(self, session: Session) -> Iterator[TraceError]:
+        """Yield what is wrong with a session's blocks, given those before it; remembers them."""
         behind = self._behind
         known: tuple[int, ...] = ()
         for index, turn in enumerate(session.turns):
@@ -62,7 +124,7 @@ class SessionChecks:
                         f"block {block_id} is behind another block than before; expected equal "
                         "ids for equal prefixes only",
                         source=session.source,
-                        where=f"{where}, turn {index}",
+                        where=f"session {session.session_id!r}, turn {index}",
                     )
                     break
                 before = block_id

@@ -19,9 +19,10 @@ from tests.traces.generator.builders import (
 )
 
 from holdfast.traces.digest import sessions_digest
+from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.generator.files import load_set, set_names
 from holdfast.traces.record import Session, common_prefix_length
-from holdfast.traces.validation import SessionChecks
+from holdfast.traces.validation import BlockChecks, SessionLinks
 
 PrefixCheck = Callable[[Iterable[Session]], None]
 
@@ -348,8 +349,9 @@ def test_sets_that_ship_generate_sessions_that_keep_their_promises(
     name: str, assert_prefix_identity: PrefixCheck
 ) -> None:
     sessions = sessions_of(load_set(name), 6)
-    checks = SessionChecks()
-    assert [problem for session in sessions for problem in checks.problems(session)] == []
+    links, blocks = SessionLinks(), BlockChecks()
+    assert [links.kept(session, TraceFile("a", b"")) for session in sessions] == sessions
+    assert [problem for session in sessions for problem in blocks.problems(session)] == []
     assert_prefix_identity(sessions)
     again = sessions_of(load_set(name), 6)
     assert sessions_digest(sessions) == sessions_digest(again)

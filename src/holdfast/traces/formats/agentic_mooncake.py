@@ -44,7 +44,7 @@ from holdfast.traces.formats.row_checks import second_request
 from holdfast.traces.formats.row_spool import RowSpool
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
-from holdfast.traces.order import reordered
+from holdfast.traces.order import parents_first, reordered
 from holdfast.traces.record import Session, ToolSpan, Turn
 
 __all__ = ["LAYOUTS", "read_agentic_mooncake"]
@@ -222,7 +222,7 @@ def _graph(file: TraceFile, *, has_header: bool) -> _Graph:
         if row.request_id is not None and row.request_id in graph.places:
             file.refuse(second_request(file, line, "request_id", row.request_id))
             continue
-        name = row.session_id or row.request_id or f"line-{line}"
+        name = row.session_id or row.request_id or f"{file.label}-{line}"
         if row.play_id is not None:
             name = f"{row.play_id}/{name}"
         _add_row(graph, graph.streams.setdefault(name, _Stream(name)), row)
@@ -295,7 +295,8 @@ def _sessions(
     source: str, graph: _Graph, block_tokens: int, interner: PrefixInterner, scope: int
 ) -> Iterator[Session]:
     plays: dict[str, int] = {}
-    for stream in graph.streams.values():
+    streams = list(graph.streams.values())
+    for stream in parents_first(streams, lambda one: one.session_id, lambda one: one.parent_id):
         rows = graph.spool.read(stream.rows)
         first = rows[0]
         own_scope = scope

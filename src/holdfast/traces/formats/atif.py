@@ -191,7 +191,7 @@ class _Found:
 
     def main_stream(self) -> Stream:
         trajectory = self.trajectory
-        name = trajectory.session_id or trajectory.trajectory_id or self.file.name
+        name = trajectory.session_id or trajectory.trajectory_id or self.file.label
         return Stream(name, "main")
 
     def has_known_version(self) -> bool:

@@ -90,5 +90,5 @@ def _sessions(
         turn = Turn(0.0, request.prompt_tokens, request.output_tokens, block_ids)
         start_s = arrival.at - first_s + shift_s
         yield Session(
-            f"{file.name}-{arrival.line}", _BLOCK_TOKENS, (turn,), file.source, start_s=start_s
+            f"{file.label}-{arrival.line}", _BLOCK_TOKENS, (turn,), file.source, start_s=start_s
         )

@@ -116,7 +116,7 @@ def _sessions(
             )
             before = request
         yield Session(
-            f"{file.name}-{requests[0].chat_id}",
+            f"{file.label}-{requests[0].chat_id}",
             _BLOCK_TOKENS,
             tuple(turns),
             file.source,

@@ -314,7 +314,7 @@ def read_claude_code(
     for part in (file, *map(file.beside, companions)):
         try:
             for entry in read_entries(part):
-                tree.add(entry, file.name)
+                tree.add(entry, file.label)
         except TraceError as error:
             part.refuse(error)
     reading = transcript_reading(file, [tree.streams()], interner=interner)

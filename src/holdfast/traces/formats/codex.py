@@ -126,7 +126,7 @@ class _Rollout:
         for call in self.calls:
             call.head = f"codex {meta.cli_version or ''} {call.model} {meta.agent}"
         return Stream(
-            meta.id or self.file.name,
+            meta.id or self.file.label,
             meta.agent,
             self.calls,
             parent_id=meta.parent_id,

@@ -220,7 +220,7 @@ def _sessions(file: TraceFile, log: _Log) -> Iterator[Session]:
             built.append(_turn(turn, ends[end], ended_s, block_ids))
             ended_s = turn.ended_s
         yield Session(
-            f"{file.name}-{start}-{number}",
+            f"{file.label}-{start}-{number}",
             _BLOCK_TOKENS,
             tuple(built),
             file.source,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -37,7 +37,7 @@ from holdfast.traces.formats.reading import Reading
 from holdfast.traces.formats.row_spool import RowSpool
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner, PrefixTrail
-from holdfast.traces.order import reordered
+from holdfast.traces.order import parents_first, reordered
 from holdfast.traces.prefix_lengths import PrefixLengths
 from holdfast.traces.record import EndedBy, Session, SessionEvent, ToolSpan, Trigger, Turn
 
@@ -148,29 +148,10 @@ def read_dynamo(
             return _from_lengths(calls, prefixes)
         return _from_hashes(calls, rows.block_tokens, interner.trail(scope))
 
-    sessions = _sessions(file.source, _parents_first(started), rows, block_ids)
+    started.sort(key=lambda stream: stream.start_ms)
+    ordered = parents_first(started, lambda one: one.session_id, lambda one: one.parent_id)
+    sessions = _sessions(file.source, ordered, rows, block_ids)
     return Reading(len(started), 0, reordered(sessions, rng))
-
-
-def _parents_first(streams: Sequence[_Stream]) -> list[_Stream]:
-    """Main agents by their arrival, each with its sub-agents behind it."""
-    children: dict[str, list[_Stream]] = {}
-    names = {stream.session_id for stream in streams}
-    roots: list[_Stream] = []
-    for stream in sorted(streams, key=lambda one: one.start_ms):
-        parent_id = stream.parent_id
-        if parent_id in names and parent_id != stream.session_id and parent_id is not None:
-            children.setdefault(parent_id, []).append(stream)
-        else:
-            roots.append(stream)
-    order: list[_Stream] = []
-    waiting = roots[::-1]
-    while waiting:
-        stream = waiting.pop()
-        order.append(stream)
-        waiting += children.pop(stream.session_id, [])[::-1]
-    # Agents that name each other as parents have no first one.
-    return order + [stream for group in children.values() for stream in group]
 
 
 def _sessions(
@@ -180,7 +161,7 @@ def _sessions(
     block_ids: Callable[[list[Call]], Iterator[tuple[int, ...]]],
 ) -> Iterator[Session]:
     first_ms = min(stream.start_ms for stream in streams)
-    known = {stream.session_id: stream for stream in streams}
+    known: dict[str, _Stream] = {}
     for stream in streams:
         calls = rows.calls_of(stream)
         parent = known.get(stream.parent_id or "")
@@ -194,6 +175,7 @@ def _sessions(
             parent_turn=None if parent is None else parent.last_call_before(stream.start_ms),
             events=tuple(_session_events(calls)),
         )
+        known[stream.session_id] = stream
 
 
 def _from_hashes(

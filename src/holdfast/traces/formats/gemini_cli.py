@@ -92,7 +92,7 @@ class _Chat:
         """What was read so far."""
         is_sub_agent = self.session.kind == _SUB_AGENT
         return Stream(
-            self.session.session_id or self.file.name,
+            self.session.session_id or self.file.label,
             "" if is_sub_agent else "main",
             self.talk.calls,
             parent_id=_parent(self.file) if is_sub_agent else None,

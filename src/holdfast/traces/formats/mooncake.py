@@ -84,7 +84,7 @@ def _sessions(
             block_ids=interner.trail(scope).extend(request.hash_ids[:num_full]),
         )
         yield Session(
-            f"{file.name}-{arrival.line}",
+            f"{file.label}-{arrival.line}",
             _BLOCK_TOKENS,
             (turn,),
             file.source,

@@ -112,7 +112,7 @@ class _Trace:
         outermost = said[-1]
         label = outermost.agent_name or outermost.agent_id or ""
         root = "/".join(
-            part for part in (self._file.name, whole, outermost.agent_id or label) if part
+            part for part in (self._file.label, whole, outermost.agent_id or label) if part
         )
         agent = self._agents.setdefault(root, _Agent(Stream(root, label), root))
         for invocation in reversed(invocations[:-1]):

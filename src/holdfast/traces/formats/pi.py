@@ -166,7 +166,7 @@ class _Session:
         except TraceError as error:
             self.file.refuse(error)
         return Stream(
-            self.header.id or self.file.name,
+            self.header.id or self.file.label,
             "main",
             self.talk.calls,
             events=self.talk.events,

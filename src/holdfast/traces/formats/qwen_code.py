@@ -178,7 +178,7 @@ class _Session:
         for call in self.talk.calls:
             call.head = f"qwen-code {first.version or ''} {call.model} {agent}"
         return Stream(
-            first.name or self.file.name,
+            first.name or self.file.label,
             agent,
             self.talk.calls,
             parent_id=first.session_id if first.is_sidechain else self.parent_id,

@@ -49,6 +49,7 @@ class TraceFile:
         keeps_text: Whether what was said is kept, by readers that see it.
         children: Files that are read with this one: those of its sub-agents.
         repairs: Counts what is read as something else than what the file has.
+        own_label: `label`, where another file is called by the same `name`.
     """
 
     source: str
@@ -57,11 +58,17 @@ class TraceFile:
     keeps_text: bool = False
     children: tuple[Path, ...] = ()
     repairs: Repairs = field(default_factory=Repairs)
+    own_label: str = ""
 
     @property
     def name(self) -> str:
         """The file's name without its directory and suffixes."""
         return Path(self.source).name.partition(".")[0]
+
+    @property
+    def label(self) -> str:
+        """What no other file of a reading is called, for sessions that have no own name."""
+        return self.own_label or self.name
 
     def silently(self) -> TraceFile:
         """The same file, to be read once more without telling what is left out or repaired."""
@@ -70,7 +77,7 @@ class TraceFile:
 
     def beside(self, path: Path) -> TraceFile:
         """Another file that is read with this one, and tells the same ones what is wrong in it."""
-        return replace(self, source=str(path), content=path, children=())
+        return replace(self, source=str(path), content=path, children=(), own_label="")
 
     def fields(self) -> Iterator[dict[str, msgspec.Raw]]:
         """Yield each line's fields by their names; none for a line that will be left out.

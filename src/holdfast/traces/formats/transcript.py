@@ -28,6 +28,7 @@ from holdfast.traces.history import (
     estimated_tokens,
 )
 from holdfast.traces.lineage import PrefixInterner
+from holdfast.traces.order import parents_first
 from holdfast.traces.record import (
     EndedBy,
     EventKind,
@@ -245,7 +246,11 @@ def transcript_reading(
     order = list(families)
     if rng is not None:
         rng.shuffle(order)
-    found = [stream for family in order for stream in family]
+    found = [
+        stream
+        for family in order
+        for stream in parents_first(family, lambda one: one.session_id, lambda one: one.parent_id)
+    ]
     streams: dict[str, Stream] = {}
     for stream in found:
         if stream.session_id in streams:

@@ -96,10 +96,12 @@ class Stepper:
         self._last_sender = np.full(1, _NOBODY, dtype=np.int64)
         self._family_of = np.empty(1, dtype=np.int64)
         self._index_of: dict[tuple[int, str], int] = {}
+        self._num_sessions = 0
 
     def follow(self, session: Session, reading: int = 0) -> SteppedSession:
         """Take the next session of a reading (>= 0); remembers its blocks."""
-        index = len(self._index_of)
+        index = self._num_sessions
+        self._num_sessions += 1
         parent = self._index_of.get((reading, session.parent_id or ""))
         family = index if parent is None else int(self._family_of[parent])
         self._family_of = reach(self._family_of, index + 1, _NOBODY)
