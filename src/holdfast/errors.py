@@ -52,6 +52,7 @@ class TraceError(HoldfastError):
     Attributes:
         source: File the trouble is in.
         where: Line or field inside it, if known.
+        message: What the trouble is.
     """
 
     def __init__(
@@ -59,8 +60,15 @@ class TraceError(HoldfastError):
     ) -> None:
         place = source if where is None else f"{source}: {where}"
         super().__init__(f"{place}: {message}", hint=hint)
+        self.message = message
         self.source = source
         self.where = where
+
+    def read_as(self, format_name: str) -> TraceError:
+        """The same error, which also says what the file was taken for; pure."""
+        note = f" (read as {format_name})"
+        message = self.message.removesuffix(note) + note
+        return TraceError(message, source=self.source, where=self.where, hint=self.hint)
 
 
 class PolicyError(HoldfastError):

@@ -1,41 +1,28 @@
-"""Trace files on disk: which they are, what layout they have, and their sessions."""
+"""The sessions of trace files on disk."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
-from msgspec import Raw
-
 from holdfast.errors import TraceError
-from holdfast.traces.formats import opencode
-from holdfast.traces.formats.reading import Kin, Reading
-from holdfast.traces.formats.registry import (
-    READERS,
-    FileKind,
-    TraceReader,
-    closest_layout,
-    reader_for,
-)
+from holdfast.traces.directory import file_labels, trace_files
+from holdfast.traces.file_families import FileFamilies
+from holdfast.traces.formats.detection import reader_of
+from holdfast.traces.formats.reading import Reading
+from holdfast.traces.formats.registry import READERS, TraceReader
 from holdfast.traces.formats.repairs import Repairs
-from holdfast.traces.formats.table_lines import column_names
-from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, OnSkipped, TraceFile
+from holdfast.traces.formats.trace_file import OnSkipped, TraceFile
 from holdfast.traces.gaps import GapEvidence
-from holdfast.traces.harbor import Conversions, HarborFiles
-from holdfast.traces.kinship import Kinship
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Session
-from holdfast.traces.storage import COMPRESSIONS, stored_digest
+from holdfast.traces.storage import stored_digest
 from holdfast.traces.validation import SessionLinks
 
 __all__ = ["FileReport", "read_sessions", "trace_files"]
-
-_KINDS: dict[str, FileKind] = {".json": "document", ".jsonl": "lines", ".csv": "table"}
-_SUFFIXES = tuple(f"{kind}{compression}" for kind in _KINDS for compression in COMPRESSIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,82 +80,12 @@ class FileReport:
         return self.gaps.num_unclear_gaps if self.known_gap_defect else 0
 
 
-class _UnknownLayoutError(TraceError):
-    """A file is of no format that is read."""
-
-
-def trace_files(path: Path) -> tuple[Path, ...]:
-    """List the trace files at `path`, by name: itself, or those in a directory and below it.
-
-    Leaves out files and directories whose names begin with a dot, files that are read with another
-    one, and what clients and Harbor keep beside sessions.
-
-    Raises:
-        TraceError: Nothing is there, or no file has a suffix that Holdfast reads.
-    """
-    if path.is_file():
-        if not path.name.endswith(_SUFFIXES):
-            raise TraceError(
-                f"unknown file type; expected one of {', '.join(_SUFFIXES)}",
-                source=str(path),
-                hint=opencode.hint_for(path),
-            )
-        return (path,)
-    if not path.is_dir():
-        raise TraceError("no such file or directory", source=str(path))
-    harbor = HarborFiles()
-    files = tuple(
-        file
-        for file in sorted(path.rglob("*"))
-        if file.name.endswith(_SUFFIXES)
-        and not (
-            _is_hidden(file.relative_to(path)) or any(reader.is_aside(file) for reader in READERS)
-        )
-        and file.is_file()
-        and not _is_harbors(file, harbor)
-    )
-    if not files:
-        raise TraceError(
-            f"the directory has no trace file; expected {', '.join(_SUFFIXES)}",
-            source=str(path),
-            hint=opencode.hint_for(path),
-        )
-    companions = {
-        companion
-        for reader in READERS
-        for file in files
-        for companion in reader.companions_of(file)
-    }
-    return tuple(file for file in files if file not in companions)
-
-
-def _is_harbors(path: Path, harbor: HarborFiles) -> bool:
-    """Whether Harbor keeps a file about a job, or an agent beside what it recorded in one."""
-    if harbor.is_own(path):
-        return True
-    return harbor.agent_directory(path) is not None and _has_unknown_layout(path)
-
-
-def _has_unknown_layout(path: Path) -> bool:
-    try:
-        _reader(TraceFile(str(path), path), path)
-    except _UnknownLayoutError:
-        return True
-    except TraceError:
-        # Told when the file's turn comes.
-        return False
-    return False
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
 def read_sessions(
     *paths: Path,
     seed: int | None = None,
     on_file: Callable[[FileReport], None] | None = None,
     on_skipped: OnSkipped | None = None,
+    on_unread: OnSkipped | None = None,
     keeps_text: bool = False,
 ) -> Iterator[Session]:
     """Read sessions one file at a time; a file is read only when its turn comes.
@@ -185,113 +102,152 @@ def read_sessions(
         on_file: Told about each file before its sessions are yielded.
         on_skipped: Told about each part that is left out because it is wrong: a line, a session,
             a link to another one, or what is left of a file. None stops the reading at the first.
+        on_unread: Told about each of several files that is left out as a whole because something
+            in it is wrong and `on_skipped` is None. None stops the reading at the first.
         keeps_text: Whether `Turn.text` is kept, of formats that see it.
 
     Raises:
-        TraceError: A path has no trace file; or a file cannot be read or breaks its format, two
-            sessions have one id, a parent is not before its sub-agents, or no session at all was
-            answered, and `on_skipped` is None.
+        TraceError: A path has no trace file; or, where `on_skipped` is None, a file is wrong that
+            may not be left out, or all are, two sessions have one id, a parent is not before its
+            sub-agents, or no session at all was answered.
     """
     files = [file for path in paths for file in trace_files(path)]
     rng = None if seed is None else random.Random(seed)
     if rng is not None:
         rng.shuffle(files)
-    interner = PrefixInterner()
-    families = _Families(files, on_skipped)
-    labels = _labels(files)
-    links = SessionLinks()
-    num_unanswered = num_answered = 0
-    for scope, path in enumerate(files, start=1):
-        file = TraceFile(str(path), path, on_skipped, keeps_text, own_label=labels[path])
+    files_read = _FilesRead(files, rng, on_file, on_skipped, on_unread, keeps_text)
+    yield from files_read.sessions()
+    if on_skipped is None:
+        files_read.check(source=", ".join(map(str, paths)))
+
+
+class _FilesRead:
+    """The files of one reading, each read when its turn comes; arguments as of `read_sessions`."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        rng: random.Random | None,
+        on_file: Callable[[FileReport], None] | None,
+        on_skipped: OnSkipped | None,
+        on_unread: OnSkipped | None,
+        keeps_text: bool,
+    ) -> None:
+        self._files = files
+        self._rng = rng
+        self._on_file = on_file
+        self._on_skipped = on_skipped
+        is_alone = len(files) == 1 and not any(_companions(files[0]))
+        self._on_unread = None if is_alone or on_skipped is not None else on_unread
+        self._keeps_text = keeps_text
+        self._interner = PrefixInterner()
+        self._families = FileFamilies(files, on_skipped)
+        self._labels = file_labels(files)
+        self._links = SessionLinks()
+        self._scope = self._num_unread = self._num_unanswered = self._num_answered = 0
+
+    def sessions(self) -> Iterator[Session]:
+        """Yield the sessions of all files."""
+        for path in self._files:
+            yield from self._sessions_of(path)
+
+    def check(self, source: str) -> None:
+        """Raises if there was no session at all."""
+        if self._num_answered:
+            return
+        if self._num_unread:
+            message = f"none of {self._num_unread} files can be read"
+            raise TraceError(message, source=source, hint="--lenient reads what is right of each")
+        if self._num_unanswered:
+            raise TraceError("holds no answered request to a model", source=source)
+
+    def _sessions_of(self, path: Path) -> Iterator[Session]:
+        label = self._labels.get(path, "")
+        file = TraceFile(str(path), path, self._on_skipped, self._keeps_text, own_label=label)
+        family: tuple[Path, ...] | None = ()
         try:
-            reader = _reader(file, path)
-            if (family := families.of(path, reader)) is None:
-                continue
-            file = replace(file, children=family)
-            reading = reader.read(file, interner=interner, scope=scope, rng=rng)
-            _report(path, reader, reading, on_file, file.repairs)
-            num_unanswered += reading.num_unanswered
-            links.begin_file()
-            for session in reading.sessions:
-                kept = links.kept(session, file, is_ordered=seed is None)
+            reader = reader_of(file, path)
+            family = self._families.of(path, reader)
+            if family is None:
+                return
+            with _read_as(reader.name):
+                reading = self._reading(replace(file, children=family), reader)
+        except TraceError as error:
+            self._leave_out(file, error)
+            for part in _other_parts(path, family or ()):
+                yield from self._sessions_of(part)
+            return
+        self._num_unanswered += reading.num_unanswered
+        self._links.begin_file()
+        try:
+            for session in _named_sessions(reading, reader):
+                kept = self._links.kept(session, file, is_ordered=self._rng is None)
                 if kept is not None:
-                    num_answered += 1
+                    self._num_answered += 1
                     yield kept
         except TraceError as error:
             file.refuse(error)
-    if num_unanswered and not num_answered and on_skipped is None:
-        raise TraceError("holds no answered request to a model", source=", ".join(map(str, paths)))
 
+    def _leave_out(self, file: TraceFile, error: TraceError) -> None:
+        if self._on_unread is None:
+            file.refuse(error)
+        else:
+            self._num_unread += 1
+            self._on_unread(error)
 
-def _labels(files: Sequence[Path]) -> dict[Path, str]:
-    """What to call each file: its name, behind as many directories as tell it from others; pure."""
-    labels: dict[Path, str] = {}
-    waiting = set(files)
-    depth = 1
-    while waiting:
-        called = {
-            path: "/".join((*path.parts[-depth:-1], path.name.partition(".")[0]))
-            for path in waiting
-        }
-        num_called = Counter(called.values())
-        labels |= {
-            path: name
-            for path, name in called.items()
-            if num_called[name] == 1 or depth >= len(path.parts)
-        }
-        waiting -= labels.keys()
-        depth += 1
-    return labels
-
-
-class _Families:
-    """The kinship of the files of each format, which are looked into when it is asked for."""
-
-    def __init__(self, files: Sequence[Path], on_skipped: OnSkipped | None) -> None:
-        # In the order of names, so that no seed decides which of two of one name is the first.
-        self._files = sorted(files)
-        self._on_skipped = on_skipped
-        self._of: dict[str, Kinship] = {}
-        self._converted: dict[Path, str] = {}
-        self._conversions = Conversions(self._files, HarborFiles(), self._is_recording)
-
-    def of(self, path: Path, reader: TraceReader) -> tuple[Path, ...] | None:
-        """The files that are read with one.
-
-        None for one that is read with another, or whose session is there as recorded.
-        """
-        if reader.name not in self._of:
-            kin = dict(self._kin(reader))
-            self._of[reader.name] = Kinship(kin)
-            self._converted.update(
-                (at, one.converted_id) for at, one in kin.items() if one.converted_id is not None
-            )
-        kinship = self._of[reader.name]
-        converted_id = self._converted.get(path)
-        if converted_id is not None and self._conversions.is_recorded(path, converted_id):
-            return None
-        return None if kinship.is_child(path) else kinship.descendants(path)
-
-    def _is_recording(self, path: Path) -> bool:
-        try:
-            reader = _reader(TraceFile(str(path), path), path)
-        except TraceError:
-            return False
-        return reader.sees_text and not reader.is_conversion
-
-    def _kin(self, reader: TraceReader) -> Iterator[tuple[Path, Kin]]:
-        if all(one.kin_of is None for one in READERS if one.name == reader.name):
-            return
-        for path in self._files:
-            file = TraceFile(str(path), path, self._on_skipped).silently()
+    def _reading(self, file: TraceFile, reader: TraceReader) -> Reading:
+        """Read a file, without those of its other parts that are wrong if they may be left out."""
+        self._scope += 1
+        if self._on_skipped is not None:
+            told = self._on_skipped
+            file = replace(file, on_skipped=lambda error: told(error.read_as(reader.name)))
+        while True:
             try:
-                own = _reader(file, path)
-                kin = own.kin_of(file) if own.kin_of and own.name == reader.name else None
-            except TraceError:
-                # Told when the file's turn comes.
-                continue
-            if kin is not None:
-                yield path, kin
+                return self._whole_reading(replace(file, repairs=Repairs()), reader)
+            except TraceError as error:
+                part = Path(error.source)
+                if self._on_unread is None or part in (file.content, *file.left_out):
+                    raise
+                self._leave_out(file, error.read_as(reader.name))
+                children = tuple(child for child in file.children if child != part)
+                file = replace(file, children=children, left_out=(*file.left_out, part))
+
+    def _whole_reading(self, file: TraceFile, reader: TraceReader) -> Reading:
+        scope, rng = self._scope, self._rng
+        reading = reader.read(file, interner=self._interner, scope=scope, rng=rng)
+        if self._on_unread is not None and reading.num_sessions is None:
+            # A file that is read as a stream finds out on the way what is wrong.
+            trial = reader.read(file.silently(), interner=PrefixInterner(), scope=scope, rng=None)
+            for _ in trial.sessions:
+                pass
+        _report(Path(file.source), reader, reading, self._on_file, file.repairs)
+        return reading
+
+
+def _other_parts(path: Path, family: Sequence[Path]) -> Iterator[Path]:
+    """The files that would have been read with one, where they are traces without it as well."""
+    for part in dict.fromkeys((*family, *_companions(path))):
+        with suppress(TraceError):
+            reader_of(TraceFile(str(part), part), part)
+            yield part
+
+
+def _companions(path: Path) -> Iterator[Path]:
+    for reader in READERS:
+        yield from reader.companions_of(path)
+
+
+def _named_sessions(reading: Reading, reader: TraceReader) -> Iterator[Session]:
+    with _read_as(reader.name):
+        yield from reading.sessions
+
+
+@contextmanager
+def _read_as(format_name: str) -> Iterator[None]:
+    try:
+        yield
+    except TraceError as error:
+        raise error.read_as(format_name) from None
 
 
 def _report(
@@ -320,41 +276,3 @@ def _report(
     )
     for companion in reading.companions:
         on_file(FileReport(companion, stored_digest(companion), num_sessions=0))
-
-
-def _reader(file: TraceFile, path: Path) -> TraceReader:
-    kind = next(
-        kind
-        for ending, kind in _KINDS.items()
-        if path.name.endswith(tuple(f"{ending}{compression}" for compression in COMPRESSIONS))
-    )
-    if kind == "document":
-        objects = iter([file.document(dict[str, Raw])])
-    elif kind == "table":
-        objects = iter([dict.fromkeys(column_names(file), Raw(b"null"))])
-    else:
-        objects = islice(file.fields(), MAX_PREAMBLE_LINES)
-    first: dict[str, Raw] | None = None
-    for record in objects:
-        reader = reader_for(kind, record)
-        if reader is not None:
-            return reader
-        first = record if first is None else first
-    if first is None:
-        raise TraceError("holds no line", source=file.source)
-    raise _unknown_layout(file, kind, first)
-
-
-def _unknown_layout(file: TraceFile, kind: FileKind, record: Mapping[str, Raw]) -> TraceError:
-    names = dict.fromkeys(reader.name for reader in READERS if reader.kind == kind)
-    hint = f"such files are read of {', '.join(names)}; docs/traces.md describes them"
-    closest = closest_layout(kind, record)
-    if closest is not None:
-        reader, missing = closest
-        hint = f"{hint}. {reader.name}, which comes closest, also has {', '.join(missing)}"
-    return _UnknownLayoutError(
-        f"unknown layout with the fields {', '.join(sorted(record)) or '(none)'}",
-        source=file.source,
-        where=None if kind == "document" else "line 1",
-        hint=hint,
-    )

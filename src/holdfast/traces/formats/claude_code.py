@@ -310,6 +310,7 @@ def read_claude_code(
     del scope, rng
     tree = _Tree()
     beside = companions_of(file.content) if isinstance(file.content, Path) else ()
+    beside = tuple(path for path in beside if path not in file.left_out)
     companions = tuple(dict.fromkeys((*beside, *file.children)))
     for part in (file, *map(file.beside, companions)):
         try:

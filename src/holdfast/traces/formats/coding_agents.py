@@ -20,6 +20,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -124,7 +125,8 @@ def read_with_companion(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
     """Read requests, with the tool calls beside them where there are; as `read_coding_agents`."""
-    companions = companions_of(Path(file.source))[:1]
+    beside = (path for path in companions_of(Path(file.source)) if path not in file.left_out)
+    companions = tuple(islice(beside, 1))
     tools = file.beside(companions[0]) if companions else None
     reading = read_coding_agents(file, tools, interner=interner, scope=scope, rng=rng)
     return replace(reading, companions=companions)

@@ -49,6 +49,7 @@ class TraceFile:
         keeps_text: Whether what was said is kept, by readers that see it.
         children: Files that are read with this one: those of its sub-agents.
         repairs: Counts what is read as something else than what the file has.
+        left_out: Files that would be read with this one as well, but for what is wrong in them.
         own_label: `label`, where another file is called by the same `name`.
     """
 
@@ -58,6 +59,7 @@ class TraceFile:
     keeps_text: bool = False
     children: tuple[Path, ...] = ()
     repairs: Repairs = field(default_factory=Repairs)
+    left_out: tuple[Path, ...] = ()
     own_label: str = ""
 
     @property
