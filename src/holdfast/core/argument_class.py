@@ -18,6 +18,7 @@ __all__ = ["ArgumentClues", "argument_class", "argument_clues"]
 
 _MAX_COMMAND_CHARS = 1024
 _MAX_WORDS = 64
+_MAX_CLASS_CHARS = 64
 _COMMAND_KEYS = ("command", "cmd", "script", "commandline", "command_line", "code")
 
 _BROKEN_COMMAND = re.compile(
@@ -117,7 +118,7 @@ def argument_class(call: ToolCall) -> str:
     if tool_kind(call.name) != "shell":
         return ""
     arguments = _decoded(call.arguments)
-    head = _head(list(_words(_command_of(arguments, call.arguments))))
+    head = _head(list(_words(_command_of(arguments, call.arguments))))[:_MAX_CLASS_CHARS]
     return f"{head} &".lstrip() if _clues(arguments, call.arguments).background else head
 
 

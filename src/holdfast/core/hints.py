@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from holdfast.core.bounded_name import bounded_name
 from holdfast.core.tool_syntax import make_call
 from holdfast.core.turn_end import TurnEnd, turn_end_of
 
 __all__ = ["DIALECTS", "Dialect", "Hints", "parse_hints"]
 
-_MAX_ID_CHARS = 256
+_MAX_ID_BITS = 4096
 _MAX_NUMBER_CHARS = 32
-_MAX_NESTED_CHARS = 4096
+_MAX_NESTED_CHARS = 1 << 16
 _MAX_COMMAND_CHARS = 1024
 _MAX_HINT_S = 7 * 86400.0
 
@@ -57,18 +58,15 @@ class _BadHintError(ValueError):
 
 def _identity(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value) if abs(value) < 10**18 else ""
+        value = str(value) if value.bit_length() <= _MAX_ID_BITS else value
     if not isinstance(value, str):
         raise _BadHintError("must be a string")
     value = value.strip()
     if not value:
         raise _BadHintError("must not be empty")
-    if len(value) > _MAX_ID_CHARS:
-        # Cutting it could make two sessions one.
-        raise _BadHintError(f"longer than {_MAX_ID_CHARS} characters")
     if not value.isprintable():
         raise _BadHintError("has unprintable characters")
-    return value
+    return bounded_name(value)
 
 
 def _flag(value: object) -> bool:

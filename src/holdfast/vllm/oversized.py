@@ -15,6 +15,8 @@ from typing import Any
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.request import RequestStatus
 
+from holdfast.core.bounded_name import bounded_name
+
 __all__ = ["OversizedRequests"]
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,12 @@ class OversizedRequests:
         logger.warning(
             "request %s is ended with an error: its %d tokens need %d KV blocks and the cache has "
             "%d; set --max-model-len to what the cache holds, or give the cache more memory",
-            *(request.request_id, request.num_tokens, num_blocks, self._capacity_blocks),
+            *(
+                bounded_name(request.request_id),
+                request.num_tokens,
+                num_blocks,
+                self._capacity_blocks,
+            ),
         )
         return True
 

@@ -5,7 +5,6 @@ Process: engine core. Checked on vLLM 0.28 ... 0.32.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import holdfast
 from holdfast.config import HoldfastConfig
+from holdfast.core.bounded_name import bounded_name
 from holdfast.core.chains import Segment
 from holdfast.core.decision_log import DecisionLog
 from holdfast.core.eviction_reason import eviction_reason, sessions_using
@@ -27,7 +27,6 @@ from holdfast.vllm.metrics import EngineMetrics
 __all__ = ["EngineReports"]
 
 _MAX_SESSIONS_LISTED = 16
-_MAX_ID_CHARS = 256
 
 
 class EngineReports:
@@ -157,7 +156,7 @@ class EngineReports:
         self._log.write(
             event,
             self._clock(),
-            request=turn.request_id,
+            request=bounded_name(turn.request_id),
             session=session.number,
             turn=session.num_turns,
             **fields,
@@ -168,7 +167,4 @@ def _explicit_id(session: Session) -> str | None:
     """The id that the client gave the session; a digest where it is long."""
     if session.group is None:
         return None
-    session_id = session.group.rpartition("\x00")[2]
-    if len(session_id) <= _MAX_ID_CHARS:
-        return session_id
-    return f"sha256:{hashlib.sha256(session_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    return session.group.rpartition("\x00")[2]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 from typing import Any
 
+from holdfast.core.bounded_name import bounded_name
 from holdfast.core.hints import Hints, parse_hints
 from holdfast.core.prefix_search import held_length
 from holdfast.core.sessions import Session
@@ -64,13 +65,14 @@ class TurnDesk:
         if self._reads_hints:
             hints, rejected = parse_hints(_xargs_of(request), request.kv_transfer_params)
         session_id = session_id_of(request) or hints.session_id
-        group = None if session_id is None else f"{request.cache_salt or ''}\x00{session_id}"
+        tenant = bounded_name(request.cache_salt or "")
+        group = None if session_id is None else f"{tenant}\x00{bounded_name(session_id)}"
         turn = self._runtime.turn_arrived(
             request.request_id,
             list(request.block_hashes),
             group,
             request.priority if self._heeds_priority else None,
-            request.cache_salt or "",
+            tenant,
         )
         self._turns[request.request_id] = turn
         self._hints[request.request_id] = hints
