@@ -184,6 +184,21 @@ async def test_the_command_runs_both_endpoints_and_writes_the_contract(
     assert len(rows) == sum(run["num_turns"] for run in document["runs"])
 
 
+async def test_a_load_that_was_not_reached_is_said_aloud(engine: Any, tmp_path: Path) -> None:
+    path = tmp_path / "runs.json"
+    code, out, err = await run_command(
+        *common_arguments(engine.url), *("--concurrency", "64", "--json", str(path))
+    )
+    assert code == 0, err
+    [run] = json.loads(path.read_text())["runs"]
+    assert f"{run['num_sessions']} sessions cannot be 64 at once" in err
+    assert f"at most {run['peak_live_sessions']} of 64 sessions were live at once" in err
+    assert "goodput, all live" in out
+    assert run["concurrency"] == 64
+    assert 0 < run["mean_live_sessions"] <= run["peak_live_sessions"] <= run["num_sessions"]
+    assert 0 < run["all_live_s"] <= run["makespan_s"]
+
+
 async def test_an_interrupt_keeps_partial_results(engine: Any, tmp_path: Path) -> None:
     engine.token_interval_s = 0.01
     json_path = tmp_path / "out.json"

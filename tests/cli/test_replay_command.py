@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from holdfast.bench.load import LoadRecords
 from holdfast.bench.replay import Replay
+from holdfast.cli.load_warnings import warn_of_lighter_load
 from holdfast.cli.main import cli
-from holdfast.core.results import TurnRecord, summarize_run
+from holdfast.core.results import SessionRecord, TurnRecord, summarize_run
 from holdfast.sim.calibration import read_turns
 
 
@@ -62,3 +65,24 @@ def test_records_are_written_anew_and_can_be_read_for_calibration(
     assert run("--records", str(path)).exit_code == 0
     assert [json.loads(line)["policy"] for line in path.read_text().splitlines()] == ["mine"] * 2
     assert len(read_turns(path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("sessions", "warning"),
+    [
+        ([(0.0, 9.0), (0.0, 9.0)], ""),
+        ([(0.0, 4.0), (4.0, 8.0)], "at most 1 of 2 sessions were live at once, 0.8 on average"),
+        ([(0.0, 9.0), (0.0, 2.0)], "all 2 sessions were live for 2.0 of 10.0 s, 1.1 on average"),
+    ],
+)
+def test_a_lighter_load_than_asked_for_is_warned_of(
+    sessions: list[tuple[float, float]], warning: str
+) -> None:
+    records = [SessionRecord(str(i), *span, True) for i, span in enumerate(sessions)]
+    result = summarize_run(
+        [], records, policy="mine", seed=0, concurrency=2, makespan_s=10.0, partial=False
+    )
+    written = io.StringIO()
+    warn_of_lighter_load(result, Console(file=written, width=200))
+    assert warning in written.getvalue()
+    assert bool(written.getvalue()) == bool(warning)

@@ -111,3 +111,10 @@ def test_bad_arguments_say_what_is_wrong(arguments: tuple[str, ...], said: str) 
     assert result.exit_code != 0
     assert said in result.output + str(result.exception)
     assert not PLANNED
+
+
+def test_a_load_that_the_sessions_cannot_make_is_warned_of() -> None:
+    result = run("--policies", "vllm-default", "--concurrency", "2,16")
+    assert "3 sessions cannot be 16 at once" in result.stderr
+    assert "at once" not in run("--policies", "vllm-default", "--concurrency", "2").stderr
+    assert "at once" not in run("--policies", "vllm-default", "--open-loop").stderr

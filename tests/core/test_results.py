@@ -27,6 +27,7 @@ CONTRACT_KEYS = {
     *("preemptions", "engine_steps", "policy_cpu_s", "scheduler_cpu_s", "fallbacks"),
     *("disk_loaded_tokens", "prefetches"),
     *("num_errors", "partial", "host_tokens", "disk_tokens"),
+    *("peak_live_sessions", "mean_live_sessions", "all_live_s", "all_live_goodput_tokens_per_s"),
 }
 
 
@@ -136,3 +137,38 @@ def test_the_document_has_the_keys_of_the_contract() -> None:
     assert set(document) == {"schema", "manifest", "runs"}
     assert set(document["runs"][0]) == CONTRACT_KEYS
     assert set(document["runs"][0]["ttft_s"]) == {"mean", "p50", "p95", "p99"}
+
+
+def test_sessions_live_at_once_are_counted() -> None:
+    sessions = [
+        SessionRecord("a", 0.0, 4.0, True),
+        SessionRecord("b", 1.0, 9.0, True),
+        SessionRecord("c", 4.5, 6.0, False),
+    ]
+    result = summary([], sessions)
+    assert (result.concurrency, result.peak_live_sessions) == (2, 2)
+    assert result.mean_live_sessions == pytest.approx((4.0 + 8.0 + 1.5) / 10.0)
+    assert result.all_live_s == pytest.approx(6.0 - 1.0)
+
+
+def test_a_session_that_makes_room_for_the_next_is_not_live_beside_it() -> None:
+    sessions = [SessionRecord("a", 0.0, 5.0, True), SessionRecord("b", 5.0, 9.0, True)]
+    assert summary([], sessions).peak_live_sessions == 1
+
+
+def test_goodput_while_all_were_live_counts_turns_by_their_part_in_it() -> None:
+    sessions = [SessionRecord("a", 0.0, 9.0, True), SessionRecord("b", 3.0, 5.0, True)]
+    turns = [
+        turn("a", sent_s=0.0, last_token_s=4.0),
+        turn("b", sent_s=3.0, last_token_s=5.0),
+        turn("a", 1, sent_s=6.0, last_token_s=9.0),
+    ]
+    result = summary(turns, sessions)
+    assert result.all_live_goodput_tokens_per_s == pytest.approx((50 / 4 + 50) / 2.0)
+    assert result.goodput_tokens_per_s == pytest.approx(150 / 10.0)
+
+
+def test_a_run_without_sessions_had_none_live() -> None:
+    result = summary([])
+    assert (result.peak_live_sessions, result.mean_live_sessions) == (None, None)
+    assert (result.all_live_s, result.all_live_goodput_tokens_per_s) == (None, None)

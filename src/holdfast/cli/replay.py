@@ -20,6 +20,7 @@ from holdfast.bench.manifest import run_manifest
 from holdfast.bench.prompts import DEFAULT_ALPHABET, Alphabet
 from holdfast.bench.replay import Replay, ReplayTarget, replay_sessions
 from holdfast.bench.turn_records import append_turns
+from holdfast.cli.load_warnings import warn_of_lighter_load, warn_of_too_few
 from holdfast.cli.replay_table import results_table
 from holdfast.core.results import RunDocument, TurnRecord
 from holdfast.errors import ConfigError
@@ -145,6 +146,7 @@ def replay(context: click.Context, /, **arguments: Any) -> None:
     replays = asyncio.run(_replay_all(workload.sessions, arguments, errors))
     console.print(results_table([done.result for done in replays]))
     for done in replays:
+        warn_of_lighter_load(done.result, errors)
         _say_errors(done, errors)
     if arguments["json_path"] is not None:
         document = RunDocument(
@@ -184,6 +186,7 @@ def _workload(arguments: dict[str, Any], errors: Console) -> _Workload:
     with errors.status("Reading sessions"):
         selected = selection.select(source)
     _say_selection(selected, num_sessions, reports, errors)
+    warn_of_too_few(len(selected.sessions), arguments["concurrency"], errors)
     return _Workload(selected.sessions, reports)
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from holdfast.bench.manifest import run_manifest
 from holdfast.cli.lists import names, whole_numbers
+from holdfast.cli.load_warnings import warn_of_too_few
 from holdfast.config import load_config
 from holdfast.core.results import RunDocument, RunResult
 from holdfast.report.document import write_document
@@ -196,6 +197,8 @@ def _plans(
         1, round(sessions[first_seed][0].block_size_tokens * arguments["token_scale"])
     )
     loads = (None,) if arguments["open_loop"] else arguments["concurrency"]
+    for load in loads:
+        warn_of_too_few(min(map(len, sessions.values())), load or 0, errors)
     plans = [
         RunPlan(
             policy=policy,

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from holdfast.core.live_sessions import LiveSessions
+
 __all__ = [
     "SCHEMA",
     "Counters",
@@ -151,6 +153,13 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """One policy, one seed, one concurrency; None where a host cannot know.
 
     Attributes:
+        concurrency: Sessions that were to be live at once.
+        peak_live_sessions: The most that were; fewer where there were not enough sessions.
+        mean_live_sessions: Those that were on average, from the start of the run to its last event.
+        all_live_s: Time from when the most were first live to when they last were; after it the
+            run's last sessions had the engine to themselves.
+        all_live_goodput_tokens_per_s: `goodput_tokens_per_s` in that time; a turn that reaches
+            out of it counts by the part of its latency that does not.
         num_sessions: Sessions started.
         num_turns: Turns answered in full; the token counts and latencies are theirs.
         token_hit_ratio: Cached prompt tokens / prompt tokens looked up.
@@ -197,6 +206,10 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     fallbacks: int | None = None
     host_tokens: int | None = None
     disk_tokens: int | None = None
+    peak_live_sessions: int | None = None
+    mean_live_sessions: float | None = None
+    all_live_s: float | None = None
+    all_live_goodput_tokens_per_s: float | None = None
 
 
 class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,7 +288,28 @@ def summarize_run(
         fallbacks=_whole(counters.fallbacks),
         host_tokens=_whole(counters.host_tokens),
         disk_tokens=_whole(counters.disk_tokens),
+        **_live_figures(answered, sessions, makespan_s),
     )
+
+
+def _live_figures(
+    answered: Sequence[TurnRecord], sessions: Sequence[SessionRecord], makespan_s: float | None
+) -> dict[str, Any]:
+    if not sessions:
+        return {}
+    live = LiveSessions.of([(session.started_s, session.ended_s) for session in sessions])
+    useful_tokens = sum(
+        (turn.appended_tokens + turn.output_tokens)
+        * live.share_at_peak(turn.sent_s, turn.last_token_s)
+        for turn in answered
+        if turn.last_token_s is not None
+    )
+    return {
+        "peak_live_sessions": live.peak,
+        "mean_live_sessions": ratio(live.session_s, makespan_s),
+        "all_live_s": live.peak_s,
+        "all_live_goodput_tokens_per_s": ratio(useful_tokens, live.peak_s),
+    }
 
 
 def _num_errors(turns: Sequence[TurnRecord]) -> int:

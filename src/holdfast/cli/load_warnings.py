@@ -1,0 +1,42 @@
+"""Warns where the sessions cannot make, or have not made, the load that was asked for."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from holdfast.core.results import RunResult
+
+__all__ = ["warn_of_lighter_load", "warn_of_too_few"]
+
+# Of a run's time; below it the figures say more of the last sessions than of the load.
+_LEAST_SHARE_AT_LOAD = 0.5
+
+
+def warn_of_too_few(num_sessions: int, concurrency: int, errors: Console) -> None:
+    """Warn before a run of fewer sessions than are to be live at once."""
+    if num_sessions < concurrency:
+        errors.print(
+            f"[yellow]{num_sessions} sessions cannot be {concurrency} at once:[/] the figures will "
+            f"be those of {num_sessions} or fewer",
+            highlight=False,
+        )
+
+
+def warn_of_lighter_load(run: RunResult, errors: Console) -> None:
+    """Warn after a whole run in which too few sessions were live, or all of them too briefly."""
+    if run.partial or run.peak_live_sessions is None or run.mean_live_sessions is None:
+        return
+    makespan_s, all_live_s = run.makespan_s or 0.0, run.all_live_s or 0.0
+    if run.peak_live_sessions < run.concurrency:
+        found = f"at most {run.peak_live_sessions} of {run.concurrency} sessions were live at once"
+    elif all_live_s < _LEAST_SHARE_AT_LOAD * makespan_s:
+        found = (
+            f"all {run.concurrency} sessions were live for {all_live_s:,.1f} of {makespan_s:,.1f} s"
+        )
+    else:
+        return
+    errors.print(
+        f"[yellow]{run.policy}: {found}[/], {run.mean_live_sessions:.1f} on average: the figures "
+        "are for that load. Replay more sessions, or lower --concurrency.",
+        highlight=False,
+    )
