@@ -71,6 +71,18 @@ def test_of_a_session_as_recorded_and_as_converted_the_recorded_one_is_read(tmp_
         assert [report.format_name for report in reports] == ["Claude Code"]
 
 
+def test_a_trial_is_found_from_inside_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = trial(tmp_path / "job")
+    converted(directory / "agent" / "trajectory.json", OTHER_ID)
+    recorded_in(directory / "agent")
+    for inside in (directory, directory / "agent"):
+        monkeypatch.chdir(inside)
+        (session,) = read_sessions(Path())
+        assert prompts(session) == [640, 800]
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_order_of_files_does_not_decide_which_is_read(tmp_path: Path, seed: int) -> None:
     directory = trial(tmp_path / "job")

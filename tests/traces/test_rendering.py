@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.traces.claude_code import answered, result, said, usage
+from tests.traces.codex import message
 
 from holdfast.traces.history import Message
+from holdfast.traces.io import read_sessions
+from holdfast.traces.record import Session
 from holdfast.traces.rendering import rendered
 
 ALIKE: dict[str, list[Any]] = {
@@ -61,3 +66,36 @@ def test_kept_text_is_what_was_recorded() -> None:
     message = Message.of("user", [{"type": "text", "text": "a"}], keeps_text=True)
     assert message.text is not None
     assert message.text.content == '[{"type":"text","text":"a"}]'
+
+
+def sessions_of(directory: Path, write_lines: Any, *files: list[Any]) -> list[Session]:
+    for number, lines in enumerate(files):
+        named = [line | {"sessionId": f"{number}"} for line in lines]
+        write_lines(f"{number}.jsonl", *named)
+    return list(read_sessions(directory))
+
+
+def test_claude_codes_texts_and_results_may_be_parts(tmp_path: Path, write_lines: Any) -> None:
+    def session(text: Any, output: Any) -> list[Any]:
+        returned = result("r", "a1", 5, "t")
+        returned["message"]["content"][0]["content"] = output
+        lines = [
+            said("u1", None, 0),
+            answered("a1", "u1", 4, usage(6400, 6400), tool=("t", "Read", {})),
+            returned,
+            answered("a2", "r", 9, usage(12800, 6400)),
+        ]
+        lines[0]["message"]["content"] = text
+        return lines
+
+    parts = [{"type": "text", "text": "x" * 4000}]
+    one, two = sessions_of(
+        tmp_path, write_lines, session("x" * 4000, "x" * 4000), session(parts, parts)
+    )
+    assert [turn.block_ids for turn in one.turns] == [turn.block_ids for turn in two.turns]
+
+
+def test_codexs_texts_may_be_parts() -> None:
+    parts = message(2, "user", "please")["payload"]
+    plain = parts | {"content": "please"}
+    assert Message.of("user", parts) == Message.of("user", plain)

@@ -32,6 +32,7 @@ class HarborFiles:
 
     def is_own(self, path: Path) -> bool:
         """Whether a file is one that Harbor keeps about a job or a trial, and no session."""
+        path = path.absolute()
         trial = self._trial(path.parent)
         if trial is not None:
             return self.agent_directory(path) is None
@@ -41,6 +42,7 @@ class HarborFiles:
 
     def agent_directory(self, path: Path) -> Path | None:
         """The directory of a trial's agent that a file is in."""
+        path = path.absolute()
         trial = self._trial(path.parent)
         parts = () if trial is None else path.relative_to(trial).parts[:-1]
         if trial is None or _AGENT not in parts:
