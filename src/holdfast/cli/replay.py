@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from holdfast.bench.replay import Replay, ReplayTarget, replay_sessions
 from holdfast.bench.turn_records import append_turns
 from holdfast.cli.load_warnings import warn_of_lighter_load, warn_of_too_few
 from holdfast.cli.replay_table import results_table
+from holdfast.cli.traces_source import LENIENT, NEGATIVE_READ_AS, Skipped, Unread
 from holdfast.core.results import RunDocument, TurnRecord
 from holdfast.errors import ConfigError
 from holdfast.report.document import write_document
@@ -42,7 +43,9 @@ _EXIT_ALL_FAILED = 1
 @dataclass(slots=True)
 class _Workload:
     sessions: tuple[Session, ...]
-    reports: list[FileReport] = field(default_factory=list)
+    reports: list[FileReport]
+    skipped: Skipped
+    unread: Unread
 
 
 @click.command(short_help="Replay traces on live endpoints, closed loop.")
@@ -89,6 +92,7 @@ class _Workload:
     show_default=True,
     help="Which sessions, and their order.",
 )
+@LENIENT
 @click.option("--model", help="Model name to send.  [default: what the endpoint lists first]")
 @click.option(
     "--vocab-size",
@@ -138,7 +142,7 @@ def replay(context: click.Context, /, **arguments: Any) -> None:
     Each of --concurrency sessions sends its next turn when the previous answer has ended and the
     recorded gap has passed; when a session ends the next one starts. A turn that fails ends its
     session. Ctrl-C stops the run and keeps what there is, marked as partial. The exit status is 1
-    if an endpoint answered no turn at all.
+    if an endpoint answered no turn at all, and 2 if a file of the traces was not read.
     """
     console, errors = Console(), Console(stderr=True)
     _check_writable(arguments["json_path"], arguments["records_path"])
@@ -158,6 +162,7 @@ def replay(context: click.Context, /, **arguments: Any) -> None:
         _write_records(arguments["records_path"], replays)
     if any(done.result.num_errors and not done.result.num_turns for done in replays):
         context.exit(_EXIT_ALL_FAILED)
+    workload.unread.check()
 
 
 def _check_writable(*paths: Path | None) -> None:
@@ -171,12 +176,19 @@ def _workload(arguments: dict[str, Any], errors: Console) -> _Workload:
     num_sessions: int | None = arguments["num_sessions"]
     is_synthetic = traces == _SYNTHETIC or traces.startswith(f"{_SYNTHETIC}:")
     reports: list[FileReport] = []
+    skipped, unread = Skipped(errors), Unread(errors)
     source: Iterator[Session]
     if is_synthetic:
         num_sessions = num_sessions or _SYNTHETIC_SESSIONS
         source = iterate_sessions(_synthetic_seed(traces, arguments["seed"]))
     else:
-        source = read_sessions(Path(traces), seed=arguments["seed"], on_file=reports.append)
+        source = read_sessions(
+            Path(traces),
+            seed=arguments["seed"],
+            on_file=reports.append,
+            on_skipped=skipped if arguments["lenient"] else None,
+            on_unread=unread,
+        )
     selection = SessionSelection(
         num_sessions=num_sessions,
         gap_cap_s=arguments["gap_cap_s"],
@@ -185,9 +197,10 @@ def _workload(arguments: dict[str, Any], errors: Console) -> _Workload:
     )
     with errors.status("Reading sessions"):
         selected = selection.select(source)
+    skipped.say()
     _say_selection(selected, num_sessions, reports, errors)
     warn_of_too_few(len(selected.sessions), arguments["concurrency"], errors)
-    return _Workload(selected.sessions, reports)
+    return _Workload(selected.sessions, reports, skipped, unread)
 
 
 def _synthetic_seed(traces: str, seed: int) -> int:
@@ -219,6 +232,9 @@ def _say_selection(
             f"left as recorded. ({pooled})",
             highlight=False,
         )
+    num_negative = sum(report.num_negative_values for report in reports)
+    if num_negative:
+        errors.print(f"[yellow]{num_negative} negative values[/] {NEGATIVE_READ_AS}")
     num_estimated = sum(report.num_estimated_gaps for report in reports)
     if num_estimated:
         errors.print(
@@ -335,6 +351,9 @@ def _manifest(
         "models": [done.model for done in replays],
         "known_gap_defect": [r.path.name for r in workload.reports if r.known_gap_defect],
         "num_corrected_gaps": sum(report.num_corrected_gaps for report in workload.reports),
+        "num_negative_values": sum(report.num_negative_values for report in workload.reports),
+        "num_skipped": workload.skipped.num_skipped,
+        "unread_files": workload.unread.names,
     }
 
 

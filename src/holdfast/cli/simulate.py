@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from holdfast.bench.manifest import run_manifest
 from holdfast.cli.lists import names, whole_numbers
 from holdfast.cli.load_warnings import warn_of_too_few
+from holdfast.cli.traces_source import LENIENT, Skipped, Unread
 from holdfast.config import load_config
 from holdfast.core.results import RunDocument, RunResult
 from holdfast.report.document import write_document
@@ -107,6 +108,7 @@ _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
     type=click.IntRange(min=1),
     help="Tokens in a KV block.  [default: those of a trace's block]",
 )
+@LENIENT
 @click.option("--seeds", "num_seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first.")
 @click.option(
@@ -163,7 +165,9 @@ def simulate(**arguments: Any) -> None:
     arguments["profile_name"] = Path(arguments["profile_name"]).name
     arguments["settings"] = _settings(arguments["config_path"])
     digests: dict[str, str] = {}
-    plans = _plans(arguments, profile, digests, errors)
+    skipped, unread = Skipped(errors), Unread(errors)
+    plans = _plans(arguments, profile, digests, skipped, unread)
+    skipped.say()
     on_ray: bool = arguments["on_ray"]
     num_jobs = arguments["num_jobs"] or (None if on_ray else min(len(plans), _num_cores()))
     results: dict[int, RunResult] = {}
@@ -173,11 +177,18 @@ def simulate(**arguments: Any) -> None:
                 results[index] = result
                 on_result(plans[index])
     finally:
-        _report([results[i] for i in sorted(results)], arguments, digests, profile, console)
+        left_out = {"num_skipped": skipped.num_skipped, "unread_files": unread.names}
+        done = [results[index] for index in sorted(results)]
+        _report(done, arguments, digests, profile, console, left_out)
+    unread.check()
 
 
 def _plans(
-    arguments: dict[str, Any], profile: CostProfile, digests: dict[str, str], errors: Console
+    arguments: dict[str, Any],
+    profile: CostProfile,
+    digests: dict[str, str],
+    skipped: Skipped,
+    unread: Unread,
 ) -> list[RunPlan]:
     """Every combination; the slowest kinds of run first."""
     sizes: tuple[int, ...] = arguments["kv_tokens"] or (profile.kv_tokens,)
@@ -189,10 +200,11 @@ def _plans(
             max_model_len=arguments["max_model_len"] or min(sizes),
             token_scale=arguments["token_scale"],
         ),
+        is_lenient=arguments["lenient"],
     )
     first_seed = arguments["seed"]
     seeds = range(first_seed, first_seed + arguments["num_seeds"])
-    sessions = {seed: _sessions(workload, seed, digests, errors) for seed in seeds}
+    sessions = {seed: _sessions(workload, seed, digests, skipped, unread) for seed in seeds}
     block_tokens = arguments["block_tokens"] or max(
         1, round(sessions[first_seed][0].block_size_tokens * arguments["token_scale"])
     )
@@ -240,13 +252,13 @@ def _settings(path: Path | None) -> dict[str, object]:
 
 
 def _sessions(
-    workload: Workload, seed: int, digests: dict[str, str], errors: Console
+    workload: Workload, seed: int, digests: dict[str, str], skipped: Skipped, unread: Unread
 ) -> Sequence[Session]:
     reports: list[FileReport] = []
-    selected = workload.sessions(seed, reports.append)
+    selected = workload.sessions(seed, reports.append, skipped, unread)
     digests.update({report.path.name: report.sha256 for report in reports})
     digests[f"sessions-{seed}"] = sessions_digest(selected.sessions)
-    _say(seed, selected, errors)
+    _say(seed, selected, skipped.errors)
     return selected.sessions
 
 
@@ -265,6 +277,7 @@ def _report(
     digests: dict[str, str],
     profile: CostProfile,
     console: Console,
+    left_out: dict[str, Any],
 ) -> None:
     if not runs:
         return
@@ -279,6 +292,7 @@ def _report(
         digests=digests,
         profile=profile.name,
     )
+    manifest |= left_out
     if arguments["json_path"] is not None:
         write_document(arguments["json_path"], RunDocument(manifest=manifest, runs=list(runs)))
     if arguments["html_path"] is not None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from holdfast.cli.traces_fit import fit
 from holdfast.cli.traces_generate import generate
-from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TextCount, TraceSource
+from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TextCount, TraceSource, Unread
 from holdfast.cli.traces_study import study
 from holdfast.cli.traces_table import losses_table, statistics_tables
 from holdfast.cli.traces_validate import validate
@@ -77,8 +77,8 @@ def convert(
     The output is there whole or not at all.
     """
     console, errors = Console(), Console(stderr=True)
-    skipped = Skipped(errors)
-    source = TraceSource(paths, errors, skipped if lenient else None, keeps_text)
+    skipped, unread = Skipped(errors), Unread(errors)
+    source = TraceSource(paths, errors, skipped if lenient else None, keeps_text, on_unread=unread)
     text = TextCount()
     source.on_file.append(text.add_file)
     with source.sessions() as sessions:
@@ -87,6 +87,7 @@ def convert(
     if json_path is not None:
         counts = {"num_turns": text.num_turns, "num_turns_with_text": text.num_with_text}
         counts["num_skipped"] = skipped.num_skipped
+        counts["num_unread_files"] = len(unread.found)
         document: dict[str, Any] = {"schema": _CONVERSION_SCHEMA, "format": format_name, **counts}
         document["losses"] = dict(losses)
         write_whole(json_path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
@@ -95,6 +96,7 @@ def convert(
         console.print(text.sentence(), highlight=False, markup=False, soft_wrap=True)
     if losses:
         console.print(losses_table(losses))
+    unread.check()
 
 
 @traces.command()
@@ -109,19 +111,20 @@ def convert(
 def stats(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> None:
     """Show what PATH holds: sessions, turns, tokens, gaps and reuse."""
     console, errors = Console(), Console(stderr=True)
-    skipped = Skipped(errors)
-    source = TraceSource(paths, errors, skipped if lenient else None)
+    skipped, unread = Skipped(errors), Unread(errors)
+    source = TraceSource(paths, errors, skipped if lenient else None, on_unread=unread)
     statistics = Statistics()
     source.on_file.append(statistics.add_file)
     with source.sessions() as sessions:
         for session in sessions:
             statistics.add(session)
     skipped.say()
-    document = statistics.summary(num_skipped=skipped.num_skipped)
+    document = statistics.summary(num_skipped=skipped.num_skipped, unread_files=unread.names)
     for table in statistics_tables(document):
         console.print(table)
     if json_path is not None:
         write_whole(json_path, document.to_json())
+    unread.check()
 
 
 traces.add_command(fit)

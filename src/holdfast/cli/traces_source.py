@@ -19,9 +19,12 @@ from holdfast.traces.io import FileReport, read_sessions, trace_files
 if TYPE_CHECKING:
     from holdfast.traces.record import Session
 
-__all__ = ["LENIENT", "PATHS", "Skipped", "TextCount", "TraceSource"]
+__all__ = ["LENIENT", "NEGATIVE_READ_AS", "PATHS", "Skipped", "TextCount", "TraceSource", "Unread"]
 
 _MAX_SHOWN = 20
+
+NEGATIVE_READ_AS = "in the files: times are read as 0, counts as not recorded"
+"""What is said behind their number."""
 
 PATHS = click.argument(
     "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
@@ -32,24 +35,83 @@ LENIENT = click.option(
 
 
 @dataclass(slots=True)
+class _Told:
+    """Shows errors about files, each hint once."""
+
+    errors: Console
+    hints: set[str] = field(default_factory=set)
+
+    def show(self, heading: str, error: TraceError) -> None:
+        self.errors.print(f"{heading} {escape(str(error))}", highlight=False, soft_wrap=True)
+        if error.hint is not None and error.hint not in self.hints:
+            self.hints.add(error.hint)
+            self.errors.print(f"hint: {escape(error.hint)}", highlight=False, soft_wrap=True)
+
+
+@dataclass(slots=True)
 class Skipped:
-    """Counts the parts of files that are left out, and shows the first ones."""
+    """Counts the parts of files that are left out, and shows the first ones.
+
+    One that is told again, by another reading of the same files, counts once.
+    """
 
     errors: Console
     num_skipped: int = 0
+    _told: _Told = field(init=False)
+    _seen: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._told = _Told(self.errors)
 
     def __call__(self, error: TraceError) -> None:
         """Count one; show it, if it is among the first."""
+        if str(error) in self._seen:
+            return
+        self._seen.add(str(error))
         self.num_skipped += 1
         if self.num_skipped <= _MAX_SHOWN:
-            self.errors.print(
-                f"[yellow]left out:[/] {escape(str(error))}", highlight=False, soft_wrap=True
-            )
+            self._told.show("[yellow]left out:[/]", error)
 
     def say(self) -> None:
         """Tell how many there were, if any."""
         if self.num_skipped:
             self.errors.print(f"[yellow]{self.num_skipped} parts were left out[/]")
+
+
+@dataclass(slots=True)
+class Unread:
+    """The files that could not be read while others were; shows each as it is found."""
+
+    errors: Console
+    found: dict[str, TraceError] = field(default_factory=dict)
+    _told: _Told = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._told = _Told(self.errors)
+
+    def __call__(self, error: TraceError) -> None:
+        """Note one and show it."""
+        if error.source not in self.found:
+            self._told.show("[red]not read:[/]", error)
+        self.found[error.source] = error
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the files, without their directories."""
+        return [Path(source).name for source in self.found]
+
+    def check(self) -> None:
+        """Raise if there were any, once all is done that the others allow.
+
+        Raises:
+            TraceError: Names the first and says how many.
+        """
+        if self.found:
+            num = len(self.found)
+            what = "this file was" if num == 1 else f"this file and {num - 1} more were"
+            raise TraceError(
+                f"{what} not read; what is shown is of the others", source=next(iter(self.found))
+            )
 
 
 @dataclass(slots=True)
@@ -89,6 +151,7 @@ class TraceSource:
     on_skipped: Callable[[TraceError], None] | None
     keeps_text: bool = False
     on_file: list[Callable[[FileReport], None]] = field(default_factory=list)
+    on_unread: Callable[[TraceError], None] | None = None
 
     @contextmanager
     def sessions(self) -> Iterator[Iterator[Session]]:
@@ -117,6 +180,7 @@ class TraceSource:
                     *self.paths,
                     on_file=on_file,
                     on_skipped=self.on_skipped,
+                    on_unread=self.on_unread,
                     keeps_text=self.keeps_text,
                 )
                 for number, session in enumerate(sessions, start=1):

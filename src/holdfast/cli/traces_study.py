@@ -12,7 +12,14 @@ import msgspec
 from rich.console import Console
 
 from holdfast.cli.lists import whole_numbers
-from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TraceSource
+from holdfast.cli.traces_source import (
+    LENIENT,
+    NEGATIVE_READ_AS,
+    PATHS,
+    Skipped,
+    TraceSource,
+    Unread,
+)
 from holdfast.errors import ConfigError
 from holdfast.report.page import require_plots, write_whole
 from holdfast.report.study_findings import FINDINGS
@@ -80,7 +87,8 @@ def study(**arguments: Any) -> None:
         max_blocks=arguments["max_blocks"],
     )
     errors = Console(stderr=True)
-    found = _studied(arguments, WorkloadStudy(_engine_of(profile), options), errors)
+    unread = Unread(errors)
+    found = _studied(arguments, WorkloadStudy(_engine_of(profile), options), errors, unread)
     for section in TITLES:
         if section != "tools" or found.tools_by_kind:
             click.echo(f"{TITLES[section]}: {FINDINGS[section](found)}")
@@ -92,15 +100,20 @@ def study(**arguments: Any) -> None:
         write_whole(arguments["json_path"], msgspec.json.format(msgspec.json.encode(found)))
     if arguments["html_path"] is not None:
         write_study_html(arguments["html_path"], found)
+    unread.check()
 
 
-def _studied(arguments: dict[str, Any], workload: WorkloadStudy, errors: Console) -> Study:
+def _studied(
+    arguments: dict[str, Any], workload: WorkloadStudy, errors: Console, unread: Unread
+) -> Study:
     reports: list[FileReport] = []
     skipped = Skipped(errors)
 
     on_skipped = skipped if arguments["lenient"] else None
     for reading, path in enumerate(arguments["paths"]):
-        source = TraceSource((path,), errors, on_skipped, on_file=[reports.append])
+        source = TraceSource(
+            (path,), errors, on_skipped, on_file=[reports.append], on_unread=unread
+        )
         with source.sessions() as sessions:
             for session in sessions:
                 workload.add(session, reading)
@@ -112,11 +125,16 @@ def _studied(arguments: dict[str, Any], workload: WorkloadStudy, errors: Console
             "estimated and taken off",
             highlight=False,
         )
+    num_negative = sum(report.num_negative_values for report in reports)
+    if num_negative:
+        errors.print(f"[yellow]{num_negative:,} negative values[/] {NEGATIVE_READ_AS}")
     return workload.finish(
         {
             "versions": {"holdfast": version("holdfast"), "python": platform.python_version()},
             "digests": {report.path.name: report.sha256 for report in reports},
             "num_skipped": skipped.num_skipped,
+            "unread_files": unread.names,
+            "num_negative_values": num_negative,
             "num_estimated_gaps": sum(report.num_estimated_gaps for report in reports),
             "num_corrected_gaps": num_corrected,
             "arguments": {name: _named(value) for name, value in arguments.items()},

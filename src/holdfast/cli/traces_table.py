@@ -52,6 +52,7 @@ def statistics_tables(document: StatisticsDocument) -> Iterator[Table]:
         ("sessions without their parent", f"{sum(file.num_orphans for file in files):,}"),
         ("negative values", f"{sum(file.num_negative_values for file in files):,}"),
         ("left out", f"{document.num_skipped:,}"),
+        ("files not read", f"{len(document.unread_files):,}"),
     ):
         totals.add_row(name, value)
     yield totals

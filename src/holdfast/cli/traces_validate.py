@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TraceSource
+from holdfast.cli.traces_source import LENIENT, NEGATIVE_READ_AS, PATHS, Skipped, TraceSource
 from holdfast.errors import TraceError
 from holdfast.report.page import write_whole
 from holdfast.traces.io import FileReport
@@ -26,7 +26,7 @@ _SAID = {
     "num_estimated_lengths": "lengths are estimated",
     "num_unanswered": "sessions without an answer left out",
     "num_orphans": "sessions whose parent is not there",
-    "num_negative_values": "negative values: times are read as 0, counts as not recorded",
+    "num_negative_values": f"negative values {NEGATIVE_READ_AS}",
 }
 
 
@@ -42,12 +42,13 @@ _SAID = {
 def validate(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> None:
     """Check that every session of PATH can be read and keeps its promises.
 
-    Stops at the first problem; with --lenient lists them all. The exit status is not 0 if there is
-    one.
+    Stops at the first problem, but for one that keeps a file of several from being read; with
+    --lenient lists them all. The exit status is not 0 if there is one.
     """
     console, errors = Console(), Console(stderr=True)
     problems = _Problems(Skipped(errors))
-    source = TraceSource(paths, errors, problems if lenient else None)
+    on_skipped = problems if lenient else None
+    source = TraceSource(paths, errors, on_skipped, on_unread=problems)
     reports: list[FileReport] = []
     source.on_file.append(reports.append)
     checks = BlockChecks()

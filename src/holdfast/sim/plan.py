@@ -11,6 +11,7 @@ from holdfast.errors import ConfigError
 from holdfast.sim.blocks import BlockGrid
 from holdfast.sim.profile import CostProfile
 from holdfast.sim.simulation import SimulationOptions
+from holdfast.traces.formats.trace_file import OnSkipped, ignored
 from holdfast.traces.io import FileReport, read_sessions
 from holdfast.traces.record import Session, common_prefix_length
 from holdfast.traces.selection import Selection, SessionSelection
@@ -28,16 +29,30 @@ class Workload:
     Attributes:
         traces: Where they lie; None generates them.
         selection: How many, and how they are cut.
+        is_lenient: Whether what is wrong in a file is left out.
     """
 
     traces: Path | None
     selection: SessionSelection
+    is_lenient: bool = False
 
-    def sessions(self, seed: int, on_file: Callable[[FileReport], None] | None = None) -> Selection:
+    def sessions(
+        self,
+        seed: int,
+        on_file: Callable[[FileReport], None] | None = None,
+        on_skipped: OnSkipped = ignored,
+        on_unread: OnSkipped = ignored,
+    ) -> Selection:
         """The sessions of `seed`, the same for every policy. Reads files.
 
+        Args:
+            seed: Which sessions, and their order.
+            on_file: As of `read_sessions`.
+            on_skipped: The same, where `is_lenient`.
+            on_unread: The same.
+
         Raises:
-            TraceError: A file cannot be read.
+            TraceError: A file cannot be read, and is the only one or none may be left out.
             ConfigError: No session is left.
         """
         selection = self.selection
@@ -47,7 +62,13 @@ class Workload:
                 selection = replace(selection, num_sessions=_GENERATED_SESSIONS)
             source = islice(iterate_sessions(seed), 100 * (selection.num_sessions or 1))
         else:
-            source = read_sessions(self.traces, seed=seed, on_file=on_file)
+            source = read_sessions(
+                self.traces,
+                seed=seed,
+                on_file=on_file,
+                on_skipped=on_skipped if self.is_lenient else None,
+                on_unread=on_unread,
+            )
         return selection.select(source)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -69,6 +70,7 @@ class StatisticsDocument(msgspec.Struct, frozen=True):
         turns_by_model: Turns of each model that is recorded.
         calls_by_tool: Recorded calls of each tool.
         num_skipped: Parts of files that were left out because they are wrong.
+        unread_files: Names of files that could not be read and were left out as a whole.
     """
 
     files: list[FileStatistics]
@@ -89,6 +91,7 @@ class StatisticsDocument(msgspec.Struct, frozen=True):
     turns_by_model: dict[str, int]
     calls_by_tool: dict[str, int]
     num_skipped: int
+    unread_files: list[str]
     schema: str = SCHEMA
 
     def to_json(self) -> bytes:
@@ -136,7 +139,9 @@ class Statistics:
                 self._models[turn.model] += 1
             self._tools.update(tool.name for tool in turn.tools)
 
-    def summary(self, *, num_skipped: int = 0) -> StatisticsDocument:
+    def summary(
+        self, *, num_skipped: int = 0, unread_files: Sequence[str] = ()
+    ) -> StatisticsDocument:
         """All figures so far; pure."""
         counts = self._counts
         prompt_tokens = int(sum(self._prompts))
@@ -162,6 +167,7 @@ class Statistics:
             turns_by_model=dict(self._models.most_common()),
             calls_by_tool=dict(self._tools.most_common()),
             num_skipped=num_skipped,
+            unread_files=list(unread_files),
         )
 
 

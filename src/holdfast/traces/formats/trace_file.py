@@ -21,7 +21,7 @@ from holdfast.traces.formats.decoding import (
 from holdfast.traces.formats.repairs import Repairs, with_whole_characters
 from holdfast.traces.storage import open_stored
 
-__all__ = ["MAX_PREAMBLE_LINES", "OnSkipped", "TraceFile"]
+__all__ = ["MAX_PREAMBLE_LINES", "OnSkipped", "TraceFile", "ignored"]
 
 _Value = TypeVar("_Value")
 _OBJECT: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -74,7 +74,7 @@ class TraceFile:
 
     def silently(self) -> TraceFile:
         """The same file, to be read once more without telling what is left out or repaired."""
-        on_skipped = None if self.on_skipped is None else _ignored
+        on_skipped = None if self.on_skipped is None else ignored
         return replace(self, on_skipped=on_skipped, repairs=Repairs())
 
     def beside(self, path: Path) -> TraceFile:
@@ -216,5 +216,5 @@ class TraceFile:
                 yield number, with_whole_characters(line)
 
 
-def _ignored(_: TraceError) -> None:
-    """What is left out has been told once."""
+def ignored(_: TraceError) -> None:
+    """Tell no more: what is left out has been told once."""

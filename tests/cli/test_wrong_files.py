@@ -1,0 +1,145 @@
+"""What commands that read traces do with files that are wrong, beside others that are right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+from tests.cli.test_replay_command import answers, turn
+from tests.cli.test_simulate_command import _no_engine as no_engine
+from tests.traces.claude_code import answered, said, usage
+
+from holdfast.cli.main import cli
+from holdfast.core.results import TurnRecord
+from holdfast.errors import TraceError
+
+__all__ = ["answers", "no_engine"]
+
+
+def write(path: Path, name: str) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    lines = [
+        said("u1", None, 0, sessionId=name),
+        answered("a1", "u1", 4, usage(640), sessionId=name),
+        said("u2", "a1", 9, sessionId=name),
+        answered("a2", "u2", 12, usage(900, 640), sessionId=name),
+    ]
+    file = path / f"{name}.jsonl"
+    file.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def twins(tmp_path: Path) -> Path:
+    """Three files, of which two hold one session."""
+    path = write(write(tmp_path / "twins", "a"), "c")
+    (path / "b.jsonl").write_bytes((path / "a.jsonl").read_bytes())
+    return path
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """A file of a trace, a foreign one and one that was cut off."""
+    path = write(tmp_path / "mixed", "a")
+    (path / "hooks.jsonl").write_text('{"timestamp": 1, "event": "hook.start"}\n')
+    (path / "cut.json").write_text("{")
+    return path
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(cli, [*map(str, arguments)])
+
+
+def message(result: Result) -> str:
+    assert isinstance(result.exception, TraceError), result.output
+    return str(result.exception)
+
+
+COMMANDS = {
+    "validate": ("traces", "validate"),
+    "stats": ("traces", "stats"),
+    "study": ("traces", "study", "--concurrency", "1"),
+    "convert": ("traces", "convert", "--to", "holdfast"),
+    "simulate": ("simulate", "--jobs", "1", "--policies", "vllm-default"),
+    "replay": ("replay", "--url", "http://x"),
+}
+
+
+@pytest.fixture(params=COMMANDS)
+def invoke(request: Any, tmp_path: Path, answers: list[TurnRecord]) -> Any:
+    """Each command, which also writes `out.json`."""
+    answers.append(turn())
+
+    def build(path: Path, *options: str) -> Result:
+        name = request.param
+        where = ["--traces", path] if name in ("simulate", "replay") else [path]
+        output = ["--output", tmp_path / "out.jsonl"] if name == "convert" else []
+        json_path = ["--json", tmp_path / "out.json"]
+        return run(*COMMANDS[name], *where, *output, *json_path, *options)
+
+    return build
+
+
+def test_two_files_of_one_session_are_an_error_that_names_the_second(
+    invoke: Any, twins: Path, tmp_path: Path
+) -> None:
+    result = invoke(twins)
+    assert "'a': a second session of that id; the first is in" in message(result)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_leniently_the_second_file_of_a_session_is_left_out_and_counted(
+    invoke: Any, twins: Path
+) -> None:
+    result = invoke(twins, "--lenient")
+    assert "a second session of that id" in result.stderr
+    assert "1 problems" in str(result.exception) or "1 parts were left out" in result.stderr
+
+
+def test_what_convert_writes_of_two_files_of_one_session_can_be_read(
+    twins: Path, tmp_path: Path
+) -> None:
+    for name in ("holdfast", "agentic-mooncake", "weka"):
+        output = tmp_path / f"{name}.jsonl"
+        result = run("traces", "convert", twins, "--to", name, "--output", output, "--lenient")
+        assert result.exit_code == 0, result.output
+        read = run("traces", "validate", output)
+        assert "2 sessions, 4 turns: valid" in read.output
+
+
+def test_files_that_cannot_be_read_are_named_and_cost_no_other(
+    invoke: Any, mixed: Path, tmp_path: Path
+) -> None:
+    result = invoke(mixed)
+    assert "cut.json: not valid UTF-8 JSON" in result.stderr
+    assert "hooks.jsonl: line 1: unknown layout" in result.stderr
+    assert "such files are read of" in result.stderr
+    assert "2 problems" in message(result) or "this file and 1 more were not read" in message(
+        result
+    )
+    written = (tmp_path / "out.json").read_text()
+    assert "hooks.jsonl" in written or '"num_unread_files": 2' in written
+
+
+def test_leniently_files_that_cannot_be_read_are_parts_that_are_left_out(
+    invoke: Any, mixed: Path
+) -> None:
+    result = invoke(mixed, "--lenient")
+    assert "hooks.jsonl: line 1: unknown layout" in result.stderr
+    assert "2 problems" in str(result.exception) or "2 parts were left out" in result.stderr
+
+
+def test_the_documents_of_runs_count_what_was_left_out(
+    mixed: Path, tmp_path: Path, answers: list[TurnRecord]
+) -> None:
+    answers.append(turn())
+    for name in ("simulate", "replay"):
+        output = tmp_path / f"{name}.json"
+        result = run(*COMMANDS[name], "--traces", mixed, "--lenient", "--json", output)
+        assert result.exit_code == 0, result.output
+        manifest = json.loads(output.read_text())["manifest"]
+        assert (manifest["num_skipped"], manifest["unread_files"]) == (2, [])
