@@ -210,7 +210,7 @@ def _plans(
     )
     loads = (None,) if arguments["open_loop"] else arguments["concurrency"]
     for load in loads:
-        warn_of_too_few(min(map(len, sessions.values())), load or 0, errors)
+        warn_of_too_few(min(map(len, sessions.values())), load or 0, skipped.errors)
     plans = [
         RunPlan(
             policy=policy,
