@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +164,8 @@ def simulate(**arguments: Any) -> None:
     profile = load_profile(arguments["profile_name"])
     arguments["profile_name"] = Path(arguments["profile_name"]).name
     arguments["settings"] = _settings(arguments["config_path"])
-    digests: dict[str, str] = {}
-    skipped, unread = Skipped(errors), Unread(errors)
-    plans = _plans(arguments, profile, digests, skipped, unread)
-    skipped.say()
+    traces = _Traces(errors)
+    plans = _plans(arguments, profile, traces)
     on_ray: bool = arguments["on_ray"]
     num_jobs = arguments["num_jobs"] or (None if on_ray else min(len(plans), _num_cores()))
     results: dict[int, RunResult] = {}
@@ -177,19 +175,33 @@ def simulate(**arguments: Any) -> None:
                 results[index] = result
                 on_result(plans[index])
     finally:
-        left_out = {"num_skipped": skipped.num_skipped, "unread_files": unread.names}
-        done = [results[index] for index in sorted(results)]
-        _report(done, arguments, digests, profile, console, left_out)
-    unread.check()
+        _report([results[i] for i in sorted(results)], arguments, traces, profile, console)
+    traces.unread.check()
 
 
-def _plans(
-    arguments: dict[str, Any],
-    profile: CostProfile,
-    digests: dict[str, str],
-    skipped: Skipped,
-    unread: Unread,
-) -> list[RunPlan]:
+@dataclass(slots=True)
+class _Traces:
+    """What reading the sessions of each seed brought to light."""
+
+    errors: Console
+    skipped: Skipped = field(init=False)
+    unread: Unread = field(init=False)
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.skipped, self.unread = Skipped(self.errors), Unread(self.errors)
+
+    def sessions(self, workload: Workload, seed: int) -> Sequence[Session]:
+        """The sessions of one seed."""
+        reports: list[FileReport] = []
+        selected = workload.sessions(seed, reports.append, self.skipped, self.unread)
+        self.digests.update({report.path.name: report.sha256 for report in reports})
+        self.digests[f"sessions-{seed}"] = sessions_digest(selected.sessions)
+        _say(seed, selected, self.errors)
+        return selected.sessions
+
+
+def _plans(arguments: dict[str, Any], profile: CostProfile, traces: _Traces) -> list[RunPlan]:
     """Every combination; the slowest kinds of run first."""
     sizes: tuple[int, ...] = arguments["kv_tokens"] or (profile.kv_tokens,)
     workload = Workload(
@@ -204,13 +216,14 @@ def _plans(
     )
     first_seed = arguments["seed"]
     seeds = range(first_seed, first_seed + arguments["num_seeds"])
-    sessions = {seed: _sessions(workload, seed, digests, skipped, unread) for seed in seeds}
+    sessions = {seed: traces.sessions(workload, seed) for seed in seeds}
+    traces.skipped.say()
     block_tokens = arguments["block_tokens"] or max(
         1, round(sessions[first_seed][0].block_size_tokens * arguments["token_scale"])
     )
     loads = (None,) if arguments["open_loop"] else arguments["concurrency"]
     for load in loads:
-        warn_of_too_few(min(map(len, sessions.values())), load or 0, skipped.errors)
+        warn_of_too_few(min(map(len, sessions.values())), load or 0, traces.errors)
     plans = [
         RunPlan(
             policy=policy,
@@ -251,17 +264,6 @@ def _settings(path: Path | None) -> dict[str, object]:
     return settings
 
 
-def _sessions(
-    workload: Workload, seed: int, digests: dict[str, str], skipped: Skipped, unread: Unread
-) -> Sequence[Session]:
-    reports: list[FileReport] = []
-    selected = workload.sessions(seed, reports.append, skipped, unread)
-    digests.update({report.path.name: report.sha256 for report in reports})
-    digests[f"sessions-{seed}"] = sessions_digest(selected.sessions)
-    _say(seed, selected, skipped.errors)
-    return selected.sessions
-
-
 def _say(seed: int, selected: Selection, errors: Console) -> None:
     num_turns = sum(len(session.turns) for session in selected.sessions)
     left_out = f", {selected.num_outgrown} left out as too long" if selected.num_outgrown else ""
@@ -274,10 +276,9 @@ def _say(seed: int, selected: Selection, errors: Console) -> None:
 def _report(
     runs: Sequence[RunResult],
     arguments: dict[str, Any],
-    digests: dict[str, str],
+    traces: _Traces,
     profile: CostProfile,
     console: Console,
-    left_out: dict[str, Any],
 ) -> None:
     if not runs:
         return
@@ -289,10 +290,11 @@ def _report(
             for name, value in arguments.items()
         },
         runs=runs,
-        digests=digests,
+        digests=traces.digests,
         profile=profile.name,
     )
-    manifest |= left_out
+    manifest["num_skipped"] = traces.skipped.num_skipped
+    manifest["unread_files"] = traces.unread.names
     if arguments["json_path"] is not None:
         write_document(arguments["json_path"], RunDocument(manifest=manifest, runs=list(runs)))
     if arguments["html_path"] is not None:
