@@ -18,6 +18,7 @@ import holdfast.vllm.serve as engine
 from holdfast.cli.main import EXIT_REFUSED, cli, main
 from holdfast.config import HoldfastConfig, settings
 from holdfast.errors import ConfigError, EngineError, PolicyError
+from holdfast.vllm.offload.host_memory import Bound
 
 
 @pytest.fixture
@@ -245,6 +246,66 @@ def test_more_host_memory_than_can_be_shared_is_refused(
     result = start(host_gib=1e9)
     assert isinstance(result.exception, ConfigError)
     assert "GiB free" in str(result.exception)
+    assert served == []
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets what the machine has free (GiB)."""
+
+    def set_free(free_gib: float) -> None:
+        bound = Bound("the machine", int(free_gib * (1 << 30)), "lower host_gib")
+        monkeypatch.setattr(tiers, "memory_bounds", lambda: iter([bound]))
+
+    return set_free
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed_gib"),
+    [
+        ([], 1 + 1.5),
+        (["-tp", "4"], 1 + 3),
+        (["-tp=2", "--pipeline_parallel_size", "2"], 1 + 3),
+        (["--data-parallel-size=2"], 2 + 2.5),
+        (["-dp", "8", "--data-parallel-size-local", "2"], 2 + 2.5),
+    ],
+)
+def test_host_memory_is_for_each_engine_beside_what_engines_take(
+    start: Start,
+    free: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    needed_gib: float,
+) -> None:
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    monkeypatch.setattr(tiers, "shared_memory_bound", lambda: iter(()))
+    free(needed_gib)
+    assert start(*arguments, host_gib=1).exit_code == 0
+    free(needed_gib - 0.1)
+    result = start(*arguments, host_gib=1)
+    assert isinstance(result.exception, ConfigError)
+    assert f"{needed_gib - 0.1:.1f} GiB free" in str(result.exception)
+
+
+def test_the_cpu_builds_own_cache_counts_as_well(
+    start: Start, free: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
+    free(6)
+    assert isinstance(start(host_gib=1).exception, ConfigError)
+    assert start(host_gib=0.25).exit_code == 0
+
+
+def test_arguments_that_vllm_will_refuse_are_left_to_it(start: Start) -> None:
+    assert start("-tp", "two", host_gib=0.001).exit_code == 0
+
+
+def test_a_pool_larger_than_its_disk_is_refused_with_the_figures(
+    start: Start, served: list[list[str]], tmp_path: Path
+) -> None:
+    result = start(host_gib=0.001, pool_dir=str(tmp_path / "pool"), pool_gib=1e9)
+    assert isinstance(result.exception, ConfigError)
+    assert "pool_gib is 1e+09" in str(result.exception) and "GiB free" in str(result.exception)
     assert served == []
 
 

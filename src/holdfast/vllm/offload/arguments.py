@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from holdfast.config import HoldfastConfig
 from holdfast.errors import ConfigError
 from holdfast.pool.directory import PoolDirectory
+from holdfast.vllm.offload.host_memory import check_fits, memory_bounds, shared_memory_bound
 from holdfast.vllm.versions import check_tiers, engine_version
 
 __all__ = ["check_offloading", "tier_arguments", "transfer_config"]
 
 _GIB: Final = 1 << 30
-_SHARED_MEMORY: Final = Path("/dev/shm")
+# What a process of the engine takes beside weights and KV, at least.
+_PROCESS_GIB: Final = 0.5
+_NAME: Final = re.compile(r"--[\w-]+")
 _OWN_TIERS: Final = re.compile(r"--kv[-_](transfer[-_]config|offloading[-_]\w+)([.=].*)?")
 _OWN_HASH: Final = re.compile(r"--prefix[-_]caching[-_]hash[-_]algo(=.*)?")
 _HASH: Final = "sha256_cbor"
@@ -33,7 +39,7 @@ def tier_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str
         arguments: What the operator gave vLLM.
 
     Raises:
-        ConfigError: The operator configures tiers as well, there is too little shared memory, or
+        ConfigError: The operator configures tiers as well, there is too little memory or disk, or
             the pool's directory cannot be used.
         EngineError: vLLM is missing, too old, or lacks what tiers need.
     """
@@ -46,10 +52,12 @@ def tier_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str
                 hint="leave one of them out",
             )
     check_offloading("host_gib")
-    _check_shared_memory(config.host_gib)
+    _check_memory(config.host_gib, arguments, os.environ)
     extra = ["--kv-transfer-config", json.dumps(transfer_config(config))]
     if config.pool_dir is not None:
-        PoolDirectory.make(Path(config.pool_dir))
+        pool = PoolDirectory.make(Path(config.pool_dir))
+        if config.pool_gib is not None:
+            _check_disk(pool, config.pool_gib)
         if not any(_OWN_HASH.fullmatch(argument) for argument in arguments):
             # The default pickles, so equal prompts may hash differently in another process.
             extra += ["--prefix-caching-hash-algo", _HASH]
@@ -98,13 +106,46 @@ def transfer_config(config: HoldfastConfig) -> dict[str, Any]:
     }
 
 
-def _check_shared_memory(host_gib: float) -> None:
-    """Say so now; vLLM would find out when the model is loaded."""
-    if not _SHARED_MEMORY.is_dir():
+def _check_memory(host_gib: float, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Say so now; vLLM would find out when the model is loaded, or the kernel later."""
+    given = _given(arguments)
+    num_engines = max(given.data_parallel_size_local or given.data_parallel_size, 1)
+    num_workers = max(given.tensor_parallel_size * given.pipeline_parallel_size, 1)
+    tiers_gib = host_gib * num_engines
+    each = f"host_gib is {host_gib:g}"
+    if num_engines > 1:
+        each += f" for each of {num_engines} engines, {tiers_gib:g} in all"
+    check_fits(each, int(tiers_gib * _GIB), shared_memory_bound())
+    own_gib = _PROCESS_GIB * (1 + num_engines * (1 + num_workers))
+    with contextlib.suppress(ValueError):
+        own_gib += float(environ.get("VLLM_CPU_KVCACHE_SPACE", "")) * num_engines
+    wanted = f"{each}, and the engine takes at least {own_gib:g} GiB itself"
+    check_fits(wanted, int((tiers_gib + own_gib) * _GIB), memory_bounds())
+
+
+def _given(arguments: Sequence[str]) -> argparse.Namespace:
+    """How many engines and workers the operator asks for; one of each where that is not said."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-dp", "--data-parallel-size", type=int, default=1)
+    parser.add_argument("-dpl", "--data-parallel-size-local", type=int, default=0)
+    parser.add_argument("-tp", "--tensor-parallel-size", type=int, default=1)
+    parser.add_argument("-pp", "--pipeline-parallel-size", type=int, default=1)
+    dashed = [_NAME.sub(lambda name: name[0].replace("_", "-"), one) for one in arguments]
+    try:
+        return parser.parse_known_args(dashed)[0]
+    except argparse.ArgumentError:
+        return parser.parse_args([])  # vLLM says what is wrong with it
+
+
+def _check_disk(pool: PoolDirectory, pool_gib: float) -> None:
+    """A bound beyond the disk would never be reached: the disk would be full before."""
+    free_bytes = shutil.disk_usage(pool.path).free
+    if pool_gib * _GIB <= free_bytes:
         return
-    free_gib = shutil.disk_usage(_SHARED_MEMORY).free / _GIB
-    if host_gib > free_gib:
+    pool_bytes = sum(file.num_bytes for file in pool.files())
+    if pool_gib * _GIB > free_bytes + pool_bytes:
         raise ConfigError(
-            f"host_gib is {host_gib:g}, but {_SHARED_MEMORY} has {free_gib:.1f} GiB free",
-            hint="containers have little of it unless told otherwise (--shm-size, --ipc=host)",
+            f"pool_gib is {pool_gib:g}, but the disk of {str(pool.path)!r} has"
+            f" {free_bytes / _GIB:.1f} GiB free, and the pool {pool_bytes / _GIB:.1f} GiB",
+            hint="lower pool_gib, or give the pool a larger disk",
         )

@@ -18,6 +18,7 @@ from vllm.v1.kv_offload.tiering.spec import TieringOffloadingSpec
 from holdfast.errors import ConfigError
 from holdfast.vllm.compat import region_paths
 from holdfast.vllm.offload.copy_worker import CopyWorker
+from holdfast.vllm.offload.host_memory import check_fits, memory_bounds
 from holdfast.vllm.versions import check_tiers, engine_version
 
 __all__ = ["HoldfastOffloadingSpec"]
@@ -52,7 +53,15 @@ class HoldfastOffloadingSpec(TieringOffloadingSpec):  # type: ignore[misc]
         return manager
 
     def get_worker(self, kv_caches: Any) -> Any:
-        """See vLLM's, which refuses KV tensors in host memory. Process: worker."""
+        """See vLLM's, which refuses KV tensors in host memory. Process: worker.
+
+        Raises:
+            ConfigError: The host tier does not fit beside what the engine has taken by now.
+        """
+        if self._worker is None:
+            num_bytes = self.cpu_page_size_per_worker * self.num_chunks
+            wanted = f"the host tier takes {num_bytes / (1 << 30):.1f} GiB for this worker"
+            check_fits(wanted, num_bytes, memory_bounds())
         if self._worker is None and _is_in_host_memory(kv_caches):
             self._worker: Any = self._copy_worker(kv_caches)
         return super().get_worker(kv_caches)
