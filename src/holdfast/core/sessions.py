@@ -15,7 +15,7 @@ from typing import Any
 
 from holdfast.core.chains import ChainTree, Segment
 
-__all__ = ["Session", "SessionState", "SessionTable"]
+__all__ = ["Session", "SessionState", "SessionTable", "recency"]
 
 
 class SessionState(enum.Enum):
@@ -50,10 +50,14 @@ class Session:
         tail: Last run of its chain, its last output included.
         prompt_tail: Last run of its last prompt; `tail` or the run before it.
         prompt_blocks: Full blocks of its last prompt (count).
+        first_blocks: Full blocks of its first prompt (count).
         num_turns: Turns begun.
         paused_at_s: When its last turn ended (s, host's clock).
         gap: What is known about the pause, as the predictor wants it.
         awaits_end: Whether what ended its last turn is still being read.
+        has_parent: Whether another agent started it, by its client's word.
+        calls_tools: Whether one of its turns has ended with a tool call.
+        comes_back: Whether it has gone on after it was closed.
         pace: How its gaps compare with others of their kind, likewise.
         expected_gap_s: A hint's word on the pause (s), or None.
         has_moved_on: Whether a sibling of its group, or a fork, has started since it paused.
@@ -70,10 +74,14 @@ class Session:
     tail: Segment[Any]
     prompt_tail: Segment[Any]
     prompt_blocks: int = 0
+    first_blocks: int = 0
     num_turns: int = 0
     paused_at_s: float = 0.0
     gap: Any = None
     awaits_end: bool = False
+    has_parent: bool = False
+    calls_tools: bool = False
+    comes_back: bool = False
     pace: Any = None
     expected_gap_s: float | None = None
     has_moved_on: bool = False
@@ -100,6 +108,7 @@ class SessionTable:
     max_sessions: int
     _sessions: dict[int, Session] = field(default_factory=dict)
     _groups: dict[str, set[Session]] = field(default_factory=dict)
+    _distrusted: set[str] = field(default_factory=set)
     _next_number: int = 0
 
     def __len__(self) -> int:
@@ -125,15 +134,41 @@ class SessionTable:
             for session in run.prompts:
                 if session.state.is_busy or session.group != group:
                     continue
-                if best is None or _recency(session) > _recency(best):
+                if best is None or recency(session) > recency(best):
                     best = session
             if best is not None:
                 return best
         return None
 
+    def num_shared(self, session: Session, hashes: Sequence[bytes]) -> int:
+        """Leading blocks that the session's chain and a prompt have in common (count). Pure."""
+        segment, depth = self.tree.match(hashes)
+        chain = set(session.tail.path())
+        for run in segment.path():
+            if run in chain:
+                return min(run.end, depth)
+        return 0
+
     def siblings(self, session: Session) -> set[Session]:
         """The sessions of the same explicit id, `session` included; empty without an id."""
-        return self._groups.get(session.group, set()) if session.group is not None else set()
+        return set() if session.group is None else self.of_group(session.group)
+
+    def of_group(self, group: str) -> set[Session]:
+        """The remembered sessions of an explicit id. Pure."""
+        return self._groups.get(group, set())
+
+    def root_of(self, group: str) -> Session | None:
+        """Of an id's streams the agent's own: the first that called a tool; None if none did."""
+        callers = (session for session in self.of_group(group) if session.calls_tools)
+        return min(callers, key=lambda session: session.number, default=None)
+
+    def trusts(self, group: str) -> bool:
+        """Whether an explicit id is taken to name one stream. Pure."""
+        return group not in self._distrusted
+
+    def distrust(self, group: str) -> None:
+        """The explicit id was seen to name several streams. Mutates."""
+        self._distrusted.add(group)
 
     def add(self, group: str | None) -> Session:
         """A new session without blocks. Mutates the table."""
@@ -170,7 +205,9 @@ class SessionTable:
             group.discard(session)
             if not group:
                 del self._groups[session.group]
+                self._distrusted.discard(session.group)
 
 
-def _recency(session: Session) -> tuple[float, int]:
+def recency(session: Session) -> tuple[float, int]:
+    """Greater for a session that paused later; never equal for two. Pure."""
     return session.paused_at_s, session.number

@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.core.block_queue import BlockQueue
 from holdfast.core.chains import ChainTree, Segment
+from holdfast.core.lineage import Because, Lineage, Prompt
 from holdfast.core.lower_tier import LowerTier, NoTier
 from holdfast.core.sessions import Session, SessionState, SessionTable
 from holdfast.core.turn_end import TurnEnd
@@ -22,13 +23,13 @@ from holdfast.policies.admission.waiting import Decision, WaitingTurn
 from holdfast.policies.backlog import Backlog
 from holdfast.policies.base import Outlook, Policy, Worth
 from holdfast.policies.chain_keeper import ChainKeeper
+from holdfast.policies.endings import Endings
 from holdfast.policies.fates import Fates
 from holdfast.policies.guard import Guard, Predictions
 from holdfast.policies.places import Places
 from holdfast.policies.registry import build_policy
 from holdfast.policies.scores import Scores
 from holdfast.policies.urgency import urgency
-from holdfast.predict.features import features_of
 from holdfast.predict.pace import Pace
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
@@ -78,6 +79,7 @@ class AgentRuntime:
     ) -> None:
         self.tree: ChainTree[Any] = ChainTree()
         self.sessions = SessionTable(self.tree, max_sessions)
+        self._lineage = Lineage(self.sessions)
         self.returns = returns or ReturnTimeModel()
         self.costs = StepCostModel()
         self.outlook = outlook
@@ -101,6 +103,9 @@ class AgentRuntime:
         """Connect the host's free blocks; once, before any turn."""
         self._chains = ChainKeeper(self.tree, queue)
         self._scores = Scores(self._policy, self, self.away, self._chains)
+        self._endings = Endings(
+            self.sessions, self.away, self._chains, self._scores, self._fates, self
+        )
         self._places = Places(self.away, self._chains, self)
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
@@ -169,6 +174,8 @@ class AgentRuntime:
         group: str | None,
         priority: int | None = None,
         tenant: str = "",
+        tokens: Sequence[int] | None = None,
+        has_parent: bool = False,
     ) -> WaitingTurn:
         """Take note of a prompt: find or make its session and make the prompt the session's chain.
 
@@ -178,23 +185,27 @@ class AgentRuntime:
             group: Explicit session id, or None to go by lineage.
             priority: Explicit priority, lower first; None where the engine goes by none.
             tenant: Name of whoever sent it.
+            tokens: Token ids of the prompt; None where the host knows hashes only.
+            has_parent: Whether the client says that another agent started this one.
         """
-        session = self.sessions.find(hashes, group)
-        if session is None:
-            session = self._begin(hashes, group)
-        else:
-            self._places.returned(session, hashes, self.tier)
-            self._resume(session)
+        session, because = self._find_or_begin(Prompt(hashes, tokens, self.block_tokens), group)
         self._chains.extend(session, hashes)
         self.tier.claim(session, hashes)
         session.state = SessionState.WAITING
         session.priority = priority
+        session.has_parent |= has_parent
         session.num_turns += 1
         self.sessions.touch(session)
         self._num_arrived += 1
         sender = self._tenants.enter(tenant)
         turn = WaitingTurn(
-            request_id, session, priority or 0, self._num_arrived, sender, self._now_s
+            request_id,
+            session,
+            priority or 0,
+            self._num_arrived,
+            sender,
+            self._now_s,
+            because=because,
         )
         num_held = self.tier.num_held(hashes, 0)
         cold_s = self.costs.answer_s + self.restore_s(len(hashes) - num_held, num_held)
@@ -250,34 +261,24 @@ class AgentRuntime:
         session.expected_gap_s = expected_gap_s
         self.away.enter(session)
         self._policy.turn_ended(turn)
-        self._set_end(session, end)
-        self._fates.paused(session)
+        self._endings.ended(session, end)
         for gone in self._fates.learn(self._now_s):
-            self._end(gone, SessionState.SUPERSEDED)
-        if self._policy.keeps_place(session):
+            self._endings.close(gone, SessionState.SUPERSEDED)
+        if session.state.is_paused and self._policy.keeps_place(session):
             self._chains.hold(session)
         self._forget_surplus()
 
     def turn_end_awaited(self, session: Session) -> None:
         """What ended the last turn is being read; `turn_end_known` follows, if it can be read."""
-        session.awaits_end = True
+        self._endings.awaited(session)
 
     def turn_end_known(self, session: Session, num_turns: int, end: TurnEnd) -> None:
-        """What ended turn `num_turns` has become known.
-
-        A session that is back already returns to no other state; its pause is learned from now.
-        """
-        if session.num_turns != num_turns:
-            self._fates.explained(session, num_turns, features_of(end))
-            return
-        session.awaits_end = False
-        if session.state.is_paused:
-            self._set_end(session, end)
-            self._chains.rescore(session)
+        """What ended turn `num_turns` has become known; see `Endings.known`."""
+        self._endings.known(session, num_turns, end)
 
     def session_closed(self, session: Session) -> None:
         """The session will not return: its blocks go before those of any that may."""
-        self._end(session, SessionState.CLOSED)
+        self._endings.close(session, SessionState.CLOSED)
 
     def content_dropped(self) -> None:
         """The host dropped all cached content.
@@ -290,6 +291,7 @@ class AgentRuntime:
             self.tier.forget(session)
             self.sessions.drop(session)
         self.tree.clear()
+        self._lineage.clear()
         self.away.clear()
         self._scores.clear()
         self._fates.clear()
@@ -337,12 +339,25 @@ class AgentRuntime:
 
     # Sessions and their chains.
 
+    def _find_or_begin(self, prompt: Prompt, group: str | None) -> tuple[Session, Because]:
+        """The session of a prompt, and how it was found or why it is new."""
+        session, because = self._lineage.find(prompt, group)
+        if session is None:
+            session = self._begin(prompt.hashes, group)
+            self._lineage.took(session, prompt, because)
+        else:
+            self._lineage.took(session, prompt, because)
+            self._places.returned(session, prompt.hashes, self.tier)
+            self._endings.resumed(session)
+        return session, because
+
     def _begin(self, hashes: Sequence[bytes], group: str | None) -> Session:
         segment, depth = self.tree.match(hashes)
         if depth < segment.end:
             self._note_moved_on(segment.tails)
         session = self.sessions.add(group)
         session.pace = Pace()
+        session.first_blocks = len(hashes)
         self._note_moved_on(self.sessions.siblings(session))
         return session
 
@@ -351,11 +366,6 @@ class AgentRuntime:
             if session.state.is_paused and not session.has_moved_on:
                 session.has_moved_on = True
                 self._scores.renew(session)
-
-    def _resume(self, session: Session) -> None:
-        self._fates.returned(session, self._now_s)
-        self.away.leave(session)
-        self._chains.release(session)
 
     def _forget_surplus(self) -> None:
         for session in self.sessions.surplus():
@@ -374,20 +384,5 @@ class AgentRuntime:
         self.tier.forget(session)
         session.state = SessionState.CLOSED
         self.sessions.drop(session)
+        self._lineage.drop(session)
         self._policy.session_forgotten(session)
-
-    # Pauses.
-
-    def _set_end(self, session: Session, end: TurnEnd | None) -> None:
-        session.gap = features_of(end)
-        is_human = end is not None and end.kind == "human"
-        session.state = SessionState.HUMAN_AWAY if is_human else SessionState.AT_TOOL
-        self._policy.pause_known(session)
-        self._scores.rate(session)
-
-    def _end(self, session: Session, state: SessionState) -> None:
-        self._chains.release(session)
-        self.away.leave(session)
-        self.tier.forget(session)
-        session.state, session.rate = state, 0.0
-        self._chains.rescore(session)

@@ -69,6 +69,7 @@ class EngineReports:
                 prompt_tokens=prompt_tokens,
                 resident_blocks=turn.resident_blocks,
                 missing_blocks=turn.missing_blocks,
+                because=turn.because,
                 rejected=rejected,
             )
 

@@ -62,12 +62,14 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         outlook: The future, set by drivers that know it.
         settings: Holdfast's settings, set by drivers; None reads the environment.
         tiers: What deals with tiers below the cache, where there are any.
+        knows_tokens: Whether prompts have their token ids; drivers may know prefix hashes only.
         steps_a_call: Engine steps that a call of `schedule` stands for; drivers may take several.
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
     outlook: Outlook | None = None
     settings: HoldfastConfig | None = None
+    knows_tokens = True
     steps_a_call = 1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -216,7 +218,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._runtime.tick(self.clock())
         # An engine without requests takes no steps: the pause of this very session may be unread.
         self._guard("findings", self._note_findings)
-        turn, rejected = self._desk.arrive(request)
+        turn, rejected = self._desk.arrive(request, knows_tokens=self.knows_tokens)
         if self.tiers is not None:
             self.tiers.arrived(request)
         self._reports.turn_arrived(turn, request.num_prompt_tokens, rejected)

@@ -58,8 +58,15 @@ class TurnDesk:
         """Whether a hint says that the session of a request in the engine ends with it."""
         return self._hints[request_id].is_final
 
-    def arrive(self, request: Any) -> tuple[WaitingTurn, tuple[str, ...]]:
-        """Make a request a turn; returns it with the reasons for which hints were rejected."""
+    def arrive(
+        self, request: Any, *, knows_tokens: bool = True
+    ) -> tuple[WaitingTurn, tuple[str, ...]]:
+        """Make a request a turn; returns it with the reasons for which hints were rejected.
+
+        Args:
+            request: The request.
+            knows_tokens: Whether its prompt's token ids are real.
+        """
         hints = Hints()
         rejected: tuple[str, ...] = ()
         if self._reads_hints:
@@ -73,6 +80,8 @@ class TurnDesk:
             group,
             request.priority if self._heeds_priority else None,
             tenant,
+            request.prompt_token_ids if knows_tokens else None,
+            has_parent=hints.parent_session_id not in (None, session_id),
         )
         self._turns[request.request_id] = turn
         self._hints[request.request_id] = hints

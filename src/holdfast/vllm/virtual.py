@@ -155,6 +155,7 @@ class VirtualEngine:
             hash_block_size=shape.block_size_tokens,
             log_stats=False,
         )
+        self.scheduler.knows_tokens = False  # prompts are hashes; their token ids are all alike
         self._disk = _disk_of(self.scheduler) if shape.disk_blocks else None
         if self._disk is not None:
             self._disk.set_speed(clock, disk_block_s)

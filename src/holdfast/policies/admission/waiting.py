@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from holdfast.core.lineage import Because
 from holdfast.core.sessions import Session
 from holdfast.policies.admission.tenants import Tenant
 
@@ -26,6 +27,7 @@ class WaitingTurn:
         due_s: From when on nobody may be let in before it (s, host's clock).
         cold_s: Engine time it takes if its whole prompt is computed (s).
         ahead_s: What is left of that for later turns to find ahead of them (s).
+        because: How its session was found, or why it is new; see `Because`.
         was_running: Whether the engine had let it in and took its blocks back.
         resident_blocks: Leading blocks of the prompt that are cached (count).
         missing_blocks: Blocks of the prompt that are not cached (count).
@@ -43,6 +45,7 @@ class WaitingTurn:
     due_s: float = math.inf
     cold_s: float = 0.0
     ahead_s: float = 0.0
+    because: Because = "no_match"
     was_running: bool = False
     resident_blocks: int = 0
     missing_blocks: int = 0

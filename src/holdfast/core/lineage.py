@@ -1,0 +1,196 @@
+"""Which session a prompt continues: by its prefix, by the loop it belongs to, by an explicit id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from holdfast.core.prompt_marks import PromptMark, PromptMarks
+from holdfast.core.sessions import Session, SessionState, SessionTable, recency
+
+__all__ = ["Because", "Found", "Lineage", "Prompt"]
+
+Because = Literal[
+    "prompt",
+    "loop",
+    "id",
+    "no_match",
+    "new_id",
+    "in_engine",
+    "other_stream",
+]
+"""How a session was found (the first three), or why the prompt begins a new one."""
+
+
+_SIDE_CALL_RATIO = 2  # of an agent's prompt to that of a call for a title
+
+
+class Prompt(NamedTuple):
+    """A prompt as the host knows it.
+
+    Attributes:
+        hashes: Prefix hashes of its full blocks.
+        tokens: Its token ids; None where the host knows hashes only.
+        block_tokens: Tokens a block.
+    """
+
+    hashes: Sequence[bytes]
+    tokens: Sequence[int] | None = None
+    block_tokens: int = 1
+
+    @property
+    def mark(self) -> PromptMark | None:
+        """Where it ends; None where that is not known to the token."""
+        if self.tokens is None:
+            return None
+        return PromptMark.of(self.hashes, self.tokens, self.block_tokens)
+
+
+class Found(NamedTuple):
+    """The session that a prompt continues, or None, and why."""
+
+    session: Session | None
+    because: Because
+
+
+class Lineage:
+    """Finds the idle session that a prompt continues.
+
+    The rules, the first that holds:
+
+    1. The prompt extends a session's last prompt. The answer may be left out or differ.
+    2. It extends the prompt that began a session's last loop: chat templates drop the reasoning of
+       earlier loops at each message of a user. It must extend it to the token and go on after it.
+    3. It names a session by an explicit id. An id is trusted for continuity, however much history
+       was rewritten. One id may be sent with several streams, though: of them the one counts that
+       has most in common with the prompt. Where that is in the engine, the prompt is a stream
+       beside it. So is one that does not carry the history on and comes while a tool runs, or that
+       is shorter than the stream's first prompt and has little in common with it (calls for a
+       title, sub-agents under the id of their root). Where a rewritten history comes back, the id
+       names several streams and is trusted no more.
+
+    Args:
+        table: The sessions.
+    """
+
+    def __init__(self, table: SessionTable) -> None:
+        self._table = table
+        self._marks: PromptMarks[Session] = PromptMarks()
+
+    def find(self, prompt: Prompt, group: str | None) -> Found:
+        """The idle session that a prompt continues.
+
+        Mutates only what is known about chat templates. With an explicit id only sessions of that
+        id are considered, without one only those without.
+        """
+        if prompt.tokens is not None:
+            self._marks.learn(prompt.tokens)
+        session = self._table.find(prompt.hashes, group)
+        if session is not None and self._is_another(session, prompt):
+            session = None
+        deeper = self._find_marked(prompt, group, 0 if session is None else session.prompt_blocks)
+        if deeper is not None:
+            return Found(deeper, "loop")
+        if session is not None:
+            return Found(session, "prompt")
+        return Found(None, "no_match") if group is None else self._find_named(prompt, group)
+
+    def took(self, session: Session, prompt: Prompt, because: Because) -> None:
+        """The prompt is a turn of this session now, for that reason. Mutates.
+
+        Before the session's state and pause are changed.
+        """
+        mark = prompt.mark
+        if because == "id":
+            self._marks.put(session, "replaced", self._marks.of(session, "prompt"))
+        is_human_back = session.gap is not None and session.gap.kind == "human"
+        if because != "prompt" or is_human_back:
+            self._marks.put(session, "loop", mark)
+        self._marks.put(session, "prompt", mark)
+
+    def drop(self, session: Session) -> None:
+        """The session is forgotten. Mutates."""
+        self._marks.drop(session)
+
+    def clear(self) -> None:
+        """All sessions are forgotten. Mutates."""
+        self._marks.clear()
+
+    def _is_another(self, session: Session, prompt: Prompt) -> bool:
+        """Whether a session of one turn shares whole blocks with the prompt, but no message."""
+        mark = self._marks.of(session, "prompt")
+        if session.num_turns != 1 or mark is None or prompt.tokens is None:
+            return False
+        return not self._marks.repeats(mark, prompt.tokens, prompt.block_tokens)
+
+    def _find_marked(self, prompt: Prompt, group: str | None, above: int) -> Session | None:
+        """The session with the deepest mark that the prompt goes on from, deeper than `above`."""
+        if prompt.tokens is None:
+            return None
+        best: Session | None = None
+        best_blocks = 0
+        depth = self._table.tree.match(prompt.hashes).depth
+        for session, kind, mark in self._marks.candidates(prompt.hashes, above, depth):
+            if mark.num_blocks < best_blocks:
+                break
+            if session.state.is_busy or session.group != group or kind == "replaced":
+                continue
+            is_loop = kind == "loop"
+            tokens, block_tokens = prompt.tokens, prompt.block_tokens
+            if not self._marks.repeats(mark, tokens, block_tokens, is_longer=is_loop):
+                continue
+            if best is None or recency(session) > recency(best):
+                best, best_blocks = session, mark.num_blocks
+        return best
+
+    def _find_named(self, prompt: Prompt, group: str) -> Found:
+        sessions = self._table.of_group(group)
+        streams = [s for s in sessions if s.state is not SessionState.CLOSED]
+        if not streams:
+            return Found(None, "other_stream" if sessions else "new_id")
+        num_blocks = len(prompt.hashes)
+        shared = {s: self._table.num_shared(s, prompt.hashes) for s in streams}
+        nearest = max(streams, key=lambda s: (shared[s], s.prompt_blocks, recency(s)))
+        if nearest.state.is_busy:
+            return Found(None, "in_engine")
+        if self._is_replaced(nearest, prompt):
+            self._table.distrust(group)
+        if not self._table.trusts(group):
+            return Found(None, "other_stream")
+        if sum(blocks == shared[nearest] for blocks in shared.values()) > 1:
+            is_root = nearest is self._table.root_of(group)
+            if not is_root or num_blocks < nearest.prompt_blocks:
+                return Found(None, "other_stream")  # it may be any of them
+        is_other = _is_other_stream(nearest, num_blocks, shared[nearest])
+        return Found(None, "other_stream") if is_other else Found(nearest, "id")
+
+    def _is_replaced(self, session: Session, prompt: Prompt) -> bool:
+        mark = self._marks.of(session, "replaced")
+        if mark is None or prompt.tokens is None or len(prompt.hashes) < mark.num_blocks:
+            return False
+        if prompt.hashes[mark.num_blocks - 1] != mark.block_hash:
+            return False
+        return self._marks.repeats(mark, prompt.tokens, prompt.block_tokens)
+
+
+def _is_other_stream(session: Session, num_blocks: int, shared_blocks: int) -> bool:
+    """Whether a prompt under a session's id belongs to a stream beside it. Pure.
+
+    Args:
+        session: The stream of that id that has most in common with the prompt.
+        num_blocks: Full blocks of the prompt (count).
+        shared_blocks: Leading blocks that both have (count).
+    """
+    if num_blocks >= session.prompt_blocks:
+        # History went on, unless there is next to none: a call for a title may come first.
+        is_side_call = session.num_turns == 1 and session.state is SessionState.HUMAN_AWAY
+        is_larger = num_blocks > _SIDE_CALL_RATIO * session.first_blocks
+        return is_side_call and is_larger and 2 * shared_blocks < session.first_blocks
+    if _waits_for_tool(session):
+        return True
+    return num_blocks < session.first_blocks and 2 * shared_blocks < num_blocks
+
+
+def _waits_for_tool(session: Session) -> bool:
+    """Whether the session is known to be away at a tool."""
+    return session.state is SessionState.AT_TOOL and session.gap.kind != "unknown"

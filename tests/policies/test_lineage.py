@@ -1,0 +1,313 @@
+"""Which session a prompt continues when clients and chat templates rewrite history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from tests.policies.test_runtime import FakeBlock
+
+from holdfast.core.sessions import Session, SessionState
+from holdfast.core.tool_syntax import make_call
+from holdfast.core.turn_end import TurnEnd
+from holdfast.policies.admission.waiting import WaitingTurn
+from holdfast.policies.runtime import AgentRuntime
+from holdfast.vllm.free_queue import FreeQueue
+
+BLOCK_TOKENS = 8
+HUMAN = TurnEnd("human")
+TOOLS = "tools: read, write, run, look around, spawn other agents, ask the web, and more. "
+HEAD = "You are a coding agent. Be careful with other people's files. " + TOOLS
+
+
+def calls(name: str) -> TurnEnd:
+    call = make_call(name, "{}")
+    assert call is not None
+    return TurnEnd("tool", (call,))
+
+
+Message = tuple[str, str]
+
+
+def render(messages: Sequence[Message], *, opening: str = "") -> str:
+    """A chat template; `opening` is what it puts after the last message beyond the role."""
+    return "".join(f"<{role}>{text}</>" for role, text in messages) + f"<assistant>{opening}"
+
+
+def without_old_reasoning(messages: Sequence[Message]) -> list[Message]:
+    """As templates of reasoning models have it: what was thought before the last user is gone."""
+    last = max(i for i, (role, _) in enumerate(messages) if role == "user")
+    return [
+        (role, text.split("|")[-1] if role == "assistant" and i < last else text)
+        for i, (role, text) in enumerate(messages)
+    ]
+
+
+class Server:
+    """A runtime without an engine: prompts are texts, a token is a character."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.runtime = AgentRuntime(max_sessions=100, max_wait_ratio=1.5)
+        blocks = [FakeBlock(i) for i in range(8)]
+        runtime = self.runtime
+        queue = FreeQueue(blocks, 8, runtime.tree, runtime.worth_of, lambda run, n: None)
+        runtime.attach(queue, 8, BLOCK_TOKENS)
+        self._num_requests = 0
+
+    def begin(self, prompt: str, group: str | None = None, *, parent: bool = False) -> WaitingTurn:
+        self.now_s += 1.0
+        self._num_requests += 1
+        self.runtime.tick(self.now_s)
+        turn = self.runtime.turn_arrived(
+            f"r{self._num_requests}",
+            _hashes(prompt),
+            group,
+            tokens=[ord(letter) for letter in prompt],
+            has_parent=parent,
+        )
+        self.runtime.turn_started(turn)
+        return turn
+
+    def end(self, turn: WaitingTurn, text: str, end: TurnEnd | None) -> None:
+        self.now_s += 1.0
+        self.runtime.tick(self.now_s)
+        self.runtime.turn_ended(turn, _hashes(text), end)
+
+    def turn(
+        self,
+        prompt: str,
+        answer: str = "",
+        end: TurnEnd | None = HUMAN,
+        group: str | None = None,
+        *,
+        parent: bool = False,
+    ) -> Session:
+        turn = self.begin(prompt, group, parent=parent)
+        self.end(turn, prompt + answer, end)
+        return turn.session
+
+
+def _hashes(text: str) -> list[bytes]:
+    ends = range(BLOCK_TOKENS, len(text) + 1, BLOCK_TOKENS)
+    return [text[:end].encode() for end in ends]
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+def loop(server: Server, messages: list[Message], group: str | None = None) -> list[Session]:
+    """A message of the user, two tool calls and a last answer; returns the session of each turn."""
+    sessions = []
+    for step, end in enumerate([calls("Read"), calls("Bash"), HUMAN]):
+        answer = f"I think about step {step} of it for long|step {step}"
+        prompt = render(without_old_reasoning(messages))
+        sessions.append(server.turn(prompt, answer, end, group))
+        messages.append(("assistant", answer))
+        if end is not HUMAN:
+            messages.append(("tool", f"what the tool found in step {step}"))
+    return sessions
+
+
+# The loop a prompt belongs to.
+
+
+@pytest.mark.parametrize("group", [None, "id"])
+def test_dropped_reasoning_keeps_the_session(server: Server, group: str | None) -> None:
+    messages = [("system", HEAD)]
+    found = []
+    for number in range(4):
+        messages.append(("user", f"request {number}"))
+        found += loop(server, messages, group)
+    assert len(set(found)) == 1
+
+
+def test_user_message_while_a_tool_runs_keeps_the_session(server: Server) -> None:
+    messages = [("system", HEAD), ("user", "start the agents"), ("assistant", "long thought|go")]
+    first = server.turn(render(messages[:2]), "long thought|go", calls("spawn_agent"))
+    messages += [("user", "an agent has ended")]
+    assert server.turn(render(without_old_reasoning(messages))) is first
+
+
+def test_equal_first_prompts_are_several_sessions(server: Server) -> None:
+    """Best of n: the first run is at a tool when the others begin as it did."""
+    start = [("system", HEAD), ("user", "fix it")]
+    runs: list[list[Message]] = [list(start) for _ in range(3)]
+    sessions = []
+    for number, run in enumerate(runs):
+        sessions.append(server.turn(render(run), f"plan {number}", calls("Bash")))
+        run += [("assistant", f"plan {number}"), ("tool", f"result {number}")]
+        assert server.turn(render(run), "more", calls("Bash")) is sessions[-1]
+    assert len(set(sessions)) == 3
+
+
+@pytest.mark.parametrize("request_text", ["b", "another", "fix it now", "fi"])
+@pytest.mark.parametrize("num_loops", [1, 2])
+def test_another_request_to_the_same_agent_is_new(
+    server: Server, request_text: str, num_loops: int
+) -> None:
+    """Messages shorter than a block do not show in prefix hashes."""
+    messages = [("system", HEAD), ("user", "fix it")]
+    for _ in range(num_loops):
+        (*_, session) = loop(server, messages)
+        messages.append(("user", "and now"))
+    other = server.begin(render([("system", HEAD), ("user", request_text)]))
+    assert other.session is not session
+    assert other.because == "no_match"
+
+
+@pytest.mark.parametrize("length", range(BLOCK_TOKENS))
+def test_opening_of_thoughts_left_out_of_history_keeps_the_session(
+    server: Server, length: int
+) -> None:
+    """The generation prompt may straddle a block's end; what it adds is not in later prompts."""
+    server.turn(render([("system", HEAD), ("user", "hello")], opening="<think>"))
+    messages = [("system", HEAD), ("user", "x" * length)]
+    first = server.turn(render(messages, opening="<think>"), "hm</think>done", calls("Read"))
+    messages += [("assistant", "done"), ("tool", "found")]
+    assert server.turn(render(messages, opening="<think>")) is first
+
+
+def test_deepest_loop_wins(server: Server) -> None:
+    """A fork of a conversation that is in the engine begins a deeper loop."""
+    messages = [("system", HEAD), ("user", "one")]
+    (*_, trunk) = loop(server, messages)
+    messages = without_old_reasoning([*messages, ("user", "two")])
+    running = server.begin(render(messages))
+    assert running.session is trunk
+    fork = [*messages, ("assistant", "so far"), ("user", "something else")]
+    (*_, beside) = loop(server, fork)
+    server.end(running, render(messages) + "so far", HUMAN)
+    assert beside is not trunk
+    fork.append(("user", "three"))
+    assert server.turn(render(without_old_reasoning(fork))) is beside
+
+
+# Explicit ids.
+
+
+def _resumed(head: str, number: int) -> str:
+    history = [("user", "request"), ("assistant", "answer " * 9)] * (number + 1)
+    return render([("system", head), *history, ("user", "go on")])
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    {
+        "system messages merged": lambda n: _resumed(HEAD + "Note. " * n + TOOLS, n),
+        "tools that grow": lambda n: _resumed(HEAD[:40] + "tool, " * n + HEAD[40:], n),
+        "another head": lambda n: _resumed(f"{n} changed files. " + HEAD, n),
+        "files replaced": lambda n: render(
+            [("system", "Edit."), ("user", f"file {n} " * 40), ("user", "history " * (9 + n))]
+        ),
+    }.values(),
+)
+@pytest.mark.parametrize("end", [HUMAN, calls("ToolSearch")])
+def test_an_id_is_trusted_where_history_is_rewritten(
+    server: Server, rewrite: object, end: TurnEnd
+) -> None:
+    assert callable(rewrite)
+    sessions = {server.turn(rewrite(number), "answer", end, "id") for number in range(5)}
+    assert len(sessions) == 1
+    (session,) = sessions
+    assert session.num_turns == 5
+
+
+def test_a_session_that_is_rewritten_keeps_what_was_learned_of_it(server: Server) -> None:
+    before = server.turn(_resumed(HEAD, 0), "answer", HUMAN, "id")
+    assert before.is_held
+    old = before.prompt_tail
+    after = server.turn(_resumed("other " + HEAD, 1), "answer", HUMAN, "id")
+    assert after is before and after.is_held and after.pace is before.pace
+    assert old not in set(after.tail.path())
+    assert server.runtime.returns.num_observed == 1.0
+
+
+def test_compaction_under_an_id_keeps_the_session(server: Server) -> None:
+    messages = [("system", HEAD), ("user", "request")]
+    (*_, session) = loop(server, messages, "id")
+    messages.append(("user", "Write a summary."))
+    assert server.turn(render(messages), "What was done. " * 9, HUMAN, "id") is session
+    compacted = [("system", HEAD), ("user", "Summary. What was done. " * 9)]
+    assert server.turn(render(compacted), "on", calls("Read"), "id") is session
+
+
+def test_a_prompt_beside_one_in_the_engine_is_a_stream_of_its_own(server: Server) -> None:
+    main = server.begin(_resumed(HEAD, 1), "id")
+    beside = server.begin(_resumed("other " + HEAD, 2), "id")
+    assert beside.session is not main.session
+    assert (main.because, beside.because) == ("new_id", "in_engine")
+
+
+def _title(text: str) -> str:
+    return render([("system", "Write a title of three words."), ("user", text)])
+
+
+@pytest.mark.parametrize("is_title_first", [True, False])
+def test_calls_for_a_title_are_streams_beside_their_session(
+    server: Server, is_title_first: bool
+) -> None:
+    titles = []
+    messages = [("system", HEAD), ("user", "fix it")]
+    if is_title_first:
+        titles.append(server.turn(_title("fix it"), "Fix it now", HUMAN, "id"))
+    (main, *_) = loop(server, messages, "id")
+    for number in range(3):
+        titles.append(server.turn(_title(f"and {number}"), "And on", HUMAN, "id"))
+        messages.append(("user", f"and {number}"))
+        assert set(loop(server, messages, "id")) == {main}
+    assert len({main, *titles}) == 1 + len(titles)
+    assert all(title.state is SessionState.CLOSED and not title.is_held for title in titles)
+    assert main.state is SessionState.HUMAN_AWAY and main.is_held
+
+
+def test_sub_agents_under_the_id_of_their_root_are_streams_of_their_own(server: Server) -> None:
+    """Their prompts begin as their root's do; the root waits for them."""
+    messages = [("system", HEAD), ("user", "a long request with everything that matters " * 4)]
+    main = server.turn(render(messages), "go", calls("Task"), "root")
+    found = []
+    for number in range(2):
+        task: list[Message] = [("system", HEAD), ("user", f"task {number}")]
+        found.append(set(loop(server, task, "root")))
+    assert found[0] != found[1] and all(len(sessions) == 1 for sessions in found)
+    assert {session.state for sessions in found for session in sessions} == {SessionState.CLOSED}
+    messages += [("assistant", "go"), ("tool", "both are done")]
+    assert server.turn(render(messages), "done", HUMAN, "root") is main
+
+
+def test_an_id_shown_to_name_several_streams_is_trusted_no_more(server: Server) -> None:
+    """Two conversations of one user, both under the name of that user."""
+    chats: list[list[Message]] = [
+        [("system", HEAD), ("user", f"Of {topic}. " * 20)] for topic in ("cats", "dogs")
+    ]
+    sessions: list[list[Session]] = [[], []]
+    for _ in range(4):
+        for chat, found in zip(chats, sessions, strict=True):
+            found.append(server.turn(render(chat), "answer", HUMAN, "user"))
+            chat += [("assistant", "answer"), ("user", "and " * 20)]
+    assert [len(set(found[1:])) for found in sessions] == [1, 1]
+    assert sessions[0][-1] is not sessions[1][-1]
+
+
+def test_without_tokens_only_prefixes_count() -> None:
+    runtime = Server().runtime
+    first = runtime.turn_arrived("1", _hashes(render([("user", "hello" * 9)])), None)
+    runtime.turn_started(first)
+    runtime.turn_ended(first, _hashes(render([("user", "hello" * 9)])), HUMAN)
+    again = runtime.turn_arrived("2", _hashes(render([("user", "hello" * 9 + ", you")])), None)
+    assert again.because == "no_match"
+
+
+# What is forgotten.
+
+
+def test_marks_go_with_their_sessions(server: Server) -> None:
+    for number in range(150):
+        server.turn(render([("user", f"{number} says hello to everybody who listens")]))
+    marks = server.runtime._lineage._marks
+    assert len(marks._of) == len(server.runtime.sessions) == 100
+    assert sum(map(len, marks._by_hash.values())) == sum(map(len, marks._of.values()))
+    server.runtime.content_dropped()
+    assert not marks._of and not marks._by_hash
