@@ -83,6 +83,26 @@ def test_the_manager_is_entered_by_one_thread_at_a_time(make_rig: RigMaker) -> N
     assert sum(rig.prefetches.values()) > 5
 
 
+@pytest.mark.parametrize("host_policy", ["HostPolicy", "lru"])
+def test_only_vllms_own_policies_are_entered_between_steps(
+    make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, host_policy: str
+) -> None:
+    from holdfast.vllm.offload.virtual_disk import VirtualDisk
+
+    if is_older(engine_version(), (0, 33)):
+        pytest.skip("this vLLM has no thread of its own in the manager")
+    monkeypatch.setattr(VirtualDisk, "tolerates_off_thread_polling", True)
+    rig = make_rig(20, host_blocks=24, disk_blocks=200, host_policy=host_policy)
+    manager = rig.scheduler.connector.connector_scheduler.manager
+    try:
+        assert (manager._tier_poll_thread is None) == (host_policy == "HostPolicy")
+        for turn in range(12):
+            rig.turn(str(turn), f"{'stuv'[turn % 4]}bcdefgh")
+        assert rig.metrics.get("holdfast_fallbacks", 0) == 0
+    finally:
+        manager._stop_tier_poll_thread()
+
+
 def test_a_lock_that_a_manager_has_not_is_none() -> None:
     assert isinstance(tier_lock(SimpleNamespace()), nullcontext)
     lock: AbstractContextManager[int] = nullcontext(get_ident())
