@@ -35,7 +35,8 @@ def test_every_vllm_argument_reaches_vllm_in_order(served: list[list[str]]) -> N
     given = ["some/model", "-tp", "2", "--port=8001", "--max-model-len", "-1", "--no-enable-x"]
     result = CliRunner().invoke(cli, ["serve", *given])
     assert result.exit_code == 0, result.output
-    ours = ["--scheduler-cls", engine.SCHEDULER_CLASS, "--middleware", engine.MIDDLEWARE]
+    middleware = [word for name in engine.MIDDLEWARE for word in ("--middleware", name)]
+    ours = ["--scheduler-cls", engine.SCHEDULER_CLASS, *middleware]
     assert served == [[*given, *ours]]
 
 

@@ -29,7 +29,10 @@ __all__ = [
 ]
 
 SCHEDULER_CLASS: Final = "holdfast.vllm.scheduler.HoldfastScheduler"
-MIDDLEWARE: Final = "holdfast.vllm.nesting_limit.NestingLimit"
+MIDDLEWARE: Final = (
+    "holdfast.vllm.nesting_limit.NestingLimit",
+    "holdfast.vllm.client_sessions.ClientSessions",
+)
 
 _PARENT_CHECK_INTERVAL_S = 1.0
 # Without any vLLM kills the engine core as soon as it has told it to end, and nothing is saved.
@@ -51,7 +54,8 @@ def holdfast_arguments(arguments: Sequence[str]) -> list[str]:
             )
         if argument.replace("_", "-") == "--no-enable-prefix-caching":
             raise ConfigError(f"{argument} leaves Holdfast nothing to keep", hint="leave it out")
-    return [*arguments, "--scheduler-cls", SCHEDULER_CLASS, "--middleware", MIDDLEWARE]
+    middleware = [word for name in MIDDLEWARE for word in ("--middleware", name)]
+    return [*arguments, "--scheduler-cls", SCHEDULER_CLASS, *middleware]
 
 
 def serve_vllm(arguments: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from holdfast.core.bounded_name import bounded_name
 from holdfast.core.hints import Hints, parse_hints
 from holdfast.core.prefix_search import held_length
+from holdfast.core.session_id import tells_parent
 from holdfast.core.sessions import Session
 from holdfast.core.turn_end import TurnEnd
 from holdfast.policies.admission.waiting import Decision, WaitingTurn
@@ -81,7 +82,7 @@ class TurnDesk:
             request.priority if self._heeds_priority else None,
             tenant,
             request.prompt_token_ids if knows_tokens else None,
-            has_parent=hints.parent_session_id not in (None, session_id),
+            has_parent=_has_parent(session_id, hints),
         )
         self._turns[request.request_id] = turn
         self._hints[request.request_id] = hints
@@ -231,6 +232,13 @@ class TurnDesk:
 
 def _sequence(known: tuple[WaitingTurn, Any]) -> int:
     return known[0].sequence
+
+
+def _has_parent(session_id: str | None, hints: Hints) -> bool:
+    """Whether the client says that another agent started this stream."""
+    if session_id is not None and tells_parent(session_id):
+        return True
+    return hints.parent_session_id not in (None, session_id)
 
 
 def _xargs_of(request: Any) -> Any:

@@ -1,0 +1,75 @@
+"""Explicit session ids: what a client's own headers say, as one id for each stream.
+
+An id `PARENT/sub-agent/NAME` names a stream that the agent PARENT started. Gateways may send such
+ids themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["CLIENTS", "ClientHeaders", "session_id_from", "sub_agent_id", "tells_parent"]
+
+_SUB_AGENT: Final = "/sub-agent/"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHeaders:
+    """Which headers of one client name a stream; lower case.
+
+    Attributes:
+        client: Name and the version that was seen to send them.
+        stream: Names the stream, or the agent run whose sub-agents `agent` tells apart.
+        agent: Names a sub-agent within the run; "" where `stream` differs for each.
+        parent: Names the stream that started this one; "" where that is not said.
+    """
+
+    client: str
+    stream: str
+    agent: str = ""
+    parent: str = ""
+
+
+CLIENTS: Final = (
+    ClientHeaders("Claude Code 2.1", "x-claude-code-session-id", agent="x-claude-code-agent-id"),
+    # Its `session-id` is the root's, on sub-agents as well.
+    ClientHeaders("Codex CLI 0.171", "thread-id", parent="x-codex-parent-thread-id"),
+    ClientHeaders("OpenCode 1.18", "x-session-id", parent="x-parent-session-id"),
+    ClientHeaders("Dynamo 1.5", "x-dynamo-session-id", parent="x-dynamo-parent-session-id"),
+    ClientHeaders("LiteLLM, OpenHands SDK 1.58", "x-litellm-session-id"),
+    ClientHeaders("llm-d, OpenCode 1.18", "x-session-affinity"),
+    ClientHeaders("pi 0.73", "session_id"),
+)
+"""In order of precedence: what a client says of itself before what a proxy adds."""
+
+
+def session_id_from(headers: Mapping[str, str]) -> str | None:
+    """The id of the stream that a request belongs to; None where its headers do not say. Pure.
+
+    Args:
+        headers: By lower-case name. An `x-session-id` without the client's other headers is taken
+            as it comes.
+    """
+    for client in CLIENTS:
+        stream = headers.get(client.stream, "").strip()
+        if not stream:
+            continue
+        agent = headers.get(client.agent, "").strip() if client.agent else ""
+        if agent:
+            return sub_agent_id(stream, agent)
+        parent = headers.get(client.parent, "").strip() if client.parent else ""
+        return sub_agent_id(parent, stream) if parent and parent != stream else stream
+    return None
+
+
+def sub_agent_id(parent: str, name: str) -> str:
+    """The id of a stream that the agent `parent` started. Pure."""
+    return f"{parent}{_SUB_AGENT}{name}"
+
+
+def tells_parent(session_id: str) -> bool:
+    """Whether an id says that another agent started its stream. Pure."""
+    parent, found, name = session_id.partition(_SUB_AGENT)
+    return bool(parent and found and name)
