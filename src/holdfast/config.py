@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, get_args, get_type_hints
 
 from holdfast.errors import ConfigError
+from holdfast.small_file import read_small_text
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -175,7 +176,7 @@ def _variable(key: str) -> str:
 
 def _from_file(path: Path) -> dict[str, object]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_small_text(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +54,38 @@ def test_a_file_that_cannot_be_written_is_said_once(
             log.write("evicted", float(i))
         log.close()
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("pipe", "nothing reads"),
+        ("directory", "Is a directory"),
+        ("/dev/full", "No space left"),
+    ],
+)
+def test_what_takes_no_lines_is_said_and_waited_for_by_nobody(
+    what: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / what  # an absolute name replaces the directory's
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "directory":
+        path.mkdir()
+    log = DecisionLog(path)
+    for i in range(10):
+        log.write("evicted", float(i))
+    log.close()
+    assert not log._thread.is_alive()
+    assert len(caplog.records) == 1
+    assert str(path) in caplog.text and said in caplog.text
+
+
+def test_a_pipe_that_something_reads_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        log = DecisionLog(path)
+        log.write("evicted", 1.0)
+        log.close()
+        assert json.loads(reader.read()) == {"time_s": 1.0, "event": "evicted"}

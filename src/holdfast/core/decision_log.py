@@ -6,8 +6,10 @@ own. Knows nothing about what the fields mean.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
+import os
 import queue
 import threading
 from pathlib import Path
@@ -67,8 +69,9 @@ class DecisionLog:
         encoder = msgspec.json.Encoder()
         lines: list[bytes] = []
         num_bytes = 0
+        record: dict[str, Any] | None = {}
         try:
-            with self._path.open("ab", buffering=0) as file:
+            with os.fdopen(_opened(self._path), "ab", buffering=0) as file:
                 while (record := self._pending.get()) is not None:
                     lines.append(encoder.encode(record) + b"\n")
                     num_bytes += len(lines[-1])
@@ -78,9 +81,26 @@ class DecisionLog:
                         num_bytes = 0
                 _append(file, b"".join(lines))
         except OSError as error:
-            logger.warning("decision log %s ends: %s", self._path, error)
-            while self._pending.get() is not None:
-                pass
+            logger.warning(
+                "decision_log %s is not written any more (%s); requests are served as usual, name"
+                " another file in HOLDFAST_DECISION_LOG",
+                *(self._path, error.strerror or error),
+            )
+            while record is not None:
+                record = self._pending.get()
+
+
+def _opened(path: Path) -> int:
+    """Open a file, a device or a pipe that something reads, without waiting for a reader."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(error.errno, "it is a pipe or a socket that nothing reads") from error
+        raise
+    os.set_blocking(handle, True)
+    return handle
 
 
 def _append(file: io.FileIO, lines: bytes) -> None:

@@ -26,6 +26,7 @@ from typing import Any, Final
 from holdfast.errors import ConfigError
 from holdfast.pool.block_file import TEMPORARY_SUFFIX
 from holdfast.pool.identity import PoolIdentity
+from holdfast.small_file import read_small_text
 
 __all__ = ["BLOCK_SUFFIX", "PoolDirectory", "StoredFile"]
 
@@ -70,7 +71,7 @@ class PoolDirectory:
         if not path.is_dir():
             raise ConfigError(f"{str(path)!r} is not a directory")
         try:
-            marker = json.loads((path / _MARKER).read_text(encoding="utf-8"))
+            marker = json.loads(read_small_text(path / _MARKER))
         except OSError as error:
             raise ConfigError(
                 f"{str(path)!r} is not a pool: {_MARKER} cannot be read ({error.strerror})",
@@ -132,7 +133,7 @@ class PoolDirectory:
             if not _IDENTITY_NAME.fullmatch(directory.name) or not directory.is_dir():
                 continue
             try:
-                fields = json.loads((directory / _IDENTITY_FILE).read_text(encoding="utf-8"))
+                fields = json.loads(read_small_text(directory / _IDENTITY_FILE))
             except (OSError, ValueError):
                 fields = None
             found.append((directory.name, fields if isinstance(fields, dict) else None))

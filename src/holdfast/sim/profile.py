@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from holdfast.errors import ConfigError
+from holdfast.small_file import read_small_text
 
 __all__ = ["CostProfile", "load_profile", "profile_names"]
 
@@ -185,7 +186,7 @@ def load_profile(name_or_path: str | Path) -> CostProfile:
 
 def _content(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_small_text(path)
         return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
