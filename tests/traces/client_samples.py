@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "cline",
     "codex_bare",
     "codex_document",
     "gemini_cli",
@@ -167,6 +168,25 @@ def codex_document() -> list[Any]:
     return [{"session": session, "items": _items()}]
 
 
+def cline() -> list[Any]:
+    metrics = {"inputTokens": 700, "outputTokens": 5, "cacheReadTokens": 64, "cacheWriteTokens": 0}
+    told = {"role": "assistant", "modelInfo": {"id": "m", "provider": "p"}, "metrics": metrics}
+    text = {"type": "text", "text": SECRET}
+    file = {"type": "file", "path": SECRET, "content": SECRET}
+    thought = {"type": "thinking", "thinking": SECRET}
+    scripts = {"commands": [f"git log {SECRET}", SECRET]}
+    call = {"type": "tool_use", "id": "c", "name": "run_commands", "input": scripts}
+    result = {"type": "tool_result", "tool_use_id": "c", "content": SECRET, "is_error": False}
+    said = [
+        {"role": "user", "content": [text, file, {"type": "image", "data": SECRET}], "ts": 1000},
+        told | {"content": [thought, text, call, call | {"id": "d", "input": SECRET}], "ts": 5000},
+        {"role": "user", "content": [result], "ts": 6000},
+        told | {"content": [text], "ts": 9000},
+    ]
+    head = {"version": 1, "agent": "lead", "sessionId": "s", "system_prompt": SECRET}
+    return [head | {"updated_at": TIMES[9], "messages": said}]
+
+
 def mini_swe_agent() -> list[Any]:
     usage: dict[str, Any] = {"prompt_tokens": 700, "completion_tokens": 5}
     usage |= {"prompt_tokens_details": {"cached_tokens": 64}}
@@ -192,6 +212,7 @@ def mini_swe_agent() -> list[Any]:
                     "extra": {"returncode": 1, "timestamp": 1767607203.0, "raw_output": SECRET},
                 },
                 {"role": "assistant", "content": f"```bash\ngit log {SECRET}\n```"},
+                {"role": "assistant", "content": SECRET},
                 {"role": "user", "content": SECRET, "extra": {"response": {"usage": usage}}},
                 {"role": "exit", "content": SECRET},
             ],

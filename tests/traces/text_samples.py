@@ -206,6 +206,7 @@ TEXT_SAMPLES: dict[str, tuple[str, Callable[[], list[Any]]]] = {
     "Gemini CLI lines": ("jsonl", client_samples.gemini_cli_lines),
     "Qwen Code": ("jsonl", client_samples.qwen_code),
     "pi": ("jsonl", client_samples.pi),
+    "Cline": ("json", client_samples.cline),
     "mini-swe-agent": ("json", client_samples.mini_swe_agent),
 }
 

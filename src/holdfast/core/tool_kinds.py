@@ -13,13 +13,13 @@ ToolKind = Literal[
 
 # Names as they read without case, separators and prefixes.
 _NAMES: dict[ToolKind, str] = {
-    "read": """read readfile readmanyfiles view viewfile viewimage viewfileoutline viewcodeitem cat
-        openfile getfile notebookread readmcpresource readmediafile lsp diagnostics
+    "read": """read readfile readfiles readmanyfiles view viewfile viewimage viewfileoutline
+        viewcodeitem cat openfile getfile notebookread readmcpresource readmediafile lsp diagnostics
         getdiagnostics fileread readtextfile readmultiplefiles skill toolsearch""",
     "search": """grep glob ls list listdir listfiles listdirectory find findfiles filesearch
         grepsearch ripgrep search searchfiles searchfilecontent searchfilesbyname codebasesearch
-        searchcode semanticsearch findbyname listcodedefinitionnames codesearch searchtext
-        searchtool""",
+        searchcode searchcodebase semanticsearch findbyname listcodedefinitionnames codesearch
+        searchtext searchtool""",
     "edit": """edit write multiedit notebookedit editfile writefile applypatch patch applydiff
         replace replacefilecontent strreplace strreplaceeditor strreplacebasededittool
         writetofile createfile deletefile searchreplace insertcontent searchandreplace editor
@@ -27,7 +27,7 @@ _NAMES: dict[ToolKind, str] = {
     "plan": """todowrite todoread todo updateplan taskcreate taskupdate tasklist taskget
         tasktracker updatetodolist writetodos managetodolist think switchmode enterplanmode
         updatetopic savememory memory marktopic markchapter""",
-    "shell": """bash shell sh exec execcommand runcommand localshell localshellcall
+    "shell": """bash shell sh exec execcommand runcommand runcommands localshell localshellcall
         executecommand executebash runshellcommand runterminalcmd runinterminal terminal
         containerexec powershell pwsh cmd writestdin bashoutput taskoutput killshell killbash
         shellcommand unifiedexec runinteractiveterminalcommand computerterminal ipython

@@ -193,7 +193,7 @@ class _Run:
         )
         _use(call, response.usage or _Usage())
         if said:
-            for action in _actions(message):
+            for action in self._actions(message):
                 tool = CalledTool.of(
                     ToolCall(_SHELL, msgspec.json.encode({"command": action.command}).decode()),
                     message.time_s,
@@ -201,6 +201,14 @@ class _Run:
                 self._talk.called(call, action.tool_call_id or "", tool)
         self._pending = list(call.tools)
         self._point = self._talk.answered(self._point, call, is_kept=bool(said))
+
+    def _actions(self, message: _Message) -> Sequence[_Action]:
+        """The commands that an answer runs."""
+        if message.extra is not None and message.extra.actions is not None:
+            return message.extra.actions
+        content = self._part(message.content, _ANYTHING, "content")
+        found = [code for text in _texts(content) for code in _CODE.findall(text)]
+        return [_Action(found[0])] if len(found) == 1 else ()
 
     def _hear(self, message: _Message, said: list[Message]) -> None:
         is_result = bool(self._pending)
@@ -224,17 +232,8 @@ def _use(call: Call, usage: _Usage) -> None:
         call.output_tokens = usage.completion_tokens or usage.output_tokens
 
 
-def _actions(message: _Message) -> Sequence[_Action]:
-    """The commands that an answer runs."""
-    if message.extra is not None and message.extra.actions is not None:
-        return message.extra.actions
-    found = [code for text in _texts(message.content) for code in _CODE.findall(text)]
-    return [_Action(found[0])] if len(found) == 1 else ()
-
-
-def _texts(content: msgspec.Raw) -> Iterator[str]:
-    value = _ANYTHING.decode(content)
-    for part in value if isinstance(value, list) else [value]:
+def _texts(content: Any) -> Iterator[str]:
+    for part in content if isinstance(content, list) else [content]:
         text = part.get("text") if isinstance(part, dict) else part
         if isinstance(text, str):
             yield text

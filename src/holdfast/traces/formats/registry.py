@@ -18,6 +18,7 @@ from holdfast.traces.formats import (
     canonical,
     chatdev,
     claude_code,
+    cline,
     codex,
     codex_bare,
     coding_agents,
@@ -177,6 +178,15 @@ READERS: tuple[TraceReader, ...] = (
         pi.read_pi,
         kin_of=pi.kin_of,
         is_aside=pi.is_aside,
+        sees_text=True,
+    ),
+    TraceReader(
+        "Cline",
+        "document",
+        cline.LAYOUTS,
+        cline.read_cline,
+        kin_of=cline.kin_of,
+        is_aside=cline.is_aside,
         sees_text=True,
     ),
     TraceReader(
