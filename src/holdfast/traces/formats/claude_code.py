@@ -27,8 +27,11 @@ from holdfast.traces.formats.claude_code_entries import (
     Entry,
     Launch,
     kin_of,
+    own_name,
     read_entries,
 )
+from holdfast.traces.formats.claude_code_files import agent_kind, companions_of, is_aside
+from holdfast.traces.formats.entry_order import parents_before
 from holdfast.traces.formats.reading import Reading
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import (
@@ -41,13 +44,10 @@ from holdfast.traces.formats.transcript import (
 from holdfast.traces.history import EMPTY_HISTORY, History, Message, estimated_tokens
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import EventKind, Trigger
-from holdfast.traces.storage import COMPRESSIONS
 
 __all__ = ["LAYOUTS", "companions_of", "is_aside", "kin_of", "read_claude_code"]
 
 _MAIN = "main"
-_SUB_AGENTS = "subagents"
-_SUFFIXES = tuple(f".jsonl{compression}" for compression in COMPRESSIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +139,18 @@ class _Tree:
         # which a second one goes on with the same conversation.
         self._starts: dict[str, _Start] = {}
         self._starts_of: dict[str, list[str]] = {}
+        # Where sub-agents' entries are, for those that have files of their own.
+        self._files: dict[str, Path] = {}
 
-    def add(self, entry: Entry, default_session: str) -> None:
+    def note_file(self, agent_id: str, path: Path) -> None:
+        """Note which file a sub-agent's entries are in."""
+        self._files.setdefault(agent_id, path)
+
+    def add(self, entry: Entry, session: str) -> None:
         """Add one entry; one that was written before is left out."""
         if entry.uuid in self._nodes:
             return
-        parent = self._parent(entry, default_session)
+        parent = self._parent(entry, session)
         if entry.is_compaction:
             agent = self._agents[parent.stream]
             agent.note("compaction", entry.time_s)
@@ -157,14 +163,14 @@ class _Tree:
             node = parent
         self._nodes[entry.uuid] = node
 
-    def _parent(self, entry: Entry, default_session: str) -> _Node:
+    def _parent(self, entry: Entry, session: str) -> _Node:
         node = self._nodes.get(entry.parent_uuid)
         stream = _MAIN
         if entry.is_sidechain:
             is_inside = node is not None and node.stream != _MAIN
             stream = entry.agent_id or (node.stream if node and is_inside else entry.uuid)
         if stream not in self._agents:
-            self._agents[stream] = _Agent(entry.session_id or default_session)
+            self._agents[stream] = _Agent(session)
         if node is None or node.stream != stream:
             return _Node(stream, is_torn=node is None and entry.parent_uuid != "")
         return node
@@ -200,8 +206,9 @@ class _Tree:
             if start is not None:
                 start.join_turn = len(self._agents[start.caller].answers)
         if entry.returned is not None:
-            agent_id, tool_id = entry.returned
-            self._starts_of.setdefault(agent_id, []).append(tool_id)
+            names, tool_id = entry.returned
+            for name in names:
+                self._starts_of.setdefault(name, []).append(tool_id)
             if entry.is_launched and tool_id in self._tools:
                 self._tools[tool_id].is_background = True
 
@@ -241,21 +248,24 @@ class _Tree:
             return Stream(agent.session, _MAIN, calls, events=agent.events)
         stream = Stream(f"{agent.session}/{name}", "", parent_id=agent.session, events=agent.events)
         starts = self._starts_with(name, agent)
+        if name in self._files:
+            stream.agent = agent_kind(self._files[name])
         for start in starts[:1]:
-            stream.agent, stream.parent_turn = start.launch.agent, start.turn
+            stream.agent, stream.parent_turn = start.launch.agent or stream.agent, start.turn
             stream.parent_id = self._agents[start.caller].session
             if start.caller != _MAIN:
                 stream.parent_id = f"{stream.parent_id}/{start.caller}"
         for start in starts:
             tool = self._tools[start.launch.tool_id]
-            tool.session_id = stream.session_id
+            tool.session_id = tool.session_id or stream.session_id
             stream.join_turn = None if tool.is_background else start.join_turn
         stream.calls = self._calls(agent, stream.agent)
         return stream
 
     def _starts_with(self, name: str, agent: _Agent) -> list[_Start]:
         """The calls that a sub-agent was spoken to by, in order."""
-        ids = self._starts_of.get(name, [])
+        run = self._files[name].parent.name if name in self._files else ""
+        ids = self._starts_of.get(name) or self._starts_of.get(run, [])
         told = [self._starts[tool_id] for tool_id in ids if tool_id in self._starts]
         if told:
             return told
@@ -274,22 +284,6 @@ def _goes_back(node: _Node, agent: _Agent) -> bool:
 
 def _start_s(stream: Stream) -> float:
     return stream.calls[0].start_s or 0.0 if stream.calls else 0.0
-
-
-def companions_of(path: Path) -> tuple[Path, ...]:
-    """The files of a session's sub-agents, which lie in a directory named after it."""
-    directory = path.with_name(path.name.partition(".")[0]) / _SUB_AGENTS
-    return tuple(
-        file for file in sorted(directory.rglob("agent-*")) if file.name.endswith(_SUFFIXES)
-    )
-
-
-def is_aside(path: Path) -> bool:
-    """Whether a file is one that Claude Code keeps beside its sessions and that holds none."""
-    is_description = path.parent.name == _SUB_AGENTS and path.name.endswith(".meta.json")
-    return (
-        is_description or path.parent.name == "tool-results" or path.name == "sessions-index.json"
-    )
 
 
 def read_claude_code(
@@ -312,11 +306,17 @@ def read_claude_code(
     beside = companions_of(file.content) if isinstance(file.content, Path) else ()
     beside = tuple(path for path in beside if path not in file.left_out)
     companions = tuple(dict.fromkeys((*beside, *file.children)))
+    entries: list[Entry] = []
     for part in (file, *map(file.beside, companions)):
         try:
             for entry in read_entries(part):
-                tree.add(entry, file.label)
+                entries.append(entry)
+                if entry.agent_id and part is not file:
+                    tree.note_file(entry.agent_id, Path(part.source))
         except TraceError as error:
             part.refuse(error)
+    own = own_name(file, [entry.session_id for entry in entries if entry.session_id])
+    for entry in parents_before(entries):
+        tree.add(entry, own or file.label)
     reading = transcript_reading(file, [tree.streams()], interner=interner)
     return replace(reading, companions=companions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -19,7 +19,7 @@ from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.formats.transcript import CalledTool, seconds
 from holdfast.traces.history import Message
 
-__all__ = ["LAYOUTS", "Entry", "Launch", "Usage", "kin_of", "read_entries"]
+__all__ = ["LAYOUTS", "Entry", "Launch", "Usage", "kin_of", "own_name", "read_entries"]
 
 LAYOUTS = (
     frozenset({"type", "uuid", "parentUuid", "sessionId", "isSidechain"}),
@@ -38,6 +38,8 @@ _SPEAKERS = frozenset({"user", "assistant"})
 _BOUNDARY = "compact_boundary"
 _LAUNCHED = "async_launched"
 _SUB_AGENT_FILE = "agent-"
+# Its sub-agents are called by their run, and their files lie in a directory of that name.
+_WORKFLOW = "Workflow"
 
 
 class Usage(msgspec.Struct):
@@ -132,7 +134,8 @@ class Entry:
         tools: Tool calls of an answer, by their ids.
         launches: Those of them that start sub-agents.
         results: By the id of the call that each tool result answers, whether it failed.
-        returned: Id of a sub-agent and of the tool call whose result this is; None for others.
+        returned: What the sub-agents are called by whose start or result this is, and the tool
+            call's id; None for others.
         is_launched: Whether that sub-agent goes on in the background.
     """
 
@@ -154,7 +157,7 @@ class Entry:
     tools: list[tuple[str, CalledTool]] = field(default_factory=list)
     launches: list[Launch] = field(default_factory=list)
     results: dict[str, bool] = field(default_factory=dict)
-    returned: tuple[str, str] | None = None
+    returned: tuple[list[str], str] | None = None
     is_launched: bool = False
 
 
@@ -186,13 +189,22 @@ def kin_of(file: TraceFile) -> Kin | None:
     Raises:
         TraceError: A line before the first entry is none of Claude Code's.
     """
+    names: list[str] = []
     for _, line in islice(file.decode(_Line, hint=_HINT), MAX_PREAMBLE_LINES):
         if line.uuid is None or line.session_id is None:
             continue
-        if line.is_sidechain and file.name.startswith(_SUB_AGENT_FILE):
+        if not names and line.is_sidechain and file.name.startswith(_SUB_AGENT_FILE):
             return Kin(f"{line.session_id}/{line.agent_id or file.name}", line.session_id)
-        return Kin(line.session_id)
-    return None
+        names.append(line.session_id)
+    return Kin(own_name(file, names)) if names else None
+
+
+def own_name(file: TraceFile, names: Sequence[str]) -> str:
+    """The session that a file is of, given those that its entries name; "" for none. Pure.
+
+    One that was resumed may begin with entries of the session before, but is called by its own.
+    """
+    return file.name if file.name in names else next(iter(names), "")
 
 
 def _entry(line: _Line, uuid: str) -> Entry:
@@ -231,11 +243,14 @@ def _add_message(entry: Entry, line: _Line, file: TraceFile, number: int) -> Non
             for block in blocks
             if block.type == "tool_result"
         }
-        agent_id = _text(line.tool_use_result, "agentId", file, number, "toolUseResult")
-        if entry.results and agent_id is not None:
-            entry.returned = (agent_id, next(iter(entry.results)))
-            status = _text(line.tool_use_result, "status", file, number, "toolUseResult")
-            entry.is_launched = status == _LAUNCHED
+        told = {
+            name: _text(line.tool_use_result, name, file, number, "toolUseResult")
+            for name in ("agentId", "runId", "transcriptDir", "status")
+        }
+        entry.is_launched = told.pop("status") == _LAUNCHED
+        names = [name.rstrip("/").rpartition("/")[2] for name in told.values() if name]
+        if entry.results and names:
+            entry.returned = (list(dict.fromkeys(names)), next(iter(entry.results)))
         return
     entry.is_answer = True
     entry.answer_id = message.id or line.request_id or entry.uuid
@@ -245,7 +260,7 @@ def _add_message(entry: Entry, line: _Line, file: TraceFile, number: int) -> Non
         if block.type == "tool_use":
             call = ToolCall(block.name or "", bytes(block.input).decode(errors="replace"))
             entry.tools.append((block.id or "", CalledTool.of(call, entry.time_s)))
-            if tool_kind(call.name) == "sub_agent":
+            if tool_kind(call.name) == "sub_agent" or call.name == _WORKFLOW:
                 entry.launches.append(_launch(block, file, number))
 
 
