@@ -38,7 +38,7 @@ from holdfast.traces.formats.transcript import (
     Stream,
     transcript_reading,
 )
-from holdfast.traces.history import EMPTY_HISTORY, Message, bytes_of_tokens
+from holdfast.traces.history import EMPTY_HISTORY, History, Message, bytes_of_tokens
 from holdfast.traces.lineage import PrefixInterner
 
 __all__ = ["LAYOUTS", "LINE_LAYOUTS", "read_otel", "read_otel_lines"]
@@ -59,6 +59,8 @@ _CALLS = frozenset(
 )
 _AGENT = "invoke_agent"
 _NOT_RECORDED = "not recorded"
+# Spans of calls that follow each other may overlap by what closing one takes.
+_SLACK_S = 0.05
 _MESSAGES = msgspec.json.Decoder(list[dict[str, Any]])
 
 
@@ -66,13 +68,41 @@ _MESSAGES = msgspec.json.Decoder(list[dict[str, Any]])
 class _Agent:
     """One agent's calls; `root` is the name of the outermost agent that it worked for.
 
-    `span` is the call of an agent that works for another one.
+    `span` is the call of an agent that works for another one; `beside` are calls that ran while
+    others of the same agent did.
     """
 
     stream: Stream
     root: str
     span: Span | None = None
     spans: list[Span] = field(default_factory=list)
+    beside: list[Stream] = field(default_factory=list)
+
+    def stream_of(self, call: Call) -> Stream:
+        """The stream that a call goes on with, a new one where all are busy.
+
+        That is the one whose last prompt it extends, and without one the first that is not busy.
+        """
+        streams = [self.stream, *self.beside]
+        added = _added(call.prompt)
+        extended = [one for one in streams if one.calls and one.calls[-1].prompt.digest in added]
+        for one in sorted(extended, key=lambda one: added[one.calls[-1].prompt.digest]):
+            # What has its answer as well came after it, whenever its span ended.
+            if added[one.calls[-1].prompt.digest] > 1 or _is_free(one, call):
+                return one
+        free = next((one for one in streams if _is_free(one, call)), None)
+        return free or self._begin_beside(call)
+
+    def _begin_beside(self, call: Call) -> Stream:
+        main = self.stream
+        stream = Stream(
+            f"{main.session_id}/beside-{len(self.beside) + 1}",
+            main.agent,
+            parent_id=main.session_id,
+            parent_turn=_turn_before(main, call.start_s or 0.0),
+        )
+        self.beside.append(stream)
+        return stream
 
 
 class _Trace:
@@ -89,14 +119,14 @@ class _Trace:
         for span in sorted(calls, key=lambda span: span.start_s):
             self._agent(span).spans.append(span)
         for agent in self._agents.values():
-            agent.stream.calls = list(self._calls(agent.spans))
+            self._take_calls(agent)
         for agent in self._agents.values():
             self._end(agent)
         families: dict[str, list[Stream]] = {}
         for agent in sorted(
             self._agents.values(), key=lambda agent: agent.stream.session_id != agent.root
         ):
-            families.setdefault(agent.root, []).append(agent.stream)
+            families.setdefault(agent.root, []).extend((agent.stream, *agent.beside))
         return list(families.values())
 
     def _model_calls(self) -> list[Span]:
@@ -118,24 +148,24 @@ class _Trace:
         for invocation in reversed(invocations[:-1]):
             name = f"{agent.stream.session_id}/{invocation.span_id}"
             if name not in self._agents:
-                started = [at.end_s <= invocation.start_s for at in agent.spans]
                 stream = Stream(
                     name,
                     invocation.attributes.agent_name or invocation.attributes.agent_id or "",
                     parent_id=agent.stream.session_id,
-                    parent_turn=sum(started) - 1 if any(started) else None,
                 )
                 self._agents[name] = _Agent(stream, root, invocation)
             agent = self._agents[name]
         return agent
 
     def _end(self, agent: _Agent) -> None:
-        """Find out what followed the end of an agent that works for another one."""
+        """Find out what came before and behind an agent that works for another one."""
         stream, span = agent.stream, agent.span
         if span is None:
             return
         stream.events.append(Happening("close", len(stream.calls), span.end_s))
-        calls = self._agents[stream.parent_id or ""].stream.calls
+        parent = self._agents[stream.parent_id or ""].stream
+        stream.parent_turn = _turn_before(parent, span.start_s)
+        calls = parent.calls
         begun = [(call.start_s or 0.0) >= span.start_s for call in calls]
         following = begun.index(True) if True in begun else len(calls)
         # A parent that went on before did not wait.
@@ -152,15 +182,43 @@ class _Trace:
             span = found
             yield span
 
-    def _calls(self, spans: list[Span]) -> Iterator[Call]:
-        before: Call | None = None
-        for span in spans:
+    def _take_calls(self, agent: _Agent) -> None:
+        for span in agent.spans:
             try:
-                before = _call(span, before, keeps_text=self._file.keeps_text)
+                call = _call(span, keeps_text=self._file.keeps_text)
             except TraceError as error:
                 self._file.refuse(error)
-            else:
-                yield before
+                continue
+            stream = agent.stream_of(call)
+            if span.attributes.input_messages is None:
+                _continue(call, stream.calls[-1] if stream.calls else None, span)
+            stream.calls.append(call)
+
+
+def _added(prompt: History) -> dict[int, int]:
+    """How many messages stand behind each beginning of a prompt."""
+    found: dict[int, int] = {}
+    node: History | None = prompt
+    while node is not None and node.last is not None:
+        found[node.digest] = len(found)
+        node = node.before
+    return found
+
+
+def _is_free(stream: Stream, call: Call) -> bool:
+    """Whether the latest call had ended when another one began."""
+    if not stream.calls:
+        return True
+    before = stream.calls[-1]
+    if (before.start_s, before.end_s) == (call.start_s, call.end_s):
+        return True
+    return (before.end_s or 0.0) <= (call.start_s or 0.0) + _SLACK_S
+
+
+def _turn_before(stream: Stream, time_s: float) -> int | None:
+    """The turn behind which something began; None where that was before the first one's end."""
+    num_ended = sum((call.end_s or 0.0) <= time_s for call in stream.calls)
+    return num_ended - 1 if num_ended else None
 
 
 def _is_call(span: Span) -> bool:
@@ -173,7 +231,7 @@ def _is_call(span: Span) -> bool:
     return said.input_messages is not None or said.input_tokens is not None
 
 
-def _call(span: Span, before: Call | None, *, keeps_text: bool) -> Call:
+def _call(span: Span, *, keeps_text: bool) -> Call:
     recorded = span.attributes
     output = _messages(span, "gen_ai.output.messages", recorded.output_messages)
     usage = CacheUsage(recorded.input_tokens, recorded.cached_tokens, recorded.written_tokens or 0)
@@ -190,7 +248,6 @@ def _call(span: Span, before: Call | None, *, keeps_text: bool) -> Call:
         tools=[CalledTool.of(tool) for message in output for tool in tool_calls(message)],
     )
     if recorded.input_messages is None:
-        _continue(call, before, span)
         return call
     call.head, call.is_whole = f"otel {recorded.model or ''}", True
     messages = _messages(span, "gen_ai.input.messages", recorded.input_messages)
