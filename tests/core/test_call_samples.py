@@ -45,3 +45,37 @@ def test_arguments_are_json_where_the_syntax_allows_it(parser: str) -> None:
         assert json.loads(arguments) == {"command": "git status"}
     else:
         assert "git status" in arguments
+
+
+TWO_CALLS = {
+    "kimi-k3": "<|open|>tools<|sep|>"
+    + "".join(
+        f'<|open|>call tool="{name}" index="{i}"<|sep|><|close|>call<|sep|>'
+        for i, name in enumerate(("read", "bash"), 1)
+    )
+    + "<|close|>tools<|sep|>",
+    "kimi-k3-spaced": '<|open|> tools <|sep|> <|open|> call tool="read" index="1" <|sep|> '
+    '<|close|> call <|sep|> <|open|> call tool="bash" index="2" <|sep|> <|close|> call <|sep|> '
+    "<|close|> tools <|sep|>",
+    "hunyuan": "<tool_calls:0a><tool_call:0a>read</tool_call:0a><tool_call:0a>bash"
+    "<arg_key:0a>x</arg_key:0a><arg_value:0a>1</arg_value:0a></tool_call:0a></tool_calls:0a>",
+    "k2-horizon": "<ifm|tool_calls><ifm|tool_call>read</ifm|tool_call><ifm|tool_call>bash"
+    "<ifm|arg_key>x</ifm|arg_key><ifm|arg_type>int</ifm|arg_type><ifm|arg_value>1</ifm|arg_value>"
+    "</ifm|tool_call></ifm|tool_calls>",
+    "cohere": '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "read", "parameters": {}},\n'
+    '{"tool_call_id": "1", "tool_name": "bash", "parameters": {}}]<|END_ACTION|>',
+    "apertus": '<|tools_prefix|>[{"read": {"path": "a"}}, {"bash": {}}]<|tools_suffix|>',
+    "inkling": '<|content_invoke_tool_json|>{"name":"read","args":{}}<|end_message|>'
+    '<|message_model|>bash<|content_invoke_tool_json|>{"name":"bash","args":{}}<|end_message|>',
+    "minicpm": "<function name='read'></function>\n<functionname=\"bash\"></function>",
+    "minimax-m3": "".join(
+        f"]<]minimax[>[{tag}"
+        for tag in ('<invoke name="read">', "</invoke>", '<invoke name="bash">', "</invoke>")
+    ),
+}
+
+
+@pytest.mark.parametrize("syntax", TWO_CALLS)
+def test_several_calls_are_read_in_order(syntax: str) -> None:
+    end = parse_turn_end(TWO_CALLS[syntax])
+    assert [call.name for call in end.calls] == ["read", "bash"]

@@ -54,7 +54,9 @@ ANSWERS = {
     "json": '{"name": "x", "version": [1, 2]}',
     "fenced-json": '```json\n{"name": "x", "version": 1}\n```',
     "checklist": "- [x] one\n- [ ] two",
-    "smiley": "Done :)",
+    "smiley": "1) Done :)",
+    "interval": "It lies in (0, 1]",
+    "numbered": "1) as in [1]",
     "autolink": "<https://example.com/a>",
     "placeholder": "Run git checkout <branch>",
     "mentioned-in-reasoning": '<think>Not <tool_call>{"name": "f", "arguments": {}}</tool_call>, '
@@ -125,3 +127,10 @@ def test_a_tokenizers_end_after_a_call_does_not_hide_it() -> None:
     tokens = SpecialTokens(ends=frozenset({"◁fin▷"}))
     end = parse_turn_end('[TOOL_CALLS]bash{"command": "ls"}◁fin▷', tokens)
     assert [call.name for call in end.calls] == ["bash"]
+
+
+def test_an_output_that_no_token_ends_breaks_off() -> None:
+    tokens = SpecialTokens(ends=frozenset({"<|x|>"}))
+    assert parse_turn_end("a long file that goes on", tokens).kind == "unknown"
+    assert parse_turn_end("a long file that goes on<|x|>", tokens).kind == "human"
+    assert parse_turn_end("a long file that goes on<|im_end|>", tokens).kind == "human"

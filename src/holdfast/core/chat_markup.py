@@ -175,7 +175,7 @@ def is_answer(
     tail = max(0, len(text) - 2 * _MAX_MARKUP_CHARS)
     if _UNFINISHED_TAG.search(text, tail):
         return False
-    return not (_has_open_tag(text) or _has_open_bracket(text))
+    return not (_has_open_tag(text) or _has_open_bracket(text) or _ends_open_bracket(text))
 
 
 def _special_tokens(text: str, tokens: SpecialTokens) -> list[str]:
@@ -221,7 +221,7 @@ def _has_open_tag(text: str) -> bool:
 
 
 def _has_open_bracket(text: str) -> bool:
-    """Whether a bracket that begins a line does not end, or the last one ends none in sight."""
+    """Whether a bracket that begins a line does not end."""
     depth = 0
     for bracket in reversed(list(_BRACKET.finditer(text))):
         if bracket[0] in "]}":
@@ -230,7 +230,19 @@ def _has_open_bracket(text: str) -> bool:
             depth -= 1
         elif _begins_line(text, bracket.start()):
             return True
-    return depth > 0 and text.endswith(("}", "]"))
+    return False
+
+
+def _ends_open_bracket(text: str) -> bool:
+    """Whether the bracket at the end ends one that is out of sight."""
+    if not text.endswith(("}", "]")):
+        return False
+    depth = 0
+    for bracket in reversed(re.findall(r"[()\[\]{}]", text)):
+        depth += 1 if bracket in ")]}" else -1
+        if depth == 0:
+            return False
+    return True
 
 
 def _begins_line(text: str, at: int) -> bool:

@@ -119,35 +119,46 @@ def parse_turn_end(tail_text: str, special_tokens: SpecialTokens = NO_SPECIAL_TO
     Args:
         tail_text: The end of a model's output.
         special_tokens: Those of its tokenizer, where they are known. Without them special tokens
-            are told by their look.
+            are told by their look; with them an output that no token ends is one that breaks off.
     """
     text = without_namespaces(tail_text[-MAX_TAIL_CHARS:])
     said = without_message_ends(text, _TELLING, special_tokens)
     if not said:
         return _UNKNOWN
-    if _MARKUP_LETTERS.search(said) is None and not special_tokens.others:
+    if special_tokens == NO_SPECIAL_TOKENS and _MARKUP_LETTERS.search(said) is None:
         return _HUMAN
     start = message_start(text)
-    best: Extraction | None = None
-    goes_on = False
-    message_at = start or 0
-    for extraction in _extractions(text, message_at):
-        rest = text[extraction.end :]
-        closed_at = extraction.end + _closed_at(rest)
-        if _is_mentioned(text, extraction, closed_at):
-            message_at = max(message_at, closed_at)
-        elif not _is_afterword(rest, special_tokens):
-            goes_on |= extraction.start >= message_at
-        elif best is None or _is_better(extraction, best):
-            best = extraction
-    if best is not None:
-        return turn_end_of(best.calls) if best.calls else _UNNAMED_TOOL
+    call, goes_on, message_at = _call_at_end(text, start or 0, special_tokens)
+    if call is not None:
+        return turn_end_of(call.calls) if call.calls else _UNNAMED_TOOL
     if said.endswith(_TELLING):
         return _UNNAMED_TOOL
     message = said[message_at:].strip()
-    if start is None or goes_on or not message or _looks_like_call(message):
+    breaks_off = start is None or (bool(special_tokens.ends) and said == text.rstrip())
+    if breaks_off or goes_on or not message or _looks_like_call(message):
         return _UNKNOWN
     return _HUMAN if is_answer(message, _KNOWN_TAGS, special_tokens) else _UNKNOWN
+
+
+def _call_at_end(
+    text: str, start: int, tokens: SpecialTokens
+) -> tuple[Extraction | None, bool, int]:
+    """The call that ends the text, whether one is followed by more, and where the rest begins.
+
+    The rest is what follows the reasoning, which ends at `start`, and calls that are only quoted.
+    """
+    best: Extraction | None = None
+    goes_on = False
+    for call in _extractions(text, start):
+        rest = text[call.end :]
+        closed_at = call.end + _closed_at(rest)
+        if _is_mentioned(text, call, closed_at):
+            start = max(start, closed_at)
+        elif not _is_afterword(rest, tokens):
+            goes_on |= call.start >= start
+        elif best is None or _is_better(call, best):
+            best = call
+    return best, goes_on, start
 
 
 def _extractions(text: str, start: int) -> list[Extraction]:

@@ -12,7 +12,7 @@ from holdfast.core.tool_syntax.tagged_call import tagged_extractor
 
 __all__ = ["SYNTAXES"]
 
-_NAME = r"([A-Za-z_][\w.\-]{0,127})"
+_NAME = r"([A-Za-z_][\w.:/\-]{0,127})"
 
 
 def _json(name: str, openers: tuple[str, ...], closers: tuple[str, ...]) -> ToolSyntax:
