@@ -59,7 +59,7 @@ def test_entries_whose_parent_is_not_there_begin_anew_where_they_stand(read: Any
     del lines[3]
     (session,) = read(lines)
     assert [turn.prompt_tokens for turn in session.turns] == [640, 800, 1000]
-    assert session.turns[2].block_ids[:12] == session.turns[1].block_ids[:12]
+    assert session.turns[0].tools == (ToolSpan("Bash", "ls", 0.0, None),)
 
 
 def test_entries_that_hang_from_each_other_are_read(read: Any) -> None:
