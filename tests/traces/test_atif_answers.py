@@ -72,7 +72,7 @@ def test_what_was_written_to_a_cache_is_added_where_prompts_leave_it_out(read: A
     assert [turn.cached_tokens for turn in session.turns] == [400, 1400, 1490]
 
 
-def test_a_step_without_metrics_behind_one_with_them_is_the_same_answer(read: Any) -> None:
+def test_a_step_without_metrics_after_one_with_them_is_its_answer(read: Any) -> None:
     (session,) = read(
         step("user", 0),
         agent(5, 640),
@@ -85,7 +85,7 @@ def test_a_step_without_metrics_behind_one_with_them_is_the_same_answer(read: An
     assert endings(session) == ["tool", "tool", "human"]
 
 
-def test_without_metrics_a_text_and_the_call_behind_it_are_one_answer(read: Any) -> None:
+def test_a_text_and_the_next_call_without_metrics_are_one_answer(read: Any) -> None:
     (session,) = read(
         step("user", 0),
         agent(4),

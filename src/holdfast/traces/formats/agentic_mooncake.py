@@ -156,7 +156,7 @@ class _Graph:
         block_sizes: Those that fit all numbers of blocks so far, the likeliest first.
         num_estimated_gaps: Gaps that the file leaves out.
         has_ids: Whether a row has an id, as Dynamo's do, which record whole prompts.
-        num_later: Rows behind another one of their session.
+        num_later: Rows that follow another one of their session.
         num_continued: Those that begin with the first hash of the one before.
     """
 

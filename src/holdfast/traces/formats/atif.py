@@ -87,7 +87,7 @@ class _Conversation:
             self._add(part, prompt_tokens)
 
     def turn_before(self, inner: Trajectory) -> int | None:
-        """The turn behind which a trajectory began, as far as both have times."""
+        """The turn after which a trajectory began, as far as both have times."""
         begun_s = next((at for step in inner.steps if (at := seconds(step.timestamp))), None)
         if begun_s is None:
             return None
@@ -288,7 +288,7 @@ def kin_of(file: TraceFile) -> Kin:
         paths += [reference.trajectory_path for reference in trajectory.references()]
     children = tuple(_beside(file, path) for path in paths if path is not None)
     name = os.path.normpath(file.source)
-    return Kin(name, children=children, converted_id=main.session_id or file.name)
+    return Kin(name, children=children, converted_id=main.session_id or "")
 
 
 def read_atif(

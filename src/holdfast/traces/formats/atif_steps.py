@@ -189,8 +189,8 @@ class _Answer:
 
         Some writers make a step of each part of an answer, and repeat its metrics in each or have
         them in the first alone. What comes back from a call stands in its step, so calls of one
-        answer may have it between them: then the later one says nothing by itself. Who neither
-        calls nor has anything back hands over to nobody.
+        answer may have it between them: then the later one says nothing by itself. An answer that
+        neither calls nor has anything back gives a model nothing to go on from.
         """
         last = self.steps[-1]
         if not (last.is_answer and step.is_answer) or step.llm_call_count is not None:

@@ -158,7 +158,7 @@ class _Trace:
         return agent
 
     def _end(self, agent: _Agent) -> None:
-        """Find out what came before and behind an agent that works for another one."""
+        """Find the caller's turns before and after an agent that works for another one."""
         stream, span = agent.stream, agent.span
         if span is None:
             return
@@ -196,7 +196,7 @@ class _Trace:
 
 
 def _added(prompt: History) -> dict[int, int]:
-    """How many messages stand behind each beginning of a prompt."""
+    """Count the messages that follow each beginning of a prompt."""
     found: dict[int, int] = {}
     node: History | None = prompt
     while node is not None and node.last is not None:
@@ -216,7 +216,7 @@ def _is_free(stream: Stream, call: Call) -> bool:
 
 
 def _turn_before(stream: Stream, time_s: float) -> int | None:
-    """The turn behind which something began; None where that was before the first one's end."""
+    """The latest turn that had ended by then, if any."""
     num_ended = sum((call.end_s or 0.0) <= time_s for call in stream.calls)
     return num_ended - 1 if num_ended else None
 

@@ -20,7 +20,8 @@ class Kin:
         name: What it is called.
         parent: The file that it is read with, where that is there; None for a main agent's.
         children: Files that are read with it, where they are there.
-        converted_id: The session that it may be a conversion of; None for a recording.
+        converted_id: The session that it may be a conversion of, "" where it does not say which;
+            None for a recording.
     """
 
     name: str
