@@ -96,6 +96,8 @@ def test_a_trajectory_without_a_recording_is_read(tmp_path: Path) -> None:
     directory = trial(tmp_path / "job")
     converted(directory / "agent" / "trajectory.json")
     write(directory / "agent" / "episode-0" / "debug.json", {"messages": [], "response": {}})
+    write(directory / "agent" / "openhands.trajectory.json", [{"action": "run"}])
+    (directory / "agent" / "empty.json").touch()
     (session,) = read_sessions(tmp_path)
     assert (session.session_id, prompts(session)) == (ID, [600, 640])
 

@@ -86,3 +86,19 @@ def test_the_older_name_of_scopes_is_read(write_lines: Any) -> None:
     export = {"resourceSpans": [{"instrumentationLibrarySpans": [{"spans": [span]}]}]}
     (session,) = read_sessions(write_lines("a.json", export))
     assert session.turns[0].prompt_tokens == 640
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'A' * 100_000}"}},
+        {"type": "blob", "modality": "image", "content": "A" * 100_000},
+        {"inlineData": {"mimeType": "image/png", "data": "A" * 100_000}},
+    ],
+    ids=["openai", "parts", "gemini"],
+)
+def test_an_image_is_not_as_long_as_its_encoding(write_lines: Any, image: Any) -> None:
+    given = [{"role": "user", "content": [image]}]
+    attributes = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": given}
+    (session,) = read_sessions(write_lines("a.jsonl", phoenix(0) | {"attributes": attributes}))
+    assert session.turns[0].prompt_tokens == 1500

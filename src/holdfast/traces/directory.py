@@ -69,8 +69,13 @@ def _is_harbors(path: Path, harbor: HarborFiles) -> bool:
 
 
 def _has_unknown_layout(path: Path) -> bool:
+    """Whether a file is of no format, as one is that is empty or a JSON array."""
+    file = TraceFile(str(path), path)
     try:
-        reader_of(TraceFile(str(path), path), path)
+        _, first = next(file.lines(), (0, b""))
+        if first.lstrip()[:1] in (b"", b"["):
+            return True
+        reader_of(file, path)
     except UnknownLayoutError:
         return True
     except TraceError:

@@ -45,6 +45,11 @@ _RESULT_TYPES: Final = (
     "custom_tool_call_output",
     "function_response",
 )
+_MEDIA_TYPES: Final = (
+    *("image", "image_url", "input_image", "audio", "input_audio", "video"),
+    *("file", "input_file", "document", "blob", "media"),
+)
+_MEDIA_FIELDS: Final = ("inlineData", "inline_data", "fileData", "file_data")
 # Parts that are named by their only field.
 _CALL_FIELDS: Final = ("functionCall", "function_call", "toolUse", "tool_call")
 _RESULT_FIELDS: Final = ("functionResponse", "function_response", "toolResult")
@@ -71,7 +76,8 @@ def said(message: dict[str, Any], *, keeps_text: bool) -> list[Message]:
         if call is not None:
             content = {"name": call.get("name"), "arguments": _arguments(call)}
         if content not in ("", None):
-            found.append(Message.of(role, content, keeps_text=keeps_text))
+            is_media = call is None and _is_media(part)
+            found.append(Message.of(role, content, is_media=is_media, keeps_text=keeps_text))
     about = {name: value for name, value in message.items() if name not in _ABOUT and value}
     if about and _call(message) is None:
         found.insert(0, Message.of(role, about, keeps_text=keeps_text))
@@ -132,6 +138,12 @@ def _content(message: dict[str, Any]) -> Iterator[Any]:
         yield {"type": "tool_call"} | call
     elif is_part and message.get("type") is not None:
         yield {name: value for name, value in message.items() if name != "role"}
+
+
+def _is_media(part: Any) -> bool:
+    if not isinstance(part, dict):
+        return False
+    return part.get("type") in _MEDIA_TYPES or any(name in part for name in _MEDIA_FIELDS)
 
 
 def _are_parts(value: Any) -> bool:
