@@ -138,13 +138,21 @@ def test_what_belongs_to_a_conversion_is_left_with_it(tmp_path: Path) -> None:
     assert prompts(session) == [640, 800]
 
 
-def test_a_damaged_recording_does_not_hide_its_conversion(tmp_path: Path) -> None:
+def test_a_recording_that_cannot_be_read_does_not_hide_its_conversion(tmp_path: Path) -> None:
     directory = trial(tmp_path / "job")
     converted(directory / "agent" / "trajectory.json")
-    recorded_in(directory / "agent").write_text("not JSON")
+    path = recorded_in(directory / "agent")
+    # As when the agent's time was up.
+    path.write_bytes(path.read_bytes()[:-40])
+    unread: list[TraceError] = []
+    (session,) = read_sessions(tmp_path, on_unread=unread.append)
+    assert (prompts(session), len(unread)) == ([600, 640], 1)
     skipped: list[TraceError] = []
     (session,) = read_sessions(tmp_path, on_skipped=skipped.append)
-    assert (prompts(session), len(skipped)) == ([600, 640], 1)
+    assert (prompts(session), len(skipped)) == ([640], 1)
+    path.write_text("not JSON")
+    (session,) = read_sessions(tmp_path, on_unread=unread.append)
+    assert (prompts(session), len(unread)) == ([600, 640], 2)
 
 
 def test_harbors_files_are_no_traces_and_those_named_alike_are(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from holdfast.traces.formats.registry import READERS, TraceReader
 from holdfast.traces.formats.trace_file import OnSkipped, TraceFile
 from holdfast.traces.harbor import Conversions, HarborFiles
 from holdfast.traces.kinship import Kinship
+from holdfast.traces.lineage import PrefixInterner
 
 __all__ = ["FileFamilies"]
 
@@ -45,11 +46,16 @@ class FileFamilies:
         return None if kinship.is_child(path) else kinship.descendants(path)
 
     def _is_recording(self, path: Path) -> bool:
+        """Whether a file is a client's own and has a session that can be read."""
+        file = TraceFile(str(path), path, self._on_skipped).silently()
         try:
-            reader = reader_of(TraceFile(str(path), path), path)
+            reader = reader_of(file, path)
+            if reader.is_conversion or not reader.sees_text:
+                return False
+            reading = reader.read(file, interner=PrefixInterner(), scope=1, rng=None)
         except TraceError:
             return False
-        return reader.sees_text and not reader.is_conversion
+        return reading.num_sessions is None or reading.num_sessions > 0
 
     def _kin(self, reader: TraceReader) -> Iterator[tuple[Path, Kin]]:
         if all(one.kin_of is None for one in READERS if one.name == reader.name):
