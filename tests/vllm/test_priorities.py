@@ -85,7 +85,8 @@ def test_a_shared_prefix_is_as_urgent_as_its_most_urgent_session(make_rig: RigMa
 def test_a_less_urgent_place_yields_to_urgent_work_at_once(make_rig: RigMaker) -> None:
     rig = make_rig(22, scheduling_policy="priority")
     rig.turn("costs", "ABCDEF", priority=9)
-    rig.turn("other", "abcdefghijkl", priority=9)
+    rig.send("other", "abcdefghijkl", priority=9)
+    rig.finish()  # and no time passes
     rig.send("running", "uvw", priority=0, num_outputs=60)
     rig.step()
     rig.send("urgent", "ABCDEFGHIJ", priority=0)
