@@ -129,6 +129,22 @@ def test_what_is_no_file_of_ours_is_refused_and_left_alone(
     assert said in caplog.text and "HOLDFAST_LEARNED_FILE" in caplog.text
 
 
+def test_a_directory_that_takes_no_files_is_said_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    LearnedFile(tmp_path / "learned.bin").save(taught(7.0))
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != tmp_path)
+    assert median_s(LearnedFile(tmp_path / "learned.bin").start()) > 1.0
+    LearnedFile(tmp_path / "new" / "learned.bin").start()
+    assert caplog.text.count("cannot be written: its directory") == 2
+
+
+def test_the_root_directory_is_refused_by_every_engine(caplog: pytest.LogCaptureFixture) -> None:
+    for rank in (0, 1):
+        LearnedFile(Path("/"), rank).start()
+    assert caplog.text.count("is a directory") == 2
+
+
 def test_a_device_that_takes_the_files_place_later_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "learned.bin"
     learned = LearnedFile(path)

@@ -82,9 +82,7 @@ class LearnedFile:
 
     def __init__(self, path: Path, rank: int = 0) -> None:
         self._first = Path(os.path.realpath(path))
-        self._path = self._first
-        if rank:
-            self._path = self._first.with_name(f"{self._first.name}.{rank}")
+        self._path = Path(f"{self._first}.{rank}") if rank else self._first
         self._model = SharedModel()
         self._num_saved = 0
         self._stamp: tuple[int, int] | None = None  # of the file as we left it
@@ -118,6 +116,11 @@ class LearnedFile:
     def start(self) -> SharedModel:
         """The model to learn with: what was saved, or a new one. It is what `keep` keeps."""
         self._model = self.load() or self._model
+        if not self._is_refused and not _may_write_in(self._path.parent):
+            self._say_once(
+                f"learned_file {self._path} cannot be written: its directory does not allow it;"
+                " what is learned now is lost when the engine ends, requests are served as usual"
+            )
         return self._model
 
     def _decoded(self, path: Path, data: bytes) -> SharedModel | None:
@@ -240,6 +243,12 @@ class LearnedFile:
         if message not in self._said:
             self._said.add(message)
             logger.warning("%s", message)
+
+
+def _may_write_in(directory: Path) -> bool:
+    """Whether files may be made in a directory, or in what it will be made in."""
+    there = next((one for one in (directory, *directory.parents) if one.exists()), directory)
+    return os.access(there, os.W_OK | os.X_OK)
 
 
 def _read(path: Path) -> bytes:
