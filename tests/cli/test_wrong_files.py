@@ -143,3 +143,16 @@ def test_the_documents_of_runs_count_what_was_left_out(
         assert result.exit_code == 0, result.output
         manifest = json.loads(output.read_text())["manifest"]
         assert (manifest["num_skipped"], manifest["unread_files"]) == (2, [])
+
+
+def test_an_empty_prompt_is_written_so_that_it_can_be_read(tmp_path: Path) -> None:
+    turns = [{"prompt_tokens": 0, "output_tokens": 3}, {"prompt_tokens": 20}]
+    session = {"record": "session", "session": "a", "block_size_tokens": 16, "turns": turns}
+    end = {"record": "end", "num_sessions": 1, "num_turns": 2}
+    path = tmp_path / "a.jsonl"
+    rows = [{"record": "trace", "schema": "holdfast.trace/1"}, session, end]
+    path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    for name in ("holdfast", "mooncake", "agentic-mooncake", "weka"):
+        output = tmp_path / f"o-{name}.jsonl"
+        assert run("traces", "convert", path, "--to", name, "--output", output).exit_code == 0
+        assert "2 turns: valid" in run("traces", "validate", output).output

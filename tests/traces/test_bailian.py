@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -57,6 +58,20 @@ def test_a_request_that_goes_back_is_a_fork(read: Any) -> None:
 
 def test_a_parent_that_is_not_in_the_file_begins_a_session(read: Any) -> None:
     assert len(read(request(1), request(3, parent=2))) == 2
+
+
+def test_a_request_before_its_parent_is_of_the_same_session(read: Any) -> None:
+    rows = [request(1, at_s=1.0), request(2, parent=1, at_s=2.0), request(3, parent=2, at_s=3.0)]
+    for order in itertools.permutations(rows):
+        (session,) = read(*order)
+        assert (session.session_id, len(session.turns), session.events) == ("b-1", 3, ())
+
+
+def test_requests_that_name_each_other_as_parents_are_one_session(read: Any) -> None:
+    (session,) = read(request(1, parent=2), request(2, parent=1), request(3, parent=3, at_s=1.0))[
+        :1
+    ]
+    assert len(session.turns) == 2
 
 
 def test_all_gaps_are_reported_as_estimates(read: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.traces.test_reader_fuzz import SAMPLES
 
 from holdfast.errors import TraceError
 from holdfast.traces.formats.canonical import SCHEMA
-from holdfast.traces.io import read_sessions
+from holdfast.traces.io import FileReport, read_sessions
 from holdfast.traces.order import parents_first, reordered
 from holdfast.traces.record import Session, Turn
 
@@ -139,3 +140,27 @@ def test_agents_of_a_circle_are_sessions_and_one_has_no_parent(write_lines: Any)
     path = write_lines("d.jsonl", ended("a", "b", 1), ended("b", "a", 2))
     one, other = read_sessions(path)
     assert (one.parent_id, other.parent_id) == (None, one.session_id)
+
+
+def test_a_session_too_long_to_be_believed_is_an_error_and_leniently_left_out(
+    write_lines: Any,
+) -> None:
+    tokens = {"input_tokens": 1, "cache_read_input_tokens": 1 << 24, "output_tokens": 5}
+    path = write_lines("a.jsonl", said("u1", None, 0), answered("a1", "u1", 4, tokens))
+    write_lines("b.jsonl", *_conversation("b"))
+    with pytest.raises(TraceError, match=r"turn 0: a prompt .* of 16777217 tokens; expected at mo"):
+        list(read_sessions(path))
+    (session,) = read_sessions(path.parent, on_skipped=lambda _: None)
+    assert session.session_id == "b"
+
+
+def test_a_files_name_that_is_no_text_gives_ids_that_are(tmp_path: Path) -> None:
+    _, content = SAMPLES["Mooncake"]
+    path = tmp_path / os.fsdecode(b"\xff.jsonl")
+    try:
+        path.write_bytes(content)
+    except OSError:
+        pytest.skip("the file system takes text only")
+    reports: list[FileReport] = []
+    ids = [session.session_id for session in read_sessions(path, on_file=reports.append)]
+    assert (ids, reports[0].name) == (["?-1", "?-2"], "?.jsonl")

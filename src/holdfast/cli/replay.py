@@ -337,7 +337,7 @@ def _interrupts_set(stop: asyncio.Event, errors: Console) -> Iterator[None]:
 def _manifest(
     workload: _Workload, arguments: dict[str, Any], replays: list[Replay]
 ) -> dict[str, Any]:
-    digests = {report.path.name: report.sha256 for report in workload.reports}
+    digests = {report.name: report.sha256 for report in workload.reports}
     manifest = run_manifest(
         arguments={
             name: str(value) if isinstance(value, Path) else value
@@ -349,7 +349,7 @@ def _manifest(
     return {
         **manifest,
         "models": [done.model for done in replays],
-        "known_gap_defect": [r.path.name for r in workload.reports if r.known_gap_defect],
+        "known_gap_defect": [r.name for r in workload.reports if r.known_gap_defect],
         "num_corrected_gaps": sum(report.num_corrected_gaps for report in workload.reports),
         "num_negative_values": sum(report.num_negative_values for report in workload.reports),
         "num_skipped": workload.skipped.num_skipped,

@@ -195,7 +195,7 @@ class _Traces:
         """The sessions of one seed."""
         reports: list[FileReport] = []
         selected = workload.sessions(seed, reports.append, self.skipped, self.unread)
-        self.digests.update({report.path.name: report.sha256 for report in reports})
+        self.digests.update({report.name: report.sha256 for report in reports})
         self.digests[f"sessions-{seed}"] = sessions_digest(selected.sessions)
         _say(seed, selected, self.errors)
         return selected.sessions

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from holdfast.errors import TraceError
 from holdfast.traces.io import FileReport, read_sessions, trace_files
+from holdfast.traces.storage import printable
 
 if TYPE_CHECKING:
     from holdfast.traces.record import Session
@@ -98,7 +99,7 @@ class Unread:
     @property
     def names(self) -> list[str]:
         """The names of the files, without their directories."""
-        return [Path(source).name for source in self.found]
+        return [printable(Path(source).name) for source in self.found]
 
     def check(self) -> None:
         """Raise if there were any, once all is done that the others allow.

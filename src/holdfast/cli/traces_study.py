@@ -26,6 +26,7 @@ from holdfast.report.study_findings import FINDINGS
 from holdfast.report.study_html import TITLES, write_study_html
 from holdfast.sim.profile import CostProfile, load_profile, profile_names
 from holdfast.traces.io import FileReport
+from holdfast.traces.storage import printable
 from holdfast.traces.study.sampling import MAX_BLOCKS
 from holdfast.traces.study.workload import EngineSize, Study, StudyOptions, WorkloadStudy
 
@@ -131,7 +132,7 @@ def _studied(
     return workload.finish(
         {
             "versions": {"holdfast": version("holdfast"), "python": platform.python_version()},
-            "digests": {report.path.name: report.sha256 for report in reports},
+            "digests": {report.name: report.sha256 for report in reports},
             "num_skipped": skipped.num_skipped,
             "unread_files": unread.names,
             "num_negative_values": num_negative,
@@ -145,7 +146,7 @@ def _studied(
 def _named(value: Any) -> Any:
     """Names only: where files lie says nothing about what was studied."""
     if isinstance(value, Path):
-        return value.name
+        return printable(value.name)
     return [_named(each) for each in value] if isinstance(value, tuple) else value
 
 

@@ -96,7 +96,7 @@ def _document(
     reports: list[FileReport], counts: dict[str, int], problems: list[str]
 ) -> dict[str, Any]:
     files = [
-        {"name": report.path.name, "format": report.format_name, "sha256": report.sha256}
+        {"name": report.name, "format": report.format_name, "sha256": report.sha256}
         for report in reports
     ]
     return {

@@ -12,6 +12,7 @@ from holdfast.traces.formats.detection import SUFFIXES, UnknownLayoutError, read
 from holdfast.traces.formats.registry import READERS
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.harbor import HarborFiles
+from holdfast.traces.storage import printable
 
 __all__ = ["file_labels", "trace_files"]
 
@@ -95,7 +96,7 @@ def file_labels(files: Sequence[Path]) -> dict[Path, str]:
     depth = 1
     while waiting:
         called = {
-            path: "/".join((*path.parts[-depth:-1], path.name.partition(".")[0]))
+            path: printable("/".join((*path.parts[-depth:-1], path.name.partition(".")[0])))
             for path in waiting
         }
         num_called = Counter(called.values())

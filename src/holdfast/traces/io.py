@@ -19,7 +19,7 @@ from holdfast.traces.formats.trace_file import OnSkipped, TraceFile
 from holdfast.traces.gaps import GapEvidence
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Session
-from holdfast.traces.storage import stored_digest
+from holdfast.traces.storage import printable, stored_digest
 from holdfast.traces.validation import SessionLinks
 
 __all__ = ["FileReport", "read_sessions", "trace_files"]
@@ -58,6 +58,11 @@ class FileReport:
     num_orphans: int = 0
     sees_text: bool = False
     repairs: Repairs = field(default_factory=Repairs)
+
+    @property
+    def name(self) -> str:
+        """The file's name, as it can be written."""
+        return printable(self.path.name)
 
     @property
     def num_negative_values(self) -> int:

@@ -173,7 +173,7 @@ class Statistics:
 
 def _file_statistics(report: FileReport) -> FileStatistics:
     return FileStatistics(
-        name=report.path.name,
+        name=report.name,
         format_name=report.format_name,
         sha256=report.sha256,
         known_gap_defect=report.known_gap_defect,

@@ -20,7 +20,14 @@ from typing import IO, cast
 
 from holdfast.errors import ConfigError, TraceError
 
-__all__ = ["COMPRESSIONS", "new_directory", "new_file", "open_stored", "stored_digest"]
+__all__ = [
+    "COMPRESSIONS",
+    "new_directory",
+    "new_file",
+    "open_stored",
+    "printable",
+    "stored_digest",
+]
 
 COMPRESSIONS = ("", ".xz", ".gz", ".zst")
 """Suffixes that say how a file is compressed."""
@@ -52,6 +59,11 @@ def open_stored(path: Path) -> Iterator[IO[bytes]]:
         ) from error
     except OSError as error:
         raise TraceError(f"cannot be read: {error.strerror or error}", source=str(path)) from error
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be written: bytes of it that are no UTF-8 become `?`. Pure."""
+    return name.encode(errors="replace").decode()
 
 
 def stored_digest(path: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from holdfast.errors import TraceError
+from holdfast.traces.formats.quantities import MAX_TOKENS
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.record import Session
 
@@ -37,8 +38,8 @@ class SessionLinks:
                 come is cut and nothing is wrong.
 
         Returns:
-            The session, without links that lead nowhere; None for a second one of its id, and for
-            sub-agents of such a one.
+            The session, without links that lead nowhere; None for a second one of its id, for
+            sub-agents of such a one, and where a prompt or an answer is too long to be believed.
 
         Raises:
             TraceError: Something is wrong, and nothing may be left out.
@@ -47,6 +48,10 @@ class SessionLinks:
         if problem is not None:
             file.refuse(problem)
             self._left_out.add(session.session_id)
+            return None
+        problem = _too_long(session)
+        if problem is not None:
+            file.refuse(problem)
             return None
         for problem in self._broken_links(session) if is_ordered else ():
             file.refuse(problem)
@@ -100,6 +105,18 @@ class SessionLinks:
         if (parent_id, parent_turn, join_turn) == (session.parent_id, *links):
             return session
         return replace(session, parent_id=parent_id, parent_turn=parent_turn, join_turn=join_turn)
+
+
+def _too_long(session: Session) -> TraceError | None:
+    for index, turn in enumerate(session.turns):
+        longest = max(turn.prompt_tokens, turn.output_tokens)
+        if longest > MAX_TOKENS:
+            return TraceError(
+                f"a prompt or an answer of {longest} tokens; expected at most {MAX_TOKENS}",
+                source=session.source,
+                where=f"session {session.session_id!r}, turn {index}",
+            )
+    return None
 
 
 class BlockChecks:

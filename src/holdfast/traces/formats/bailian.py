@@ -12,7 +12,7 @@ answer. Not known: why anybody waited.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -63,19 +63,21 @@ def read_bailian(
             there is none.
     """
     spool = RowSpool(file.source, _Request)
+    parents: dict[int, int] = {}
     # When each request came, and where it is put aside.
-    conversations: dict[int, list[tuple[float, int]]] = {}
-    roots: dict[int, int] = {}
+    stored: dict[int, tuple[float, int]] = {}
     for line, request in file.decode(_Request, hint=_HINT):
-        problem = _problem(file, line, request, roots)
+        problem = _problem(file, line, request, parents)
         if problem is not None:
             file.refuse(problem)
             continue
-        root = roots[request.chat_id] = roots.get(request.parent_chat_id, request.chat_id)
-        stored = (request.timestamp, spool.add(request))
-        conversations.setdefault(root, []).append(stored)
-    if not conversations:
+        parents[request.chat_id] = request.parent_chat_id
+        stored[request.chat_id] = (request.timestamp, spool.add(request))
+    if not stored:
         raise TraceError("holds no request", source=file.source, hint=_HINT)
+    conversations: dict[int, list[tuple[float, int]]] = {}
+    for chat_id, root in _roots(parents):
+        conversations.setdefault(root, []).append(stored[chat_id])
     for requests in conversations.values():
         requests.sort()
     ordered = sorted(conversations.values(), key=lambda requests: requests[0][0])
@@ -86,10 +88,23 @@ def read_bailian(
     )
 
 
+def _roots(parents: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+    """Each request with the first one of its conversation, wherever in the file that stands."""
+    roots: dict[int, int] = {}
+    for chat_id in parents:
+        path: dict[int, None] = {}
+        at = root = chat_id
+        while at in parents and at not in roots and at not in path:
+            path[at] = None
+            at, root = parents[at], at
+        roots.update(dict.fromkeys(path, roots.get(at, root)))
+        yield chat_id, roots[chat_id]
+
+
 def _problem(
-    file: TraceFile, line: int, request: _Request, roots: dict[int, int]
+    file: TraceFile, line: int, request: _Request, parents: Mapping[int, int]
 ) -> TraceError | None:
-    if request.chat_id in roots:
+    if request.chat_id in parents:
         return second_request(file, line, "chat_id", request.chat_id)
     return too_many_blocks(file, line, request.hash_ids, request.input_length, _BLOCK_TOKENS)
 

@@ -17,7 +17,7 @@ from holdfast.traces.record import Session, ToolSpan, Turn
 from holdfast.traces.timeline import Span, family_timeline
 from holdfast.traces.writers.block_names import BlockNames
 from holdfast.traces.writers.losses import Kept, Losses
-from holdfast.traces.writers.mooncake import milliseconds
+from holdfast.traces.writers.mooncake import input_length, milliseconds
 
 __all__ = ["write_agentic_mooncake"]
 
@@ -111,7 +111,7 @@ class _Graph:
         row: dict[str, Any] = {
             "request_id": request_id,
             "session_id": session.session_id,
-            "input_length": turn.prompt_tokens,
+            "input_length": input_length(turn, self._losses),
             "output_length": turn.output_tokens,
             "timestamp": milliseconds(span.start_s),
         }

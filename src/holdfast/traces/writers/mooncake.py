@@ -11,12 +11,12 @@ from typing import IO
 import msgspec
 
 from holdfast.traces.order import families
-from holdfast.traces.record import Session
+from holdfast.traces.record import Session, Turn
 from holdfast.traces.timeline import family_timeline
 from holdfast.traces.writers.block_names import BlockNames
 from holdfast.traces.writers.losses import Kept, Losses
 
-__all__ = ["milliseconds", "write_mooncake"]
+__all__ = ["input_length", "milliseconds", "write_mooncake"]
 
 _BLOCK_TOKENS = 512
 _KEPT = Kept(
@@ -39,7 +39,8 @@ def write_mooncake(
         What was lost. "Session.block_size_tokens" counts sessions whose blocks became larger;
         "Session.turns" counts the sessions of several turns, which are no longer
         known to belong together; "Session without start_s" those that now arrive at 0, and "Turn
-        without latency_s" the answers that now take no time.
+        without latency_s" the answers that now take no time. "Turn.prompt_tokens" counts empty
+        prompts, which these formats do not have: they are written with one token.
 
     Raises:
         ConfigError: A session's blocks do not fit into such blocks.
@@ -61,7 +62,7 @@ def write_mooncake(
                 losses["Turn without latency_s"] += is_followed and turn.latency_s is None
                 row = {
                     "timestamp": milliseconds(span.start_s),
-                    "input_length": turn.prompt_tokens,
+                    "input_length": input_length(turn, losses),
                     "output_length": turn.output_tokens,
                     "hash_ids": names.of(session, turn),
                 }
@@ -69,6 +70,12 @@ def write_mooncake(
     rows.sort(key=lambda row: row[0])
     file.writelines(row for _, row in rows)
     return +losses
+
+
+def input_length(turn: Turn, losses: Losses) -> int:
+    """A prompt's length as Mooncake's formats can have it, at least 1; adds to `losses`."""
+    losses["Turn.prompt_tokens"] += turn.prompt_tokens < 1
+    return max(1, turn.prompt_tokens)
 
 
 def milliseconds(time_s: float) -> float:
