@@ -102,3 +102,45 @@ def test_an_image_is_not_as_long_as_its_encoding(write_lines: Any, image: Any) -
     attributes = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": given}
     (session,) = read_sessions(write_lines("a.jsonl", phoenix(0) | {"attributes": attributes}))
     assert session.turns[0].prompt_tokens == 1500
+
+
+def jaeger(number: int, **tags: Any) -> dict[str, Any]:
+    said = {"event": "gen_ai.user.message", "content": "u" * 4000}
+    told = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 1024} | tags
+    return {
+        "traceID": "t",
+        "spanID": f"{number}",
+        "operationName": "chat m",
+        "references": [{"refType": "CHILD_OF", "traceID": "t", "spanID": "0"}],
+        "startTime": 1_700_000_000_000_000 + number * 5_000_000,
+        "duration": 2_000_000,
+        "tags": [{"key": key, "type": "string", "value": value} for key, value in told.items()],
+        "logs": [{"timestamp": 1, "fields": [{"key": k, "value": v} for k, v in said.items()]}],
+        "processID": "p1",
+        "warnings": None,
+    }
+
+
+def test_what_jaeger_shows_is_read(write_lines: Any) -> None:
+    agent = jaeger(0, **{"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "planner"})
+    agent["references"] = []
+    stop = {"gen_ai.response.finish_reasons": '["tool_calls"]'}
+    failed = jaeger(3, **{"otel.status_code": "ERROR"})
+    traces = [{"traceID": "t", "spans": [jaeger(1, **stop), agent, jaeger(2), failed]}]
+    (session,) = read_sessions(write_lines("a.json", {"data": traces, "total": 0}))
+    assert (session.agent, len(session.turns)) == ("planner", 2)
+    assert (session.turns[0].ended_by, session.turns[1].gap_s) == ("tool", 3.0)
+    assert session.turns[0].block_ids == session.turns[1].block_ids
+
+
+def test_tempos_batches_are_read(write_lines: Any) -> None:
+    span = {
+        "traceId": "t",
+        "spanId": "s",
+        "startTimeUnixNano": "1000000000",
+        "endTimeUnixNano": "2000000000",
+        "attributes": [{"key": "gen_ai.usage.input_tokens", "value": {"intValue": "640"}}],
+    }
+    path = write_lines("a.json", {"batches": [{"scopeSpans": [{"spans": [span]}]}]})
+    (session,) = read_sessions(path)
+    assert session.turns[0].prompt_tokens == 640

@@ -43,7 +43,12 @@ from holdfast.traces.lineage import PrefixInterner
 
 __all__ = ["LAYOUTS", "LINE_LAYOUTS", "read_otel", "read_otel_lines"]
 
-LAYOUTS = (frozenset({"resourceSpans"}), frozenset({"spans[].trace_id"}))
+LAYOUTS = (
+    frozenset({"resourceSpans"}),
+    frozenset({"spans[].trace_id"}),
+    frozenset({"batches[].scopeSpans"}),
+    frozenset({"data[].traceID", "data[].spans"}),
+)
 """An object with one of these fields is an export of spans."""
 
 LINE_LAYOUTS = (*LAYOUTS, frozenset({"context.trace_id", "context.span_id", "start_time"}))

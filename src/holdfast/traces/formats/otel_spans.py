@@ -1,4 +1,4 @@
-"""OpenTelemetry spans as files hold them: OTLP's JSON, and the plain spans of inference-perf."""
+"""OpenTelemetry spans as files hold them: OTLP's JSON, plain spans, and those of Jaeger."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ __all__ = ["Attributes", "Span", "read_span_lines", "read_spans"]
 
 _HINT = "expected OTLP as JSON, {resourceSpans: […]}, or plain spans, {spans: […]}"
 _NS_PER_S = 1_000_000_000
+_US_PER_S = 1_000_000
 _ERRORS = frozenset({2, "STATUS_CODE_ERROR", "ERROR"})
 
+_Microseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
 _Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -170,6 +172,62 @@ class _PlainSpan(msgspec.Struct):
         return seconds(self.start_time) or 0.0, seconds(self.end_time) or 0.0
 
 
+class _Tag(msgspec.Struct):
+    key: str
+    value: Any = None
+
+
+class _Log(msgspec.Struct):
+    fields: list[_Tag] = []
+
+
+class _JaegerReference(msgspec.Struct, rename={"span_id": "spanID", "kind": "refType"}):
+    span_id: str
+    kind: str = ""
+
+
+class _JaegerSpan(
+    msgspec.Struct,
+    rename={"trace_id": "traceID", "span_id": "spanID", "start_us": "startTime"},
+):
+    """A span as Jaeger shows it, with times in microseconds."""
+
+    trace_id: str
+    span_id: str
+    start_us: _Microseconds
+    duration: _Microseconds
+    references: list[_JaegerReference] | None = None
+    tags: list[_Tag] | None = None
+    logs: list[_Log] | None = None
+
+    @property
+    def parent_span_id(self) -> str | None:
+        above = [at.span_id for at in self.references or () if at.kind == "CHILD_OF"]
+        return next(iter(above), None)
+
+    @property
+    def status(self) -> _Status:
+        code = _tags(self.tags).get("otel.status_code")
+        return _Status(status_code=code if isinstance(code, str) else "")
+
+    def recorded(self) -> dict[str, object]:
+        logged = [_tags(log.fields) for log in self.logs or ()]
+        events = ((str(fields.pop("event", "")), fields) for fields in logged)
+        return event_attributes(events) | _tags(self.tags)
+
+    @property
+    def times_s(self) -> tuple[float, float]:
+        return self.start_us / _US_PER_S, (self.start_us + self.duration) / _US_PER_S
+
+
+class _JaegerTrace(msgspec.Struct):
+    spans: list[_JaegerSpan] = []
+
+
+def _tags(tags: list[_Tag] | None) -> dict[str, object]:
+    return {tag.key: tag.value for tag in tags or ()}
+
+
 class _Context(msgspec.Struct):
     trace_id: str
     span_id: str
@@ -206,6 +264,9 @@ class _Line(msgspec.Struct, rename={"resource_spans": "resourceSpans"}):
 class _Export(msgspec.Struct, rename={"resource_spans": "resourceSpans"}):
     resource_spans: list[_ResourceSpans] = []
     spans: list[_PlainSpan] = []
+    # What Tempo calls them, and Jaeger's traces.
+    batches: list[_ResourceSpans] = []
+    data: list[_JaegerTrace] = []
 
 
 def read_spans(file: TraceFile) -> Iterator[Span]:
@@ -261,18 +322,30 @@ def _renaming(renamed: Mapping[str, str], error_maker: ErrorMaker) -> ErrorMaker
     return make
 
 
-def _recorded(export: _Export) -> Iterator[tuple[str, _OtlpSpan | _PlainSpan]]:
+_RecordedSpan = _OtlpSpan | _PlainSpan | _JaegerSpan
+
+
+def _recorded(export: _Export) -> Iterator[tuple[str, _RecordedSpan]]:
     """Each span with its place in the export."""
     for index, plain in enumerate(export.spans):
         yield f"spans[{index}]", plain
-    for resource, resource_spans in enumerate(export.resource_spans):
-        for name, scopes in (
-            ("scopeSpans", resource_spans.scope_spans),
-            ("instrumentationLibrarySpans", resource_spans.instrumentation_library_spans),
-        ):
-            for scope, scope_spans in enumerate(scopes):
-                for index, span in enumerate(scope_spans.spans):
-                    yield f"resourceSpans[{resource}].{name}[{scope}].spans[{index}]", span
+    for number, trace in enumerate(export.data):
+        for index, jaeger in enumerate(trace.spans):
+            yield f"data[{number}].spans[{index}]", jaeger
+    for place, resources in (("resourceSpans", export.resource_spans), ("batches", export.batches)):
+        for resource, resource_spans in enumerate(resources):
+            for inside, span in _scoped(resource_spans):
+                yield f"{place}[{resource}].{inside}", span
+
+
+def _scoped(resource_spans: _ResourceSpans) -> Iterator[tuple[str, _OtlpSpan]]:
+    for name, scopes in (
+        ("scopeSpans", resource_spans.scope_spans),
+        ("instrumentationLibrarySpans", resource_spans.instrumentation_library_spans),
+    ):
+        for scope, scope_spans in enumerate(scopes):
+            for index, span in enumerate(scope_spans.spans):
+                yield f"{name}[{scope}].spans[{index}]", span
 
 
 def _plain(attributes: list[_KeyValue]) -> dict[str, object]:
