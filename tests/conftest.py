@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Machines are shared and engines compile: how long an example takes proves nothing.
+_ANY_TIME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # A change is judged by the same examples each time; `make explore` looks for others.
-settings.register_profile("holdfast", deadline=None, derandomize=True)
-settings.register_profile("explore", deadline=None, max_examples=500, print_blob=True)
+settings.register_profile("holdfast", _ANY_TIME, derandomize=True)
+settings.register_profile("explore", _ANY_TIME, max_examples=500, print_blob=True)
 settings.load_profile("holdfast")
 
 # Starting a server takes 20 s on an idle machine, and many times as long on a busy one.

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 __all__ = ["LONGEST_S", "until", "until_async"]
 
-LONGEST_S: Final = 120.0
+LONGEST_S: Final = 240.0
 """Longer than anything takes that happens at all; no test waits so long but one that fails."""
 
 _INTERVAL_S = 0.02

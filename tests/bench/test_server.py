@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.waiting import LONGEST_S, until
 
-from holdfast.bench.model import build_tiny_model
-from holdfast.bench.scrape import parse_metrics
-from holdfast.bench.server import EngineOptions, EngineServer, ServedPolicy
+from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.config import HoldfastConfig
 from holdfast.errors import EngineError
 
@@ -47,7 +42,7 @@ class _Scripted(EngineServer):
         return [sys.executable, "-c", self.script, str(self.port)]
 
 
-def _scripted(script: str, log_path: Path, start_timeout_s: float = 60.0) -> _Scripted:
+def _scripted(script: str, log_path: Path, start_timeout_s: float = LONGEST_S) -> _Scripted:
     server = _Scripted("holdfast", _OPTIONS, log_path, start_timeout_s=start_timeout_s)
     server.script = script
     return server
@@ -84,6 +79,19 @@ def test_a_port_that_was_taken_is_said_to_be(tmp_path: Path) -> None:
     assert f"has taken port {server.port}" in str(failed.value.hint)
 
 
+def test_a_port_that_was_taken_meanwhile_is_exchanged_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.bench.server._STOP_TIMEOUT_S", 0.5)
+    server = _scripted("", tmp_path / "log")
+    taken_port = server.port
+    taken = f"if sys.argv[1] == '{taken_port}': sys.exit('Address already in use')"
+    server.script = f"import sys\n{taken}\n{_STUBBORN}"
+    with server:
+        assert server.port != taken_port
+        server.check_running()
+
+
 def test_servers_compute_on_as_many_cores_with_tiers_as_without(tmp_path: Path) -> None:
     name = "VLLM_CPU_NUM_OF_RESERVED_CPU"
     server = EngineServer("holdfast", _OPTIONS, tmp_path / "log")
@@ -105,10 +113,7 @@ def test_a_stubborn_server_and_its_children_are_killed(
     with _scripted(_STUBBORN, tmp_path / "log"):
         child_pid = int((tmp_path / "log").read_text())
         assert _is_alive(child_pid)
-    deadline_s = time.monotonic() + 10
-    while _is_alive(child_pid) and time.monotonic() < deadline_s:
-        time.sleep(0.05)
-    assert not _is_alive(child_pid)
+    until(lambda: not _is_alive(child_pid))
 
 
 def test_a_server_that_has_died_is_noticed(tmp_path: Path) -> None:
@@ -156,60 +161,6 @@ def test_our_settings_reach_only_holdfast(tmp_path: Path) -> None:
     assert ours["HOME"] == "/h"
 
 
-def _post(url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(
-        url + path, json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as response:
-        answer: dict[str, Any] = json.load(response)
-        return answer
-
-
-@pytest.fixture(scope="module", params=["vllm-default", "holdfast"])
-def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A real server with a cache of 64 blocks."""
-    pytest.importorskip("vllm")
-    directory = tmp_path_factory.mktemp("live")
-    options = EngineOptions(
-        model=build_tiny_model(directory / "model"), kv_tokens=2048, max_model_len=2048
-    )
-    policy: ServedPolicy = request.param
-    with EngineServer(policy, options, directory / "log") as server:
-        yield server
-
-
-@pytest.mark.engine
-@pytest.mark.server
-def test_the_tiny_model_answers_chats_and_completions(live: EngineServer) -> None:
-    model = str(live.options.model)
-    chat = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
-    assert _post(live.url, "/v1/chat/completions", chat)["usage"]["completion_tokens"] > 0
-    text = {"model": model, "prompt": "hello", "max_tokens": 4, "ignore_eos": True}
-    assert _post(live.url, "/v1/completions", text)["usage"]["completion_tokens"] == 4
-
-
-@pytest.mark.engine
-@pytest.mark.server
-def test_evictions_are_counted_beside_vllms_own_metrics(live: EngineServer) -> None:
-    live.reset_prefix_cache()
-    before = _totals(live)
-    # Three prompts of 1,024 tokens in a cache of 2,048: the third takes the place of the first.
-    for first_token in (100, 200, 300):
-        prompt = [first_token] * 1024
-        body = {"model": str(live.options.model), "prompt": prompt, "max_tokens": 1}
-        _post(live.url, "/v1/completions", body)
-    time.sleep(1.0)  # the engine core publishes a few times a second
-    after = _totals(live)
-    gained = after["holdfast_evicted_blocks_total"] - before["holdfast_evicted_blocks_total"]
-    assert 31 <= gained <= 36
-    assert after["vllm:prompt_tokens_total"] - before["vllm:prompt_tokens_total"] == 3072
-
-
-def _totals(server: EngineServer) -> dict[str, float]:
-    with urllib.request.urlopen(server.url + "/metrics", timeout=10) as response:
-        return dict(parse_metrics(response.read().decode()).totals)
-
-
 @pytest.mark.engine
 @pytest.mark.server
 def test_a_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
@@ -231,10 +182,7 @@ def test_a_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         assert parent.stdout is not None
         group_id = int(parent.stdout.readline())
         os.kill(parent.pid, signal.SIGKILL)
-    deadline_s = time.monotonic() + 60
-    while _members(group_id) and time.monotonic() < deadline_s:
-        time.sleep(0.2)
-    assert _members(group_id) == []
+    until(lambda: not _members(group_id))
 
 
 def _members(group_id: int) -> list[int]:

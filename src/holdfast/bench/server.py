@@ -29,10 +29,11 @@ COUNTED_STOCK_SCHEDULER: Final = "holdfast.vllm.stock.CountedAsyncScheduler"
 """Stock scheduling with its evictions counted by the same meter as Holdfast's."""
 
 _HOST = "127.0.0.1"
-_START_TIMEOUT_S = 240.0
-_STOP_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 600.0
+_STOP_TIMEOUT_S = 60.0
 _POLL_INTERVAL_S = 0.1
-_PROBE_TIMEOUT_S = 5.0
+_PROBE_TIMEOUT_S = 30.0
+_NUM_PORTS = 3
 _TAIL_LINES = 25
 _PORT_TAKEN = "Address already in use"
 _CORE_ERROR = re.compile(r"\(EngineCore[^)]*\) ERROR .*?\] ([\w.]+(?:Error|Exception): .+)")
@@ -123,11 +124,24 @@ class EngineServer:
         self.stop()
 
     def start(self) -> None:
-        """Start the process and wait until it answers.
+        """Start the process and wait until it answers; on another port where its own was taken.
 
         Raises:
             EngineError: It ended or did not answer in time; the message has the end of its log.
         """
+        for _ in range(_NUM_PORTS - 1):
+            try:
+                self._start()
+            except EngineError:
+                if not self._is_port_taken():
+                    raise
+                self.stop()
+                self.port = _free_port()
+            else:
+                return
+        self._start()
+
+    def _start(self) -> None:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
@@ -246,7 +260,7 @@ class EngineServer:
         lines = self._log_lines()
         tail = "\n".join(lines[-_TAIL_LINES:])
         hint = f"the whole log is in {self.log_path}"
-        if _PORT_TAKEN in tail:
+        if self._is_port_taken():
             hint = f"another process has taken port {self.port} meanwhile; run it again ({hint})"
         # Its own traceback only says that the engine core has failed.
         causes = [found[1] for line in lines if (found := _CORE_ERROR.match(line))]
@@ -254,6 +268,9 @@ class EngineServer:
         return EngineError(
             f"the {self.policy} server {what}{cause}; the end of its log:\n{tail}", hint=hint
         )
+
+    def _is_port_taken(self) -> bool:
+        return any(_PORT_TAKEN in line for line in self._log_lines()[-_TAIL_LINES:])
 
     def _log_lines(self) -> list[str]:
         try:

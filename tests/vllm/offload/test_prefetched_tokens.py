@@ -6,24 +6,20 @@ for which it finds nothing.
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.engine_client import EngineClient, Tokens, tokens_of
 
 from holdfast.bench.model import build_tiny_model
-from holdfast.bench.scrape import parse_metrics
 from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.config import HoldfastConfig
 
-# A server starts in the setup of the first test.
 pytestmark = [pytest.mark.engine, pytest.mark.server]
 
 _BLOCK_TOKENS = 32
@@ -34,33 +30,12 @@ _NUM_SESSIONS = 6
 _NUM_TURNS = 4
 _EAGER = Path(__file__).parent / "eager"
 
-Tokens = list[int]
-
 
 @dataclass(frozen=True, slots=True)
 class _Story:
     answers: list[Tokens]
     recomputed: list[Tokens]
     counted: dict[str, float]
-
-
-def _ask(server: EngineServer, prompt: Tokens, salt: str | None = None) -> Tokens:
-    """The greedy continuation of a prompt, as token ids."""
-    body = {
-        "model": str(server.options.model),
-        "prompt": prompt,
-        "max_tokens": 12,
-        "temperature": 0,
-        "ignore_eos": True,
-        "return_token_ids": True,
-        **({} if salt is None else {"cache_salt": salt}),
-    }
-    headers = {"Content-Type": "application/json"}
-    url = server.url + "/v1/completions"
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=120) as response:
-        tokens: Tokens = json.load(response)["choices"][0]["token_ids"]
-    return tokens
 
 
 @pytest.fixture(scope="module")
@@ -89,19 +64,18 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Story]:
         EngineServer("holdfast", options, directory / "server.log") as server,
         ThreadPoolExecutor(3) as pool,
     ):
+        client = EngineClient(server)
         for _ in range(_NUM_TURNS):
-            turn = list(pool.map(lambda prompt: _ask(server, prompt), prompts))
+            turn = tokens_of(pool.map(client.ask, prompts))
             asked += prompts
             answers += turn
             prompts = [
                 prompt + answer + [rng.randrange(300, 2000) for _ in range(40)]
                 for prompt, answer in zip(prompts, turn, strict=True)
             ]
-        recomputed = [_ask(server, prompt, str(i)) for i, prompt in enumerate(asked)]
-        time.sleep(1.0)  # the engine core publishes a few times a second
-        with urllib.request.urlopen(server.url + "/metrics", timeout=10) as response:
-            counted = dict(parse_metrics(response.read().decode()).totals)
-    yield _Story(answers, recomputed, counted)
+        again = [client.ask(prompt, salt=str(i)) for i, prompt in enumerate(asked)]
+        counted = client.totals_with("holdfast_prefetches_total")
+    yield _Story(answers, tokens_of(again), counted)
 
 
 def test_the_tokens_are_those_of_recomputation(story: _Story) -> None:
