@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from pathlib import Path
 
@@ -14,8 +15,12 @@ from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
 
 
-def test_the_installed_vllm_has_all_that_the_scheduler_needs() -> None:
+def test_the_installed_vllm_has_all_that_the_scheduler_needs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     assert breaches(modules_of(SCHEDULER)) == []
+    logging.getLogger("holdfast").warning("is heard")  # vLLM 0.28's server mutes all but errors
+    assert caplog.messages[-1:] == ["is heard"]
 
 
 def test_the_installed_vllm_has_all_that_tiers_need() -> None:

@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import pkgutil
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -103,7 +104,16 @@ def breaches(modules: Iterable[str]) -> list[str]:
     Returns:
         A sentence each, which names vLLM's class and method, and ours; sorted.
     """
-    trees = {name: _tree_of(name) for name in modules}
+    filters: tuple[Any, ...] = (logging.root, *logging.root.handlers)
+    levels = [(one, one.level) for one in filters]
+    try:
+        return sorted(_found_in({name: _tree_of(name) for name in modules}))
+    finally:
+        for one, level in levels:  # vLLM's server, once imported, lets only errors through
+            one.setLevel(level)
+
+
+def _found_in(trees: Mapping[str, ast.Module]) -> set[str]:
     found = {one for name, tree in trees.items() for one in _missing_names(name, tree)}
     # Where names are missing, modules of ours do not import.
     for name, tree in () if found else trees.items():
@@ -112,7 +122,7 @@ def breaches(modules: Iterable[str]) -> list[str]:
         for _, ours in inspect.getmembers(module, inspect.isclass):
             if ours.__module__ == name:
                 found.update(_class_breaches(ours))
-    return sorted(found)
+    return found
 
 
 # Names.

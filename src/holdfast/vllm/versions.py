@@ -118,15 +118,15 @@ def _compare(version: str, part: str, hint: str) -> None:
 
     found = breaches(modules_of(TIERS if part == "the tiers" else SCHEDULER))
     if found:
-        shown = "; ".join(found[:_SHOWN]) + ("; ..." if len(found) > _SHOWN else "")
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise EngineError(
             f"vLLM {version} is not among the tested versions ({_tested()}), and {part} would "
-            f"fail in it ({len(found)} differences): {shown}",
+            f"fail in it: {'; '.join(found[:_SHOWN])}{more}",
             hint=f"{hint}; {_INSTALL_TESTED}",
         )
     _logger.warning(
-        "vLLM %s is not among the versions that Holdfast is tested with (%s). All that %s expect"
-        " of its code is there. If it misbehaves: %s",
+        "vLLM %s is not among the versions that Holdfast is tested with (%s). Its code has all that"
+        " %s must find in it. If it misbehaves: %s",
         version,
         _tested(),
         part,
