@@ -160,3 +160,14 @@ def test_a_directory_beside_a_file_of_another_name_is_read(
     write_lines("s/other.jsonl", {"a": 1})
     with pytest.raises(TraceError, match=r"other\.jsonl: line 1: unknown layout"):
         list(read_sessions(tmp_path))
+
+
+def test_a_file_of_notes_alone_is_a_session_without_an_answer(
+    tmp_path: Path, write_lines: Any
+) -> None:
+    write_lines("a.jsonl", {"type": "last-prompt", "lastPrompt": "x", "sessionId": "a"})
+    write_lines("s.jsonl", *conversation())
+    reports: list[FileReport] = []
+    (session,) = read_sessions(tmp_path, on_file=reports.append)
+    assert session.session_id == "s"
+    assert [report.num_unanswered for report in reports] == [1, 0]

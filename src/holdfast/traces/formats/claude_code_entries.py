@@ -21,11 +21,16 @@ from holdfast.traces.history import Message
 
 __all__ = ["LAYOUTS", "Entry", "Launch", "Usage", "kin_of", "own_name", "read_entries"]
 
+_NOTES = (
+    "last-prompt|custom-title|ai-title|agent-name|agent-color|agent-setting|permission-mode|mode|"
+    "task-summary|tag|pr-link|worktree-state|content-replacement|attribution-snapshot"
+)
 LAYOUTS = (
     frozenset({"type", "uuid", "parentUuid", "sessionId", "isSidechain"}),
     frozenset({"type", "uuid", "parentUuid", "sessionId", "message.content"}),
     frozenset({"type", "summary", "leafUuid"}),
     frozenset({"type", "messageId", "snapshot"}),
+    frozenset({f"type={_NOTES}", "sessionId"}),
     frozenset({"type=queue-operation", "operation", "timestamp", "sessionId"}),
 )
 """An entry of a conversation, and lines that come before the first one or stand alone."""
