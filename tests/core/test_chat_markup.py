@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from holdfast.core.turn_end import SpecialTokens, parse_turn_end
@@ -94,6 +96,13 @@ def test_an_answer_is_one_in_every_familys_frame(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FRAMES)
+def test_an_answer_is_one_when_all_its_frame_is_special_tokens(family: str) -> None:
+    marks = re.findall(r"<[^<>]+>|\[[^\[\]{}]+\]", FRAMES[family])
+    tokens = SpecialTokens(ends=frozenset({"<|fin|>"}), others=frozenset(marks))
+    assert parse_turn_end(FRAMES[family].format(ANSWER) + "<|fin|>", tokens).kind == "human"
+
+
+@pytest.mark.parametrize("family", FRAMES)
 def test_an_answer_whose_beginning_is_out_of_sight_is_one(family: str) -> None:
     text = FRAMES[family].format(ANSWER)
     assert parse_turn_end(text[text.index(ANSWER) + 5 :]).kind == "human"
@@ -134,3 +143,16 @@ def test_an_output_that_no_token_ends_breaks_off() -> None:
     assert parse_turn_end("a long file that goes on", tokens).kind == "unknown"
     assert parse_turn_end("a long file that goes on<|x|>", tokens).kind == "human"
     assert parse_turn_end("a long file that goes on<|im_end|>", tokens).kind == "human"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[TOOL_CALLS]▁[{"name":▁"bash",▁"arguments":▁{}}]</s>',
+        '<functionĠname="bash">Ċ<paramĠname="x">a</param>Ċ</function>',
+        '<tool_call><0x0A>{"name":▁"bash"}<0x0A></tool_call></s>',
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>bash<｜tool▁sep｜>{}<｜tool▁call▁end｜>",
+    ],
+)
+def test_a_tokenizers_signs_for_white_space_do_not_hide_a_call(text: str) -> None:
+    assert [call.name for call in parse_turn_end(text).calls] == ["bash"]

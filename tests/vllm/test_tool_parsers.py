@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,6 +89,19 @@ def test_the_special_tokens_of_a_tokenizer_are_told_apart() -> None:
     assert tokens.ends == {"<|fin|>"}
     assert {"<|run|>", "[ARGS]"} <= tokens.others
     assert special_tokens_of(object()) == SpecialTokens()
+
+
+def test_the_end_of_a_tokenizer_that_tells_only_its_id_is_known() -> None:
+    from holdfast.vllm.output_tail import special_tokens_of
+
+    tokenizer = SimpleNamespace(
+        eos_token_id=2,
+        pad_token_id=-1,
+        all_special_tokens=["<s>", "</s>"],
+        convert_ids_to_tokens=lambda ids: [["<unk>", "<s>", "</s>"][i] for i in ids],
+    )
+    tokens = special_tokens_of(tokenizer)
+    assert tokens == SpecialTokens(frozenset({"</s>"}), frozenset({"<s>"}))
 
 
 def test_an_output_is_read_with_its_tokenizers_special_tokens(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "MAX_AFTERWORD_CHARS",
     "NO_SPECIAL_TOKENS",
     "SpecialTokens",
+    "as_plain_text",
     "is_answer",
     "message_start",
     "without_markup",
@@ -97,6 +98,9 @@ _TAG = re.compile(r"<(/?)([A-Za-z][\w.:|\-]{0,60})(?:\s[^<>]{0,200})?(?<!/)>")
 _UNFINISHED_TAG = re.compile(
     r"<(?:[/|｜][^<>\s]{0,80}|[A-Za-z]\w{0,40}[_:|][^<>]{0,80})\Z|(?:\A|[\n>])[ \t]*<[^<>]{0,160}\Z"
 )
+# Signs for white space; those in DeepSeek's special tokens are none.
+_PIECE = re.compile(r"(<｜[^<>｜]{1,60}｜>)|[▁Ġ]|Ċ|<0x0A>")
+_WHITE_SPACE = {"Ċ": "\n", "<0x0A>": "\n"}
 _BRACKET = re.compile(r"[\[\]{}]")
 _INLINE_CODE = re.compile(r"`[^`\n]{0,400}`")
 
@@ -112,6 +116,16 @@ _REASONING_CLOSES = re.compile(
 
 # What may still be said after the end of a call; more is a message of its own.
 MAX_AFTERWORD_CHARS = 48
+
+
+def as_plain_text(text: str) -> str:
+    """Return `text` with white space where a tokenizer has left its own signs for it.
+
+    Some decode to pieces when special tokens are kept; such text has no space at all. Pure.
+    """
+    if " " in text or not _PIECE.search(text):
+        return text
+    return _PIECE.sub(lambda piece: piece[1] or _WHITE_SPACE.get(piece[0], " "), text)
 
 
 def message_start(text: str) -> int | None:

@@ -18,6 +18,7 @@ from holdfast.core.chat_markup import (
     MAX_AFTERWORD_CHARS,
     NO_SPECIAL_TOKENS,
     SpecialTokens,
+    as_plain_text,
     is_answer,
     message_start,
     without_markup,
@@ -121,7 +122,7 @@ def parse_turn_end(tail_text: str, special_tokens: SpecialTokens = NO_SPECIAL_TO
         special_tokens: Those of its tokenizer, where they are known. Without them special tokens
             are told by their look; with them an output that no token ends is one that breaks off.
     """
-    text = without_namespaces(tail_text[-MAX_TAIL_CHARS:])
+    text = without_namespaces(as_plain_text(tail_text[-MAX_TAIL_CHARS:]))
     said = without_message_ends(text, _TELLING, special_tokens)
     if not said:
         return _UNKNOWN

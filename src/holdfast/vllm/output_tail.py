@@ -110,11 +110,20 @@ def decoder_of(model_config: Any) -> Decode:
 
 def special_tokens_of(tokenizer: Any) -> SpecialTokens:
     """The tokenizer's special tokens; those that it does not tell are missing."""
-    ends = {getattr(tokenizer, f"{name}_token", None) for name in ("bos", "eos", "pad", "sep")}
+    ends = {_special_token(tokenizer, name) for name in ("bos", "eos", "pad", "sep")}
     special = set(getattr(tokenizer, "all_special_tokens", ()))
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     special |= {token.content for token in added if getattr(token, "special", False)}
     return SpecialTokens(
-        ends=frozenset(token for token in ends if isinstance(token, str) and token),
+        ends=frozenset(token for token in ends if token),
         others=frozenset(token for token in special - ends if isinstance(token, str) and token),
     )
+
+
+def _special_token(tokenizer: Any, name: str) -> str:
+    """The token of that name, by its id where the tokenizer knows no more; "" without one."""
+    token = getattr(tokenizer, f"{name}_token", None)
+    token_id = getattr(tokenizer, f"{name}_token_id", None)
+    if not isinstance(token, str) and isinstance(token_id, int) and token_id >= 0:
+        [token] = tokenizer.convert_ids_to_tokens([token_id])
+    return token if isinstance(token, str) else ""
