@@ -108,6 +108,24 @@ class TestLimits:
         ({"main": agent(compaction_chances=[0.5])}, {}, "needs `agents.main.rewrites.compaction`"),
         ({"main": agent(num_turns=None)}, {}, "never comes to `end`"),
         (
+            {
+                "main": agent(
+                    num_turns=None, steps={"work": STEP | {"next": {"work": 1e6, "end": 1}}}
+                )
+            },
+            {},
+            "after 1,000,00. turns on average",
+        ),
+        (
+            {
+                "main": agent(
+                    num_turns=None, steps={"work": STEP | {"next": {"work": 1e300, "end": 1}}}
+                )
+            },
+            {},
+            "after inf turns on average",
+        ),
+        (
             {"main": agent(dependence=independent(human_share=[0.1, 0.2, 0.3]))},
             {},
             "agents.main.dependence.human_share",

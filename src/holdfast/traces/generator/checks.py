@@ -8,6 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
 import msgspec
+import numpy as np
 
 from holdfast.errors import ConfigError
 from holdfast.traces.generator.parameters import MAIN, Agent, Parameters, Table
@@ -138,7 +139,7 @@ def _check_sum(place: str, weights: Iterable[float]) -> None:
 
 
 def _check_end(place: str, agent: Agent) -> None:
-    """Every step that can be reached can reach the end."""
+    """Every step can reach the end, and sessions do before they are too long."""
     ending = {END}
     while True:
         added = {
@@ -155,6 +156,29 @@ def _check_end(place: str, agent: Agent) -> None:
             f"`{place}.steps.{stuck[0]}` never comes to `end`; expected that it can, or "
             f"`{place}.num_turns`"
         )
+    mean_turns, most = _mean_turns(agent), _LARGEST_NUMS["num_turns"]
+    if mean_turns > most:
+        raise ConfigError(
+            f"`{place}.steps` come to `end` after {mean_turns:,.0f} turns on average; expected up "
+            f"to {most:,.0f}, or `{place}.num_turns`"
+        )
+
+
+def _mean_turns(agent: Agent) -> float:
+    """How many turns sessions have that walk on until `end`."""
+    names = tuple(agent.steps)
+    follows = np.array([_shares(step.next, (*names, END))[:-1] for step in agent.steps.values()])
+    try:
+        turns = np.linalg.solve(np.eye(len(names)) - follows, np.ones(len(names)))
+    except np.linalg.LinAlgError:  # so rarely that it is lost in rounding
+        return math.inf
+    mean = float(np.dot(_shares(agent.first, names), turns))
+    return mean if mean >= 1.0 else math.inf
+
+
+def _shares(weights: Mapping[str, float], names: tuple[str, ...]) -> list[float]:
+    total = sum(weights.values())
+    return [weights.get(name, 0.0) / total for name in names]
 
 
 def _is_ascending(values: tuple[float, ...], *, may_be_equal: bool = False) -> bool:
