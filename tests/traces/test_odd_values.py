@@ -172,3 +172,10 @@ def test_other_bytes_that_are_no_characters_are_an_error_wherever_they_are(tmp_p
     suffix, content = SAMPLES["ATIF"]
     with pytest.raises(TraceError, match="not valid UTF-8 JSON"):
         read(content.replace(SECRET.encode(), b"\xff"), suffix)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_a_mark_of_the_byte_order_before_a_file_is_no_part_of_it(name: str) -> None:
+    suffix, content = SAMPLES[name]
+    marked = read(b"\xef\xbb\xbf" + content, suffix)
+    assert [len(one.turns) for one in marked] == [len(one.turns) for one in read(content, suffix)]

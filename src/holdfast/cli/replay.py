@@ -22,7 +22,7 @@ from holdfast.bench.replay import Replay, ReplayTarget, replay_sessions
 from holdfast.bench.turn_records import append_turns
 from holdfast.cli.load_warnings import warn_of_lighter_load, warn_of_too_few
 from holdfast.cli.replay_table import results_table
-from holdfast.cli.traces_source import LENIENT, NEGATIVE_READ_AS, Skipped, Unread
+from holdfast.cli.traces_source import LENIENT, Skipped, Unread, say_negative
 from holdfast.core.results import RunDocument, TurnRecord
 from holdfast.errors import ConfigError
 from holdfast.report.document import write_document
@@ -232,9 +232,7 @@ def _say_selection(
             f"left as recorded. ({pooled})",
             highlight=False,
         )
-    num_negative = sum(report.num_negative_values for report in reports)
-    if num_negative:
-        errors.print(f"[yellow]{num_negative} negative values[/] {NEGATIVE_READ_AS}")
+    say_negative(reports, errors)
     num_estimated = sum(report.num_estimated_gaps for report in reports)
     if num_estimated:
         errors.print(

@@ -12,12 +12,21 @@ from rich.markup import escape
 
 from holdfast.cli.traces_fit import fit
 from holdfast.cli.traces_generate import generate
-from holdfast.cli.traces_source import LENIENT, PATHS, Skipped, TextCount, TraceSource, Unread
+from holdfast.cli.traces_source import (
+    LENIENT,
+    PATHS,
+    Skipped,
+    TextCount,
+    TraceSource,
+    Unread,
+    say_negative,
+)
 from holdfast.cli.traces_study import study
 from holdfast.cli.traces_table import losses_table, statistics_tables
 from holdfast.cli.traces_validate import validate
 from holdfast.report.page import write_whole
 from holdfast.traces.conversion import write_sessions
+from holdfast.traces.io import FileReport
 from holdfast.traces.statistics import Statistics
 from holdfast.traces.writers.registry import WRITERS
 
@@ -80,14 +89,17 @@ def convert(
     skipped, unread = Skipped(errors), Unread(errors)
     source = TraceSource(paths, errors, skipped if lenient else None, keeps_text, on_unread=unread)
     text = TextCount()
-    source.on_file.append(text.add_file)
+    reports: list[FileReport] = []
+    source.on_file += [text.add_file, reports.append]
     with source.sessions() as sessions:
         losses = write_sessions(text.counted(sessions), output, format_name, block_size_tokens)
     skipped.say()
+    num_negative = say_negative(reports, errors)
     if json_path is not None:
         counts = {"num_turns": text.num_turns, "num_turns_with_text": text.num_with_text}
         counts["num_skipped"] = skipped.num_skipped
         counts["num_unread_files"] = len(unread.found)
+        counts["num_negative_values"] = num_negative
         document: dict[str, Any] = {"schema": _CONVERSION_SCHEMA, "format": format_name, **counts}
         document["losses"] = dict(losses)
         write_whole(json_path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")

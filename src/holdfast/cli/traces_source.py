@@ -20,12 +20,30 @@ from holdfast.traces.storage import printable
 if TYPE_CHECKING:
     from holdfast.traces.record import Session
 
-__all__ = ["LENIENT", "NEGATIVE_READ_AS", "PATHS", "Skipped", "TextCount", "TraceSource", "Unread"]
+__all__ = [
+    "LENIENT",
+    "NEGATIVE_READ_AS",
+    "PATHS",
+    "Skipped",
+    "TextCount",
+    "TraceSource",
+    "Unread",
+    "say_negative",
+]
 
 _MAX_SHOWN = 20
 
 NEGATIVE_READ_AS = "in the files: times are read as 0, counts as not recorded"
 """What is said behind their number."""
+
+
+def say_negative(reports: Iterable[FileReport], errors: Console) -> int:
+    """Tell how many values below 0 there were in some files, if any; returns it."""
+    number = sum(report.num_negative_values for report in reports)
+    if number:
+        errors.print(f"[yellow]{number:,} negative values[/] {NEGATIVE_READ_AS}", highlight=False)
+    return number
+
 
 PATHS = click.argument(
     "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)

@@ -14,11 +14,11 @@ from rich.console import Console
 from holdfast.cli.lists import whole_numbers
 from holdfast.cli.traces_source import (
     LENIENT,
-    NEGATIVE_READ_AS,
     PATHS,
     Skipped,
     TraceSource,
     Unread,
+    say_negative,
 )
 from holdfast.errors import ConfigError
 from holdfast.report.page import require_plots, write_whole
@@ -126,9 +126,7 @@ def _studied(
             "estimated and taken off",
             highlight=False,
         )
-    num_negative = sum(report.num_negative_values for report in reports)
-    if num_negative:
-        errors.print(f"[yellow]{num_negative:,} negative values[/] {NEGATIVE_READ_AS}")
+    num_negative = say_negative(reports, errors)
     return workload.finish(
         {
             "versions": {"holdfast": version("holdfast"), "python": platform.python_version()},

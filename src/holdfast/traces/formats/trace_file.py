@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -202,9 +203,9 @@ class TraceFile:
 
     def _data(self) -> bytes:
         if isinstance(self.content, bytes):
-            return with_whole_characters(self.content)
+            return with_whole_characters(self.content.removeprefix(BOM_UTF8))
         with open_stored(self.content) as file:
-            return with_whole_characters(file.read())
+            return with_whole_characters(file.read().removeprefix(BOM_UTF8))
 
     def _numbered(self, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         number = 0
@@ -213,7 +214,7 @@ class TraceFile:
             if len(line) == _MAX_LINE_BYTES:
                 raise self.error("longer than 256 MiB", line=number, hint=DAMAGED_HINT)
             if not line.isspace():
-                yield number, with_whole_characters(line)
+                yield number, with_whole_characters(line.removeprefix(BOM_UTF8))
 
 
 def ignored(_: TraceError) -> None:
