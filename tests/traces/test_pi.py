@@ -232,6 +232,20 @@ def test_tool_calls_as_openclaw_writes_them(tmp_path: Path) -> None:
     assert (turn.tool_name, turn.tool_command, turn.ended_by) == ("exec", "git log", "tool")
 
 
+@pytest.mark.parametrize("parent", ["3", "4", "5"])
+def test_entries_that_name_each_other_as_parents(tmp_path: Path, parent: str) -> None:
+    compacted = {"summary": "x", "firstKeptEntryId": "0", "tokensBefore": 9}
+    session = read(
+        tmp_path,
+        HEAD,
+        user("3", parent, 1),
+        answer("4", "3", 2, 1000),
+        entry("5", "4", 3, "compaction", **compacted),
+        answer("6", "5", 4, 900),
+    )
+    assert [turn.prompt_tokens for turn in session.turns] == [1000, 900]
+
+
 def test_a_damaged_message_stays_in_the_tree(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl",

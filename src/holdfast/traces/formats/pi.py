@@ -187,6 +187,8 @@ class _Session:
             return
         before = self.nodes.get(parent or "")
         point = Point(is_new=bool(parent)) if before is None else before.point
+        # A parent that does not stand before its entry is none, so that no way back is a circle.
+        parent = None if before is None else parent
         # The entry stays in the tree even where its message cannot be read.
         self.nodes[name] = _Node(point, parent)
         self.nodes[name] = self._node(number, entry, point, parent)
