@@ -205,6 +205,14 @@ def test_a_branched_session_leaves_out_what_it_copied(tmp_path: Path) -> None:
     assert [report.num_orphans for report in reports] == [0, 0, 1]
 
 
+def test_sessions_that_name_each_other_as_origins_keep_their_turns(tmp_path: Path) -> None:
+    said = [user("1", None, 1), answer("2", "1", 2, 2000)]
+    for name, other in (("a", "b"), ("b", "a")):
+        write(tmp_path / f"{name}.jsonl", HEAD | {"id": name, "parentSession": other}, *said)
+    (session,) = read_sessions(tmp_path)
+    assert [turn.prompt_tokens for turn in session.turns] == [2000]
+
+
 def test_what_openclaw_writes_itself_is_left_out(tmp_path: Path) -> None:
     sessions = tmp_path / "agents" / "main" / "sessions"
     mirror = {"provider": "openclaw", "model": "delivery-mirror", "usage": {"input": 0}}

@@ -309,12 +309,13 @@ def kin_of(file: TraceFile) -> Kin | None:
 
 def _link(files: Sequence[_Session], streams: Sequence[Stream]) -> None:
     """Leave out of each session what it copied of another; origins stand before their branches."""
-    by_file = {session.file.name: stream for session, stream in zip(files, streams, strict=True)}
-    for stream in streams:
+    by_file: dict[str, Stream] = {}
+    for session, stream in zip(files, streams, strict=True):
         origin = by_file.get(stream.origin_id or "")
-        if origin is not None and origin is not stream:
+        if origin is not None:
             stream.origin_id = origin.session_id
             leave_copies(stream, origin)
+        by_file.setdefault(session.file.name, stream)
 
 
 def read_pi(
