@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -80,3 +81,29 @@ def test_pause_whose_output_cannot_be_read_is_of_unknown_kind(rig: Rig) -> None:
     for turn in range(1, 3):
         request = rig.turn(str(turn), rig.following(request, "x"), num_outputs=20)
     assert kinds == ["unknown"]
+
+
+_TASK = "Look for callers of parse() in src, and list them."
+_DELEGATE = (
+    '<tool_call>\n{"name": "Task", "arguments": {"description": "look", "prompt": '
+    f"{json.dumps(_TASK)}}}}}\n</tool_call>"
+)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "state"), [(f"You help. {_TASK} Thanks.", "closed"), ("Hello?", "human_away")]
+)
+def test_sub_agent_without_an_id_is_known_by_its_task(rig: Rig, prompt: str, state: str) -> None:
+    answers = iter([_DELEGATE, "Found none."])
+    _watch(rig, lambda tail: next(answers))
+    rig.scheduler._prompts = OutputTails(lambda: lambda tokens: prompt)
+    rig.turn("parent", "abcd", num_outputs=20)
+    _await_findings(rig)
+    rig.turn("child", "xyz", num_outputs=20)
+    _await_findings(rig)
+    while not rig.scheduler._prompts._findings:
+        time.sleep(0.001)
+    rig.turn("other", "opq")
+    parent, child, _ = rig.sessions
+    assert (parent.state.value, child.state.value) == ("at_tool", state)
+    assert child.is_held == (state == "human_away")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast.core.given_tasks import GivenTasks
 from holdfast.core.sessions import Session, SessionState, SessionTable
 from holdfast.core.turn_end import TurnEnd
 from holdfast.policies.absent import Absent
@@ -31,6 +32,9 @@ class Endings:
         scores: Scores of sessions.
         fates: How pauses end.
         scene: Knows the tier below the cache.
+
+    Attributes:
+        tasks: What agents have told sub-agents to do, by which these are known without an id.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Endings:
         self._scores = scores
         self._fates = fates
         self._scene = scene
+        self.tasks = GivenTasks()
 
     def ended(self, session: Session, end: TurnEnd | None) -> None:
         """A turn has ended; `end` is what ended it, None if that is not known. Mutates."""
@@ -73,6 +78,13 @@ class Endings:
             if session.state.is_paused and not self._scores.policy.keeps_place(session):
                 self._chains.release(session)
 
+    def prompt_read(self, session: Session, text: str) -> None:
+        """The end of a session's first prompt reads so, `plain`. Mutates."""
+        if self.tasks.begins(text):
+            session.has_parent = True
+            if session.state is SessionState.HUMAN_AWAY and not _asks(session.gap):
+                self._close_answered(session)
+
     def close(self, session: Session, state: SessionState) -> None:
         """The session will not go on; `state` says why. Mutates."""
         self._chains.release(session)
@@ -96,6 +108,7 @@ class Endings:
         self._scores.rate(session)
         if end is None or end.kind == "unknown":
             return
+        self.tasks.note(end)
         if is_human and not end.calls:
             self._close_answered(session)
         elif end.kind == "tool" and not session.calls_tools:

@@ -276,6 +276,14 @@ class AgentRuntime:
         """What ended turn `num_turns` has become known; see `Endings.known`."""
         self._endings.known(session, num_turns, end)
 
+    def wants_prompt(self, session: Session) -> bool:
+        """Whether `prompt_read` is of use: the session is new, and sub-agents may be about."""
+        return session.num_turns == 1 and not session.has_parent and bool(self._endings.tasks)
+
+    def prompt_read(self, session: Session, text: str) -> None:
+        """The end of a session's first prompt has been read; see `Endings.prompt_read`."""
+        self._endings.prompt_read(session, text)
+
     def session_closed(self, session: Session) -> None:
         """The session will not return: its blocks go before those of any that may."""
         self._endings.close(session, SessionState.CLOSED)

@@ -15,21 +15,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from holdfast.core.given_tasks import plain
 from holdfast.core.turn_end import SpecialTokens, TurnEnd, parse_turn_end
 
 __all__ = ["NUM_TAIL_TOKENS", "OutputTails", "decoder_of", "reader_of", "special_tokens_of"]
 
 NUM_TAIL_TOKENS = 1024
+NUM_TASK_TOKENS = 4096  # of a prompt's end, which has the task of a sub-agent
 
 logger = logging.getLogger(__name__)
 
 K = TypeVar("K")
+V = TypeVar("V")
 Decode = Callable[[Sequence[int]], str]
-Read = Callable[[Sequence[int]], TurnEnd]
+Read = Callable[[Sequence[int]], V]
 
 
-class OutputTails(Generic[K]):
-    """Reads output tails off the serving path.
+class OutputTails(Generic[K, V]):
+    """Reads tails of outputs, or of prompts, off the serving path.
 
     A tokenizer that fails is reported once and ends the reading.
 
@@ -40,13 +43,13 @@ class OutputTails(Generic[K]):
 
     def __init__(
         self,
-        load_reader: Callable[[], Read],
-        on_found: Callable[[K, TurnEnd], None] = lambda _key, _end: None,
+        load_reader: Callable[[], Read[V]],
+        on_found: Callable[[K, V], None] = lambda _key, _found: None,
     ) -> None:
         self._load_reader = load_reader
         self._on_found = on_found
         self._tails: queue.SimpleQueue[tuple[K, list[int]]] = queue.SimpleQueue()
-        self._findings: deque[tuple[K, TurnEnd]] = deque()
+        self._findings: deque[tuple[K, V]] = deque()
         self._is_broken = False
         self._thread: threading.Thread | None = None
 
@@ -62,14 +65,14 @@ class OutputTails(Generic[K]):
         self._tails.put((key, list(token_ids)))
         return True
 
-    def findings(self) -> list[tuple[K, TurnEnd]]:
+    def findings(self) -> list[tuple[K, V]]:
         """What has been read since the last call."""
-        found: list[tuple[K, TurnEnd]] = []
+        found: list[tuple[K, V]] = []
         while self._findings:
             found.append(self._findings.popleft())
         return found
 
-    def unread(self) -> list[tuple[K, TurnEnd]]:
+    def unread(self) -> list[tuple[K, V]]:
         """Findings that `findings` has not given yet. Pure; any thread may call it."""
         return list(self._findings.copy())
 
@@ -78,21 +81,27 @@ class OutputTails(Generic[K]):
             read = self._load_reader()
             while True:
                 key, token_ids = self._tails.get()
-                end = read(token_ids)
-                self._findings.append((key, end))
-                self._on_found(key, end)
+                found = read(token_ids)
+                self._findings.append((key, found))
+                self._on_found(key, found)
         except Exception:
             self._is_broken = True
             logger.warning("outputs are not read; pauses count as of unknown kind", exc_info=True)
 
 
-def reader_of(model_config: Any) -> Read:
+def reader_of(model_config: Any) -> Read[TurnEnd]:
     """What ended an output, by its tokens: the tokenizer's decoder and special tokens."""
     from holdfast.vllm.compat import load_tokenizer
 
     decode = decoder_of(model_config)
     special_tokens = special_tokens_of(load_tokenizer(model_config))
     return lambda token_ids: parse_turn_end(decode(token_ids), special_tokens)
+
+
+def text_reader_of(model_config: Any) -> Read[str]:
+    """The text of tokens, `plain`."""
+    decode = decoder_of(model_config)
+    return lambda token_ids: plain(decode(token_ids))
 
 
 def decoder_of(model_config: Any) -> Decode:

@@ -18,6 +18,7 @@ from vllm.v1.request import RequestStatus
 from holdfast.config import HoldfastConfig, load_config
 from holdfast.core.chains import Segment
 from holdfast.core.sessions import Session, SessionState
+from holdfast.core.turn_end import TurnEnd
 from holdfast.policies.base import Outlook, Worth, WorthClass
 from holdfast.policies.runtime import AgentRuntime
 from holdfast.predict.learned_file import LearnedFile
@@ -30,7 +31,13 @@ from holdfast.vllm.compat import (
     uses_priority,
 )
 from holdfast.vllm.free_queue import FreeQueue
-from holdfast.vllm.output_tail import NUM_TAIL_TOKENS, OutputTails, reader_of
+from holdfast.vllm.output_tail import (
+    NUM_TAIL_TOKENS,
+    NUM_TASK_TOKENS,
+    OutputTails,
+    reader_of,
+    text_reader_of,
+)
 from holdfast.vllm.oversized import OversizedRequests
 from holdfast.vllm.reports import EngineReports
 from holdfast.vllm.request_queue import OfferQueue
@@ -99,8 +106,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self, self._runtime, self._stored_worth, prefetches=config.prefetch
         )
         self._grain_tokens = cache_grain(self).hash_block_tokens
-        self._tails: OutputTails[tuple[Session, int]] = OutputTails(
+        self._tails: OutputTails[tuple[Session, int], TurnEnd] = OutputTails(
             lambda: reader_of(self.vllm_config.model_config), self._reports.pause_explained
+        )
+        self._prompts: OutputTails[Session, str] = OutputTails(
+            lambda: text_reader_of(self.vllm_config.model_config)
         )
         self._oversized = OversizedRequests(self)
         self._orders_requests = False
@@ -221,6 +231,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         turn, rejected = self._desk.arrive(request, knows_tokens=self.knows_tokens)
         if self.tiers is not None:
             self.tiers.arrived(request)
+        if self._runtime.wants_prompt(turn.session) and request.prompt_token_ids:
+            self._prompts.submit(turn.session, request.prompt_token_ids[-NUM_TASK_TOKENS:])
         self._reports.turn_arrived(turn, request.num_prompt_tokens, rejected)
         self._check_size(request)
 
@@ -252,6 +264,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _note_findings(self) -> None:
         for (session, num_turns), end in self._tails.findings():
             self._runtime.turn_end_known(session, num_turns, end)
+        for session, text in self._prompts.findings():
+            self._runtime.prompt_read(session, text)
 
     def _note_planned(self, output: Any) -> None:
         now_s = self.clock()
