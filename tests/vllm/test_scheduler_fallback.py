@@ -60,7 +60,7 @@ _PLACES = {
     "admission": ("schedule", "_runtime", "decide"),
     "places": ("schedule", "_runtime._places", "room"),
     "measuring": ("schedule", "_desk", "_pick"),
-    "findings": ("findings", "_tails", "findings"),
+    "findings": ("findings", "_reader", "tell"),
     "start": ("started", "_runtime", "turn_started"),
     "worth": ("worth", "_runtime", "worth_of"),
     "refresh": ("schedule", "_runtime", "refresh"),

@@ -89,7 +89,7 @@ def test_gauges_follow_an_engine_that_takes_no_more_steps(rig: Rig) -> None:
     states = {k.removeprefix("holdfast_sessions/"): v for k, v in rig.metrics.items()}
     assert (states["running"], states["at_tool"], states["human_away"]) == (0, 1, 1)
     session = next(s for s in rig.sessions if s.state is SessionState.AT_TOOL)
-    rig.scheduler._tails._findings.append(((session, 1), TurnEnd("human")))
+    rig.scheduler._reader.answers._findings.append(((session, 1), TurnEnd("human")))
     assert rig.metrics["holdfast_sessions/human_away"] == 2
     assert session.state is SessionState.AT_TOOL
 

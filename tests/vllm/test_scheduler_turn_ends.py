@@ -24,8 +24,8 @@ _READ = '<tool_call>\n{"name": "Read", "arguments": {"path": "a.py"}}\n</tool_ca
 def _watch(rig: Rig, decode: Callable[[Sequence[int]], str]) -> list[str]:
     """Give the rig a tokenizer; returns the kinds of pauses that it learns, as they come."""
     scheduler = rig.scheduler
-    scheduler.vllm_config.model_config.skip_tokenizer_init = False
-    scheduler._tails = OutputTails(lambda: lambda tail: parse_turn_end(decode(tail)))
+    scheduler._reader._has_tokenizer = True
+    scheduler._reader.answers = OutputTails(lambda: lambda tail: parse_turn_end(decode(tail)))
     returns, kinds = scheduler._runtime.returns, []
     observe = returns.observe
 
@@ -38,7 +38,7 @@ def _watch(rig: Rig, decode: Callable[[Sequence[int]], str]) -> list[str]:
 
 
 def _await_findings(rig: Rig, number: int = 1) -> None:
-    while len(rig.scheduler._tails._findings) < number:
+    while len(rig.scheduler._reader.answers._findings) < number:
         time.sleep(0.001)
 
 
@@ -76,7 +76,7 @@ def test_pause_whose_output_cannot_be_read_is_of_unknown_kind(rig: Rig) -> None:
 
     kinds = _watch(rig, decode)
     request = rig.turn("0", "abc", num_outputs=20)
-    while not rig.scheduler._tails._is_broken:
+    while not rig.scheduler._reader.answers._is_broken:
         time.sleep(0.001)
     for turn in range(1, 3):
         request = rig.turn(str(turn), rig.following(request, "x"), num_outputs=20)
@@ -96,12 +96,12 @@ _DELEGATE = (
 def test_sub_agent_without_an_id_is_known_by_its_task(rig: Rig, prompt: str, state: str) -> None:
     answers = iter([_DELEGATE, "Found none."])
     _watch(rig, lambda tail: next(answers))
-    rig.scheduler._prompts = OutputTails(lambda: lambda tokens: prompt)
+    rig.scheduler._reader.prompts = OutputTails(lambda: lambda tokens: prompt)
     rig.turn("parent", "abcd", num_outputs=20)
     _await_findings(rig)
     rig.turn("child", "xyz", num_outputs=20)
     _await_findings(rig)
-    while not rig.scheduler._prompts._findings:
+    while not rig.scheduler._reader.prompts._findings:
         time.sleep(0.001)
     rig.turn("other", "opq")
     parent, child, _ = rig.sessions

@@ -18,10 +18,7 @@ from typing import Any, Generic, TypeVar
 from holdfast.core.given_tasks import plain
 from holdfast.core.turn_end import SpecialTokens, TurnEnd, parse_turn_end
 
-__all__ = ["NUM_TAIL_TOKENS", "OutputTails", "decoder_of", "reader_of", "special_tokens_of"]
-
-NUM_TAIL_TOKENS = 1024
-NUM_TASK_TOKENS = 4096  # of a prompt's end, which has the task of a sub-agent
+__all__ = ["OutputTails", "decoder_of", "reader_of", "special_tokens_of"]
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from vllm.v1.request import RequestStatus
 from holdfast.config import HoldfastConfig, load_config
 from holdfast.core.chains import Segment
 from holdfast.core.sessions import Session, SessionState
-from holdfast.core.turn_end import TurnEnd
 from holdfast.policies.base import Outlook, Worth, WorthClass
 from holdfast.policies.runtime import AgentRuntime
 from holdfast.predict.learned_file import LearnedFile
@@ -31,18 +30,12 @@ from holdfast.vllm.compat import (
     uses_priority,
 )
 from holdfast.vllm.free_queue import FreeQueue
-from holdfast.vllm.output_tail import (
-    NUM_TAIL_TOKENS,
-    NUM_TASK_TOKENS,
-    OutputTails,
-    reader_of,
-    text_reader_of,
-)
 from holdfast.vllm.oversized import OversizedRequests
 from holdfast.vllm.reports import EngineReports
 from holdfast.vllm.request_queue import OfferQueue
 from holdfast.vllm.step_meter import StepMeter
 from holdfast.vllm.stock_queues import restore_free_queue, restore_request_queue
+from holdfast.vllm.turn_reader import TurnReader
 from holdfast.vllm.turns import TurnDesk
 from holdfast.vllm.versions import check_scheduler, engine_version
 
@@ -106,11 +99,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self, self._runtime, self._stored_worth, prefetches=config.prefetch
         )
         self._grain_tokens = cache_grain(self).hash_block_tokens
-        self._tails: OutputTails[tuple[Session, int], TurnEnd] = OutputTails(
-            lambda: reader_of(self.vllm_config.model_config), self._reports.pause_explained
-        )
-        self._prompts: OutputTails[Session, str] = OutputTails(
-            lambda: text_reader_of(self.vllm_config.model_config)
+        self._reader = TurnReader(
+            self.vllm_config.model_config, self._runtime, self._reports.pause_explained
         )
         self._oversized = OversizedRequests(self)
         self._orders_requests = False
@@ -227,12 +217,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _arrive(self, request: Any) -> None:
         self._runtime.tick(self.clock())
         # An engine without requests takes no steps: the pause of this very session may be unread.
-        self._guard("findings", self._note_findings)
+        self._guard("findings", self._reader.tell)
         turn, rejected = self._desk.arrive(request, knows_tokens=self.knows_tokens)
         if self.tiers is not None:
             self.tiers.arrived(request)
-        if self._runtime.wants_prompt(turn.session) and request.prompt_token_ids:
-            self._prompts.submit(turn.session, request.prompt_token_ids[-NUM_TASK_TOKENS:])
+        self._reader.arrived(turn, request)
         self._reports.turn_arrived(turn, request.num_prompt_tokens, rejected)
         self._check_size(request)
 
@@ -251,21 +240,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             return
         turn, hints = left
         self._reports.turn_ended(turn, request.num_output_tokens)
-        is_answered = request.status != RequestStatus.FINISHED_ABORTED
-        if (
-            hints.turn_end is None
-            and is_answered
-            and not self.vllm_config.model_config.skip_tokenizer_init
-        ):
-            tail = request.output_token_ids[-NUM_TAIL_TOKENS:]
-            if self._tails.submit((turn.session, turn.session.num_turns), tail):
-                self._runtime.turn_end_awaited(turn.session)
-
-    def _note_findings(self) -> None:
-        for (session, num_turns), end in self._tails.findings():
-            self._runtime.turn_end_known(session, num_turns, end)
-        for session, text in self._prompts.findings():
-            self._runtime.prompt_read(session, text)
+        if hints.turn_end is None and request.status != RequestStatus.FINISHED_ABORTED:
+            self._reader.answered(turn, request)
 
     def _note_planned(self, output: Any) -> None:
         now_s = self.clock()
@@ -320,7 +296,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             num_sessions = 1 + self._num_evicted // _EVICTED_PER_REFRESH
             self._num_evicted = 0
             self._runtime.refresh(min(num_sessions, _MAX_REFRESHES_A_STEP))
-        self._guard("findings", self._note_findings)
+        self._guard("findings", self._reader.tell)
         if self._orders_requests and len(self.waiting):
             # The more wait, the less a step's delay is to them, and the more a review costs.
             interval = 1 + len(self.waiting) // _WAITING_PER_SKIPPED_REVIEW
@@ -373,7 +349,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._metrics.set_prefetches(self.tiers.prefetches)
         self._metrics.set_held(waiting.num_held if isinstance(waiting, OfferQueue) else 0)
         sessions = list(iter(runtime.sessions)) if self._is_active else []
-        self._reports.set_sessions(sessions, self._tails.unread())
+        self._reports.set_sessions(sessions, self._reader.answers.unread())
 
     # Fall back.
 
