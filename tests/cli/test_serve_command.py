@@ -35,7 +35,7 @@ def test_every_vllm_argument_reaches_vllm_in_order(served: list[list[str]]) -> N
     given = ["some/model", "-tp", "2", "--port=8001", "--max-model-len", "-1", "--no-enable-x"]
     result = CliRunner().invoke(cli, ["serve", *given])
     assert result.exit_code == 0, result.output
-    middleware = [word for name in engine.MIDDLEWARE for word in ("--middleware", name)]
+    middleware = [f"--middleware={name}" for name in engine.MIDDLEWARE]
     ours = ["--scheduler-cls", engine.SCHEDULER_CLASS, *middleware]
     assert served == [[*given, *ours]]
 

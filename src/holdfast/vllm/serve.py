@@ -54,7 +54,8 @@ def holdfast_arguments(arguments: Sequence[str]) -> list[str]:
             )
         if argument.replace("_", "-") == "--no-enable-prefix-caching":
             raise ConfigError(f"{argument} leaves Holdfast nothing to keep", hint="leave it out")
-    middleware = [word for name in MIDDLEWARE for word in ("--middleware", name)]
+    # In one word each: of a repeated flag in two words vLLM warns.
+    middleware = [f"--middleware={name}" for name in MIDDLEWARE]
     return [*arguments, "--scheduler-cls", SCHEDULER_CLASS, *middleware]
 
 
