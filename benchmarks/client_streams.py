@@ -199,10 +199,10 @@ async def _send(
     }[call["path"]]
     body.pop("max_tokens", None)
     body |= {length: len(script), "vllm_xargs": {"scripted_output": script}}
-    # Grammars would forbid the script.
-    for name in ("response_format", "text", "output_config", "tool_choice"):
-        body.pop(name, None)
-    headers = {name: value for name, value in call["headers"] if name.lower() not in LEFT_OUT}
+    # Grammars would forbid the script; what Codex wants included vLLM does not know.
+    for field in ("response_format", "text", "output_config", "tool_choice", "include"):
+        body.pop(field, None)
+    headers = {key: value for key, value in call["headers"] if key.lower() not in LEFT_OUT}
     headers["X-Request-Id"] = f"call:{name}:"
     async with http.post(url + call["path"], json=body, headers=headers) as answer:
         text = await answer.text()
