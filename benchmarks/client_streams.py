@@ -204,6 +204,8 @@ async def _send(
         body.pop(field, None)
     headers = {key: value for key, value in call["headers"] if key.lower() not in LEFT_OUT}
     headers["X-Request-Id"] = f"call:{name}:"
+    if call["path"] == "/v1/responses":  # which does not read the header
+        body["request_id"] = f"resp_call:{name}:"
     async with http.post(url + call["path"], json=body, headers=headers) as answer:
         text = await answer.text()
     if answer.status != 200:
@@ -217,7 +219,7 @@ def _sessions_of(log: Path) -> dict[str, int]:
     return {
         event["request"].split(":")[1]: event["session"]
         for event in events
-        if event["event"] == "turn_arrived"
+        if event["event"] == "turn_arrived" and ":" in event["request"]
     }
 
 
