@@ -71,3 +71,16 @@ def test_chats_without_tools_under_one_id_stay_open(server: Server) -> None:
     busy = server.begin(_prompt("another, longer one"), "i")
     server.end(busy, _prompt("another, longer one"), HUMAN)
     assert {first.state, busy.session.state} == {SessionState.HUMAN_AWAY}
+
+
+def test_side_calls_that_are_never_continued_hold_no_place(server: Server) -> None:
+    """Without an id: messages for commits, between the turns of sessions that go on."""
+    held, mains = [], []
+    for number in range(12):
+        prompt = render([("system", HEAD), ("user", f"request {number}")])
+        mains.append(server.turn(prompt, "done", HUMAN))
+        mains.append(server.turn(prompt + "done" + render([("user", "and")]), "done", HUMAN))
+        diff = render([("system", "Write a message for this commit."), ("user", f"{number} files")])
+        held.append(server.turn(diff, "Fix it", HUMAN).is_held)
+    assert held[0] and not any(held[6:])
+    assert mains[-1] is mains[-2] and mains[-1].is_held

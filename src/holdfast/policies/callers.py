@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from holdfast.core.chains import Segment
-from holdfast.core.sessions import Session
+from holdfast.core.sessions import Session, SessionState
 from holdfast.policies.base import Scene, users_of
 from holdfast.predict.recurrence import Habits, Recurrence, RecurrenceModel
 from holdfast.predict.succession import Succession
@@ -68,7 +68,9 @@ class Callers:
         if session.num_turns > 1:
             call = self._calls.get(session)
             if session.num_turns == 2 and call is not None and call.agent is not None:
-                self._recurrences.ended(call.agent, is_continued=True)
+                self._recurrences.ended(
+                    call.agent, is_continued=True, is_answered=_is_answered(session)
+                )
             return
         call = self._calls[session] = _Call(self._scene.now_s)
         for run in session.tail.path():
@@ -80,7 +82,7 @@ class Callers:
 
     def forgotten(self, session: Session) -> None:
         """Learn from a session that will not be mentioned again. Mutates."""
-        self._forgotten.ended(is_continued=session.num_turns > 1)
+        self._forgotten.ended(is_continued=session.num_turns > 1, is_answered=False)
 
     def rate(self, session: Session, rate: float) -> float:
         """Expected uses a second of what a session holds, given its expected returns. Pure."""
@@ -107,6 +109,8 @@ class Callers:
         if session.num_turns > 1 or call is None:
             return True
         agent = call.agent
+        if agent is not None and _is_answered(session):
+            return agent.habits.answered_share >= _CONTINUED_SHARE
         is_known = agent is not None and self._is_expected(agent)
         habits = agent.habits if agent is not None and is_known else self._forgotten
         return habits.continued_share >= _CONTINUED_SHARE
@@ -154,10 +158,16 @@ class Callers:
         agent = self._recurrences.came(beginning, self._scene.now_s, before_s)
         latest = agent.latest or previous
         if latest.num_turns == 1:
-            self._recurrences.ended(agent, is_continued=False)
+            is_answered = latest.state is SessionState.HUMAN_AWAY
+            self._recurrences.ended(agent, is_continued=False, is_answered=is_answered)
         agent.latest = session
         self._note_order(session.group, agent)
         for caller in (previous, session):
             call = self._calls[caller]
             if call.agent is None:
                 call.agent, call.end_blocks = agent, run.end
+
+
+def _is_answered(session: Session) -> bool:
+    """Whether the last answer of a session called no tool."""
+    return session.gap is not None and session.gap.kind == "human"

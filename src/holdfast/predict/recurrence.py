@@ -25,18 +25,22 @@ class Habits:
     Attributes:
         error: Mean error of log(gap), each against those before it, of late.
         continued_share: Share of the prompts that were continued before the next came (0 to 1).
+        answered_share: The same of those whose first answer called no tool.
     """
 
     error: float = _UNKNOWN_ERROR
     continued_share: float = 1.0
+    answered_share: float = 1.0
 
     def gap_missed(self, error: float) -> None:
         """A gap was so far from what was expected. Mutates."""
         self.error += _WEIGHT * (error - self.error)
 
-    def ended(self, *, is_continued: bool) -> None:
+    def ended(self, *, is_continued: bool, is_answered: bool) -> None:
         """A prompt was continued, or the next one came before that. Mutates."""
         self.continued_share += _WEIGHT * (is_continued - self.continued_share)
+        if is_answered:
+            self.answered_share += _WEIGHT * (is_continued - self.answered_share)
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +113,13 @@ class RecurrenceModel:
         known.gap_s = gap_s or known.gap_s
         return known
 
-    def ended(self, known: Recurrence, *, is_continued: bool) -> None:
-        """A prompt with this beginning was continued, or the next came before that. Mutates."""
+    def ended(self, known: Recurrence, *, is_continued: bool, is_answered: bool = False) -> None:
+        """A prompt with this beginning was continued, or the next came before that. Mutates.
+
+        Args:
+            known: The beginning.
+            is_continued: Whether it was.
+            is_answered: Whether its answer called no tool.
+        """
         for habits in {id(h): h for h in (known.habits, self._habits)}.values():
-            habits.ended(is_continued=is_continued)
+            habits.ended(is_continued=is_continued, is_answered=is_answered)
