@@ -64,6 +64,20 @@ def test_what_the_engine_core_counts_is_on_the_api_processs_page(
     assert "holdfast_wait_seconds_sum 0.3" in page
 
 
+def test_engines_of_one_process_are_added_up(registry: CollectorRegistry, directory: Path) -> None:
+    engines = [EngineMetrics.from_environment() for _ in range(3)]
+    for engine in engines:
+        for number in range(200):
+            engine.fell_back(f"place {number}")  # so that files grow while others are opened
+        engine.flush()
+        if len(engines) < 6:
+            engines.append(EngineMetrics.from_environment())
+    page = _page(registry)
+    for engine in engines:
+        engine.close()
+    assert 'holdfast_fallbacks_total{where="place 7"} 6.0' in page
+
+
 def test_without_an_engine_core_the_page_has_nothing_of_ours(
     registry: CollectorRegistry, directory: Path
 ) -> None:

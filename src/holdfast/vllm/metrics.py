@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import bisect
 import io
+import itertools
 import logging
 import os
 import shutil
@@ -256,7 +257,12 @@ class EngineMetrics:
 
 
 class _ValueFiles:
-    """The value files of one process, in the format of prometheus-client's multi-process mode."""
+    """One engine's value files, in the format of prometheus-client's multi-process mode.
+
+    Named after the process and the engine's number in it: two writers would damage one file.
+    """
+
+    _numbers = itertools.count()
 
     _LABELS: Final = {
         "holdfast_evicted_blocks": "reason",
@@ -269,10 +275,10 @@ class _ValueFiles:
     }
 
     def __init__(self, directory: Path, lock: io.FileIO) -> None:
-        pid = os.getpid()
+        writer = f"{os.getpid()}-{next(self._numbers)}"
         self._lock = lock
         self._files = {
-            kind: MmapedDict(str(directory / f"{kind}_{pid}.db"))  # type: ignore[no-untyped-call]
+            kind: MmapedDict(str(directory / f"{kind}_{writer}.db"))  # type: ignore[no-untyped-call]
             for kind in ("counter", "gauge_livesum", "histogram")
         }
         self._keys: dict[tuple[str, str, str], str] = {}
