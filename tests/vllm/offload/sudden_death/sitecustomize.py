@@ -1,6 +1,8 @@
 """Kills a process amid a read or a write of a block; Python imports this by its name.
 
-`SUDDEN_DEATH_FILE` names a file; when it is there, the next call of what it says is the last.
+`SUDDEN_DEATH_FILE` names a file; when it is there, the next call of what it says is the last. To
+compute a block counts as slow, once that is known: whether blocks are copied and waited for would
+otherwise depend on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -11,8 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from holdfast.policies.runtime import AgentRuntime
+
 _FLAG = os.environ.get("SUDDEN_DEATH_FILE", "")
 _PART_BYTES = 4096  # direct writes must be aligned
+_BLOCK_S = 1000.0
+
+_measured = AgentRuntime.restore_s
+
+
+def _restore_s(self: AgentRuntime, num_blocks: float, depth_blocks: float = 0.0) -> float:
+    return _BLOCK_S * num_blocks if _measured(self, num_blocks, depth_blocks) > 0.0 else 0.0
 
 
 def _mortal(name: str, call: Callable[..., int]) -> Callable[..., int]:
@@ -26,6 +37,7 @@ def _mortal(name: str, call: Callable[..., int]) -> Callable[..., int]:
     return mortal
 
 
+AgentRuntime.restore_s = _restore_s  # type: ignore[method-assign]
 if _FLAG:
     os.writev = _mortal("writev", os.writev)
     os.preadv = _mortal("preadv", os.preadv)
