@@ -263,6 +263,19 @@ def test_calls_for_a_title_are_streams_beside_their_session(
     assert main.state is SessionState.HUMAN_AWAY and main.is_held
 
 
+def test_side_calls_stay_apart_where_no_stream_calls_a_tool(server: Server) -> None:
+    """A chat whose files are replaced at each turn, and a message for each commit."""
+    chats, commits = [], []
+    for number in range(4):
+        files = f"file {number} " * 40
+        chat = [("system", "Edit."), ("user", files), ("user", "history " * (9 + number))]
+        chats.append(server.turn(render(chat), "edited", HUMAN, "id"))
+        diff = [("system", "Write a commit message."), ("user", f"{number} lines differ")]
+        commits.append(server.turn(render(diff), "Edit", HUMAN, "id"))
+    assert len(set(chats)) == 1 and len({*chats, *commits}) == 5
+    assert all(commit.state is SessionState.CLOSED for commit in commits)
+
+
 def test_sub_agents_under_the_id_of_their_root_are_streams_of_their_own(server: Server) -> None:
     """Their prompts begin as their root's do; the root waits for them."""
     messages = [("system", HEAD), ("user", "a long request with everything that matters " * 4)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from holdfast.core.prompt_marks import PromptMark, PromptMarks
-from holdfast.core.sessions import Session, SessionState, SessionTable, recency
+from holdfast.core.sessions import SIDE_CALL_RATIO, Session, SessionState, SessionTable, recency
 
 __all__ = ["Because", "Found", "Lineage", "Prompt"]
 
@@ -20,9 +20,6 @@ Because = Literal[
     "other_stream",
 ]
 """How a session was found (the first three), or why the prompt begins a new one."""
-
-
-_SIDE_CALL_RATIO = 2  # of an agent's prompt to that of a call for a title
 
 
 class Prompt(NamedTuple):
@@ -145,7 +142,7 @@ class Lineage:
 
     def _find_named(self, prompt: Prompt, group: str) -> Found:
         sessions = self._table.of_group(group)
-        streams = [s for s in sessions if s.state is not SessionState.CLOSED]
+        streams = [s for s in sessions if self._may_be_rewritten(s)]
         if not streams:
             return Found(None, "other_stream" if sessions else "new_id")
         num_blocks = len(prompt.hashes)
@@ -163,6 +160,9 @@ class Lineage:
                 return Found(None, "other_stream")  # it may be any of them
         is_other = _is_other_stream(nearest, num_blocks, shared[nearest])
         return Found(None, "other_stream") if is_other else Found(nearest, "id")
+
+    def _may_be_rewritten(self, session: Session) -> bool:
+        return session.state is not SessionState.CLOSED and not self._table.is_side_call(session)
 
     def _is_replaced(self, session: Session, prompt: Prompt) -> bool:
         mark = self._marks.of(session, "replaced")
@@ -184,7 +184,7 @@ def _is_other_stream(session: Session, num_blocks: int, shared_blocks: int) -> b
     if num_blocks >= session.prompt_blocks:
         # History went on, unless there is next to none: a call for a title may come first.
         is_side_call = session.num_turns == 1 and session.state is SessionState.HUMAN_AWAY
-        is_larger = num_blocks > _SIDE_CALL_RATIO * session.first_blocks
+        is_larger = num_blocks > SIDE_CALL_RATIO * session.first_blocks
         return is_side_call and is_larger and 2 * shared_blocks < session.first_blocks
     if _waits_for_tool(session):
         return True

@@ -15,7 +15,11 @@ from typing import Any
 
 from holdfast.core.chains import ChainTree, Segment
 
-__all__ = ["Session", "SessionState", "SessionTable", "recency"]
+__all__ = ["SIDE_CALL_RATIO", "Session", "SessionState", "SessionTable", "recency"]
+
+
+SIDE_CALL_RATIO = 2
+"""Of an agent's prompt to that of a call for a title, at least."""
 
 
 class SessionState(enum.Enum):
@@ -161,6 +165,16 @@ class SessionTable:
         """Of an id's streams the agent's own: the first that called a tool; None if none did."""
         callers = (session for session in self.of_group(group) if session.calls_tools)
         return min(callers, key=lambda session: session.number, default=None)
+
+    def is_side_call(self, session: Session) -> bool:
+        """Whether a stream of one answered turn stands beside a much longer one of its id. Pure.
+
+        A call for a title, a summary or a commit's message.
+        """
+        if session.num_turns != 1 or session.state is not SessionState.HUMAN_AWAY:
+            return False
+        enough = SIDE_CALL_RATIO * session.first_blocks
+        return any(other.prompt_blocks > enough for other in self.siblings(session))
 
     def trusts(self, group: str) -> bool:
         """Whether an explicit id is taken to name one stream. Pure."""

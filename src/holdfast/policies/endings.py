@@ -22,7 +22,8 @@ class Endings:
 
     A stream that ends without a tool call waits for a human, unless another agent reads its answer:
     a sub-agent, or a call for a title or a summary under the id of an agent. Such a stream is
-    closed. Of several streams with one explicit id the first that calls a tool is the agent's own.
+    closed. Of several streams with one explicit id the first that calls a tool is the agent's own;
+    where none does, streams of one turn beside a much longer one are not.
     A stream that comes back after it was closed is not closed again for that reason.
 
     Args:
@@ -124,7 +125,9 @@ class Endings:
 
     def _is_beside_root(self, session: Session) -> bool:
         root = None if session.group is None else self._table.root_of(session.group)
-        return root is not None and root is not session
+        if root is None:
+            return self._table.is_side_call(session)
+        return root is not session
 
 
 def _asks(gap: Any) -> bool:
