@@ -18,7 +18,7 @@ import pytest
 from tests.engine_client import NUM_OUTPUT_TOKENS, EngineClient, Tokens, tokens_of
 from tests.waiting import LONGEST_S, until
 
-from holdfast.bench.model import build_tiny_model
+from holdfast.bench.model import VOCAB_SIZE, build_tiny_model
 from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.config import HoldfastConfig
 
@@ -123,7 +123,16 @@ def test_metrics_of_holdfast_stand_beside_those_of_vllm(ours: EngineClient) -> N
 
 
 def test_what_ends_a_turn_is_read_from_its_output(ours: EngineClient) -> None:
-    _converse(ours, num_at_once=1)
+    letter, end = 64, VOCAB_SIZE - 1
+    answer = {
+        "model": str(ours.server.options.model),
+        "prompt": [500] * 100,
+        "min_tokens": 4,
+        "max_tokens": 20,
+        "allowed_token_ids": [letter, end],
+        "logit_bias": {str(end): 100},
+    }
+    assert ours.post("/v1/completions", answer)["choices"][0]["finish_reason"] == "stop"
     until(lambda: ours.by_label("holdfast_sessions", "state")["human_away"])
 
 
