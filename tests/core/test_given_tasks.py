@@ -19,8 +19,8 @@ def _called(name: str, **arguments: object) -> TurnEnd:
 
 def _begins(end: TurnEnd, prompt: str) -> bool:
     tasks = GivenTasks()
-    tasks.note(end)
-    return tasks.begins(plain(prompt))
+    tasks.note("", end)
+    return tasks.begins("", plain(prompt))
 
 
 @pytest.mark.parametrize("name", ["Task", "Agent", "spawn_agent", "multi_agent_v1__spawn_agent"])
@@ -50,14 +50,22 @@ def test_long_task_counts_by_its_beginning() -> None:
 )
 def test_other_turn_ends_give_no_task(end: TurnEnd) -> None:
     tasks = GivenTasks()
-    tasks.note(end)
-    assert not tasks
+    tasks.note("", end)
+    assert not tasks.has_any("")
 
 
 def test_the_oldest_tasks_are_forgotten() -> None:
     tasks = GivenTasks()
     for number in range(100):
-        tasks.note(_called("Task", prompt=f"the task with the number {number}."))
-    assert tasks.begins("the task with the number 99.")
-    assert not tasks.begins("the task with the number 35.")
-    assert tasks.begins("the task with the number 36.")
+        tasks.note("", _called("Task", prompt=f"the task with the number {number}."))
+    assert tasks.begins("", "the task with the number 99.")
+    assert not tasks.begins("", "the task with the number 35.")
+    assert tasks.begins("", "the task with the number 36.")
+
+
+def test_tasks_count_for_their_own_tenant_only() -> None:
+    tasks = GivenTasks()
+    tasks.note("alice", _called("Task", prompt="You are a coding agent."))
+    assert tasks.begins("alice", "You are a coding agent.")
+    assert not tasks.begins("bob", "You are a coding agent.")
+    assert not tasks.has_any("bob")

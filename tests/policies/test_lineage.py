@@ -170,6 +170,35 @@ def test_opening_of_thoughts_left_out_of_history_keeps_the_session(
     assert server.turn(render(messages, opening="<think>")) is first
 
 
+@pytest.mark.parametrize("length", range(BLOCK_TOKENS))
+def test_opening_of_thoughts_within_a_loop_does_not_move_its_start(
+    server: Server, length: int
+) -> None:
+    """Whatever block a tool's turn ends in, the next message of the user drops older thoughts."""
+    messages = [("system", HEAD), ("user", "hello")]
+    found = []
+    for end in (calls("Read"), calls("Bash"), HUMAN):
+        thought = "I think of this at length"
+        prompt = render(without_old_reasoning(messages), opening="<think>")
+        found.append(server.turn(prompt, f"{thought}</think>done", end))
+        messages += [("assistant", f"{thought}|done"), ("tool", "x" * length)]
+    messages[-1] = ("user", "and now")
+    found.append(server.turn(render(without_old_reasoning(messages), opening="<think>")))
+    assert len(set(found)) == 1
+
+
+def test_other_prompts_do_not_disturb_what_a_template_opens_with(server: Server) -> None:
+    """Completions without a template may end in any token, and there may be many of them."""
+    for number in range(200):
+        server.turn("text of a completion, one of many, without a template " + chr(0x100 + number))
+        server.turn(f"line {number} of a completion that ends as chats do>")
+        if number % 20 == 0:
+            messages = [("system", HEAD), ("user", f"hello {number}")]
+            first = server.turn(render(messages, opening="<think>"), "hm</think>ok", calls("Read"))
+            messages += [("assistant", "ok"), ("tool", "found")]
+            assert server.turn(render(messages, opening="<think>")) is first
+
+
 def test_deepest_loop_wins(server: Server) -> None:
     """A fork of a conversation that is in the engine begins a deeper loop."""
     messages = [("system", HEAD), ("user", "one")]

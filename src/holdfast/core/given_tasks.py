@@ -19,30 +19,31 @@ _STRING = re.compile(r'"((?:[^"\\]|\\.)*)')
 
 
 class GivenTasks:
-    """The last tasks that calls of sub-agents named; a bounded number of them."""
+    """The last tasks that calls of sub-agents named, by tenant; a bounded number of them."""
 
     def __init__(self) -> None:
-        self._tasks: OrderedDict[str, None] = OrderedDict()
+        self._tasks: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def __bool__(self) -> bool:
-        """Whether there is any."""
-        return bool(self._tasks)
+    def has_any(self, tenant: str) -> bool:
+        """Whether a tenant has given any. Pure."""
+        return any(giver == tenant for giver, _ in self._tasks)
 
-    def note(self, end: TurnEnd) -> None:
-        """Remember the tasks of the calls that ended a turn. Mutates."""
+    def note(self, tenant: str, end: TurnEnd) -> None:
+        """Remember the tasks of the calls that ended a tenant's turn. Mutates."""
         for task in _tasks_of(end):
-            self._tasks.pop(task, None)
-            self._tasks[task] = None
+            self._tasks.pop((tenant, task), None)
+            self._tasks[tenant, task] = None
             if len(self._tasks) > _MAX_TASKS:
                 self._tasks.popitem(last=False)
 
-    def begins(self, prompt: str) -> bool:
-        """Whether a new session's prompt holds one of the tasks. Pure.
+    def begins(self, tenant: str, prompt: str) -> bool:
+        """Whether a prompt of a tenant's new session holds one of its tasks. Pure.
 
         Args:
+            tenant: The tenant.
             prompt: The end of the prompt's text, `plain`.
         """
-        return any(task in prompt for task in self._tasks)
+        return any(giver == tenant and task in prompt for giver, task in self._tasks)
 
 
 def plain(text: str) -> str:

@@ -85,9 +85,9 @@ class Lineage:
         session = self._table.find(prompt.hashes, group)
         if session is not None and self._is_another(session, prompt):
             session = None
-        deeper = self._find_marked(prompt, group, 0 if session is None else session.prompt_blocks)
-        if deeper is not None:
-            return Found(deeper, "loop")
+        marked = self._find_marked(prompt, group, 0 if session is None else session.prompt_blocks)
+        if marked is not None:
+            return marked
         if session is not None:
             return Found(session, "prompt")
         return Found(None, "no_match") if group is None else self._find_named(prompt, group)
@@ -120,24 +120,24 @@ class Lineage:
             return False
         return not self._marks.repeats(mark, prompt.tokens, prompt.block_tokens)
 
-    def _find_marked(self, prompt: Prompt, group: str | None, above: int) -> Session | None:
+    def _find_marked(self, prompt: Prompt, group: str | None, above: int) -> Found | None:
         """The session with the deepest mark that the prompt goes on from, deeper than `above`."""
         if prompt.tokens is None:
             return None
-        best: Session | None = None
-        best_blocks = 0
+        best: Found | None = None
+        best_order = (0, (0.0, 0))
         depth = self._table.tree.match(prompt.hashes).depth
         for session, kind, mark in self._marks.candidates(prompt.hashes, above, depth):
-            if mark.num_blocks < best_blocks:
+            if mark.num_blocks < best_order[0]:
                 break
             if session.state.is_busy or session.group != group or kind == "replaced":
                 continue
-            is_loop = kind == "loop"
             tokens, block_tokens = prompt.tokens, prompt.block_tokens
-            if not self._marks.repeats(mark, tokens, block_tokens, is_longer=is_loop):
+            if not self._marks.repeats(mark, tokens, block_tokens, is_longer=kind == "loop"):
                 continue
-            if best is None or recency(session) > recency(best):
-                best, best_blocks = session, mark.num_blocks
+            order = mark.num_blocks, recency(session)
+            if best is None or order > best_order or (order == best_order and kind == "prompt"):
+                best, best_order = Found(session, kind), order
         return best
 
     def _find_named(self, prompt: Prompt, group: str) -> Found:

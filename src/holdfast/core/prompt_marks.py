@@ -7,6 +7,7 @@ generation prompt (what a chat template puts after the last message) from what w
 from __future__ import annotations
 
 from array import array
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ MarkKind = Literal["prompt", "loop", "replaced"]
 
 _MAX_SUFFIX_TOKENS = 32
 _MAX_SUFFIXES = 64
+_NUM_LAST_TOKENS = 2
 
 S = TypeVar("S")
 
@@ -48,33 +50,33 @@ class PromptMark(NamedTuple):
 class GenerationPrompts:
     """What chat templates put after the last message, learned as what prompts end with alike.
 
-    Prompts that end with the same token are taken to be of one template.
+    Prompts that end with the same two tokens are taken to be of one template; a bounded number of
+    such ends is remembered, those seen last.
     """
 
     def __init__(self) -> None:
-        self._suffixes: dict[int, list[int]] = {}
+        self._suffixes: OrderedDict[tuple[int, ...], list[int]] = OrderedDict()
 
     def learn(self, tokens: Sequence[int]) -> None:
         """See a prompt (token ids). Mutates; O(1)."""
         if not tokens:
             return
         end = list(tokens[-_MAX_SUFFIX_TOKENS:])
-        known = self._suffixes.get(end[-1])
-        if known is None:
-            if len(self._suffixes) < _MAX_SUFFIXES:
-                self._suffixes[end[-1]] = end
-            return
+        last = tuple(end[-_NUM_LAST_TOKENS:])
+        known = self._suffixes.pop(last, end)
         shared = 0
         for ours, theirs in zip(reversed(known), reversed(end), strict=False):
             if ours != theirs:
                 break
             shared += 1
-        if shared < len(known):
-            self._suffixes[end[-1]] = known[-shared:]
+        self._suffixes[last] = known[-shared:]
+        if len(self._suffixes) > _MAX_SUFFIXES:
+            self._suffixes.popitem(last=False)
 
     def num_tokens(self, mark: PromptMark) -> int:
         """Tokens of the generation prompt at the end of a marked prompt (count). Pure."""
-        return min(len(self._suffixes.get(mark.end[-1], ())), len(mark.end))
+        last = tuple(mark.end[-_NUM_LAST_TOKENS:])
+        return min(len(self._suffixes.get(last, ())), len(mark.end))
 
 
 class PromptMarks(Generic[S]):

@@ -59,6 +59,7 @@ class Session:
         paused_at_s: When its last turn ended (s, host's clock).
         gap: What is known about the pause, as the predictor wants it.
         awaits_end: Whether what ended its last turn is still being read.
+        tenant: Name of whoever sends it.
         has_parent: Whether another agent started it, by its client's word.
         calls_tools: Whether one of its turns has ended with a tool call.
         comes_back: Whether it has gone on after it was closed.
@@ -83,6 +84,7 @@ class Session:
     paused_at_s: float = 0.0
     gap: Any = None
     awaits_end: bool = False
+    tenant: str = ""
     has_parent: bool = False
     calls_tools: bool = False
     comes_back: bool = False

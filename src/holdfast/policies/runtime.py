@@ -194,6 +194,7 @@ class AgentRuntime:
         session.state = SessionState.WAITING
         session.priority = priority
         session.has_parent |= has_parent
+        session.tenant = tenant
         session.num_turns += 1
         self.sessions.touch(session)
         self._num_arrived += 1
@@ -278,7 +279,9 @@ class AgentRuntime:
 
     def wants_prompt(self, session: Session) -> bool:
         """Whether `prompt_read` is of use: the session is new, and sub-agents may be about."""
-        return session.num_turns == 1 and not session.has_parent and bool(self._endings.tasks)
+        if session.num_turns != 1 or session.has_parent:
+            return False
+        return self._endings.tasks.has_any(session.tenant)
 
     def prompt_read(self, session: Session, text: str) -> None:
         """The end of a session's first prompt has been read; see `Endings.prompt_read`."""
