@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from tests.policies.test_lineage import HEAD, HUMAN, Server, calls, loop, render
 
@@ -73,14 +75,20 @@ def test_chats_without_tools_under_one_id_stay_open(server: Server) -> None:
     assert {first.state, busy.session.state} == {SessionState.HUMAN_AWAY}
 
 
-def test_side_calls_that_are_never_continued_hold_no_place(server: Server) -> None:
-    """Without an id: messages for commits, between the turns of sessions that go on."""
+@pytest.mark.parametrize("is_late", [False, True])
+def test_side_calls_that_are_never_continued_hold_no_place(server: Server, is_late: bool) -> None:
+    """Without an id: messages for commits, now and then, between the turns of sessions."""
     held, mains = [], []
+    rng = random.Random(1)
     for number in range(12):
+        server.now_s += rng.expovariate(0.01)
         prompt = render([("system", HEAD), ("user", f"request {number}")])
         mains.append(server.turn(prompt, "done", HUMAN))
         mains.append(server.turn(prompt + "done" + render([("user", "and")]), "done", HUMAN))
         diff = render([("system", "Write a message for this commit."), ("user", f"{number} files")])
-        held.append(server.turn(diff, "Fix it", HUMAN).is_held)
+        side = server.turn(diff, "Fix it", None if is_late else HUMAN)
+        if is_late:
+            server.runtime.turn_end_known(side, side.num_turns, HUMAN)
+        held.append(side.is_held)
     assert held[0] and not any(held[6:])
     assert mains[-1] is mains[-2] and mains[-1].is_held
