@@ -115,7 +115,7 @@ class Setting(NamedTuple):
     Attributes:
         name: Key in the `[holdfast]` table.
         variable: Name in the environment.
-        default: Its value where nobody sets it; None is not set.
+        default: Its value unless it is set; None is no value.
         expected: What it may be.
         description: What it does.
     """

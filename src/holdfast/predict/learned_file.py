@@ -252,7 +252,7 @@ def _may_write_in(directory: Path) -> bool:
 
 
 def _read(path: Path) -> bytes:
-    """The content of a regular file of bounded size; waits for nobody.
+    """The content of a regular file of bounded size; never waits for a writer.
 
     Raises:
         ValueError: It is something else, or larger.
