@@ -24,10 +24,10 @@ from typing import Any
 
 import aiohttp
 
-from holdfast.bench.manifest import run_manifest
 from holdfast.bench.model import build_tiny_model
 from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.config import HoldfastConfig
+from holdfast.report.manifest import run_manifest
 
 KV_TOKENS = 1_500_000  # of all clients' prompts at once: nothing is evicted
 LEFT_OUT = {"host", "content-length", "authorization", "x-api-key", "accept-encoding"}

@@ -53,7 +53,7 @@ class Workload:
     """Keeps `num_requests` requests in one engine: as a turn ends, another session returns."""
 
     def __init__(self, scheduler_cls: type[Any], case: Case, num_blocks: int, seed: int) -> None:
-        from holdfast.vllm.virtual import EngineShape, VirtualEngine
+        from holdfast.vllm.simulator.workerless import EngineShape, VirtualEngine
 
         shape = EngineShape(num_blocks=num_blocks, max_num_seqs=case.num_requests)
         self.engine = VirtualEngine(scheduler_cls, shape)
@@ -336,7 +336,7 @@ def main() -> None:
     print(text)
     if args.out is None:
         return
-    from holdfast.bench.manifest import run_manifest
+    from holdfast.report.manifest import run_manifest
 
     arguments = {k: v for k, v in vars(args).items() if k != "out"}
     manifest = run_manifest(arguments=arguments, runs=())

@@ -31,21 +31,21 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from holdfast.bench.manifest import run_manifest
 from holdfast.core.results import RunResult
 from holdfast.report.document import read_document
+from holdfast.report.manifest import run_manifest
 from holdfast.traces.conversion import write_sessions
 from holdfast.traces.digest import sessions_digest
-from holdfast.traces.generator.families import iterate_families
-from holdfast.traces.generator.fit import fitted
 from holdfast.traces.io import read_sessions
 from holdfast.traces.order import families
 from holdfast.traces.record import Session
-from holdfast.traces.study.mutations import MutationMeter
-from holdfast.traces.study.prefixes import PrefixMeter
-from holdfast.traces.study.profile_meter import ProfilesMeter
-from holdfast.traces.study.steps import Stepper
-from holdfast.traces.study.wait import wait_kind
+from holdfast.workload.generator.families import iterate_families
+from holdfast.workload.generator.fit import fitted
+from holdfast.workload.study.mutations import MutationMeter
+from holdfast.workload.study.prefixes import PrefixMeter
+from holdfast.workload.study.profile_meter import ProfilesMeter
+from holdfast.workload.study.steps import Stepper
+from holdfast.workload.study.wait import wait_kind
 
 POLICIES = ("vllm-default", "cachewise", "continuum", "thunderagent", "holdfast")
 LOAD = (

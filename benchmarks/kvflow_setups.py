@@ -21,15 +21,15 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast.bench.manifest import run_manifest
 from holdfast.core.results import RunResult
+from holdfast.report.manifest import run_manifest
 from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.profile import CostProfile, load_profile
 from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.record import Session, Turn
 from holdfast.traces.selection import SessionSelection
 from holdfast.traces.writers.canonical import write_canonical
-from holdfast.vllm.simulate import simulate
+from holdfast.vllm.simulator.run import simulate
 
 BLOCK_TOKENS = 16
 NUM_AGENTS = 10

@@ -28,8 +28,8 @@ from holdfast.core.results import RunDocument
 from holdfast.policies.registry import policy_names
 from holdfast.report.curves import cliffs
 from holdfast.report.document import read_document, write_document
-from holdfast.report.standings import policy_order, stand
-from holdfast.report.standings_table import format_cliff, standings_table
+from holdfast.report.policy_ranking import policy_order, stand
+from holdfast.report.policy_ranking_table import format_cliff, standings_table
 
 BEST = (
     "vllm-default",

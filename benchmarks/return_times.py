@@ -31,9 +31,9 @@ from dataclasses import dataclass, field
 from itertools import combinations, count
 from pathlib import Path
 
-from holdfast.bench.manifest import run_manifest
 from holdfast.core.hints import parse_hints
 from holdfast.predict.features import GapFeatures, features_of
+from holdfast.report.manifest import run_manifest
 from holdfast.sim.plan import Workload
 from holdfast.traces.digest import sessions_digest
 from holdfast.traces.ending import ending_of

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Make the fitted sets under src/holdfast/traces/generator/sets again, from the traces they stand for.
+# Make the fitted sets under src/holdfast/workload/generator/sets again, from the traces they stand for.
 #
 #   scripts/fit_sets.sh TRACES [OUTPUT]
 #
 # TRACES holds weka-claude-code and coding-agents; HOLDFAST is the command to run (holdfast).
 set -euo pipefail
 traces=$1
-output=${2:-src/holdfast/traces/generator/sets}
+output=${2:-src/holdfast/workload/generator/sets}
 holdfast=${HOLDFAST:-holdfast}
 parts=$(mktemp -d)
 trap 'rm -rf "$parts"' EXIT

@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 from collections import defaultdict
 
-from holdfast.predict.pace import Pace
 from holdfast.predict.return_time import ReturnTimeModel
+from holdfast.predict.session_speed import Pace
 from return_models.base import SHORTEST_S, Model, Pause
 
 __all__ = ["Empirical", "Holdfast", "MedianResidual", "MovingAverage", "WaitedLongest"]

@@ -40,9 +40,9 @@ def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import ModuleType
 
     PLANNED.clear()
-    fake = ModuleType("holdfast.vllm.simulate")
+    fake = ModuleType("holdfast.vllm.simulator.run")
     fake.__dict__["simulate"] = made_up
-    monkeypatch.setitem(sys.modules, "holdfast.vllm.simulate", fake)
+    monkeypatch.setitem(sys.modules, "holdfast.vllm.simulator.run", fake)
     monkeypatch.setattr(engine, "engine_version", lambda: "0.32.0")
 
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from holdfast.cli.main import cli
 from holdfast.errors import ConfigError
 from holdfast.traces.digest import sessions_digest
-from holdfast.traces.generator.files import load_set, set_names
 from holdfast.traces.io import read_sessions
+from holdfast.workload.generator.files import load_set, set_names
 
 
 def run(*arguments: object) -> Result:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.core.hints import DIALECTS, Hints, parse_hints
-from holdfast.core.tool_syntax import ToolCall
-from holdfast.core.turn_end import TurnEnd
+from holdfast.tool_calls.syntax import ToolCall
+from holdfast.tool_calls.turn_end import TurnEnd
 
 
 def test_no_hints_are_no_hints() -> None:

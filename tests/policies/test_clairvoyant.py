@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.policies.conftest import Cache, FixedOutlook, chain
+from tests.policies.host import Cache, FixedOutlook, chain
 
 
 def _held_after_a_claim(gaps_s: dict[str, float]) -> set[int]:

@@ -9,14 +9,14 @@ from typing import ClassVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.policies.conftest import Cache, FixedOutlook, chain
+from tests.policies.host import Cache, FixedOutlook, chain
 
-from holdfast.core.turn_end import TurnEnd
 from holdfast.errors import PolicyError
 from holdfast.policies import registry
 from holdfast.policies.base import Need, Policy, PolicySpec
 from holdfast.policies.registry import build_policy, policy_class, policy_names, policy_specs
-from holdfast.policies.runtime import AgentRuntime
+from holdfast.runtime.runtime import AgentRuntime
+from holdfast.tool_calls.turn_end import TurnEnd
 
 NAMES = policy_names()
 CAUSAL = [name for name in NAMES if Need.FUTURE not in policy_class(name).spec.needs]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.policies.conftest import Cache, FixedOutlook, chain
+from tests.policies.host import Cache, FixedOutlook, chain
 
-from holdfast.core.lower_tier import NoTier
+from holdfast.core.offload_port import NoTier
 from holdfast.policies.published.infercept import InferCept
 from holdfast.policies.published.kvflow import KVFlow
 

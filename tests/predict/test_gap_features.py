@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.core.turn_end import ToolCall, TurnEnd, turn_end_of
 from holdfast.predict.features import GapFeatures, features_of
+from holdfast.tool_calls.turn_end import ToolCall, TurnEnd, turn_end_of
 
 BASH = ToolCall("Bash", '{"command": "git status"}')
 

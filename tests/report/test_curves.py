@@ -7,8 +7,8 @@ from tests.report.runs import run_of, runs_of
 
 from holdfast.core.results import RunResult
 from holdfast.report.curves import Cliff, cliffs, curves
-from holdfast.report.standings import LLM_TIME
-from holdfast.report.standings_table import format_cliff
+from holdfast.report.policy_ranking import LLM_TIME
+from holdfast.report.policy_ranking_table import format_cliff
 
 
 def _over_sessions(ratios: dict[int, float | None], policy: str = "holdfast") -> list[RunResult]:

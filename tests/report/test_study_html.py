@@ -20,8 +20,8 @@ from holdfast.report.study_findings import (
 )
 from holdfast.report.study_html import TITLES, render_study_html, write_study_html
 from holdfast.traces.record import Session, Turn
-from holdfast.traces.study.workload import EngineSize, Study, StudyOptions, WorkloadStudy
-from holdfast.traces.synthetic import generate_sessions
+from holdfast.workload.study.workload import EngineSize, Study, StudyOptions, WorkloadStudy
+from holdfast.workload.synthetic import generate_sessions
 
 pytest.importorskip("matplotlib")
 

@@ -12,7 +12,7 @@ from holdfast.errors import ConfigError
 from holdfast.traces.record import Turn
 from holdfast.traces.scaling import TokenScale
 from holdfast.traces.selection import SessionSelection
-from holdfast.traces.synthetic import generate_sessions, iterate_sessions
+from holdfast.workload.synthetic import generate_sessions, iterate_sessions
 
 
 def test_no_more_sessions_are_read_than_asked_for() -> None:

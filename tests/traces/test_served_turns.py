@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from holdfast.bench.turn_records import append_turns
-from holdfast.core.decision_log import DecisionLog
 from holdfast.core.results import TurnRecord
 from holdfast.errors import TraceError
 from holdfast.traces.io import read_sessions
 from holdfast.traces.record import Session, common_prefix_length
+from holdfast.vllm.decision_log import DecisionLog
 
 
 def record(session_id: str, turn_index: int, sent_s: float, **fields: Any) -> TurnRecord:

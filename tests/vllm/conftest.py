@@ -13,8 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from vllm.v1.request import Request
 
-    from holdfast.core.sessions import Session
-    from holdfast.vllm.virtual import EnginePlan, EngineStep
+    from holdfast.core.session import Session
+    from holdfast.vllm.simulator.workerless import EnginePlan, EngineStep
 
 BLOCK_TOKENS = 16
 _NULL_BLOCK_ID = 0
@@ -49,7 +49,7 @@ class Rig:
         copy_s: float = _COPY_S,
         **shape: Any,
     ) -> None:
-        from holdfast.vllm.virtual import EngineShape, VirtualEngine
+        from holdfast.vllm.simulator.workerless import EngineShape, VirtualEngine
 
         self.now_s = 0.0
         clock = staticmethod(lambda: self.now_s)

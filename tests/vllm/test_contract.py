@@ -32,7 +32,7 @@ def test_the_installed_vllm_has_all_that_simulations_need() -> None:
     package = importlib.import_module(SCHEDULER)
     names = {one.name for one in pkgutil.walk_packages(package.__path__, f"{SCHEDULER}.")}
     names -= {TIERS, *modules_of(SCHEDULER), *modules_of(TIERS)}
-    assert {"holdfast.vllm.virtual", "holdfast.vllm.offload.virtual_host"} <= names
+    assert {"holdfast.vllm.simulator.workerless", "holdfast.vllm.simulator.host_tier"} <= names
     if is_older(engine_version(), OLDEST_WITH_TIERS):
         names = {name for name in names if not name.startswith(TIERS)}
     assert breaches(sorted(names)) == []

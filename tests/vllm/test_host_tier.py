@@ -84,8 +84,8 @@ def test_copies_teach_what_a_copy_takes(make_rig: RigMaker) -> None:
 def test_every_cache_group_has_its_chunks_claimed() -> None:
     from vllm.v1.kv_offload.base import make_offload_key
 
-    from holdfast.core.chains import Segment
-    from holdfast.core.sessions import Session, SessionState
+    from holdfast.cache.prefix_tree import Segment
+    from holdfast.core.session import Session, SessionState
     from holdfast.vllm.offload.host_policy import HostPolicy
     from holdfast.vllm.offload.host_tier import HostTier
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.predict.learned_file import LearnedFile
+from holdfast.vllm.learned_file import LearnedFile
 
 if TYPE_CHECKING:
     from tests.vllm.conftest import Rig, RigMaker

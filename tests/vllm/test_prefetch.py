@@ -13,7 +13,7 @@ from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 if TYPE_CHECKING:
     from tests.vllm.conftest import Rig, RigMaker
 
-    from holdfast.core.sessions import Session
+    from holdfast.core.session import Session
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("offloading")]
 

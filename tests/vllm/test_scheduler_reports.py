@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.core.sessions import SessionState
-from holdfast.core.turn_end import ToolCall, TurnEnd
+from holdfast.core.session import SessionState
+from holdfast.tool_calls.turn_end import ToolCall, TurnEnd
 from holdfast.vllm.eviction_meter import watch_evictions
 from holdfast.vllm.metrics import EngineMetrics
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.core.sessions import SessionState
+from holdfast.core.session import SessionState
 
 if TYPE_CHECKING:
     from tests.vllm.conftest import Rig, RigMaker

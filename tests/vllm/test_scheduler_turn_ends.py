@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.core.turn_end import parse_turn_end
+from holdfast.tool_calls.turn_end import parse_turn_end
 from holdfast.vllm.output_tail import OutputTails
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ def test_the_manager_is_entered_by_one_thread_at_a_time(make_rig: RigMaker) -> N
 def test_only_vllms_own_policies_are_entered_between_steps(
     make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, host_policy: str
 ) -> None:
-    from holdfast.vllm.offload.virtual_disk import VirtualDisk
+    from holdfast.vllm.simulator.disk_tier import VirtualDisk
 
     if is_older(engine_version(), (0, 33)):
         pytest.skip("this vLLM has no thread of its own in the manager")

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.core.call_samples import CALLS, UNTOLD
+from tests.tool_calls.call_samples import CALLS, UNTOLD
 
-from holdfast.core.turn_end import SpecialTokens, parse_turn_end
+from holdfast.tool_calls.turn_end import SpecialTokens, parse_turn_end
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,9 @@ def calls_as_the_engine_reads_them(parser: str, text: str) -> list[tuple[str, di
 
 def test_every_parser_has_a_sample() -> None:
     missing = registered_parsers() - CALLS.keys()
-    assert not missing, f"add a call that {sorted(missing)} read to tests/core/call_samples.py"
+    assert not missing, (
+        f"add a call that {sorted(missing)} read to tests/tool_calls/call_samples.py"
+    )
 
 
 @pytest.mark.parametrize("parser", sorted(CALLS.keys() - UNTOLD - NEEDS_MORE_THAN_TEXT))

@@ -40,8 +40,8 @@ from holdfast.traces.io import FileReport, read_sessions
 from holdfast.traces.record import Session
 from holdfast.traces.scaling import TokenScale
 from holdfast.traces.selection import SessionSelection
-from holdfast.traces.synthetic import iterate_sessions
 from holdfast.vllm.offload.arguments import tier_arguments
+from holdfast.workload.synthetic import iterate_sessions
 
 __all__ = [
     "POLICY_PAIR",

@@ -17,7 +17,7 @@ from holdfast.bench.prompts import Prompt, PromptBuilder
 from holdfast.core.results import SessionRecord, TurnRecord
 from holdfast.errors import ConfigError
 from holdfast.traces.ending import ending_of
-from holdfast.traces.novelty import Novelty
+from holdfast.traces.new_tokens import Novelty
 from holdfast.traces.record import Session, Turn
 
 __all__ = ["Load", "LoadOptions", "LoadRecords"]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.errors import ConfigError
-from holdfast.traces.novelty import kept_blocks
+from holdfast.traces.new_tokens import kept_blocks
 from holdfast.traces.record import Session
 from holdfast.traces.scaling import TokenScale
 

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from holdfast.bench.demo import TIERED, Demo, DemoPlan, DemoPoint, DemoWatcher, Scheduling
-from holdfast.bench.manifest import run_manifest
 from holdfast.core.results import RunDocument, RunResult, TurnRecord
 from holdfast.errors import ConfigError, EngineError
 from holdfast.report.comparison import TIER_METRICS, compare
 from holdfast.report.document import write_document
 from holdfast.report.html import write_html
+from holdfast.report.manifest import run_manifest
 from holdfast.report.page import require_plots
 from holdfast.report.table import comparison_table
 

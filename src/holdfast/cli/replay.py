@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from holdfast.bench.client import Timeouts
 from holdfast.bench.load import LoadOptions
-from holdfast.bench.manifest import run_manifest
 from holdfast.bench.prompts import DEFAULT_ALPHABET, Alphabet
 from holdfast.bench.replay import Replay, ReplayTarget, replay_sessions
 from holdfast.bench.turn_records import append_turns
@@ -26,12 +25,13 @@ from holdfast.cli.traces_source import LENIENT, Skipped, Unread, say_negative
 from holdfast.core.results import RunDocument, TurnRecord
 from holdfast.errors import ConfigError
 from holdfast.report.document import write_document
+from holdfast.report.manifest import run_manifest
 from holdfast.traces.digest import sessions_digest
 from holdfast.traces.gaps import GapEvidence
 from holdfast.traces.io import FileReport, read_sessions
 from holdfast.traces.record import Session
 from holdfast.traces.selection import Selection, SessionSelection
-from holdfast.traces.synthetic import iterate_sessions
+from holdfast.workload.synthetic import iterate_sessions
 
 __all__ = ["replay"]
 

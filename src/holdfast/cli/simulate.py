@@ -14,17 +14,17 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from holdfast.bench.manifest import run_manifest
 from holdfast.cli.lists import names, whole_numbers
 from holdfast.cli.load_warnings import warn_of_too_few
 from holdfast.cli.traces_source import LENIENT, Skipped, Unread
 from holdfast.config import load_config
 from holdfast.core.results import RunDocument, RunResult
 from holdfast.report.document import write_document
+from holdfast.report.manifest import run_manifest
 from holdfast.report.page import require_plots
-from holdfast.report.standings import stand
-from holdfast.report.standings_html import write_standings_html
-from holdfast.report.standings_table import standings_table
+from holdfast.report.policy_ranking import stand
+from holdfast.report.policy_ranking_html import write_standings_html
+from holdfast.report.policy_ranking_table import standings_table
 from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.profile import CostProfile, load_profile, profile_names
 from holdfast.sim.simulation import SimulationOptions
@@ -149,7 +149,7 @@ def simulate(**arguments: Any) -> None:
     """
     from holdfast.policies.registry import policy_class
     from holdfast.vllm.offload.arguments import check_offloading
-    from holdfast.vllm.simulate import simulate as simulate_run
+    from holdfast.vllm.simulator.run import simulate as simulate_run
     from holdfast.vllm.versions import engine_version
 
     engine_version()

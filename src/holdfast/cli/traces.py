@@ -27,8 +27,8 @@ from holdfast.cli.traces_validate import validate
 from holdfast.report.page import write_whole
 from holdfast.traces.conversion import write_sessions
 from holdfast.traces.io import FileReport
-from holdfast.traces.statistics import Statistics
 from holdfast.traces.writers.registry import WRITERS
+from holdfast.workload.statistics import Statistics
 
 __all__ = ["traces"]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from holdfast.errors import ConfigError
 from holdfast.report.page import write_whole
-from holdfast.traces.generator.files import fit_study, set_text
+from holdfast.workload.generator.files import fit_study, set_text
 
 __all__ = ["fit"]
 

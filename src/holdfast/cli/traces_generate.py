@@ -11,10 +11,10 @@ from rich.console import Console
 from holdfast.cli.traces_table import losses_table
 from holdfast.errors import ConfigError
 from holdfast.traces.conversion import write_sessions
-from holdfast.traces.generator.families import iterate_families
-from holdfast.traces.generator.files import fit_study, load_set, set_names
-from holdfast.traces.generator.parameters import Parameters
 from holdfast.traces.writers.registry import WRITERS
+from holdfast.workload.generator.families import iterate_families
+from holdfast.workload.generator.files import fit_study, load_set, set_names
+from holdfast.workload.generator.parameters import Parameters
 
 __all__ = ["generate"]
 

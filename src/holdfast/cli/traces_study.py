@@ -27,8 +27,8 @@ from holdfast.report.study_html import TITLES, write_study_html
 from holdfast.sim.profile import CostProfile, load_profile, profile_names
 from holdfast.traces.io import FileReport
 from holdfast.traces.storage import printable
-from holdfast.traces.study.sampling import MAX_BLOCKS
-from holdfast.traces.study.workload import EngineSize, Study, StudyOptions, WorkloadStudy
+from holdfast.workload.study.sampling import MAX_BLOCKS
+from holdfast.workload.study.workload import EngineSize, Study, StudyOptions, WorkloadStudy
 
 __all__ = ["study"]
 

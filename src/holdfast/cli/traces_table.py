@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from holdfast.core.results import Distribution
-from holdfast.traces.statistics import StatisticsDocument
+from holdfast.workload.statistics import StatisticsDocument
 
 __all__ = ["losses_table", "statistics_tables"]
 

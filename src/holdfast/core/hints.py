@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from holdfast.core.bounded_name import bounded_name
-from holdfast.core.tool_syntax import make_call
-from holdfast.core.turn_end import TurnEnd, turn_end_of
+from holdfast.tool_calls.syntax import make_call
+from holdfast.tool_calls.turn_end import TurnEnd, turn_end_of
 
 __all__ = ["DIALECTS", "Dialect", "Hints", "parse_hints"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from holdfast.core.prompt_marks import PromptMark, PromptMarks
-from holdfast.core.sessions import SIDE_CALL_RATIO, Session, SessionState, SessionTable, recency
+from holdfast.core.session import SIDE_CALL_RATIO, Session, SessionState, SessionTable, recency
 
 __all__ = ["Because", "Found", "Lineage", "Prompt"]
 

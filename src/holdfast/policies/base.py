@@ -13,10 +13,10 @@ from enum import IntEnum
 from itertools import islice
 from typing import Any, ClassVar, Protocol
 
-from holdfast.core.chains import ChainTree, Segment
-from holdfast.core.lower_tier import LowerTier
-from holdfast.core.sessions import Session
-from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.cache.prefix_tree import ChainTree, Segment
+from holdfast.core.offload_port import LowerTier
+from holdfast.core.session import Session
+from holdfast.core.turn import Decision, Room, WaitingTurn
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
 

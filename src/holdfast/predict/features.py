@@ -6,10 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from holdfast.core.argument_class import argument_class
-from holdfast.core.tool_kinds import ToolKind, tool_kind
-from holdfast.core.tool_syntax import ToolCall
-from holdfast.core.turn_end import TurnEnd
+from holdfast.tool_calls.shell_command import argument_class
+from holdfast.tool_calls.syntax import ToolCall
+from holdfast.tool_calls.tool_kind import ToolKind, tool_kind
+from holdfast.tool_calls.turn_end import TurnEnd
 
 __all__ = ["UNKNOWN_GAP", "GapFeatures", "GapKind", "features_of"]
 
@@ -37,7 +37,7 @@ class GapFeatures(msgspec.Struct, frozen=True, cache_hash=True):
     Attributes:
         kind: Whom or what the session waits for.
         tool: Name of the tool; "" for a human or when it is not known.
-        argument_class: See `holdfast.core.argument_class`; "" when there is none.
+        argument_class: See `holdfast.tool_calls.shell_command`; "" when there is none.
     """
 
     kind: GapKind = "unknown"

@@ -21,7 +21,7 @@ from holdfast.predict.gap_curve import (
     bin_of,
 )
 from holdfast.predict.gap_node import GapNode, Learning
-from holdfast.predict.pace import Pace
+from holdfast.predict.session_speed import Pace
 
 __all__ = ["ReturnTimeModel"]
 

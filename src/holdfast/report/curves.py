@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from holdfast.core.results import RunResult
 from holdfast.report.comparison import METRICS, Interval, Metric
-from holdfast.report.standings import BASELINE, policy_order, spread
+from holdfast.report.policy_ranking import BASELINE, policy_order, spread
 
 __all__ = ["AXES", "MISS_RATIO", "Axis", "Cliff", "Curve", "Panel", "cliff", "cliffs", "curves"]
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from holdfast.report.study_findings import format_seconds, format_tokens
 from holdfast.report.svg import plain_text, svg_settings, svg_text, tidy
-from holdfast.traces.study.distribution import PERCENTS, Distribution
-from holdfast.traces.study.load import Load
-from holdfast.traces.study.workload import Study
+from holdfast.workload.study.distribution import PERCENTS, Distribution
+from holdfast.workload.study.load import Load
+from holdfast.workload.study.workload import Study
 
 __all__ = ["FIGURES", "study_svg"]
 

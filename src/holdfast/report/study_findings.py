@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from holdfast.traces.study.distribution import Distribution
-from holdfast.traces.study.load import HOLD_S, Load
-from holdfast.traces.study.workload import Study
+from holdfast.workload.study.distribution import Distribution
+from holdfast.workload.study.load import HOLD_S, Load
+from holdfast.workload.study.workload import Study
 
 __all__ = ["FINDINGS", "format_gib", "format_seconds", "format_share", "format_tokens"]
 

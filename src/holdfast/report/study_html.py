@@ -16,7 +16,7 @@ from holdfast.report.study_findings import (
     format_share,
     format_tokens,
 )
-from holdfast.traces.study.workload import Study
+from holdfast.workload.study.workload import Study
 
 __all__ = ["TITLES", "render_study_html", "write_study_html"]
 

@@ -15,7 +15,7 @@ from holdfast.traces.formats.trace_file import OnSkipped, ignored
 from holdfast.traces.io import FileReport, read_sessions
 from holdfast.traces.record import Session, common_prefix_length
 from holdfast.traces.selection import Selection, SessionSelection
-from holdfast.traces.synthetic import iterate_sessions
+from holdfast.workload.synthetic import iterate_sessions
 
 __all__ = ["RunPlan", "Workload"]
 

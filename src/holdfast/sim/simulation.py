@@ -12,9 +12,9 @@ from holdfast.errors import ConfigError, HoldfastError
 from holdfast.sim.blocks import BlockGrid
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.engine import SimEngine, SimOutcome, SimRequest, SimStep
-from holdfast.sim.outlook import request_id
+from holdfast.sim.oracle import request_id
 from holdfast.traces.ending import ending_of
-from holdfast.traces.novelty import Novelty, kept_blocks
+from holdfast.traces.new_tokens import Novelty, kept_blocks
 from holdfast.traces.record import Session
 
 __all__ = ["Simulation", "SimulationOptions", "SimulationRecords", "StepCost"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from holdfast.core.tool_syntax import ToolCall
-from holdfast.core.turn_end import turn_end_of
 from holdfast.predict.features import features_of
+from holdfast.tool_calls.syntax import ToolCall
+from holdfast.tool_calls.turn_end import turn_end_of
 from holdfast.traces.record import EndedBy, ToolSpan
 
 __all__ = ["decisive_tool", "ended_by"]

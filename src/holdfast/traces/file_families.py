@@ -11,8 +11,8 @@ from holdfast.traces.formats.reading import Kin
 from holdfast.traces.formats.registry import READERS, TraceReader
 from holdfast.traces.formats.trace_file import OnSkipped, TraceFile
 from holdfast.traces.harbor import Conversions, HarborFiles
-from holdfast.traces.kinship import Kinship
 from holdfast.traces.lineage import PrefixInterner
+from holdfast.traces.related_files import Kinship
 
 __all__ = ["FileFamilies"]
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.core.sessions import Session
+from holdfast.core.session import Session
 from holdfast.vllm.versions import check_tiers, engine_version
 
 if TYPE_CHECKING:
-    from holdfast.policies.runtime import AgentRuntime
-    from holdfast.vllm.offload.tier_desk import TierDesk
+    from holdfast.runtime.runtime import AgentRuntime
+    from holdfast.vllm.offload.controller import TierDesk
 
 __all__ = [
     "CacheGrain",
@@ -125,9 +125,9 @@ def tier_desk_of(
     if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
         return None
     check_tiers(engine_version())
+    from holdfast.vllm.offload.controller import TierDesk
     from holdfast.vllm.offload.host_policy import HostPolicy
     from holdfast.vllm.offload.host_tier import HostTier
-    from holdfast.vllm.offload.tier_desk import TierDesk
 
     # What is held is estimated from the first group, so it must be one that keeps whole prompts.
     configs = sorted(

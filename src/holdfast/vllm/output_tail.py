@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from holdfast.core.given_tasks import plain
-from holdfast.core.turn_end import SpecialTokens, TurnEnd, parse_turn_end
+from holdfast.tool_calls.delegated_tasks import plain
+from holdfast.tool_calls.turn_end import SpecialTokens, TurnEnd, parse_turn_end
 
 __all__ = ["OutputTails", "decoder_of", "reader_of", "special_tokens_of"]
 

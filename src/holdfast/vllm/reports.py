@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import holdfast
+from holdfast.cache.prefix_tree import Segment
 from holdfast.config import HoldfastConfig
 from holdfast.core.bounded_name import bounded_name
-from holdfast.core.chains import Segment
-from holdfast.core.decision_log import DecisionLog
-from holdfast.core.eviction_reason import eviction_reason, sessions_using
-from holdfast.core.sessions import Session, SessionState
-from holdfast.core.turn_end import TurnEnd
-from holdfast.policies.admission.waiting import Decision, WaitingTurn
+from holdfast.core.session import Session, SessionState
+from holdfast.core.turn import Decision, WaitingTurn
 from holdfast.predict.features import features_of
+from holdfast.runtime.eviction_reason import eviction_reason, sessions_using
+from holdfast.tool_calls.turn_end import TurnEnd
+from holdfast.vllm.decision_log import DecisionLog
 from holdfast.vllm.metrics import EngineMetrics
 
 __all__ = ["EngineReports"]

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.request import RequestStatus
 
+from holdfast.cache.eviction_queue import FreeQueue
+from holdfast.cache.prefix_tree import Segment
 from holdfast.config import HoldfastConfig, load_config
-from holdfast.core.chains import Segment
-from holdfast.core.sessions import Session, SessionState
+from holdfast.core.session import Session, SessionState
 from holdfast.policies.base import Outlook, Worth, WorthClass
-from holdfast.policies.runtime import AgentRuntime
-from holdfast.predict.learned_file import LearnedFile
+from holdfast.runtime.runtime import AgentRuntime
 from holdfast.vllm.compat import (
     cache_grain,
     engine_number,
@@ -29,14 +29,14 @@ from holdfast.vllm.compat import (
     tier_desk_of,
     uses_priority,
 )
-from holdfast.vllm.free_queue import FreeQueue
+from holdfast.vllm.learned_file import LearnedFile
 from holdfast.vllm.oversized import OversizedRequests
 from holdfast.vllm.reports import EngineReports
 from holdfast.vllm.request_queue import OfferQueue
+from holdfast.vllm.requests import TurnDesk
 from holdfast.vllm.step_meter import StepMeter
 from holdfast.vllm.stock_queues import restore_free_queue, restore_request_queue
 from holdfast.vllm.turn_reader import TurnReader
-from holdfast.vllm.turns import TurnDesk
 from holdfast.vllm.versions import check_scheduler, engine_version
 
 __all__ = ["HoldfastScheduler"]

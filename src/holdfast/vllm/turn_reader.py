@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.core.sessions import Session
-from holdfast.core.turn_end import TurnEnd
-from holdfast.policies.admission.waiting import WaitingTurn
-from holdfast.policies.runtime import AgentRuntime
+from holdfast.core.session import Session
+from holdfast.core.turn import WaitingTurn
+from holdfast.runtime.runtime import AgentRuntime
+from holdfast.tool_calls.turn_end import TurnEnd
 from holdfast.vllm.output_tail import OutputTails, reader_of, text_reader_of
 
 __all__ = ["TurnReader"]

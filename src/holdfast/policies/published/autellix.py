@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from holdfast.core.sessions import Session
-from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.core.session import Session
+from holdfast.core.turn import Decision, Room, WaitingTurn
 from holdfast.policies.base import Policy, PolicySpec, Scene
 
 __all__ = ["Autellix"]

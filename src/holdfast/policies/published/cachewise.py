@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from holdfast.core.chains import Segment
-from holdfast.core.sessions import Session, SessionState
-from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.cache.prefix_tree import Segment
+from holdfast.core.session import Session, SessionState
+from holdfast.core.turn import Decision, Room, WaitingTurn
 from holdfast.policies.base import Policy, PolicySpec, Worth, WorthClass, users_of
 
 __all__ = ["CacheWise"]

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from holdfast.core.chains import Segment
-from holdfast.core.sessions import Session, SessionState
-from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.cache.prefix_tree import Segment
+from holdfast.core.session import Session, SessionState
+from holdfast.core.turn import Decision, Room, WaitingTurn
 from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
 
 __all__ = ["Continuum"]

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from holdfast.core.chains import Segment
-from holdfast.core.sessions import Session
-from holdfast.policies.admission.waiting import Decision, Room, WaitingTurn
+from holdfast.cache.prefix_tree import Segment
+from holdfast.core.session import Session
+from holdfast.core.turn import Decision, Room, WaitingTurn
 from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
 
 __all__ = ["InferCept"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
-from holdfast.core.chains import Segment
-from holdfast.core.sessions import Session
-from holdfast.policies.admission.waiting import WaitingTurn
+from holdfast.cache.prefix_tree import Segment
+from holdfast.core.session import Session
+from holdfast.core.turn import WaitingTurn
 from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
 
 __all__ = ["KVFlow"]

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from holdfast.core.tool_syntax import ToolCall
+from holdfast.tool_calls.syntax import ToolCall
 from holdfast.traces.formats.atif_steps import (
     Step,
     Trajectory,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.core.tool_syntax import ToolCall
+from holdfast.tool_calls.syntax import ToolCall
 from holdfast.traces.formats.repairs import with_whole_characters
 from holdfast.traces.history import Message
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.tool_kinds import tool_kind
-from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
+from holdfast.tool_calls.syntax import ToolCall
+from holdfast.tool_calls.tool_kind import tool_kind
 from holdfast.traces.formats.quantities import Tokens
 from holdfast.traces.formats.reading import Kin
 from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile

@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
+from holdfast.tool_calls.syntax import ToolCall
 from holdfast.traces.formats.codex_items import (
     HINT,
     Compacted,

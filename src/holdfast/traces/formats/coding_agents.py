@@ -26,9 +26,9 @@ from typing import Annotated
 
 import msgspec
 
-from holdfast.core.argument_class import argument_class
-from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
+from holdfast.tool_calls.shell_command import argument_class
+from holdfast.tool_calls.syntax import ToolCall
 from holdfast.traces.answer import decisive_tool, ended_by
 from holdfast.traces.formats.quantities import Count, PromptTokens, Seconds, Tokens
 from holdfast.traces.formats.reading import Reading

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from holdfast.core.tool_syntax import ToolCall
+from holdfast.tool_calls.syntax import ToolCall
 from holdfast.traces.formats.conversation import Conversation
 from holdfast.traces.formats.quantities import Tokens
 from holdfast.traces.formats.transcript import Call, CalledTool

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
+from holdfast.tool_calls.syntax import ToolCall
 from holdfast.traces.formats.conversation import Conversation, Point
 from holdfast.traces.formats.quantities import Seconds, Tokens
 from holdfast.traces.formats.reading import Reading

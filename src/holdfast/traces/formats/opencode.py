@@ -18,9 +18,9 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.tool_kinds import tool_kind
-from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
+from holdfast.tool_calls.syntax import ToolCall
+from holdfast.tool_calls.tool_kind import tool_kind
 from holdfast.traces.formats.client_files import lies_below
 from holdfast.traces.formats.conversation import link_sub_agents
 from holdfast.traces.formats.decoding import decode_json, within

@@ -27,8 +27,8 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.tool_syntax import ToolCall
 from holdfast.errors import TraceError
+from holdfast.tool_calls.syntax import ToolCall
 from holdfast.traces.formats.client_files import lies_below
 from holdfast.traces.formats.conversation import Conversation, Point
 from holdfast.traces.formats.quantities import Tokens

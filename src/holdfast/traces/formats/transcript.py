@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from itertools import pairwise, takewhile
 from typing import Final
 
-from holdfast.core.argument_class import argument_class, argument_clues
-from holdfast.core.tool_syntax import ToolCall
+from holdfast.tool_calls.shell_command import argument_class, argument_clues
+from holdfast.tool_calls.syntax import ToolCall
 from holdfast.traces.answer import decisive_tool, ended_by
 from holdfast.traces.formats.reading import Reading
 from holdfast.traces.formats.trace_file import TraceFile

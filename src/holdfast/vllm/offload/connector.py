@@ -18,7 +18,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.offloading_connector import Of
 from holdfast.vllm.versions import check_tiers, engine_version
 
 if TYPE_CHECKING:
-    from holdfast.vllm.offload.gate import TierGate
+    from holdfast.vllm.offload.transfer_gate import TierGate
 
 __all__ = ["EngineConfig", "HoldfastOffloadingConnector", "engine_being_built"]
 

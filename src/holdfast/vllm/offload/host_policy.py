@@ -14,7 +14,7 @@ from typing import Any
 
 from vllm.v1.kv_offload.cpu.policies.base import CachePolicy
 
-from holdfast.core.claims import Claims
+from holdfast.cache.chunk_owners import Claims
 from holdfast.vllm.versions import check_tiers, engine_version
 
 __all__ = ["HostPolicy"]

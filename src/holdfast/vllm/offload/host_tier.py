@@ -11,8 +11,8 @@ from typing import Any
 
 from vllm.v1.kv_offload.base import make_offload_key
 
-from holdfast.core.prefix_search import held_length
-from holdfast.core.sessions import Session
+from holdfast.cache.resident_prefix import held_length
+from holdfast.core.session import Session
 from holdfast.predict.copy_cost import CopyCost
 from holdfast.vllm.offload.host_policy import HostPolicy
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from holdfast.policies.holdfast import Holdfast
+from holdfast.policies.ours.holdfast import Holdfast
 
 
 def _coming(self: Any) -> Iterable[Any]:

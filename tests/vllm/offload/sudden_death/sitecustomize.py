@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from holdfast.policies.runtime import AgentRuntime
+from holdfast.runtime.runtime import AgentRuntime
 
 _FLAG = os.environ.get("SUDDEN_DEATH_FILE", "")
 _PART_BYTES = 4096  # direct writes must be aligned

@@ -1,0 +1,31 @@
+"""What the runtime asks of the host's queue of free blocks."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from holdfast.cache.prefix_tree import Segment
+
+__all__ = ["BlockQueue"]
+
+
+class BlockQueue(Protocol):
+    """The host's free blocks, by run of the chain tree."""
+
+    def rescore(self, segment: Segment[Any]) -> None:
+        """Note that a run's worth may have changed."""
+
+    def redistribute(self, upper: Segment[Any], deeper: Segment[Any]) -> None:
+        """Move free blocks after a split."""
+
+    def absorb(self, segment: Segment[Any]) -> None:
+        """Join a run to the one before it."""
+
+    def disown(self, segment: Segment[Any]) -> None:
+        """Make a run's blocks the first to go."""
+
+    def hold(self, segment: Segment[Any]) -> None:
+        """Count a place on a run."""
+
+    def release(self, segment: Segment[Any]) -> None:
+        """Uncount a place on a run."""

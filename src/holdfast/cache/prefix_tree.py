@@ -1,0 +1,251 @@
+"""Which sessions share which KV blocks: a tree of block-hash runs.
+
+A prefix hash stands for a whole prefix, so the prompts that an engine has seen form a tree. Runs
+of blocks that the same sessions use are one `Segment`; a fork splits a run. Knows nothing about
+time or worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from holdfast.cache.block_list import Block, Lane
+
+__all__ = ["ChainTree", "Match", "Segment"]
+
+B = TypeVar("B", bound=Block)
+
+
+class Segment(Generic[B]):
+    """A run of consecutive blocks with the same users.
+
+    Attributes:
+        parent: The run before it, or None for the tree's root.
+        children: Runs that continue it, by their first hash.
+        start: Depth of the first block (blocks from the start of the prompt).
+        hashes: Prefix hashes of the run, in order.
+        tails: Sessions whose chain ends with this run, last output included.
+        prompts: Sessions whose last prompt ends with this run.
+        num_held: Sessions holding a place whose chain contains this run.
+        lane: The run's free blocks, deepest first.
+        num_open_children: Children with free blocks; this run is evicted only at zero.
+        is_attached: False once the run has left the tree.
+        version: Changes whenever the run is ranked anew.
+    """
+
+    __slots__ = (
+        "children",
+        "hashes",
+        "is_attached",
+        "lane",
+        "num_held",
+        "num_open_children",
+        "parent",
+        "prompts",
+        "start",
+        "tails",
+        "version",
+    )
+
+    def __init__(self, parent: Segment[B] | None, start: int, hashes: list[bytes]) -> None:
+        self.parent = parent
+        self.children: dict[bytes, Segment[B]] = {}
+        self.start = start
+        self.hashes = hashes
+        self.tails: set[Any] = set()
+        self.prompts: set[Any] = set()
+        self.num_held = 0
+        self.lane: Lane[B] = Lane()
+        self.num_open_children = 0
+        self.is_attached = True
+        self.version = 0
+
+    @property
+    def end(self) -> int:
+        """Depth just past the run's last block."""
+        return self.start + len(self.hashes)
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether some session's prompt or chain ends with this run."""
+        return bool(self.tails or self.prompts)
+
+    def path(self) -> Iterator[Segment[B]]:
+        """This run and the runs before it, deepest first, without the root."""
+        segment: Segment[B] = self
+        while segment.parent is not None:
+            yield segment
+            segment = segment.parent
+
+    def subtree(self) -> Iterator[Segment[B]]:
+        """This run and all that continue it."""
+        stack = [self]
+        while stack:
+            segment = stack.pop()
+            yield segment
+            stack.extend(segment.children.values())
+
+
+class Match(NamedTuple, Generic[B]):
+    """How far a prompt follows the tree: `depth` blocks, the last of them in `segment`."""
+
+    segment: Segment[B]
+    depth: int
+
+
+class ChainTree(Generic[B]):
+    """All known chains. Every mutation keeps `locate` and the tree in step."""
+
+    def __init__(self) -> None:
+        self.root: Segment[B] = Segment(None, 0, [])
+        self._where: dict[bytes, Segment[B]] = {}
+
+    def __len__(self) -> int:
+        """Known blocks (count)."""
+        return len(self._where)
+
+    def locate(self, block_hash: bytes) -> Segment[B] | None:
+        """The run that contains `block_hash`. Pure, O(1)."""
+        return self._where.get(block_hash)
+
+    def match(self, hashes: Sequence[bytes]) -> Match[B]:
+        """The longest known prefix of `hashes`. Pure; O(runs * log(run length))."""
+        segment = self.root
+        depth = 0
+        while depth < len(hashes):
+            child = segment.children.get(hashes[depth])
+            if child is None:
+                break
+            segment = child
+            shared = _shared_length(child.hashes, hashes, depth)
+            depth += shared
+            if shared < len(child.hashes):
+                break
+        return Match(segment, depth)
+
+    def insert(self, hashes: Sequence[bytes]) -> tuple[Segment[B], Segment[B] | None]:
+        """Make `hashes` a chain that ends at a run's end.
+
+        Mutates the tree. A chain that ends or leaves inside a run splits that run: the deeper half
+        stays the same object, so its tails and lane stay valid, and the caller moves the shallow
+        half's free blocks.
+
+        Returns:
+            The last run of the chain (the root for an empty one), and the new shallow half of a
+            split run, if one was split.
+        """
+        segment, depth = self.match(hashes)
+        upper: Segment[B] | None = None
+        if depth < segment.end:
+            segment = upper = self._split(segment, depth - segment.start)
+        if depth == len(hashes):
+            return segment, upper
+        rest = list(hashes[depth:])
+        if segment is self.root or segment.children or segment.is_endpoint:
+            child: Segment[B] = Segment(segment, depth, rest)
+            segment.children[rest[0]] = child
+            segment = child
+        else:
+            segment.hashes.extend(rest)
+        for block_hash in rest:
+            self._where[block_hash] = segment
+        return segment, upper
+
+    def absorb(self, segment: Segment[B]) -> Segment[B] | None:
+        """Join a childless run to the run before it, if it is that run's only continuation.
+
+        Mutates the tree, not the lanes. O(length of `segment`).
+
+        Returns:
+            The joined run, or None if the two must stay apart.
+        """
+        parent = segment.parent
+        if parent is None or parent.parent is None or segment.children:
+            return None
+        if len(parent.children) != 1 or parent.is_endpoint or segment.num_held != parent.num_held:
+            return None
+        parent.hashes.extend(segment.hashes)
+        for block_hash in segment.hashes:
+            self._where[block_hash] = parent
+        parent.children = {}
+        parent.tails, parent.prompts = segment.tails, segment.prompts
+        parent.num_open_children = 0
+        segment.is_attached = False
+        return parent
+
+    def detach(self, segment: Segment[B]) -> None:
+        """Take a childless run out of the tree; its hashes are known no more. Mutates the tree."""
+        assert not segment.children and segment.parent is not None
+        for block_hash in segment.hashes:
+            if self._where.get(block_hash) is segment:
+                del self._where[block_hash]
+        del segment.parent.children[segment.hashes[0]]
+        if segment.lane.num_blocks:
+            segment.parent.num_open_children -= 1
+        segment.is_attached = False
+
+    def prune(self, segment: Segment[B]) -> None:
+        """Detach `segment` and the runs before it while nobody needs them. Mutates the tree."""
+        while (
+            segment.parent is not None
+            and segment.is_attached
+            and not segment.children
+            and not segment.is_endpoint
+            and not segment.lane.num_blocks
+        ):
+            parent = segment.parent
+            self.detach(segment)
+            segment = parent
+
+    def clear(self) -> None:
+        """Forget every chain. Mutates the tree; runs handed out before are detached."""
+        for segment in self.root.subtree():
+            segment.is_attached = segment is self.root
+        self.root = Segment(None, 0, [])
+        self._where.clear()
+
+    def _split(self, segment: Segment[B], length: int) -> Segment[B]:
+        """Cut the first `length` blocks of `segment` off into a new run before it; return that."""
+        assert segment.parent is not None
+        upper: Segment[B] = Segment(segment.parent, segment.start, segment.hashes[:length])
+        upper.num_held = segment.num_held
+        upper.num_open_children = 1 if segment.lane.num_blocks else 0
+        segment.parent.children[upper.hashes[0]] = upper
+        segment.hashes = segment.hashes[length:]
+        segment.start += length
+        segment.parent = upper
+        upper.children[segment.hashes[0]] = segment
+        if segment.lane.num_blocks and upper.parent is not None:
+            upper.parent.num_open_children -= 1
+        for block_hash in upper.hashes:
+            self._where[block_hash] = upper
+        return upper
+
+    def check_integrity(self) -> None:
+        """Assert that the tree is consistent; for tests. O(blocks)."""
+        seen = 0
+        for segment in self.root.subtree():
+            for key, child in segment.children.items():
+                assert child.parent is segment and child.hashes[0] == key
+                assert child.start == segment.end
+            open_children = sum(1 for c in segment.children.values() if c.lane.num_blocks)
+            assert segment.num_open_children == open_children
+            for block_hash in segment.hashes:
+                assert self._where[block_hash] is segment
+                seen += 1
+        assert seen == len(self._where)
+
+
+def _shared_length(run: list[bytes], hashes: Sequence[bytes], offset: int) -> int:
+    """Blocks that `run` and `hashes[offset:]` share; equal at a depth implies equal before it."""
+    low, high = 0, min(len(run), len(hashes) - offset)
+    if high and run[high - 1] == hashes[offset + high - 1]:
+        return high
+    while low < high:
+        middle = (low + high) // 2
+        if run[middle] == hashes[offset + middle]:
+            low = middle + 1
+        else:
+            high = middle
+    return low

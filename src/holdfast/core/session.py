@@ -1,0 +1,229 @@
+"""Who is talking to the engine: sessions found from ids or from the lineage of their prompts.
+
+A session is one stream of turns in which each prompt extends the last. An agent that runs
+sub-agents is several sessions; an explicit id groups them. Knows nothing about time beyond the
+stamps it is given.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.cache.prefix_tree import ChainTree, Segment
+
+__all__ = ["SIDE_CALL_RATIO", "Session", "SessionState", "SessionTable", "recency"]
+
+
+SIDE_CALL_RATIO = 2
+"""Of an agent's prompt to that of a call for a title, at least."""
+
+
+class SessionState(enum.Enum):
+    """What a session is doing."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    AT_TOOL = "at_tool"
+    HUMAN_AWAY = "human_away"
+    SUPERSEDED = "superseded"
+    CLOSED = "closed"
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the session is away and may come back."""
+        return self in (SessionState.AT_TOOL, SessionState.HUMAN_AWAY)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one of the session's turns is in the engine."""
+        return self in (SessionState.RUNNING, SessionState.WAITING)
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One stream of turns.
+
+    Attributes:
+        number: Unique, in order of first sight.
+        group: Explicit session id shared by the streams of one agent run, or None.
+        state: What it is doing.
+        tail: Last run of its chain, its last output included.
+        prompt_tail: Last run of its last prompt; `tail` or the run before it.
+        prompt_blocks: Full blocks of its last prompt (count).
+        first_blocks: Full blocks of its first prompt (count).
+        num_turns: Turns begun.
+        paused_at_s: When its last turn ended (s, host's clock).
+        gap: What is known about the pause, as the predictor wants it.
+        awaits_end: Whether what ended its last turn is still being read.
+        tenant: Name of whoever sends it.
+        has_parent: Whether another agent started it, by its client's word.
+        calls_tools: Whether one of its turns has ended with a tool call.
+        comes_back: Whether it has gone on after it was closed.
+        pace: How its gaps compare with others of their kind, likewise.
+        expected_gap_s: A hint's word on the pause (s), or None.
+        has_moved_on: Whether a sibling of its group, or a fork, has started since it paused.
+        priority: Explicit priority of its last turn, lower is more urgent; None where the engine
+            goes by none.
+        is_held: Whether it holds a place in the cache while it is away.
+        rate: Last computed worth: expected returns a second.
+        stale_at_s: When that is worth computing anew (s, host's clock).
+    """
+
+    number: int
+    group: str | None
+    state: SessionState
+    tail: Segment[Any]
+    prompt_tail: Segment[Any]
+    prompt_blocks: int = 0
+    first_blocks: int = 0
+    num_turns: int = 0
+    paused_at_s: float = 0.0
+    gap: Any = None
+    awaits_end: bool = False
+    tenant: str = ""
+    has_parent: bool = False
+    calls_tools: bool = False
+    comes_back: bool = False
+    pace: Any = None
+    expected_gap_s: float | None = None
+    has_moved_on: bool = False
+    priority: int | None = None
+    is_held: bool = False
+    rate: float = 0.0
+    stale_at_s: float = math.inf
+
+    def __hash__(self) -> int:
+        # Not the address: sets of sessions then iterate alike in every run of a simulation.
+        return self.number
+
+
+@dataclass(slots=True)
+class SessionTable:
+    """All remembered sessions, and which one a new prompt continues.
+
+    Attributes:
+        tree: The chains of all sessions.
+        max_sessions: Sessions remembered (count); the longest idle are forgotten first.
+    """
+
+    tree: ChainTree[Any]
+    max_sessions: int
+    _sessions: dict[int, Session] = field(default_factory=dict)
+    _groups: dict[str, set[Session]] = field(default_factory=dict)
+    _distrusted: set[str] = field(default_factory=set)
+    _next_number: int = 0
+
+    def __len__(self) -> int:
+        """Remembered sessions (count)."""
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        """Sessions, longest untouched first."""
+        return iter(self._sessions.values())
+
+    def find(self, hashes: Sequence[bytes], group: str | None) -> Session | None:
+        """The idle session that a prompt of these blocks continues.
+
+        That is the one with the longest last prompt that the blocks extend, among equals the last
+        to pause. With an explicit id only sessions of that id are considered, without one only
+        those without. Pure.
+        """
+        segment, depth = self.tree.match(hashes)
+        if depth < segment.end:
+            segment = segment.parent or self.tree.root
+        for run in segment.path():
+            best: Session | None = None
+            for session in run.prompts:
+                if session.state.is_busy or session.group != group:
+                    continue
+                if best is None or recency(session) > recency(best):
+                    best = session
+            if best is not None:
+                return best
+        return None
+
+    def num_shared(self, session: Session, hashes: Sequence[bytes]) -> int:
+        """Leading blocks that the session's chain and a prompt have in common (count). Pure."""
+        segment, depth = self.tree.match(hashes)
+        chain = set(session.tail.path())
+        for run in segment.path():
+            if run in chain:
+                return min(run.end, depth)
+        return 0
+
+    def siblings(self, session: Session) -> set[Session]:
+        """The sessions of the same explicit id, `session` included; empty without an id."""
+        return set() if session.group is None else self.of_group(session.group)
+
+    def of_group(self, group: str) -> set[Session]:
+        """The remembered sessions of an explicit id. Pure."""
+        return self._groups.get(group, set())
+
+    def root_of(self, group: str) -> Session | None:
+        """Of an id's streams the agent's own: the first that called a tool; None if none did."""
+        callers = (session for session in self.of_group(group) if session.calls_tools)
+        return min(callers, key=lambda session: session.number, default=None)
+
+    def is_side_call(self, session: Session) -> bool:
+        """Whether a stream of one answered turn stands beside a much longer one of its id. Pure.
+
+        A call for a title, a summary or a commit's message.
+        """
+        if session.num_turns != 1 or session.state is not SessionState.HUMAN_AWAY:
+            return False
+        enough = SIDE_CALL_RATIO * session.first_blocks
+        return any(other.prompt_blocks > enough for other in self.siblings(session))
+
+    def trusts(self, group: str) -> bool:
+        """Whether an explicit id is taken to name one stream. Pure."""
+        return group not in self._distrusted
+
+    def distrust(self, group: str) -> None:
+        """The explicit id was seen to name several streams. Mutates."""
+        self._distrusted.add(group)
+
+    def add(self, group: str | None) -> Session:
+        """A new session without blocks. Mutates the table."""
+        root = self.tree.root
+        session = Session(self._next_number, group, SessionState.WAITING, root, root)
+        self._next_number += 1
+        self._sessions[session.number] = session
+        if group is not None:
+            self._groups.setdefault(group, set()).add(session)
+        return session
+
+    def touch(self, session: Session) -> None:
+        """Make `session` the most recently active. Mutates the order."""
+        self._sessions[session.number] = self._sessions.pop(session.number)
+
+    def surplus(self) -> list[Session]:
+        """Idle sessions beyond `max_sessions`, longest untouched first. Pure."""
+        excess = len(self._sessions) - self.max_sessions
+        if excess <= 0:
+            return []
+        found: list[Session] = []
+        for session in self._sessions.values():
+            if len(found) == excess:
+                break
+            if not session.state.is_busy:
+                found.append(session)
+        return found
+
+    def drop(self, session: Session) -> None:
+        """Forget `session`, whose blocks the caller has already let go. Mutates the table."""
+        del self._sessions[session.number]
+        if session.group is not None:
+            group = self._groups[session.group]
+            group.discard(session)
+            if not group:
+                del self._groups[session.group]
+                self._distrusted.discard(session.group)
+
+
+def recency(session: Session) -> tuple[float, int]:
+    """Greater for a session that paused later; never equal for two. Pure."""
+    return session.paused_at_s, session.number

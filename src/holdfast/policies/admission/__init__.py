@@ -1,1 +1,0 @@
-"""Whom to let in: which waiting turns the engine may start now."""

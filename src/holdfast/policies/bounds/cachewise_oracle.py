@@ -1,0 +1,40 @@
+"""CacheWise with true durations, the paper's own upper bound."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from holdfast.core.session import Session
+from holdfast.core.turn import WaitingTurn
+from holdfast.policies.base import Need, PolicySpec, Scene
+from holdfast.policies.bounds.true_returns import TrueReturns
+from holdfast.policies.published.cachewise import CacheWise
+
+__all__ = ["CacheWiseOracle"]
+
+
+class CacheWiseOracle(CacheWise):
+    """CacheWise's order with the pause's true length in place of its expectation.
+
+    Source: "CacheWise*" in Tiwari et al., arXiv 2606.16824.
+    """
+
+    spec: ClassVar[PolicySpec] = PolicySpec(
+        name="cachewise-oracle",
+        summary="CacheWise with true pause lengths.",
+        source='"CacheWise*", arXiv 2606.16824',
+        differs="A session that does not return counts as infinitely far away.",
+        needs=frozenset({Need.FUTURE}),
+    )
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self._true_returns = TrueReturns(scene, self.per_session())
+
+    def turn_ended(self, turn: WaitingTurn) -> None:
+        """Look up when the session will be back."""
+        self._true_returns.turn_ended(turn)
+
+    def residual_s(self, session: Session) -> float:
+        """True time until the session is back (s)."""
+        return self._true_returns.left_s(session)

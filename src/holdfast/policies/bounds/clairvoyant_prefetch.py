@@ -1,0 +1,42 @@
+"""A bound: Holdfast with true return times for what is brought back ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from holdfast.cache.prefix_tree import Segment
+from holdfast.core.turn import WaitingTurn
+from holdfast.policies.base import Need, PolicySpec, Scene
+from holdfast.policies.bounds.true_returns import TrueReturns
+from holdfast.policies.ours.holdfast import Holdfast
+
+__all__ = ["ClairvoyantPrefetch"]
+
+
+class ClairvoyantPrefetch(Holdfast):
+    """Evicts and admits as Holdfast does, and knows who is back next.
+
+    Sessions that are away are brought back in the order of their true returns, as far as links and
+    room allow. Bounds what a better choice of what to prefetch could gain.
+    """
+
+    spec: ClassVar[PolicySpec] = PolicySpec(
+        name="clairvoyant-prefetch",
+        summary="Holdfast, which prefetches in the order of true returns: a bound on prefetching.",
+        source="Belady, IBM Systems Journal 5(2), 1966",
+        differs="Eviction and admission go by predictions.",
+        needs=frozenset({Need.FUTURE}),
+    )
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        self._true_returns = TrueReturns(scene, self.per_session())
+
+    def turn_ended(self, turn: WaitingTurn) -> None:
+        """Look up when the session will be back."""
+        self._true_returns.turn_ended(turn)
+
+    def coming(self) -> Iterable[Segment[Any]]:
+        """Chains of those that return, the next one first."""
+        return (session.tail for session in self._true_returns.next_back())

@@ -1,1 +1,0 @@
-"""What a free block is worth: smallest goes first."""

@@ -1,0 +1,173 @@
+"""Sessions as calls of agents: which of them stands for its agent's next call."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from holdfast.cache.prefix_tree import Segment
+from holdfast.core.session import Session, SessionState
+from holdfast.policies.base import Scene, users_of
+from holdfast.predict.agent_transitions import Succession
+from holdfast.predict.inter_arrival import Habits, Recurrence, RecurrenceModel
+
+__all__ = ["Callers"]
+
+_STEPS_AHEAD = 16
+_STEPS_ANNOUNCED = 2
+_INTERVAL_WEIGHT = 0.3
+_MAX_WORKFLOWS = 1024
+_SOONEST_SHARE = 0.5  # of an interval
+_CONTINUED_SHARE = 0.3
+_SHARERS = 8
+
+
+@dataclass(slots=True)
+class _Call:
+    """A session's first prompt.
+
+    Attributes:
+        arrived_s: When it came (s).
+        agent: Whose it is, once that is known.
+        end_blocks: Where the agent's own prefix ends.
+    """
+
+    arrived_s: float
+    agent: Recurrence | None = None
+    end_blocks: int = 0
+
+
+class Callers:
+    """Agents are the beginnings at which prompts of different sessions part.
+
+    Where an agent's calls come regularly, or in an order that repeats, and few go on, its latest
+    session stands for the next call: what they share is needed again when that is expected, and the
+    rest of it is not.
+
+    Args:
+        scene: Where they are.
+        calls: Empty; loses sessions that are forgotten.
+    """
+
+    def __init__(self, scene: Scene, calls: dict[Session, Any]) -> None:
+        self._scene = scene
+        self._recurrences = RecurrenceModel()
+        self._calls: dict[Session, _Call] = calls
+        self._forgotten = Habits()
+        self._succession: Succession[Recurrence] = Succession()
+        # By workflow, when it called last (s); the longest ago foremost.
+        self._called_s: OrderedDict[str | None, float] = OrderedDict()
+        self._interval_s = 0.0
+        self._due: dict[Recurrence, tuple[int, float]] = {}  # steps away, and when (s)
+
+    def turn_arrived(self, session: Session) -> None:
+        """Learn that a session begins or goes on. Mutates."""
+        if session.num_turns > 1:
+            call = self._calls.get(session)
+            if session.num_turns == 2 and call is not None and call.agent is not None:
+                self._recurrences.ended(
+                    call.agent, is_continued=True, is_answered=_is_answered(session)
+                )
+            return
+        call = self._calls[session] = _Call(self._scene.now_s)
+        for run in session.tail.path():
+            others = [s for s in islice(users_of(run), _SHARERS) if s is not session]
+            before = [s for s in others if s in self._calls]
+            if before:
+                self._called(session, run, before)
+                return
+
+    def forgotten(self, session: Session) -> None:
+        """Learn from a session that will not be mentioned again. Mutates."""
+        self._forgotten.ended(is_continued=session.num_turns > 1, is_answered=False)
+
+    def rate(self, session: Session, rate: float) -> float:
+        """Expected uses a second of what a session holds, given its expected returns. Pure."""
+        call = self._calls.get(session)
+        if call is None or call.agent is None or not self._is_expected(call.agent):
+            return rate
+        if session.num_turns == 1:
+            rate *= call.agent.habits.continued_share
+        if call.agent.latest is session:
+            rate = max(rate, 1.0 / self._wait_s(call.agent))
+        return rate
+
+    def share(self, session: Session, run: Segment[Any]) -> float:
+        """Share of a session's rate that a run of it deserves (0 to 1). Pure."""
+        call = self._calls.get(session)
+        if call is None or call.agent is None or run.start < call.end_blocks:
+            return 1.0
+        is_stand_in = self._is_expected(call.agent) and call.agent.latest is session
+        return call.agent.habits.continued_share if is_stand_in else 1.0
+
+    def goes_on(self, session: Session) -> bool:
+        """Whether a session may be continued, as far as its agent's calls tell. Pure."""
+        call = self._calls.get(session)
+        if session.num_turns > 1 or call is None:
+            return True
+        agent = call.agent
+        if agent is not None and _is_answered(session):
+            return agent.habits.answered_share >= _CONTINUED_SHARE
+        is_known = agent is not None and self._is_expected(agent)
+        habits = agent.habits if agent is not None and is_known else self._forgotten
+        return habits.continued_share >= _CONTINUED_SHARE
+
+    def coming(self) -> Iterator[Segment[Any]]:
+        """Ends of the prefixes whose agents are called next, soonest first. O(steps)."""
+        for agent, (steps, _) in self._due.items():
+            call = self._calls.get(agent.latest)
+            if steps <= _STEPS_ANNOUNCED and call is not None:
+                path = agent.latest.tail.path()
+                yield from islice((run for run in path if run.start < call.end_blocks), 1)
+
+    def _is_expected(self, agent: Recurrence) -> bool:
+        return agent.is_regular or agent in self._due
+
+    def _wait_s(self, agent: Recurrence) -> float:
+        """Time until an agent's next call (s, > 0; inf if none is expected). Pure."""
+        now_s = self._scene.now_s
+        wait_s = agent.wait_s(now_s)
+        if agent in self._due:
+            _, due_s = self._due[agent]
+            wait_s = min(wait_s, max(due_s - now_s, _SOONEST_SHARE * self._interval_s))
+        return wait_s
+
+    def _note_order(self, workflow: str | None, agent: Recurrence) -> None:
+        """Learn who is called after whom, and say who is next."""
+        now_s = self._scene.now_s
+        interval_s = now_s - self._called_s.pop(workflow, now_s)
+        self._called_s[workflow] = now_s
+        if len(self._called_s) > _MAX_WORKFLOWS:
+            self._called_s.popitem(last=False)
+        if interval_s > 0.0:
+            self._interval_s += _INTERVAL_WEIGHT * (interval_s - self._interval_s)
+        self._succession.called(workflow, agent)
+        self._due = {}
+        if self._interval_s > 0.0:
+            for steps, following in self._succession.ahead(_STEPS_AHEAD):
+                self._due[following] = steps, now_s + steps * self._interval_s
+
+    def _called(self, session: Session, run: Segment[Any], before: list[Session]) -> None:
+        """Take note of an agent's call, behind whose prefix `before` parted earlier."""
+        previous = max(before, key=lambda s: self._calls[s].arrived_s)
+        before_s = self._calls[previous].arrived_s
+        beginning = session.group, run.hashes[-1]
+        agent = self._recurrences.came(beginning, self._scene.now_s, before_s)
+        latest = agent.latest or previous
+        if latest.num_turns == 1:
+            is_answered = latest.state is SessionState.HUMAN_AWAY
+            self._recurrences.ended(agent, is_continued=False, is_answered=is_answered)
+        agent.latest = session
+        self._note_order(session.group, agent)
+        for caller in (previous, session):
+            call = self._calls[caller]
+            if call.agent is None:
+                call.agent, call.end_blocks = agent, run.end
+
+
+def _is_answered(session: Session) -> bool:
+    """Whether the last answer of a session called no tool."""
+    return session.gap is not None and session.gap.kind == "human"

@@ -1,0 +1,91 @@
+"""What became of sessions that paused: how many came back, and when that is past hoping for."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+from holdfast.core.session import Session
+from holdfast.predict.features import UNKNOWN_GAP, GapFeatures
+from holdfast.predict.return_time import ReturnTimeModel
+
+__all__ = ["Fates"]
+
+_GONE_QUANTILE = 0.98
+_LEARNED_AT_ONCE = 4
+_MAX_UNEXPLAINED = 256
+
+
+class Fates:
+    """Follows pauses to their end, a few at a time.
+
+    Args:
+        returns: Told of pauses that outlast nearly all of their kind.
+    """
+
+    def __init__(self, returns: ReturnTimeModel) -> None:
+        self._returns = returns
+        self._num_back, self._num_gone = 1.0, 1.0
+        self._pauses: deque[tuple[Session, int]] = deque()
+        # Length of pauses that ended before what began them was read (s), by session and turn.
+        self._unexplained: OrderedDict[tuple[Session, int], float] = OrderedDict()
+
+    @property
+    def return_share(self) -> float:
+        """Share of sessions that came back after a sibling or a fork had started (0 to 1)."""
+        return self._num_back / (self._num_back + self._num_gone)
+
+    def is_gone(self, session: Session, now_s: float) -> bool:
+        """Whether the pause outlasts nearly all of its kind. Pure; false before any is known."""
+        if not self._returns.num_observed:
+            return False
+        away_s = now_s - session.paused_at_s
+        returns, gap, pace = self._returns, session.gap, session.pace
+        return away_s > returns.residual_quantile_s(gap, 0.0, _GONE_QUANTILE, pace=pace)
+
+    def paused(self, session: Session) -> None:
+        """A pause has begun."""
+        self._pauses.append((session, session.num_turns))
+
+    def returned(self, session: Session, now_s: float) -> None:
+        """A pause is over: the session is back."""
+        if session.state.is_paused:
+            away_s = now_s - session.paused_at_s
+            if session.awaits_end:
+                self._await(session, away_s)
+            else:
+                self._returns.observe(session.gap, away_s, pace=session.pace)
+        if session.has_moved_on:
+            self._num_back += 1.0
+
+    def explained(self, session: Session, num_turns: int, gap: GapFeatures) -> None:
+        """What ended a turn has been read after the session came back; learns the pause now."""
+        away_s = self._unexplained.pop((session, num_turns), None)
+        if away_s is not None:
+            self._returns.observe(gap, away_s, pace=session.pace)
+
+    def _await(self, session: Session, away_s: float) -> None:
+        """Keep a pause until its kind is known; the oldest beyond a limit counts as unknown."""
+        self._unexplained[session, session.num_turns] = away_s
+        if len(self._unexplained) > _MAX_UNEXPLAINED:
+            (oldest, _), away_s = self._unexplained.popitem(last=False)
+            self._returns.observe(UNKNOWN_GAP, away_s, pace=oldest.pace)
+
+    def learn(self, now_s: float) -> Iterator[Session]:
+        """Look at some pauses; yields sessions that had moved on and are gone."""
+        for _ in range(min(_LEARNED_AT_ONCE, len(self._pauses))):
+            session, num_turns = self._pauses.popleft()
+            if session.num_turns != num_turns or not session.state.is_paused:
+                continue
+            if not self.is_gone(session, now_s):
+                self._pauses.append((session, num_turns))
+                continue
+            self._returns.observe(session.gap, now_s - session.paused_at_s, censored=True)
+            if session.has_moved_on:
+                self._num_gone += 1.0
+                yield session
+
+    def clear(self) -> None:
+        """Forget all pauses; what was learned stays."""
+        self._pauses.clear()
+        self._unexplained.clear()

@@ -1,0 +1,106 @@
+"""Which chain each session has, kept in step with the free blocks of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast.cache.eviction_port import BlockQueue
+from holdfast.cache.prefix_tree import ChainTree, Segment
+from holdfast.core.session import Session
+
+__all__ = ["ChainKeeper"]
+
+
+class ChainKeeper:
+    """Moves sessions along the tree of chains, and free blocks with them.
+
+    Args:
+        tree: The chains of all sessions.
+        queue: The host's free blocks.
+    """
+
+    def __init__(self, tree: ChainTree[Any], queue: BlockQueue) -> None:
+        self._tree = tree
+        self._queue = queue
+
+    def extend(self, session: Session, hashes: Sequence[bytes]) -> None:
+        """Make `hashes` the session's chain and its last prompt.
+
+        An answer that the prompt does not repeat goes first.
+        """
+        old_tail = session.tail
+        old_tail.tails.discard(session)
+        session.prompt_tail.prompts.discard(session)
+        is_answer = old_tail is not session.prompt_tail
+        is_dangling = is_answer and old_tail.is_attached and not old_tail.is_endpoint
+        if is_dangling and self._tree.match(hashes).depth >= old_tail.end:
+            self._queue.absorb(old_tail)
+        session.tail = session.prompt_tail = tail = self.insert(hashes)
+        session.prompt_blocks = len(hashes)
+        if tail.parent is not None:
+            tail.tails.add(session)
+            tail.prompts.add(session)
+        self.leave(old_tail)
+
+    def append_answer(self, session: Session, hashes: Sequence[bytes]) -> None:
+        """Lengthen the session's chain by the blocks of its answer."""
+        if len(hashes) <= session.prompt_blocks or not session.tail.is_attached:
+            return
+        session.tail.tails.discard(session)
+        session.tail = self.insert(hashes)
+        session.tail.tails.add(session)
+
+    def abandon(self, session: Session) -> None:
+        """The session uses no chain any more."""
+        session.tail.tails.discard(session)
+        session.prompt_tail.prompts.discard(session)
+        self.leave(session.tail)
+
+    def hold(self, session: Session) -> None:
+        """Keep the session's blocks from newcomers; see `BlockQueue.hold`."""
+        if not session.is_held:
+            session.is_held = True
+            for run in session.tail.path():
+                self._queue.hold(run)
+
+    def release(self, session: Session) -> None:
+        """The opposite of `hold`."""
+        if session.is_held:
+            session.is_held = False
+            for run in session.tail.path():
+                self._queue.release(run)
+
+    def freed_by(self, session: Session) -> int:
+        """Blocks that become free for newcomers when `session` is released (count). Pure."""
+        return sum(run.lane.num_blocks for run in session.tail.path() if run.num_held == 1)
+
+    def rescore(self, session: Session) -> None:
+        """The worth of what the session uses may have changed."""
+        self._queue.rescore(session.tail)
+        if session.prompt_tail is not session.tail:
+            self._queue.rescore(session.prompt_tail)
+
+    def insert(self, hashes: Sequence[bytes]) -> Segment[Any]:
+        """The run in which a chain of these blocks ends, new where it must be.
+
+        Mutates the tree; blocks of a run that it cuts in two follow their content.
+        """
+        tail, upper = self._tree.insert(hashes)
+        if upper is not None:
+            following = hashes[upper.end] if len(hashes) > upper.end else None
+            deeper = next(run for key, run in upper.children.items() if key != following)
+            self._queue.redistribute(upper, deeper)
+        return tail
+
+    def leave(self, segment: Segment[Any]) -> None:
+        """Disown what only a session that moved on has used, from its last run upwards."""
+        while (
+            segment.parent is not None
+            and segment.is_attached
+            and not segment.children
+            and not segment.is_endpoint
+        ):
+            parent = segment.parent
+            self._queue.disown(segment)
+            segment = parent

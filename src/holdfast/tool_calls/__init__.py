@@ -1,0 +1,1 @@
+"""What ended a turn: tool calls found in the text of an answer."""

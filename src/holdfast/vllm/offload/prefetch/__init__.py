@@ -1,0 +1,1 @@
+"""KV blocks copied and read ahead of the requests that need them."""

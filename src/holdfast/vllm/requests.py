@@ -1,0 +1,246 @@
+"""The engine's requests as turns of the runtime: what each needs, and whom to offer next.
+
+Process: scheduler. Checked on vLLM 0.28 ... 0.33.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import nsmallest
+from typing import Any
+
+from holdfast.cache.eviction_queue import FreeQueue
+from holdfast.cache.resident_prefix import held_length
+from holdfast.core.bounded_name import bounded_name
+from holdfast.core.hints import Hints, parse_hints
+from holdfast.core.session import Session
+from holdfast.core.session_id import tells_parent
+from holdfast.core.turn import Decision, WaitingTurn
+from holdfast.runtime.runtime import AgentRuntime
+from holdfast.tool_calls.turn_end import TurnEnd
+from holdfast.vllm.compat import CacheGrain, session_id_of
+from holdfast.vllm.decode_growth import Growth
+
+__all__ = ["TurnDesk"]
+
+_MAX_MEASURED = 64
+_OUTPUT_MEMORY = 0.05
+
+
+class TurnDesk:
+    """Translates between requests and turns. Raises what goes wrong; the scheduler guards it."""
+
+    def __init__(
+        self, runtime: AgentRuntime, queue: FreeQueue, pool: Any, grain: CacheGrain
+    ) -> None:
+        self._runtime = runtime
+        self._queue = queue
+        self._pool = pool
+        self._grain = grain
+        self._block_tokens = grain.hash_block_tokens * grain.hashes_per_block
+        self._turns: dict[str, WaitingTurn] = {}
+        self._hints: dict[str, Hints] = {}
+        self._reads_hints = True
+        self._heeds_priority = False
+        self._growth = Growth(self._remaining)
+        self._output_blocks = 1.0
+        self._output_spread_blocks = 1.0
+
+    def configure(self, *, reads_hints: bool, heeds_priority: bool) -> None:
+        """Set what requests may say about themselves."""
+        self._reads_hints = reads_hints
+        self._heeds_priority = heeds_priority
+
+    def turn_of(self, request_id: str) -> WaitingTurn | None:
+        """The turn of a request in the engine."""
+        return self._turns.get(request_id)
+
+    def is_final(self, request_id: str) -> bool:
+        """Whether a hint says that the session of a request in the engine ends with it."""
+        return self._hints[request_id].is_final
+
+    def arrive(
+        self, request: Any, *, knows_tokens: bool = True
+    ) -> tuple[WaitingTurn, tuple[str, ...]]:
+        """Make a request a turn; returns it with the reasons for which hints were rejected.
+
+        Args:
+            request: The request.
+            knows_tokens: Whether its prompt's token ids are real.
+        """
+        hints = Hints()
+        rejected: tuple[str, ...] = ()
+        if self._reads_hints:
+            hints, rejected = parse_hints(_xargs_of(request), request.kv_transfer_params)
+        session_id = session_id_of(request) or hints.session_id
+        tenant = bounded_name(request.cache_salt or "")
+        group = None if session_id is None else f"{tenant}\x00{bounded_name(session_id)}"
+        turn = self._runtime.turn_arrived(
+            request.request_id,
+            list(request.block_hashes),
+            group,
+            request.priority if self._heeds_priority else None,
+            tenant,
+            request.prompt_token_ids if knows_tokens else None,
+            has_parent=_has_parent(session_id, hints),
+        )
+        self._turns[request.request_id] = turn
+        self._hints[request.request_id] = hints
+        self._measure(turn, request)
+        return turn, rejected
+
+    def start(self, turn: WaitingTurn) -> None:
+        """The engine has let a turn in."""
+        self._runtime.turn_started(turn)
+        self._growth.expect(turn.request_id, max(turn.need_blocks - turn.resident_blocks, 0))
+        if not self._runtime.policy.keeps_place(turn.session):
+            self._growth.gives_up(turn.request_id, turn.need_blocks)
+
+    def put_back(self, request_id: str) -> None:
+        """The engine has taken a request's blocks back; it waits again."""
+        self._growth.forget(request_id)
+        turn = self._turns.get(request_id)
+        if turn is not None:
+            self._runtime.turn_preempted(turn)
+
+    def leave(self, request: Any, end: TurnEnd | None) -> tuple[WaitingTurn, Hints] | None:
+        """End the turn of a request whose blocks are about to be freed.
+
+        A hint's word on the end wins.
+        """
+        self._growth.forget(request.request_id)
+        turn = self._turns.pop(request.request_id, None)
+        if turn is None:
+            return None
+        hints = self._hints.pop(request.request_id)
+        self._learn_output(request.num_output_tokens / self._block_tokens)
+        self._runtime.turn_ended(
+            turn, list(request.block_hashes), hints.turn_end or end, hints.expected_gap_s
+        )
+        if hints.is_final:
+            self._runtime.session_closed(turn.session)
+        return turn, hints
+
+    def decide(
+        self, waiting: Iterable[Any], running: Sequence[Any], slots: int, spare: int
+    ) -> Decision:
+        """Ask the runtime whom to let in.
+
+        Args:
+            waiting: Requests, in order of arrival.
+            running: Requests that run.
+            slots: Requests that may still start (count).
+            spare: Blocks to leave free (count).
+        """
+        blocks = self.room(running, spare) - self._queue.num_held_blocks
+        turns = self._pick(waiting, blocks, slots)
+        return self._runtime.decide(turns, blocks, slots, len(running))
+
+    def sessions_of(self, requests: Iterable[Any]) -> Iterator[Session]:
+        """Sessions of those requests whose turns are known."""
+        turns = (self._turns.get(request.request_id) for request in requests)
+        return (turn.session for turn in turns if turn is not None)
+
+    def room(self, running: Sequence[Any], spare: int) -> int:
+        """Free blocks that no running turn will grow into, places of paused sessions among them.
+
+        Args:
+            running: Requests that run.
+            spare: Blocks to leave free (count).
+        """
+        return self._queue.num_free_blocks - spare - self._growth.review(running)
+
+    def forget(self) -> list[str]:
+        """Drop all turns, because the engine dropped all content; returns their request ids."""
+        request_ids = list(self._turns)
+        self._turns.clear()
+        self._hints.clear()
+        self._growth.clear()
+        return request_ids
+
+    def _pick(self, waiting: Iterable[Any], blocks: int, slots: int) -> list[WaitingTurn]:
+        """The waiting turns worth a look now, measured anew, in order of arrival.
+
+        That is all of them where few wait, and, as measured last, where all of many fit.
+        """
+        turn_of = self._turns.get
+        known = [(turn, r) for r in waiting if (turn := turn_of(r.request_id)) is not None]
+        if len(known) > _MAX_MEASURED:
+            if len(known) <= slots and sum(turn.room_blocks for turn, _ in known) <= blocks:
+                return [turn for turn, _ in sorted(known, key=_sequence)]
+            now_s = self._runtime.now_s
+            known = nsmallest(_MAX_MEASURED, known, key=lambda pair: pair[0].rank(now_s))
+        known.sort(key=_sequence)
+        for turn, request in known:
+            self._measure(turn, request)
+        return [turn for turn, _ in known]
+
+    def _measure(self, turn: WaitingTurn, request: Any) -> None:
+        num_groups = self._grain.num_groups
+        total_blocks = -(-request.num_tokens // self._block_tokens) * num_groups
+        guess = turn.resident_blocks // num_groups
+        turn.resident_blocks = self._num_resident(request.block_hashes, guess) * num_groups
+        turn.missing_blocks = total_blocks - turn.resident_blocks
+        stride = self._grain.hashes_per_block
+        num_hashes = self._runtime.tier.num_held(
+            request.block_hashes,
+            turn.resident_blocks // num_groups * stride,
+            turn.loadable_blocks // num_groups * stride,
+        )
+        turn.loadable_blocks = num_hashes // stride * num_groups
+        output_blocks = self._expected_output(request) * num_groups
+        unheld = 0
+        run = turn.session.tail
+        while run.parent is not None:
+            if not run.num_held:
+                unheld += run.lane.num_blocks
+            run = run.parent
+        turn.room_blocks = turn.missing_blocks + unheld + output_blocks
+        turn.need_blocks = total_blocks + output_blocks
+
+    def _num_resident(self, hashes: Sequence[Any], guess: int) -> int:
+        """Leading blocks in the cache; `guess` costs two look-ups when it is right.
+
+        Chains are given up from their end.
+        """
+        cached = self._pool.get_cached_block
+        stride, group = self._grain.hashes_per_block, [self._grain.group]
+        return held_length(
+            len(hashes) // stride,
+            lambda block: cached(hashes[(block + 1) * stride - 1], group) is not None,
+            guess,
+        )
+
+    def _remaining(self, request: Any) -> int:
+        """Blocks that a running request will still take (count)."""
+        turn = self._turns.get(request.request_id)
+        if turn is None:
+            return 0
+        filled: int = request.num_computed_tokens // self._block_tokens * self._grain.num_groups
+        return max(turn.need_blocks - filled, 0)
+
+    def _expected_output(self, request: Any) -> int:
+        expected = self._output_blocks + 2.0 * self._output_spread_blocks
+        most: int = -(-request.max_tokens // self._block_tokens)
+        return min(int(expected) + 1, most + 1)
+
+    def _learn_output(self, output_blocks: float) -> None:
+        error = output_blocks - self._output_blocks
+        self._output_blocks += _OUTPUT_MEMORY * error
+        self._output_spread_blocks += _OUTPUT_MEMORY * (abs(error) - self._output_spread_blocks)
+
+
+def _sequence(known: tuple[WaitingTurn, Any]) -> int:
+    return known[0].sequence
+
+
+def _has_parent(session_id: str | None, hints: Hints) -> bool:
+    """Whether the client says that another agent started this stream."""
+    if session_id is not None and tells_parent(session_id):
+        return True
+    return hints.parent_session_id not in (None, session_id)
+
+
+def _xargs_of(request: Any) -> Any:
+    params = request.sampling_params
+    return None if params is None else params.extra_args

@@ -1,0 +1,1 @@
+"""vLLM's scheduler on a virtual clock, without a worker."""

@@ -1,0 +1,130 @@
+"""A host tier without memory: vLLM's own record of chunks, and copies in simulated time.
+
+Process: the caller's. Checked on vLLM 0.32 and 0.33.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import Any, Final
+
+from vllm.config import KVTransferConfig
+from vllm.distributed.kv_transfer.kv_connector.v1.offloading.common import OffloadingWorkerMetadata
+from vllm.v1.kv_offload.base import CanonicalKVCaches, OffloadingSpec, OffloadingWorker
+from vllm.v1.kv_offload.cpu.manager import CPUOffloadingManager
+from vllm.v1.kv_offload.tiering.manager import TieringOffloadingManager
+from vllm.v1.outputs import KVConnectorOutput
+
+from holdfast.vllm.simulator.disk_tier import tiered_manager
+
+__all__ = ["HostLink", "VirtualHostSpec", "virtual_host_config"]
+
+_POLICY_MODULE: Final = "holdfast.vllm.offload.host_policy"
+
+
+def virtual_host_config(
+    num_blocks: int, cache_policy: str, num_disk_blocks: int = 0
+) -> KVTransferConfig:
+    """What makes an engine offload into a host tier that holds so many blocks.
+
+    Args:
+        num_blocks: Blocks that the tier holds (count).
+        cache_policy: `lru` or `arc`, vLLM's own, or `HostPolicy`.
+        num_disk_blocks: Blocks that a disk below it holds (count); 0 for no disk.
+    """
+    return KVTransferConfig(
+        kv_connector="HoldfastOffloadingConnector",
+        kv_connector_module_path="holdfast.vllm.offload.connector",
+        kv_role="kv_both",
+        kv_connector_extra_config={
+            "spec_name": "VirtualHostSpec",
+            "spec_module_path": __name__,
+            "num_chunks": num_blocks,
+            "num_disk_chunks": num_disk_blocks,
+            "eviction_policy": cache_policy,
+            "cache_policy_module_path": _POLICY_MODULE,
+            "offload_prompt_only": False,
+        },
+    )
+
+
+class VirtualHostSpec(OffloadingSpec):  # type: ignore[misc]
+    """VLLM's offloading to host memory, and a disk below it, with nothing behind them."""
+
+    def get_manager(self) -> CPUOffloadingManager | TieringOffloadingManager:
+        """The scheduler's side: vLLM's own."""
+        extra = self.extra_config
+        num_chunks, num_disk_chunks = extra["num_chunks"], extra["num_disk_chunks"]
+        policy, module = extra["eviction_policy"], extra["cache_policy_module_path"]
+        if num_disk_chunks:
+            return tiered_manager(num_chunks, num_disk_chunks, policy, module)
+        return CPUOffloadingManager(
+            num_chunks=num_chunks, cache_policy=policy, cache_policy_module_path=module
+        )
+
+    def get_worker(self, kv_caches: CanonicalKVCaches) -> OffloadingWorker:
+        """There is none."""
+        raise NotImplementedError("a virtual engine has no worker")
+
+
+class HostLink:
+    """Copies between KV cache and host: one after the other, each way for itself.
+
+    Args:
+        block_s: Time to copy one KV block (s); 0 makes every copy end at once.
+
+    Attributes:
+        num_loaded_blocks: Blocks copied back since it was made (count).
+    """
+
+    def __init__(self, block_s: float = 0.0) -> None:
+        self.num_loaded_blocks = 0
+        self._block_s = block_s
+        self._free_at_s = {True: -math.inf, False: -math.inf}  # by whether it is a load
+        self._under_way: list[tuple[float, int]] = []
+        self._ends_s: dict[int, float] = {}
+        self._copies: dict[int, tuple[str | None, float]] = {}  # who loads, the copy's time (s)
+
+    def begin(self, transfers: Any, now_s: float) -> float:
+        """Begin the copies that a step asks for; returns how long it must wait for others (s).
+
+        Mutates.
+
+        Args:
+            transfers: vLLM's `OffloadingConnectorMetadata`.
+            now_s: Time now (s).
+        """
+        for number, job in transfers.load_jobs.items():
+            num_blocks = len(job.dst_spec.block_ids)
+            self.num_loaded_blocks += num_blocks
+            self._enter(number, num_blocks, now_s, job.req_id)
+        for number, job in transfers.store_jobs.items():
+            self._enter(number, len(job.src_spec.block_ids), now_s, None)
+        waited_for = [self._ends_s.get(i, now_s) for i in transfers.jobs_to_flush or ()]
+        return max([now_s, *waited_for]) - now_s
+
+    def take_finished(self, now_s: float) -> KVConnectorOutput | None:
+        """What has been copied by now, as a worker reports it; None for nothing. Mutates."""
+        report = OffloadingWorkerMetadata()
+        received = set()
+        while self._under_way and self._under_way[0][0] <= now_s:
+            _, number = heapq.heappop(self._under_way)
+            del self._ends_s[number]
+            report.mark_completed(number)
+            request_id, copy_s = self._copies.pop(number)
+            stats = report.transfer_stats
+            (stats.store if request_id is None else stats.load).record(1, copy_s)
+            if request_id is not None:
+                received.add(request_id)
+        if not report.completed_jobs:
+            return None
+        return KVConnectorOutput(finished_recving=received, kv_connector_worker_meta=report)
+
+    def _enter(self, number: int, num_blocks: int, now_s: float, request_id: str | None) -> None:
+        copy_s = num_blocks * self._block_s
+        is_load = request_id is not None
+        end_s = max(now_s, self._free_at_s[is_load]) + copy_s
+        self._free_at_s[is_load] = self._ends_s[number] = end_s
+        self._copies[number] = request_id, copy_s
+        heapq.heappush(self._under_way, (end_s, number))

@@ -1,0 +1,317 @@
+"""vLLM's own scheduler and KV-cache manager without a worker.
+
+Builds the real scheduler by hand and steps it with made-up tokens, so that decisions can be tested
+and timed without a model. Knows nothing about time: a driver that wants a clock brings its own.
+
+Process: the caller's. Checked on vLLM 0.28 ... 0.33.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from vllm.config import (
+    CacheConfig,
+    DeviceConfig,
+    ModelConfig,
+    ParallelConfig,
+    SchedulerConfig,
+    VllmConfig,
+)
+from vllm.sampling_params import SamplingParams
+from vllm.v1.core.kv_cache_utils import BlockHash
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+from vllm.v1.structured_output import StructuredOutputManager
+
+if TYPE_CHECKING:
+    from holdfast.vllm.simulator.disk_tier import VirtualDisk
+    from holdfast.vllm.simulator.host_tier import HostLink
+
+__all__ = ["EnginePlan", "EngineShape", "EngineStep", "VirtualEngine"]
+
+_TOKEN = 2
+
+_MODEL = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 64,
+    "vocab_size": 128,
+    "max_position_embeddings": 2_000_000,
+    "rms_norm_eps": 1e-6,
+    "torch_dtype": "float32",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineShape:
+    """What the scheduler needs to know about an engine.
+
+    Attributes:
+        num_blocks: KV blocks in the cache, vLLM's null block included.
+        block_size_tokens: Tokens a block.
+        max_num_seqs: Requests that may run at once.
+        max_num_batched_tokens: Token budget of one engine step.
+        max_model_len_tokens: Longest prompt plus output.
+        scheduling_policy: vLLM's order of requests.
+        has_prefix_cache: Whether prefix caching is on.
+        host_blocks: KV blocks that host memory holds; 0 offloads nothing. Needs vLLM 0.32 or newer.
+        host_policy: What the host tier evicts by; see `virtual_host_config`.
+        disk_blocks: KV blocks that a disk below host memory holds; 0 for none.
+    """
+
+    num_blocks: int
+    block_size_tokens: int = 16
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 8192
+    max_model_len_tokens: int = 600_000
+    scheduling_policy: Literal["fcfs", "priority"] = "fcfs"
+    has_prefix_cache: bool = True
+    host_blocks: int = 0
+    host_policy: str = "lru"
+    disk_blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """One engine step that was scheduled and not yet answered.
+
+    Attributes:
+        output: What `schedule` returned.
+        samples: Requests that produce a token in this step.
+        repeats: Tokens that each request which was decoding before produces.
+        stall_s: Time that the step waits for copies before it begins (s).
+    """
+
+    output: Any
+    samples: frozenset[str]
+    repeats: int = 1
+    stall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStep:
+    """One engine step: what ran and what ended.
+
+    Attributes:
+        num_scheduled_tokens: Tokens computed, by request id.
+        finished: Requests that ended in this step.
+        started: Requests that produced their first token in this step.
+    """
+
+    num_scheduled_tokens: dict[str, int]
+    finished: tuple[str, ...]
+    started: tuple[str, ...]
+
+
+class VirtualEngine:
+    """A real scheduler of class `scheduler_cls`, stepped without a model.
+
+    Args:
+        scheduler_cls: The scheduler.
+        shape: Size of the engine.
+        clock: Gives the time that copies to and from host memory go by (s).
+        host_block_s: Time to copy a block (s).
+        disk_block_s: Time to read or to write a block (s).
+    """
+
+    def __init__(
+        self,
+        scheduler_cls: type[Any],
+        shape: EngineShape,
+        clock: Callable[[], float] = float,
+        host_block_s: float = 0.0,
+        disk_block_s: float = 0.0,
+    ) -> None:
+        self.shape = shape
+        self._clock = clock
+        self._link = _host_link(host_block_s) if shape.host_blocks else None
+        config = _vllm_config(shape)
+        group = KVCacheGroupSpec(
+            ["layer"],
+            FullAttentionSpec(
+                block_size=shape.block_size_tokens, num_kv_heads=1, head_size=1, dtype=torch.float32
+            ),
+        )
+        self.scheduler = scheduler_cls(
+            vllm_config=config,
+            kv_cache_config=KVCacheConfig(
+                num_blocks=shape.num_blocks, kv_cache_tensors=[], kv_cache_groups=[group]
+            ),
+            structured_output_manager=StructuredOutputManager(config),
+            block_size=shape.block_size_tokens,
+            hash_block_size=shape.block_size_tokens,
+            log_stats=False,
+        )
+        self.scheduler.knows_tokens = False  # prompts are hashes; their token ids are all alike
+        self._disk = _disk_of(self.scheduler) if shape.disk_blocks else None
+        if self._disk is not None:
+            self._disk.set_speed(clock, disk_block_s)
+
+    def request(
+        self,
+        request_id: str,
+        block_keys: list[bytes],
+        num_prompt_tokens: int,
+        num_output_tokens: int,
+        *,
+        extra_args: dict[str, Any] | None = None,
+        session_id: str | None = None,
+    ) -> Request:
+        """A request whose full prompt blocks have the given prefix hashes.
+
+        Args:
+            request_id: Unique id.
+            block_keys: One key a full prompt block; equal key means equal prefix up to there.
+            num_prompt_tokens: At least ``len(block_keys) * block_size_tokens``.
+            num_output_tokens: Exact output length.
+            extra_args: What `vllm_xargs` would carry.
+            session_id: Where the engine's version knows session ids.
+        """
+        block_size = self.shape.block_size_tokens
+
+        def hash_blocks(request: Request) -> list[BlockHash]:
+            num_known = len(request.block_hashes)
+            num_full = request.num_tokens // block_size
+            return [
+                BlockHash(block_keys[i] if i < len(block_keys) else f"{request_id}/{i}".encode())
+                for i in range(num_known, num_full)
+            ]
+
+        request = Request(
+            request_id=request_id,
+            prompt_token_ids=[1] * num_prompt_tokens,
+            sampling_params=SamplingParams(
+                max_tokens=num_output_tokens,
+                ignore_eos=True,
+                extra_args=extra_args,
+                temperature=0.0,
+            ),
+            pooling_params=None,
+            arrival_time=0.0,
+            block_hasher=hash_blocks,
+        )
+        if session_id is not None:
+            request.session_id = session_id
+        return request
+
+    def add(self, request: Request) -> None:
+        """Hand a request to the scheduler."""
+        self.scheduler.add_request(request)
+
+    def step(self) -> EngineStep:
+        """Schedule once and answer with one token for each request that finished its prefill.
+
+        Mutates the scheduler. A step that could schedule nothing has no scheduled tokens.
+        """
+        return self.answer(self.plan())
+
+    def plan(self, repeats: int = 1) -> EnginePlan:
+        """The first half of `step`; a driver may plan again before it answers, as vLLM does.
+
+        Args:
+            repeats: Tokens that each decoding request produces, which stands for as many steps:
+                the scheduler is given all but one as draft tokens, and all are accepted.
+        """
+        for request in self.scheduler.running if repeats > 1 else ():
+            request.spec_token_ids = [_TOKEN] * (repeats - 1)
+        output = self.scheduler.schedule()
+        requests = self.scheduler.requests
+        samples = [i for i in output.num_scheduled_tokens if not requests[i].is_prefill_chunk]
+        stall_s = 0.0
+        if self._link is not None:
+            stall_s = self._link.begin(output.kv_connector_metadata, self._clock())
+        return EnginePlan(output, frozenset(samples), repeats, stall_s)
+
+    def answer(self, plan: EnginePlan) -> EngineStep:
+        """The second half of `step`; plans are answered in their order. Mutates the scheduler."""
+        scheduled: dict[str, int] = dict(plan.output.num_scheduled_tokens)
+        drafts = plan.output.scheduled_spec_decode_tokens
+        req_ids = list(scheduled)
+        before = dict(self.scheduler.requests)
+        link = self._link
+        started = [i for i in req_ids if i in plan.samples and _has_no_output(before.get(i))]
+        self.scheduler.update_from_output(
+            plan.output,
+            ModelRunnerOutput(
+                req_ids=req_ids,
+                req_id_to_index={req_id: i for i, req_id in enumerate(req_ids)},
+                sampled_token_ids=[
+                    [_TOKEN] * (len(drafts.get(i, ())) + 1) if i in plan.samples else []
+                    for i in req_ids
+                ],
+                logprobs=None,
+                prompt_logprobs_dict={},
+                pooler_output=[],
+                kv_connector_output=link and link.take_finished(self._clock()),
+            ),
+        )
+        finished = tuple(sorted(before.keys() - self.scheduler.requests.keys()))
+        return EngineStep(scheduled, finished, tuple(started))
+
+
+def _has_no_output(request: Request | None) -> bool:
+    return request is not None and request.num_output_tokens == 0
+
+
+def _host_link(block_s: float) -> HostLink:
+    from holdfast.vllm.simulator.host_tier import HostLink
+
+    return HostLink(block_s)
+
+
+def _disk_of(scheduler: Any) -> VirtualDisk:
+    disk: VirtualDisk = scheduler.connector.connector_scheduler.manager.secondary_tiers[0]
+    return disk
+
+
+def _vllm_config(shape: EngineShape) -> VllmConfig:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "config.json").write_text(json.dumps(_MODEL))
+        model = ModelConfig(
+            model=directory,
+            tokenizer=directory,
+            skip_tokenizer_init=True,
+            dtype="float32",
+            max_model_len=shape.max_model_len_tokens,
+        )
+    scheduler = SchedulerConfig(
+        max_num_seqs=shape.max_num_seqs,
+        max_num_batched_tokens=shape.max_num_batched_tokens,
+        max_model_len=shape.max_model_len_tokens,
+        enable_chunked_prefill=True,
+        is_encoder_decoder=False,
+        async_scheduling=True,
+        policy=shape.scheduling_policy,
+    )
+    cache = CacheConfig(
+        block_size=shape.block_size_tokens, enable_prefix_caching=shape.has_prefix_cache
+    )
+    cache.num_gpu_blocks = shape.num_blocks
+    tiers: dict[str, Any] = {}
+    if shape.host_blocks:
+        from holdfast.vllm.simulator.host_tier import virtual_host_config
+
+        tiers["kv_transfer_config"] = virtual_host_config(
+            shape.host_blocks, shape.host_policy, shape.disk_blocks
+        )
+    return VllmConfig(
+        model_config=model,
+        scheduler_config=scheduler,
+        cache_config=cache,
+        parallel_config=ParallelConfig(),
+        device_config=DeviceConfig("cpu"),
+        **tiers,
+    )

@@ -1,0 +1,1 @@
+"""Workloads: what traces look like, and traces made to look alike."""

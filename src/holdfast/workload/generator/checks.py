@@ -1,0 +1,185 @@
+"""Whether a set of parameters describes sessions at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+
+from holdfast.errors import ConfigError
+from holdfast.workload.generator.parameters import MAIN, Agent, Parameters, Table
+from holdfast.workload.study.wait import END
+
+__all__ = ["check_parameters"]
+
+_SIGNED = ("added_tokens",)
+# Far beyond anything recorded; more would be generated for days, or fill the memory.
+_LARGEST = 1e8
+_LARGEST_NUMS = {"num_turns": 1e5, "num": 1e3}
+
+
+def check_parameters(parameters: Parameters) -> None:
+    """Make sure that sessions can be drawn. Pure.
+
+    Raises:
+        ConfigError: A table is not one, something that is named does not exist, a session could go
+            on for ever, or an agent could call itself; the message says where.
+    """
+    percents = parameters.percents
+    if (percents[:1], percents[-1:]) != ((0.0,), (100.0,)) or not _is_ascending(percents):
+        raise ConfigError("`percents` must go up from 0 to 100")
+    if not parameters.answer_s_per_token <= _LARGEST:
+        raise ConfigError(f"`answer_s_per_token` is not a number up to {_LARGEST:,.0f}")
+    for place, value in _tables(parameters, ""):
+        _check_table(place, value, len(percents))
+    if MAIN not in parameters.agents:
+        raise ConfigError(f"`agents` has no {MAIN!r}, with which every family begins")
+    for name, agent in parameters.agents.items():
+        _check_agent(f"agents.{name}", agent, parameters.agents)
+    calls = {
+        name: [step.calls.agent for step in agent.steps.values() if step.calls is not None]
+        for name, agent in parameters.agents.items()
+    }
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError as error:
+        raise ConfigError(f"agents call each other in a circle: {error.args[1]}") from error
+
+
+def _tables(part: msgspec.Struct, place: str) -> Iterator[tuple[str, Table]]:
+    for field in msgspec.structs.fields(part):
+        value = getattr(part, field.name)
+        here = f"{place}.{field.name}" if place else field.name
+        if field.type in (Table, Table | None) and value is not None:
+            yield here, value
+        for key, inner in _parts(value):
+            yield from _tables(inner, f"{here}{key}")
+
+
+def _parts(value: object) -> Iterator[tuple[str, msgspec.Struct]]:
+    """The structures in a value, with the way to them."""
+    if isinstance(value, msgspec.Struct):
+        yield "", value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if isinstance(inner, msgspec.Struct):
+                yield f".{key}", inner
+    elif isinstance(value, tuple):
+        for index, inner in enumerate(value):
+            if isinstance(inner, msgspec.Struct):
+                yield f"[{index}]", inner
+
+
+def _check_table(place: str, table: Table, num_percents: int) -> None:
+    values = table if isinstance(table, tuple) else (table,)
+    if isinstance(table, tuple) and len(table) != num_percents:
+        raise ConfigError(
+            f"`{place}` has {len(table)} entries; expected {num_percents}, one for each of "
+            "`percents`, or a single number"
+        )
+    limit = _LARGEST_NUMS.get(place.rpartition(".")[2], _LARGEST)
+    if not all(abs(value) <= limit for value in values):
+        raise ConfigError(f"`{place}` is not made of numbers up to {limit:,.0f}")
+    if not _is_ascending(values, may_be_equal=True):
+        raise ConfigError(f"`{place}` is not ascending")
+    if values[0] < 0 and not place.endswith(_SIGNED):
+        raise ConfigError(f"`{place}` has {values[0]!r}; expected at least 0")
+
+
+def _check_agent(place: str, agent: Agent, agents: Mapping[str, Agent]) -> None:
+    if END in agent.steps:
+        raise ConfigError(
+            f"`{place}.steps` has {END!r}, the name of a session's end; expected another"
+        )
+    _check_weights(f"{place}.first", agent.first, agent.steps)
+    if agent.labels:
+        _check_weights(f"{place}.labels", agent.labels, agent.labels)
+    for name, role in agent.roles.items():
+        _check_sum(f"{place}.roles.{name}.heads", [head.weight for head in role.heads])
+    for name, step in agent.steps.items():
+        here = f"{place}.steps.{name}"
+        _check_weights(f"{here}.next", step.next, {*agent.steps, END})
+        if step.role not in agent.roles:
+            raise ConfigError(f"`{here}.role` is {step.role!r}, which is not in `{place}.roles`")
+        if step.calls is not None and step.calls.agent not in agents:
+            raise ConfigError(
+                f"`{here}.calls.agent` is {step.calls.agent!r}; no agent is called so"
+            )
+        missing = set(step.rewrites) - {"compaction"} - set(agent.rewrites)
+        if "compaction" in step.rewrites or missing:
+            raise ConfigError(
+                f"`{here}.rewrites` has {', '.join(sorted(step.rewrites))}; expected kinds in "
+                f"`{place}.rewrites`, without compaction"
+            )
+    if agent.compaction_chances and "compaction" not in agent.rewrites:
+        raise ConfigError(f"`{place}.compaction_chances` needs `{place}.rewrites.compaction`")
+    if agent.num_turns is None:
+        _check_end(place, agent)
+
+
+def _check_weights(
+    place: str, weights: Mapping[str, float], known: Mapping[str, object] | set[str]
+) -> None:
+    unknown = [name for name in weights if name not in known]
+    if unknown:
+        raise ConfigError(f"`{place}` names {unknown[0]!r}, which is no step")
+    _check_sum(place, weights.values())
+
+
+def _check_sum(place: str, weights: Iterable[float]) -> None:
+    total = sum(weights)
+    if not total > 0:
+        raise ConfigError(f"`{place}` has no weight above 0")
+    if total == math.inf:
+        raise ConfigError(f"`{place}` has weights whose sum is infinite")
+
+
+def _check_end(place: str, agent: Agent) -> None:
+    """Every step can reach the end, and sessions do before they are too long."""
+    ending = {END}
+    while True:
+        added = {
+            name
+            for name, step in agent.steps.items()
+            if name not in ending and any(step.next.get(each, 0) > 0 for each in ending)
+        }
+        if not added:
+            break
+        ending |= added
+    stuck = sorted(set(agent.steps) - ending)
+    if stuck:
+        raise ConfigError(
+            f"`{place}.steps.{stuck[0]}` never comes to `end`; expected that it can, or "
+            f"`{place}.num_turns`"
+        )
+    mean_turns, most = _mean_turns(agent), _LARGEST_NUMS["num_turns"]
+    if mean_turns > most:
+        raise ConfigError(
+            f"`{place}.steps` come to `end` after {mean_turns:,.0f} turns on average; expected up "
+            f"to {most:,.0f}, or `{place}.num_turns`"
+        )
+
+
+def _mean_turns(agent: Agent) -> float:
+    """How many turns sessions have that walk on until `end`."""
+    names = tuple(agent.steps)
+    follows = np.array([_shares(step.next, (*names, END))[:-1] for step in agent.steps.values()])
+    try:
+        turns = np.linalg.solve(np.eye(len(names)) - follows, np.ones(len(names)))
+    except np.linalg.LinAlgError:  # so rarely that it is lost in rounding
+        return math.inf
+    mean = float(np.dot(_shares(agent.first, names), turns))
+    return mean if mean >= 1.0 else math.inf
+
+
+def _shares(weights: Mapping[str, float], names: tuple[str, ...]) -> list[float]:
+    total = sum(weights.values())
+    return [weights.get(name, 0.0) / total for name in names]
+
+
+def _is_ascending(values: tuple[float, ...], *, may_be_equal: bool = False) -> bool:
+    return all(low < high or (may_be_equal and low == high) for low, high in pairwise(values))

@@ -1,0 +1,252 @@
+"""What a load of so many sessions at once asks of a cache: its size, and how long it must hold."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from holdfast.workload.study.overlay import Moment, Overlay
+from holdfast.workload.study.reuses import Numbers, Reuses
+from holdfast.workload.study.sampling import BlockSampler, Hashes, hashes_of
+from holdfast.workload.study.steps import SteppedSession
+from holdfast.workload.study.working_set import WorkingSet, WorkingSetMeter
+
+__all__ = ["HOLD_S", "CacheCurve", "Cliff", "Holding", "Load", "LoadMeter"]
+
+HOLD_S: Final = tuple(float(f"{10 ** (place / 6):.3g}") for place in range(-6, 31))
+"""Times of holding that are reported: a tenth of a second to about a day."""
+
+_FIRST_CACHE_TOKENS = 1024
+_NO_HASHES: Hashes = np.empty(0, dtype=np.uint64)
+_SIZES_PER_DOUBLING = 4
+_EDGE_SHARE = 0.95
+_HALF_SHARE = 0.5
+# Student's t, 97.5 %, by degrees of freedom: the lanes of a sample, less one.
+_T_QUANTILE = {3: 3.182}
+
+
+class CacheCurve(msgspec.Struct, frozen=True):
+    """Hit ratio of an LRU cache over its size.
+
+    Attributes:
+        cache_tokens: Sizes, ascending, the last one large enough for everything.
+        hit_ratio: Of all prompt tokens, by size; falls short of 1 by what nobody had sent.
+        error: None when exact; sampled, the largest half width over all sizes of the 95 %
+            confidence interval that the disjoint parts of the sample give.
+    """
+
+    cache_tokens: tuple[int, ...]
+    hit_ratio: tuple[float, ...]
+    error: float | None
+
+
+class Cliff(msgspec.Struct, frozen=True):
+    """Where a smaller cache begins to hurt.
+
+    Attributes:
+        best_hit_ratio: With a cache that never evicts.
+        edge_tokens: The smallest cache with at least 95 % of that; below it the hit ratio falls.
+        half_tokens: The smallest with at least half of it.
+    """
+
+    best_hit_ratio: float
+    edge_tokens: int
+    half_tokens: int
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """What holding KV for a time after each turn keeps, and what it costs.
+
+    Attributes:
+        hold_s: Times, ascending.
+        kept_share: Of all tokens that are reused, those reused within the time.
+        kept_own_share: The same for what sessions reuse of their own prompts.
+        held_tokens: Idle KV that is held, mean over time with every place taken.
+    """
+
+    hold_s: tuple[float, ...]
+    kept_share: tuple[float, ...]
+    kept_own_share: tuple[float, ...]
+    held_tokens: tuple[float, ...]
+
+
+class Load(msgspec.Struct, frozen=True):
+    """Sessions laid over each other at one load.
+
+    Attributes:
+        concurrency: Main agents live at once; None with recorded arrivals.
+        num_turns: Requests.
+        makespan_s: Start to end when nothing is in the way of any request.
+        prompt_tokens: Of all requests.
+        distinct_tokens: In all full blocks of prompts, each counted once.
+        working_set: What live sessions hold.
+        cache: Hit ratio over the size of the cache.
+        cliff: None where nothing is ever reused.
+        holding: None where nothing is ever reused.
+    """
+
+    concurrency: int | None
+    num_turns: int
+    makespan_s: float
+    prompt_tokens: int
+    distinct_tokens: int
+    working_set: WorkingSet
+    cache: CacheCurve
+    cliff: Cliff | None
+    holding: Holding | None
+
+    def hit_ratio(self, cache_tokens: float) -> float:
+        """Hit ratio at a size (> 0), between two that were computed on the line through both."""
+        sizes = np.log2(self.cache.cache_tokens)
+        return float(np.interp(np.log2(cache_tokens), sizes, self.cache.hit_ratio))
+
+
+class LoadMeter:
+    """Takes sessions, family by family, and measures one load.
+
+    Args:
+        overlay: Fresh; lays them over each other.
+        sampler: The blocks that take part in what is said about caches.
+    """
+
+    def __init__(self, overlay: Overlay, sampler: BlockSampler) -> None:
+        self._overlay = overlay
+        self._sampler = sampler
+        self._lanes = [Reuses(sample, HOLD_S) for sample in sampler.samples()]
+        self._working_set = WorkingSetMeter()
+        self._num_turns = 0
+        self._prompt_tokens = 0
+        self._full_from_s: float | None = None
+
+    def add(self, family: Sequence[SteppedSession]) -> None:
+        """Take the next family."""
+        for moment in self._overlay.add(family):
+            self._take(moment)
+        if self._full_from_s is None and self._overlay.is_full:
+            self._full_from_s = self._overlay.now_s
+
+    @property
+    def sample_rate(self) -> float:
+        """Share of the blocks that take part by now."""
+        return sum(lane.sample.rate for lane in self._lanes)
+
+    @property
+    def has_been_full(self) -> bool:
+        """Whether there were enough sessions to reach the load."""
+        return self._full_from_s is not None
+
+    def finish(self, concurrency: int | None) -> Load:
+        """Run what is still open; at least one family must have been added, nothing can be after.
+
+        Args:
+            concurrency: As given to the overlay.
+        """
+        full_until_s = self._overlay.now_s
+        for moment in self._overlay.finish():
+            self._take(moment)
+        makespan_s = self._overlay.now_s
+        return Load(
+            concurrency=concurrency,
+            num_turns=self._num_turns,
+            makespan_s=makespan_s,
+            prompt_tokens=self._prompt_tokens,
+            distinct_tokens=round(self._total(lambda lane: lane.distinct_tokens())),
+            working_set=self._working_set.result(self._full_from_s or 0.0, full_until_s),
+            cache=self._cache_curve(),
+            cliff=self._cliff(),
+            holding=self._holding(makespan_s, concurrency),
+        )
+
+    def _take(self, moment: Moment) -> None:
+        self._working_set.take(moment)
+        if moment.turn_index is None:
+            for lane in self._lanes:
+                lane.close(moment)
+            return
+        self._num_turns += 1
+        step = moment.session.steps[moment.turn_index]
+        self._prompt_tokens += step.turn.prompt_tokens
+        hashes = hashes_of(step.added) if len(self._lanes) > 1 else _NO_HASHES
+        for lane in self._lanes:
+            lane.request(moment, moment.turn_index, hashes)
+        if any(lane.sample.is_full for lane in self._lanes):
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Go over to a sample of the blocks, or to a smaller one."""
+        if len(self._lanes) == 1:
+            samples = self._sampler.lanes()
+            self._lanes = [deepcopy(self._lanes[0]) for _ in samples]
+            for lane, sample in zip(self._lanes, samples, strict=True):
+                lane.narrow(sample)
+        for lane in self._lanes:
+            if lane.sample.is_full:
+                lane.shrink()
+
+    def _total(self, of: Callable[[Reuses], float]) -> float:
+        """The estimate for all blocks: each lane makes one, from its own blocks."""
+        return sum(map(of, self._lanes)) / len(self._lanes)
+
+    def _hit_ratio(self, cache_tokens: float) -> float:
+        return self._total(lambda lane: lane.hit_tokens(cache_tokens)) / max(1, self._prompt_tokens)
+
+    def _cache_curve(self) -> CacheCurve:
+        largest = max(_FIRST_CACHE_TOKENS, self._total(lambda lane: lane.distinct_tokens()))
+        num_sizes = 1 + int(np.ceil(_SIZES_PER_DOUBLING * np.log2(largest / _FIRST_CACHE_TOKENS)))
+        sizes = [
+            round(_FIRST_CACHE_TOKENS * 2 ** (place / _SIZES_PER_DOUBLING))
+            for place in range(num_sizes)
+        ]
+        by_lane = np.array([[lane.hit_tokens(size) for lane in self._lanes] for size in sizes])
+        ratios = by_lane / max(1, self._prompt_tokens)
+        return CacheCurve(tuple(sizes), tuple(ratios.mean(axis=1).tolist()), _error_of(ratios))
+
+    def _cliff(self) -> Cliff | None:
+        unlimited = max(_FIRST_CACHE_TOKENS, 2 * self._total(lambda lane: lane.distinct_tokens()))
+        best = self._hit_ratio(unlimited)
+        if best <= 0:
+            return None
+        return Cliff(
+            best,
+            self._smallest(_EDGE_SHARE * best, int(unlimited)),
+            self._smallest(_HALF_SHARE * best, int(unlimited)),
+        )
+
+    def _smallest(self, hit_ratio: float, high_tokens: int) -> int:
+        """The smallest cache with at least this hit ratio, which `high_tokens` has."""
+        sizes = range(1, high_tokens + 1)
+        return sizes[bisect_left(sizes, hit_ratio, key=self._hit_ratio)]
+
+    def _holding(self, makespan_s: float, concurrency: int | None) -> Holding | None:
+        full_s = makespan_s if concurrency is None else self._overlay.place_s / concurrency
+        reused = self._total(lambda lane: lane.reused_tokens())
+        own = self._total(lambda lane: lane.reused_tokens(own_only=True))
+        if reused <= 0 or full_s <= 0:
+            return None
+        kept = self._mean(lambda lane: lane.kept_tokens())
+        kept_own = self._mean(lambda lane: lane.kept_tokens(own_only=True))
+        held = self._mean(lambda lane: lane.held_token_s(makespan_s))
+        return Holding(
+            hold_s=HOLD_S,
+            kept_share=tuple((kept / reused).tolist()),
+            kept_own_share=tuple((kept_own / own).tolist()) if own > 0 else (),
+            held_tokens=tuple((held / full_s).tolist()),
+        )
+
+    def _mean(self, of: Callable[[Reuses], Numbers]) -> Numbers:
+        mean: Numbers = np.mean([of(lane) for lane in self._lanes], axis=0)
+        return mean
+
+
+def _error_of(ratios: Numbers) -> float | None:
+    """The largest half width of the confidence intervals; rows are sizes, columns lanes."""
+    num_lanes = ratios.shape[1]
+    if num_lanes == 1:
+        return None
+    deviation = ratios.std(axis=1, ddof=1) / np.sqrt(num_lanes)
+    return float(deviation.max() * _T_QUANTILE[num_lanes - 1])

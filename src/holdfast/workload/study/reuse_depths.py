@@ -1,0 +1,69 @@
+"""Reused tokens by how deep in the order of recency they were found: what a cache would hit."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.workload.study.recency import Run
+
+__all__ = ["BinnedDepths", "Depths"]
+
+# A cache's size is rounded to 2 % and interpolated between, up to 2^44 tokens.
+_EDGES: Final = 2.0 ** (np.arange(44 * 32 + 1) / 32)
+
+
+class Depths:
+    """Every reuse, to the block; some bytes for each."""
+
+    def __init__(self) -> None:
+        self._tokens_above = array("d")
+        self._num_blocks = array("d")
+        self._block_tokens = array("d")
+
+    def add(self, run: Run, block_tokens: int, rate: float) -> None:
+        """Take a reuse in a stack of all blocks: `rate` is 1."""
+        del rate
+        self._tokens_above.append(run.tokens_above)
+        self._num_blocks.append(run.num_blocks)
+        self._block_tokens.append(block_tokens)
+
+    def hit_tokens(self, cache_tokens: float) -> float:
+        """Tokens that an LRU cache of this size (>= 0) hits. Pure."""
+        block_tokens, num_blocks = _floats(self._block_tokens), _floats(self._num_blocks)
+        room = cache_tokens - block_tokens - _floats(self._tokens_above)
+        num_hit = np.clip(np.floor(room / block_tokens) + 1, 0, num_blocks)
+        return float(num_hit @ block_tokens)
+
+
+class BinnedDepths:
+    """What caches of some sizes hit; takes no more memory the more reuses there are.
+
+    Args:
+        seen: Reuses of all blocks that were seen before, if any.
+    """
+
+    def __init__(self, seen: Depths | None = None) -> None:
+        self._hit_tokens = np.zeros(len(_EDGES))
+        if seen is not None:
+            self._hit_tokens += [seen.hit_tokens(size) for size in _EDGES]
+
+    def add(self, run: Run, block_tokens: int, rate: float) -> None:
+        """Take a reuse in the stack of a sample, and scale it up by the rate (> 0) of that."""
+        first = run.tokens_above / rate + block_tokens
+        begin = int(np.searchsorted(_EDGES, first))
+        num_hit = np.floor((_EDGES[begin:] - first) * rate / block_tokens) + 1
+        tokens = np.minimum(num_hit, run.num_blocks) * (block_tokens / rate)
+        self._hit_tokens[begin:] += tokens
+
+    def hit_tokens(self, cache_tokens: float) -> float:
+        """Tokens that an LRU cache of this size (>= 0) hits, between two sizes on a line. Pure."""
+        return float(np.interp(cache_tokens, _EDGES, self._hit_tokens, left=0.0))
+
+
+def _floats(values: array[float]) -> NDArray[np.float64]:
+    """A view; the array must not grow while it lives."""
+    return np.frombuffer(values, dtype=np.float64)

@@ -1,0 +1,153 @@
+"""A small cache that uses a free queue as an engine and a runtime would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from holdfast.cache.eviction_queue import FreeQueue, Worth
+from holdfast.cache.prefix_tree import ChainTree, Segment
+
+GROUP = b"\0\0\0\0"
+Run = Segment[Any]
+
+
+@dataclass(eq=False)
+class FakeBlock:
+    """A KV block with content `block_hash`, or none."""
+
+    block_id: int
+    block_hash: bytes | None = None
+    num_users: int = 0
+    prev_free_block: object | None = None
+    next_free_block: object | None = None
+
+
+def hashes_of(text: str | bytes) -> list[bytes]:
+    """A hash for each block of a prompt, a letter being a block: the prefix itself."""
+    tokens = text.encode() if isinstance(text, str) else text
+    return [tokens[: i + 1] for i in range(len(tokens))]
+
+
+class Cache:
+    """A queue over a small pool, used as an engine and a runtime use it.
+
+    `worths` is what the queue is told a run is worth; runs not in it are worth (2, 1.0).
+    """
+
+    def __init__(self, num_blocks: int) -> None:
+        self.blocks = [FakeBlock(i) for i in range(num_blocks)]
+        self.tree: ChainTree[Any] = ChainTree()
+        self.worths: dict[Run, Worth] = {}
+        self.num_worths_asked = 0
+        self.evicted: list[tuple[Run | None, int]] = []
+        self.queue = FreeQueue(
+            self.blocks,
+            num_blocks,
+            self.tree,
+            self.worth_of,
+            lambda run, count: self.evicted.append((run, count)),
+        )
+        self.cached: dict[bytes, FakeBlock] = {}
+
+    def worth_of(self, run: Run) -> Worth:
+        self.num_worths_asked += 1
+        return self.worths.get(run, (2, 1.0))
+
+    def chain(self, text: str | bytes) -> Run:
+        """Make the prompt known, as when a turn arrives."""
+        hashes = hashes_of(text)
+        tail, upper = self.tree.insert(hashes)
+        if upper is not None:
+            following = hashes[upper.end] if len(hashes) > upper.end else None
+            deeper = next(run for key, run in upper.children.items() if key != following)
+            self.queue.redistribute(upper, deeper)
+        return tail
+
+    def hits(self, text: str | bytes) -> list[FakeBlock]:
+        found: list[FakeBlock] = []
+        for block_hash in hashes_of(text):
+            block = self.cached.get(block_hash)
+            if block is None:
+                break
+            found.append(block)
+        return found
+
+    def use(self, text: str | bytes) -> list[FakeBlock]:
+        """Blocks for a prompt, cached ones first used again, with its content in them."""
+        found = self.hits(text)
+        for block in found:
+            if not block.num_users:
+                self.queue.remove(block)
+        blocks = found + self.take(len(text) - len(found))
+        for block in found:
+            block.num_users += 1
+        for block, block_hash in zip(blocks, hashes_of(text), strict=True):
+            if block.block_hash is None:
+                block.block_hash = block_hash + GROUP
+                self.cached[block_hash] = block
+        return blocks
+
+    def take(self, num_blocks: int) -> list[FakeBlock]:
+        blocks: list[FakeBlock] = self.queue.popleft_n(num_blocks)
+        for block in blocks:
+            self.lose(block)
+            block.num_users = 1
+        return blocks
+
+    def lose(self, block: FakeBlock) -> None:
+        """Drop the block's content, as when a block is reused or found invalid."""
+        if block.block_hash is not None:
+            if self.cached.get(block.block_hash[:-4]) is block:
+                del self.cached[block.block_hash[:-4]]
+            block.block_hash = None
+
+    def free(self, blocks: Iterable[FakeBlock]) -> None:
+        """Let go of a request's blocks, given from the start of the prompt."""
+        idle = []
+        for block in reversed([*blocks]):
+            block.num_users -= 1
+            if not block.num_users:
+                idle.append(block)
+        self.queue.prepend_n([block for block in idle if block.block_hash is None])
+        self.queue.append_n([block for block in idle if block.block_hash is not None])
+
+    def turn(self, text: str, worth: Worth | None = None, owner: object = None) -> Run:
+        """A prompt that has come, been computed and been freed again."""
+        run = self.chain(text)
+        run.tails.add(text if owner is None else owner)
+        self.free(self.use(text))
+        if worth is not None:
+            self.set_worth(run, worth)
+        return run
+
+    def set_worth(self, run: Run, worth: Worth) -> None:
+        self.worths[run] = worth
+        self.queue.rescore(run)
+
+    def contents(self, blocks: Iterable[Any]) -> list[str]:
+        return [(b.block_hash or b"-" + GROUP)[:-4].decode() for b in blocks]
+
+    def known_depth(self, text: str) -> int:
+        """How much of the prompt the tree knows (blocks)."""
+        return self.tree.match(hashes_of(text)).depth
+
+    def order(self) -> list[str]:
+        """Contents of the free blocks with content, next victim first."""
+        return [text for text in self.contents(self.queue.get_all_free_blocks()) if text != "-"]
+
+    def check(self) -> None:
+        self.queue.check_integrity()
+        self.tree.check_integrity()
+
+
+CacheMaker = Callable[[int], Cache]
+
+
+@pytest.fixture
+def make_cache() -> CacheMaker:
+    """Builds a cache of so many blocks."""
+    return Cache

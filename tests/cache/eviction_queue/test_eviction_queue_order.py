@@ -1,0 +1,233 @@
+"""The cheapest chain goes first, and each chain from its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cache.eviction_queue.conftest import CacheMaker
+
+
+def test_blocks_without_content_go_first_and_last_freed_first(make_cache: CacheMaker) -> None:
+    cache = make_cache(6)
+    cache.turn("abc")
+    first, second = cache.take(2)
+    cache.queue.prepend_n([first, second])
+
+    assert cache.queue.popleft_n(3) == [first, second, cache.blocks[5]]
+    assert cache.order() == ["abc", "ab", "a"]
+
+
+def test_cheapest_chain_goes_first_and_from_its_end(make_cache: CacheMaker) -> None:
+    cache = make_cache(6)
+    cache.turn("abc", (2, 0.9))
+    cache.turn("xyz", (2, 0.1))
+
+    assert cache.contents(cache.queue.popleft_n(4)) == ["xyz", "xy", "x", "abc"]
+
+
+def test_class_of_worth_counts_before_worth(make_cache: CacheMaker) -> None:
+    cache = make_cache(4)
+    cache.turn("ab", (2, 0.1))
+    cache.turn("xy", (1, 9.0))
+
+    assert cache.contents(cache.queue.popleft_n(2)) == ["xy", "x"]
+
+
+def test_equal_worths_go_in_order_of_becoming_free_across_chains(make_cache: CacheMaker) -> None:
+    cache = make_cache(4)
+    first, second = (cache.use(text) for text in ("ab", "xy"))
+    for text in ("ab", "xy"):
+        cache.chain(text).tails.add(text)
+    for block in (first[1], second[1], first[0], second[0]):
+        cache.queue.append(block)
+
+    assert cache.contents(cache.queue.popleft_n(4)) == ["ab", "xy", "a", "x"]
+
+
+def test_shared_prefix_outlives_all_that_continues_it_however_little_it_is_worth(
+    make_cache: CacheMaker,
+) -> None:
+    cache = make_cache(6)
+    cache.turn("abcd", (2, 0.9))
+    cache.turn("abxy", (2, 0.8))
+    shared = cache.tree.locate(b"ab")
+    assert shared is not None
+    cache.set_worth(shared, (1, 0.0))
+
+    assert cache.contents(cache.queue.popleft_n(6)) == ["abxy", "abx", "abcd", "abc", "ab", "a"]
+
+
+def test_prefix_is_ranked_again_when_its_last_continuation_is_used_again(
+    make_cache: CacheMaker,
+) -> None:
+    cache = make_cache(4)
+    cache.turn("ab", (1, 0.0), owner="prompt")
+    answer = cache.turn("abc", (2, 0.5))
+    assert answer.parent is cache.tree.locate(b"ab")
+
+    cache.queue.remove(cache.cached[b"abc"])
+
+    assert cache.order() == ["ab", "a"]
+    cache.check()
+
+
+def test_evictions_are_told_by_run_and_exactly(make_cache: CacheMaker) -> None:
+    cache = make_cache(7)
+    cheap = cache.turn("abc", (1, 0.0))
+    dear = cache.turn("xyz", (2, 0.0))
+
+    cache.queue.popleft_n(5)
+    cache.queue.popleft_n(1)
+
+    assert cache.evicted == [(cheap, 3)]
+    cache.queue.settle()
+    assert cache.evicted == [(cheap, 3), (dear, 2)]
+
+
+def test_content_of_no_known_chain_goes_before_any_and_is_told_as_unowned(
+    make_cache: CacheMaker,
+) -> None:
+    cache = make_cache(4)
+    cache.turn("ab", (1, 0.0))
+    stray = cache.take(2)
+    for block, content in zip(stray, (b"q", b"r"), strict=True):
+        block.block_hash = content + b"\0\0\0\0"
+    cache.queue.append_n(stray)
+
+    assert cache.queue.popleft_n(2) == stray
+    assert cache.evicted == [(None, 2)]
+
+
+def test_run_without_users_is_forgotten_once_its_last_block_is_taken(
+    make_cache: CacheMaker,
+) -> None:
+    cache = make_cache(3)
+    run = cache.turn("ab")
+    run.tails.clear()
+
+    cache.queue.popleft_n(2)
+    assert run.is_attached
+    cache.queue.popleft_n(1)
+
+    assert not run.is_attached
+    assert len(cache.tree) == 0
+
+
+def test_run_with_users_is_remembered_after_its_last_block_is_taken(make_cache: CacheMaker) -> None:
+    cache = make_cache(2)
+    run = cache.turn("ab")
+
+    cache.queue.popleft_n(2)
+
+    assert run.is_attached
+    assert cache.known_depth("ab") == 2
+
+
+def test_worth_that_has_risen_unnoticed_is_seen_when_the_run_would_go(
+    make_cache: CacheMaker,
+) -> None:
+    cache = make_cache(4)
+    risen = cache.turn("ab", (2, 0.1))
+    cache.turn("xy", (2, 0.5))
+    cache.worths[risen] = (2, 0.9)
+
+    assert cache.contents(cache.queue.popleft_n(2)) == ["xy", "x"]
+    cache.check()
+
+
+def test_worth_that_has_fallen_counts_from_its_rescoring(make_cache: CacheMaker) -> None:
+    cache = make_cache(4)
+    cache.turn("ab", (2, 0.1))
+    fallen = cache.turn("xy", (2, 0.5))
+    cache.worths[fallen] = (2, 0.0)
+    cache.queue.rescore(fallen)
+
+    assert cache.contents(cache.queue.popleft_n(2)) == ["xy", "x"]
+
+
+def test_search_for_the_cheapest_run_is_bounded_while_all_worths_rise(
+    make_cache: CacheMaker,
+) -> None:
+    cache = make_cache(40)
+    for i in range(20):
+        cache.turn(chr(97 + i) * 2)
+    runs = [run for run in cache.tree.root.subtree() if run.parent is not None]
+    for run in runs:
+        cache.worths[run] = (2, 2.0 + run.version)
+    cache.num_worths_asked = 0
+
+    cache.queue.popleft_n(1)
+
+    assert cache.num_worths_asked < 20
+    cache.check()
+
+
+def test_ranking_stays_small_however_often_runs_are_rescored(make_cache: CacheMaker) -> None:
+    cache = make_cache(8)
+    runs = [cache.turn(text) for text in ("ab", "cd", "ef", "gh")]
+
+    for _ in range(500):
+        for run in runs:
+            cache.queue.rescore(run)
+
+    assert len(cache.queue._order) <= 64 + 4 * 5
+    cache.check()
+
+
+def test_removal_of_the_next_victim_ranks_its_run_by_the_following_block(
+    make_cache: CacheMaker,
+) -> None:
+    cache = make_cache(4)
+    blocks = cache.take(3)
+    for block, content in zip(blocks, (b"p", b"q", b"r"), strict=True):
+        block.block_hash = content + b"\0\0\0\0"
+    cache.queue.append(blocks[0])
+    cache.chain("x").tails.add("x")
+    cache.worths[cache.tree.root.children[b"x"]] = (0, 0.0)
+    cache.free(cache.use("x"))
+    cache.queue.append_n(blocks[1:])
+
+    cache.queue.remove(blocks[0])
+
+    assert cache.contents(cache.queue.popleft_n(3)) == ["x", "q", "r"]
+
+
+def test_walk_after_a_cursor_is_the_rest_of_the_order(make_cache: CacheMaker) -> None:
+    cache = make_cache(6)
+    cache.turn("abc", (2, 0.9))
+    cache.turn("xy", (2, 0.1))
+    order = cache.queue.get_all_free_blocks()
+
+    assert [*cache.queue.iter_blocks_after(None)] == order
+    for i, cursor in enumerate(order):
+        assert [*cache.queue.iter_blocks_after(cursor)] == order[i + 1 :]
+
+
+def test_walk_after_a_block_that_is_not_free_is_empty(make_cache: CacheMaker) -> None:
+    cache = make_cache(3)
+    taken = cache.queue.popleft()
+
+    assert [*cache.queue.iter_blocks_after(taken)] == []
+
+
+def test_removal_of_a_block_that_is_not_free_is_refused(make_cache: CacheMaker) -> None:
+    cache = make_cache(3)
+    taken = cache.queue.popleft()
+
+    with pytest.raises(RuntimeError, match="is not free"):
+        cache.queue.remove(taken)
+
+    assert cache.queue.num_free_blocks == 2
+    cache.check()
+
+
+def test_taking_from_an_empty_queue_is_refused(make_cache: CacheMaker) -> None:
+    cache = make_cache(1)
+    cache.queue.popleft()
+
+    with pytest.raises(ValueError, match="No free blocks"):
+        cache.queue.popleft()
+    assert cache.queue.popleft_n(0) == []

@@ -1,0 +1,272 @@
+"""Free blocks stay with their content while runs split, join, leave and are held."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cache.eviction_queue.conftest import CacheMaker
+
+
+def test_split_run_passes_its_shallow_free_blocks_on(make_cache: CacheMaker) -> None:
+    cache = make_cache(6)
+    old = cache.turn("abcd", (1, 0.0))
+
+    cache.chain("abxy")
+
+    upper = cache.tree.locate(b"ab")
+    assert upper is not None
+    assert cache.contents(upper.lane) == ["ab", "a"]
+    assert cache.contents(old.lane) == ["abcd", "abc"]
+    assert cache.order() == ["abcd", "abc", "ab", "a"]
+    cache.check()
+
+
+def test_run_before_a_split_can_still_be_given_up_when_the_shallow_half_has_no_free_block(
+    make_cache: CacheMaker,
+) -> None:
+    cache = make_cache(6)
+    cache.turn("ab")
+    cache.turn("abcdef")
+    for content in (b"abc", b"abcd"):
+        block = cache.cached[content]
+        cache.queue.remove(block)
+        cache.lose(block)
+
+    cache.chain("abcdxy")
+
+    cache.check()
+    assert len(cache.queue.popleft_n(4)) == 4
+
+
+def test_split_leaves_a_block_that_lost_its_content_where_it_is(make_cache: CacheMaker) -> None:
+    cache = make_cache(4)
+    old = cache.turn("abcd")
+    lost = cache.cached[b"ab"]
+    cache.lose(lost)
+
+    cache.chain("abx")
+
+    assert lost in [*old.lane]
+    cache.check()
+
+
+def test_block_that_lost_its_content_is_still_given_out(make_cache: CacheMaker) -> None:
+    cache = make_cache(2)
+    cache.turn("ab")
+    lost = cache.cached[b"ab"]
+    cache.lose(lost)
+
+    assert lost in cache.queue.popleft_n(2)
+
+
+def test_absorbed_answer_goes_before_the_prompt_it_joins(make_cache: CacheMaker) -> None:
+    cache = make_cache(6)
+    prompt = cache.turn("ab", (2, 0.5))
+    answer = cache.turn("abcd", (2, 0.7))
+    prompt.tails.clear()
+    answer.tails.clear()
+
+    cache.queue.absorb(answer)
+
+    assert cache.contents(prompt.lane) == ["abcd", "abc", "ab", "a"]
+    assert cache.order() == ["abcd", "abc", "ab", "a"]
+    cache.check()
+
+
+def test_run_that_cannot_be_absorbed_keeps_its_blocks(make_cache: CacheMaker) -> None:
+    cache = make_cache(6)
+    cache.turn("ab")
+    answer = cache.turn("abcd")
+
+    cache.queue.absorb(answer)
+
+    assert cache.contents(answer.lane) == ["abcd", "abc"]
+    cache.check()
+
+
+def test_absorbed_run_opens_the_run_it_joins_to_the_run_before(make_cache: CacheMaker) -> None:
+    cache = make_cache(8)
+    first = cache.turn("ab")
+    second = cache.turn("abcd")
+    third = cache.turn("abcdef")
+    for block in [*second.lane]:
+        cache.queue.remove(block)
+    second.tails.clear()
+    third.tails.clear()
+
+    cache.queue.absorb(third)
+
+    assert first.num_open_children == 1
+    cache.check()
+
+
+def test_disowned_blocks_go_first_in_the_order_in_which_they_became_free(
+    make_cache: CacheMaker,
+) -> None:
+    cache = make_cache(8)
+    cache.turn("ab", (1, 0.0))
+    earlier = cache.turn("cd", (2, 9.0))
+    later = cache.turn("ef", (2, 9.0))
+
+    cache.queue.disown(later)
+    cache.queue.disown(earlier)
+
+    assert cache.contents(cache.queue.popleft_n(8)[2:]) == ["cd", "c", "ef", "e", "ab", "a"]
+    assert [run for run, _ in cache.evicted[:2]] == [None, None]
+
+
+def test_disowned_run_is_unknown_and_no_longer_held(make_cache: CacheMaker) -> None:
+    cache = make_cache(4)
+    run = cache.turn("ab")
+    cache.queue.hold(run)
+
+    cache.queue.disown(run)
+
+    assert cache.tree.locate(b"ab") is None
+    assert cache.queue.num_held_blocks == 0
+    cache.check()
+
+
+def test_disowned_block_can_be_used_again_and_then_counts_as_new(make_cache: CacheMaker) -> None:
+    cache = make_cache(4)
+    run = cache.turn("ab")
+    cache.queue.disown(run)
+    again = cache.chain("ab")
+    again.tails.add("again")
+
+    blocks = cache.use("ab")
+    cache.check()
+    cache.free(blocks)
+
+    assert cache.contents(again.lane) == ["ab", "a"]
+    cache.check()
+
+
+def test_disowning_the_last_continuation_frees_the_run_before_it(make_cache: CacheMaker) -> None:
+    cache = make_cache(4)
+    cache.turn("ab", (1, 0.0))
+    answer = cache.turn("abc", (2, 5.0))
+
+    cache.queue.disown(answer)
+
+    assert cache.order() == ["abc", "ab", "a"]
+    cache.check()
+
+
+def test_held_blocks_follow_holds_and_free_blocks(make_cache: CacheMaker) -> None:
+    cache = make_cache(8)
+    run = cache.turn("abcd")
+    counts = [cache.queue.num_held_blocks]
+    cache.queue.hold(run)
+    counts.append(cache.queue.num_held_blocks)
+    cache.queue.hold(run)
+    counts.append(cache.queue.num_held_blocks)
+    cache.queue.remove(cache.cached[b"a"])
+    counts.append(cache.queue.num_held_blocks)
+    cache.queue.append(cache.cached[b"a"])
+    counts.append(cache.queue.num_held_blocks)
+    cache.chain("abx")
+    counts.append(cache.queue.num_held_blocks)
+    for step in run.path():
+        cache.queue.release(step)
+    counts.append(cache.queue.num_held_blocks)
+    for step in run.path():
+        cache.queue.release(step)
+    counts.append(cache.queue.num_held_blocks)
+
+    assert counts == [0, 4, 4, 3, 4, 4, 4, 0]
+
+
+def test_held_blocks_that_are_taken_are_no_longer_held(make_cache: CacheMaker) -> None:
+    cache = make_cache(4)
+    cache.queue.hold(cache.turn("abcd"))
+
+    cache.queue.popleft_n(3)
+
+    assert cache.queue.num_held_blocks == 1
+
+
+def test_dropped_content_makes_all_blocks_spare_in_their_order_and_keeps_the_holders(
+    make_cache: CacheMaker,
+) -> None:
+    cache = make_cache(6)
+    run = cache.turn("abc", (1, 0.0))
+    cache.turn("xy", (2, 0.0))
+    cache.queue.disown(cache.turn("q"))
+    cache.queue.hold(run)
+    order = cache.queue.get_all_free_blocks()
+
+    cache.queue.forget_content()
+
+    assert cache.queue.get_all_free_blocks() == order
+    assert cache.queue.num_held_blocks == 0
+    cache.check()
+    cache.queue.release(run)
+    assert run.num_held == 0
+    assert cache.queue.popleft_n(6) == order
+    assert cache.evicted == []
+
+
+def test_equal_worth_is_the_order_of_becoming_free_whatever_happened_before(
+    make_cache: CacheMaker,
+) -> None:
+    cache = make_cache(16)
+    cache.turn("ab", (2, 0.9))
+    cache.turn("abcd", (1, 0.0))
+    cache.queue.disown(cache.turn("xy", (2, 0.3)))
+    cache.turn("q", (2, 0.0))
+
+    cache.queue.make_worth_equal()
+
+    content = [b for b in cache.queue.get_all_free_blocks() if b.block_hash is not None]
+    assert content == sorted(content, key=cache.queue.age_of)
+    assert len(content) == 7
+    cache.check()
+
+
+@pytest.mark.parametrize("is_switched_first", [False, True])
+def test_equal_worth_sorts_a_run_whose_end_became_free_last(
+    make_cache: CacheMaker, is_switched_first: bool
+) -> None:
+    cache = make_cache(4)
+    prompt = cache.chain("ab")
+    prompt.tails.add("prompt")
+    answer = cache.chain("abcd")
+    prompt.tails.clear()
+    a, ab, abc, abcd = cache.use("abcd")
+    for block in (ab, a, abcd, abc):
+        cache.queue.append(block)
+
+    if is_switched_first:
+        cache.queue.make_worth_equal()
+    cache.queue.absorb(answer)
+    if not is_switched_first:
+        cache.queue.make_worth_equal()
+
+    assert cache.order() == ["ab", "a", "abcd", "abc"]
+    assert cache.contents(cache.queue.popleft_n(4)) == ["ab", "a", "abcd", "abc"]
+
+
+def test_disowned_run_is_let_go_once_its_blocks_are_taken_or_used(make_cache: CacheMaker) -> None:
+    cache = make_cache(4)
+    for text in ("ab", "xy"):
+        cache.queue.disown(cache.turn(text))
+
+    cache.queue.popleft_n(2)
+    cache.check()
+    cache.use("xy")
+
+    cache.check()
+
+
+def test_split_leaves_the_age_of_free_blocks_alone(make_cache: CacheMaker) -> None:
+    cache = make_cache(6)
+    cache.turn("abcd")
+    cache.turn("q")
+
+    cache.chain("abxy")
+
+    assert cache.order() == ["abcd", "abc", "ab", "a", "q"]

@@ -1,0 +1,343 @@
+"""The chain tree against a plain set of prefixes, and worked examples of forks and compactions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from holdfast.cache.prefix_tree import ChainTree, Segment
+
+
+@dataclass(eq=False)
+class PlainBlock:
+    block_id: int
+    prev_free_block: object | None = None
+    next_free_block: object | None = None
+
+
+Run = Segment[PlainBlock]
+
+TOKENS = st.lists(st.sampled_from(b"abc"), max_size=7).map(bytes)
+
+
+def hashes_of(tokens: str | bytes) -> list[bytes]:
+    """A hash for each prefix, a token being a block: the prefix itself."""
+    tokens = tokens.encode() if isinstance(tokens, str) else tokens
+    return [tokens[: i + 1] for i in range(len(tokens))]
+
+
+def text_of(segment: Run) -> str:
+    """The run's own tokens."""
+    return "".join(chr(h[-1]) for h in segment.hashes)
+
+
+def shape(segment: Run) -> dict[str, object]:
+    """The tree below a run as nested dicts of its runs' letters."""
+    return {text_of(child): shape(child) for child in segment.children.values()}
+
+
+class TreeAgainstSet(RuleBasedStateMachine):
+    """Owners hold chains; runs may hold free blocks; whatever neither needs is pruned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tree: ChainTree[PlainBlock] = ChainTree()
+        self.owned: dict[int, tuple[Run, bytes]] = {}
+        self.num_owners = 0
+
+    def known(self) -> set[bytes]:
+        chains = [tokens for _, tokens in self.owned.values()]
+        for segment in self.tree.root.subtree():
+            if segment.lane.num_blocks:
+                chains.append(segment.hashes[-1])
+        return {prefix for tokens in chains for prefix in hashes_of(tokens)}
+
+    def runs(self) -> list[Run]:
+        return [s for s in self.tree.root.subtree() if s.parent is not None]
+
+    @rule(tokens=TOKENS)
+    def insert(self, tokens: bytes) -> None:
+        run, depth = self.tree.match(hashes_of(tokens))
+        is_inside_a_run = depth < run.end
+        tail, upper = self.tree.insert(hashes_of(tokens))
+        assert tail.end == len(tokens)
+        assert (upper is not None) == is_inside_a_run
+        if upper is not None:
+            assert upper.end == depth
+            assert not upper.lane.num_blocks
+        if tokens:
+            self.num_owners += 1
+            tail.tails.add(self.num_owners)
+            self.owned[self.num_owners] = (tail, tokens)
+
+    @precondition(lambda self: self.owned)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        owner = data.draw(st.sampled_from(sorted(self.owned)))
+        segment, _ = self.owned.pop(owner)
+        segment.tails.discard(owner)
+        self.tree.prune(segment)
+
+    @precondition(lambda self: self.runs())
+    @rule(data=st.data())
+    def free_or_take_a_block(self, data: st.DataObject) -> None:
+        segment = data.draw(st.sampled_from(self.runs()))
+        assert segment.parent is not None
+        if segment.lane.head is None:
+            segment.lane.push_back(PlainBlock(0))
+            segment.parent.num_open_children += 1
+        else:
+            segment.lane.remove(segment.lane.head)
+            segment.parent.num_open_children -= 1
+            self.tree.prune(segment)
+
+    @precondition(lambda self: self.runs())
+    @rule(data=st.data())
+    def absorb(self, data: st.DataObject) -> None:
+        candidates = [s for s in self.runs() if not s.lane.num_blocks and not s.is_endpoint]
+        candidates += [s for s, _ in self.owned.values() if not s.lane.num_blocks]
+        if not candidates:
+            return
+        segment = data.draw(st.sampled_from(candidates))
+        end = segment.end
+        joined = self.tree.absorb(segment)
+        if joined is not None:
+            assert joined.end == end
+            assert not segment.is_attached
+            for owner in joined.tails:
+                self.owned[owner] = (joined, self.owned[owner][1])
+
+    @precondition(lambda self: self.runs())
+    @rule(data=st.data())
+    def detach(self, data: st.DataObject) -> None:
+        leaves = [s for s in self.runs() if not s.children]
+        segment = data.draw(st.sampled_from(leaves))
+        for owner in segment.tails:
+            del self.owned[owner]
+        segment.tails.clear()
+        parent = segment.parent
+        assert parent is not None
+        self.tree.detach(segment)
+        self.tree.prune(parent)
+
+    @rule()
+    def clear(self) -> None:
+        handed_out = self.runs()
+        self.tree.clear()
+        assert not any(segment.is_attached for segment in handed_out)
+        self.owned.clear()
+
+    @rule(tokens=TOKENS)
+    def match_is_the_longest_known_prefix(self, tokens: bytes) -> None:
+        known = self.known()
+        expected = max((len(p) for p in hashes_of(tokens) if p in known), default=0)
+        segment, depth = self.tree.match(hashes_of(tokens))
+        assert depth == expected
+        assert segment.start < depth <= segment.end or depth == 0
+
+    @invariant()
+    def tree_is_whole(self) -> None:
+        self.tree.check_integrity()
+        known = self.known()
+        assert len(self.tree) == len(known)
+        for prefix in known:
+            run = self.tree.locate(prefix)
+            assert run is not None
+            assert run.start < len(prefix) <= run.end
+        assert self.tree.root.is_attached
+
+    @invariant()
+    def chains_end_where_runs_end(self) -> None:
+        for owner, (segment, tokens) in self.owned.items():
+            assert segment.is_attached
+            assert owner in segment.tails
+            assert segment.end == len(tokens)
+            assert [h for run in reversed([*segment.path()]) for h in run.hashes] == hashes_of(
+                tokens
+            )
+
+
+TestTreeAgainstSet = TreeAgainstSet.TestCase
+TestTreeAgainstSet.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+def insert(tree: ChainTree[PlainBlock], text: str, owner: str | None = None) -> Run:
+    tail, _ = tree.insert(hashes_of(text))
+    if owner is not None:
+        tail.tails.add(owner)
+    return tail
+
+
+def test_fork_splits_the_run_and_the_deeper_half_stays_the_same_object() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    first = insert(tree, "abcd", "first")
+
+    second = insert(tree, "abxy", "second")
+
+    assert shape(tree.root) == {"ab": {"cd": {}, "xy": {}}}
+    assert first is tree.root.children[b"a"].children[b"abc"]
+    assert first.tails == {"first"}
+    assert second.start == 2
+    assert [text_of(run) for run in second.path()] == ["xy", "ab"]
+
+
+def test_split_reports_the_shallow_half_and_copies_its_holders() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    first = insert(tree, "abcd", "first")
+    first.num_held = 2
+
+    tail, upper = tree.insert(hashes_of("abxy"))
+
+    assert upper is not None
+    assert text_of(upper) == "ab"
+    assert upper.num_held == first.num_held == 2
+    assert tail.num_held == 0
+    assert not upper.is_endpoint
+
+
+def test_prompt_that_ends_inside_a_run_ends_at_the_shallow_half() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    insert(tree, "abcd", "first")
+
+    tail, upper = tree.insert(hashes_of("ab"))
+
+    assert tail is upper
+    assert shape(tree.root) == {"ab": {"cd": {}}}
+
+
+def test_chain_inserted_twice_changes_nothing() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    tail = insert(tree, "abc", "first")
+
+    again, upper = tree.insert(hashes_of("abc"))
+
+    assert again is tail
+    assert upper is None
+    assert len(tree) == 3
+
+
+def test_extension_of_a_chain_that_nobody_ends_at_grows_its_run() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    tail = insert(tree, "ab")
+
+    longer = insert(tree, "abcd")
+
+    assert longer is tail
+    assert shape(tree.root) == {"abcd": {}}
+    assert tree.locate(b"abcd") is tail
+
+
+def test_extension_of_a_chain_that_someone_ends_at_is_a_run_of_its_own() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    insert(tree, "ab", "first")
+
+    insert(tree, "abcd", "second")
+
+    assert shape(tree.root) == {"ab": {"cd": {}}}
+
+
+def test_prompt_end_keeps_the_answer_in_a_run_of_its_own() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    insert(tree, "ab").prompts.add("first")
+
+    insert(tree, "abcd", "first")
+
+    assert shape(tree.root) == {"ab": {"cd": {}}}
+
+
+def test_compaction_leaves_only_the_shared_beginning_after_pruning() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    old = insert(tree, "sysold", "first")
+
+    old.tails.discard("first")
+    insert(tree, "sysnew", "first")
+    tree.prune(old)
+
+    assert shape(tree.root) == {"sys": {"new": {}}}
+    assert tree.match(hashes_of("sysold")).depth == 3
+    tree.check_integrity()
+
+
+def test_absorb_joins_an_only_continuation_and_moves_its_users() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    parent = insert(tree, "ab", "first")
+    child = insert(tree, "abcd", "second")
+    parent.tails.clear()
+
+    assert tree.absorb(child) is parent
+
+    assert shape(tree.root) == {"abcd": {}}
+    assert parent.tails == {"second"}
+    assert not child.is_attached
+    assert tree.locate(b"abcd") is parent
+
+
+@pytest.mark.parametrize("reason", ["endpoint", "fork", "children", "holders", "first_run"])
+def test_absorb_refuses_when_users_differ(reason: str) -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    parent = insert(tree, "ab", "first")
+    child = insert(tree, "abcd", "second")
+    if reason != "endpoint":
+        parent.tails.clear()
+    if reason == "fork":
+        insert(tree, "abx", "third")
+    if reason == "children":
+        insert(tree, "abcdef", "third")
+    if reason == "holders":
+        parent.num_held = 1
+    before = shape(tree.root)
+
+    assert tree.absorb(parent if reason == "first_run" else child) is None
+
+    assert shape(tree.root) == before
+    tree.check_integrity()
+
+
+def test_prune_stops_at_a_run_with_free_blocks() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    upper = insert(tree, "ab", "first")
+    deeper = insert(tree, "abcd", "second")
+    upper.tails.clear()
+    deeper.tails.clear()
+    upper.lane.push_back(PlainBlock(0))
+    tree.root.num_open_children += 1
+
+    tree.prune(deeper)
+
+    assert shape(tree.root) == {"ab": {}}
+    assert not deeper.is_attached
+    assert upper.is_attached
+
+
+def test_pruning_a_detached_run_changes_nothing() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    old = insert(tree, "ab")
+    tree.detach(old)
+    new = insert(tree, "ab", "first")
+
+    tree.prune(old)
+
+    assert tree.locate(b"ab") is new
+    tree.check_integrity()
+
+
+def test_match_finds_every_fork_point_of_a_long_run() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    chain = bytes(range(33))
+    tree.insert(hashes_of(chain))
+
+    for depth in range(33):
+        assert tree.match(hashes_of(chain[:depth] + b"xyz")).depth == depth
+        assert tree.match(hashes_of(chain[:depth])).depth == depth
+
+
+def test_empty_prompt_is_the_root() -> None:
+    tree: ChainTree[PlainBlock] = ChainTree()
+    insert(tree, "ab", "first")
+
+    assert tree.insert([]) == (tree.root, None)
+    assert tree.match([]) == (tree.root, 0)

@@ -1,0 +1,315 @@
+"""What standings and curves say about runs."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from tests.report.runs import run_of, runs_of, seconds
+
+from holdfast.core.results import RunResult
+from holdfast.report.policy_ranking import (
+    LLM_TIME,
+    Entry,
+    Gain,
+    Standings,
+    distance_to_bound,
+    paired_gain,
+    policy_order,
+    stand,
+)
+from holdfast.report.policy_ranking_table import standings_table
+
+
+def _entry(standings: Standings, policy: str, point: int = 0) -> Entry:
+    return next(entry for entry in standings.points[point].entries if entry.policy == policy)
+
+
+def _gain(runs: Sequence[RunResult], label: str = LLM_TIME.label) -> Gain | None:
+    return _entry(stand(runs), "holdfast").score(label).gain
+
+
+def _known(gain: Gain | None) -> Gain:
+    assert gain is not None
+    return gain
+
+
+def _ends(gain: Gain | None) -> tuple[float | None, float | None]:
+    return (None, None) if gain is None else (gain.low, gain.high)
+
+
+# Order of policies, points and values.
+
+
+def test_the_floor_comes_first_then_the_baseline_and_the_bound_last() -> None:
+    given_order = ["clairvoyant", "saga", "holdfast", "autellix", "vllm-default", "stateless"]
+    assert policy_order(given_order) == (
+        "stateless", "vllm-default", "autellix", "saga", "holdfast", "clairvoyant",
+    )  # fmt: skip
+
+
+def test_another_baseline_takes_the_second_place() -> None:
+    assert policy_order(["vllm-default", "saga", "stateless"], "saga") == (
+        "stateless", "saga", "vllm-default",
+    )  # fmt: skip
+
+
+def test_points_go_by_sessions_and_then_by_cache_size() -> None:
+    loads = [(32, 1024), (8, 4096), (8, None), (8, 1024)]
+    runs = [run_of("holdfast", concurrency=n, kv_tokens=kv) for n, kv in loads]
+    found = [(point.concurrency, point.kv_tokens) for point in stand(runs).points]
+    assert found == [(8, None), (8, 1024), (8, 4096), (32, 1024)]
+
+
+def test_a_score_holds_the_median_and_the_range_of_all_seeds() -> None:
+    interval = _entry(stand(runs_of("holdfast", [3.0, 9.0, 4.0])), "holdfast")
+    found = interval.score(LLM_TIME.label).interval
+    assert found is not None
+    assert (found.median, found.low, found.high) == (4.0, 3.0, 9.0)
+
+
+def test_scheduler_time_is_counted_a_step() -> None:
+    # 0.05 s over 1,000 steps is 50 us a step.
+    found = _entry(stand([run_of("holdfast")]), "holdfast").score("scheduler CPU a step (\u00b5s)")
+    assert found.interval is not None
+    assert found.interval.median == pytest.approx(50.0)
+
+
+def test_no_runs_make_empty_standings() -> None:
+    assert stand([]).points == ()
+
+
+# Gains.
+
+
+def test_the_gain_is_the_geometric_mean_of_the_ratios_of_a_seed() -> None:
+    # 8 / 4 = 2 and 8 / 1 = 8: sqrt(16) = 4.
+    gain = _known(_gain(runs_of("vllm-default", [8.0, 8.0]) + runs_of("holdfast", [4.0, 1.0])))
+    assert gain.mean == pytest.approx(4.0)
+    assert gain.by_seed == ((0, 2.0), (1, 8.0))
+
+
+def test_the_interval_is_students_t_on_logarithms() -> None:
+    # ln 2, ln 4, ln 8: centre ln 4, deviation ln 2, error ln 2 / sqrt(3), t(0.975; 2) = 4.30265.
+    # 4.30265 / sqrt(3) = 2.48414, so the ends are 4 / 2^2.48414 and 4 * 2^2.48414.
+    runs = runs_of("vllm-default", [8.0, 8.0, 8.0]) + runs_of("holdfast", [4.0, 2.0, 1.0])
+    assert _ends(_gain(runs)) == pytest.approx((0.71493, 22.3800), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "quantile"),
+    [(2, 12.7062), (3, 4.30265), (4, 3.18245), (5, 2.77645), (10, 2.26216), (31, 2.04227)],
+)
+def test_the_quantiles_are_those_of_the_printed_tables(num_seeds: int, quantile: float) -> None:
+    # Alternating ratios e and 1/e; their deviation follows from the definition.
+    logs = [1.0 if seed % 2 else -1.0 for seed in range(num_seeds)]
+    centre = sum(logs) / num_seeds
+    deviation = (sum((x - centre) ** 2 for x in logs) / (num_seeds - 1)) ** 0.5
+    half = quantile * deviation / num_seeds**0.5
+    runs = runs_of("vllm-default", [1.0] * num_seeds)
+    runs += runs_of("holdfast", [2.718281828459045**-x for x in logs])
+    low, high = _ends(_gain(runs))
+    assert low == pytest.approx(2.718281828459045 ** (centre - half), rel=1e-4)
+    assert high == pytest.approx(2.718281828459045 ** (centre + half), rel=1e-4)
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 1e4), st.floats(0.1, 1e4)), min_size=2, max_size=9))
+def test_the_interval_holds_the_mean_and_swapping_sides_inverts_it(
+    pairs: list[tuple[float, float]],
+) -> None:
+    first = dict(enumerate(runs_of("a", [before for before, _ in pairs])))
+    second = dict(enumerate(runs_of("b", [after for _, after in pairs])))
+    there = _known(paired_gain(LLM_TIME, first, second))
+    back = _known(paired_gain(LLM_TIME, second, first))
+    assert there.low is not None
+    assert there.high is not None
+    assert there.low <= there.mean * (1 + 1e-9)
+    assert there.high >= there.mean * (1 - 1e-9)
+    assert back.mean == pytest.approx(1 / there.mean)
+    assert back.low == pytest.approx(1 / there.high)
+
+
+def test_a_gain_above_one_is_better_where_higher_is_better() -> None:
+    runs = [run_of("vllm-default"), run_of("holdfast", token_hit_ratio=0.75)]
+    assert _known(_gain(runs, "token hit ratio")).mean == pytest.approx(1.5)
+
+
+def test_a_spread_that_both_share_leaves_no_interval_around_the_gain() -> None:
+    runs = runs_of("vllm-default", [2.0, 200.0, 20.0]) + runs_of("holdfast", [1.0, 100.0, 10.0])
+    assert _ends(_gain(runs)) == pytest.approx((2.0, 2.0))
+
+
+def test_one_common_seed_has_no_interval() -> None:
+    gain = _known(_gain(runs_of("vllm-default", [2.0, 2.0]) + runs_of("holdfast", [1.0])))
+    assert (gain.mean, gain.low, gain.high) == (2.0, None, None)
+
+
+def test_seeds_of_only_one_policy_are_left_out_of_the_gain() -> None:
+    runs = [run_of("vllm-default", 0, 6.0), run_of("vllm-default", 1, 9.0)]
+    runs += [run_of("holdfast", 1, 3.0), run_of("holdfast", 2, 1.0)]
+    assert _known(_gain(runs)).by_seed == ((1, 3.0),)
+
+
+def test_a_seed_without_the_metric_is_left_out_of_the_gain() -> None:
+    runs = runs_of("vllm-default", [2.0, 2.0]) + runs_of("holdfast", [None, 1.0])
+    assert _known(_gain(runs)).by_seed == ((1, 2.0),)
+
+
+def test_a_ratio_with_a_zero_denominator_is_none_and_not_averaged() -> None:
+    runs = [run_of("vllm-default", seed) for seed in (0, 1)]
+    runs += [run_of("holdfast", 0, evicted_blocks=0), run_of("holdfast", 1, evicted_blocks=50)]
+    gain = _known(_gain(runs, "evicted blocks"))
+    assert gain.by_seed == ((0, None), (1, 2.0))
+    assert gain.mean == 2.0
+
+
+def test_only_zero_denominators_leave_no_gain() -> None:
+    runs = [run_of("vllm-default"), run_of("holdfast", evicted_blocks=0)]
+    assert _gain(runs, "evicted blocks") is None
+
+
+def test_a_ratio_of_zero_makes_the_gain_zero_without_an_interval() -> None:
+    runs = [run_of("vllm-default", seed) for seed in (0, 1)]
+    runs += [run_of("holdfast", 0, token_hit_ratio=0.0), run_of("holdfast", 1)]
+    gain = _known(_gain(runs, "token hit ratio"))
+    assert (gain.mean, gain.low, gain.high) == (0.0, None, None)
+
+
+def test_the_baseline_has_no_gain_over_itself() -> None:
+    entry = _entry(stand(runs_of("vllm-default", [1.0, 2.0])), "vllm-default")
+    assert entry.score(LLM_TIME.label).gain is None
+
+
+def test_errors_have_no_gain() -> None:
+    runs = [run_of("vllm-default", num_errors=2), run_of("holdfast", num_errors=1)]
+    assert _gain(runs, "errors") is None
+
+
+def test_runs_of_another_point_are_never_paired() -> None:
+    runs = [run_of("vllm-default", kv_tokens=2048), run_of("holdfast", kv_tokens=1024)]
+    assert _gain(runs) is None
+
+
+def test_a_metric_that_no_run_knows_is_none() -> None:
+    score = _entry(stand([run_of("holdfast", evicted_blocks=None)]), "holdfast").score(
+        "evicted blocks"
+    )
+    assert (score.interval, score.gain) == (None, None)
+
+
+def test_partial_runs_and_failed_turns_are_stated() -> None:
+    runs = [run_of("holdfast", 0, num_errors=1), run_of("holdfast", 1, partial=True, num_errors=2)]
+    entry = _entry(stand(runs), "holdfast")
+    assert (entry.partial_seeds, entry.num_errors) == ((1,), 3)
+
+
+# Distance to the bound.
+
+
+def test_the_distance_is_a_ratio_and_two_shares_of_the_way() -> None:
+    # Floor 40, baseline 20, policy 12, bound 10: 1.2 times the bound, 28 of 30 and 8 of 10.
+    times_s = {"stateless": 40.0, "vllm-default": 20.0, "holdfast": 12.0, "clairvoyant": 10.0}
+    runs = [run_of(policy, 0, llm_s) for policy, llm_s in times_s.items()]
+    distance = distance_to_bound(runs, "holdfast")
+    assert distance.times_bound == pytest.approx(1.2)
+    assert distance.share_from_floor == pytest.approx(28 / 30)
+    assert distance.share_from_baseline == pytest.approx(0.8)
+    assert _entry(stand(runs), "holdfast").distance == distance
+
+
+def test_a_policy_worse_than_where_the_way_starts_covers_a_negative_share() -> None:
+    runs = [
+        run_of("vllm-default", 0, 20.0),
+        run_of("saga", 0, 25.0),
+        run_of("clairvoyant", 0, 10.0),
+    ]
+    assert distance_to_bound(runs, "saga").share_from_baseline == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("bound_s", [10.0, 9.95, 11.0])
+def test_a_bound_that_is_not_better_leaves_no_way_to_share(bound_s: float) -> None:
+    runs = [
+        run_of("vllm-default", 0, 10.0),
+        run_of("holdfast", 0, 9.99),
+        run_of("clairvoyant", 0, bound_s),
+    ]
+    distance = distance_to_bound(runs, "holdfast")
+    assert distance.share_from_baseline is None
+    assert distance.times_bound is not None
+
+
+def test_without_a_bound_there_is_no_distance() -> None:
+    distance = distance_to_bound([run_of("vllm-default"), run_of("holdfast")], "holdfast")
+    assert (distance.times_bound, distance.share_from_baseline) == (None, None)
+
+
+def test_runs_of_two_points_have_no_common_bound() -> None:
+    with pytest.raises(ValueError, match="more than one point"):
+        distance_to_bound([run_of("holdfast"), run_of("holdfast", concurrency=9)], "holdfast")
+
+
+# On the terminal.
+
+
+def _shown(runs: Sequence[RunResult]) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(standings_table(stand(runs)))
+    return console.export_text()
+
+
+def _line(text: str, start: str) -> str:
+    return next(line for line in text.splitlines() if line.strip().startswith(start))
+
+
+def test_a_loss_is_shown_as_it_is() -> None:
+    runs = runs_of("vllm-default", [2.0, 2.0]) + runs_of("holdfast", [4.0, 4.0])
+    assert "0.50x 0.50 to 0.50" in " ".join(_line(_shown(runs), "holdfast").split())
+
+
+def test_large_values_of_all_policies_fit_into_120_columns() -> None:
+    policies = ["vllm-default", "thunderagent", "holdfast", "clairvoyant", "cachewise-oracle"]
+    runs = [
+        run_of(
+            policy, seed, 1234.5 * seed, evicted_blocks=12_345_678, makespan_s=123_456.7,
+            request_latency_s=seconds(1234.567), concurrency=128, kv_tokens=12_345_678,
+        )
+        for policy in policies
+        for seed in (1, 2)
+    ]  # fmt: skip
+    cells = re.split(r"\s{2,}", _line(_shown(runs), "cachewise").strip())
+    assert cells == [
+        "cachewise-oracle*", "0.500", "12,345,678", "1,851.75", "1.00x", "1.00 to 1.00",
+        "1,234.567", "1,234.567", "123,456.7", "1.00x",
+    ]  # fmt: skip
+
+
+def test_each_point_is_a_block_of_its_own() -> None:
+    text = _shown([run_of("holdfast", concurrency=2), run_of("holdfast", concurrency=4)])
+    assert text.index("2 sessions at once") < text.index("4 sessions at once")
+
+
+def test_who_knows_the_future_is_starred_and_the_bound_is_called_bound() -> None:
+    text = _shown([run_of("vllm-default"), run_of("cachewise-oracle"), run_of("clairvoyant")])
+    assert "cachewise-oracle*: knows the future, like the bound" in text
+    assert "clairvoyant*" not in text
+
+
+def test_what_is_not_comparable_is_starred_and_noted() -> None:
+    runs = [
+        run_of("vllm-default", 0),
+        run_of("vllm-default", 1),
+        run_of("holdfast", 0, partial=True),
+    ]
+    text = _shown(runs)
+    assert "holdfast*: stopped before the end with seed 0; not run with seed 1" in text
+    assert "vllm-default*" not in text
+
+
+def test_unknown_values_are_a_dash_and_markup_stays_text() -> None:
+    line = _line(_shown([run_of("[bold]x", evicted_blocks=None)]), "[bold]x")
+    assert "\u2013" in line

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from holdfast.tool_calls.delegated_tasks import GivenTasks, plain
+from holdfast.tool_calls.syntax import make_call
+from holdfast.tool_calls.turn_end import TurnEnd
+
+TASK = 'Find where "users" are made.\n\n- look in src/\n- say which file, and Gr\u00fc\u00dfe'
+
+
+def _called(name: str, **arguments: object) -> TurnEnd:
+    call = make_call(name, json.dumps(arguments))
+    assert call is not None
+    return TurnEnd("tool", (call,))
+
+
+def _begins(end: TurnEnd, prompt: str) -> bool:
+    tasks = GivenTasks()
+    tasks.note("", end)
+    return tasks.begins("", plain(prompt))
+
+
+@pytest.mark.parametrize("name", ["Task", "Agent", "spawn_agent", "multi_agent_v1__spawn_agent"])
+def test_prompt_with_the_task_in_it_is_a_sub_agents(name: str) -> None:
+    end = _called(name, description="find users", prompt=TASK, subagent_type="Explore")
+    assert _begins(end, f"You are a sub-agent.\n<user>\n{TASK}\n</user>")
+    assert not _begins(end, "You are a sub-agent.\n<user>\nfind users\n</user>")
+
+
+def test_long_task_counts_by_its_beginning() -> None:
+    task = "word " * 1000
+    end = _called("Task", prompt=f"Do this: {task}")
+    assert len(end.calls[0].arguments) < len(task)
+    assert _begins(end, f"Do this: {task}")
+    assert not _begins(end, task)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        _called("Bash", command=TASK),
+        _called("Task", prompt="go on"),
+        _called("Task"),
+        TurnEnd("tool"),
+        TurnEnd("human"),
+    ],
+)
+def test_other_turn_ends_give_no_task(end: TurnEnd) -> None:
+    tasks = GivenTasks()
+    tasks.note("", end)
+    assert not tasks.has_any("")
+
+
+def test_the_oldest_tasks_are_forgotten() -> None:
+    tasks = GivenTasks()
+    for number in range(100):
+        tasks.note("", _called("Task", prompt=f"the task with the number {number}."))
+    assert tasks.begins("", "the task with the number 99.")
+    assert not tasks.begins("", "the task with the number 35.")
+    assert tasks.begins("", "the task with the number 36.")
+
+
+def test_tasks_count_for_their_own_tenant_only() -> None:
+    tasks = GivenTasks()
+    tasks.note("alice", _called("Task", prompt="You are a coding agent."))
+    assert tasks.begins("alice", "You are a coding agent.")
+    assert not tasks.begins("bob", "You are a coding agent.")
+    assert not tasks.has_any("bob")

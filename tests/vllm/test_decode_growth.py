@@ -1,0 +1,90 @@
+"""The growth of running requests, kept as a sum, against adding it up anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+
+pytest.importorskip("vllm")
+
+from holdfast.vllm.decode_growth import Growth
+
+pytestmark = pytest.mark.engine
+
+
+@dataclass(eq=False)
+class Running:
+    request_id: str
+    remaining: int
+
+
+def _growth() -> Growth:
+    return Growth(lambda request: request.remaining)
+
+
+def test_few_requests_are_all_looked_at_every_time() -> None:
+    growth = _growth()
+    running = [Running(str(i), remaining=10) for i in range(64)]
+    assert growth.review(running) == 640
+    for request in running:
+        request.remaining = 3
+    assert growth.review(running) == 64 * 3
+
+
+def test_a_request_that_just_started_counts_before_it_is_looked_at() -> None:
+    growth = _growth()
+    running = [Running(str(i), remaining=1) for i in range(200)]
+    growth.review(running)
+    growth.expect("199", 50)  # it lies beyond the first 64
+    assert growth.review(running[:-1]) == 128 + 50
+
+
+def test_a_request_that_ended_or_waits_again_does_not_count() -> None:
+    growth = _growth()
+    running = [Running(str(i), remaining=7) for i in range(3)]
+    growth.review(running)
+    growth.forget("1")
+    growth.forget("1")
+    del running[1]
+    assert growth.review(running) == 14
+    growth.clear()
+    assert growth.review([]) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_many_running_the_sum_is_never_too_low_and_soon_right(seed: int) -> None:
+    rng = Random(seed)
+    growth = _growth()
+    running: list[Running] = []
+    for number in range(400):
+        request = Running(str(number), rng.randrange(1, 40))
+        growth.expect(request.request_id, request.remaining)
+        running.append(request)
+        if rng.random() < 0.3:
+            growth.forget(running.pop(rng.randrange(len(running))).request_id)
+        for request in rng.sample(running, len(running) // 3):
+            request.remaining = max(request.remaining - 1, 0)
+        assert growth.review(running) >= sum(r.remaining for r in running)
+    for _ in range(-(-len(running) // 64)):
+        reviewed = growth.review(running)
+    assert reviewed == sum(r.remaining for r in running)
+
+
+def test_what_ends_first_leaves_its_blocks_to_the_others() -> None:
+    growth = _growth()
+    running = [Running("a", 2), Running("b", 5), Running("c", 9)]
+    assert growth.review(running) == 16
+    growth.gives_up("a", 10)
+    # When `a` ends all have grown by 2; then there is room for all of what is left.
+    assert growth.review(running) == 6
+    growth.forget("a")
+    assert growth.review(running[1:]) == 14
+
+
+def test_blocks_that_are_given_up_late_are_of_no_use_before() -> None:
+    growth = _growth()
+    running = [Running("a", 2), Running("b", 5), Running("c", 9)]
+    growth.gives_up("c", 100)
+    assert growth.review(running) == 16

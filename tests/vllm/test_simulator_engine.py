@@ -1,0 +1,199 @@
+"""Simulated runs on vLLM's own scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from inspect import signature
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from holdfast.core.results import RunResult
+from holdfast.core.session import Session
+from holdfast.errors import ConfigError, EngineError
+from holdfast.policies.ours.return_rate_eviction import ReturnWorth
+from holdfast.policies.registry import policy_names
+from holdfast.sim import simulation
+from holdfast.sim.plan import RunPlan, Workload
+from holdfast.sim.profile import load_profile, profile_names
+from holdfast.sim.simulation import SimulationOptions
+from holdfast.traces.selection import SessionSelection
+from holdfast.vllm.offload.arguments import check_offloading
+from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
+
+MEASURED = {"policy_cpu_s": None, "scheduler_cpu_s": None}
+
+
+def simulate(plan: RunPlan) -> RunResult:
+    from holdfast.vllm.simulator.run import simulate as simulate_run
+
+    return simulate_run(plan)
+
+
+def plan(policy: str, **changes: Any) -> RunPlan:
+    """Eight generated sessions, six at once, on a cache for about three of them."""
+    usual = RunPlan(
+        policy=policy,
+        seed=3,
+        workload=Workload(
+            None, SessionSelection(8, gap_cap_s=30.0, max_model_len=6000, token_scale=1 / 16)
+        ),
+        options=SimulationOptions(6, time_scale=0.02, token_scale=1 / 16),
+        profile=load_profile("cpu-tiny"),
+        kv_tokens=8192,
+        block_tokens=32,
+    )
+    return replace(usual, **changes)
+
+
+def figures(result: RunResult) -> dict[str, Any]:
+    """All that must not differ from run to run."""
+    return {key: getattr(result, key) for key in result.__struct_fields__} | MEASURED
+
+
+@pytest.mark.parametrize("policy", policy_names())
+def test_every_policy_ends_all_sessions(policy: str) -> None:
+    result = simulate(plan(policy))
+    assert result.num_sessions == 8
+    assert result.num_turns > 8
+    assert result.fallbacks == 0
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_an_engine_of_every_profile_that_ships_can_be_built(profile: str) -> None:
+    assert simulate(plan("vllm-default", profile=load_profile(profile))).num_sessions == 8
+
+
+@pytest.mark.parametrize("policy", ["vllm-default", "holdfast", "marconi"])
+def test_a_run_is_the_same_twice(policy: str) -> None:
+    assert figures(simulate(plan(policy))) == figures(simulate(plan(policy)))
+
+
+def test_decode_steps_taken_together_give_what_single_ones_give(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together = simulate(plan("vllm-default"))
+    monkeypatch.setattr(simulation, "_MOST_REPEATS", 1)
+    single = simulate(plan("vllm-default"))
+    assert together.token_hit_ratio == pytest.approx(single.token_hit_ratio, abs=0.01)
+    assert together.evicted_blocks == pytest.approx(single.evicted_blocks, rel=0.03)
+    assert together.makespan_s == pytest.approx(single.makespan_s, rel=0.02)
+    assert together.engine_steps == pytest.approx(single.engine_steps, rel=0.02)
+
+
+def test_a_warm_up_teaches_but_does_not_count() -> None:
+    cold, warm = simulate(plan("vllm-default")), simulate(plan("vllm-default", num_warm_up=2))
+    counted = ("num_turns", "token_hit_ratio", "evicted_blocks", "preemptions", "engine_steps")
+    assert [getattr(warm, key) for key in counted] == [getattr(cold, key) for key in counted]
+    assert warm.makespan_s == pytest.approx(cold.makespan_s)
+    taught = simulate(plan("holdfast", num_warm_up=2))
+    assert taught.num_turns == cold.num_turns
+    assert taught.evicted_blocks != simulate(plan("holdfast")).evicted_blocks
+
+
+def test_without_a_prefix_cache_nothing_is_found_or_evicted() -> None:
+    result = simulate(plan("stateless"))
+    assert (result.token_hit_ratio, result.evicted_blocks) == (0.0, 0)
+
+
+def test_a_cache_that_never_runs_full_evicts_nothing_and_beats_every_policy() -> None:
+    kept = simulate(plan("all-kept"))
+    assert kept.evicted_blocks == 0
+    assert kept.kv_tokens == simulate(plan("vllm-default")).kv_tokens
+    for policy in ("vllm-default", "holdfast", "clairvoyant"):
+        other = simulate(plan(policy))
+        assert (kept.token_hit_ratio or 0.0) >= (other.token_hit_ratio or 0.0)
+        assert kept.session_llm_time_s and other.session_llm_time_s
+        assert kept.session_llm_time_s.mean <= other.session_llm_time_s.mean
+
+
+def test_a_guard_limits_what_inverted_predictions_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is expected soonest is given up first; only the order of eviction is Holdfast's."""
+    rate = ReturnWorth.rate
+
+    def inverted(worth: ReturnWorth, session: Session) -> float:
+        right = rate(worth, session)
+        if session.state.is_paused and worth._scene.trusts_predictions and right > 0.0:
+            return 1.0 / right
+        return right
+
+    monkeypatch.setattr(ReturnWorth, "rate", inverted)
+    # Near the cliff, where the order of victims matters.
+    options = SimulationOptions(4, time_scale=0.02, token_scale=1 / 16)
+    evicted = {}
+    for predictions in ("guarded", "always", "never"):
+        settings = {"admission": "fcfs", "predictions": predictions}
+        run = plan("holdfast", seed=4, kv_tokens=12288, options=options, settings=settings)
+        evicted[predictions] = simulate(run).evicted_blocks or 0.0
+    assert evicted["never"] < evicted["guarded"] < evicted["always"]
+
+
+def test_more_cache_finds_no_less_under_least_recently_used() -> None:
+    """One session at a time, so that time does not change the order of requests."""
+    one = SimulationOptions(1, time_scale=0.02, token_scale=1 / 16)
+    ratios = [
+        simulate(plan("vllm-default", kv_tokens=size, options=one)).token_hit_ratio or 0.0
+        for size in (6144, 8192, 16384, 65536)
+    ]
+    assert all(small <= large for small, large in pairwise(ratios))
+
+
+@pytest.mark.parametrize("policy", ["vllm-default", "holdfast", "continuum"])
+def test_what_was_stored_was_evicted_or_is_still_there(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holdfast.vllm.simulator.engine import SimulatedEngine
+
+    engines = []
+
+    class Watched(SimulatedEngine):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            engines.append(self)
+            self.num_stored = 0
+            self.pool = self.scheduler.kv_cache_manager.block_pool
+            self.store = self.pool.cache_full_blocks
+            self.pool.cache_full_blocks = self.count
+
+        def count(self, *args: Any, **named: Any) -> None:
+            call = signature(self.store).bind(*args, **named).arguments
+            self.num_stored += max(call["num_full_blocks"] - call["num_cached_blocks"], 0)
+            self.store(*args, **named)
+
+    monkeypatch.setattr("holdfast.vllm.simulator.run.SimulatedEngine", Watched)
+    result = simulate(plan(policy))
+    (engine,) = engines
+    num_resident = sum(block.block_hash is not None for block in engine.pool.blocks)
+    assert result.evicted_blocks
+    assert engine.num_stored == result.evicted_blocks + num_resident
+
+
+def test_a_cache_that_holds_everything_makes_all_policies_alike() -> None:
+    results = {
+        name: figures(simulate(plan(name, kv_tokens=262_144)))
+        for name in ("vllm-default", "holdfast", "clairvoyant")
+    }
+    found = {name: (r["token_hit_ratio"], r["evicted_blocks"]) for name, r in results.items()}
+    assert len(set(found.values())) == 1
+
+
+def test_a_session_larger_than_the_cache_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="more than the cache of 1,024"):
+        simulate(plan("vllm-default", kv_tokens=1024))
+
+
+@pytest.mark.parametrize("policy", ["vllm-default", "holdfast"])
+def test_a_host_tier_brings_back_what_the_cache_gave_up(policy: str) -> None:
+    if is_older(engine_version(), OLDEST_WITH_TIERS):
+        with pytest.raises(EngineError, match=r"0\.32"):
+            check_offloading("--host-tokens")
+        return
+    without, tiered = simulate(plan(policy)), simulate(plan(policy, host_tokens=65536))
+    assert without.loaded_tokens is None
+    assert tiered.loaded_tokens and tiered.loaded_tokens > 0
+    assert tiered.recomputed_tokens < without.recomputed_tokens  # type: ignore[operator]
+    assert tiered.num_turns == without.num_turns
+    assert figures(tiered) == figures(simulate(plan(policy, host_tokens=65536)))

@@ -1,0 +1,216 @@
+"""Sessions laid over each other: who is live when, what they hold, how old their KV gets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.workload.study.naive import BLOCK_TOKENS, session_of, sessions_like_agents
+
+from holdfast.errors import ConfigError
+from holdfast.traces.record import Session, Turn
+from holdfast.workload.study.load import HOLD_S, Load, LoadMeter
+from holdfast.workload.study.overlay import Moment, Overlay, ServiceTime
+from holdfast.workload.study.reuses import Reuses
+from holdfast.workload.study.sampling import BlockSampler, hashes_of
+from holdfast.workload.study.steps import SteppedSession, Stepper
+from holdfast.workload.study.working_set import WorkingSetMeter
+
+SERVICE = ServiceTime(prompt_s_per_token=0.1, output_s_per_token=1.0)
+
+
+def turn(gap_s: float, *block_ids: int, output_tokens: int = 2) -> Turn:
+    return Turn(gap_s, len(block_ids) * BLOCK_TOKENS, output_tokens, block_ids)
+
+
+def stepped(sessions: list[Session]) -> list[SteppedSession]:
+    stepper = Stepper()
+    return [stepper.follow(session) for session in sessions]
+
+
+def moments_of(overlay: Overlay, families: list[list[SteppedSession]]) -> list[Moment]:
+    found = [moment for family in families for moment in overlay.add(family)]
+    return [*found, *overlay.finish()]
+
+
+def told(moments: list[Moment]) -> list[tuple[float, int, int | None]]:
+    return [(moment.at_s, moment.session.index, moment.turn_index) for moment in moments]
+
+
+def test_the_next_session_starts_when_one_ends() -> None:
+    sessions = stepped(
+        [
+            session_of("a", turn(0, 1), turn(5, 1, 2)),
+            session_of("b", turn(0, 3)),
+            session_of("c", turn(0, 4)),
+        ]
+    )
+    # A prompt block takes 1 s, an answer 2 s: a runs 0-3, is away for 5 s, runs 8-11.
+    expected = [(0, 0, 0), (0, 1, 0), (3, 1, None), (3, 2, 0), (6, 2, None), (8, 0, 1)]
+    overlay = Overlay(2, SERVICE)
+    moments = moments_of(overlay, [[session] for session in sessions])
+    assert told(moments) == [*expected, (11, 0, None)]
+    assert [moment.end_s for moment in moments if moment.turn_index is not None] == [3, 3, 6, 11]
+    assert overlay.place_s == 11 + 3 + 3
+
+
+def test_a_sub_agent_starts_when_the_turn_that_called_it_ends_and_takes_no_place() -> None:
+    sessions = stepped(
+        [
+            session_of("main", turn(0, 1), turn(4, 1, 2)),
+            session_of("sub", turn(0, 3), turn(9, 3, 4), parent="main", at=0),
+            session_of("unknown", turn(0, 5), parent="main"),
+            session_of("next", turn(0, 6)),
+        ]
+    )
+    moments = moments_of(Overlay(1, SERVICE), [sessions[:3], sessions[3:]])
+    starts = {index: at_s for at_s, index, turn_index in told(moments) if turn_index == 0}
+    assert starts == {0: 0, 2: 0, 1: 3, 3: 18}
+
+
+def test_gaps_are_cut_to_the_cap() -> None:
+    sessions = stepped([session_of("a", turn(0, 1), turn(500, 1, 2))])
+    moments = moments_of(Overlay(1, SERVICE, gap_cap_s=7), [sessions])
+    assert told(moments)[1] == (10, 0, 1)
+
+
+def test_recorded_arrivals_are_kept_and_must_be_there_and_in_order() -> None:
+    def arriving(*starts_s: float | None) -> list[list[SteppedSession]]:
+        return [
+            [session]
+            for session in stepped(
+                [
+                    Session(f"s{place}", BLOCK_TOKENS, (turn(0, place),), "test", start_s=start_s)
+                    for place, start_s in enumerate(starts_s)
+                ]
+            )
+        ]
+
+    moments = moments_of(Overlay(None, SERVICE), arriving(100.0, 101.0, 150.0))
+    assert [at_s for at_s, _, turn_index in told(moments) if turn_index == 0] == [0, 1, 50]
+    for wrong in ((0.0, None), (5.0, 1.0)):
+        with pytest.raises(ConfigError, match="arriv"):
+            moments_of(Overlay(None, SERVICE), arriving(*wrong))
+
+
+@given(sessions_like_agents(), st.integers(1, 4))
+def test_never_more_are_live_than_asked_for_and_every_turn_comes_once(
+    sessions: list[Session], concurrency: int
+) -> None:
+    moments = moments_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
+    live: set[int] = set()
+    times = [moment.at_s for moment in moments]
+    assert times == sorted(times)
+    for moment in moments:
+        if moment.turn_index is None:
+            live.remove(moment.session.index)
+        live |= {moment.session.index} if moment.turn_index == 0 else set()
+        assert len(live) <= concurrency
+    requests = [moment for moment in moments if moment.turn_index is not None]
+    assert len(requests) == sum(len(session.turns) for session in sessions)
+
+
+@given(sessions_like_agents(), st.integers(1, 4))
+def test_the_working_set_is_what_live_contexts_hold_counted_anew_at_each_moment(
+    sessions: list[Session], concurrency: int
+) -> None:
+    moments = moments_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
+    meter = WorkingSetMeter()
+    live: dict[int, Turn] = {}
+    sizes = []
+    for moment in moments:
+        meter.take(moment)
+        if moment.turn_index is None:
+            del live[moment.session.index]
+        else:
+            live[moment.session.index] = sessions[moment.session.index].turns[moment.turn_index]
+        distinct = {block for turn in live.values() for block in turn.block_ids}
+        tails = sum(
+            turn.prompt_tokens + turn.output_tokens - len(turn.block_ids) * BLOCK_TOKENS
+            for turn in live.values()
+        )
+        sizes.append(len(distinct) * BLOCK_TOKENS + tails)
+    end_s = moments[-1].at_s
+    found = meter.result(0.0, end_s)
+    assert found.peak_tokens == max(sizes)
+    ends = [moment.at_s for moment in moments[1:]] + [end_s]
+    lasted_s = [end - moment.at_s for moment, end in zip(moments, ends, strict=True)]
+    if end_s > 0:
+        weighted = sum(size * lasted for size, lasted in zip(sizes, lasted_s, strict=True))
+        assert found.tokens.mean == pytest.approx(weighted / end_s)
+
+
+@given(sessions_like_agents(), st.integers(1, 4))
+def test_reuse_kept_and_tokens_held_are_those_of_timers_on_every_block(
+    sessions: list[Session], concurrency: int
+) -> None:
+    moments = moments_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
+    (sample,) = BlockSampler().samples()
+    holds = np.array([0.0, 0.5, 3.0, 20.0, 1e6])
+    reuses = Reuses(sample, holds.tolist())
+    last: dict[int, tuple[float, int]] = {}
+    ages: list[tuple[float, bool]] = []
+    for moment in moments:
+        if moment.turn_index is None:
+            reuses.close(moment)
+            continue
+        step = moment.session.steps[moment.turn_index]
+        reuses.request(moment, moment.turn_index, hashes_of(step.added))
+        turn = sessions[moment.session.index].turns[moment.turn_index]
+        for block in turn.block_ids:
+            if block in last:
+                end_s, sender = last[block]
+                age_s = max(0.0, moment.at_s - end_s)
+                ages.append((age_s, sender == moment.session.index))
+            last[block] = (moment.end_s, moment.session.index)
+    end_s = moments[-1].at_s
+    rests = [max(0.0, end_s - touched_s) for touched_s, _ in last.values()]
+    for own_only in (False, True):
+        chosen = [age_s for age_s, is_own in ages if is_own or not own_only]
+        kept = [BLOCK_TOKENS * sum(age_s <= hold for age_s in chosen) for hold in holds]
+        assert reuses.kept_tokens(own_only=own_only).tolist() == kept
+        assert reuses.reused_tokens(own_only=own_only) == kept[-1]
+    held = [
+        BLOCK_TOKENS * sum(min(age_s, hold) for age_s in [*(age for age, _ in ages), *rests])
+        for hold in holds
+    ]
+    assert reuses.held_token_s(end_s) == pytest.approx(held)
+    assert reuses.distinct_tokens() == BLOCK_TOKENS * len(last)
+
+
+def load_of(*sessions: Session, concurrency: int = 1) -> Load:
+    meter = LoadMeter(Overlay(concurrency, SERVICE), BlockSampler())
+    for each in stepped(list(sessions)):
+        meter.add([each])
+    return meter.finish(concurrency)
+
+
+def test_holding_as_long_as_the_gap_keeps_all_of_a_sessions_reuse() -> None:
+    # One block of ten tokens, used again after 10 s, in a run of 3 + 10 + 2 s.
+    holding = load_of(session_of("a", turn(0, 1), turn(10, 1))).holding
+    assert holding is not None
+    kept = dict(zip(HOLD_S, holding.kept_share, strict=True))
+    assert (kept[1.0], kept[10.0]) == (0.0, 1.0)
+    assert kept == dict(zip(HOLD_S, holding.kept_own_share, strict=True))
+    held = dict(zip(HOLD_S, holding.held_tokens, strict=True))
+    assert held[1.0] == pytest.approx(10 * 1.0 / 15)
+    assert held[10.0] == held[1000.0] == pytest.approx(10 * 10.0 / 15)
+
+
+def test_where_nothing_is_reused_there_is_no_cliff_and_nothing_to_hold() -> None:
+    load = load_of(session_of("a", turn(0, 1)), session_of("b", turn(0, 2)))
+    assert (load.cliff, load.holding) == (None, None)
+    assert set(load.cache.hit_ratio) == {0.0}
+
+
+def test_a_load_of_none_at_once_and_a_time_below_zero_are_errors() -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        Overlay(0, SERVICE)
+    with pytest.raises(ConfigError, match="expected seconds"):
+        ServiceTime(-1.0, 0.0)
+    for rate in (0.0, 1.5, float("nan")):
+        with pytest.raises(ConfigError, match="sample rate"):
+            BlockSampler(rate)
+    with pytest.raises(ConfigError, match="at least 64"):
+        BlockSampler(max_blocks=63)

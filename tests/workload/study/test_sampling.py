@@ -1,0 +1,139 @@
+"""Samples of blocks: who takes part, how large they grow, and how far off they are."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from tests.workload.study.naive import BLOCK_TOKENS, load_of, meter_of, session_of
+
+from holdfast.traces.record import Session, Turn
+from holdfast.workload.study.load import Load
+from holdfast.workload.study.sampling import BlockSampler, Sample, hashes_of
+from holdfast.workload.study.steps import Stepper
+from holdfast.workload.synthetic import generate_sessions
+
+SIZES = tuple(2**power for power in range(15, 23))
+
+
+@pytest.fixture(scope="module")
+def sessions() -> list[Session]:
+    return list(generate_sessions(60, 3))
+
+
+@pytest.fixture(scope="module")
+def exact(sessions: list[Session]) -> Load:
+    return load_of(sessions, 6)
+
+
+def largest_difference(sampled: Load, exact: Load) -> float:
+    return max(abs(sampled.hit_ratio(size) - exact.hit_ratio(size)) for size in SIZES)
+
+
+def test_lanes_of_a_sample_share_no_block_and_make_up_its_rate() -> None:
+    blocks = np.arange(200_000)
+    lanes = BlockSampler(0.1).samples()
+    taken = [lane.take(blocks, hashes_of(blocks))[0] for lane in lanes]
+    assert np.allclose([len(places) / len(blocks) for places in taken], 0.1 / 4, rtol=0.05)
+    assert len(np.unique(np.concatenate(taken))) == sum(map(len, taken))
+    assert sum(lane.rate for lane in lanes) == 0.1
+
+
+def test_a_block_takes_part_whoever_sends_it_and_keeps_its_number() -> None:
+    sample = Sample(0, 0.5, 10**6)
+    blocks = np.arange(1000)
+    places, numbers = sample.take(blocks, hashes_of(blocks))
+    assert numbers.tolist() == list(range(len(places)))
+    again, same = sample.take(blocks[::-1], hashes_of(blocks[::-1]))
+    assert np.array_equal(blocks[::-1][again], places[::-1])
+    assert np.array_equal(same, numbers[::-1])
+
+
+def test_a_full_sample_keeps_those_of_its_blocks_that_a_smaller_share_would_have_taken() -> None:
+    sample, small = Sample(2, 1.0, 300), Sample(2, 0.25, 300)
+    blocks = np.arange(4000)
+    _, before = sample.take(blocks, hashes_of(blocks))
+    assert sample.is_full
+    numbers = sample.shrink()
+    assert sample.rate == small.rate == 0.25 / 4
+    assert not sample.is_full
+    kept = small.choose(blocks)
+    assert np.array_equal(sample.choose(blocks), kept)
+    assert len(numbers) == len(before)
+    assert (numbers >= 0).sum() == sample.num_blocks == (kept >= 0).sum()
+
+
+def test_a_load_that_fits_is_exact() -> None:
+    sessions = list(generate_sessions(8, 1))
+    stepper = Stepper()
+    num_blocks = 1 + max(
+        int(step.added.max(initial=-1))
+        for session in sessions
+        for step in stepper.follow(session).steps
+    )
+    exact = load_of(sessions, 2)
+    assert load_of(sessions, 2, BlockSampler(max_blocks=num_blocks)) == exact
+    one_less = load_of(sessions, 2, BlockSampler(max_blocks=num_blocks - 1))
+    assert exact.cache.error is None
+    assert one_less.cache.error is not None
+    assert largest_difference(one_less, exact) < 0.01
+
+
+def test_what_was_seen_before_the_sample_was_needed_counts_in_full() -> None:
+    """A prompt of 60 blocks, sent ten times, then many that nobody sends again."""
+    again = [Turn(1.0, 60 * BLOCK_TOKENS, 1, tuple(range(60))) for _ in range(10)]
+    others = [
+        session_of(f"s{n}", Turn(0.0, 60 * BLOCK_TOKENS, 1, tuple(range(1000 * n, 1000 * n + 60))))
+        for n in range(1, 40)
+    ]
+    meter = meter_of([session_of("a", *again), *others], 1, BlockSampler(max_blocks=64))
+    meter.finish(1)
+    assert meter.sample_rate < 0.1
+    reused = [lane.reused_tokens() for lane in meter._lanes]
+    assert reused == [9 * 60 * BLOCK_TOKENS] * 4
+
+
+def test_a_sample_is_off_by_no_more_than_it_says(sessions: list[Session], exact: Load) -> None:
+    sampled = load_of(sessions, 6, BlockSampler(0.2))
+    assert exact.cache.error is None
+    assert sampled.cache.error is not None
+    assert 0 < sampled.cache.error < 0.1
+    assert largest_difference(sampled, exact) <= sampled.cache.error
+    assert sampled.distinct_tokens != exact.distinct_tokens
+    assert abs(sampled.distinct_tokens / exact.distinct_tokens - 1) < 0.02
+
+
+def test_a_samples_memory_does_not_grow_with_blocks_prompts_or_reuses() -> None:
+    def size_after(num_sessions: int) -> int:
+        """Of all that is kept, when each session has sent a prompt of 50 new blocks twice."""
+        sessions = []
+        for n in range(num_sessions):
+            turn = Turn(1.0, 50 * BLOCK_TOKENS, 1, tuple(range(50 * n, 50 * n + 50)))
+            sessions.append(session_of(f"s{n}", turn, turn))
+        meter = meter_of(sessions, 1, BlockSampler(max_blocks=256))
+        meter.finish(1)
+        return len(pickle.dumps(meter._lanes))
+
+    # Prompts without blocks are forgotten now and then, so sizes go up and down.
+    assert size_after(3200) < 2 * size_after(800)
+
+
+@pytest.mark.parametrize(("max_blocks", "tolerance"), [(4096, 0.1), (16384, 0.05)])
+def test_a_sample_of_a_fixed_size_is_close_to_all_blocks(
+    sessions: list[Session], exact: Load, max_blocks: int, tolerance: float
+) -> None:
+    """Of 220 thousand blocks; the tolerance is of the hit ratio."""
+    meter = meter_of(sessions, 6, BlockSampler(max_blocks=max_blocks))
+    sampled = meter.finish(6)
+    assert sum(lane.sample.num_blocks for lane in meter._lanes) <= max_blocks
+    assert meter.sample_rate < 0.5
+    assert largest_difference(sampled, exact) < tolerance
+    assert sampled.distinct_tokens == pytest.approx(exact.distinct_tokens, rel=0.05)
+    assert sampled.cliff is not None
+    assert exact.cliff is not None
+    assert sampled.cliff.edge_tokens == pytest.approx(exact.cliff.edge_tokens, rel=0.1)
+    assert sampled.holding is not None
+    assert exact.holding is not None
+    assert np.allclose(sampled.holding.kept_share, exact.holding.kept_share, atol=tolerance)
+    assert np.allclose(sampled.holding.held_tokens, exact.holding.held_tokens, rtol=0.1)
