@@ -53,10 +53,10 @@ class Workload:
     """Keeps `num_requests` requests in one engine: as a turn ends, another session returns."""
 
     def __init__(self, scheduler_cls: type[Any], case: Case, num_blocks: int, seed: int) -> None:
-        from holdfast.vllm.simulator.workerless import EngineShape, VirtualEngine
+        from holdfast.vllm.simulator.workerless import EngineShape, WorkerlessEngine
 
         shape = EngineShape(num_blocks=num_blocks, max_num_seqs=case.num_requests)
-        self.engine = VirtualEngine(scheduler_cls, shape)
+        self.engine = WorkerlessEngine(scheduler_cls, shape)
         self.now_s = 0.0
         self.engine.scheduler.clock = lambda: self.now_s
         self.schedule_s: list[float] = []

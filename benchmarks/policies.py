@@ -29,7 +29,7 @@ from holdfast.policies.registry import policy_names
 from holdfast.report.curves import cliffs
 from holdfast.report.document import read_document, write_document
 from holdfast.report.policy_ranking import policy_order, stand
-from holdfast.report.policy_ranking_table import format_cliff, standings_table
+from holdfast.report.policy_ranking_table import format_cliff, policy_ranking_table
 
 BEST = (
     "vllm-default",
@@ -126,7 +126,7 @@ def _merge(stem: Path, name: str) -> None:
     write_document(stem.with_suffix(".json"), RunDocument(manifest=manifest, runs=runs))
     with stem.with_suffix(".txt").open("w") as file:
         console = Console(width=_COLUMNS, file=file)
-        console.print(standings_table(stand(runs)))
+        console.print(policy_ranking_table(stand(runs)))
         for policy in policy_order({run.policy for run in runs}):
             for cliff in cliffs(runs, policy):
                 console.print(format_cliff(cliff))

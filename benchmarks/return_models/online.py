@@ -6,7 +6,7 @@ import bisect
 from collections import defaultdict
 
 from holdfast.predict.return_time import ReturnTimeModel
-from holdfast.predict.session_speed import Pace
+from holdfast.predict.session_speed import SpeedFactor
 from return_models.base import SHORTEST_S, Model, Pause
 
 __all__ = ["Empirical", "Holdfast", "MedianResidual", "MovingAverage", "WaitedLongest"]
@@ -20,7 +20,7 @@ class Holdfast(Model):
     def __init__(self, *, has_pace: bool = True) -> None:
         self._model = ReturnTimeModel()
         self._has_pace = has_pace
-        self._paces: defaultdict[str, Pace] = defaultdict(Pace)
+        self._paces: defaultdict[str, SpeedFactor] = defaultdict(SpeedFactor)
 
     def observe(self, pause: Pause) -> None:
         """See `Model`."""
@@ -36,7 +36,7 @@ class Holdfast(Model):
         """See `Model`."""
         return elapsed_s + self.quantile_s(pause, 0.0, 0.5)
 
-    def _pace(self, pause: Pause) -> Pace | None:
+    def _pace(self, pause: Pause) -> SpeedFactor | None:
         return self._paces[pause.session] if self._has_pace else None
 
 

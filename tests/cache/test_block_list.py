@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from holdfast.cache.block_list import Lane
+from holdfast.cache.block_list import BlockList
 
 
 @dataclass(eq=False)
@@ -21,7 +21,7 @@ class PlainBlock:
 class LaneAgainstList(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.lane: Lane[PlainBlock] = Lane()
+        self.lane: BlockList[PlainBlock] = BlockList()
         self.model: list[PlainBlock] = []
         self.outside = [PlainBlock(i) for i in range(6)]
 
@@ -88,7 +88,7 @@ TestLaneAgainstList.settings = settings(max_examples=60, stateful_step_count=40,
 
 
 def test_iteration_survives_removal_of_the_block_just_yielded() -> None:
-    lane: Lane[PlainBlock] = Lane()
+    lane: BlockList[PlainBlock] = BlockList()
     blocks = [PlainBlock(i) for i in range(4)]
     for block in blocks:
         lane.push_back(block)

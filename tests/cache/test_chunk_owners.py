@@ -1,11 +1,11 @@
-"""Claims on stored chunks: worked cases, and against a plain account of who wants what."""
+"""ChunkOwners on stored chunks: worked cases, and against a plain account of who wants what."""
 
 from __future__ import annotations
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from holdfast.cache.chunk_owners import Claims
+from holdfast.cache.chunk_owners import ChunkOwners
 
 KEYS = st.text(alphabet="abc", max_size=5).map(
     lambda word: [word[: i + 1] for i in range(len(word))]
@@ -13,7 +13,7 @@ KEYS = st.text(alphabet="abc", max_size=5).map(
 OWNERS = st.sampled_from("xyz")
 
 
-def stored(claims: Claims[str, str], *keys: str) -> Claims[str, str]:
+def stored(claims: ChunkOwners[str, str], *keys: str) -> ChunkOwners[str, str]:
     for key in keys:
         claims.store(key)
     return claims
@@ -24,20 +24,20 @@ def anything(_: str) -> bool:
 
 
 def test_what_nobody_claims_goes_first() -> None:
-    claims = stored(Claims(), "a", "ab", "z")
+    claims = stored(ChunkOwners(), "a", "ab", "z")
     claims.claim("x", ["a", "ab"])
     assert claims.victims(1, ["x"], anything) == ["z"]
 
 
 def test_the_owner_worth_least_gives_up_its_deepest_chunk_first() -> None:
-    claims = stored(Claims(), "a", "ab", "abc", "b", "bc")
+    claims = stored(ChunkOwners(), "a", "ab", "abc", "b", "bc")
     claims.claim("x", ["a", "ab", "abc"])
     claims.claim("y", ["b", "bc"])
     assert claims.victims(4, ["y", "x"], anything) == ["bc", "b", "abc", "ab"]
 
 
 def test_a_shared_chunk_stays_while_one_claimant_does() -> None:
-    claims = stored(Claims(), "a", "ab", "ac")
+    claims = stored(ChunkOwners(), "a", "ab", "ac")
     claims.claim("x", ["a", "ab"])
     claims.claim("y", ["a", "ac"])
     assert claims.victims(2, ["x"], anything) is None
@@ -46,7 +46,7 @@ def test_a_shared_chunk_stays_while_one_claimant_does() -> None:
 
 
 def test_what_a_chain_leaves_behind_is_unclaimed() -> None:
-    claims = stored(Claims(), "a", "ab", "abc")
+    claims = stored(ChunkOwners(), "a", "ab", "abc")
     claims.claim("x", ["a", "ab", "abc"])
     claims.claim("x", ["a", "ax"])
     assert claims.victims(2, [], anything) == ["ab", "abc"]
@@ -54,7 +54,7 @@ def test_what_a_chain_leaves_behind_is_unclaimed() -> None:
 
 
 def test_a_chunk_that_may_not_go_keeps_those_before_it() -> None:
-    claims = stored(Claims(), "a", "ab", "abc")
+    claims = stored(ChunkOwners(), "a", "ab", "abc")
     claims.claim("x", ["a", "ab", "abc"])
     assert claims.victims(1, ["x"], lambda key: key != "abc") is None
     assert claims.victims(3, ["x"], anything) == ["abc", "ab", "a"]
@@ -65,7 +65,7 @@ class ClaimsAgainstPlain(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.claims: Claims[str, str] = Claims()
+        self.claims: ChunkOwners[str, str] = ChunkOwners()
         self.stored: set[str] = set()
         self.wanted: dict[str, list[str]] = {}
 

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from holdfast.cache.node_heap import Key, Ranking
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.node_heap import Key, NodeHeap
+from holdfast.cache.prefix_tree import Node
 
 NUM_RUNS = 5
 RUNS = st.integers(0, NUM_RUNS - 1)
@@ -20,10 +20,10 @@ WORTHS = st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.5, 1.0]))
 class RankingAgainstDict(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.runs: list[Segment[Any]] = [Segment(None, i, []) for i in range(NUM_RUNS)]
+        self.runs: list[Node[Any]] = [Node(None, i, []) for i in range(NUM_RUNS)]
         self.ready = set(self.runs)
-        self.ranking = Ranking(self.ready.__contains__)
-        self.keys: dict[Segment[Any], Key] = {}
+        self.ranking = NodeHeap(self.ready.__contains__)
+        self.keys: dict[Node[Any], Key] = {}
 
     def lowest(self) -> Key | None:
         return min((key for run, key in self.keys.items() if run in self.ready), default=None)
@@ -80,8 +80,8 @@ TestRankingAgainstDict.settings = settings(max_examples=60, stateful_step_count=
 
 
 def test_outdated_entries_behind_a_lower_run_are_cleared_away() -> None:
-    low, high = Segment[Any](None, 0, []), Segment[Any](None, 1, [])
-    ranking = Ranking(lambda _run: True)
+    low, high = Node[Any](None, 0, []), Node[Any](None, 1, [])
+    ranking = NodeHeap(lambda _run: True)
     ranking.push(low, (0, 0.0, 0))
 
     for _ in range(1000):

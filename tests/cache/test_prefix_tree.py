@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from holdfast.cache.prefix_tree import ChainTree, Segment
+from holdfast.cache.prefix_tree import Node, PrefixTree
 
 
 @dataclass(eq=False)
@@ -19,7 +19,7 @@ class PlainBlock:
     next_free_block: object | None = None
 
 
-Run = Segment[PlainBlock]
+Run = Node[PlainBlock]
 
 TOKENS = st.lists(st.sampled_from(b"abc"), max_size=7).map(bytes)
 
@@ -45,7 +45,7 @@ class TreeAgainstSet(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tree: ChainTree[PlainBlock] = ChainTree()
+        self.tree: PrefixTree[PlainBlock] = PrefixTree()
         self.owned: dict[int, tuple[Run, bytes]] = {}
         self.num_owners = 0
 
@@ -165,7 +165,7 @@ TestTreeAgainstSet = TreeAgainstSet.TestCase
 TestTreeAgainstSet.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
-def insert(tree: ChainTree[PlainBlock], text: str, owner: str | None = None) -> Run:
+def insert(tree: PrefixTree[PlainBlock], text: str, owner: str | None = None) -> Run:
     tail, _ = tree.insert(hashes_of(text))
     if owner is not None:
         tail.tails.add(owner)
@@ -173,7 +173,7 @@ def insert(tree: ChainTree[PlainBlock], text: str, owner: str | None = None) -> 
 
 
 def test_fork_splits_the_run_and_the_deeper_half_stays_the_same_object() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     first = insert(tree, "abcd", "first")
 
     second = insert(tree, "abxy", "second")
@@ -186,7 +186,7 @@ def test_fork_splits_the_run_and_the_deeper_half_stays_the_same_object() -> None
 
 
 def test_split_reports_the_shallow_half_and_copies_its_holders() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     first = insert(tree, "abcd", "first")
     first.num_held = 2
 
@@ -200,7 +200,7 @@ def test_split_reports_the_shallow_half_and_copies_its_holders() -> None:
 
 
 def test_prompt_that_ends_inside_a_run_ends_at_the_shallow_half() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     insert(tree, "abcd", "first")
 
     tail, upper = tree.insert(hashes_of("ab"))
@@ -210,7 +210,7 @@ def test_prompt_that_ends_inside_a_run_ends_at_the_shallow_half() -> None:
 
 
 def test_chain_inserted_twice_changes_nothing() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     tail = insert(tree, "abc", "first")
 
     again, upper = tree.insert(hashes_of("abc"))
@@ -221,7 +221,7 @@ def test_chain_inserted_twice_changes_nothing() -> None:
 
 
 def test_extension_of_a_chain_that_nobody_ends_at_grows_its_run() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     tail = insert(tree, "ab")
 
     longer = insert(tree, "abcd")
@@ -232,7 +232,7 @@ def test_extension_of_a_chain_that_nobody_ends_at_grows_its_run() -> None:
 
 
 def test_extension_of_a_chain_that_someone_ends_at_is_a_run_of_its_own() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     insert(tree, "ab", "first")
 
     insert(tree, "abcd", "second")
@@ -241,7 +241,7 @@ def test_extension_of_a_chain_that_someone_ends_at_is_a_run_of_its_own() -> None
 
 
 def test_prompt_end_keeps_the_answer_in_a_run_of_its_own() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     insert(tree, "ab").prompts.add("first")
 
     insert(tree, "abcd", "first")
@@ -250,7 +250,7 @@ def test_prompt_end_keeps_the_answer_in_a_run_of_its_own() -> None:
 
 
 def test_compaction_leaves_only_the_shared_beginning_after_pruning() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     old = insert(tree, "sysold", "first")
 
     old.tails.discard("first")
@@ -263,7 +263,7 @@ def test_compaction_leaves_only_the_shared_beginning_after_pruning() -> None:
 
 
 def test_absorb_joins_an_only_continuation_and_moves_its_users() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     parent = insert(tree, "ab", "first")
     child = insert(tree, "abcd", "second")
     parent.tails.clear()
@@ -278,7 +278,7 @@ def test_absorb_joins_an_only_continuation_and_moves_its_users() -> None:
 
 @pytest.mark.parametrize("reason", ["endpoint", "fork", "children", "holders", "first_run"])
 def test_absorb_refuses_when_users_differ(reason: str) -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     parent = insert(tree, "ab", "first")
     child = insert(tree, "abcd", "second")
     if reason != "endpoint":
@@ -298,7 +298,7 @@ def test_absorb_refuses_when_users_differ(reason: str) -> None:
 
 
 def test_prune_stops_at_a_run_with_free_blocks() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     upper = insert(tree, "ab", "first")
     deeper = insert(tree, "abcd", "second")
     upper.tails.clear()
@@ -314,7 +314,7 @@ def test_prune_stops_at_a_run_with_free_blocks() -> None:
 
 
 def test_pruning_a_detached_run_changes_nothing() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     old = insert(tree, "ab")
     tree.detach(old)
     new = insert(tree, "ab", "first")
@@ -326,7 +326,7 @@ def test_pruning_a_detached_run_changes_nothing() -> None:
 
 
 def test_match_finds_every_fork_point_of_a_long_run() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     chain = bytes(range(33))
     tree.insert(hashes_of(chain))
 
@@ -336,7 +336,7 @@ def test_match_finds_every_fork_point_of_a_long_run() -> None:
 
 
 def test_empty_prompt_is_the_root() -> None:
-    tree: ChainTree[PlainBlock] = ChainTree()
+    tree: PrefixTree[PlainBlock] = PrefixTree()
     insert(tree, "ab", "first")
 
     assert tree.insert([]) == (tree.root, None)

@@ -3,13 +3,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.cache.resident_prefix import held_length
+from holdfast.cache.resident_prefix import resident_length
 
 
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 250))
 def test_it_finds_how_much_is_there_whatever_the_guess(total: int, held: int, guess: int) -> None:
     held = min(total, held)
-    assert held_length(total, lambda block: block < held, guess) == held
+    assert resident_length(total, lambda block: block < held, guess) == held
 
 
 def test_a_right_guess_costs_two_questions() -> None:
@@ -19,5 +19,5 @@ def test_a_right_guess_costs_two_questions() -> None:
         asked.append(block)
         return block < 700
 
-    assert held_length(1000, is_held, 700) == 700
+    assert resident_length(1000, is_held, 700) == 700
     assert asked == [699, 700]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.cache.prefix_tree import ChainTree
+from holdfast.cache.prefix_tree import PrefixTree
 from holdfast.core.session import Session, SessionState, SessionTable
 
 IDLE = [s for s in SessionState if not s.is_busy]
@@ -20,7 +20,7 @@ class Talk:
     """A session table and turns on it, as the runtime keeps them."""
 
     def __init__(self, max_sessions: int = 100) -> None:
-        self.tree: ChainTree[Any] = ChainTree()
+        self.tree: PrefixTree[Any] = PrefixTree()
         self.table = SessionTable(self.tree, max_sessions)
 
     def turn(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.policies.host import Cache, chain
 
 from holdfast.core.tenants import Tenants
-from holdfast.core.turn import WaitingTurn
+from holdfast.core.turn import Turn
 
 
 def test_who_comes_for_the_first_time_starts_where_the_least_served_is() -> None:
@@ -70,7 +70,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.cache = Cache("holdfast", 64)
-        self.waiting: list[WaitingTurn] = []
+        self.waiting: list[Turn] = []
         self._num_prompts = 0
 
     def send(self, tenant: str, num_blocks: int) -> None:
@@ -82,7 +82,7 @@ class Engine:
         turn.due_s = float("inf")
         self.waiting.append(turn)
 
-    def serve(self) -> WaitingTurn:
+    def serve(self) -> Turn:
         runtime = self.cache.runtime
         chosen = runtime.decide(self.waiting, blocks=1, slots=1, num_running=0).offers[0]
         self.waiting.remove(chosen)

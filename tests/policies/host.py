@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.cache.eviction_queue import FreeQueue
-from holdfast.core.turn import WaitingTurn
+from holdfast.cache.eviction_queue import EvictionQueue
+from holdfast.core.turn import Turn
 from holdfast.predict.step_cost import StepCostModel
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
@@ -28,7 +28,7 @@ class FakeBlock:
 
 
 @dataclass
-class FixedOutlook:
+class FixedOracle:
     """A future that is told beforehand: the gap after each request, the prompts of one run."""
 
     gaps_s: dict[str, float] = field(default_factory=dict)
@@ -62,19 +62,19 @@ class FlatCosts(StepCostModel):
 class Cache:
     """Blocks of a few characters each, one turn at a time, under any policy."""
 
-    def __init__(self, policy: str, num_blocks: int, outlook: FixedOutlook | None = None) -> None:
+    def __init__(self, policy: str, num_blocks: int, oracle: FixedOracle | None = None) -> None:
         self.now_s = 0.0
         self.runtime = AgentRuntime(
             max_sessions=1000,
             max_wait_ratio=1.5,
             policy=policy,
-            outlook=outlook or FixedOutlook(),
+            oracle=oracle or FixedOracle(),
         )
         self.runtime.costs = FlatCosts(0.1)
         self.evicted: list[bytes] = []
         self.num_stored = 0
         self.in_use: set[int] = set()
-        self.queue = FreeQueue(
+        self.queue = EvictionQueue(
             [FakeBlock(i) for i in range(num_blocks)],
             num_blocks,
             self.runtime.tree,
@@ -106,7 +106,7 @@ class Cache:
         self.queue.append_n(list(reversed(blocks)))
         return num_found
 
-    def offers(self, waiting: list[WaitingTurn]) -> list[WaitingTurn]:
+    def offers(self, waiting: list[Turn]) -> list[Turn]:
         if not self.runtime.policy.orders_requests:
             return waiting
         free = self.queue.num_free_blocks - self.queue.num_held_blocks

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tests.policies.host import Cache, FixedOutlook, chain
+from tests.policies.host import Cache, FixedOracle, chain
 
 
 def _held_after_a_claim(gaps_s: dict[str, float]) -> set[int]:
-    cache = Cache("clairvoyant", 16, FixedOutlook(gaps_s))
+    cache = Cache("clairvoyant", 16, FixedOracle(gaps_s))
     cache.run("first", chain("abcd"))
     cache.run("second", chain("efgh"))
     runtime = cache.runtime

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.policies.host import Cache, FixedOutlook, chain
+from tests.policies.host import Cache, FixedOracle, chain
 
 from holdfast.errors import PolicyError
 from holdfast.policies import registry
@@ -180,14 +180,14 @@ def test_no_causal_policy_evicts_less_than_the_bound_when_all_costs_are_equal(
         time_s += pause_s
         starts_s.append(time_s)
         time_s += 0.1
-    outlook = FixedOutlook()
+    oracle = FixedOracle()
     for index, session in enumerate(accesses):
         later = [i for i in range(index + 1, len(accesses)) if accesses[i] == session]
         if later:
-            outlook.gaps_s[f"r{index}"] = starts_s[later[0]] - starts_s[index] - 0.1
+            oracle.gaps_s[f"r{index}"] = starts_s[later[0]] - starts_s[index] - 0.1
     evictions = {}
     for name in ("clairvoyant", *CAUSAL):
-        cache = Cache(name, num_blocks, outlook)
+        cache = Cache(name, num_blocks, oracle)
         for index, session in enumerate(accesses):
             cache.now_s = starts_s[index]
             cache.run(f"r{index}", [f"s{session}".encode()])

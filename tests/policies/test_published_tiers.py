@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.policies.host import Cache, FixedOutlook, chain
+from tests.policies.host import Cache, FixedOracle, chain
 
-from holdfast.core.offload_port import NoTier
+from holdfast.core.offload_port import NoOffload
 from holdfast.policies.published.infercept import InferCept
 from holdfast.policies.published.kvflow import KVFlow
 
@@ -21,19 +21,19 @@ def cycle() -> dict[str, list[bytes]]:
     return {f"{n}{name}": chain(name * 4 + str(n)) for n in range(ROUNDS) for name in "ABC"}
 
 
-def found_in_last_rounds(policy: str, outlook: FixedOutlook) -> int:
-    cache = Cache(policy, 10, outlook)
+def found_in_last_rounds(policy: str, oracle: FixedOracle) -> int:
+    cache = Cache(policy, 10, oracle)
     found = [cache.run(request_id, prompt) for request_id, prompt in cycle().items()]
     return sum(found[6:])
 
 
 def test_a_cycle_that_recency_loses_is_found_again_by_who_knows_its_order() -> None:
-    assert found_in_last_rounds("vllm-default", FixedOutlook()) == 0
-    assert found_in_last_rounds("kvflow", FixedOutlook(prompts=cycle())) >= 4 * ROUNDS
+    assert found_in_last_rounds("vllm-default", FixedOracle()) == 0
+    assert found_in_last_rounds("kvflow", FixedOracle(prompts=cycle())) >= 4 * ROUNDS
 
 
 def test_kvflow_announces_the_prefix_of_the_next_step_and_no_other() -> None:
-    cache = Cache("kvflow", 40, FixedOutlook(prompts=cycle()))
+    cache = Cache("kvflow", 40, FixedOracle(prompts=cycle()))
     for request_id in list(cycle())[:7]:
         cache.run(request_id, cycle()[request_id])
     policy = cache.runtime.policy
@@ -51,7 +51,7 @@ def test_kvflow_announces_nothing_where_nobody_gives_it_an_order() -> None:
 
 
 @dataclass
-class FullTier(NoTier):
+class FullTier(NoOffload):
     """A tier that holds everything."""
 
     block_s: float
@@ -77,7 +77,7 @@ def kept_after_a_pause(tier: Any) -> bool:
 
 
 def test_infercept_keeps_what_a_copy_would_not_bring_back_sooner() -> None:
-    assert kept_after_a_pause(NoTier())
+    assert kept_after_a_pause(NoOffload())
     assert kept_after_a_pause(FullTier(math.inf))
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-from tests.policies.host import Cache, FixedOutlook, chain
+from tests.policies.host import Cache, FixedOracle, chain
 
 from holdfast.policies.ours.holdfast import Holdfast
-from holdfast.policies.ours.recurring_agents import Callers
+from holdfast.policies.ours.recurring_agents import RecurringAgents
 
 
 def run_cycle(cache: Cache, names: str, num_rounds: int, first_round: int = 0) -> int:
@@ -21,7 +21,7 @@ def run_cycle(cache: Cache, names: str, num_rounds: int, first_round: int = 0) -
 
 
 def test_a_cycle_too_long_for_recency_is_kept_in_part() -> None:
-    recent, holdfast = (Cache(name, 14, FixedOutlook()) for name in ("vllm-default", "holdfast"))
+    recent, holdfast = (Cache(name, 14, FixedOracle()) for name in ("vllm-default", "holdfast"))
     for cache in (recent, holdfast):
         run_cycle(cache, "ABCDE", 6)
     assert run_cycle(recent, "ABCDE", 10, 6) == 0
@@ -62,7 +62,7 @@ def test_nothing_is_announced_while_predictions_are_not_trusted() -> None:
 def test_what_regularly_begins_and_goes_on_is_worth_its_sessions_returns() -> None:
     """Sessions with one beginning, each of which returns: none stands for another."""
     cache = Cache("holdfast", 100)
-    callers = Callers(cache.runtime, {})
+    callers = RecurringAgents(cache.runtime, {})
     for number in range(8):
         cache.now_s += 10.0
         own = "PPPP" + chr(0x100 + number)

@@ -7,14 +7,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import Decision, Room, WaitingTurn
-from holdfast.policies.ours.working_set_admission import WorkingSet
+from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.policies.ours.working_set_admission import WorkingSetAdmission
 
 
 def session(number: int) -> Session:
-    segment: Segment[Any] = Segment(None, 0, [])
+    segment: Node[Any] = Node(None, 0, [])
     return Session(number, None, SessionState.WAITING, segment, segment)
 
 
@@ -25,8 +25,8 @@ def turn(
     missing: int | None = None,
     resident: int = 0,
     due_s: float = math.inf,
-) -> WaitingTurn:
-    return WaitingTurn(
+) -> Turn:
+    return Turn(
         f"r{number}",
         session(number),
         0,
@@ -45,10 +45,10 @@ def room(
     slots: int = 100,
     places: Sequence[tuple[int, float]] = (),
     restore_s: float = 1.0,
-) -> Room:
-    """Room with places given as (blocks freed, expected seconds away), first to go first."""
+) -> Budget:
+    """Budget with places given as (blocks freed, expected seconds away), first to go first."""
     held = {session(1000 + i): place for i, place in enumerate(places)}
-    return Room(
+    return Budget(
         now_s=100.0,
         blocks=blocks,
         slots=slots,
@@ -60,12 +60,12 @@ def room(
     )
 
 
-def offered(decision: Decision) -> list[str]:
+def offered(decision: Admission) -> list[str]:
     return [t.request_id for t in decision.offers]
 
 
 def test_what_fits_is_offered_in_order_of_arrival() -> None:
-    decision = WorkingSet().decide([turn(1, needs=9), turn(2, needs=1)], room(10))
+    decision = WorkingSetAdmission().decide([turn(1, needs=9), turn(2, needs=1)], room(10))
     assert offered(decision) == ["r1", "r2"]
 
 
@@ -75,41 +75,54 @@ def test_past_the_room_warm_turns_go_first_and_those_that_miss_least_foremost() 
         turn(2, needs=5, missing=4, resident=50),
         turn(3, needs=5, missing=2, resident=50),
     ]
-    assert offered(WorkingSet().decide(waiting, room(10))) == ["r3", "r2"]
+    assert offered(WorkingSetAdmission().decide(waiting, room(10))) == ["r3", "r2"]
 
 
 def test_room_gathers_for_the_oldest_cold_turn_while_warm_ones_go_on() -> None:
     waiting = [turn(1, needs=20), turn(2, needs=2), turn(3, needs=3, missing=1, resident=9)]
-    assert offered(WorkingSet().decide(waiting, room(10))) == ["r3"]
+    assert offered(WorkingSetAdmission().decide(waiting, room(10))) == ["r3"]
 
 
 def test_cold_turns_go_by_arrival_not_by_size() -> None:
-    assert offered(WorkingSet().decide([turn(1, needs=9), turn(2, needs=3)], room(10))) == ["r1"]
+    assert offered(
+        WorkingSetAdmission().decide([turn(1, needs=9), turn(2, needs=3)], room(10))
+    ) == ["r1"]
 
 
 def test_a_due_turn_goes_first_and_lets_no_later_turn_pass() -> None:
     waiting = [turn(1, needs=20, due_s=99.0), turn(2, needs=1, missing=0, resident=1)]
-    assert offered(WorkingSet().decide(waiting, room(10))) == []
+    assert offered(WorkingSetAdmission().decide(waiting, room(10))) == []
 
 
 def test_a_turn_that_has_waited_for_its_time_goes_first() -> None:
     small = turn(2, needs=1, missing=1, resident=5)
-    assert offered(WorkingSet().decide([turn(1, needs=20, due_s=100.1), small], room(10))) == ["r2"]
-    assert offered(WorkingSet().decide([turn(1, needs=20, due_s=100.0), small], room(10))) == []
-    assert offered(WorkingSet().decide([turn(1, needs=9, due_s=99.0), small], room(9))) == ["r1"]
+    assert offered(
+        WorkingSetAdmission().decide([turn(1, needs=20, due_s=100.1), small], room(10))
+    ) == ["r2"]
+    assert (
+        offered(WorkingSetAdmission().decide([turn(1, needs=20, due_s=100.0), small], room(10)))
+        == []
+    )
+    assert offered(
+        WorkingSetAdmission().decide([turn(1, needs=9, due_s=99.0), small], room(9))
+    ) == ["r1"]
 
 
 def test_a_due_turn_may_take_every_place() -> None:
     waiting = [turn(1, needs=20, due_s=99.0)]
-    decision = WorkingSet().decide(waiting, room(10, places=[(5, 0.1), (5, 0.1)]))
+    decision = WorkingSetAdmission().decide(waiting, room(10, places=[(5, 0.1), (5, 0.1)]))
     assert offered(decision) == ["r1"]
     assert len(decision.releases) == 2
 
 
 def test_a_place_is_taken_where_letting_go_costs_less_than_holding_on() -> None:
     # Five blocks at one second each, one turn waits beside three that run: 5 s delay four turns.
-    staying = WorkingSet().decide([turn(1, needs=12)], room(10, running=3, places=[(5, 19.9)]))
-    leaving = WorkingSet().decide([turn(1, needs=12)], room(10, running=3, places=[(5, 20.1)]))
+    staying = WorkingSetAdmission().decide(
+        [turn(1, needs=12)], room(10, running=3, places=[(5, 19.9)])
+    )
+    leaving = WorkingSetAdmission().decide(
+        [turn(1, needs=12)], room(10, running=3, places=[(5, 20.1)])
+    )
     assert (offered(staying), staying.releases) == ([], [])
     assert offered(leaving) == ["r1"]
     assert len(leaving.releases) == 1
@@ -117,42 +130,44 @@ def test_a_place_is_taken_where_letting_go_costs_less_than_holding_on() -> None:
 
 def test_the_more_turns_wait_the_sooner_a_place_is_given_up() -> None:
     waiting = [turn(i, needs=12) for i in range(1, 4)]
-    decision = WorkingSet().decide(waiting, room(10, running=3, places=[(5, 10.1)]))
+    decision = WorkingSetAdmission().decide(waiting, room(10, running=3, places=[(5, 10.1)]))
     assert offered(decision) == ["r1"]
 
 
 def test_places_are_kept_when_taking_them_would_not_be_enough() -> None:
-    decision = WorkingSet().decide([turn(1, needs=30)], room(10, places=[(5, 100.0)]))
+    decision = WorkingSetAdmission().decide([turn(1, needs=30)], room(10, places=[(5, 100.0)]))
     assert (offered(decision), decision.releases) == ([], [])
 
 
 def test_an_idle_engine_is_always_given_a_turn() -> None:
-    decision = WorkingSet().decide([turn(1, needs=500), turn(2, needs=400)], room(0, running=0))
+    decision = WorkingSetAdmission().decide(
+        [turn(1, needs=500), turn(2, needs=400)], room(0, running=0)
+    )
     assert offered(decision) == ["r1"]
 
 
 def test_no_more_turns_are_offered_than_slots() -> None:
     waiting = [turn(i, needs=1) for i in range(5)]
-    assert len(WorkingSet().decide(waiting, room(100, slots=2)).offers) == 2
+    assert len(WorkingSetAdmission().decide(waiting, room(100, slots=2)).offers) == 2
 
 
 def test_explicit_priority_comes_before_everything() -> None:
     urgent = turn(2, needs=8)
     urgent.priority = -1
-    assert offered(WorkingSet().decide([turn(1, needs=3), urgent], room(10))) == ["r2"]
+    assert offered(WorkingSetAdmission().decide([turn(1, needs=3), urgent], room(10))) == ["r2"]
 
 
 def test_the_same_code_is_right_at_any_speed() -> None:
     """Scaling every duration by the same factor changes no decision."""
     for scale in (0.02, 1.0, 50.0):
         here = room(10, places=[(5, 10.1 * scale)], restore_s=scale)
-        assert offered(WorkingSet().decide([turn(1, needs=12)], here)) == ["r1"]
+        assert offered(WorkingSetAdmission().decide([turn(1, needs=12)], here)) == ["r1"]
 
 
 @given(st.floats(0.5, 4.0), st.integers(2, 30))
 def test_nobody_waits_past_its_time_while_it_fits(due_s: float, num_others: int) -> None:
     """Warm turns that are served each second for ever cannot keep out one that is due."""
-    policy, late = WorkingSet(), turn(0, needs=8, due_s=100.0 + due_s)
+    policy, late = WorkingSetAdmission(), turn(0, needs=8, due_s=100.0 + due_s)
     for step in range(10):
         here = room(10)
         here.now_s = 100.0 + step
@@ -168,7 +183,7 @@ def test_a_due_turn_waits_for_those_that_run_and_for_nobody_else(
     needs: int, num_due_before: int
 ) -> None:
     """Each second one running turn ends; what it held, or its place, is the due turn's."""
-    policy = WorkingSet()
+    policy = WorkingSetAdmission()
     waiting = [turn(i, needs=needs, due_s=99.0) for i in range(num_due_before + 1)]
     num_running, started = 4, []
     for step in range(4 + num_due_before):
@@ -203,7 +218,7 @@ def test_offers_fit_unless_the_engine_would_be_idle(
         for i, (n, p) in enumerate(needs)
     ]
     here = room(blocks, running=running, places=places)
-    decision = WorkingSet().decide(waiting, here)
+    decision = WorkingSetAdmission().decide(waiting, here)
     gained = sum(here.freed_by(s) for s in decision.releases)
     taken = sum(t.room_blocks for t in decision.offers)
     is_lone_turn_of_idle_engine = running == 0 and len(decision.offers) == 1

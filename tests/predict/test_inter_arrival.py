@@ -7,14 +7,14 @@ import random
 
 import pytest
 
-from holdfast.predict.inter_arrival import Recurrence, RecurrenceModel
+from holdfast.predict.inter_arrival import InterArrivalModel, RecurringAgent
 
 
 def taught(
-    gaps_s: list[float], name: str = "a", model: RecurrenceModel | None = None
-) -> Recurrence:
+    gaps_s: list[float], name: str = "a", model: InterArrivalModel | None = None
+) -> RecurringAgent:
     """What is known of a beginning that came with these gaps; the last time at their sum."""
-    model = model or RecurrenceModel()
+    model = model or InterArrivalModel()
     now_s = 0.0
     for gap_s in gaps_s:
         now_s += gap_s
@@ -33,7 +33,7 @@ def test_what_came_once_again_is_not_yet_expected() -> None:
 
 
 def test_a_second_gap_is_enough_where_others_have_been_regular() -> None:
-    model = RecurrenceModel()
+    model = InterArrivalModel()
     taught([10.0] * 8, "a", model)
     assert taught([30.0], "b", model).wait_s(30.0) == pytest.approx(30.0)
 
@@ -61,7 +61,7 @@ def test_scaling_all_times_scales_the_wait() -> None:
 
 
 def test_the_share_that_is_continued_follows_what_happened() -> None:
-    model = RecurrenceModel()
+    model = InterArrivalModel()
     known = taught([10.0] * 3, "a", model)
     for _ in range(10):
         model.ended(known, is_continued=False)
@@ -71,7 +71,7 @@ def test_the_share_that_is_continued_follows_what_happened() -> None:
 
 
 def test_what_is_new_is_continued_as_often_as_all_others() -> None:
-    model = RecurrenceModel()
+    model = InterArrivalModel()
     known = taught([10.0] * 3, "a", model)
     for _ in range(10):
         model.ended(known, is_continued=False)
@@ -79,7 +79,7 @@ def test_what_is_new_is_continued_as_often_as_all_others() -> None:
 
 
 def test_only_so_many_beginnings_are_remembered() -> None:
-    model = RecurrenceModel()
+    model = InterArrivalModel()
     for number in range(2000):
         model.came(number, float(number), 0.0)
     assert len(list(model)) == 1024

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from holdfast.predict.features import GapFeatures
 from holdfast.predict.return_time import ReturnTimeModel
-from holdfast.predict.session_speed import Pace
+from holdfast.predict.session_speed import SpeedFactor
 
 SHARES = st.floats(1e-5, 1.0)
 HISTORIES = st.lists(st.floats(0.0, 1.0), max_size=40)
 GIT = GapFeatures("shell", "Bash", "git status")
 
 
-def _pace(history: list[float]) -> Pace:
-    pace = Pace()
+def _pace(history: list[float]) -> SpeedFactor:
+    pace = SpeedFactor()
     for kind_survival in history:
         pace.add(kind_survival)
     return pace
@@ -26,8 +26,8 @@ def _pace(history: list[float]) -> Pace:
 
 @given(SHARES)
 def test_a_session_without_gaps_is_as_its_kind_is(share: float) -> None:
-    assert Pace().survival(share) == pytest.approx(share)
-    assert Pace().kind_survival(share) == pytest.approx(share)
+    assert SpeedFactor().survival(share) == pytest.approx(share)
+    assert SpeedFactor().kind_survival(share) == pytest.approx(share)
 
 
 @given(HISTORIES, SHARES)
@@ -62,7 +62,7 @@ def test_over_all_sessions_predictions_stay_calibrated() -> None:
     num_gaps = 0
     for _ in range(400):
         factor = rng.gammavariate(8.0, 1.0 / 8.0)
-        pace = Pace()
+        pace = SpeedFactor()
         for _ in range(20):
             # Its share of longer gaps among gaps of its kind, under that factor.
             hazard = rng.expovariate(factor)
@@ -92,12 +92,12 @@ def test_the_model_learns_a_slow_session_from_its_own_gaps() -> None:
     rng = Random(2)
     for _ in range(300):
         model.observe(GIT, rng.lognormvariate(1.0, 1.0))
-    slow = Pace()
+    slow = SpeedFactor()
     for _ in range(6):
         model.observe(GIT, 40.0, pace=slow)
     usual_s = model.residual_quantile_s(GIT, 0.0, 0.5)
     assert model.residual_quantile_s(GIT, 0.0, 0.5, pace=slow) > 1.5 * usual_s
-    assert model.residual_quantile_s(GIT, 0.0, 0.5, pace=Pace()) == pytest.approx(usual_s)
+    assert model.residual_quantile_s(GIT, 0.0, 0.5, pace=SpeedFactor()) == pytest.approx(usual_s)
     later_s = model.residual_quantile_s(GIT, 30.0, 0.5, pace=slow)
     assert later_s > model.residual_quantile_s(GIT, 30.0, 0.5)
     assert model.return_probability(GIT, 30.0, pace=slow) >= model.return_probability(GIT, 30.0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from holdfast.predict.transfer_ledger import TierAccount, TierLedger
+from holdfast.predict.transfer_ledger import TransferAccount, TransferLedger
 
 WINDOW = 128
 FIRST_REST = 256
 
 
-def turns(ledger: TierLedger, num_turns: int, seconds_each: float = 1.0) -> TierAccount | None:
+def turns(
+    ledger: TransferLedger, num_turns: int, seconds_each: float = 1.0
+) -> TransferAccount | None:
     account = None
     for _ in range(num_turns):
         ledger.now_s = getattr(ledger, "now_s", 0.0) + seconds_each  # type: ignore[attr-defined]
@@ -17,7 +19,7 @@ def turns(ledger: TierLedger, num_turns: int, seconds_each: float = 1.0) -> Tier
 
 
 def test_loads_that_take_longer_than_they_save_end_copying() -> None:
-    ledger = TierLedger()
+    ledger = TransferLedger()
     ledger.loaded(3, saved_s=1.0, loading_s=2.0)
     account = turns(ledger, WINDOW)
     assert not ledger.is_paying
@@ -25,7 +27,7 @@ def test_loads_that_take_longer_than_they_save_end_copying() -> None:
 
 
 def test_loads_that_save_more_than_all_copies_take_go_on() -> None:
-    ledger = TierLedger()
+    ledger = TransferLedger()
     ledger.loaded(1, saved_s=10.0, loading_s=2.0)
     ledger.stalled(5.0)
     assert turns(ledger, WINDOW) is None
@@ -33,35 +35,35 @@ def test_loads_that_save_more_than_all_copies_take_go_on() -> None:
 
 
 def test_waiting_for_stores_that_nobody_loads_ends_copying() -> None:
-    ledger = TierLedger()
+    ledger = TransferLedger()
     ledger.stalled(0.05 * WINDOW)
     turns(ledger, WINDOW)
     assert not ledger.is_paying
 
 
 def test_a_wait_within_the_noise_of_steps_says_nothing() -> None:
-    ledger = TierLedger()
+    ledger = TransferLedger()
     ledger.stalled(0.01 * WINDOW)
     turns(ledger, WINDOW)
     assert ledger.is_paying
 
 
 def test_a_tier_that_is_not_needed_yet_goes_on_being_filled() -> None:
-    ledger = TierLedger()
+    ledger = TransferLedger()
     ledger.declined()
     turns(ledger, 3 * WINDOW)
     assert ledger.is_paying
 
 
 def test_copies_that_hardly_any_turn_wants_end() -> None:
-    ledger = TierLedger()
+    ledger = TransferLedger()
     for _ in range(WINDOW):
         ledger.declined()
         turns(ledger, 1)
     assert not ledger.is_paying
 
 
-def rest(ledger: TierLedger) -> int:
+def rest(ledger: TransferLedger) -> int:
     """Turns until copies are made again."""
     num_turns = 0
     while not ledger.is_paying:
@@ -71,7 +73,7 @@ def rest(ledger: TierLedger) -> int:
 
 
 def test_each_failed_trial_doubles_the_rest_up_to_a_limit() -> None:
-    ledger = TierLedger()
+    ledger = TransferLedger()
     rests = []
     for _ in range(7):
         ledger.loaded(1, saved_s=0.0, loading_s=1.0)
@@ -81,7 +83,7 @@ def test_each_failed_trial_doubles_the_rest_up_to_a_limit() -> None:
 
 
 def test_a_trial_that_pays_is_told_and_begins_anew_with_short_rests() -> None:
-    ledger = TierLedger()
+    ledger = TransferLedger()
     ledger.loaded(1, saved_s=0.0, loading_s=1.0)
     turns(ledger, WINDOW)
     rest(ledger)

@@ -1,4 +1,4 @@
-"""What standings and curves say about runs."""
+"""What ranking and curves say about runs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from holdfast.report.policy_ranking import (
     LLM_TIME,
     Entry,
     Gain,
-    Standings,
+    PolicyRanking,
     distance_to_bound,
     paired_gain,
     policy_order,
     stand,
 )
-from holdfast.report.policy_ranking_table import standings_table
+from holdfast.report.policy_ranking_table import policy_ranking_table
 
 
-def _entry(standings: Standings, policy: str, point: int = 0) -> Entry:
-    return next(entry for entry in standings.points[point].entries if entry.policy == policy)
+def _entry(ranking: PolicyRanking, policy: str, point: int = 0) -> Entry:
+    return next(entry for entry in ranking.points[point].entries if entry.policy == policy)
 
 
 def _gain(runs: Sequence[RunResult], label: str = LLM_TIME.label) -> Gain | None:
@@ -258,7 +258,7 @@ def test_runs_of_two_points_have_no_common_bound() -> None:
 
 def _shown(runs: Sequence[RunResult]) -> str:
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(standings_table(stand(runs)))
+    console.print(policy_ranking_table(stand(runs)))
     return console.export_text()
 
 

@@ -1,4 +1,4 @@
-"""What the page of standings shows, and that it stands alone."""
+"""What the page of ranking shows, and that it stands alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from holdfast.report.policy_ranking import stand
 from holdfast.report.policy_ranking_html import (
     curves_svg,
     gains_svg,
-    render_standings_html,
-    write_standings_html,
+    render_policy_ranking_html,
+    write_policy_ranking_html,
 )
 
 pytest.importorskip("matplotlib")
@@ -40,7 +40,7 @@ def _sweep(*policies: str) -> list[RunResult]:
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:
-    page = render_standings_html(_sweep("vllm-default", "holdfast", "clairvoyant"), {})
+    page = render_policy_ranking_html(_sweep("vllm-default", "holdfast", "clairvoyant"), {})
     reader = read_page(page)
     assert all(address.startswith("#") for address in reader.loaded)
     assert not reader.tags & {"script", "link", "img", "iframe"}
@@ -49,12 +49,12 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
 
 
 def test_the_page_is_closed_in_order() -> None:
-    assert read_page(render_standings_html(_sweep("vllm-default", "holdfast"), {})).open == []
+    assert read_page(render_policy_ranking_html(_sweep("vllm-default", "holdfast"), {})).open == []
 
 
 def test_names_and_manifest_are_escaped() -> None:
     runs = _sweep("vllm-default", "<b>", "_$x$")
-    page = render_standings_html(runs, {"note": "<script>alert(1)</script>"}, baseline="<b>")
+    page = render_policy_ranking_html(runs, {"note": "<script>alert(1)</script>"}, baseline="<b>")
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
     assert "<script" not in page
@@ -63,7 +63,7 @@ def test_names_and_manifest_are_escaped() -> None:
 
 def test_the_page_has_gains_intervals_cliffs_and_the_manifest() -> None:
     runs = _sweep("vllm-default", "holdfast")
-    page = render_standings_html(runs, {"profile": "cpu-tiny"})
+    page = render_policy_ranking_html(runs, {"profile": "cpu-tiny"})
     # The ratios are 2 to 3 and 3 to 4; the root of a half is 0.71.
     assert "0.71x" in page
     assert "recomputed tokens" in page
@@ -96,28 +96,28 @@ def test_without_a_gain_there_is_no_figure_of_gains() -> None:
 
 
 def test_a_page_of_no_runs_can_be_made() -> None:
-    assert "<svg" not in render_standings_html([], {})
+    assert "<svg" not in render_policy_ranking_html([], {})
 
 
 def test_equal_runs_give_equal_pages() -> None:
     runs = _sweep("vllm-default", "holdfast")
-    assert render_standings_html(runs, {}) == render_standings_html(runs, {})
+    assert render_policy_ranking_html(runs, {}) == render_policy_ranking_html(runs, {})
 
 
 def test_writing_leaves_only_the_page(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "standings.html"
-    write_standings_html(path, _sweep("vllm-default"), {})
-    assert [file.name for file in path.parent.iterdir()] == ["standings.html"]
+    path = tmp_path / "new" / "ranking.html"
+    write_policy_ranking_html(path, _sweep("vllm-default"), {})
+    assert [file.name for file in path.parent.iterdir()] == ["ranking.html"]
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_a_page_that_cannot_be_written_is_an_error_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HoldfastError, match=r"page\.html: cannot be written"):
-        write_standings_html(tmp_path / "file" / "page.html", [], {})
+        write_policy_ranking_html(tmp_path / "file" / "page.html", [], {})
 
 
 def test_a_missing_extra_is_said_before_anything_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "find_spec", lambda name: None)
     with pytest.raises(HoldfastError, match="needs jinja2 and matplotlib"):
-        render_standings_html([], {})
+        render_policy_ranking_html([], {})

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 from tests.runtime.test_runtime import FakeBlock
 
-from holdfast.cache.eviction_queue import FreeQueue
+from holdfast.cache.eviction_queue import EvictionQueue
 from holdfast.core.session import Session
-from holdfast.core.turn import WaitingTurn
+from holdfast.core.turn import Turn
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.syntax import make_call
 from holdfast.tool_calls.turn_end import TurnEnd
@@ -51,11 +51,11 @@ class Server:
         self.runtime = AgentRuntime(max_sessions=100, max_wait_ratio=1.5)
         blocks = [FakeBlock(i) for i in range(8)]
         runtime = self.runtime
-        queue = FreeQueue(blocks, 8, runtime.tree, runtime.worth_of, lambda run, n: None)
+        queue = EvictionQueue(blocks, 8, runtime.tree, runtime.worth_of, lambda run, n: None)
         runtime.attach(queue, 8, BLOCK_TOKENS)
         self._num_requests = 0
 
-    def begin(self, prompt: str, group: str | None = None, *, parent: bool = False) -> WaitingTurn:
+    def begin(self, prompt: str, group: str | None = None, *, parent: bool = False) -> Turn:
         self.now_s += 1.0
         self._num_requests += 1
         self.runtime.tick(self.now_s)
@@ -69,7 +69,7 @@ class Server:
         self.runtime.turn_started(turn)
         return turn
 
-    def end(self, turn: WaitingTurn, text: str, end: TurnEnd | None) -> None:
+    def end(self, turn: Turn, text: str, end: TurnEnd | None) -> None:
         self.now_s += 1.0
         self.runtime.tick(self.now_s)
         self.runtime.turn_ended(turn, _hashes(text), end)

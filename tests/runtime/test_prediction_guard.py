@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import WaitingTurn
-from holdfast.runtime.prediction_guard import Guard
+from holdfast.core.turn import Turn
+from holdfast.runtime.prediction_guard import PredictionGuard
 
 CAPACITY = 8
 
@@ -20,16 +20,16 @@ class Watched:
     """A guard over a cache of eight blocks, and turns one at a time."""
 
     def __init__(self, predictions: Any = "guarded") -> None:
-        self.guard = Guard(predictions)
+        self.guard = PredictionGuard(predictions)
         self.guard.watch(CAPACITY)
         self.num_turns = 0
 
     def turn(self, content: str, found: int, answer: str = "") -> int:
         """Run a turn whose blocks are letters; returns what the shadow found."""
         self.num_turns += 1
-        segment: Segment[Any] = Segment(None, 0, [])
+        segment: Node[Any] = Node(None, 0, [])
         session = Session(0, None, SessionState.WAITING, segment, segment)
-        turn = WaitingTurn(str(self.num_turns), session, 0, self.num_turns)
+        turn = Turn(str(self.num_turns), session, 0, self.num_turns)
         turn.resident_blocks = found
         self.guard.turn_arrived(turn, chain(content))
         before = self.guard._num_shadow_found

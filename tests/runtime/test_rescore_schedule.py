@@ -6,14 +6,14 @@ import math
 
 import pytest
 
-from holdfast.cache.prefix_tree import ChainTree
+from holdfast.cache.prefix_tree import PrefixTree
 from holdfast.core.session import Session, SessionState, SessionTable
-from holdfast.runtime.rescore_schedule import Freshness
+from holdfast.runtime.rescore_schedule import RescoreSchedule
 
 
 @pytest.fixture
 def sessions() -> list[Session]:
-    table = SessionTable(ChainTree(), 10)
+    table = SessionTable(PrefixTree(), 10)
     found = [table.add(None) for _ in range(4)]
     for session in found:
         session.state = SessionState.AT_TOOL
@@ -21,7 +21,7 @@ def sessions() -> list[Session]:
 
 
 def test_a_score_is_stale_after_a_tenth_of_the_time_it_stands_for(sessions: list[Session]) -> None:
-    freshness = Freshness()
+    freshness = RescoreSchedule()
     soon, late, *_ = sessions
     soon.rate, late.rate = 1 / 10, 1 / 100
     freshness.rated(soon, 50.0)
@@ -33,7 +33,7 @@ def test_a_score_is_stale_after_a_tenth_of_the_time_it_stands_for(sessions: list
 
 
 def test_the_stalest_come_first_and_no_more_than_asked_for(sessions: list[Session]) -> None:
-    freshness = Freshness()
+    freshness = RescoreSchedule()
     for number, session in enumerate(sessions):
         session.rate = 1 / (10 + number)
         freshness.rated(session, 0.0)
@@ -43,7 +43,7 @@ def test_the_stalest_come_first_and_no_more_than_asked_for(sessions: list[Sessio
 
 
 def test_a_score_renewed_in_the_meantime_waits_for_its_new_time(sessions: list[Session]) -> None:
-    freshness = Freshness()
+    freshness = RescoreSchedule()
     session = sessions[0]
     session.rate = 1 / 10
     freshness.rated(session, 0.0)
@@ -54,7 +54,7 @@ def test_a_score_renewed_in_the_meantime_waits_for_its_new_time(sessions: list[S
 
 
 def test_who_is_busy_expected_never_or_forgotten_is_not_looked_at(sessions: list[Session]) -> None:
-    freshness = Freshness()
+    freshness = RescoreSchedule()
     busy, never, forgotten, away = sessions
     busy.state = SessionState.RUNNING
     busy.rate, never.rate, forgotten.rate, away.rate = 1.0, 0.0, 1.0, 1.0

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from tests.policies.host import FlatCosts
 
-from holdfast.cache.eviction_queue import FreeQueue
+from holdfast.cache.eviction_queue import EvictionQueue
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import WaitingTurn
-from holdfast.policies.base import WorthClass
+from holdfast.core.turn import Turn
+from holdfast.policies.base import PriorityClass
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
 
@@ -36,7 +36,7 @@ class Engine:
         self.runtime = AgentRuntime(max_sessions=100, max_wait_ratio=1.5)
         self.runtime.costs = FlatCosts(0.1)
         self.evicted: list[bytes] = []
-        self.queue = FreeQueue(
+        self.queue = EvictionQueue(
             [FakeBlock(i) for i in range(num_blocks)],
             num_blocks,
             self.runtime.tree,
@@ -47,7 +47,7 @@ class Engine:
         self.cached: dict[bytes, FakeBlock] = {}
         self._num_requests = 0
 
-    def arrive(self, prompt: str, group: str | None = None) -> WaitingTurn:
+    def arrive(self, prompt: str, group: str | None = None) -> Turn:
         self._num_requests += 1
         self.runtime.tick(self.now_s)
         return self.runtime.turn_arrived(f"r{self._num_requests}", chain(prompt), group)
@@ -59,7 +59,7 @@ class Engine:
         end: TurnEnd | None = TOOL,
         group: str | None = None,
         expected_gap_s: float | None = None,
-    ) -> WaitingTurn:
+    ) -> Turn:
         turn = self.arrive(prompt, group)
         self.runtime.turn_started(turn)
         hashes = chain(prompt + answer)
@@ -264,7 +264,7 @@ def test_a_worth_question_changes_nothing(engine: Engine) -> None:
     turn = engine.run("abc")
     first = engine.runtime.worth_of(turn.session.tail)
     assert first == engine.runtime.worth_of(turn.session.tail)
-    assert first[0] == WorthClass.LIVE
+    assert first[0] == PriorityClass.LIVE
 
 
 def test_the_longest_idle_sessions_are_forgotten_beyond_the_limit() -> None:
@@ -299,7 +299,7 @@ def test_a_stream_that_was_left_and_stays_away_is_superseded(engine: Engine) -> 
 def test_what_is_remembered_of_evicted_content_is_bounded() -> None:
     engine = Engine(num_blocks=12)
     engine.runtime = AgentRuntime(max_sessions=10_000, max_wait_ratio=1.5, max_known_blocks=50)
-    engine.queue = FreeQueue(
+    engine.queue = EvictionQueue(
         [FakeBlock(i) for i in range(12)],
         12,
         engine.runtime.tree,
@@ -316,7 +316,7 @@ def test_patience_is_what_recomputing_all_ahead_would_take_one_and_a_half_times(
     engine = Engine()
     engine.runtime.costs = FlatCosts(2.0)
 
-    def patience_blocks(turn: WaitingTurn) -> float:
+    def patience_blocks(turn: Turn) -> float:
         return (turn.due_s - turn.arrived_s) / (1.5 * 2.0)
 
     first = engine.arrive("abcd")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from holdfast.tool_calls.delegated_tasks import GivenTasks, plain
+from holdfast.tool_calls.delegated_tasks import DelegatedTasks, plain
 from holdfast.tool_calls.syntax import make_call
 from holdfast.tool_calls.turn_end import TurnEnd
 
@@ -18,7 +18,7 @@ def _called(name: str, **arguments: object) -> TurnEnd:
 
 
 def _begins(end: TurnEnd, prompt: str) -> bool:
-    tasks = GivenTasks()
+    tasks = DelegatedTasks()
     tasks.note("", end)
     return tasks.begins("", plain(prompt))
 
@@ -49,13 +49,13 @@ def test_long_task_counts_by_its_beginning() -> None:
     ],
 )
 def test_other_turn_ends_give_no_task(end: TurnEnd) -> None:
-    tasks = GivenTasks()
+    tasks = DelegatedTasks()
     tasks.note("", end)
     assert not tasks.has_any("")
 
 
 def test_the_oldest_tasks_are_forgotten() -> None:
-    tasks = GivenTasks()
+    tasks = DelegatedTasks()
     for number in range(100):
         tasks.note("", _called("Task", prompt=f"the task with the number {number}."))
     assert tasks.begins("", "the task with the number 99.")
@@ -64,7 +64,7 @@ def test_the_oldest_tasks_are_forgotten() -> None:
 
 
 def test_tasks_count_for_their_own_tenant_only() -> None:
-    tasks = GivenTasks()
+    tasks = DelegatedTasks()
     tasks.note("alice", _called("Task", prompt="You are a coding agent."))
     assert tasks.begins("alice", "You are a coding agent.")
     assert not tasks.begins("bob", "You are a coding agent.")

@@ -49,12 +49,12 @@ class Rig:
         copy_s: float = _COPY_S,
         **shape: Any,
     ) -> None:
-        from holdfast.vllm.simulator.workerless import EngineShape, VirtualEngine
+        from holdfast.vllm.simulator.workerless import EngineShape, WorkerlessEngine
 
         self.now_s = 0.0
         clock = staticmethod(lambda: self.now_s)
         clocked = type(scheduler_cls.__name__, (scheduler_cls,), {"clock": clock})
-        self.engine = VirtualEngine(
+        self.engine = WorkerlessEngine(
             clocked,
             EngineShape(num_blocks=num_blocks + 1, **shape),
             lambda: self.now_s,

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from holdfast.vllm.decode_growth import Growth
+from holdfast.vllm.decode_growth import DecodeGrowth
 
 pytestmark = pytest.mark.engine
 
@@ -20,8 +20,8 @@ class Running:
     remaining: int
 
 
-def _growth() -> Growth:
-    return Growth(lambda request: request.remaining)
+def _growth() -> DecodeGrowth:
+    return DecodeGrowth(lambda request: request.remaining)
 
 
 def test_few_requests_are_all_looked_at_every_time() -> None:

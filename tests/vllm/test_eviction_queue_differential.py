@@ -21,9 +21,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from holdfast.cache.eviction_queue import FreeQueue
-from holdfast.cache.prefix_tree import ChainTree, Segment
-from holdfast.runtime.session_blocks import ChainKeeper
+from holdfast.cache.eviction_queue import EvictionQueue
+from holdfast.cache.prefix_tree import Node, PrefixTree
+from holdfast.runtime.session_blocks import SessionBlocks
 
 block_pool = pytest.importorskip("vllm.v1.core.block_pool")
 
@@ -75,8 +75,8 @@ class Turn:
     """A running request, or one whose session has paused; its blocks in both pools."""
 
     tokens: bytes
-    tail: Segment[Any]
-    prompt_tail: Segment[Any]
+    tail: Node[Any]
+    prompt_tail: Node[Any]
     blocks: list[list[Any]] = field(default_factory=list)
     num_cached: int = 0
 
@@ -87,10 +87,10 @@ class PoolsAlike(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stock, self.ours = self.sides = [Side(), Side()]
-        self.tree: ChainTree[Any] = ChainTree()
+        self.tree: PrefixTree[Any] = PrefixTree()
         self.num_answers = 0
         self.num_given_up = 0
-        self.queue = FreeQueue(
+        self.queue = EvictionQueue(
             self.ours.pool.free_block_queue.get_all_free_blocks(),
             NUM_BLOCKS,
             self.tree,
@@ -98,11 +98,11 @@ class PoolsAlike(RuleBasedStateMachine):
             self.note_evicted,
         )
         self.ours.pool.free_block_queue = self.queue
-        self.chains = ChainKeeper(self.tree, self.queue)
+        self.chains = SessionBlocks(self.tree, self.queue)
         self.running: list[Turn] = []
         self.paused: list[Turn] = []
 
-    def note_evicted(self, _segment: Segment[Any] | None, num_blocks: int) -> None:
+    def note_evicted(self, _segment: Node[Any] | None, num_blocks: int) -> None:
         self.num_given_up += num_blocks
 
     # What the runtime does with chains.
@@ -293,9 +293,9 @@ def test_equal_worths_are_the_order_of_vllm(machine: type[RuleBasedStateMachine]
 
 def test_prefix_caching_switched_off_is_the_order_of_vllm() -> None:
     stock, ours = Side(enable_caching=False), Side(enable_caching=False)
-    tree: ChainTree[Any] = ChainTree()
+    tree: PrefixTree[Any] = PrefixTree()
     free = ours.pool.free_block_queue.get_all_free_blocks()
-    ours.pool.free_block_queue = FreeQueue(
+    ours.pool.free_block_queue = EvictionQueue(
         free, NUM_BLOCKS, tree, lambda _segment: (1, 0.0), lambda _segment, _count: None
     )
 
@@ -312,10 +312,10 @@ def test_prefix_caching_switched_off_is_the_order_of_vllm() -> None:
 def test_refusals_are_those_of_vllm(side_is_ours: bool) -> None:
     side = Side()
     if side_is_ours:
-        side.pool.free_block_queue = FreeQueue(
+        side.pool.free_block_queue = EvictionQueue(
             side.pool.free_block_queue.get_all_free_blocks(),
             NUM_BLOCKS,
-            ChainTree(),
+            PrefixTree(),
             lambda _segment: (1, 0.0),
             lambda _segment, _count: None,
         )

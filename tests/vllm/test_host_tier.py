@@ -84,14 +84,14 @@ def test_copies_teach_what_a_copy_takes(make_rig: RigMaker) -> None:
 def test_every_cache_group_has_its_chunks_claimed() -> None:
     from vllm.v1.kv_offload.base import make_offload_key
 
-    from holdfast.cache.prefix_tree import Segment
+    from holdfast.cache.prefix_tree import Node
     from holdfast.core.session import Session, SessionState
     from holdfast.vllm.offload.host_policy import HostPolicy
     from holdfast.vllm.offload.host_tier import HostTier
 
     policy = HostPolicy(8)
     tier = HostTier(policy, 8, [(0, 1), (1, 2)], lambda _: (0, 0.0))
-    root: Segment[Any] = Segment(None, 0, [])
+    root: Node[Any] = Node(None, 0, [])
     tier.claim(Session(1, None, SessionState.AT_TOOL, root, root), [b"a", b"b"])
     kept = [make_offload_key(b"a", 0), make_offload_key(b"b", 0), make_offload_key(b"b", 1)]
     for key in (*kept, make_offload_key(b"x", 1)):
@@ -103,7 +103,7 @@ def test_every_cache_group_has_its_chunks_claimed() -> None:
 def test_what_is_held_is_counted_in_the_group_that_keeps_whole_prompts() -> None:
     from vllm.v1.kv_offload.base import make_offload_key
 
-    from holdfast.vllm.compat import tier_desk_of
+    from holdfast.vllm.compat import offload_controller_of
     from holdfast.vllm.offload.host_policy import HostPolicy
 
     policy = HostPolicy(8)
@@ -124,7 +124,7 @@ def test_what_is_held_is_counted_in_the_group_that_keeps_whole_prompts() -> None
         kv_cache_config=SimpleNamespace(kv_cache_groups=groups),
     )
     runtime: Any = SimpleNamespace(max_known_blocks=0)
-    desk = tier_desk_of(scheduler, runtime, lambda _: (0, 0.0))
+    desk = offload_controller_of(scheduler, runtime, lambda _: (0, 0.0))
     assert desk is not None
     tier = desk.tier
     assert tier.num_held([b"a", b"b", b"c", b"d"], 0) == 3

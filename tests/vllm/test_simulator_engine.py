@@ -12,7 +12,7 @@ import pytest
 from holdfast.core.results import RunResult
 from holdfast.core.session import Session
 from holdfast.errors import ConfigError, EngineError
-from holdfast.policies.ours.return_rate_eviction import ReturnWorth
+from holdfast.policies.ours.return_rate_eviction import ReturnRateEviction
 from holdfast.policies.registry import policy_names
 from holdfast.sim import simulation
 from holdfast.sim.plan import RunPlan, Workload
@@ -112,15 +112,15 @@ def test_a_cache_that_never_runs_full_evicts_nothing_and_beats_every_policy() ->
 
 def test_a_guard_limits_what_inverted_predictions_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is expected soonest is given up first; only the order of eviction is Holdfast's."""
-    rate = ReturnWorth.rate
+    rate = ReturnRateEviction.rate
 
-    def inverted(worth: ReturnWorth, session: Session) -> float:
+    def inverted(worth: ReturnRateEviction, session: Session) -> float:
         right = rate(worth, session)
         if session.state.is_paused and worth._scene.trusts_predictions and right > 0.0:
             return 1.0 / right
         return right
 
-    monkeypatch.setattr(ReturnWorth, "rate", inverted)
+    monkeypatch.setattr(ReturnRateEviction, "rate", inverted)
     # Near the cliff, where the order of victims matters.
     options = SimulationOptions(4, time_scale=0.02, token_scale=1 / 16)
     evicted = {}

@@ -87,11 +87,11 @@ def test_the_manager_is_entered_by_one_thread_at_a_time(make_rig: RigMaker) -> N
 def test_only_vllms_own_policies_are_entered_between_steps(
     make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, host_policy: str
 ) -> None:
-    from holdfast.vllm.simulator.disk_tier import VirtualDisk
+    from holdfast.vllm.simulator.disk_tier import SimulatedDisk
 
     if is_older(engine_version(), (0, 33)):
         pytest.skip("this vLLM has no thread of its own in the manager")
-    monkeypatch.setattr(VirtualDisk, "tolerates_off_thread_polling", True)
+    monkeypatch.setattr(SimulatedDisk, "tolerates_off_thread_polling", True)
     rig = make_rig(20, host_blocks=24, disk_blocks=200, host_policy=host_policy)
     manager = rig.scheduler.connector.connector_scheduler.manager
     try:

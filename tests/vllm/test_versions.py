@@ -46,13 +46,13 @@ def test_the_offer_queue_has_all_that_a_request_queue_must(rig: Rig) -> None:
     from vllm.v1.core.sched import scheduler
     from vllm.v1.core.sched.request_queue import RequestQueue
 
-    from holdfast.vllm.request_queue import OfferQueue
+    from holdfast.vllm.request_queue import AdmissionQueue
 
-    assert OfferQueue.__abstractmethods__ == frozenset()
+    assert AdmissionQueue.__abstractmethods__ == frozenset()
     used = _attributes_of(scheduler, "waiting")
     assert {"add_request", "prepend_request"} <= used
     assert [
-        name for name in used | vars(RequestQueue).keys() if not hasattr(OfferQueue, name)
+        name for name in used | vars(RequestQueue).keys() if not hasattr(AdmissionQueue, name)
     ] == []
 
 
@@ -104,23 +104,23 @@ def test_a_blocks_hash_is_the_requests_and_the_group(rig: Rig) -> None:
 
 
 def test_the_grain_is_one_hash_a_block_of_an_ordinary_model(rig: Rig) -> None:
-    from holdfast.vllm.compat import CacheGrain, cache_grain
+    from holdfast.vllm.compat import CacheLayout, cache_layout
 
-    assert cache_grain(rig.scheduler) == CacheGrain(16, 1, 1)
+    assert cache_layout(rig.scheduler) == CacheLayout(16, 1, 1)
 
 
 def test_a_prompt_is_looked_for_in_the_group_that_keeps_the_whole_of_it() -> None:
     import torch
     from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
 
-    from holdfast.vllm.compat import cache_grain
+    from holdfast.vllm.compat import cache_layout
 
     shape = {"num_kv_heads": 1, "head_size": 64, "dtype": torch.float32}
     window = SlidingWindowSpec(block_size=16, sliding_window=64, **shape)
     whole = FullAttentionSpec(block_size=32, **shape)
-    grain = cache_grain(_scheduler_of(window, whole))
+    grain = cache_layout(_scheduler_of(window, whole))
     assert (grain.group, grain.hashes_per_block, grain.num_groups) == (1, 2, 2)
-    assert cache_grain(_scheduler_of(window)).group == 0
+    assert cache_layout(_scheduler_of(window)).group == 0
 
 
 def _scheduler_of(*specs: Any) -> Any:

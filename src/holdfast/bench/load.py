@@ -17,7 +17,7 @@ from holdfast.bench.prompts import Prompt, PromptBuilder
 from holdfast.core.results import SessionRecord, TurnRecord
 from holdfast.errors import ConfigError
 from holdfast.traces.ending import ending_of
-from holdfast.traces.new_tokens import Novelty
+from holdfast.traces.new_tokens import NewTokens
 from holdfast.traces.record import Session, Turn
 
 __all__ = ["Load", "LoadOptions", "LoadRecords"]
@@ -99,7 +99,7 @@ class Load:
         self._options = options
         self._prompts = prompts
         self._on_turn = on_turn
-        self._novelty = Novelty()
+        self._new_tokens = NewTokens()
 
     async def run(self, stop: asyncio.Event | None = None) -> LoadRecords:
         """Run all sessions; returns early, with `partial` set, once `stop` is set.
@@ -165,7 +165,7 @@ class Load:
 
     async def _send(self, session: Session, index: int, prompt: Prompt, body: bytes) -> TurnRecord:
         headers = {"X-Session-ID": session.session_id} if self._options.session_ids else {}
-        sent_blocks = self._novelty.note_sent(session, index)
+        sent_blocks = self._new_tokens.note_sent(session, index)
         block_tokens = self._prompts.scale(session).block_tokens
         first_seen_tokens = len(prompt.token_ids) - sent_blocks * block_tokens
         completion = Completion(sent_s=monotonic())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Block", "Lane"]
+__all__ = ["Block", "BlockList"]
 
 
 class Block(Protocol):
@@ -22,7 +22,7 @@ class Block(Protocol):
 B = TypeVar("B", bound=Block)
 
 
-class Lane(Generic[B]):
+class BlockList(Generic[B]):
     """Free blocks, next victim first. Every operation is O(1) a block.
 
     Attributes:

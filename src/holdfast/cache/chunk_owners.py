@@ -10,15 +10,15 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
-from holdfast.cache.resident_prefix import held_length
+from holdfast.cache.resident_prefix import resident_length
 
-__all__ = ["Claims"]
+__all__ = ["ChunkOwners"]
 
 Owner = TypeVar("Owner", bound=Hashable)
 Key = TypeVar("Key", bound=Hashable)
 
 
-class Claims(Generic[Owner, Key]):
+class ChunkOwners(Generic[Owner, Key]):
     """Which stored chunks are wanted by whom.
 
     An owner claims a chain of keys, stored or not. A stored chunk that nobody claims goes first;
@@ -58,7 +58,7 @@ class Claims(Generic[Owner, Key]):
         """
         known = self._chains.setdefault(owner, [])
         num_most = min(len(known), len(chain))
-        num_shared = held_length(num_most, lambda i: known[i] == chain[i], num_most)
+        num_shared = resident_length(num_most, lambda i: known[i] == chain[i], num_most)
         self._release(known[num_shared:])
         del known[num_shared:]
         for key in chain[num_shared:]:

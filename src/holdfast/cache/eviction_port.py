@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 
-__all__ = ["BlockQueue"]
+__all__ = ["EvictionPort"]
 
 
-class BlockQueue(Protocol):
+class EvictionPort(Protocol):
     """The host's free blocks, by run of the chain tree."""
 
-    def rescore(self, segment: Segment[Any]) -> None:
+    def rescore(self, segment: Node[Any]) -> None:
         """Note that a run's worth may have changed."""
 
-    def redistribute(self, upper: Segment[Any], deeper: Segment[Any]) -> None:
+    def redistribute(self, upper: Node[Any], deeper: Node[Any]) -> None:
         """Move free blocks after a split."""
 
-    def absorb(self, segment: Segment[Any]) -> None:
+    def absorb(self, segment: Node[Any]) -> None:
         """Join a run to the one before it."""
 
-    def disown(self, segment: Segment[Any]) -> None:
+    def disown(self, segment: Node[Any]) -> None:
         """Make a run's blocks the first to go."""
 
-    def hold(self, segment: Segment[Any]) -> None:
+    def hold(self, segment: Node[Any]) -> None:
         """Count a place on a run."""
 
-    def release(self, segment: Segment[Any]) -> None:
+    def release(self, segment: Node[Any]) -> None:
         """Uncount a place on a run."""

@@ -13,25 +13,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from holdfast.cache.block_list import Lane
-from holdfast.cache.eviction_snapshot import eviction_order
-from holdfast.cache.prefix_tree import ChainTree, Segment
-from holdfast.cache.victim_ranking import VictimOrder, Worth
+from holdfast.cache.block_list import BlockList
+from holdfast.cache.eviction_snapshot import eviction_snapshot
+from holdfast.cache.prefix_tree import Node, PrefixTree
+from holdfast.cache.victim_ranking import Priority, VictimRanking
 
-__all__ = ["FreeQueue", "Worth"]
+__all__ = ["EvictionQueue", "Priority"]
 
-_EQUAL: Worth = (0, 0.0)
+_EQUAL: Priority = (0, 0.0)
 _GROUP_ID_BYTES = 4
 
 
-class FreeQueue:
+class EvictionQueue:
     """Free KV blocks, cheapest first. Pops are O(log lanes) a lane and O(1) a block.
 
     Args:
         blocks: The blocks that are free now, in eviction order; none has content.
         num_blocks: Blocks of the whole pool (count), ids below it.
         tree: Who uses which content.
-        worth_of: Worth of a run's free blocks now; must be total and must not raise.
+        worth_of: Priority of a run's free blocks now; must be total and must not raise.
         on_evict: Told of each batch of content given up: the run, or None if unowned, and the
             count. Called when another run is the cheapest, or by `settle`.
 
@@ -45,9 +45,9 @@ class FreeQueue:
         self,
         blocks: Sequence[Any],
         num_blocks: int,
-        tree: ChainTree[Any],
-        worth_of: Callable[[Segment[Any]], Worth],
-        on_evict: Callable[[Segment[Any] | None, int], None],
+        tree: PrefixTree[Any],
+        worth_of: Callable[[Node[Any]], Priority],
+        on_evict: Callable[[Node[Any] | None, int], None],
     ) -> None:
         self.num_free_blocks = 0
         self.num_held_blocks = 0
@@ -55,13 +55,13 @@ class FreeQueue:
         self._tree = tree
         self._worth_of = worth_of
         self._on_evict = on_evict
-        self._spare: Lane[Any] = Lane()
-        self._stray: Segment[Any] = Segment(None, 0, [])
-        self._disowned: dict[Segment[Any], None] = {}
-        self._home: list[Segment[Any] | None] = [None] * num_blocks
+        self._spare: BlockList[Any] = BlockList()
+        self._stray: Node[Any] = Node(None, 0, [])
+        self._disowned: dict[Node[Any], None] = {}
+        self._home: list[Node[Any] | None] = [None] * num_blocks
         self._sequence = [0] * num_blocks
         self._clock = 0
-        self._order = VictimOrder(self._is_ready, self._worth, self.age_of, self._note_evicted)
+        self._order = VictimRanking(self._is_ready, self._worth, self.age_of, self._note_evicted)
         self._spare.extend_back(blocks)
         self.num_free_blocks = self._spare.num_blocks
 
@@ -147,11 +147,11 @@ class FreeQueue:
 
     # What Holdfast's own scheduler calls.
 
-    def rescore(self, segment: Segment[Any]) -> None:
+    def rescore(self, segment: Node[Any]) -> None:
         """Take note that the worth of `segment` may have changed. O(log lanes)."""
         self._order.offer(segment)
 
-    def redistribute(self, upper: Segment[Any], deeper: Segment[Any]) -> None:
+    def redistribute(self, upper: Node[Any], deeper: Node[Any]) -> None:
         """After a split of a run: move the shallow half's free blocks to its own lane. O(run)."""
         if not deeper.lane.num_blocks:
             return
@@ -171,7 +171,7 @@ class FreeQueue:
             # The split took `deeper` from its children, and `upper` may have no free block.
             self._order.offer(upper.parent)
 
-    def absorb(self, segment: Segment[Any]) -> None:
+    def absorb(self, segment: Node[Any]) -> None:
         """Join a childless run, free blocks included, to the run before it if possible. O(run)."""
         self._order.settle()
         blocks = list(segment.lane)
@@ -188,33 +188,33 @@ class FreeQueue:
                 self._sort(parent)
         self._order.offer(parent)
 
-    def disown(self, segment: Segment[Any]) -> None:
+    def disown(self, segment: Node[Any]) -> None:
         """Make the free blocks of a childless run the first to go, and forget the run. O(run)."""
         self._order.settle()
         lane, parent = segment.lane, segment.parent
         if segment.num_held:
             self.num_held_blocks -= lane.num_blocks
-        segment.lane = Lane()
+        segment.lane = BlockList()
         if lane.num_blocks and parent is not None:
             self._close(parent)
         self._tree.detach(segment)
         if not lane.num_blocks:
             return
         # A run of their own keeps the blocks in the order in which they became free.
-        home: Segment[Any] = Segment(None, segment.start, [])
+        home: Node[Any] = Node(None, segment.start, [])
         home.lane = lane
         self._disowned[home] = None
         for block in lane:
             self._home[block.block_id] = home
         self._order.offer(home)
 
-    def hold(self, segment: Segment[Any]) -> None:
+    def hold(self, segment: Node[Any]) -> None:
         """Count one more place-holder on `segment`."""
         segment.num_held += 1
         if segment.num_held == 1:
             self.num_held_blocks += segment.lane.num_blocks
 
-    def release(self, segment: Segment[Any]) -> None:
+    def release(self, segment: Node[Any]) -> None:
         """Count one place-holder less on `segment`."""
         segment.num_held -= 1
         if segment.num_held == 0:
@@ -230,11 +230,11 @@ class FreeQueue:
         self._order.settle()
         blocks = self.get_all_free_blocks()
         for segment in self._segments():
-            segment.lane = Lane()
+            segment.lane = BlockList()
             segment.num_open_children = 0
         self._disowned.clear()
         self._order.clear()
-        self._spare = Lane()
+        self._spare = BlockList()
         self.num_held_blocks = 0
         self._home = [None] * len(self._home)
         self._spare.extend_back(blocks)
@@ -249,18 +249,18 @@ class FreeQueue:
 
     # Inside.
 
-    def _segments(self) -> Iterator[Segment[Any]]:
+    def _segments(self) -> Iterator[Node[Any]]:
         """Every run that may have free blocks."""
         yield self._stray
         yield from self._disowned
         yield from self._tree.root.subtree()
 
-    def _sort(self, segment: Segment[Any]) -> None:
+    def _sort(self, segment: Node[Any]) -> None:
         blocks = sorted(segment.lane, key=self.age_of)
-        segment.lane = Lane()
+        segment.lane = BlockList()
         segment.lane.extend_back(blocks)
 
-    def _append_to(self, home: Segment[Any], block: Any, sequence: int) -> None:
+    def _append_to(self, home: Node[Any], block: Any, sequence: int) -> None:
         self._sequence[block.block_id] = sequence
         self._home[block.block_id] = home
         home.lane.push_back(block)
@@ -268,7 +268,7 @@ class FreeQueue:
         if home.num_held:
             self.num_held_blocks += 1
 
-    def _append_part(self, home: Segment[Any], part: list[Any]) -> None:
+    def _append_part(self, home: Node[Any], part: list[Any]) -> None:
         """Add blocks of one run, deepest first."""
         homes, sequences, clock = self._home, self._sequence, self._clock
         for block in part:
@@ -284,11 +284,11 @@ class FreeQueue:
             self.num_held_blocks += len(part)
         self._order.offer(home)
 
-    def _note_opened(self, home: Segment[Any], num_added: int) -> None:
+    def _note_opened(self, home: Node[Any], num_added: int) -> None:
         if home.parent is not None and home.lane.num_blocks == num_added:
             home.parent.num_open_children += 1
 
-    def _remove_from(self, home: Segment[Any], block: Any) -> None:
+    def _remove_from(self, home: Node[Any], block: Any) -> None:
         self._home[block.block_id] = None
         lane = home.lane
         lane.remove(block)
@@ -297,21 +297,21 @@ class FreeQueue:
         if not lane.num_blocks:
             self._note_emptied(home)
 
-    def _note_emptied(self, home: Segment[Any]) -> None:
+    def _note_emptied(self, home: Node[Any]) -> None:
         self._disowned.pop(home, None)
         if home.parent is not None:
             self._close(home.parent)
 
-    def _close(self, parent: Segment[Any]) -> None:
+    def _close(self, parent: Node[Any]) -> None:
         parent.num_open_children -= 1
         if not parent.num_open_children:
             self._order.offer(parent)
 
-    def _is_ready(self, segment: Segment[Any]) -> bool:
+    def _is_ready(self, segment: Node[Any]) -> bool:
         is_last = self.is_worth_equal or not segment.num_open_children
         return is_last and segment.lane.head is not None
 
-    def _worth(self, segment: Segment[Any]) -> Worth:
+    def _worth(self, segment: Node[Any]) -> Priority:
         if self.is_worth_equal or segment.parent is None:
             return _EQUAL
         return self._worth_of(segment)
@@ -330,12 +330,12 @@ class FreeQueue:
             self._order.settle()
             self._tree.prune(segment)
 
-    def _note_evicted(self, segment: Segment[Any], num_blocks: int) -> None:
+    def _note_evicted(self, segment: Node[Any], num_blocks: int) -> None:
         self._on_evict(None if segment.parent is None else segment, num_blocks)
 
     def _in_order(self) -> Iterator[Any]:
         yield from self._spare
-        yield from eviction_order(
+        yield from eviction_snapshot(
             self._segments(), self._worth, self.age_of, keeps_chains=not self.is_worth_equal
         )
 
@@ -358,7 +358,7 @@ class FreeQueue:
         assert num_held == self.num_held_blocks
 
 
-def _num_together(home: Segment[Any], chain: list[Any], first: int) -> int:
+def _num_together(home: Node[Any], chain: list[Any], first: int) -> int:
     """Blocks of a chain, from `first` on, that surely are of `home`; at least one.
 
     A chain is given deepest first and a hash stands for its whole prefix: if the deepest and the

@@ -6,16 +6,16 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 
-__all__ = ["eviction_order"]
+__all__ = ["eviction_snapshot"]
 
 _Worth = tuple[float, float]
 
 
-def eviction_order(
-    segments: Iterable[Segment[Any]],
-    worth_of: Callable[[Segment[Any]], _Worth],
+def eviction_snapshot(
+    segments: Iterable[Node[Any]],
+    worth_of: Callable[[Node[Any]], _Worth],
     age_of: Callable[[Any], int],
     *,
     keeps_chains: bool = True,
@@ -30,9 +30,9 @@ def eviction_order(
     """
     lanes = [segment for segment in segments if segment.lane.head is not None]
     blockers = {s: s.num_open_children if keeps_chains else 0 for s in lanes}
-    ready: list[tuple[_Worth, int, int, Segment[Any], Any]] = []
+    ready: list[tuple[_Worth, int, int, Node[Any], Any]] = []
 
-    def enter(segment: Segment[Any], worth: _Worth, block: Any) -> None:
+    def enter(segment: Node[Any], worth: _Worth, block: Any) -> None:
         heapq.heappush(ready, (worth, age_of(block), block.block_id, segment, block))
 
     for segment in lanes:

@@ -9,27 +9,27 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 
-__all__ = ["Key", "Ranking"]
+__all__ = ["Key", "NodeHeap"]
 
 Key = tuple[float, float, int]
 """Class of worth, worth within the class, age of the run's next victim; compared in that order."""
 
-_Entry = tuple[float, float, int, int, Segment[Any]]
+_Entry = tuple[float, float, int, int, Node[Any]]
 
 _FEW_ENTRIES = 64
 _MAX_ENTRIES_A_RUN = 4
 
 
-class Ranking:
+class NodeHeap:
     """Runs in order of worth, the lowest first. Operations are O(log runs), amortised.
 
     Args:
         is_ready: Whether a run's next victim may go now; entries of others are passed over.
     """
 
-    def __init__(self, is_ready: Callable[[Segment[Any]], bool]) -> None:
+    def __init__(self, is_ready: Callable[[Node[Any]], bool]) -> None:
         self._is_ready = is_ready
         self._heap: list[_Entry] = []
         self._num_pushes = 0
@@ -39,7 +39,7 @@ class Ranking:
         """Entries kept, outdated ones included (count)."""
         return len(self._heap)
 
-    def push(self, segment: Segment[Any], key: Key) -> None:
+    def push(self, segment: Node[Any], key: Key) -> None:
         """Rank `segment` by `key` from now on. Mutates the run's `version`."""
         self._num_pushes += 1
         segment.version = self._num_pushes
@@ -54,7 +54,7 @@ class Ranking:
         self._drop_outdated()
         return self._heap[0][:3] if self._heap else None
 
-    def pop(self) -> tuple[Segment[Any], Key]:
+    def pop(self) -> tuple[Node[Any], Key]:
         """Take out the lowest run that is ready.
 
         Raises:
@@ -64,7 +64,7 @@ class Ranking:
         entry = heapq.heappop(self._heap)
         return entry[4], entry[:3]
 
-    def key_of(self, segment: Segment[Any]) -> Key | None:
+    def key_of(self, segment: Node[Any]) -> Key | None:
         """The key that `segment` is ranked by, or None; for tests. O(entries)."""
         keys = [e[:3] for e in self._heap if e[4] is segment and self._is_current(e)]
         return keys[0] if keys else None

@@ -1,7 +1,7 @@
 """Which sessions share which KV blocks: a tree of block-hash runs.
 
 A prefix hash stands for a whole prefix, so the prompts that an engine has seen form a tree. Runs
-of blocks that the same sessions use are one `Segment`; a fork splits a run. Knows nothing about
+of blocks that the same sessions use are one `Node`; a fork splits a run. Knows nothing about
 time or worth.
 """
 
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from holdfast.cache.block_list import Block, Lane
+from holdfast.cache.block_list import Block, BlockList
 
-__all__ = ["ChainTree", "Match", "Segment"]
+__all__ = ["Match", "Node", "PrefixTree"]
 
 B = TypeVar("B", bound=Block)
 
 
-class Segment(Generic[B]):
+class Node(Generic[B]):
     """A run of consecutive blocks with the same users.
 
     Attributes:
@@ -48,15 +48,15 @@ class Segment(Generic[B]):
         "version",
     )
 
-    def __init__(self, parent: Segment[B] | None, start: int, hashes: list[bytes]) -> None:
+    def __init__(self, parent: Node[B] | None, start: int, hashes: list[bytes]) -> None:
         self.parent = parent
-        self.children: dict[bytes, Segment[B]] = {}
+        self.children: dict[bytes, Node[B]] = {}
         self.start = start
         self.hashes = hashes
         self.tails: set[Any] = set()
         self.prompts: set[Any] = set()
         self.num_held = 0
-        self.lane: Lane[B] = Lane()
+        self.lane: BlockList[B] = BlockList()
         self.num_open_children = 0
         self.is_attached = True
         self.version = 0
@@ -71,14 +71,14 @@ class Segment(Generic[B]):
         """Whether some session's prompt or chain ends with this run."""
         return bool(self.tails or self.prompts)
 
-    def path(self) -> Iterator[Segment[B]]:
+    def path(self) -> Iterator[Node[B]]:
         """This run and the runs before it, deepest first, without the root."""
-        segment: Segment[B] = self
+        segment: Node[B] = self
         while segment.parent is not None:
             yield segment
             segment = segment.parent
 
-    def subtree(self) -> Iterator[Segment[B]]:
+    def subtree(self) -> Iterator[Node[B]]:
         """This run and all that continue it."""
         stack = [self]
         while stack:
@@ -90,22 +90,22 @@ class Segment(Generic[B]):
 class Match(NamedTuple, Generic[B]):
     """How far a prompt follows the tree: `depth` blocks, the last of them in `segment`."""
 
-    segment: Segment[B]
+    segment: Node[B]
     depth: int
 
 
-class ChainTree(Generic[B]):
+class PrefixTree(Generic[B]):
     """All known chains. Every mutation keeps `locate` and the tree in step."""
 
     def __init__(self) -> None:
-        self.root: Segment[B] = Segment(None, 0, [])
-        self._where: dict[bytes, Segment[B]] = {}
+        self.root: Node[B] = Node(None, 0, [])
+        self._where: dict[bytes, Node[B]] = {}
 
     def __len__(self) -> int:
         """Known blocks (count)."""
         return len(self._where)
 
-    def locate(self, block_hash: bytes) -> Segment[B] | None:
+    def locate(self, block_hash: bytes) -> Node[B] | None:
         """The run that contains `block_hash`. Pure, O(1)."""
         return self._where.get(block_hash)
 
@@ -124,7 +124,7 @@ class ChainTree(Generic[B]):
                 break
         return Match(segment, depth)
 
-    def insert(self, hashes: Sequence[bytes]) -> tuple[Segment[B], Segment[B] | None]:
+    def insert(self, hashes: Sequence[bytes]) -> tuple[Node[B], Node[B] | None]:
         """Make `hashes` a chain that ends at a run's end.
 
         Mutates the tree. A chain that ends or leaves inside a run splits that run: the deeper half
@@ -136,14 +136,14 @@ class ChainTree(Generic[B]):
             split run, if one was split.
         """
         segment, depth = self.match(hashes)
-        upper: Segment[B] | None = None
+        upper: Node[B] | None = None
         if depth < segment.end:
             segment = upper = self._split(segment, depth - segment.start)
         if depth == len(hashes):
             return segment, upper
         rest = list(hashes[depth:])
         if segment is self.root or segment.children or segment.is_endpoint:
-            child: Segment[B] = Segment(segment, depth, rest)
+            child: Node[B] = Node(segment, depth, rest)
             segment.children[rest[0]] = child
             segment = child
         else:
@@ -152,7 +152,7 @@ class ChainTree(Generic[B]):
             self._where[block_hash] = segment
         return segment, upper
 
-    def absorb(self, segment: Segment[B]) -> Segment[B] | None:
+    def absorb(self, segment: Node[B]) -> Node[B] | None:
         """Join a childless run to the run before it, if it is that run's only continuation.
 
         Mutates the tree, not the lanes. O(length of `segment`).
@@ -174,7 +174,7 @@ class ChainTree(Generic[B]):
         segment.is_attached = False
         return parent
 
-    def detach(self, segment: Segment[B]) -> None:
+    def detach(self, segment: Node[B]) -> None:
         """Take a childless run out of the tree; its hashes are known no more. Mutates the tree."""
         assert not segment.children and segment.parent is not None
         for block_hash in segment.hashes:
@@ -185,7 +185,7 @@ class ChainTree(Generic[B]):
             segment.parent.num_open_children -= 1
         segment.is_attached = False
 
-    def prune(self, segment: Segment[B]) -> None:
+    def prune(self, segment: Node[B]) -> None:
         """Detach `segment` and the runs before it while nobody needs them. Mutates the tree."""
         while (
             segment.parent is not None
@@ -202,13 +202,13 @@ class ChainTree(Generic[B]):
         """Forget every chain. Mutates the tree; runs handed out before are detached."""
         for segment in self.root.subtree():
             segment.is_attached = segment is self.root
-        self.root = Segment(None, 0, [])
+        self.root = Node(None, 0, [])
         self._where.clear()
 
-    def _split(self, segment: Segment[B], length: int) -> Segment[B]:
+    def _split(self, segment: Node[B], length: int) -> Node[B]:
         """Cut the first `length` blocks of `segment` off into a new run before it; return that."""
         assert segment.parent is not None
-        upper: Segment[B] = Segment(segment.parent, segment.start, segment.hashes[:length])
+        upper: Node[B] = Node(segment.parent, segment.start, segment.hashes[:length])
         upper.num_held = segment.num_held
         upper.num_open_children = 1 if segment.lane.num_blocks else 0
         segment.parent.children[upper.hashes[0]] = upper

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["held_length"]
+__all__ = ["resident_length"]
 
 
-def held_length(num_blocks: int, is_held: Callable[[int], bool], guess: int = 0) -> int:
+def resident_length(num_blocks: int, is_held: Callable[[int], bool], guess: int = 0) -> int:
     """Leading blocks of a chain that are there (count). Pure; a bisection.
 
     Args:

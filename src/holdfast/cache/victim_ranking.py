@@ -10,18 +10,18 @@ from collections.abc import Callable
 from itertools import islice, takewhile
 from typing import Any
 
-from holdfast.cache.node_heap import Key, Ranking
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.node_heap import Key, NodeHeap
+from holdfast.cache.prefix_tree import Node
 
-__all__ = ["VictimOrder", "Worth"]
+__all__ = ["Priority", "VictimRanking"]
 
-Worth = tuple[float, float]
+Priority = tuple[float, float]
 """Class of worth, cheapest first, then worth within the class; compared in that order."""
 
 _MAX_RESCORES = 8
 
 
-class VictimOrder:
+class VictimRanking:
     """Runs with free blocks by worth, then by age of their next victim.
 
     Args:
@@ -33,18 +33,18 @@ class VictimOrder:
 
     def __init__(
         self,
-        is_ready: Callable[[Segment[Any]], bool],
-        worth_of: Callable[[Segment[Any]], Worth],
+        is_ready: Callable[[Node[Any]], bool],
+        worth_of: Callable[[Node[Any]], Priority],
         age_of: Callable[[Any], int],
-        on_evict: Callable[[Segment[Any], int], None],
+        on_evict: Callable[[Node[Any], int], None],
     ) -> None:
         self._is_ready = is_ready
         self._worth_of = worth_of
         self._age_of = age_of
         self._on_evict = on_evict
-        self._ranking = Ranking(is_ready)
-        self._victim: Segment[Any] | None = None  # not in the ranking
-        self._worth: Worth = (0, 0.0)
+        self._ranking = NodeHeap(is_ready)
+        self._victim: Node[Any] | None = None  # not in the ranking
+        self._worth: Priority = (0, 0.0)
         self._leads = False  # whether every rival is worth more than the victim
         self._num_taken = 0
 
@@ -52,7 +52,7 @@ class VictimOrder:
         """Entries kept, outdated ones included (count)."""
         return len(self._ranking)
 
-    def offer(self, segment: Segment[Any]) -> None:
+    def offer(self, segment: Node[Any]) -> None:
         """Rank a run anew if it is ready: its worth or its next victim has changed."""
         if segment is self._victim:
             self.settle()
@@ -60,7 +60,7 @@ class VictimOrder:
             self._ranking.push(segment, self._key(segment, self._worth_of(segment)))
             self._leads = False
 
-    def cheapest(self, most: int) -> tuple[Segment[Any], int]:
+    def cheapest(self, most: int) -> tuple[Node[Any], int]:
         """The cheapest run, and how many of its blocks go before any other's, up to `most`."""
         victim = self._victim
         if self._leads and victim is not None and self._is_ready(victim):
@@ -96,13 +96,13 @@ class VictimOrder:
         self.settle()
         self._ranking.clear()
 
-    def key_of(self, segment: Segment[Any]) -> Key | None:
+    def key_of(self, segment: Node[Any]) -> Key | None:
         """The key that a run is ranked by, or None; for tests. O(entries)."""
         if segment is self._victim:
             return self._key(segment, self._worth)
         return self._ranking.key_of(segment)
 
-    def _search(self) -> tuple[Segment[Any], Worth]:
+    def _search(self) -> tuple[Node[Any], Priority]:
         """Take out the cheapest run with its worth as of now."""
         for _ in range(_MAX_RESCORES):
             segment, _ = self._ranking.pop()
@@ -114,15 +114,15 @@ class VictimOrder:
         segment, (worth_class, worth_within, _) = self._ranking.pop()
         return segment, (worth_class, worth_within)
 
-    def _is_first(self, victim: Segment[Any], rival: Key | None) -> bool:
+    def _is_first(self, victim: Node[Any], rival: Key | None) -> bool:
         if not self._is_ready(victim):
             return False
         return rival is None or self._key(victim, self._worth) <= rival
 
-    def _num_before(self, victim: Segment[Any], rival: Key, most: int) -> int:
+    def _num_before(self, victim: Node[Any], rival: Key, most: int) -> int:
         """Victims of a run that go before its rival of equal worth; at least one."""
         ages = (self._age_of(block) for block in islice(victim.lane, most))
         return max(1, sum(1 for _ in takewhile(lambda age: (*self._worth, age) <= rival, ages)))
 
-    def _key(self, segment: Segment[Any], worth: Worth) -> Key:
+    def _key(self, segment: Node[Any], worth: Priority) -> Key:
         return *worth, self._age_of(segment.lane.head)

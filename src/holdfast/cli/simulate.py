@@ -23,8 +23,8 @@ from holdfast.report.document import write_document
 from holdfast.report.manifest import run_manifest
 from holdfast.report.page import require_plots
 from holdfast.report.policy_ranking import stand
-from holdfast.report.policy_ranking_html import write_standings_html
-from holdfast.report.policy_ranking_table import standings_table
+from holdfast.report.policy_ranking_html import write_policy_ranking_html
+from holdfast.report.policy_ranking_table import policy_ranking_table
 from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.profile import CostProfile, load_profile, profile_names
 from holdfast.sim.simulation import SimulationOptions
@@ -282,7 +282,7 @@ def _report(
 ) -> None:
     if not runs:
         return
-    console.print(standings_table(stand(runs)))
+    console.print(policy_ranking_table(stand(runs)))
     manifest = run_manifest(
         # Names only: where the files lie says nothing about what was measured.
         arguments={
@@ -298,7 +298,7 @@ def _report(
     if arguments["json_path"] is not None:
         write_document(arguments["json_path"], RunDocument(manifest=manifest, runs=list(runs)))
     if arguments["html_path"] is not None:
-        write_standings_html(arguments["html_path"], runs, manifest)
+        write_policy_ranking_html(arguments["html_path"], runs, manifest)
 
 
 @contextmanager

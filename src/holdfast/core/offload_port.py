@@ -8,10 +8,10 @@ from typing import Protocol
 
 from holdfast.core.session import Session
 
-__all__ = ["LowerTier", "NoTier"]
+__all__ = ["NoOffload", "OffloadPort"]
 
 
-class LowerTier(Protocol):
+class OffloadPort(Protocol):
     """KV blocks that a copy brings back. Questions change nothing."""
 
     def claim(self, session: Session, hashes: Sequence[bytes]) -> None:
@@ -29,7 +29,7 @@ class LowerTier(Protocol):
         ...
 
 
-class NoTier:
+class NoOffload:
     """No store: nothing comes back but by computing."""
 
     def claim(self, session: Session, hashes: Sequence[bytes]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.cache.prefix_tree import ChainTree, Segment
+from holdfast.cache.prefix_tree import Node, PrefixTree
 
 __all__ = ["SIDE_CALL_RATIO", "Session", "SessionState", "SessionTable", "recency"]
 
@@ -76,8 +76,8 @@ class Session:
     number: int
     group: str | None
     state: SessionState
-    tail: Segment[Any]
-    prompt_tail: Segment[Any]
+    tail: Node[Any]
+    prompt_tail: Node[Any]
     prompt_blocks: int = 0
     first_blocks: int = 0
     num_turns: int = 0
@@ -110,7 +110,7 @@ class SessionTable:
         max_sessions: Sessions remembered (count); the longest idle are forgotten first.
     """
 
-    tree: ChainTree[Any]
+    tree: PrefixTree[Any]
     max_sessions: int
     _sessions: dict[int, Session] = field(default_factory=dict)
     _groups: dict[str, set[Session]] = field(default_factory=dict)

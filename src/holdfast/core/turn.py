@@ -10,11 +10,11 @@ from holdfast.core.lineage import Because
 from holdfast.core.session import Session
 from holdfast.core.tenants import Tenant
 
-__all__ = ["Decision", "Room", "WaitingTurn"]
+__all__ = ["Admission", "Budget", "Turn"]
 
 
 @dataclass(slots=True, eq=False)
-class WaitingTurn:
+class Turn:
     """One turn that waits to be let in.
 
     Attributes:
@@ -83,7 +83,7 @@ class WaitingTurn:
 
 
 @dataclass(slots=True)
-class Room:
+class Budget:
     """What the engine can still give.
 
     Attributes:
@@ -110,13 +110,13 @@ class Room:
 
 
 @dataclass(slots=True)
-class Decision:
+class Admission:
     """Turns to offer to the engine, first first, and sessions that lose their place."""
 
-    offers: list[WaitingTurn] = field(default_factory=list)
+    offers: list[Turn] = field(default_factory=list)
     releases: list[Session] = field(default_factory=list)
 
-    def offer_while_room(self, turns: Iterable[WaitingTurn], room: Room) -> None:
+    def offer_while_room(self, turns: Iterable[Turn], room: Budget) -> None:
         """Offer turns in the given order until one does not fit.
 
         The first is offered in any case while nothing runs. Mutates the decision and `room`.

@@ -13,22 +13,31 @@ from enum import IntEnum
 from itertools import islice
 from typing import Any, ClassVar, Protocol
 
-from holdfast.cache.prefix_tree import ChainTree, Segment
-from holdfast.core.offload_port import LowerTier
+from holdfast.cache.prefix_tree import Node, PrefixTree
+from holdfast.core.offload_port import OffloadPort
 from holdfast.core.session import Session
-from holdfast.core.turn import Decision, Room, WaitingTurn
+from holdfast.core.turn import Admission, Budget, Turn
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
 
-__all__ = ["Need", "Outlook", "Policy", "PolicySpec", "Scene", "Worth", "WorthClass", "users_of"]
+__all__ = [
+    "Need",
+    "Oracle",
+    "Policy",
+    "PolicyContext",
+    "PolicySpec",
+    "Priority",
+    "PriorityClass",
+    "users_of",
+]
 
-Worth = tuple[float, float]
+Priority = tuple[float, float]
 """Class of worth, cheapest first, then worth within the class; compared in that order."""
 
 _MAX_USERS = 64
 
 
-class WorthClass(IntEnum):
+class PriorityClass(IntEnum):
     """Classes of worth, cheapest first: by who still uses a run.
 
     Attributes:
@@ -75,7 +84,7 @@ class PolicySpec:
     has_endless_cache: bool = False
 
 
-class Outlook(Protocol):
+class Oracle(Protocol):
     """The future, for bounds and for what applications would say; only a simulator has one."""
 
     def gap_after_s(self, request_id: str) -> float:
@@ -91,14 +100,14 @@ class Outlook(Protocol):
         ...
 
 
-class Scene(Protocol):
+class PolicyContext(Protocol):
     """What a policy may look at. Questions change nothing."""
 
     costs: StepCostModel
     returns: ReturnTimeModel
-    outlook: Outlook | None
-    tree: ChainTree[Any]
-    tier: LowerTier
+    oracle: Oracle | None
+    tree: PrefixTree[Any]
+    tier: OffloadPort
     capacity_blocks: int
     block_tokens: int
 
@@ -149,7 +158,7 @@ class Policy:
     rescore_interval_steps: ClassVar[int | None] = None
     variants: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         self.scene = scene
         self._by_session: list[dict[Session, Any]] = []
 
@@ -161,13 +170,13 @@ class Policy:
 
     # Observe.
 
-    def turn_arrived(self, turn: WaitingTurn) -> None:
+    def turn_arrived(self, turn: Turn) -> None:
         """A session has sent its next prompt."""
 
-    def turn_started(self, turn: WaitingTurn) -> None:
+    def turn_started(self, turn: Turn) -> None:
         """The engine has let the turn in."""
 
-    def turn_ended(self, turn: WaitingTurn) -> None:
+    def turn_ended(self, turn: Turn) -> None:
         """The answer is complete; `turn.session` pauses."""
 
     def pause_known(self, session: Session) -> None:
@@ -184,18 +193,18 @@ class Policy:
     # Score.
 
     def score(self, session: Session) -> float:
-        """Worth of keeping what the session uses, now; higher is worth more. Pure."""
+        """Priority of keeping what the session uses, now; higher is worth more. Pure."""
         del session
         return 0.0
 
-    def worth(self, run: Segment[Any]) -> Worth:
+    def worth(self, run: Node[Any]) -> Priority:
         """Class and worth of a run's free blocks, from the last scores of its users. Pure."""
         del run
         return 0, 0.0
 
     # Act.
 
-    def coming(self) -> Iterable[Segment[Any]]:
+    def coming(self) -> Iterable[Node[Any]]:
         """Ends of chains that should be cached before a prompt asks for them, soonest first.
 
         Only what is nearly certain: blocks are given up for them. Pure.
@@ -212,12 +221,12 @@ class Policy:
         waited_s = max(self.scene.now_s - session.paused_at_s, 0.0)
         return max(waited_s, session.expected_gap_s or 0.0)
 
-    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
+    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
         """Choose whom to let in among `waiting`, in order of arrival. Mutates `room` only."""
         del room
-        return Decision(offers=list(waiting))
+        return Admission(offers=list(waiting))
 
 
-def users_of(run: Segment[Any]) -> Iterator[Session]:
+def users_of(run: Node[Any]) -> Iterator[Session]:
     """Sessions whose chain contains the run; a bounded number of them. Pure."""
     return islice((s for part in run.subtree() for s in part.tails), _MAX_USERS)

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any, Final
 
 from holdfast.errors import PolicyError
-from holdfast.policies.base import Need, Policy, PolicySpec, Scene
+from holdfast.policies.base import Need, Policy, PolicyContext, PolicySpec
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -26,17 +26,18 @@ __all__ = [
 ENTRY_POINT_GROUP: Final = "holdfast.policies"
 
 _PUBLISHED = "holdfast.policies.published"
+_BOUNDS = "holdfast.policies.bounds"
 _BUILT_IN: Final[dict[str, str]] = {
     "vllm-default": f"{_PUBLISHED}.vllm_default:VllmDefault",
-    "stateless": f"{_PUBLISHED}.stateless:Stateless",
-    "all-kept": f"{_PUBLISHED}.all_kept:AllKept",
+    "stateless": "holdfast.policies.bounds.no_cache:Stateless",
+    "all-kept": "holdfast.policies.bounds.infinite_cache:AllKept",
     "holdfast": "holdfast.policies.ours.holdfast:Holdfast",
     "clairvoyant": "holdfast.policies.bounds.clairvoyant:Clairvoyant",
     "clairvoyant-prefetch": "holdfast.policies.bounds.clairvoyant_prefetch:ClairvoyantPrefetch",
     "autellix": f"{_PUBLISHED}.autellix:Autellix",
     "cachesage": f"{_PUBLISHED}.cachesage:CacheSage",
     "cachewise": f"{_PUBLISHED}.cachewise:CacheWise",
-    "cachewise-oracle": f"{_PUBLISHED}.cachewise_oracle:CacheWiseOracle",
+    "cachewise-oracle": f"{_BOUNDS}.cachewise_oracle:CacheWiseOracle",
     "continuum": f"{_PUBLISHED}.continuum:Continuum",
     "infercept": f"{_PUBLISHED}.infercept:InferCept",
     "kvflow": f"{_PUBLISHED}.kvflow:KVFlow",
@@ -98,13 +99,13 @@ def check_deployable(name: str) -> None:
         )
 
 
-def build_policy(name: str, scene: Scene) -> Policy:
+def build_policy(name: str, scene: PolicyContext) -> Policy:
     """Build a policy for a host.
 
     Raises:
         PolicyError: It is unknown, or asks for the future of a host that has none.
     """
     found = policy_class(name)
-    if scene.outlook is None:
+    if scene.oracle is None:
         check_deployable(name)
     return found(scene)

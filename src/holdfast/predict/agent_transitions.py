@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Succession"]
+__all__ = ["AgentTransitions"]
 
 _MAX_AGENTS = 1024
 _FADING = 0.8
@@ -17,7 +17,7 @@ _WEIGHT = 0.2
 Agent = TypeVar("Agent", bound=Hashable)
 
 
-class Succession(Generic[Agent]):
+class AgentTransitions(Generic[Agent]):
     """First-order transitions between agents, a chain of calls for each workflow.
 
     Every call is predicted before it is learned. Only while most predictions of late came true is

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["Survival"]
+__all__ = ["CopyRetention"]
 
 _MEMORY = 0.95
 
 
-class Survival:
+class CopyRetention:
     """The share that returning sessions found, of what they no longer had in the cache.
 
     Sessions that did not lose anything say nothing. Before there was one, all of it.

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Habits", "Recurrence", "RecurrenceModel"]
+__all__ = ["Habits", "InterArrivalModel", "RecurringAgent"]
 
 _MAX_BEGINNINGS = 1024
 _WEIGHT = 0.3  # of what came last
@@ -44,7 +44,7 @@ class Habits:
 
 
 @dataclass(slots=True, eq=False)
-class Recurrence:
+class RecurringAgent:
     """A beginning and how regularly it comes.
 
     Attributes:
@@ -72,7 +72,7 @@ class Recurrence:
         return max(self.gap_s - waited_s, max(self.habits.error, _LEAST_ERROR) * self.gap_s)
 
 
-class RecurrenceModel:
+class InterArrivalModel:
     """Gaps between prompts with the same beginning.
 
     A beginning that has one gap is taken to be as regular as all have been of late. Knows no
@@ -80,14 +80,14 @@ class RecurrenceModel:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, Recurrence] = OrderedDict()
+        self._known: OrderedDict[Hashable, RecurringAgent] = OrderedDict()
         self._habits = Habits()
 
-    def __iter__(self) -> Iterator[Recurrence]:
+    def __iter__(self) -> Iterator[RecurringAgent]:
         """All beginnings, the longest unseen first."""
         return iter(self._known.values())
 
-    def came(self, beginning: Hashable, now_s: float, before_s: float) -> Recurrence:
+    def came(self, beginning: Hashable, now_s: float, before_s: float) -> RecurringAgent:
         """Learn that a prompt with this beginning has come. Mutates.
 
         Args:
@@ -97,7 +97,7 @@ class RecurrenceModel:
         """
         known = self._known.get(beginning)
         if known is None:
-            known = self._known[beginning] = Recurrence(before_s, self._habits)
+            known = self._known[beginning] = RecurringAgent(before_s, self._habits)
             if len(self._known) > _MAX_BEGINNINGS:
                 self._known.popitem(last=False)
         self._known.move_to_end(beginning)
@@ -113,7 +113,9 @@ class RecurrenceModel:
         known.gap_s = gap_s or known.gap_s
         return known
 
-    def ended(self, known: Recurrence, *, is_continued: bool, is_answered: bool = False) -> None:
+    def ended(
+        self, known: RecurringAgent, *, is_continued: bool, is_answered: bool = False
+    ) -> None:
         """A prompt with this beginning was continued, or the next came before that. Mutates.
 
         Args:

@@ -8,7 +8,7 @@ from typing import Final
 
 from holdfast.core.session import Session, SessionState
 
-__all__ = ["FirstTurns"]
+__all__ = ["OneShotPredictor"]
 
 _MEMORY: Final = 0.99  # of a session's weight, for each session after it that began alike
 _MAX_BEGINNINGS: Final = 512
@@ -19,7 +19,7 @@ _NEW: Final = object()  # stands for beginnings that were new
 _NONE: Final = (0.0, 0.0)
 
 
-class FirstTurns:
+class OneShotPredictor:
     """Share of sessions that return after their first turn, by how their first prompt begins.
 
     Sessions of one application begin with the same instructions, so they share a first block. Of a

@@ -21,7 +21,7 @@ from holdfast.predict.gap_curve import (
     bin_of,
 )
 from holdfast.predict.gap_node import GapNode, Learning
-from holdfast.predict.session_speed import Pace
+from holdfast.predict.session_speed import SpeedFactor
 
 __all__ = ["ReturnTimeModel"]
 
@@ -109,7 +109,7 @@ class ReturnTimeModel:
         gap_s: float,
         *,
         censored: bool = False,
-        pace: Pace | None = None,
+        pace: SpeedFactor | None = None,
     ) -> None:
         """Learn from a pause that is over.
 
@@ -186,7 +186,7 @@ class ReturnTimeModel:
         quantile: float,
         *,
         scale_s: float = 0.0,
-        pace: Pace | None = None,
+        pace: SpeedFactor | None = None,
     ) -> float:
         """Return the seconds from now by which the session is back with probability `quantile`.
 
@@ -203,7 +203,7 @@ class ReturnTimeModel:
         return max(0.0, curve.time_at(target) - elapsed_s)
 
     def return_probability(
-        self, features: GapFeatures, elapsed_s: float, *, pace: Pace | None = None
+        self, features: GapFeatures, elapsed_s: float, *, pace: SpeedFactor | None = None
     ) -> float:
         """Return the probability that the session, not back after `elapsed_s`, ever returns."""
         share = self._node(features).return_share()
@@ -316,7 +316,7 @@ def _scale_s(features: GapFeatures, scale_s: float) -> float:
 
 
 def _unlearned_survival(waited_s: float, horizon_s: float) -> float:
-    """Survival of a Pareto tail from `waited_s` on: whatever was waited may be waited again."""
+    """CopyRetention of a Pareto tail from `waited_s` on: whatever was waited may be waited again."""
     if horizon_s <= 0.0:
         return 1.0
     if waited_s <= 0.0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Pace"]
+__all__ = ["SpeedFactor"]
 
 # As many gaps as a parent's opinion counts for in the hierarchy of kinds.
 _WEIGHT = 8.0
@@ -13,7 +13,7 @@ _LEAST_SURVIVAL = 1e-6
 
 
 @dataclass(slots=True)
-class Pace:
+class SpeedFactor:
     """A session's frailty, in what has been seen of it.
 
     A session that lets one pause last tends to let the next one last, whatever the tool: the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["TierAccount", "TierLedger"]
+__all__ = ["TransferAccount", "TransferLedger"]
 
 _TURNS_A_WINDOW: Final = 128
 _FIRST_REST_TURNS: Final = 256
@@ -15,7 +15,7 @@ _NOTICED_SHARE: Final = 0.02
 
 
 @dataclass(slots=True)
-class TierAccount:
+class TransferAccount:
     """What copies brought and took over some turns.
 
     Attributes:
@@ -50,7 +50,7 @@ class TierAccount:
         return self.net_s <= 0.0 and (was_felt or is_hopeless or self.num_loads > 0)
 
 
-class TierLedger:
+class TransferLedger:
     """Says no after a window of turns in which copies did not pay, and tries again later.
 
     After a no, copies rest for 256 turns; each further no in a row doubles that, up to 8,192. The
@@ -66,7 +66,7 @@ class TierLedger:
     def __init__(self) -> None:
         self.is_paying = True
         self.rest_turns = _FIRST_REST_TURNS
-        self._open = TierAccount()
+        self._open = TransferAccount()
         self._began_s: float | None = None
 
     def loaded(self, num_loads: int, saved_s: float, loading_s: float) -> None:
@@ -83,7 +83,7 @@ class TierLedger:
         """Turns waited for copies away (s; negative where less than expected). Mutates."""
         self._open.stalled_s += seconds
 
-    def turn_arrived(self, now_s: float) -> TierAccount | None:
+    def turn_arrived(self, now_s: float) -> TransferAccount | None:
         """A turn has arrived. Mutates.
 
         Args:
@@ -116,5 +116,5 @@ class TierLedger:
         return None
 
     def _begin(self, now_s: float) -> None:
-        self._open = TierAccount()
+        self._open = TransferAccount()
         self._began_s = now_s

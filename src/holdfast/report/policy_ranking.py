@@ -26,14 +26,14 @@ __all__ = [
     "CONFIDENCE",
     "FLOOR",
     "LLM_TIME",
-    "STANDING_METRICS",
+    "RANKING_METRICS",
     "SUBJECT",
     "Distance",
     "Entry",
     "Gain",
+    "PolicyRanking",
+    "RankingPoint",
     "Score",
-    "Standings",
-    "StandingsPoint",
     "distance_to_bound",
     "knows_future",
     "paired_gain",
@@ -111,7 +111,7 @@ class Entry:
         seeds: Those it has run.
         partial_seeds: Those whose run was stopped before all sessions had ended.
         num_errors: Failed turns of all its runs.
-        scores: One for each of `STANDING_METRICS`, in that order.
+        scores: One for each of `RANKING_METRICS`, in that order.
     """
 
     policy: str
@@ -134,7 +134,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class StandingsPoint:
+class RankingPoint:
     """One load on one cache size.
 
     Attributes:
@@ -149,12 +149,12 @@ class StandingsPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Standings:
+class PolicyRanking:
     """All policies at all points, by concurrency and then by cache size."""
 
     baseline: str
     policies: tuple[str, ...]
-    points: tuple[StandingsPoint, ...]
+    points: tuple[RankingPoint, ...]
 
 
 def _llm_time(part: str) -> Callable[[RunResult], float | None]:
@@ -172,7 +172,7 @@ def _scheduler_step_us(run: RunResult) -> float | None:
 
 LLM_TIME: Final = next(m for m in METRICS if m.label == "LLM time a session, mean (s)")
 
-STANDING_METRICS: Final[tuple[Metric, ...]] = (
+RANKING_METRICS: Final[tuple[Metric, ...]] = (
     *METRICS,
     Metric("LLM time a session, p50 (s)", "lower", _llm_time("p50"), 2),
     Metric("LLM time a session, p99 (s)", "lower", _llm_time("p99"), 2),
@@ -197,7 +197,7 @@ def knows_future(policy: str) -> bool:
         return False
 
 
-def stand(runs: Iterable[RunResult], baseline: str = BASELINE) -> Standings:
+def stand(runs: Iterable[RunResult], baseline: str = BASELINE) -> PolicyRanking:
     """Rank the policies at every point; pure.
 
     Of runs with equal policy, seed and point the last counts.
@@ -208,7 +208,7 @@ def stand(runs: Iterable[RunResult], baseline: str = BASELINE) -> Standings:
     loads = sorted(at_load, key=lambda load: (load[0], load[1] or 0))
     points = tuple(_point(load, at_load[load], baseline) for load in loads)
     named = {entry.policy for point in points for entry in point.entries}
-    return Standings(baseline, policy_order(named, baseline), points)
+    return PolicyRanking(baseline, policy_order(named, baseline), points)
 
 
 def distance_to_bound(
@@ -270,14 +270,12 @@ def _by_policy(runs: Iterable[RunResult]) -> dict[str, dict[int, RunResult]]:
     return by_policy
 
 
-def _point(
-    load: tuple[int, int | None], runs: Sequence[RunResult], baseline: str
-) -> StandingsPoint:
+def _point(load: tuple[int, int | None], runs: Sequence[RunResult], baseline: str) -> RankingPoint:
     by_policy = _by_policy(runs)
     entries = tuple(
         _entry(policy, by_policy, baseline) for policy in policy_order(by_policy, baseline)
     )
-    return StandingsPoint(*load, tuple(sorted({run.seed for run in runs})), entries)
+    return RankingPoint(*load, tuple(sorted({run.seed for run in runs})), entries)
 
 
 def _entry(policy: str, by_policy: Mapping[str, Mapping[int, RunResult]], baseline: str) -> Entry:
@@ -294,7 +292,7 @@ def _entry(policy: str, by_policy: Mapping[str, Mapping[int, RunResult]], baseli
                 spread(metric.value(run) for run in runs.values()),
                 paired_gain(metric, reference, runs),
             )
-            for metric in STANDING_METRICS
+            for metric in RANKING_METRICS
         ),
         distance=_distance(by_policy, policy, baseline),
     )

@@ -1,4 +1,4 @@
-"""Standings as one self-contained HTML page with its figures; needs the [plots] extra."""
+"""PolicyRanking as one self-contained HTML page with its figures; needs the [plots] extra."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from holdfast.report.policy_ranking import (
     BOUND,
     FLOOR,
     LLM_TIME,
-    STANDING_METRICS,
+    RANKING_METRICS,
     SUBJECT,
     Entry,
-    Standings,
-    StandingsPoint,
+    PolicyRanking,
+    RankingPoint,
     stand,
 )
 from holdfast.report.svg import plain_text, svg_settings, svg_text, tidy
 from holdfast.report.table import format_interval
 
-__all__ = ["curves_svg", "gains_svg", "render_standings_html", "write_standings_html"]
+__all__ = ["curves_svg", "gains_svg", "render_policy_ranking_html", "write_policy_ranking_html"]
 
 _NUM_GAIN_COLUMNS: Final = 2
 _PUBLISHED_COLOURS: Final = (
@@ -43,22 +43,22 @@ _OWN_STYLES: Final[dict[str, dict[str, Any]]] = {
 _BASELINE_STYLE: Final[dict[str, Any]] = {"color": "#5c677d", "marker": "s", "linewidth": 2.0}
 
 
-def write_standings_html(
+def write_policy_ranking_html(
     path: Path,
     runs: Iterable[RunResult],
     manifest: Mapping[str, Any],
     *,
     baseline: str = BASELINE,
 ) -> None:
-    """Write `render_standings_html` to `path`, replacing the file in one step.
+    """Write `render_policy_ranking_html` to `path`, replacing the file in one step.
 
     Raises:
         HoldfastError: The file cannot be written, or jinja2 or matplotlib is not installed.
     """
-    write_whole(path, render_standings_html(runs, manifest, baseline=baseline).encode())
+    write_whole(path, render_policy_ranking_html(runs, manifest, baseline=baseline).encode())
 
 
-def render_standings_html(
+def render_policy_ranking_html(
     runs: Iterable[RunResult], manifest: Mapping[str, Any], *, baseline: str = BASELINE
 ) -> str:
     """Tables, figures and manifest as one page that loads nothing from elsewhere; pure.
@@ -68,16 +68,16 @@ def render_standings_html(
     """
     require_plots()
     known = list(runs)
-    standings = stand(known, baseline)
+    ranking = stand(known, baseline)
     return render_page(
-        "standings",
-        standings=standings,
-        metrics=STANDING_METRICS,
+        "ranking",
+        ranking=ranking,
+        metrics=RANKING_METRICS,
         floor=FLOOR,
         bound=BOUND,
         columns=policy_ranking_table.COLUMNS,
-        cliffs=_all_cliffs(known, standings),
-        gains_svg=gains_svg(standings),
+        cliffs=_all_cliffs(known, ranking),
+        gains_svg=gains_svg(ranking),
         curves_svg=curves_svg(known, baseline=baseline),
         manifest=json.dumps(manifest, indent=2, sort_keys=True),
         format_cliff=policy_ranking_table.format_cliff,
@@ -85,19 +85,19 @@ def render_standings_html(
         format_interval=format_interval,
         format_paired_gain=policy_ranking_table.format_paired_gain,
         format_share=policy_ranking_table.format_share,
-        format_standing=policy_ranking_table.format_standing,
+        format_ranking=policy_ranking_table.format_ranking,
         name_entry=policy_ranking_table.name_entry,
         note_entries=policy_ranking_table.note_entries,
-        standing_cells=policy_ranking_table.standing_cells,
+        ranking_cells=policy_ranking_table.ranking_cells,
     )
 
 
-def gains_svg(standings: Standings) -> str | None:
+def gains_svg(ranking: PolicyRanking) -> str | None:
     """Draw a dot with its interval for every gain in mean LLM time; None when there is no gain.
 
-    Equal standings give equal text.
+    Equal ranking give equal text.
     """
-    points = [point for point in standings.points if _gaining(point)]
+    points = [point for point in ranking.points if _gaining(point)]
     if not points:
         return None
     from matplotlib.figure import Figure
@@ -111,7 +111,7 @@ def gains_svg(standings: Standings) -> str | None:
         for axis in axes.flat[len(points) :]:
             axis.set_visible(False)
         for axis, point in zip(axes.flat, points, strict=False):
-            _draw_gains(axis, point, _styles(standings.policies, standings.baseline))
+            _draw_gains(axis, point, _styles(ranking.policies, ranking.baseline))
         return svg_text(figure)
 
 
@@ -152,11 +152,11 @@ def curves_svg(runs: Sequence[RunResult], *, baseline: str = BASELINE) -> str | 
         return svg_text(figure)
 
 
-def _all_cliffs(runs: Sequence[RunResult], standings: Standings) -> tuple[Cliff, ...]:
-    return tuple(each for policy in standings.policies for each in cliffs(runs, policy))
+def _all_cliffs(runs: Sequence[RunResult], ranking: PolicyRanking) -> tuple[Cliff, ...]:
+    return tuple(each for policy in ranking.policies for each in cliffs(runs, policy))
 
 
-def _gaining(point: StandingsPoint) -> list[Entry]:
+def _gaining(point: RankingPoint) -> list[Entry]:
     """The entries with a gain that a logarithmic axis can show."""
     return [
         entry
@@ -165,7 +165,7 @@ def _gaining(point: StandingsPoint) -> list[Entry]:
     ]
 
 
-def _draw_gains(axis: Any, point: StandingsPoint, styles: Mapping[str, dict[str, Any]]) -> None:
+def _draw_gains(axis: Any, point: RankingPoint, styles: Mapping[str, dict[str, Any]]) -> None:
     entries = _gaining(point)
     axis.axvline(1.0, color="#5c677d", linewidth=1)
     for place, entry in enumerate(entries):
@@ -186,7 +186,7 @@ def _draw_gains(axis: Any, point: StandingsPoint, styles: Mapping[str, dict[str,
     axis.xaxis.set_major_formatter("{x:g}x")
     axis.set_yticks(range(len(entries)), [plain_text(entry.policy) for entry in entries])
     axis.set_ylim(len(entries) - 0.4, -0.7)
-    axis.set_title(policy_ranking_table.format_standing(point), fontsize=9)
+    axis.set_title(policy_ranking_table.format_ranking(point), fontsize=9)
     tidy(axis)
 
 

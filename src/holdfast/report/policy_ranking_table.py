@@ -1,4 +1,4 @@
-"""Standings on a terminal of 120 columns, readable without colour: one block a point."""
+"""PolicyRanking on a terminal of 120 columns, readable without colour: one block a point."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from holdfast.report.policy_ranking import (
     LLM_TIME,
     Entry,
     Gain,
+    PolicyRanking,
+    RankingPoint,
     Score,
-    Standings,
-    StandingsPoint,
     knows_future,
 )
 from holdfast.report.table import UNKNOWN, format_interval, format_load
@@ -32,13 +32,13 @@ __all__ = [
     "format_cliff",
     "format_confidence",
     "format_paired_gain",
+    "format_ranking",
     "format_share",
-    "format_standing",
     "format_times",
     "name_entry",
     "note_entries",
-    "standing_cells",
-    "standings_table",
+    "policy_ranking_table",
+    "ranking_cells",
 ]
 
 
@@ -64,22 +64,20 @@ COLUMNS: Final = (
 )
 
 
-def standings_table(standings: Standings) -> Group:
+def policy_ranking_table(ranking: PolicyRanking) -> Group:
     """One block a point: medians over seeds, gains in mean LLM time a session; pure."""
-    blocks: list[Table | Text] = [_block(point, standings.baseline) for point in standings.points]
+    blocks: list[Table | Text] = [_block(point, ranking.baseline) for point in ranking.points]
     if blocks:
         blocks.append(
             Text(
                 f"Medians over seeds. Gain: how many times shorter the LLM time is than with"
-                f" {standings.baseline}, paired by seed; below 1 is a loss."
+                f" {ranking.baseline}, paired by seed; below 1 is a loss."
             )
         )
     return Group(*blocks)
 
 
-def standing_cells(
-    point: StandingsPoint, entry: Entry, baseline: str = BASELINE
-) -> tuple[str, ...]:
+def ranking_cells(point: RankingPoint, entry: Entry, baseline: str = BASELINE) -> tuple[str, ...]:
     """What an entry of a point shows in each of `COLUMNS`; pure."""
     llm_time = entry.score(LLM_TIME.label)
     return (
@@ -96,12 +94,12 @@ def standing_cells(
     )
 
 
-def name_entry(point: StandingsPoint, entry: Entry) -> str:
+def name_entry(point: RankingPoint, entry: Entry) -> str:
     """The policy, with a star where `note_entries` has something to say of it."""
     return f"{entry.policy}*" if _notes(point, entry) else entry.policy
 
 
-def note_entries(point: StandingsPoint) -> tuple[str, ...]:
+def note_entries(point: RankingPoint) -> tuple[str, ...]:
     """What makes entries of a point less than comparable, one line each; pure."""
     return tuple(
         f"{name_entry(point, entry)}: {'; '.join(notes)}"
@@ -110,7 +108,7 @@ def note_entries(point: StandingsPoint) -> tuple[str, ...]:
     )
 
 
-def format_standing(point: StandingsPoint) -> str:
+def format_ranking(point: RankingPoint) -> str:
     """The load in words."""
     return format_load(Point(point.concurrency, point.kv_tokens, point.seeds, ()))
 
@@ -153,10 +151,10 @@ def format_cliff(cliff: Cliff) -> str:
     )
 
 
-def _block(point: StandingsPoint, baseline: str) -> Table:
+def _block(point: RankingPoint, baseline: str) -> Table:
     notes = "\n".join(note_entries(point))
     table = Table(
-        title=Text(format_standing(point), style="bold"),
+        title=Text(format_ranking(point), style="bold"),
         title_justify="left",
         caption=Text(notes) if notes else None,
         caption_justify="left",
@@ -172,11 +170,11 @@ def _block(point: StandingsPoint, baseline: str) -> Table:
             overflow="fold",
         )
     for entry in point.entries:
-        table.add_row(*(Text(cell) for cell in standing_cells(point, entry, baseline)))
+        table.add_row(*(Text(cell) for cell in ranking_cells(point, entry, baseline)))
     return table
 
 
-def _notes(point: StandingsPoint, entry: Entry) -> list[str]:
+def _notes(point: RankingPoint, entry: Entry) -> list[str]:
     notes = []
     if entry.policy != BOUND and knows_future(entry.policy):
         notes.append("knows the future, like the bound")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
 
 __all__ = ["eviction_reason", "sessions_using"]
 
 
-def sessions_using(segment: Segment[Any]) -> set[Session]:
+def sessions_using(segment: Node[Any]) -> set[Session]:
     """All sessions whose chain contains a run. O(runs that continue it); pure."""
     return {session for run in segment.subtree() for session in run.tails}
 

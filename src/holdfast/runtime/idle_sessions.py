@@ -8,12 +8,12 @@ from itertools import islice
 
 from holdfast.core.session import Session
 
-__all__ = ["Absent"]
+__all__ = ["IdleSessions"]
 
 _MAX_COMPARED = 256
 
 
-class Absent:
+class IdleSessions:
     """Paused sessions, the longest away foremost; those without a cached block apart."""
 
     def __init__(self) -> None:

@@ -6,9 +6,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
 
-from holdfast.core.turn import WaitingTurn
+from holdfast.core.turn import Turn
 
-__all__ = ["Guard", "Predictions"]
+__all__ = ["PredictionGuard", "Predictions"]
 
 Predictions = Literal["guarded", "always", "never"]
 
@@ -18,7 +18,7 @@ _REGRET_SHARE = 0.02
 _LONGEST_PENALTY = 64
 
 
-class Guard:
+class PredictionGuard:
     """A shadow of the cache that evicts by recency, over a sample of the blocks.
 
     The shadow sees the turns that were let in, in their order. A window ends once prompts have
@@ -48,8 +48,8 @@ class Guard:
         self._stride = self._capacity = 0
         self._idle: OrderedDict[bytes, None] = OrderedDict()
         self._num_users: dict[bytes, int] = {}
-        self._arrived: dict[WaitingTurn, Sequence[bytes]] = {}
-        self._running: dict[WaitingTurn, Sequence[bytes]] = {}
+        self._arrived: dict[Turn, Sequence[bytes]] = {}
+        self._running: dict[Turn, Sequence[bytes]] = {}
         self._num_wanted = self._num_found = self._num_shadow_found = 0
         self._penalty = 1
         self._num_windows_left = 0
@@ -60,12 +60,12 @@ class Guard:
             self._stride = max(capacity_blocks // _SHADOW_BLOCKS, 1)
             self._capacity = max(capacity_blocks // self._stride, 1)
 
-    def turn_arrived(self, turn: WaitingTurn, hashes: Sequence[bytes]) -> None:
+    def turn_arrived(self, turn: Turn, hashes: Sequence[bytes]) -> None:
         """Sample a prompt. Mutates."""
         if self._capacity:
             self._arrived[turn] = hashes[self._stride - 1 :: self._stride]
 
-    def turn_started(self, turn: WaitingTurn) -> bool:
+    def turn_started(self, turn: Turn) -> bool:
         """Compare what the turn found, and let the shadow take its blocks in.
 
         Returns:
@@ -84,7 +84,7 @@ class Guard:
         self._running[turn] = keys
         return self._judge() if self._num_wanted >= _TURNOVERS_A_WINDOW * self._capacity else False
 
-    def turn_ended(self, turn: WaitingTurn, hashes: Sequence[bytes]) -> None:
+    def turn_ended(self, turn: Turn, hashes: Sequence[bytes]) -> None:
         """Let the shadow free the turn's blocks, the deepest first, as the engine does. Mutates."""
         self._arrived.pop(turn, None)
         held = self._running.pop(turn, None)

@@ -8,12 +8,12 @@ from heapq import heappop, heappush
 
 from holdfast.core.session import Session
 
-__all__ = ["Freshness"]
+__all__ = ["RescoreSchedule"]
 
 _STALE_SHARE = 0.1
 
 
-class Freshness:
+class RescoreSchedule:
     """Paused sessions by when their scores go stale; every operation is O(log sessions).
 
     A score is a rate of return, so its inverse is a time, and it is stale once a tenth of that

@@ -1,20 +1,20 @@
-"""Places in the cache that paused sessions hold, and what it costs to take one."""
+"""Reservations in the cache that paused sessions hold, and what it costs to take one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from holdfast.core.offload_port import LowerTier
+from holdfast.core.offload_port import OffloadPort
 from holdfast.core.session import Session
-from holdfast.core.turn import Room
-from holdfast.policies.base import Policy, Scene
-from holdfast.predict.copy_retention import Survival
-from holdfast.runtime.session_blocks import ChainKeeper
+from holdfast.core.turn import Budget
+from holdfast.policies.base import Policy, PolicyContext
+from holdfast.predict.copy_retention import CopyRetention
+from holdfast.runtime.session_blocks import SessionBlocks
 
-__all__ = ["Places"]
+__all__ = ["Reservations"]
 
 
-class Places:
+class Reservations:
     """What admission asks about sessions that are away.
 
     Args:
@@ -26,15 +26,17 @@ class Places:
         survival: Whether copies last until their sessions are back.
     """
 
-    def __init__(self, away: Iterable[Session], chains: ChainKeeper, scene: Scene) -> None:
+    def __init__(
+        self, away: Iterable[Session], chains: SessionBlocks, scene: PolicyContext
+    ) -> None:
         self._away = away
         self._chains = chains
         self._scene = scene
-        self.survival = Survival()
+        self.survival = CopyRetention()
 
     def room(
-        self, blocks: int, slots: int, num_running: int, policy: Policy, tier: LowerTier
-    ) -> Room:
+        self, blocks: int, slots: int, num_running: int, policy: Policy, tier: OffloadPort
+    ) -> Budget:
         """What the engine can still give, to a policy that decides over it. Pure.
 
         Args:
@@ -44,7 +46,7 @@ class Places:
             policy: Says how long a session has been away.
             tier: What lies below the cache.
         """
-        return Room(
+        return Budget(
             now_s=self._scene.now_s,
             blocks=blocks,
             slots=slots,
@@ -55,7 +57,7 @@ class Places:
             away_s=policy.away_s,
         )
 
-    def returned(self, session: Session, hashes: Sequence[bytes], tier: LowerTier) -> None:
+    def returned(self, session: Session, hashes: Sequence[bytes], tier: OffloadPort) -> None:
         """Learn what became of copies: a session is back, with a prompt of these hashes. Mutates.
 
         Before the prompt becomes its chain.
@@ -74,7 +76,7 @@ class Places:
         held = [session for session in self._away if session.is_held]
         return sorted(held, key=lambda s: (s.priority or 0, policy.away_s(s)), reverse=True)
 
-    def _restore_s(self, session: Session, num_blocks: int, tier: LowerTier) -> float:
+    def _restore_s(self, session: Session, num_blocks: int, tier: OffloadPort) -> float:
         """Engine time to bring back a session's last blocks, computed or copied (s).
 
         A copy that is there now may be gone by then.

@@ -9,14 +9,14 @@ from holdfast.core.session import Session
 from holdfast.predict.features import UNKNOWN_GAP, GapFeatures
 from holdfast.predict.return_time import ReturnTimeModel
 
-__all__ = ["Fates"]
+__all__ = ["ReturnTracker"]
 
 _GONE_QUANTILE = 0.98
 _LEARNED_AT_ONCE = 4
 _MAX_UNEXPLAINED = 256
 
 
-class Fates:
+class ReturnTracker:
     """Follows pauses to their end, a few at a time.
 
     Args:

@@ -11,27 +11,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from holdfast.cache.eviction_port import BlockQueue
-from holdfast.cache.prefix_tree import ChainTree, Segment
+from holdfast.cache.eviction_port import EvictionPort
+from holdfast.cache.prefix_tree import Node, PrefixTree
 from holdfast.core.lineage import Because, Lineage, Prompt
-from holdfast.core.offload_port import LowerTier, NoTier
+from holdfast.core.offload_port import NoOffload, OffloadPort
 from holdfast.core.session import Session, SessionState, SessionTable
 from holdfast.core.tenants import Tenants
-from holdfast.core.turn import Decision, WaitingTurn
+from holdfast.core.turn import Admission, Turn
 from holdfast.core.urgency import urgency
-from holdfast.policies.base import Outlook, Policy, Worth
+from holdfast.policies.base import Oracle, Policy, Priority
 from holdfast.policies.registry import build_policy
 from holdfast.predict.return_time import ReturnTimeModel
-from holdfast.predict.session_speed import Pace
+from holdfast.predict.session_speed import SpeedFactor
 from holdfast.predict.step_cost import StepCostModel
-from holdfast.runtime.idle_sessions import Absent
-from holdfast.runtime.prediction_guard import Guard, Predictions
-from holdfast.runtime.reservations import Places
-from holdfast.runtime.return_tracker import Fates
-from holdfast.runtime.session_blocks import ChainKeeper
-from holdfast.runtime.session_priorities import Scores
-from holdfast.runtime.turn_ends import Endings
-from holdfast.runtime.wait_bound import Backlog
+from holdfast.runtime.idle_sessions import IdleSessions
+from holdfast.runtime.prediction_guard import PredictionGuard, Predictions
+from holdfast.runtime.reservations import Reservations
+from holdfast.runtime.return_tracker import ReturnTracker
+from holdfast.runtime.session_blocks import SessionBlocks
+from holdfast.runtime.session_priorities import SessionPriorities
+from holdfast.runtime.turn_ends import TurnEnds
+from holdfast.runtime.wait_bound import WaitBound
 from holdfast.tool_calls.turn_end import TurnEnd
 
 __all__ = ["AgentRuntime"]
@@ -45,11 +45,11 @@ class AgentRuntime:
 
     Args:
         max_sessions: Sessions remembered (count).
-        max_wait_ratio: See `Backlog`.
+        max_wait_ratio: See `WaitBound`.
         max_known_blocks: See the attribute.
         policy: Name of the policy that decides.
-        predictions: See `Guard`.
-        outlook: The future, for policies that are bounds.
+        predictions: See `PredictionGuard`.
+        oracle: The future, for policies that are bounds.
         returns: What is known about return times; None knows nothing yet.
 
     Attributes:
@@ -63,7 +63,7 @@ class AgentRuntime:
         max_known_blocks: Blocks remembered (count); beyond it idle sessions without cached ones go.
 
     Raises:
-        PolicyError: There is no such policy, or it needs what `outlook` does not give.
+        PolicyError: There is no such policy, or it needs what `oracle` does not give.
     """
 
     def __init__(
@@ -74,39 +74,39 @@ class AgentRuntime:
         max_known_blocks: int = 1_000_000,
         policy: str = "holdfast",
         predictions: Predictions = "guarded",
-        outlook: Outlook | None = None,
+        oracle: Oracle | None = None,
         returns: ReturnTimeModel | None = None,
     ) -> None:
-        self.tree: ChainTree[Any] = ChainTree()
+        self.tree: PrefixTree[Any] = PrefixTree()
         self.sessions = SessionTable(self.tree, max_sessions)
         self._lineage = Lineage(self.sessions)
         self.returns = returns or ReturnTimeModel()
         self.costs = StepCostModel()
-        self.outlook = outlook
-        self.tier: LowerTier = NoTier()
+        self.oracle = oracle
+        self.tier: OffloadPort = NoOffload()
         self.capacity_blocks = 0
         self.block_tokens = 1
-        self._backlog = Backlog(max_wait_ratio)
+        self._backlog = WaitBound(max_wait_ratio)
         self._tenants = Tenants()
         self.max_known_blocks = max_known_blocks
         self._now_s = 0.0
         self._num_arrived = 0
-        self.away = Absent()
-        self._fates = Fates(self.returns)
+        self.away = IdleSessions()
+        self._fates = ReturnTracker(self.returns)
         self._num_steps = 0
         self._rescored_at_step = 0
         self._policy_name = policy
-        self.guard = Guard(predictions)
+        self.guard = PredictionGuard(predictions)
         self._policy = build_policy(policy, self)
 
-    def attach(self, queue: BlockQueue, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
+    def attach(self, queue: EvictionPort, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
         """Connect the host's free blocks; once, before any turn."""
-        self._chains = ChainKeeper(self.tree, queue)
-        self._scores = Scores(self._policy, self, self.away, self._chains)
-        self._endings = Endings(
+        self._chains = SessionBlocks(self.tree, queue)
+        self._scores = SessionPriorities(self._policy, self, self.away, self._chains)
+        self._endings = TurnEnds(
             self.sessions, self.away, self._chains, self._scores, self._fates, self
         )
-        self._places = Places(self.away, self._chains, self)
+        self._places = Reservations(self.away, self._chains, self)
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
         if self._policy.ages:
@@ -176,7 +176,7 @@ class AgentRuntime:
         tenant: str = "",
         tokens: Sequence[int] | None = None,
         has_parent: bool = False,
-    ) -> WaitingTurn:
+    ) -> Turn:
         """Take note of a prompt: find or make its session and make the prompt the session's chain.
 
         Args:
@@ -199,7 +199,7 @@ class AgentRuntime:
         self.sessions.touch(session)
         self._num_arrived += 1
         sender = self._tenants.enter(tenant)
-        turn = WaitingTurn(
+        turn = Turn(
             request_id,
             session,
             priority or 0,
@@ -217,7 +217,7 @@ class AgentRuntime:
         self._scores.renew(session)
         return turn
 
-    def turn_started(self, turn: WaitingTurn) -> None:
+    def turn_started(self, turn: Turn) -> None:
         """The host let the turn in."""
         turn.session.state = SessionState.RUNNING
         self._backlog.start(turn)
@@ -228,7 +228,7 @@ class AgentRuntime:
                 self._scores.renew(away)
         self._policy.turn_started(turn)
 
-    def turn_preempted(self, turn: WaitingTurn) -> None:
+    def turn_preempted(self, turn: Turn) -> None:
         """The host took the turn's blocks back; it waits again."""
         turn.session.state = SessionState.WAITING
         turn.was_running = True
@@ -236,7 +236,7 @@ class AgentRuntime:
 
     def turn_ended(
         self,
-        turn: WaitingTurn,
+        turn: Turn,
         hashes: Sequence[bytes],
         end: TurnEnd | None,
         expected_gap_s: float | None = None,
@@ -274,7 +274,7 @@ class AgentRuntime:
         self._endings.awaited(session)
 
     def turn_end_known(self, session: Session, num_turns: int, end: TurnEnd) -> None:
-        """What ended turn `num_turns` has become known; see `Endings.known`."""
+        """What ended turn `num_turns` has become known; see `TurnEnds.known`."""
         self._endings.known(session, num_turns, end)
 
     def wants_prompt(self, session: Session) -> bool:
@@ -284,7 +284,7 @@ class AgentRuntime:
         return self._endings.tasks.has_any(session.tenant)
 
     def prompt_read(self, session: Session, text: str) -> None:
-        """The end of a session's first prompt has been read; see `Endings.prompt_read`."""
+        """The end of a session's first prompt has been read; see `TurnEnds.prompt_read`."""
         self._endings.prompt_read(session, text)
 
     def session_closed(self, session: Session) -> None:
@@ -314,8 +314,8 @@ class AgentRuntime:
     # Decide.
 
     def decide(
-        self, waiting: Sequence[WaitingTurn], blocks: int, slots: int, num_running: int
-    ) -> Decision:
+        self, waiting: Sequence[Turn], blocks: int, slots: int, num_running: int
+    ) -> Admission:
         """Say whom to let in now; the places it takes back are already taken when it returns.
 
         Args:
@@ -332,12 +332,12 @@ class AgentRuntime:
                 self._chains.rescore(session)
         return decision
 
-    def worth_of(self, segment: Segment[Any]) -> Worth:
+    def worth_of(self, segment: Node[Any]) -> Priority:
         """Class and worth of a run's free blocks now."""
         return self._scores.worth(segment)
 
-    def stored_worth(self, session: Session) -> Worth | None:
-        """Worth of what a lower tier holds for a session; None while it is in the engine."""
+    def stored_worth(self, session: Session) -> Priority | None:
+        """Priority of what a lower tier holds for a session; None while it is in the engine."""
         if session.state.is_busy:
             return None
         if not session.state.is_paused:
@@ -367,7 +367,7 @@ class AgentRuntime:
         if depth < segment.end:
             self._note_moved_on(segment.tails)
         session = self.sessions.add(group)
-        session.pace = Pace()
+        session.pace = SpeedFactor()
         session.first_blocks = len(hashes)
         self._note_moved_on(self.sessions.siblings(session))
         return session

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.cache.eviction_port import BlockQueue
-from holdfast.cache.prefix_tree import ChainTree, Segment
+from holdfast.cache.eviction_port import EvictionPort
+from holdfast.cache.prefix_tree import Node, PrefixTree
 from holdfast.core.session import Session
 
-__all__ = ["ChainKeeper"]
+__all__ = ["SessionBlocks"]
 
 
-class ChainKeeper:
+class SessionBlocks:
     """Moves sessions along the tree of chains, and free blocks with them.
 
     Args:
@@ -20,7 +20,7 @@ class ChainKeeper:
         queue: The host's free blocks.
     """
 
-    def __init__(self, tree: ChainTree[Any], queue: BlockQueue) -> None:
+    def __init__(self, tree: PrefixTree[Any], queue: EvictionPort) -> None:
         self._tree = tree
         self._queue = queue
 
@@ -58,7 +58,7 @@ class ChainKeeper:
         self.leave(session.tail)
 
     def hold(self, session: Session) -> None:
-        """Keep the session's blocks from newcomers; see `BlockQueue.hold`."""
+        """Keep the session's blocks from newcomers; see `EvictionPort.hold`."""
         if not session.is_held:
             session.is_held = True
             for run in session.tail.path():
@@ -81,7 +81,7 @@ class ChainKeeper:
         if session.prompt_tail is not session.tail:
             self._queue.rescore(session.prompt_tail)
 
-    def insert(self, hashes: Sequence[bytes]) -> Segment[Any]:
+    def insert(self, hashes: Sequence[bytes]) -> Node[Any]:
         """The run in which a chain of these blocks ends, new where it must be.
 
         Mutates the tree; blocks of a run that it cuts in two follow their content.
@@ -93,7 +93,7 @@ class ChainKeeper:
             self._queue.redistribute(upper, deeper)
         return tail
 
-    def leave(self, segment: Segment[Any]) -> None:
+    def leave(self, segment: Node[Any]) -> None:
         """Disown what only a session that moved on has used, from its last run upwards."""
         while (
             segment.parent is not None

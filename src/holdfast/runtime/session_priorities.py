@@ -1,36 +1,38 @@
-"""Scores of sessions, kept up to date, and with them the ranks of their blocks."""
+"""SessionPriorities of sessions, kept up to date, and with them the ranks of their blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session
-from holdfast.policies.base import Policy, Scene, Worth, users_of
-from holdfast.runtime.idle_sessions import Absent
-from holdfast.runtime.rescore_schedule import Freshness
-from holdfast.runtime.session_blocks import ChainKeeper
+from holdfast.policies.base import Policy, PolicyContext, Priority, users_of
+from holdfast.runtime.idle_sessions import IdleSessions
+from holdfast.runtime.rescore_schedule import RescoreSchedule
+from holdfast.runtime.session_blocks import SessionBlocks
 
-__all__ = ["Scores"]
+__all__ = ["SessionPriorities"]
 
 
-class Scores:
-    """Scores sessions by a policy, anew whenever what a score rests on has changed.
+class SessionPriorities:
+    """SessionPriorities sessions by a policy, anew whenever what a score rests on has changed.
 
     Args:
-        policy: Scores them; may be replaced.
+        policy: SessionPriorities them; may be replaced.
         scene: Knows the time.
         away: Sessions that may come back.
         chains: Which chain each session has.
     """
 
-    def __init__(self, policy: Policy, scene: Scene, away: Absent, chains: ChainKeeper) -> None:
+    def __init__(
+        self, policy: Policy, scene: PolicyContext, away: IdleSessions, chains: SessionBlocks
+    ) -> None:
         self.policy = policy
         self._scene = scene
         self._away = away
         self._chains = chains
-        self._freshness = Freshness()
+        self._freshness = RescoreSchedule()
 
     def rate(self, session: Session) -> None:
         """Score a session whose blocks are ranked anew in any case. Mutates."""
@@ -53,7 +55,7 @@ class Scores:
         if self.policy.ages:
             self.renew_all(self._freshness.due(self._scene.now_s, num_sessions))
 
-    def worth(self, segment: Segment[Any]) -> Worth:
+    def worth(self, segment: Node[Any]) -> Priority:
         """Class and worth of a run's free blocks now."""
         if self.policy.ages:
             now_s = self._scene.now_s

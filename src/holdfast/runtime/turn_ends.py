@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.core.session import Session, SessionState, SessionTable
-from holdfast.policies.base import Scene
+from holdfast.policies.base import PolicyContext
 from holdfast.predict.features import features_of
-from holdfast.runtime.idle_sessions import Absent
-from holdfast.runtime.return_tracker import Fates
-from holdfast.runtime.session_blocks import ChainKeeper
-from holdfast.runtime.session_priorities import Scores
-from holdfast.tool_calls.delegated_tasks import GivenTasks
+from holdfast.runtime.idle_sessions import IdleSessions
+from holdfast.runtime.return_tracker import ReturnTracker
+from holdfast.runtime.session_blocks import SessionBlocks
+from holdfast.runtime.session_priorities import SessionPriorities
+from holdfast.tool_calls.delegated_tasks import DelegatedTasks
 from holdfast.tool_calls.turn_end import TurnEnd
 
-__all__ = ["Endings"]
+__all__ = ["TurnEnds"]
 
 
-class Endings:
+class TurnEnds:
     """Sets what sessions wait for, and closes those that wait for nothing.
 
     A stream that ends without a tool call waits for a human, unless another agent reads its answer:
@@ -30,7 +30,7 @@ class Endings:
         table: All sessions.
         away: Those that may come back.
         chains: Which chain each session has.
-        scores: Scores of sessions.
+        scores: SessionPriorities of sessions.
         fates: How pauses end.
         scene: Knows the tier below the cache.
 
@@ -41,11 +41,11 @@ class Endings:
     def __init__(
         self,
         table: SessionTable,
-        away: Absent,
-        chains: ChainKeeper,
-        scores: Scores,
-        fates: Fates,
-        scene: Scene,
+        away: IdleSessions,
+        chains: SessionBlocks,
+        scores: SessionPriorities,
+        fates: ReturnTracker,
+        scene: PolicyContext,
     ) -> None:
         self._table = table
         self._away = away
@@ -53,7 +53,7 @@ class Endings:
         self._scores = scores
         self._fates = fates
         self._scene = scene
-        self.tasks = GivenTasks()
+        self.tasks = DelegatedTasks()
 
     def ended(self, session: Session, end: TurnEnd | None) -> None:
         """A turn has ended; `end` is what ended it, None if that is not known. Mutates."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from holdfast.core.turn import WaitingTurn
+from holdfast.core.turn import Turn
 
-__all__ = ["Backlog"]
+__all__ = ["WaitBound"]
 
 _HALF_DONE = 0.5  # of a running turn's work, on average
 
 
-class Backlog:
+class WaitBound:
     """The turns in the engine, as if every prompt had to be computed from nothing.
 
     Args:
@@ -22,7 +22,7 @@ class Backlog:
         self._max_wait_ratio = max_wait_ratio
         self._cold_s = 0.0
 
-    def enter(self, turn: WaitingTurn, cold_s: float) -> None:
+    def enter(self, turn: Turn, cold_s: float) -> None:
         """A turn has arrived: bound how long it may be overtaken. Mutates it.
 
         Args:
@@ -33,15 +33,15 @@ class Backlog:
         self._cold_s += cold_s
         turn.due_s = turn.arrived_s + self._max_wait_ratio * self._cold_s
 
-    def start(self, turn: WaitingTurn) -> None:
+    def start(self, turn: Turn) -> None:
         """The turn runs."""
         self._weigh(turn, _HALF_DONE * turn.cold_s)
 
-    def put_back(self, turn: WaitingTurn) -> None:
+    def put_back(self, turn: Turn) -> None:
         """The turn waits again."""
         self._weigh(turn, turn.cold_s)
 
-    def leave(self, turn: WaitingTurn) -> None:
+    def leave(self, turn: Turn) -> None:
         """The turn has ended."""
         self._weigh(turn, 0.0)
 
@@ -49,6 +49,6 @@ class Backlog:
         """No turn is in the engine."""
         self._cold_s = 0.0
 
-    def _weigh(self, turn: WaitingTurn, ahead_s: float) -> None:
+    def _weigh(self, turn: Turn, ahead_s: float) -> None:
         self._cold_s += ahead_s - turn.ahead_s
         turn.ahead_s = ahead_s

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from holdfast.sim.blocks import BlockGrid
 from holdfast.traces.record import Session
 
-__all__ = ["TraceOutlook", "request_id"]
+__all__ = ["TraceOracle", "request_id"]
 
 
 def request_id(session_index: int, turn_index: int) -> str:
@@ -16,7 +16,7 @@ def request_id(session_index: int, turn_index: int) -> str:
     return f"{session_index}-{turn_index}"
 
 
-class TraceOutlook:
+class TraceOracle:
     """True gaps and prompts after each turn, scaled as they are replayed.
 
     Args:

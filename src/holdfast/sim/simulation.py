@@ -14,7 +14,7 @@ from holdfast.sim.clock import VirtualClock
 from holdfast.sim.engine import SimEngine, SimOutcome, SimRequest, SimStep
 from holdfast.sim.oracle import request_id
 from holdfast.traces.ending import ending_of
-from holdfast.traces.new_tokens import Novelty, kept_blocks
+from holdfast.traces.new_tokens import NewTokens, kept_blocks
 from holdfast.traces.record import Session
 
 __all__ = ["Simulation", "SimulationOptions", "SimulationRecords", "StepCost"]
@@ -128,7 +128,7 @@ class Simulation:
         ]
         self._clock = clock
         self._on_turn = on_turn
-        self._novelty = Novelty()
+        self._new_tokens = NewTokens()
         self._due: list[tuple[float, int, int, int]] = []  # time, tie, session, turn
         self._num_due = 0
         self._open: dict[str, _Open] = {}
@@ -199,7 +199,7 @@ class Simulation:
         options = self._options
         ending = ending_of(turn) if options.turn_ends else None
         prompt_tokens = grid.scale.prompt_tokens(turn)
-        sent_blocks = self._novelty.note_sent(session, turn_index)
+        sent_blocks = self._new_tokens.note_sent(session, turn_index)
         request = SimRequest(
             request_id=request_id(session_index, turn_index),
             block_keys=grid.keys(turn),

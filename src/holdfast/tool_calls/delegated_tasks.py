@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from holdfast.tool_calls.tool_kind import tool_kind
 from holdfast.tool_calls.turn_end import TurnEnd
 
-__all__ = ["GivenTasks", "plain"]
+__all__ = ["DelegatedTasks", "plain"]
 
 _MAX_TASKS = 64
 _MIN_CHARS = 16  # a shorter text may stand in any prompt
@@ -18,7 +18,7 @@ _MAX_CHARS = 200
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)')
 
 
-class GivenTasks:
+class DelegatedTasks:
     """The last tasks that calls of sub-agents named, by tenant; a bounded number of them."""
 
     def __init__(self) -> None:

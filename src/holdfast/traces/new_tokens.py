@@ -6,7 +6,7 @@ from typing import Final
 
 from holdfast.traces.record import Session, common_prefix_length
 
-__all__ = ["Novelty", "kept_blocks"]
+__all__ = ["NewTokens", "kept_blocks"]
 
 # Branches that sessions return to are rarely older (99 % within 26 turns in recorded ones).
 _LOOK_BACK_TURNS: Final = 32
@@ -20,7 +20,7 @@ def kept_blocks(session: Session, turn_index: int) -> int:
     return max((common_prefix_length(ids, turn.block_ids) for turn in earlier), default=0)
 
 
-class Novelty:
+class NewTokens:
     """Counts leading blocks of prompts that any session of a run had sent before."""
 
     def __init__(self) -> None:

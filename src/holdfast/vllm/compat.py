@@ -19,22 +19,22 @@ from holdfast.vllm.versions import check_tiers, engine_version
 
 if TYPE_CHECKING:
     from holdfast.runtime.runtime import AgentRuntime
-    from holdfast.vllm.offload.controller import TierDesk
+    from holdfast.vllm.offload.controller import OffloadController
 
 __all__ = [
-    "CacheGrain",
+    "CacheLayout",
     "argument_parser_class",
-    "cache_grain",
+    "cache_layout",
     "end_tier_access",
     "engine_number",
     "holding_requests",
     "load_tokenizer",
     "loading_requests",
+    "offload_controller_of",
     "region_paths",
     "session_id_of",
     "set_up_environment",
     "stock_free_queue",
-    "tier_desk_of",
     "tier_lock",
     "uses_priority",
 ]
@@ -43,7 +43,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class CacheGrain:
+class CacheLayout:
     """How a prompt maps to cached blocks.
 
     Attributes:
@@ -59,7 +59,7 @@ class CacheGrain:
     group: int = 0
 
 
-def cache_grain(scheduler: Any) -> CacheGrain:
+def cache_layout(scheduler: Any) -> CacheLayout:
     """The grain of a scheduler's prefix cache.
 
     Hash blocks equal blocks where vLLM knows no other.
@@ -70,7 +70,7 @@ def cache_grain(scheduler: Any) -> CacheGrain:
     whole = (i for i, one in enumerate(groups) if _keeps_whole_prompts(one.kv_cache_spec))
     group = next(whole, 0)
     block_tokens = groups[group].kv_cache_spec.block_size if groups else scheduler.block_size
-    return CacheGrain(
+    return CacheLayout(
         hash_block_tokens, max(block_tokens // hash_block_tokens, 1), max(len(groups), 1), group
     )
 
@@ -109,13 +109,13 @@ def stock_free_queue(blocks: Sequence[Any]) -> Any:
     return FreeKVCacheBlockQueue(list(blocks))
 
 
-def tier_desk_of(
+def offload_controller_of(
     scheduler: Any,
     runtime: AgentRuntime,
     worth_of: Callable[[Session], Any],
     *,
     prefetches: bool = True,
-) -> TierDesk | None:
+) -> OffloadController | None:
     """The desk for a scheduler with vLLM's offloading connector of 0.32 or newer, or None."""
     connector = getattr(getattr(scheduler, "connector", None), "connector_scheduler", None)
     manager: Any = getattr(connector, "manager", None)
@@ -125,7 +125,7 @@ def tier_desk_of(
     if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
         return None
     check_tiers(engine_version())
-    from holdfast.vllm.offload.controller import TierDesk
+    from holdfast.vllm.offload.controller import OffloadController
     from holdfast.vllm.offload.host_policy import HostPolicy
     from holdfast.vllm.offload.host_tier import HostTier
 
@@ -139,7 +139,7 @@ def tier_desk_of(
         _poll_at_steps(connector.manager)
     size = manager._num_chunks  # noqa: SLF001 # said nowhere else
     tier = HostTier(policy, size, groups, worth_of, holds_steps=holds_steps)
-    return TierDesk(scheduler, runtime, tier, prefetches=prefetches)
+    return OffloadController(scheduler, runtime, tier, prefetches=prefetches)
 
 
 def _poll_at_steps(manager: Any) -> None:

@@ -79,7 +79,7 @@ _OBJECTS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
 )
 # Classes that stand in for one of vLLM's without being derived from it.
 _STAND_INS: Final[Mapping[str, str]] = MappingProxyType(
-    {"holdfast.cache.eviction_queue.FreeQueue": f"{_CORE}.kv_cache_utils.FreeKVCacheBlockQueue"}
+    {"holdfast.cache.eviction_queue.EvictionQueue": f"{_CORE}.kv_cache_utils.FreeKVCacheBlockQueue"}
 )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["Growth"]
+__all__ = ["DecodeGrowth"]
 
 _LOOKED_AT = 64
 
 
-class Growth:
+class DecodeGrowth:
     """Expected growth by request, kept as a sum; a review looks at a few requests, in turn.
 
     What a request has filled since it was looked at counts as growth still: with many running the

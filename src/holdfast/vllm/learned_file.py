@@ -22,7 +22,7 @@ import msgspec
 
 from holdfast.predict.features import GapFeatures
 from holdfast.predict.return_time import ReturnTimeModel
-from holdfast.predict.session_speed import Pace
+from holdfast.predict.session_speed import SpeedFactor
 
 __all__ = ["LearnedFile", "SharedModel"]
 
@@ -54,7 +54,7 @@ class SharedModel(ReturnTimeModel):
         gap_s: float,
         *,
         censored: bool = False,
-        pace: Pace | None = None,
+        pace: SpeedFactor | None = None,
     ) -> None:
         """See `ReturnTimeModel`."""
         with self._lock:

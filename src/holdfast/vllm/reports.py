@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import holdfast
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.config import HoldfastConfig
 from holdfast.core.bounded_name import bounded_name
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import Decision, WaitingTurn
+from holdfast.core.turn import Admission, Turn
 from holdfast.predict.features import features_of
 from holdfast.runtime.eviction_reason import eviction_reason, sessions_using
 from holdfast.tool_calls.turn_end import TurnEnd
@@ -57,9 +57,7 @@ class EngineReports:
         if self._log is not None:
             self._log.close()
 
-    def turn_arrived(
-        self, turn: WaitingTurn, prompt_tokens: int, rejected: tuple[str, ...]
-    ) -> None:
+    def turn_arrived(self, turn: Turn, prompt_tokens: int, rejected: tuple[str, ...]) -> None:
         """A request is here."""
         if self._log is not None:
             self._record(
@@ -73,7 +71,7 @@ class EngineReports:
                 rejected=rejected,
             )
 
-    def turn_started(self, turn: WaitingTurn) -> None:
+    def turn_started(self, turn: Turn) -> None:
         """The engine has let a turn in."""
         waited_s = self._clock() - turn.arrived_s
         self.metrics.admitted(max(waited_s, 0.0))
@@ -83,7 +81,7 @@ class EngineReports:
                 "turn_started", turn, waited_s=waited_s, missing_blocks=turn.missing_blocks
             )
 
-    def turn_ended(self, turn: WaitingTurn, output_tokens: int) -> None:
+    def turn_ended(self, turn: Turn, output_tokens: int) -> None:
         """An answer is complete, or was abandoned; `pause_explained` may follow."""
         if self._log is not None:
             gap = turn.session.gap
@@ -127,7 +125,7 @@ class EngineReports:
                 states[SessionState.HUMAN_AWAY] += 1
         self.metrics.set_sessions({state.value: states[state] for state in SessionState})
 
-    def places_taken(self, decision: Decision) -> None:
+    def places_taken(self, decision: Admission) -> None:
         """Sessions have lost their places."""
         if self._log is not None:
             for session in decision.releases:
@@ -135,7 +133,7 @@ class EngineReports:
                     "place_taken", self._clock(), session=session.number, rate=session.rate
                 )
 
-    def evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:
+    def evicted(self, segment: Node[Any] | None, num_blocks: int) -> None:
         """Blocks of a run were given up; None is a run that no session uses any more."""
         users = None if segment is None else sessions_using(segment)
         reason = eviction_reason(users)
@@ -151,7 +149,7 @@ class EngineReports:
                 sessions=nsmallest(_MAX_SESSIONS_LISTED, (s.number for s in users)),
             )
 
-    def _record(self, event: str, turn: WaitingTurn, **fields: Any) -> None:
+    def _record(self, event: str, turn: Turn, **fields: Any) -> None:
         assert self._log is not None
         session = turn.session
         self._log.write(

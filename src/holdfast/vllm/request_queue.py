@@ -10,10 +10,10 @@ from typing import Any
 
 from vllm.v1.core.sched.request_queue import RequestQueue
 
-__all__ = ["OfferQueue"]
+__all__ = ["AdmissionQueue"]
 
 
-class OfferQueue(RequestQueue):  # type: ignore[misc]
+class AdmissionQueue(RequestQueue):  # type: ignore[misc]
     """A request queue whose front is what was offered last.
 
     The length counts every waiting request, so that an engine with only held-back requests is not

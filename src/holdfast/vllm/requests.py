@@ -9,40 +9,40 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 from typing import Any
 
-from holdfast.cache.eviction_queue import FreeQueue
-from holdfast.cache.resident_prefix import held_length
+from holdfast.cache.eviction_queue import EvictionQueue
+from holdfast.cache.resident_prefix import resident_length
 from holdfast.core.bounded_name import bounded_name
 from holdfast.core.hints import Hints, parse_hints
 from holdfast.core.session import Session
 from holdfast.core.session_id import tells_parent
-from holdfast.core.turn import Decision, WaitingTurn
+from holdfast.core.turn import Admission, Turn
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
-from holdfast.vllm.compat import CacheGrain, session_id_of
-from holdfast.vllm.decode_growth import Growth
+from holdfast.vllm.compat import CacheLayout, session_id_of
+from holdfast.vllm.decode_growth import DecodeGrowth
 
-__all__ = ["TurnDesk"]
+__all__ = ["RequestTracker"]
 
 _MAX_MEASURED = 64
 _OUTPUT_MEMORY = 0.05
 
 
-class TurnDesk:
+class RequestTracker:
     """Translates between requests and turns. Raises what goes wrong; the scheduler guards it."""
 
     def __init__(
-        self, runtime: AgentRuntime, queue: FreeQueue, pool: Any, grain: CacheGrain
+        self, runtime: AgentRuntime, queue: EvictionQueue, pool: Any, grain: CacheLayout
     ) -> None:
         self._runtime = runtime
         self._queue = queue
         self._pool = pool
         self._grain = grain
         self._block_tokens = grain.hash_block_tokens * grain.hashes_per_block
-        self._turns: dict[str, WaitingTurn] = {}
+        self._turns: dict[str, Turn] = {}
         self._hints: dict[str, Hints] = {}
         self._reads_hints = True
         self._heeds_priority = False
-        self._growth = Growth(self._remaining)
+        self._growth = DecodeGrowth(self._remaining)
         self._output_blocks = 1.0
         self._output_spread_blocks = 1.0
 
@@ -51,7 +51,7 @@ class TurnDesk:
         self._reads_hints = reads_hints
         self._heeds_priority = heeds_priority
 
-    def turn_of(self, request_id: str) -> WaitingTurn | None:
+    def turn_of(self, request_id: str) -> Turn | None:
         """The turn of a request in the engine."""
         return self._turns.get(request_id)
 
@@ -59,9 +59,7 @@ class TurnDesk:
         """Whether a hint says that the session of a request in the engine ends with it."""
         return self._hints[request_id].is_final
 
-    def arrive(
-        self, request: Any, *, knows_tokens: bool = True
-    ) -> tuple[WaitingTurn, tuple[str, ...]]:
+    def arrive(self, request: Any, *, knows_tokens: bool = True) -> tuple[Turn, tuple[str, ...]]:
         """Make a request a turn; returns it with the reasons for which hints were rejected.
 
         Args:
@@ -89,7 +87,7 @@ class TurnDesk:
         self._measure(turn, request)
         return turn, rejected
 
-    def start(self, turn: WaitingTurn) -> None:
+    def start(self, turn: Turn) -> None:
         """The engine has let a turn in."""
         self._runtime.turn_started(turn)
         self._growth.expect(turn.request_id, max(turn.need_blocks - turn.resident_blocks, 0))
@@ -103,7 +101,7 @@ class TurnDesk:
         if turn is not None:
             self._runtime.turn_preempted(turn)
 
-    def leave(self, request: Any, end: TurnEnd | None) -> tuple[WaitingTurn, Hints] | None:
+    def leave(self, request: Any, end: TurnEnd | None) -> tuple[Turn, Hints] | None:
         """End the turn of a request whose blocks are about to be freed.
 
         A hint's word on the end wins.
@@ -123,7 +121,7 @@ class TurnDesk:
 
     def decide(
         self, waiting: Iterable[Any], running: Sequence[Any], slots: int, spare: int
-    ) -> Decision:
+    ) -> Admission:
         """Ask the runtime whom to let in.
 
         Args:
@@ -158,7 +156,7 @@ class TurnDesk:
         self._growth.clear()
         return request_ids
 
-    def _pick(self, waiting: Iterable[Any], blocks: int, slots: int) -> list[WaitingTurn]:
+    def _pick(self, waiting: Iterable[Any], blocks: int, slots: int) -> list[Turn]:
         """The waiting turns worth a look now, measured anew, in order of arrival.
 
         That is all of them where few wait, and, as measured last, where all of many fit.
@@ -175,7 +173,7 @@ class TurnDesk:
             self._measure(turn, request)
         return [turn for turn, _ in known]
 
-    def _measure(self, turn: WaitingTurn, request: Any) -> None:
+    def _measure(self, turn: Turn, request: Any) -> None:
         num_groups = self._grain.num_groups
         total_blocks = -(-request.num_tokens // self._block_tokens) * num_groups
         guess = turn.resident_blocks // num_groups
@@ -205,7 +203,7 @@ class TurnDesk:
         """
         cached = self._pool.get_cached_block
         stride, group = self._grain.hashes_per_block, [self._grain.group]
-        return held_length(
+        return resident_length(
             len(hashes) // stride,
             lambda block: cached(hashes[(block + 1) * stride - 1], group) is not None,
             guess,
@@ -230,7 +228,7 @@ class TurnDesk:
         self._output_spread_blocks += _OUTPUT_MEMORY * (abs(error) - self._output_spread_blocks)
 
 
-def _sequence(known: tuple[WaitingTurn, Any]) -> int:
+def _sequence(known: tuple[Turn, Any]) -> int:
     return known[0].sequence
 
 

@@ -15,25 +15,25 @@ from typing import Any, TypeVar
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.request import RequestStatus
 
-from holdfast.cache.eviction_queue import FreeQueue
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.eviction_queue import EvictionQueue
+from holdfast.cache.prefix_tree import Node
 from holdfast.config import HoldfastConfig, load_config
 from holdfast.core.session import Session, SessionState
-from holdfast.policies.base import Outlook, Worth, WorthClass
+from holdfast.policies.base import Oracle, Priority, PriorityClass
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.vllm.compat import (
-    cache_grain,
+    cache_layout,
     engine_number,
     holding_requests,
     loading_requests,
-    tier_desk_of,
+    offload_controller_of,
     uses_priority,
 )
 from holdfast.vllm.learned_file import LearnedFile
 from holdfast.vllm.oversized import OversizedRequests
 from holdfast.vllm.reports import EngineReports
-from holdfast.vllm.request_queue import OfferQueue
-from holdfast.vllm.requests import TurnDesk
+from holdfast.vllm.request_queue import AdmissionQueue
+from holdfast.vllm.requests import RequestTracker
 from holdfast.vllm.step_meter import StepMeter
 from holdfast.vllm.stock_queues import restore_free_queue, restore_request_queue
 from holdfast.vllm.turn_reader import TurnReader
@@ -59,7 +59,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     Attributes:
         clock: Monotonic clock (s); replaced by drivers with a clock of their own.
-        outlook: The future, set by drivers that know it.
+        oracle: The future, set by drivers that know it.
         settings: Holdfast's settings, set by drivers; None reads the environment.
         tiers: What deals with tiers below the cache, where there are any.
         knows_tokens: Whether prompts have their token ids; drivers may know prefix hashes only.
@@ -67,7 +67,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     """
 
     clock: Callable[[], float] = staticmethod(time.monotonic)
-    outlook: Outlook | None = None
+    oracle: Oracle | None = None
     settings: HoldfastConfig | None = None
     knows_tokens = True
     steps_a_call = 1
@@ -92,13 +92,13 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             max_known_blocks=_KNOWN_PER_CACHED * len(self._pool.blocks),
             policy=config.policy,
             predictions=config.predictions,
-            outlook=self.outlook,
+            oracle=self.oracle,
             returns=None if self._learned is None else self._learned.start(),
         )
-        self.tiers = tier_desk_of(
+        self.tiers = offload_controller_of(
             self, self._runtime, self._stored_worth, prefetches=config.prefetch
         )
-        self._grain_tokens = cache_grain(self).hash_block_tokens
+        self._grain_tokens = cache_layout(self).hash_block_tokens
         self._reader = TurnReader(
             self.vllm_config.model_config, self._runtime, self._reports.pause_explained
         )
@@ -117,7 +117,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _install(self, config: HoldfastConfig) -> None:
         pool = self._pool
-        self._queue = FreeQueue(
+        self._queue = EvictionQueue(
             pool.free_block_queue.get_all_free_blocks(),
             len(pool.blocks),
             self._runtime.tree,
@@ -125,11 +125,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._note_evicted,
         )
         pool.free_block_queue = self._queue
-        grain = cache_grain(self)
+        grain = cache_layout(self)
         self._runtime.attach(self._queue, len(pool.blocks) - 1, self._grain_tokens)
         if config.eviction == "lru":
             self._queue.make_worth_equal()
-        self._desk = TurnDesk(self._runtime, self._queue, pool, grain)
+        self._desk = RequestTracker(self._runtime, self._queue, pool, grain)
         self._desk.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
         if self.tiers is not None:
             self.tiers.install_gate(self._desk, grain, self._meter, self._metrics, self._guard)
@@ -137,7 +137,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             config.admission == "policy" and self._runtime.policy.orders_requests
         )
         if self._orders_requests:
-            self.waiting = OfferQueue()
+            self.waiting = AdmissionQueue()
 
     # What vLLM calls.
 
@@ -312,7 +312,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             return
         candidates = [request for request in self.waiting if request not in self._oversized]
         decision = self._desk.decide(candidates, self._growing, slots, self._spare_blocks)
-        waiting: OfferQueue = self.waiting
+        waiting: AdmissionQueue = self.waiting
         waiting.offer(turn.request_id for turn in decision.offers)
         self._reports.places_taken(decision)
 
@@ -330,14 +330,14 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         """Requests that have blocks and will have more; who waits for a copy has some as well."""
         return [*self.running, *(() if self.tiers is None else holding_requests(self))]
 
-    def _worth_of(self, segment: Segment[Any]) -> Worth:
+    def _worth_of(self, segment: Node[Any]) -> Priority:
         worth = self._guard("worth", lambda: self._runtime.worth_of(segment))
-        return (WorthClass.LIVE, 0.0) if worth is None else worth
+        return (PriorityClass.LIVE, 0.0) if worth is None else worth
 
-    def _stored_worth(self, session: Session) -> Worth | None:
+    def _stored_worth(self, session: Session) -> Priority | None:
         return self._guard("stored_worth", lambda: self._runtime.stored_worth(session))
 
-    def _note_evicted(self, segment: Segment[Any] | None, num_blocks: int) -> None:
+    def _note_evicted(self, segment: Node[Any] | None, num_blocks: int) -> None:
         self._num_evicted += num_blocks
         self._reports.evicted(segment, num_blocks)
 
@@ -347,7 +347,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._metrics.set_guard_trips(runtime.guard.num_trips)
         if self.tiers is not None:
             self._metrics.set_prefetches(self.tiers.prefetches)
-        self._metrics.set_held(waiting.num_held if isinstance(waiting, OfferQueue) else 0)
+        self._metrics.set_held(waiting.num_held if isinstance(waiting, AdmissionQueue) else 0)
         sessions = list(iter(runtime.sessions)) if self._is_active else []
         self._reports.set_sessions(sessions, self._reader.answers.unread())
 

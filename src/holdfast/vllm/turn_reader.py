@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.core.session import Session
-from holdfast.core.turn import WaitingTurn
+from holdfast.core.turn import Turn
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
 from holdfast.vllm.output_tail import OutputTails, reader_of, text_reader_of
@@ -42,13 +42,13 @@ class TurnReader:
         )
         self.prompts: OutputTails[Session, str] = OutputTails(lambda: text_reader_of(model_config))
 
-    def arrived(self, turn: WaitingTurn, request: Any) -> None:
+    def arrived(self, turn: Turn, request: Any) -> None:
         """A request is here: have its prompt read where it may be a sub-agent's. O(1)."""
         tokens = request.prompt_token_ids
         if self._has_tokenizer and tokens and self._runtime.wants_prompt(turn.session):
             self.prompts.submit(turn.session, tokens[-_NUM_PROMPT_TOKENS:])
 
-    def answered(self, turn: WaitingTurn, request: Any) -> None:
+    def answered(self, turn: Turn, request: Any) -> None:
         """A request has its answer: have the end of it read. O(1)."""
         session = turn.session
         tail = request.output_token_ids[-_NUM_ANSWER_TOKENS:]

@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.core.results import Distribution, ratio
 from holdfast.traces.io import FileReport
-from holdfast.traces.new_tokens import Novelty, kept_blocks
+from holdfast.traces.new_tokens import NewTokens, kept_blocks
 from holdfast.traces.record import EndedBy, Session
 
 __all__ = ["SCHEMA", "FileStatistics", "GapStatistics", "Statistics", "StatisticsDocument"]
@@ -108,7 +108,7 @@ class Statistics:
         self._prompts = array("d")
         self._answers = array("d")
         self._gaps: dict[EndedBy, array[float]] = {}
-        self._novelty = Novelty()
+        self._new_tokens = NewTokens()
         self._counts: Counter[str] = Counter()
         self._models: Counter[str] = Counter()
         self._tools: Counter[str] = Counter()
@@ -131,7 +131,7 @@ class Statistics:
                 self._gaps.setdefault(ended_by, array("d")).append(turn.gap_s)
             ended_by = turn.ended_by
             size = session.block_size_tokens
-            num_sent = self._novelty.note_sent(session, index)
+            num_sent = self._new_tokens.note_sent(session, index)
             counts["sent_tokens"] += num_sent * size
             counts["kept_tokens"] += kept_blocks(session, index) * size
             counts["distinct_tokens"] += (len(turn.block_ids) - num_sent) * size

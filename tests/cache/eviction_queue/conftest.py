@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from holdfast.cache.eviction_queue import FreeQueue, Worth
-from holdfast.cache.prefix_tree import ChainTree, Segment
+from holdfast.cache.eviction_queue import EvictionQueue, Priority
+from holdfast.cache.prefix_tree import Node, PrefixTree
 
 GROUP = b"\0\0\0\0"
-Run = Segment[Any]
+Run = Node[Any]
 
 
 @dataclass(eq=False)
@@ -40,11 +40,11 @@ class Cache:
 
     def __init__(self, num_blocks: int) -> None:
         self.blocks = [FakeBlock(i) for i in range(num_blocks)]
-        self.tree: ChainTree[Any] = ChainTree()
-        self.worths: dict[Run, Worth] = {}
+        self.tree: PrefixTree[Any] = PrefixTree()
+        self.worths: dict[Run, Priority] = {}
         self.num_worths_asked = 0
         self.evicted: list[tuple[Run | None, int]] = []
-        self.queue = FreeQueue(
+        self.queue = EvictionQueue(
             self.blocks,
             num_blocks,
             self.tree,
@@ -53,7 +53,7 @@ class Cache:
         )
         self.cached: dict[bytes, FakeBlock] = {}
 
-    def worth_of(self, run: Run) -> Worth:
+    def worth_of(self, run: Run) -> Priority:
         self.num_worths_asked += 1
         return self.worths.get(run, (2, 1.0))
 
@@ -115,7 +115,7 @@ class Cache:
         self.queue.prepend_n([block for block in idle if block.block_hash is None])
         self.queue.append_n([block for block in idle if block.block_hash is not None])
 
-    def turn(self, text: str, worth: Worth | None = None, owner: object = None) -> Run:
+    def turn(self, text: str, worth: Priority | None = None, owner: object = None) -> Run:
         """A prompt that has come, been computed and been freed again."""
         run = self.chain(text)
         run.tails.add(text if owner is None else owner)
@@ -124,7 +124,7 @@ class Cache:
             self.set_worth(run, worth)
         return run
 
-    def set_worth(self, run: Run, worth: Worth) -> None:
+    def set_worth(self, run: Run, worth: Priority) -> None:
         self.worths[run] = worth
         self.queue.rescore(run)
 

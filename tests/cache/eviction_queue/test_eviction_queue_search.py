@@ -15,17 +15,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from holdfast.cache.eviction_queue import FreeQueue, Worth
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.eviction_queue import EvictionQueue, Priority
+from holdfast.cache.prefix_tree import Node
 
 if TYPE_CHECKING:
     from tests.cache.eviction_queue.conftest import Cache, CacheMaker, FakeBlock
 
-Run = Segment[Any]
+Run = Node[Any]
 NUM_BLOCKS = 12
 
 
-def expected_order(queue: FreeQueue, worths: dict[Run, Worth]) -> list[Any]:
+def expected_order(queue: EvictionQueue, worths: dict[Run, Priority]) -> list[Any]:
     """Free blocks in eviction order by exhaustive search, straight from the contract."""
     spare = [*queue._spare]
     lanes = {run: [*run.lane] for run in queue._segments() if run.lane.num_blocks}
@@ -33,7 +33,7 @@ def expected_order(queue: FreeQueue, worths: dict[Run, Worth]) -> list[Any]:
     while lanes:
         ready = [run for run in lanes if not any(c in lanes for c in run.children.values())]
 
-        def rank(run: Run) -> tuple[Worth, int]:
+        def rank(run: Run) -> tuple[Priority, int]:
             is_owned = run.parent is not None
             worth = worths.get(run, (2, 1.0)) if is_owned else (0, 0.0)
             return worth, queue.age_of(lanes[run][0])
@@ -111,7 +111,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.runs())
     @rule(data=st.data(), worth=WORTHS)
-    def judge(self, data: st.DataObject, worth: Worth) -> None:
+    def judge(self, data: st.DataObject, worth: Priority) -> None:
         self.cache.set_worth(data.draw(st.sampled_from(self.runs())), worth)
 
     @precondition(lambda self: self.owners)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import WaitingTurn
-from holdfast.policies.base import Need, PolicySpec, Scene
+from holdfast.core.turn import Turn
+from holdfast.policies.base import Need, PolicyContext, PolicySpec
 from holdfast.policies.bounds.true_returns import TrueReturns
 from holdfast.policies.ours.holdfast import Holdfast
 
@@ -46,11 +46,11 @@ class Clairvoyant(Holdfast):
         {"policy": "holdfast", "max_wait_ratio": 2.0},
     )
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         super().__init__(scene)
         self._true_returns = TrueReturns(scene, self.per_session())
 
-    def turn_ended(self, turn: WaitingTurn) -> None:
+    def turn_ended(self, turn: Turn) -> None:
         """Look up when the session will be back."""
         self._true_returns.turn_ended(turn)
 

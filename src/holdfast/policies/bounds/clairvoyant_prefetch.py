@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from holdfast.cache.prefix_tree import Segment
-from holdfast.core.turn import WaitingTurn
-from holdfast.policies.base import Need, PolicySpec, Scene
+from holdfast.cache.prefix_tree import Node
+from holdfast.core.turn import Turn
+from holdfast.policies.base import Need, PolicyContext, PolicySpec
 from holdfast.policies.bounds.true_returns import TrueReturns
 from holdfast.policies.ours.holdfast import Holdfast
 
@@ -29,14 +29,14 @@ class ClairvoyantPrefetch(Holdfast):
         needs=frozenset({Need.FUTURE}),
     )
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         super().__init__(scene)
         self._true_returns = TrueReturns(scene, self.per_session())
 
-    def turn_ended(self, turn: WaitingTurn) -> None:
+    def turn_ended(self, turn: Turn) -> None:
         """Look up when the session will be back."""
         self._true_returns.turn_ended(turn)
 
-    def coming(self) -> Iterable[Segment[Any]]:
+    def coming(self) -> Iterable[Node[Any]]:
         """Chains of those that return, the next one first."""
         return (session.tail for session in self._true_returns.next_back())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from holdfast.core.session import Session
-from holdfast.core.turn import WaitingTurn
-from holdfast.policies.base import Scene
+from holdfast.core.turn import Turn
+from holdfast.policies.base import PolicyContext
 
 __all__ = ["TrueReturns"]
 
@@ -15,19 +15,19 @@ class TrueReturns:
     """Looks each pause up when it begins.
 
     Args:
-        scene: A scene with an outlook.
+        scene: A scene with an oracle.
         memory: Where return times are kept, by session; see `Policy.per_session`.
     """
 
-    def __init__(self, scene: Scene, memory: dict[Session, float]) -> None:
-        assert scene.outlook is not None
-        self._outlook = scene.outlook
+    def __init__(self, scene: PolicyContext, memory: dict[Session, float]) -> None:
+        assert scene.oracle is not None
+        self._oracle = scene.oracle
         self._scene = scene
         self._returns_at_s = memory
 
-    def turn_ended(self, turn: WaitingTurn) -> None:
+    def turn_ended(self, turn: Turn) -> None:
         """Look up when the session will be back. Mutates."""
-        gap_s = self._outlook.gap_after_s(turn.request_id)
+        gap_s = self._oracle.gap_after_s(turn.request_id)
         self._returns_at_s[turn.session] = self._scene.now_s + gap_s
 
     def left_s(self, session: Session) -> float:

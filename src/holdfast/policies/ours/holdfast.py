@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session
-from holdfast.core.turn import Decision, Room, WaitingTurn
-from holdfast.policies.base import Policy, PolicySpec, Scene, Worth
-from holdfast.policies.ours.recurring_agents import Callers
-from holdfast.policies.ours.return_rate_eviction import ReturnWorth
-from holdfast.policies.ours.working_set_admission import WorkingSet
+from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.policies.base import Policy, PolicyContext, PolicySpec, Priority
+from holdfast.policies.ours.recurring_agents import RecurringAgents
+from holdfast.policies.ours.return_rate_eviction import ReturnRateEviction
+from holdfast.policies.ours.working_set_admission import WorkingSetAdmission
 
 __all__ = ["Holdfast"]
 
 
 class Holdfast(Policy):
-    """Evict by worth, admit by working set; see `ReturnWorth` and `WorkingSet`."""
+    """Evict by worth, admit by working set; see `ReturnRateEviction` and `WorkingSetAdmission`."""
 
     spec: ClassVar[PolicySpec] = PolicySpec(
         name="holdfast",
@@ -30,13 +30,13 @@ class Holdfast(Policy):
     orders_requests = True
     ages = True
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         super().__init__(scene)
-        self._callers = Callers(scene, self.per_session())
-        self._worth = ReturnWorth(scene, self._callers)
-        self._admission = WorkingSet()
+        self._callers = RecurringAgents(scene, self.per_session())
+        self._worth = ReturnRateEviction(scene, self._callers)
+        self._admission = WorkingSetAdmission()
 
-    def turn_arrived(self, turn: WaitingTurn) -> None:
+    def turn_arrived(self, turn: Turn) -> None:
         """Take note of the agent that begins, or goes on."""
         self._callers.turn_arrived(turn.session)
 
@@ -49,11 +49,11 @@ class Holdfast(Policy):
         """Expected returns a second (1/s)."""
         return self._worth.rate(session)
 
-    def worth(self, run: Segment[Any]) -> Worth:
+    def worth(self, run: Node[Any]) -> Priority:
         """Class of the run and the sum of its users' rates."""
         return self._worth.worth(run)
 
-    def coming(self) -> Iterable[Segment[Any]]:
+    def coming(self) -> Iterable[Node[Any]]:
         """Ends of the prefixes whose agents' regular calls are due next, soonest first."""
         return self._callers.coming() if self.scene.trusts_predictions else ()
 
@@ -61,6 +61,6 @@ class Holdfast(Policy):
         """Whoever may go on keeps its place until somebody needs it more."""
         return self._callers.goes_on(session)
 
-    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
-        """See `WorkingSet`."""
+    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
+        """See `WorkingSetAdmission`."""
         return self._admission.decide(waiting, room)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
-from holdfast.policies.base import Scene, users_of
-from holdfast.predict.agent_transitions import Succession
-from holdfast.predict.inter_arrival import Habits, Recurrence, RecurrenceModel
+from holdfast.policies.base import PolicyContext, users_of
+from holdfast.predict.agent_transitions import AgentTransitions
+from holdfast.predict.inter_arrival import Habits, InterArrivalModel, RecurringAgent
 
-__all__ = ["Callers"]
+__all__ = ["RecurringAgents"]
 
 _STEPS_AHEAD = 16
 _STEPS_ANNOUNCED = 2
@@ -36,11 +36,11 @@ class _Call:
     """
 
     arrived_s: float
-    agent: Recurrence | None = None
+    agent: RecurringAgent | None = None
     end_blocks: int = 0
 
 
-class Callers:
+class RecurringAgents:
     """Agents are the beginnings at which prompts of different sessions part.
 
     Where an agent's calls come regularly, or in an order that repeats, and few go on, its latest
@@ -52,16 +52,16 @@ class Callers:
         calls: Empty; loses sessions that are forgotten.
     """
 
-    def __init__(self, scene: Scene, calls: dict[Session, Any]) -> None:
+    def __init__(self, scene: PolicyContext, calls: dict[Session, Any]) -> None:
         self._scene = scene
-        self._recurrences = RecurrenceModel()
+        self._recurrences = InterArrivalModel()
         self._calls: dict[Session, _Call] = calls
         self._forgotten = Habits()
-        self._succession: Succession[Recurrence] = Succession()
+        self._succession: AgentTransitions[RecurringAgent] = AgentTransitions()
         # By workflow, when it called last (s); the longest ago foremost.
         self._called_s: OrderedDict[str | None, float] = OrderedDict()
         self._interval_s = 0.0
-        self._due: dict[Recurrence, tuple[int, float]] = {}  # steps away, and when (s)
+        self._due: dict[RecurringAgent, tuple[int, float]] = {}  # steps away, and when (s)
 
     def turn_arrived(self, session: Session) -> None:
         """Learn that a session begins or goes on. Mutates."""
@@ -95,7 +95,7 @@ class Callers:
             rate = max(rate, 1.0 / self._wait_s(call.agent))
         return rate
 
-    def share(self, session: Session, run: Segment[Any]) -> float:
+    def share(self, session: Session, run: Node[Any]) -> float:
         """Share of a session's rate that a run of it deserves (0 to 1). Pure."""
         call = self._calls.get(session)
         if call is None or call.agent is None or run.start < call.end_blocks:
@@ -115,7 +115,7 @@ class Callers:
         habits = agent.habits if agent is not None and is_known else self._forgotten
         return habits.continued_share >= _CONTINUED_SHARE
 
-    def coming(self) -> Iterator[Segment[Any]]:
+    def coming(self) -> Iterator[Node[Any]]:
         """Ends of the prefixes whose agents are called next, soonest first. O(steps)."""
         for agent, (steps, _) in self._due.items():
             call = self._calls.get(agent.latest)
@@ -123,10 +123,10 @@ class Callers:
                 path = agent.latest.tail.path()
                 yield from islice((run for run in path if run.start < call.end_blocks), 1)
 
-    def _is_expected(self, agent: Recurrence) -> bool:
+    def _is_expected(self, agent: RecurringAgent) -> bool:
         return agent.is_regular or agent in self._due
 
-    def _wait_s(self, agent: Recurrence) -> float:
+    def _wait_s(self, agent: RecurringAgent) -> float:
         """Time until an agent's next call (s, > 0; inf if none is expected). Pure."""
         now_s = self._scene.now_s
         wait_s = agent.wait_s(now_s)
@@ -135,7 +135,7 @@ class Callers:
             wait_s = min(wait_s, max(due_s - now_s, _SOONEST_SHARE * self._interval_s))
         return wait_s
 
-    def _note_order(self, workflow: str | None, agent: Recurrence) -> None:
+    def _note_order(self, workflow: str | None, agent: RecurringAgent) -> None:
         """Learn who is called after whom, and say who is next."""
         now_s = self._scene.now_s
         interval_s = now_s - self._called_s.pop(workflow, now_s)
@@ -150,7 +150,7 @@ class Callers:
             for steps, following in self._succession.ahead(_STEPS_AHEAD):
                 self._due[following] = steps, now_s + steps * self._interval_s
 
-    def _called(self, session: Session, run: Segment[Any], before: list[Session]) -> None:
+    def _called(self, session: Session, run: Node[Any], before: list[Session]) -> None:
         """Take note of an agent's call, behind whose prefix `before` parted earlier."""
         previous = max(before, key=lambda s: self._calls[s].arrived_s)
         before_s = self._calls[previous].arrived_s

@@ -1,4 +1,4 @@
-"""Worth of keeping a run of blocks.
+"""Priority of keeping a run of blocks.
 
 Expected returns a second, summed over all who would lose it.
 """
@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
 from holdfast.core.urgency import claim_urgency
-from holdfast.policies.base import Scene, Worth, WorthClass, users_of
-from holdfast.policies.ours.recurring_agents import Callers
+from holdfast.policies.base import PolicyContext, Priority, PriorityClass, users_of
+from holdfast.policies.ours.recurring_agents import RecurringAgents
 
-__all__ = ["ReturnWorth"]
+__all__ = ["ReturnRateEviction"]
 
 _SHORTEST_S = 1e-6
 _ENDED = (SessionState.CLOSED, SessionState.SUPERSEDED)
 
 
-class ReturnWorth:
+class ReturnRateEviction:
     """Rank runs by how soon their sessions are expected back.
 
     Keeping a block saves its restore cost once its session returns and occupies memory until then,
@@ -32,11 +32,11 @@ class ReturnWorth:
     as in CacheWise (arXiv 2606.16824).
     Differs: the expectation is learned online from gaps by kind, tool and argument class; shared
     runs are worth the sum over their users; only sessions are rescored, never blocks. A session
-    may stand for the next call of its agent, too; see `Callers`. Explicit priorities come before
+    may stand for the next call of its agent, too; see `RecurringAgents`. Explicit priorities come before
     worth, as far as sessions hold places.
     """
 
-    def __init__(self, scene: Scene, callers: Callers) -> None:
+    def __init__(self, scene: PolicyContext, callers: RecurringAgents) -> None:
         self._scene = scene
         self._callers = callers
 
@@ -65,12 +65,12 @@ class ReturnWorth:
         share *= scene.returns.return_probability(session.gap, away_s, pace=session.pace)
         return self._callers.rate(session, share / max(away_s + typical_s, _SHORTEST_S))
 
-    def worth(self, segment: Segment[Any]) -> Worth:
+    def worth(self, segment: Node[Any]) -> Priority:
         """Class of the run and the sum of its users' last computed rates (1/s). Pure."""
         total = 0.0
-        worth_class: float = WorthClass.CLOSED
+        worth_class: float = PriorityClass.CLOSED
         for session in users_of(segment):
             total += session.rate * self._callers.share(session, segment)
             if session.state not in _ENDED:
-                worth_class = max(worth_class, WorthClass.LIVE + claim_urgency(session))
+                worth_class = max(worth_class, PriorityClass.LIVE + claim_urgency(session))
         return worth_class, total

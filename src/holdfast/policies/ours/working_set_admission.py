@@ -10,26 +10,26 @@ from dataclasses import dataclass
 from itertools import islice
 
 from holdfast.core.session import Session
-from holdfast.core.turn import Decision, Room, WaitingTurn
+from holdfast.core.turn import Admission, Budget, Turn
 
-__all__ = ["WorkingSet"]
+__all__ = ["WorkingSetAdmission"]
 
 _MOST_PLACES = 64
 
 
-class WorkingSet:
+class WorkingSetAdmission:
     """Warm turns by fewest missing blocks, then cold ones by arrival, within what fits.
 
     Among cold turns the tenant that was served least comes first. A cold turn that does not fit
     holds back every later cold turn, so that room gathers for it; warm turns, whose blocks are
-    there already, go on past it. Room comes from sessions that pause for long: a turn that does not
+    there already, go on past it. Budget comes from sessions that pause for long: a turn that does not
     fit takes the places of those that have been away for longer than it takes to recompute their
     blocks, times the turns in the engine for each that waits. There the two costs meet: holding on
     delays those who wait, letting go costs engine time that delays everybody. So a pause never
     costs more than twice what it would if its end were known.
 
     A turn is due once it has waited for some times the engine time of what it found ahead of it,
-    every prompt computed anew (see `Backlog`). A turn that is due, and any turn while nothing runs,
+    every prompt computed anew (see `WaitBound`). A turn that is due, and any turn while nothing runs,
     may take every place, and no turn passes one that is due. So a turn waits at most until it is
     due, and then for the older ones that are and for the turns that run, which end.
 
@@ -43,12 +43,12 @@ class WorkingSet:
     waiting; the engine is never left idle.
     """
 
-    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
+    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
         """Choose among `waiting`, in order of arrival, what fits into `room`.
 
         Mutates `room` only.
         """
-        decision = Decision()
+        decision = Admission()
         if len(waiting) <= room.slots and sum(t.room_blocks for t in waiting) <= room.blocks:
             decision.offers = sorted(waiting, key=lambda t: (t.priority, not t.was_running))
             return decision
@@ -91,7 +91,7 @@ class _Place:
     freed_blocks: int
     is_spare: bool
 
-    def yields_to(self, turn: WaitingTurn) -> bool:
+    def yields_to(self, turn: Turn) -> bool:
         """Whether a turn that is not due may take it: never from a more urgent session. Pure."""
         priority = self.session.priority
         if priority is None or priority == turn.priority:
@@ -107,13 +107,13 @@ class _Places:
         patience: How many times the cost of recomputing its blocks a session may be away for.
     """
 
-    def __init__(self, room: Room, patience: float) -> None:
+    def __init__(self, room: Budget, patience: float) -> None:
         self._room = room
         self._patience = patience
         self._places: list[_Place] | None = None
 
-    def give(self, turn: WaitingTurn, wanted: int, *, gives_all: bool) -> tuple[list[Session], int]:
-        """Places to take for so many blocks, and the blocks they free; none if not enough.
+    def give(self, turn: Turn, wanted: int, *, gives_all: bool) -> tuple[list[Session], int]:
+        """Reservations to take for so many blocks, and the blocks they free; none if not enough.
 
         Args:
             turn: Who wants them.

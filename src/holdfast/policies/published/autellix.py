@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from holdfast.core.session import Session
-from holdfast.core.turn import Decision, Room, WaitingTurn
-from holdfast.policies.base import Policy, PolicySpec, Scene
+from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.policies.base import Policy, PolicyContext, PolicySpec
 
 __all__ = ["Autellix"]
 
@@ -37,33 +37,33 @@ class Autellix(Policy):
     )
     orders_requests = True
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         super().__init__(scene)
         self._served_s: dict[Session, float] = self.per_session()
         self._waited_s: dict[Session, float] = self.per_session()
-        self._started_s: dict[WaitingTurn, float] = {}
+        self._started_s: dict[Turn, float] = {}
 
-    def turn_started(self, turn: WaitingTurn) -> None:
+    def turn_started(self, turn: Turn) -> None:
         """The wait is over."""
         waited_s = self._waited_s.get(turn.session, 0.0)
         self._waited_s[turn.session] = waited_s + self.scene.now_s - turn.arrived_s
         self._started_s[turn] = self.scene.now_s
 
-    def turn_ended(self, turn: WaitingTurn) -> None:
+    def turn_ended(self, turn: Turn) -> None:
         """Add the service of this turn."""
         started_s = self._started_s.pop(turn, self.scene.now_s)
         served_s = self._served_s.get(turn.session, 0.0)
         self._served_s[turn.session] = served_s + self.scene.now_s - started_s
 
-    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
+    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
         """Offer all, the least served session's queue first."""
-        return Decision(
+        return Admission(
             offers=sorted(
                 waiting, key=lambda t: (t.priority, self._queue(t, room.now_s), t.sequence)
             )
         )
 
-    def _queue(self, turn: WaitingTurn, now_s: float) -> int:
+    def _queue(self, turn: Turn, now_s: float) -> int:
         served_s = self._served_s.get(turn.session, 0.0)
         waited_s = self._waited_s.get(turn.session, 0.0) + now_s - turn.arrived_s
         if waited_s >= _STARVATION_RATIO * served_s:

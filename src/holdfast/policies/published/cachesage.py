@@ -6,10 +6,17 @@ import math
 from collections import defaultdict
 from typing import Any, ClassVar
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session
-from holdfast.core.turn import WaitingTurn
-from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
+from holdfast.core.turn import Turn
+from holdfast.policies.base import (
+    Policy,
+    PolicyContext,
+    PolicySpec,
+    Priority,
+    PriorityClass,
+    users_of,
+)
 
 __all__ = ["CacheSage"]
 
@@ -41,7 +48,7 @@ class CacheSage(Policy):
     )
     rescore_interval_steps = 8
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         super().__init__(scene)
         self._agent_of: dict[Session, bytes] = self.per_session()
         self._seen_step: dict[Session, int] = self.per_session()
@@ -51,7 +58,7 @@ class CacheSage(Policy):
         self._current: bytes | None = None
         self._hops: dict[bytes, int] = {}
 
-    def turn_arrived(self, turn: WaitingTurn) -> None:
+    def turn_arrived(self, turn: Turn) -> None:
         """Count the transition to this turn's agent."""
         agent = _agent(turn.session)
         self._agent_of[turn.session] = agent
@@ -62,7 +69,7 @@ class CacheSage(Policy):
             self._current = agent
             self._hops = self._hops_from(agent)
 
-    def turn_ended(self, turn: WaitingTurn) -> None:
+    def turn_ended(self, turn: Turn) -> None:
         """The session was used until now."""
         self._seen_step[turn.session] = self.scene.num_steps
 
@@ -73,9 +80,9 @@ class CacheSage(Policy):
         age_steps = self.scene.num_steps - self._seen_step.get(session, 0)
         return (survival + _FLOOR) * (math.exp(-_DECAY * age_steps) + _FLOOR)
 
-    def worth(self, run: Segment[Any]) -> Worth:
+    def worth(self, run: Node[Any]) -> Priority:
         """The best user's score."""
-        return WorthClass.LIVE, max((user.rate for user in users_of(run)), default=0.0)
+        return PriorityClass.LIVE, max((user.rate for user in users_of(run)), default=0.0)
 
     def _hops_from(self, agent: bytes) -> dict[bytes, int]:
         hops = {agent: 0}

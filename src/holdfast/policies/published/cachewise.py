@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import Decision, Room, WaitingTurn
-from holdfast.policies.base import Policy, PolicySpec, Worth, WorthClass, users_of
+from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.policies.base import Policy, PolicySpec, Priority, PriorityClass, users_of
 
 __all__ = ["CacheWise"]
 
@@ -48,19 +48,19 @@ class CacheWise(Policy):
         away_s = max(self.scene.now_s - session.paused_at_s, 0.0)
         return self.scene.returns.expected_residual_s(session.gap, away_s, scale_s=_FIRST_SCALE_S)
 
-    def worth(self, run: Segment[Any]) -> Worth:
+    def worth(self, run: Node[Any]) -> Priority:
         """The soonest user's: tools before humans, then the least residual time."""
         return max((self._worth_to(user) for user in users_of(run)), default=(0, 0.0))
 
-    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
+    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
         """Offer all, fewest missing blocks first."""
         del room
         offers = sorted(waiting, key=lambda t: (t.priority, t.missing_blocks, t.sequence))
-        return Decision(offers=offers)
+        return Admission(offers=offers)
 
     @staticmethod
-    def _worth_to(session: Session) -> Worth:
+    def _worth_to(session: Session) -> Priority:
         if session.state in (SessionState.CLOSED, SessionState.SUPERSEDED):
-            return WorthClass.UNOWNED, 0.0
+            return PriorityClass.UNOWNED, 0.0
         is_human = session.state is SessionState.HUMAN_AWAY
-        return (WorthClass.AWAY if is_human else WorthClass.LIVE), session.rate
+        return (PriorityClass.AWAY if is_human else PriorityClass.LIVE), session.rate

@@ -8,10 +8,17 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import Decision, Room, WaitingTurn
-from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
+from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.policies.base import (
+    Policy,
+    PolicyContext,
+    PolicySpec,
+    Priority,
+    PriorityClass,
+    users_of,
+)
 
 __all__ = ["Continuum"]
 
@@ -43,15 +50,15 @@ class Continuum(Policy):
     orders_requests = True
     rescore_interval_steps = 1
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         super().__init__(scene)
         self._pinned_until_s: dict[Session, float] = self.per_session()
         self._all: deque[float] = deque(maxlen=_MAX_SAMPLES)
         self._by_tool: dict[str, deque[float]] = {}
         self._delays_s: deque[float] = deque(maxlen=_NUM_DELAYS)
-        self._missed: set[WaitingTurn] = set()
+        self._missed: set[Turn] = set()
 
-    def turn_arrived(self, turn: WaitingTurn) -> None:
+    def turn_arrived(self, turn: Turn) -> None:
         """Learn the pause's length, and whether the pin was still alive."""
         session = turn.session
         if session.gap is not None and session.num_turns > 1:
@@ -62,13 +69,13 @@ class Continuum(Policy):
         if self._pinned_until_s.pop(session, -math.inf) < self.scene.now_s:
             self._missed.add(turn)
 
-    def turn_started(self, turn: WaitingTurn) -> None:
+    def turn_started(self, turn: Turn) -> None:
         """Learn the queueing delay of a turn without a live pin."""
         if turn in self._missed:
             self._missed.discard(turn)
             self._delays_s.append(self.scene.now_s - turn.arrived_s)
 
-    def turn_ended(self, turn: WaitingTurn) -> None:
+    def turn_ended(self, turn: Turn) -> None:
         """A turn that was given up while it waited has no delay."""
         self._missed.discard(turn)
 
@@ -86,18 +93,18 @@ class Continuum(Policy):
         is_pinned = self._pinned_until_s.get(session, -math.inf) >= self.scene.now_s
         return 1.0 if is_pinned or session.state.is_busy else 0.0
 
-    def worth(self, run: Segment[Any]) -> Worth:
+    def worth(self, run: Node[Any]) -> Priority:
         """Pinned last; the rest least recently used."""
         is_pinned = any(user.rate > 0 and not user.state.is_busy for user in users_of(run))
-        return (WorthClass.PINNED if is_pinned else WorthClass.LIVE), 0.0
+        return (PriorityClass.PINNED if is_pinned else PriorityClass.LIVE), 0.0
 
     def keeps_place(self, session: Session) -> bool:
         """While the pin is alive."""
         return self.score(session) > 0
 
-    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
+    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
         """Offer by the program's first arrival, as far as the pins leave room."""
-        decision = Decision()
+        decision = Admission()
         expired = [s for s in room.places() if self.score(s) <= 0]
         decision.releases += expired
         room.blocks += sum(room.freed_by(session) for session in expired)

@@ -6,10 +6,17 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session
-from holdfast.core.turn import Decision, Room, WaitingTurn
-from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
+from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.policies.base import (
+    Policy,
+    PolicyContext,
+    PolicySpec,
+    Priority,
+    PriorityClass,
+    users_of,
+)
 
 __all__ = ["InferCept"]
 
@@ -41,13 +48,13 @@ class InferCept(Policy):
     )
     orders_requests = True
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         super().__init__(scene)
         self._gaps_s: dict[Session, deque[float]] = self.per_session()
         self._all_s: deque[float] = deque(maxlen=100)
-        self._running: set[WaitingTurn] = set()
+        self._running: set[Turn] = set()
 
-    def turn_arrived(self, turn: WaitingTurn) -> None:
+    def turn_arrived(self, turn: Turn) -> None:
         """Learn the pause's length."""
         session = turn.session
         if session.num_turns > 1:
@@ -55,11 +62,11 @@ class InferCept(Policy):
             self._gaps_s.setdefault(session, deque(maxlen=_RECENT)).append(gap_s)
             self._all_s.append(gap_s)
 
-    def turn_started(self, turn: WaitingTurn) -> None:
+    def turn_started(self, turn: Turn) -> None:
         """One more runs."""
         self._running.add(turn)
 
-    def turn_ended(self, turn: WaitingTurn) -> None:
+    def turn_ended(self, turn: Turn) -> None:
         """One less runs."""
         self._running.discard(turn)
 
@@ -73,18 +80,18 @@ class InferCept(Policy):
             return 0.0
         return float(self._waste_of_keeping(session) <= self._waste_of_discarding(session))
 
-    def worth(self, run: Segment[Any]) -> Worth:
+    def worth(self, run: Node[Any]) -> Priority:
         """Kept last; the rest least recently used."""
         is_kept = any(user.rate > 0 for user in users_of(run))
-        return (WorthClass.PINNED if is_kept else WorthClass.LIVE), 0.0
+        return (PriorityClass.PINNED if is_kept else PriorityClass.LIVE), 0.0
 
     def keeps_place(self, session: Session) -> bool:
         """If it is kept."""
         return self.score(session) > 0
 
-    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
+    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
         """Offer in order of arrival, as far as kept KV leaves room."""
-        decision = Decision()
+        decision = Admission()
         decision.offer_while_room(sorted(waiting, key=lambda t: (t.priority, t.sequence)), room)
         return decision
 

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session
-from holdfast.core.turn import WaitingTurn
-from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
+from holdfast.core.turn import Turn
+from holdfast.policies.base import (
+    Policy,
+    PolicyContext,
+    PolicySpec,
+    Priority,
+    PriorityClass,
+    users_of,
+)
 
 __all__ = ["KVFlow"]
 
@@ -24,7 +31,7 @@ class _Call:
     """A call of an agent: when it runs, and the run of blocks in which its prefix ends."""
 
     steps: int
-    run: Segment[Any]
+    run: Node[Any]
     end_blocks: int
 
 
@@ -49,17 +56,17 @@ class KVFlow(Policy):
         "where prompts part, not where an application says.",
     )
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         super().__init__(scene)
         self._calls: dict[str, list[_Call]] = {}  # by workflow, soonest first
-        self._steps: dict[Segment[Any], _Call] = {}
+        self._steps: dict[Node[Any], _Call] = {}
 
-    def turn_arrived(self, turn: WaitingTurn) -> None:
+    def turn_arrived(self, turn: Turn) -> None:
         """The workflow takes its next step."""
         prompt = [h for run in reversed(list(turn.session.tail.path())) for h in run.hashes]
         self._look_ahead(turn, [prompt])
 
-    def turn_ended(self, turn: WaitingTurn) -> None:
+    def turn_ended(self, turn: Turn) -> None:
         """The step is over."""
         self._look_ahead(turn, [])
 
@@ -67,41 +74,41 @@ class KVFlow(Policy):
         """Minus the steps until the session's fixed prefix is needed."""
         if session.state.is_busy:
             return 0.0
-        if self.scene.outlook is None:
+        if self.scene.oracle is None:
             return -1.0
         fixed = next(filter(_is_shared, session.tail.path()), session.tail)
         return float(-self._steps_to(fixed))
 
-    def worth(self, run: Segment[Any]) -> Worth:
+    def worth(self, run: Node[Any]) -> Priority:
         """Fixed before suffix, then the fewest steps among the users."""
         users = list(islice(users_of(run), _MIN_SHARERS))
         if not users:
-            return WorthClass.UNOWNED, 0.0
-        if self.scene.outlook is not None:
+            return PriorityClass.UNOWNED, 0.0
+        if self.scene.oracle is not None:
             steps = self._steps_to(run)
             is_fixed = steps < _FAR or len(users) >= _MIN_SHARERS
-            return (WorthClass.LIVE, float(-steps)) if is_fixed else (WorthClass.AWAY, 0.0)
+            return (PriorityClass.LIVE, float(-steps)) if is_fixed else (PriorityClass.AWAY, 0.0)
         if len(users) < _MIN_SHARERS:
-            return WorthClass.AWAY, 0.0
-        return WorthClass.LIVE, max(user.rate for user in users_of(run))
+            return PriorityClass.AWAY, 0.0
+        return PriorityClass.LIVE, max(user.rate for user in users_of(run))
 
-    def coming(self) -> Iterable[Segment[Any]]:
+    def coming(self) -> Iterable[Node[Any]]:
         """Ends of the fixed prefixes that workflows need at their next step."""
         for calls in self._calls.values():
             for call in calls:
                 if call.steps == 1:
                     yield from islice((r for r in call.run.path() if r.start < call.end_blocks), 1)
 
-    def _look_ahead(self, turn: WaitingTurn, now: list[Sequence[bytes]]) -> None:
+    def _look_ahead(self, turn: Turn, now: list[Sequence[bytes]]) -> None:
         """Take note of a workflow's next calls; `now` is the prompt at hand while it runs."""
-        outlook = self.scene.outlook
-        if outlook is None:
+        oracle = self.scene.oracle
+        if oracle is None:
             return
-        ahead = islice(outlook.prompts_after(turn.request_id), _STEPS_AHEAD)
+        ahead = islice(oracle.prompts_after(turn.request_id), _STEPS_AHEAD)
         calls = [*self._found(now, 0), *self._found(ahead, 1)]
-        self._calls.pop(outlook.run_of(turn.request_id), None)
+        self._calls.pop(oracle.run_of(turn.request_id), None)
         if calls:
-            self._calls[outlook.run_of(turn.request_id)] = calls
+            self._calls[oracle.run_of(turn.request_id)] = calls
         self._steps = {}
         for call in (call for calls in self._calls.values() for call in calls):
             known = self._steps.setdefault(call.run, call)
@@ -117,11 +124,11 @@ class KVFlow(Policy):
             for fixed in islice(filter(_is_shared, run.path()), 1):
                 yield _Call(steps, fixed, fixed.end)
 
-    def _steps_to(self, run: Segment[Any]) -> int:
+    def _steps_to(self, run: Node[Any]) -> int:
         """The least steps to a call whose prefix contains the run's first block."""
         found = (self._steps.get(part) for part in run.subtree())
         return min((c.steps for c in found if c and run.start < c.end_blocks), default=_FAR)
 
 
-def _is_shared(run: Segment[Any]) -> bool:
+def _is_shared(run: Node[Any]) -> bool:
     return sum(1 for _ in islice(users_of(run), _MIN_SHARERS)) == _MIN_SHARERS

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session
-from holdfast.core.turn import WaitingTurn
-from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
+from holdfast.core.turn import Turn
+from holdfast.policies.base import (
+    Policy,
+    PolicyContext,
+    PolicySpec,
+    Priority,
+    PriorityClass,
+    users_of,
+)
 
 __all__ = ["Marconi"]
 
@@ -33,17 +40,17 @@ class Marconi(Policy):
     )
     rescore_interval_steps = 8
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         super().__init__(scene)
         self._accessed_s: dict[Session, float] = self.per_session()
         self._deepest_blocks = 1
         self._age_min_s = 1e-3
 
-    def turn_arrived(self, turn: WaitingTurn) -> None:
+    def turn_arrived(self, turn: Turn) -> None:
         """The chain is accessed."""
         self._access(turn.session)
 
-    def turn_ended(self, turn: WaitingTurn) -> None:
+    def turn_ended(self, turn: Turn) -> None:
         """The chain is accessed."""
         self._access(turn.session)
 
@@ -52,13 +59,13 @@ class Marconi(Policy):
         age_s = max(self.scene.now_s - self._accessed_s.get(session, 0.0), self._age_min_s)
         return self._age_min_s / age_s
 
-    def worth(self, run: Segment[Any]) -> Worth:
+    def worth(self, run: Node[Any]) -> Priority:
         """The last access of any user, and the FLOPs that the run's depth saves."""
         recency = max((user.rate for user in users_of(run)), default=0.0)
         # A token at depth n costs 24 d^2 dense and 4 n d attention operations a layer, for the same
         # bytes: scaled from the shallowest node to the deepest, only the depth remains.
         efficiency = (run.start + run.end) / 2 / self._deepest_blocks
-        return WorthClass.LIVE, recency + _ALPHA * min(efficiency, 1.0)
+        return PriorityClass.LIVE, recency + _ALPHA * min(efficiency, 1.0)
 
     def _access(self, session: Session) -> None:
         before_s = self._accessed_s.get(session)

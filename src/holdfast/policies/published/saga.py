@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, ClassVar
 
-from holdfast.cache.prefix_tree import Segment
+from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import WaitingTurn
-from holdfast.policies.base import Policy, PolicySpec, Scene, Worth, WorthClass, users_of
+from holdfast.core.turn import Turn
+from holdfast.policies.base import (
+    Policy,
+    PolicyContext,
+    PolicySpec,
+    Priority,
+    PriorityClass,
+    users_of,
+)
 
 __all__ = ["Saga"]
 
@@ -40,7 +47,7 @@ class Saga(Policy):
     )
     rescore_interval_steps = 3
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         super().__init__(scene)
         self._returned: defaultdict[str, float] = defaultdict(lambda: 1.0)
         self._paused: defaultdict[str, float] = defaultdict(lambda: 1.0)
@@ -48,7 +55,7 @@ class Saga(Policy):
         self._last_blocks: dict[Session, int] = self.per_session()
         self._counted: dict[Session, str] = self.per_session()
 
-    def turn_arrived(self, turn: WaitingTurn) -> None:
+    def turn_arrived(self, turn: Turn) -> None:
         """Count the edge, and how much of the context the new prompt kept."""
         session = turn.session
         if session.num_turns > 1 and session.gap is not None:
@@ -59,7 +66,7 @@ class Saga(Policy):
                 kept = min(before, session.prompt_blocks) / before
                 self._kept[edge] += 0.1 * (kept - self._kept[edge])
 
-    def turn_ended(self, turn: WaitingTurn) -> None:
+    def turn_ended(self, turn: Turn) -> None:
         """Remember the context's size."""
         self._last_blocks[turn.session] = max(turn.session.prompt_blocks, 1)
         self._counted.pop(turn.session, None)
@@ -92,10 +99,10 @@ class Saga(Policy):
             + _SIZE_WEIGHT * min(size, 1.0)
         )
 
-    def worth(self, run: Segment[Any]) -> Worth:
+    def worth(self, run: Node[Any]) -> Priority:
         """The best user's."""
         scores = [user.rate for user in users_of(run)]
-        return (WorthClass.LIVE, max(scores)) if scores else (WorthClass.UNOWNED, 0.0)
+        return (PriorityClass.LIVE, max(scores)) if scores else (PriorityClass.UNOWNED, 0.0)
 
     def _time_to_live_s(self, session: Session) -> float:
         if not self.scene.returns.num_observed:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from holdfast.core.session import Session
-from holdfast.core.turn import Decision, Room, WaitingTurn
-from holdfast.policies.base import Policy, PolicySpec, Scene
+from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.policies.base import Policy, PolicyContext, PolicySpec
 
 __all__ = ["ThunderAgent"]
 
@@ -37,13 +37,13 @@ class ThunderAgent(Policy):
     )
     orders_requests = True
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: PolicyContext) -> None:
         super().__init__(scene)
         self._programs: dict[Session, None] = self.per_session()
         self._paused_s: dict[Session, float] = self.per_session()
         self._checked_s = float("-inf")
 
-    def turn_arrived(self, turn: WaitingTurn) -> None:
+    def turn_arrived(self, turn: Turn) -> None:
         """A new program is let through if it fits beside the others."""
         if turn.session in self._programs:
             return
@@ -51,7 +51,7 @@ class ThunderAgent(Policy):
         if self._used_tokens() > self._capacity_tokens and len(self._programs) > 1:
             self._paused_s[turn.session] = self.scene.now_s
 
-    def decide(self, waiting: Sequence[WaitingTurn], room: Room) -> Decision:
+    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
         """Offer what is not paused, in order of arrival."""
         if room.now_s - self._checked_s >= _PERIOD_S:
             self._checked_s = room.now_s
@@ -61,7 +61,7 @@ class ThunderAgent(Policy):
             first = waiting[0]
             self._paused_s.pop(first.session, None)
             offers = [first]
-        return Decision(offers=offers)
+        return Admission(offers=offers)
 
     @property
     def _capacity_tokens(self) -> int:

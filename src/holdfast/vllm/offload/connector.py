@@ -18,7 +18,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.offloading_connector import Of
 from holdfast.vllm.versions import check_tiers, engine_version
 
 if TYPE_CHECKING:
-    from holdfast.vllm.offload.transfer_gate import TierGate
+    from holdfast.vllm.offload.transfer_gate import TransferGate
 
 __all__ = ["EngineConfig", "HoldfastOffloadingConnector", "engine_being_built"]
 
@@ -51,7 +51,7 @@ class HoldfastOffloadingConnector(OffloadingConnector):  # type: ignore[misc]
         gate: Decides which requests copy what; set by Holdfast's scheduler.
     """
 
-    gate: TierGate | None = None
+    gate: TransferGate | None = None
 
     def __init__(self, vllm_config: Any, role: Any, kv_cache_config: Any) -> None:
         check_tiers(engine_version())

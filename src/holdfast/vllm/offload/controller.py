@@ -11,20 +11,20 @@ from typing import Any, Final
 
 from holdfast.core.session import Session
 from holdfast.runtime.runtime import AgentRuntime
-from holdfast.vllm.compat import CacheGrain
+from holdfast.vllm.compat import CacheLayout
 from holdfast.vllm.metrics import EngineMetrics
 from holdfast.vllm.offload.host_tier import HostTier
 from holdfast.vllm.offload.prefetch.prefetcher import Prefetcher
-from holdfast.vllm.offload.transfer_gate import TierGate
-from holdfast.vllm.requests import TurnDesk
+from holdfast.vllm.offload.transfer_gate import TransferGate
+from holdfast.vllm.requests import RequestTracker
 from holdfast.vllm.step_meter import StepMeter
 
-__all__ = ["TierDesk"]
+__all__ = ["OffloadController"]
 
 _KNOWN_PER_STORED: Final = 2
 
 
-class TierDesk:
+class OffloadController:
     """Host tier and prefetching of one scheduler.
 
     With several cache groups nothing is prefetched: what must be there differs by group.
@@ -47,7 +47,7 @@ class TierDesk:
         self._runtime = runtime
         self._connector = scheduler.connector
         self._clock: Callable[[], float] = getattr(scheduler, "clock", float)
-        self.gate: TierGate | None = None
+        self.gate: TransferGate | None = None
         runtime.max_known_blocks += _KNOWN_PER_STORED * tier.capacity_blocks
         self._prefetcher: Prefetcher | None = None
         if prefetches and len(scheduler.kv_cache_config.kv_cache_groups) == 1:
@@ -55,19 +55,19 @@ class TierDesk:
 
     def install_gate(
         self,
-        desk: TurnDesk,
-        grain: CacheGrain,
+        desk: RequestTracker,
+        grain: CacheLayout,
         meter: StepMeter,
         metrics: EngineMetrics,
         guard: Callable[[str, Callable[[], Any]], Any],
     ) -> None:
-        """Put a gate between scheduler and connector, where that is ours; see `TierGate`. Mutates.
+        """Put a gate between scheduler and connector, where that is ours; see `TransferGate`. Mutates.
 
         Once, before any request.
         """
         connector = self._connector
         if hasattr(connector, "gate"):
-            self.gate = connector.gate = TierGate(
+            self.gate = connector.gate = TransferGate(
                 connector.connector_scheduler,
                 *(self.tier, self._runtime, desk, grain, meter, metrics, guard),
             )

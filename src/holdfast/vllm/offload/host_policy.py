@@ -14,7 +14,7 @@ from typing import Any
 
 from vllm.v1.kv_offload.cpu.policies.base import CachePolicy
 
-from holdfast.cache.chunk_owners import Claims
+from holdfast.cache.chunk_owners import ChunkOwners
 from holdfast.vllm.versions import check_tiers, engine_version
 
 __all__ = ["HostPolicy"]
@@ -24,7 +24,7 @@ _OWNERS_ASKED = 64
 
 
 class HostPolicy(CachePolicy):  # type: ignore[misc]
-    """Chunks go by the worth of the sessions that claim them, see `Claims`.
+    """Chunks go by the worth of the sessions that claim them, see `ChunkOwners`.
 
     The order of sessions is kept for a few hundred chunks.
 
@@ -36,7 +36,7 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         check_tiers(engine_version())
         super().__init__(cache_capacity)
         self._capacity = cache_capacity
-        self.claims: Claims[Any, bytes] = Claims()
+        self.claims: ChunkOwners[Any, bytes] = ChunkOwners()
         self._chunks: dict[bytes, Any] = {}
         self._worth_of: Callable[[Any], Any] | None = None
         self._spares_claimed = False

@@ -11,7 +11,7 @@ from typing import Any
 
 from vllm.v1.kv_offload.base import make_offload_key
 
-from holdfast.cache.resident_prefix import held_length
+from holdfast.cache.resident_prefix import resident_length
 from holdfast.core.session import Session
 from holdfast.predict.copy_cost import CopyCost
 from holdfast.vllm.offload.host_policy import HostPolicy
@@ -69,12 +69,12 @@ class HostTier:
             policy.attach(worth_of)
 
     def claim(self, session: Session, hashes: Sequence[bytes]) -> None:
-        """See `LowerTier`."""
+        """See `OffloadPort`."""
         if self._claims is not None:
             self._claims.claim(session, self.keys(hashes))
 
     def forget(self, session: Session) -> None:
-        """See `LowerTier`."""
+        """See `OffloadPort`."""
         self._worth_at_pause.pop(session, None)
         if self._claims is not None:
             self._claims.drop(session)
@@ -102,12 +102,12 @@ class HostTier:
             self._policy.attach(None)
 
     def num_held(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
-        """See `LowerTier`; a chain is given up from its end, so a bisection finds what is left."""
+        """See `OffloadPort`; a chain is given up from its end, so a bisection finds what is left."""
         if not self.is_in_use:
             return 0
         stride, holds = self.stride, self.holds
         start = first // stride
-        num_chunks = held_length(
+        num_chunks = resident_length(
             max(len(hashes) // stride - start, 0),
             lambda chunk: holds(hashes[(start + chunk + 1) * stride - 1]),
             guess // stride,
@@ -154,7 +154,7 @@ class HostTier:
         self.copies = CopyCost()
 
     def load_s(self, num_blocks: float) -> float:
-        """See `LowerTier`; where steps copy themselves, with the wait for such a step."""
+        """See `OffloadPort`; where steps copy themselves, with the wait for such a step."""
         return self.copies.load_s(num_blocks) + self._wait_s
 
     def planned(self, transfers: Any, now_s: float = 0.0) -> None:

@@ -16,18 +16,18 @@ from itertools import islice
 from typing import Any, Final
 
 from holdfast.core.session import Session
-from holdfast.core.turn import WaitingTurn
+from holdfast.core.turn import Turn
 from holdfast.policies.base import users_of
-from holdfast.predict.one_shot import FirstTurns
-from holdfast.predict.transfer_ledger import TierAccount, TierLedger
+from holdfast.predict.one_shot import OneShotPredictor
+from holdfast.predict.transfer_ledger import TransferAccount, TransferLedger
 from holdfast.runtime.runtime import AgentRuntime
-from holdfast.vllm.compat import CacheGrain
+from holdfast.vllm.compat import CacheLayout
 from holdfast.vllm.metrics import EngineMetrics
 from holdfast.vllm.offload.host_tier import HostTier
-from holdfast.vllm.requests import TurnDesk
+from holdfast.vllm.requests import RequestTracker
 from holdfast.vllm.step_meter import StepMeter
 
-__all__ = ["TierGate"]
+__all__ = ["TransferGate"]
 
 _PILOT_BLOCKS: Final = 16
 _NOTHING: Final = 0
@@ -57,7 +57,7 @@ class _Entry:
         is_declined: Whether a load was declined.
     """
 
-    turn: WaitingTurn
+    turn: Turn
     is_final: bool
     may_limit_loads: bool
     may_limit_stores: bool
@@ -66,7 +66,7 @@ class _Entry:
     is_declined: bool = False
 
 
-class TierGate:
+class TransferGate:
     """Sits between vLLM's scheduler and its offloading connector. Raises nothing into either.
 
     Args:
@@ -85,8 +85,8 @@ class TierGate:
         transfers: Any,
         tier: HostTier,
         runtime: AgentRuntime,
-        desk: TurnDesk,
-        grain: CacheGrain,
+        desk: RequestTracker,
+        grain: CacheLayout,
         meter: StepMeter,
         metrics: EngineMetrics,
         guard: Callable[[str, Callable[[], Any]], Any],
@@ -101,8 +101,8 @@ class TierGate:
         self._guard = guard
         self._meter = meter
         self._metrics = metrics
-        self._ledger = TierLedger()
-        self._first_turns = FirstTurns(runtime.is_gone)
+        self._ledger = TransferLedger()
+        self._first_turns = OneShotPredictor(runtime.is_gone)
         self._entries: dict[str, _Entry] = {}
         self._loads: dict[int, float] = {}  # by vLLM's number of the copy: time saved (s)
         self._pilot: str | None = None
@@ -347,7 +347,7 @@ class TierGate:
             if status is not None:
                 self._review(status.req, entry)
 
-    def _report(self, account: TierAccount) -> None:
+    def _report(self, account: TransferAccount) -> None:
         figures = (
             f"in {account.num_turns} turns and {account.elapsed_s:.1f} s, "
             f"{account.num_loads} loads took {account.loading_s:.2f} s and saved "

@@ -18,12 +18,12 @@ from vllm.v1.kv_offload.tiering.manager import (
     TieringOffloadingManager,
 )
 
-__all__ = ["VirtualDisk", "tiered_manager"]
+__all__ = ["SimulatedDisk", "tiered_manager"]
 
 _LONGEST_STORE_S: Final = 2.0
 
 
-class VirtualDisk(SecondaryTierManager):  # type: ignore[misc]
+class SimulatedDisk(SecondaryTierManager):  # type: ignore[misc]
     """Blocks under their keys, the longest unused removed first, as `DiskTier` does with files.
 
     Reads follow one after the other, and so do writes; a write that would end later than two
@@ -39,7 +39,7 @@ class VirtualDisk(SecondaryTierManager):  # type: ignore[misc]
     medium: ClassVar[Medium] = Medium.STORAGE
 
     def __init__(self, primary_kv_view: memoryview, num_blocks: int) -> None:
-        super().__init__(None, primary_kv_view, "VirtualDisk")
+        super().__init__(None, primary_kv_view, "SimulatedDisk")
         self._clock: Callable[[], float] = float
         self._block_s = 0.0
         self.num_loaded_blocks = 0
@@ -123,7 +123,9 @@ def tiered_manager(
         cache_policy=cache_policy,
         cache_policy_module_path=policy_module,
     )
-    return TieringOffloadingManager(host, [VirtualDisk(host.get_kv_memoryview(), num_disk_blocks)])
+    return TieringOffloadingManager(
+        host, [SimulatedDisk(host.get_kv_memoryview(), num_disk_blocks)]
+    )
 
 
 class _NoMemory:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from holdfast.config import HoldfastConfig
 from holdfast.core.results import Counters
 from holdfast.errors import HoldfastError
-from holdfast.policies.base import Outlook
+from holdfast.policies.base import Oracle
 from holdfast.policies.registry import policy_class
 from holdfast.sim.engine import SimOutcome, SimRequest, SimStep
 from holdfast.vllm.scheduler import HoldfastScheduler
-from holdfast.vllm.simulator.workerless import EnginePlan, EngineShape, VirtualEngine
+from holdfast.vllm.simulator.workerless import EnginePlan, EngineShape, WorkerlessEngine
 from holdfast.vllm.stock import CountedAsyncScheduler
 
 if TYPE_CHECKING:
-    from holdfast.vllm.offload.controller import TierDesk
-    from holdfast.vllm.simulator.disk_tier import VirtualDisk
+    from holdfast.vllm.offload.controller import OffloadController
+    from holdfast.vllm.simulator.disk_tier import SimulatedDisk
     from holdfast.vllm.simulator.host_tier import HostLink
 
 __all__ = ["STOCK_POLICIES", "SimulatedEngine"]
@@ -32,14 +32,14 @@ STOCK_POLICIES = ("vllm-default", "stateless", "all-kept")
 _MOST_REPEATS_WHILE_WAITING = 8
 
 
-class SimulatedEngine(VirtualEngine):
+class SimulatedEngine(WorkerlessEngine):
     """A scheduler on a virtual clock.
 
     Args:
         policy: Who decides.
         shape: Size of the engine; the policy says whether it has a prefix cache.
         clock: Gives the simulated time (s).
-        outlook: The future, for bounds.
+        oracle: The future, for bounds.
         config: Holdfast's settings; its policy is replaced. Errors of a policy are raised.
         host_block_s: Time to copy a block to or from host memory (s), where the shape has any.
         disk_block_s: Time to read or to write a block on the disk below it (s).
@@ -53,14 +53,14 @@ class SimulatedEngine(VirtualEngine):
         policy: str,
         shape: EngineShape,
         clock: Callable[[], float],
-        outlook: Outlook | None = None,
+        oracle: Oracle | None = None,
         config: HoldfastConfig | None = None,
         host_block_s: float = 0.0,
         disk_block_s: float = 0.0,
     ) -> None:
         spec = policy_class(policy).spec
         super().__init__(
-            _scheduler_cls(policy, clock, outlook, config or HoldfastConfig()),
+            _scheduler_cls(policy, clock, oracle, config or HoldfastConfig()),
             replace(
                 shape,
                 has_prefix_cache=spec.has_prefix_cache,
@@ -133,11 +133,11 @@ class SimulatedEngine(VirtualEngine):
         if not self.scheduler.reset_prefix_cache():
             raise HoldfastError("the engine still has requests, so its cache cannot be dropped")
 
-    def _num_loaded_tokens(self, tier: HostLink | VirtualDisk | None) -> int | None:
+    def _num_loaded_tokens(self, tier: HostLink | SimulatedDisk | None) -> int | None:
         return None if tier is None else tier.num_loaded_blocks * self.shape.block_size_tokens
 
     @property
-    def _tiers(self) -> TierDesk | None:
+    def _tiers(self) -> OffloadController | None:
         return getattr(self.scheduler, "tiers", None)
 
     def _repeats(self, most: int) -> int:
@@ -185,7 +185,7 @@ class SimulatedEngine(VirtualEngine):
 def _scheduler_cls(
     policy: str,
     clock: Callable[[], float],
-    outlook: Outlook | None,
+    oracle: Oracle | None,
     config: HoldfastConfig,
 ) -> type[Any]:
     if policy in STOCK_POLICIES:
@@ -195,6 +195,6 @@ def _scheduler_cls(
         """Holdfast's scheduler with one policy, on the simulation's clock."""
 
     PolicyScheduler.clock = staticmethod(clock)
-    PolicyScheduler.outlook = outlook
+    PolicyScheduler.oracle = oracle
     PolicyScheduler.settings = replace(config, policy=policy, strict=True)
     return PolicyScheduler

@@ -18,12 +18,12 @@ from vllm.v1.outputs import KVConnectorOutput
 
 from holdfast.vllm.simulator.disk_tier import tiered_manager
 
-__all__ = ["HostLink", "VirtualHostSpec", "virtual_host_config"]
+__all__ = ["HostLink", "SimulatedHostSpec", "simulated_host_config"]
 
 _POLICY_MODULE: Final = "holdfast.vllm.offload.host_policy"
 
 
-def virtual_host_config(
+def simulated_host_config(
     num_blocks: int, cache_policy: str, num_disk_blocks: int = 0
 ) -> KVTransferConfig:
     """What makes an engine offload into a host tier that holds so many blocks.
@@ -38,7 +38,7 @@ def virtual_host_config(
         kv_connector_module_path="holdfast.vllm.offload.connector",
         kv_role="kv_both",
         kv_connector_extra_config={
-            "spec_name": "VirtualHostSpec",
+            "spec_name": "SimulatedHostSpec",
             "spec_module_path": __name__,
             "num_chunks": num_blocks,
             "num_disk_chunks": num_disk_blocks,
@@ -49,7 +49,7 @@ def virtual_host_config(
     )
 
 
-class VirtualHostSpec(OffloadingSpec):  # type: ignore[misc]
+class SimulatedHostSpec(OffloadingSpec):  # type: ignore[misc]
     """VLLM's offloading to host memory, and a disk below it, with nothing behind them."""
 
     def get_manager(self) -> CPUOffloadingManager | TieringOffloadingManager:

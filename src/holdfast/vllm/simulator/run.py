@@ -17,7 +17,7 @@ from holdfast.core.results import RunResult, summarize_run
 from holdfast.policies.registry import policy_class
 from holdfast.sim.blocks import BlockGrid
 from holdfast.sim.clock import VirtualClock
-from holdfast.sim.oracle import TraceOutlook
+from holdfast.sim.oracle import TraceOracle
 from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.simulation import Simulation, SimulationOptions, SimulationRecords
 from holdfast.traces.record import Session
@@ -60,7 +60,7 @@ def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
             disk_blocks=plan.disk_tokens // plan.block_tokens,
         ),
         clock,
-        TraceOutlook(sessions, _grids(plan, sessions), plan.options.time_scale),
+        TraceOracle(sessions, _grids(plan, sessions), plan.options.time_scale),
         settings,
         plan.host_block_s,
         plan.disk_block_s,

@@ -32,10 +32,10 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
 if TYPE_CHECKING:
-    from holdfast.vllm.simulator.disk_tier import VirtualDisk
+    from holdfast.vllm.simulator.disk_tier import SimulatedDisk
     from holdfast.vllm.simulator.host_tier import HostLink
 
-__all__ = ["EnginePlan", "EngineShape", "EngineStep", "VirtualEngine"]
+__all__ = ["EnginePlan", "EngineShape", "EngineStep", "WorkerlessEngine"]
 
 _TOKEN = 2
 
@@ -68,7 +68,7 @@ class EngineShape:
         scheduling_policy: vLLM's order of requests.
         has_prefix_cache: Whether prefix caching is on.
         host_blocks: KV blocks that host memory holds; 0 offloads nothing. Needs vLLM 0.32 or newer.
-        host_policy: What the host tier evicts by; see `virtual_host_config`.
+        host_policy: What the host tier evicts by; see `simulated_host_config`.
         disk_blocks: KV blocks that a disk below host memory holds; 0 for none.
     """
 
@@ -116,7 +116,7 @@ class EngineStep:
     started: tuple[str, ...]
 
 
-class VirtualEngine:
+class WorkerlessEngine:
     """A real scheduler of class `scheduler_cls`, stepped without a model.
 
     Args:
@@ -272,8 +272,8 @@ def _host_link(block_s: float) -> HostLink:
     return HostLink(block_s)
 
 
-def _disk_of(scheduler: Any) -> VirtualDisk:
-    disk: VirtualDisk = scheduler.connector.connector_scheduler.manager.secondary_tiers[0]
+def _disk_of(scheduler: Any) -> SimulatedDisk:
+    disk: SimulatedDisk = scheduler.connector.connector_scheduler.manager.secondary_tiers[0]
     return disk
 
 
@@ -302,9 +302,9 @@ def _vllm_config(shape: EngineShape) -> VllmConfig:
     cache.num_gpu_blocks = shape.num_blocks
     tiers: dict[str, Any] = {}
     if shape.host_blocks:
-        from holdfast.vllm.simulator.host_tier import virtual_host_config
+        from holdfast.vllm.simulator.host_tier import simulated_host_config
 
-        tiers["kv_transfer_config"] = virtual_host_config(
+        tiers["kv_transfer_config"] = simulated_host_config(
             shape.host_blocks, shape.host_policy, shape.disk_blocks
         )
     return VllmConfig(

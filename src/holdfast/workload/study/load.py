@@ -14,7 +14,7 @@ from holdfast.workload.study.overlay import Moment, Overlay
 from holdfast.workload.study.reuses import Numbers, Reuses
 from holdfast.workload.study.sampling import BlockSampler, Hashes, hashes_of
 from holdfast.workload.study.steps import SteppedSession
-from holdfast.workload.study.working_set import WorkingSet, WorkingSetMeter
+from holdfast.workload.study.working_set import WorkingSetAdmission, WorkingSetMeter
 
 __all__ = ["HOLD_S", "CacheCurve", "Cliff", "Holding", "Load", "LoadMeter"]
 
@@ -95,7 +95,7 @@ class Load(msgspec.Struct, frozen=True):
     makespan_s: float
     prompt_tokens: int
     distinct_tokens: int
-    working_set: WorkingSet
+    working_set: WorkingSetAdmission
     cache: CacheCurve
     cliff: Cliff | None
     holding: Holding | None

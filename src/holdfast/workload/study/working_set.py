@@ -11,12 +11,12 @@ from holdfast.workload.study.distribution import Distribution, distribution_of
 from holdfast.workload.study.overlay import Moment
 from holdfast.workload.study.steps import Blocks, reach
 
-__all__ = ["WorkingSet", "WorkingSetMeter"]
+__all__ = ["WorkingSetAdmission", "WorkingSetMeter"]
 
 _NUM_POINTS = 300
 
 
-class WorkingSet(msgspec.Struct, frozen=True):
+class WorkingSetAdmission(msgspec.Struct, frozen=True):
     """Contexts of live sessions, from their first request to the end of their last answer.
 
     Attributes:
@@ -62,7 +62,7 @@ class WorkingSetMeter:
         self._at_s.append(moment.at_s)
         self._tokens_at.append(self._tokens)
 
-    def result(self, full_from_s: float, full_until_s: float) -> WorkingSet:
+    def result(self, full_from_s: float, full_until_s: float) -> WorkingSetAdmission:
         """The working set over time; pure.
 
         Args:
@@ -80,7 +80,7 @@ class WorkingSetMeter:
             lasted_s = np.ones_like(at_s)
         points_s = np.linspace(full_from_s, full_until_s, _NUM_POINTS)
         places = np.searchsorted(at_s, points_s, side="right") - 1
-        return WorkingSet(
+        return WorkingSetAdmission(
             tokens=distribution_of(tokens, lasted_s),
             peak_tokens=int(tokens.max()),
             at_s=tuple(points_s.tolist()),

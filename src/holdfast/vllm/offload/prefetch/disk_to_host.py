@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from holdfast.vllm.offload.host_tier import HostTier
-from holdfast.vllm.offload.prefetch.outcomes import Errand, Errands
-from holdfast.vllm.offload.prefetch.tier_reads import Promotion
+from holdfast.vllm.offload.prefetch.outcomes import Prefetch, PrefetchOutcomes
+from holdfast.vllm.offload.prefetch.tier_reads import TierRead
 
-__all__ = ["EarlyReads", "Wanted"]
+__all__ = ["DiskToHost", "Wanted"]
 
 _CHUNKS_A_READ: Final = 64
 _RESERVE_SHARE: Final = 0.25
@@ -40,7 +40,7 @@ class Wanted:
     is_moot: Callable[[], bool] = lambda: False
 
 
-class EarlyReads:
+class DiskToHost:
     """One chain at a time, in pieces, so that a read which a request waits for is never far behind.
 
     What turns in the queue wait for takes up to a quarter of the host tier: sessions in the engine
@@ -63,8 +63,8 @@ class EarlyReads:
         self._manager = manager
         self._tier = tier
         self._num_cached = num_cached
-        self._errands = Errands(counts)
-        self._current: tuple[Errand, Promotion, Wanted] | None = None
+        self._errands = PrefetchOutcomes(counts)
+        self._current: tuple[Prefetch, TierRead, Wanted] | None = None
         self._num_begun = 0
         # By last hash, chains that nothing below has more of, and those of pauses that were brought
         # once: what did not stay then would not stay the next time.
@@ -108,14 +108,14 @@ class EarlyReads:
                 self._errands.deferred(hashes)
                 return
             self._num_begun += 1
-            promotion = Promotion(self._manager, self._num_begun, keys)
-            errand = Errand(hashes, tier.holds, want.waits, num_there, len(keys))
+            promotion = TierRead(self._manager, self._num_begun, keys)
+            errand = Prefetch(hashes, tier.holds, want.waits, num_there, len(keys))
             self._current = errand, promotion, want
             self.step()
             if self._current is not None:
                 return
 
-    def _end(self, errand: Errand, promotion: Promotion, want: Wanted) -> None:
+    def _end(self, errand: Prefetch, promotion: TierRead, want: Wanted) -> None:
         promotion.close()
         self._current = None
         self._errands.arrived(errand, errand.depth + promotion.num_done * self._tier.stride)
@@ -128,7 +128,7 @@ class EarlyReads:
                 self._done.popitem(last=False)
 
     def needed(self, hashes: Sequence[bytes], *, waited: bool) -> None:
-        """See `Errands`."""
+        """See `PrefetchOutcomes`."""
         self._errands.needed(hashes, waited=waited)
 
     def halt(self) -> None:

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from holdfast.vllm.offload.host_tier import HostTier
-from holdfast.vllm.offload.prefetch.outcomes import Errand, Errands
-from holdfast.vllm.offload.prefetch.placeholder_requests import Ghosts
+from holdfast.vllm.offload.prefetch.outcomes import Prefetch, PrefetchOutcomes
+from holdfast.vllm.offload.prefetch.placeholder_requests import PlaceholderRequests
 
-__all__ = ["EarlyCopies"]
+__all__ = ["HostToGpu"]
 
 _LEAST_BLOCKS_A_COPY: Final = 16
 _STEPS_A_COPY: Final = 2
 
 
-class EarlyCopies:
+class HostToGpu:
     """One copy at a time, of what the link carries in about two engine steps.
 
     So a request that must load something itself waits for no more than that, and a chain that is
@@ -39,11 +39,11 @@ class EarlyCopies:
         num_cached: Callable[[Sequence[bytes]], int],
         counts: Counter[str],
     ) -> None:
-        self._ghosts = Ghosts(scheduler)
+        self._ghosts = PlaceholderRequests(scheduler)
         self._tier = tier
         self._num_cached = num_cached
-        self._errands = Errands(counts)
-        self._current: Errand | None = None
+        self._errands = PrefetchOutcomes(counts)
+        self._current: Prefetch | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -86,7 +86,7 @@ class EarlyCopies:
                 continue
             errand = self._errands.on_way_to(hashes)
             if errand is None:
-                errand = Errand(hashes, self._is_cached, False, num_cached, 0)
+                errand = Prefetch(hashes, self._is_cached, False, num_cached, 0)
                 self._errands.sent(errand)
             errand.num_blocks += depth - num_cached
             errand.is_under_way = True
@@ -94,7 +94,7 @@ class EarlyCopies:
             return
 
     def needed(self, hashes: Sequence[bytes], *, waited: bool) -> None:
-        """See `Errands`."""
+        """See `PrefetchOutcomes`."""
         self._errands.needed(hashes, waited=waited)
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["OUTCOMES", "Errand", "Errands"]
+__all__ = ["OUTCOMES", "Prefetch", "PrefetchOutcomes"]
 
 OUTCOMES: Final = ("used", "late", "wasted", "deferred", "refused")
 """`used`: all that was sent for was there when it was needed. `late`: some was still on its way.
@@ -18,7 +18,7 @@ _MAX_REMEMBERED: Final = 256
 
 
 @dataclass(slots=True, eq=False)
-class Errand:
+class Prefetch:
     """One chain that is brought closer.
 
     Attributes:
@@ -52,8 +52,8 @@ class Errand:
         return len(hashes) >= end and hashes[end - 1] == self.hashes[end - 1]
 
 
-class Errands:
-    """Errands of one way that nobody needed yet, the oldest foremost.
+class PrefetchOutcomes:
+    """PrefetchOutcomes of one way that nobody needed yet, the oldest foremost.
 
     Args:
         counts: Receives the outcomes.
@@ -61,7 +61,7 @@ class Errands:
 
     def __init__(self, counts: Counter[str]) -> None:
         self.counts = counts
-        self._open: dict[Errand, None] = {}
+        self._open: dict[Prefetch, None] = {}
         self._deferred: bytes | None = None
 
     @property
@@ -69,7 +69,7 @@ class Errands:
         """Blocks that were sent for (count)."""
         return sum(errand.num_blocks for errand in self._open)
 
-    def sent(self, errand: Errand) -> None:
+    def sent(self, errand: Prefetch) -> None:
         """Something was sent for; may be said again. Mutates.
 
         Beyond a few hundred the oldest counts as wasted.
@@ -88,7 +88,7 @@ class Errands:
             self._deferred = hashes[-1]
             self.counts["deferred"] += 1
 
-    def arrived(self, errand: Errand, depth: int) -> None:
+    def arrived(self, errand: Prefetch, depth: int) -> None:
         """All that will come has arrived. Mutates.
 
         Args:
@@ -114,7 +114,7 @@ class Errands:
                 del self._open[errand]
                 self.counts[errand.outcome()] += 1
 
-    def on_way_to(self, hashes: Sequence[bytes]) -> Errand | None:
+    def on_way_to(self, hashes: Sequence[bytes]) -> Prefetch | None:
         """The errand whose chain this is, if there is one."""
         return next((errand for errand in self._open if errand.hashes == hashes), None)
 

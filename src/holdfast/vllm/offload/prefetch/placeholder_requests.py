@@ -17,12 +17,12 @@ from vllm.v1.request import Request, RequestStatus
 
 from holdfast.vllm.compat import end_tier_access
 
-__all__ = ["Ghosts"]
+__all__ = ["PlaceholderRequests"]
 
 _PREFIX = "holdfast-prefetch-"
 
 
-class Ghosts:
+class PlaceholderRequests:
     """Starts such copies and ends them.
 
     Args:

@@ -12,13 +12,13 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
-from holdfast.cache.prefix_tree import Segment
-from holdfast.cache.resident_prefix import held_length
+from holdfast.cache.prefix_tree import Node
+from holdfast.cache.resident_prefix import resident_length
 from holdfast.core.session import Session, SessionState
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.vllm.offload.host_tier import HostTier
-from holdfast.vllm.offload.prefetch.disk_to_host import EarlyReads, Wanted
-from holdfast.vllm.offload.prefetch.host_to_gpu import EarlyCopies
+from holdfast.vllm.offload.prefetch.disk_to_host import DiskToHost, Wanted
+from holdfast.vllm.offload.prefetch.host_to_gpu import HostToGpu
 from holdfast.vllm.offload.prefetch.outcomes import OUTCOMES
 
 __all__ = ["Prefetcher"]
@@ -54,10 +54,10 @@ class Prefetcher:
         self._tier = tier
         self._cached_block = scheduler.kv_cache_manager.block_pool.get_cached_block
         manager = scheduler.connector.connector_scheduler.manager
-        self._copies = EarlyCopies(scheduler, tier, self._num_cached, self.outcomes)
-        self._reads: EarlyReads | None = None
+        self._copies = HostToGpu(scheduler, tier, self._num_cached, self.outcomes)
+        self._reads: DiskToHost | None = None
         if getattr(manager, "secondary_tiers", ()):
-            self._reads = EarlyReads(manager, tier, self._num_cached, self.outcomes)
+            self._reads = DiskToHost(manager, tier, self._num_cached, self.outcomes)
         self._look_at_step = 0
         self._halted_until_s = -math.inf
         self._scheduler = scheduler
@@ -98,7 +98,7 @@ class Prefetcher:
             self._reads.begin(self._wanted(waiting))
 
     def needed(self, hashes: Sequence[bytes], *, waited: bool) -> None:
-        """A turn needs its prompt's chain; see `Errands`."""
+        """A turn needs its prompt's chain; see `PrefetchOutcomes`."""
         self._look_at_step = 0
         self._copies.needed(hashes, waited=waited)
         if self._reads is not None:
@@ -145,12 +145,12 @@ class Prefetcher:
             is_moot = partial(_is_not, session, session.state)
             yield Wanted(_chain_to(session.tail), is_sure=False, is_moot=is_moot)
 
-    def _coming(self) -> Iterable[Segment[Any]]:
+    def _coming(self) -> Iterable[Node[Any]]:
         return islice(self._runtime.policy.coming(), _LOOKED_AT)
 
     def _num_cached(self, hashes: Sequence[bytes]) -> int:
         cached = self._cached_block
-        return held_length(len(hashes), lambda i: cached(hashes[i], _FIRST_GROUP) is not None)
+        return resident_length(len(hashes), lambda i: cached(hashes[i], _FIRST_GROUP) is not None)
 
     def _note_step(self) -> None:
         now_s = self._runtime.now_s
@@ -164,7 +164,7 @@ def _is_not(session: Session, state: SessionState) -> bool:
     return session.state is not state
 
 
-def _chain_to(end: Segment[Any]) -> list[bytes]:
+def _chain_to(end: Node[Any]) -> list[bytes]:
     """Prefix hashes of the chain that ends there. O(blocks)."""
     runs = list(end.path())
     return [block_hash for run in reversed(runs) for block_hash in run.hashes]

@@ -15,12 +15,12 @@ from vllm.v1.kv_offload.base import LookupResult, ReqContext
 
 from holdfast.vllm.compat import tier_lock
 
-__all__ = ["Promotion"]
+__all__ = ["TierRead"]
 
 _PREFIX = "holdfast-promotion-"
 
 
-class Promotion:
+class TierRead:
     """One chain's blocks on their way into host memory; a few at a time.
 
     So a read that a request waits for is never far behind.
