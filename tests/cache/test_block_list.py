@@ -21,7 +21,7 @@ class PlainBlock:
 class LaneAgainstList(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.lane: BlockList[PlainBlock] = BlockList()
+        self.free_blocks: BlockList[PlainBlock] = BlockList()
         self.model: list[PlainBlock] = []
         self.outside = [PlainBlock(i) for i in range(6)]
 
@@ -29,20 +29,20 @@ class LaneAgainstList(RuleBasedStateMachine):
     @rule(data=st.data())
     def push_back(self, data: st.DataObject) -> None:
         block = self.outside.pop(data.draw(st.integers(0, len(self.outside) - 1)))
-        self.lane.push_back(block)
+        self.free_blocks.push_back(block)
         self.model.append(block)
 
     @rule(data=st.data())
     def extend_back(self, data: st.DataObject) -> None:
         num_blocks = data.draw(st.integers(0, len(self.outside)))
         blocks = [self.outside.pop() for _ in range(num_blocks)]
-        self.lane.extend_back(blocks)
+        self.free_blocks.extend_back(blocks)
         self.model += blocks
 
     @rule(data=st.data())
     def pop_front(self, data: st.DataObject) -> None:
         num_blocks = data.draw(st.integers(0, len(self.model)))
-        taken = self.lane.pop_front(num_blocks)
+        taken = self.free_blocks.pop_front(num_blocks)
         assert taken == self.model[:num_blocks]
         assert all(b.prev_free_block is None and b.next_free_block is None for b in taken)
         del self.model[:num_blocks]
@@ -52,27 +52,27 @@ class LaneAgainstList(RuleBasedStateMachine):
     @rule(data=st.data())
     def push_front(self, data: st.DataObject) -> None:
         block = self.outside.pop(data.draw(st.integers(0, len(self.outside) - 1)))
-        self.lane.push_front(block)
+        self.free_blocks.push_front(block)
         self.model.insert(0, block)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         block = self.model.pop(data.draw(st.integers(0, len(self.model) - 1)))
-        self.lane.remove(block)
+        self.free_blocks.remove(block)
         self.outside.append(block)
 
     @invariant()
     def lane_equals_list(self) -> None:
-        assert list(self.lane) == self.model
-        assert self.lane.num_blocks == len(self.model)
-        assert self.lane.head is (self.model[0] if self.model else None)
-        assert self.lane.tail is (self.model[-1] if self.model else None)
+        assert list(self.free_blocks) == self.model
+        assert self.free_blocks.num_blocks == len(self.model)
+        assert self.free_blocks.head is (self.model[0] if self.model else None)
+        assert self.free_blocks.tail is (self.model[-1] if self.model else None)
 
     @invariant()
     def links_lead_back_too(self) -> None:
         backward: list[object] = []
-        block: object | None = self.lane.tail
+        block: object | None = self.free_blocks.tail
         while isinstance(block, PlainBlock):
             backward.append(block)
             block = block.prev_free_block
@@ -88,15 +88,15 @@ TestLaneAgainstList.settings = settings(max_examples=60, stateful_step_count=40,
 
 
 def test_iteration_survives_removal_of_the_block_just_yielded() -> None:
-    lane: BlockList[PlainBlock] = BlockList()
+    block_list: BlockList[PlainBlock] = BlockList()
     blocks = [PlainBlock(i) for i in range(4)]
     for block in blocks:
-        lane.push_back(block)
+        block_list.push_back(block)
 
     seen = []
-    for block in lane:
+    for block in block_list:
         seen.append(block)
-        lane.remove(block)
+        block_list.remove(block)
 
     assert seen == blocks
-    assert lane.num_blocks == 0
+    assert block_list.num_blocks == 0

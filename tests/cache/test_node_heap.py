@@ -26,25 +26,25 @@ class RankingAgainstDict(RuleBasedStateMachine):
         self.keys: dict[Node[Any], Key] = {}
 
     def lowest(self) -> Key | None:
-        return min((key for run, key in self.keys.items() if run in self.ready), default=None)
+        return min((key for node, key in self.keys.items() if node in self.ready), default=None)
 
-    @rule(index=RUNS, worth=WORTHS, num_times=st.sampled_from([1, 1, 40]))
-    def push(self, index: int, worth: tuple[int, float], num_times: int) -> None:
-        run = self.runs[index]
-        self.keys[run] = (*worth, index)
+    @rule(index=RUNS, priority=WORTHS, num_times=st.sampled_from([1, 1, 40]))
+    def push(self, index: int, priority: tuple[int, float], num_times: int) -> None:
+        node = self.runs[index]
+        self.keys[node] = (*priority, index)
         for _ in range(num_times):
-            self.ranking.push(run, self.keys[run])
+            self.ranking.push(node, self.keys[node])
 
     @rule(index=RUNS)
     def toggle_readiness(self, index: int) -> None:
         """An entry that was passed over may be gone, so what becomes ready is ranked anew."""
-        run = self.runs[index]
-        if run in self.ready:
-            self.ready.remove(run)
+        node = self.runs[index]
+        if node in self.ready:
+            self.ready.remove(node)
             return
-        self.ready.add(run)
-        if run in self.keys:
-            self.ranking.push(run, self.keys[run])
+        self.ready.add(node)
+        if node in self.keys:
+            self.ranking.push(node, self.keys[node])
 
     @rule()
     def pop(self) -> None:
@@ -53,8 +53,8 @@ class RankingAgainstDict(RuleBasedStateMachine):
             with pytest.raises(IndexError):
                 self.ranking.pop()
             return
-        run, key = self.ranking.pop()
-        assert key == lowest == self.keys.pop(run)
+        node, key = self.ranking.pop()
+        assert key == lowest == self.keys.pop(node)
 
     @rule()
     def clear(self) -> None:
@@ -67,8 +67,8 @@ class RankingAgainstDict(RuleBasedStateMachine):
 
     @invariant()
     def ready_runs_have_one_key(self) -> None:
-        for run in self.ready:
-            assert self.ranking.key_of(run) == self.keys.get(run)
+        for node in self.ready:
+            assert self.ranking.key_of(node) == self.keys.get(node)
 
     @invariant()
     def few_outdated_entries_are_kept(self) -> None:

@@ -30,14 +30,14 @@ def hashes_of(tokens: str | bytes) -> list[bytes]:
     return [tokens[: i + 1] for i in range(len(tokens))]
 
 
-def text_of(segment: Run) -> str:
+def text_of(node: Run) -> str:
     """The run's own tokens."""
-    return "".join(chr(h[-1]) for h in segment.hashes)
+    return "".join(chr(h[-1]) for h in node.hashes)
 
 
-def shape(segment: Run) -> dict[str, object]:
+def shape(node: Run) -> dict[str, object]:
     """The tree below a run as nested dicts of its runs' letters."""
-    return {text_of(child): shape(child) for child in segment.children.values()}
+    return {text_of(child): shape(child) for child in node.children.values()}
 
 
 class TreeAgainstSet(RuleBasedStateMachine):
@@ -51,9 +51,9 @@ class TreeAgainstSet(RuleBasedStateMachine):
 
     def known(self) -> set[bytes]:
         chains = [tokens for _, tokens in self.owned.values()]
-        for segment in self.tree.root.subtree():
-            if segment.lane.num_blocks:
-                chains.append(segment.hashes[-1])
+        for node in self.tree.root.subtree():
+            if node.free_blocks.num_blocks:
+                chains.append(node.hashes[-1])
         return {prefix for tokens in chains for prefix in hashes_of(tokens)}
 
     def runs(self) -> list[Run]:
@@ -61,14 +61,14 @@ class TreeAgainstSet(RuleBasedStateMachine):
 
     @rule(tokens=TOKENS)
     def insert(self, tokens: bytes) -> None:
-        run, depth = self.tree.match(hashes_of(tokens))
-        is_inside_a_run = depth < run.end
+        node, depth = self.tree.match(hashes_of(tokens))
+        is_inside_a_run = depth < node.end
         tail, upper = self.tree.insert(hashes_of(tokens))
         assert tail.end == len(tokens)
         assert (upper is not None) == is_inside_a_run
         if upper is not None:
             assert upper.end == depth
-            assert not upper.lane.num_blocks
+            assert not upper.free_blocks.num_blocks
         if tokens:
             self.num_owners += 1
             tail.tails.add(self.num_owners)
@@ -78,36 +78,36 @@ class TreeAgainstSet(RuleBasedStateMachine):
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from(sorted(self.owned)))
-        segment, _ = self.owned.pop(owner)
-        segment.tails.discard(owner)
-        self.tree.prune(segment)
+        node, _ = self.owned.pop(owner)
+        node.tails.discard(owner)
+        self.tree.prune(node)
 
     @precondition(lambda self: self.runs())
     @rule(data=st.data())
     def free_or_take_a_block(self, data: st.DataObject) -> None:
-        segment = data.draw(st.sampled_from(self.runs()))
-        assert segment.parent is not None
-        if segment.lane.head is None:
-            segment.lane.push_back(PlainBlock(0))
-            segment.parent.num_open_children += 1
+        node = data.draw(st.sampled_from(self.runs()))
+        assert node.parent is not None
+        if node.free_blocks.head is None:
+            node.free_blocks.push_back(PlainBlock(0))
+            node.parent.num_open_children += 1
         else:
-            segment.lane.remove(segment.lane.head)
-            segment.parent.num_open_children -= 1
-            self.tree.prune(segment)
+            node.free_blocks.remove(node.free_blocks.head)
+            node.parent.num_open_children -= 1
+            self.tree.prune(node)
 
     @precondition(lambda self: self.runs())
     @rule(data=st.data())
     def absorb(self, data: st.DataObject) -> None:
-        candidates = [s for s in self.runs() if not s.lane.num_blocks and not s.is_endpoint]
-        candidates += [s for s, _ in self.owned.values() if not s.lane.num_blocks]
+        candidates = [s for s in self.runs() if not s.free_blocks.num_blocks and not s.is_endpoint]
+        candidates += [s for s, _ in self.owned.values() if not s.free_blocks.num_blocks]
         if not candidates:
             return
-        segment = data.draw(st.sampled_from(candidates))
-        end = segment.end
-        joined = self.tree.absorb(segment)
+        node = data.draw(st.sampled_from(candidates))
+        end = node.end
+        joined = self.tree.absorb(node)
         if joined is not None:
             assert joined.end == end
-            assert not segment.is_attached
+            assert not node.is_attached
             for owner in joined.tails:
                 self.owned[owner] = (joined, self.owned[owner][1])
 
@@ -115,29 +115,29 @@ class TreeAgainstSet(RuleBasedStateMachine):
     @rule(data=st.data())
     def detach(self, data: st.DataObject) -> None:
         leaves = [s for s in self.runs() if not s.children]
-        segment = data.draw(st.sampled_from(leaves))
-        for owner in segment.tails:
+        node = data.draw(st.sampled_from(leaves))
+        for owner in node.tails:
             del self.owned[owner]
-        segment.tails.clear()
-        parent = segment.parent
+        node.tails.clear()
+        parent = node.parent
         assert parent is not None
-        self.tree.detach(segment)
+        self.tree.detach(node)
         self.tree.prune(parent)
 
     @rule()
     def clear(self) -> None:
         handed_out = self.runs()
         self.tree.clear()
-        assert not any(segment.is_attached for segment in handed_out)
+        assert not any(node.is_attached for node in handed_out)
         self.owned.clear()
 
     @rule(tokens=TOKENS)
     def match_is_the_longest_known_prefix(self, tokens: bytes) -> None:
         known = self.known()
         expected = max((len(p) for p in hashes_of(tokens) if p in known), default=0)
-        segment, depth = self.tree.match(hashes_of(tokens))
+        node, depth = self.tree.match(hashes_of(tokens))
         assert depth == expected
-        assert segment.start < depth <= segment.end or depth == 0
+        assert node.start < depth <= node.end or depth == 0
 
     @invariant()
     def tree_is_whole(self) -> None:
@@ -145,18 +145,18 @@ class TreeAgainstSet(RuleBasedStateMachine):
         known = self.known()
         assert len(self.tree) == len(known)
         for prefix in known:
-            run = self.tree.locate(prefix)
-            assert run is not None
-            assert run.start < len(prefix) <= run.end
+            node = self.tree.locate(prefix)
+            assert node is not None
+            assert node.start < len(prefix) <= node.end
         assert self.tree.root.is_attached
 
     @invariant()
     def chains_end_where_runs_end(self) -> None:
-        for owner, (segment, tokens) in self.owned.items():
-            assert segment.is_attached
-            assert owner in segment.tails
-            assert segment.end == len(tokens)
-            assert [h for run in reversed([*segment.path()]) for h in run.hashes] == hashes_of(
+        for owner, (node, tokens) in self.owned.items():
+            assert node.is_attached
+            assert owner in node.tails
+            assert node.end == len(tokens)
+            assert [h for node in reversed([*node.path()]) for h in node.hashes] == hashes_of(
                 tokens
             )
 
@@ -182,20 +182,20 @@ def test_fork_splits_the_run_and_the_deeper_half_stays_the_same_object() -> None
     assert first is tree.root.children[b"a"].children[b"abc"]
     assert first.tails == {"first"}
     assert second.start == 2
-    assert [text_of(run) for run in second.path()] == ["xy", "ab"]
+    assert [text_of(node) for node in second.path()] == ["xy", "ab"]
 
 
 def test_split_reports_the_shallow_half_and_copies_its_holders() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     first = insert(tree, "abcd", "first")
-    first.num_held = 2
+    first.num_reservations = 2
 
     tail, upper = tree.insert(hashes_of("abxy"))
 
     assert upper is not None
     assert text_of(upper) == "ab"
-    assert upper.num_held == first.num_held == 2
-    assert tail.num_held == 0
+    assert upper.num_reservations == first.num_reservations == 2
+    assert tail.num_reservations == 0
     assert not upper.is_endpoint
 
 
@@ -288,7 +288,7 @@ def test_absorb_refuses_when_users_differ(reason: str) -> None:
     if reason == "children":
         insert(tree, "abcdef", "third")
     if reason == "holders":
-        parent.num_held = 1
+        parent.num_reservations = 1
     before = shape(tree.root)
 
     assert tree.absorb(parent if reason == "first_run" else child) is None
@@ -303,7 +303,7 @@ def test_prune_stops_at_a_run_with_free_blocks() -> None:
     deeper = insert(tree, "abcd", "second")
     upper.tails.clear()
     deeper.tails.clear()
-    upper.lane.push_back(PlainBlock(0))
+    upper.free_blocks.push_back(PlainBlock(0))
     tree.root.num_open_children += 1
 
     tree.prune(deeper)

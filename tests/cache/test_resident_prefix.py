@@ -15,9 +15,9 @@ def test_it_finds_how_much_is_there_whatever_the_guess(total: int, held: int, gu
 def test_a_right_guess_costs_two_questions() -> None:
     asked: list[int] = []
 
-    def is_held(block: int) -> bool:
+    def has_reservation(block: int) -> bool:
         asked.append(block)
         return block < 700
 
-    assert resident_length(1000, is_held, 700) == 700
+    assert resident_length(1000, has_reservation, 700) == 700
     assert asked == [699, 700]

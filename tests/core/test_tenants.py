@@ -78,7 +78,7 @@ class Engine:
         runtime = self.cache.runtime
         prompt = [f"{self._num_prompts}/{i}".encode() for i in range(num_blocks)]
         turn = runtime.turn_arrived(f"r{self._num_prompts}", prompt, None, 0, tenant)
-        turn.missing_blocks = turn.room_blocks = num_blocks
+        turn.missing_blocks = turn.demand_blocks = num_blocks
         turn.due_s = float("inf")
         self.waiting.append(turn)
 

@@ -78,8 +78,8 @@ class Cache:
             [FakeBlock(i) for i in range(num_blocks)],
             num_blocks,
             self.runtime.tree,
-            self.runtime.worth_of,
-            lambda run, n: self.runtime.refresh(4),
+            self.runtime.priority_of,
+            lambda node, n: self.runtime.refresh(4),
         )
         self.runtime.attach(self.queue, num_blocks, 16)
         self.cached: dict[bytes, FakeBlock] = {}
@@ -109,7 +109,7 @@ class Cache:
     def offers(self, waiting: list[Turn]) -> list[Turn]:
         if not self.runtime.policy.orders_requests:
             return waiting
-        free = self.queue.num_free_blocks - self.queue.num_held_blocks
+        free = self.queue.num_free_blocks - self.queue.num_reserved_blocks
         return self.runtime.decide(waiting, free, 8, 0).offers
 
     def _allocate(self, hashes: Sequence[bytes]) -> tuple[list[FakeBlock], int]:

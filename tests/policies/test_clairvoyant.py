@@ -11,9 +11,9 @@ def _held_after_a_claim(gaps_s: dict[str, float]) -> set[int]:
     cache.run("second", chain("efgh"))
     runtime = cache.runtime
     newcomer = runtime.turn_arrived("third", chain("12345678"), None)
-    newcomer.missing_blocks = newcomer.room_blocks = 8
+    newcomer.missing_blocks = newcomer.demand_blocks = 8
     runtime.decide([newcomer], blocks=4, slots=8, num_running=1)
-    return {session.number for session in runtime.sessions if session.is_held}
+    return {session.number for session in runtime.sessions if session.has_reservation}
 
 
 def test_whoever_is_really_away_for_long_gives_up_the_place() -> None:

@@ -90,12 +90,12 @@ def test_asking_changes_nothing(name: str) -> None:
             cache.run(f"r{index}", chain(prompt), ENDS[end])
             for _ in range(num_questions):
                 policy = cache.runtime.policy
-                for run in list(cache.runtime.tree.root.subtree()):
-                    if run.parent is not None:
-                        policy.worth(run)
+                for node in list(cache.runtime.tree.root.subtree()):
+                    if node.parent is not None:
+                        policy.priority(node)
                 for session in cache.runtime.sessions:
                     policy.score(session)
-                    policy.keeps_place(session)
+                    policy.retains(session)
         orders.append(cache.evicted)
     assert orders[0] == orders[1]
 
@@ -108,7 +108,7 @@ def test_it_never_offers_what_does_not_wait_nor_anything_twice(name: str) -> Non
     waiting = []
     for index in range(6):
         turn = cache.runtime.turn_arrived(f"w{index}", chain(f"Z{index}" + "x" * index), None)
-        turn.missing_blocks = turn.room_blocks = turn.need_blocks = 2 + index
+        turn.missing_blocks = turn.demand_blocks = turn.footprint_blocks = 2 + index
         waiting.append(turn)
     offers = cache.offers(list(waiting))
     assert offers

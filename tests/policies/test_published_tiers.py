@@ -38,7 +38,7 @@ def test_kvflow_announces_the_prefix_of_the_next_step_and_no_other() -> None:
         cache.run(request_id, cycle()[request_id])
     policy = cache.runtime.policy
     assert isinstance(policy, KVFlow)
-    assert [run.hashes[-1] for run in policy.coming()] == [b"BBBB"]
+    assert [node.hashes[-1] for node in policy.coming()] == [b"BBBB"]
 
 
 def test_kvflow_announces_nothing_where_nobody_gives_it_an_order() -> None:
@@ -56,7 +56,7 @@ class FullTier(NoOffload):
 
     block_s: float
 
-    def num_held(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
+    def num_stored(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
         del guess
         return len(hashes) - first
 
@@ -73,7 +73,7 @@ def kept_after_a_pause(tier: Any) -> bool:
         cache.now_s += 0.5
     (session,) = cache.runtime.sessions
     assert isinstance(cache.runtime.policy, InferCept)
-    return cache.runtime.policy.keeps_place(session)
+    return cache.runtime.policy.retains(session)
 
 
 def test_infercept_keeps_what_a_copy_would_not_bring_back_sooner() -> None:
@@ -89,4 +89,4 @@ def test_infercept_keeps_nothing_before_any_pause_has_ended() -> None:
     cache = Cache("infercept", 40)
     cache.run("r1", chain("abcdefgh"))
     (session,) = cache.runtime.sessions
-    assert not cache.runtime.policy.keeps_place(session)
+    assert not cache.runtime.policy.retains(session)

@@ -35,7 +35,7 @@ def test_the_agents_whose_calls_are_due_next_are_announced_in_order() -> None:
     assert isinstance(policy, Holdfast)
     cache.runtime.guard.trusts = True
     cache.runtime.tick(cache.now_s + 0.5)
-    assert [run.hashes[-1] for run in policy.coming()] == [b"AAAA", b"BBBB"]
+    assert [node.hashes[-1] for node in policy.coming()] == [b"AAAA", b"BBBB"]
 
 
 def test_nothing_is_announced_where_agents_come_at_random() -> None:
@@ -82,7 +82,7 @@ def test_what_an_agents_call_does_not_share_is_worth_little() -> None:
     latest, *_ = reversed(list(cache.runtime.sessions))
     shared = latest.tail.parent
     assert shared is not None
-    assert policy.worth(latest.tail)[1] < 0.1 * policy.worth(shared)[1]
+    assert policy.priority(latest.tail)[1] < 0.1 * policy.priority(shared)[1]
 
 
 def test_calls_that_nobody_continues_keep_no_place() -> None:
@@ -90,10 +90,10 @@ def test_calls_that_nobody_continues_keep_no_place() -> None:
     run_cycle(cache, "ABCDE", 9)
     policy = cache.runtime.policy
     latest, *_ = reversed(list(cache.runtime.sessions))
-    assert not policy.keeps_place(latest)
+    assert not policy.retains(latest)
     cache.run("other", chain("unlike all others"))
     other, *_ = reversed(list(cache.runtime.sessions))
-    assert policy.keeps_place(other)
+    assert policy.retains(other)
 
 
 def test_sessions_keep_no_place_where_those_forgotten_were_never_continued() -> None:
@@ -101,14 +101,14 @@ def test_sessions_keep_no_place_where_those_forgotten_were_never_continued() -> 
     policy = cache.runtime.policy
     cache.run("first", chain("abcd"))
     (first,) = cache.runtime.sessions
-    assert policy.keeps_place(first)
+    assert policy.retains(first)
     for number in range(8):
         cache.run(f"r{number}", chain(chr(0x100 + number) * 4))
         *_, latest = cache.runtime.sessions
         policy.session_forgotten(latest)
-    assert not policy.keeps_place(first)
+    assert not policy.retains(first)
     cache.run("again", chain("abcde"))
-    assert policy.keeps_place(first)
+    assert policy.retains(first)
 
 
 def test_agents_in_a_fixed_order_are_announced_however_long_each_call_takes() -> None:
@@ -120,4 +120,4 @@ def test_agents_in_a_fixed_order_are_announced_however_long_each_call_takes() ->
             cache.run(f"{name}{number}", chain(name * 4 + chr(0x100 + number)))
     policy = cache.runtime.policy
     assert isinstance(policy, Holdfast)
-    assert [run.hashes[-1] for run in policy.coming()] == [b"AAAA", b"BBBB"]
+    assert [node.hashes[-1] for node in policy.coming()] == [b"AAAA", b"BBBB"]

@@ -14,8 +14,8 @@ from holdfast.policies.ours.working_set_admission import WorkingSetAdmission
 
 
 def session(number: int) -> Session:
-    segment: Node[Any] = Node(None, 0, [])
-    return Session(number, None, SessionState.WAITING, segment, segment)
+    node: Node[Any] = Node(None, 0, [])
+    return Session(number, None, SessionState.WAITING, node, node)
 
 
 def turn(
@@ -34,7 +34,7 @@ def turn(
         due_s=due_s,
         resident_blocks=resident,
         missing_blocks=needs if missing is None else missing,
-        room_blocks=needs,
+        demand_blocks=needs,
     )
 
 
@@ -220,7 +220,7 @@ def test_offers_fit_unless_the_engine_would_be_idle(
     here = room(blocks, running=running, places=places)
     decision = WorkingSetAdmission().decide(waiting, here)
     gained = sum(here.freed_by(s) for s in decision.releases)
-    taken = sum(t.room_blocks for t in decision.offers)
+    taken = sum(t.demand_blocks for t in decision.offers)
     is_lone_turn_of_idle_engine = running == 0 and len(decision.offers) == 1
     assert not taken or taken <= blocks + gained or is_lone_turn_of_idle_engine
     assert decision.offers or running > 0

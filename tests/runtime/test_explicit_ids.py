@@ -43,10 +43,10 @@ def test_an_id_is_trusted_where_history_is_rewritten(
 
 def test_a_session_that_is_rewritten_keeps_what_was_learned_of_it(server: Server) -> None:
     before = server.turn(_resumed(HEAD, 0), "answer", HUMAN, "id")
-    assert before.is_held
+    assert before.has_reservation
     old = before.prompt_tail
     after = server.turn(_resumed("other " + HEAD, 1), "answer", HUMAN, "id")
-    assert after is before and after.is_held and after.pace is before.pace
+    assert after is before and after.has_reservation and after.pace is before.pace
     assert old not in set(after.tail.path())
     assert server.runtime.returns.num_observed == 1.0
 
@@ -85,8 +85,8 @@ def test_calls_for_a_title_are_streams_beside_their_session(
         messages.append(("user", f"and {number}"))
         assert set(loop(server, messages, "id")) == {main}
     assert len({main, *titles}) == 1 + len(titles)
-    assert all(title.state is SessionState.CLOSED and not title.is_held for title in titles)
-    assert main.state is SessionState.HUMAN_AWAY and main.is_held
+    assert all(title.state is SessionState.CLOSED and not title.has_reservation for title in titles)
+    assert main.state is SessionState.HUMAN_AWAY and main.has_reservation
 
 
 def test_side_calls_stay_apart_where_no_stream_calls_a_tool(server: Server) -> None:

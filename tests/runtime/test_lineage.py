@@ -51,7 +51,7 @@ class Server:
         self.runtime = AgentRuntime(max_sessions=100, max_wait_ratio=1.5)
         blocks = [FakeBlock(i) for i in range(8)]
         runtime = self.runtime
-        queue = EvictionQueue(blocks, 8, runtime.tree, runtime.worth_of, lambda run, n: None)
+        queue = EvictionQueue(blocks, 8, runtime.tree, runtime.priority_of, lambda node, n: None)
         runtime.attach(queue, 8, BLOCK_TOKENS)
         self._num_requests = 0
 
@@ -134,12 +134,12 @@ def test_user_message_while_a_tool_runs_keeps_the_session(server: Server) -> Non
 def test_equal_first_prompts_are_several_sessions(server: Server) -> None:
     """Best of n: the first run is at a tool when the others begin as it did."""
     start = [("system", HEAD), ("user", "fix it")]
-    runs: list[list[Message]] = [list(start) for _ in range(3)]
+    nodes: list[list[Message]] = [list(start) for _ in range(3)]
     sessions = []
-    for number, run in enumerate(runs):
-        sessions.append(server.turn(render(run), f"plan {number}", calls("Bash")))
-        run += [("assistant", f"plan {number}"), ("tool", f"result {number}")]
-        assert server.turn(render(run), "more", calls("Bash")) is sessions[-1]
+    for number, node in enumerate(nodes):
+        sessions.append(server.turn(render(node), f"plan {number}", calls("Bash")))
+        node += [("assistant", f"plan {number}"), ("tool", f"result {number}")]
+        assert server.turn(render(node), "more", calls("Bash")) is sessions[-1]
     assert len(set(sessions)) == 3
 
 

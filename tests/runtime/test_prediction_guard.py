@@ -27,8 +27,8 @@ class Watched:
     def turn(self, content: str, found: int, answer: str = "") -> int:
         """Run a turn whose blocks are letters; returns what the shadow found."""
         self.num_turns += 1
-        segment: Node[Any] = Node(None, 0, [])
-        session = Session(0, None, SessionState.WAITING, segment, segment)
+        node: Node[Any] = Node(None, 0, [])
+        session = Session(0, None, SessionState.WAITING, node, node)
         turn = Turn(str(self.num_turns), session, 0, self.num_turns)
         turn.resident_blocks = found
         self.guard.turn_arrived(turn, chain(content))

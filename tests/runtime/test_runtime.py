@@ -40,8 +40,8 @@ class Engine:
             [FakeBlock(i) for i in range(num_blocks)],
             num_blocks,
             self.runtime.tree,
-            self.runtime.worth_of,
-            lambda run, n: None,
+            self.runtime.priority_of,
+            lambda node, n: None,
         )
         self.runtime.attach(self.queue)
         self.cached: dict[bytes, FakeBlock] = {}
@@ -186,7 +186,7 @@ def test_humans_go_before_tools_once_their_gaps_are_known() -> None:
     tool = engine.run("TOOLS", end=TOOL).session
     engine.now_s += 0.1
     engine.runtime.tick(engine.now_s)
-    assert engine.runtime.worth_of(human.tail) < engine.runtime.worth_of(tool.tail)
+    assert engine.runtime.priority_of(human.tail) < engine.runtime.priority_of(tool.tail)
 
 
 def test_a_late_word_on_what_ended_the_turn_is_used_only_while_the_session_is_away(
@@ -213,28 +213,28 @@ def test_a_hint_that_the_session_returns_soon_protects_it(engine: Engine) -> Non
 
 def test_places_are_held_while_away_and_given_back_on_return(engine: Engine) -> None:
     engine.run("abcd")
-    assert engine.queue.num_held_blocks == 4
+    assert engine.queue.num_reserved_blocks == 4
     engine.arrive("abcde")
-    assert engine.queue.num_held_blocks == 0
+    assert engine.queue.num_reserved_blocks == 0
 
 
 def test_a_place_is_taken_back_for_a_turn_that_needs_room(engine: Engine) -> None:
     engine.run("abcdef")
     engine.now_s = 100.0
     newcomer = engine.arrive("123456789")
-    newcomer.missing_blocks = newcomer.room_blocks = 9
+    newcomer.missing_blocks = newcomer.demand_blocks = 9
     decision = engine.runtime.decide([newcomer], blocks=6, slots=8, num_running=1)
     assert [t.request_id for t in decision.offers] == [newcomer.request_id]
-    assert engine.queue.num_held_blocks == 0
+    assert engine.queue.num_reserved_blocks == 0
 
 
 def _kept_after_a_claim(engine: Engine, *, now_s: float, num_running: int = 1) -> set[Session]:
     """Who still holds a place after a turn of 8 blocks came that finds 4 free ones."""
     engine.now_s = now_s
     newcomer = engine.arrive("12345678")
-    newcomer.missing_blocks = newcomer.room_blocks = 8
+    newcomer.missing_blocks = newcomer.demand_blocks = 8
     engine.runtime.decide([newcomer], blocks=4, slots=8, num_running=num_running)
-    return {session for session in engine.runtime.sessions if session.is_held}
+    return {session for session in engine.runtime.sessions if session.has_reservation}
 
 
 def test_places_go_by_the_time_waited_the_longest_first(engine: Engine) -> None:
@@ -262,8 +262,8 @@ def test_a_pause_that_the_client_calls_long_does(engine: Engine) -> None:
 
 def test_a_worth_question_changes_nothing(engine: Engine) -> None:
     turn = engine.run("abc")
-    first = engine.runtime.worth_of(turn.session.tail)
-    assert first == engine.runtime.worth_of(turn.session.tail)
+    first = engine.runtime.priority_of(turn.session.tail)
+    assert first == engine.runtime.priority_of(turn.session.tail)
     assert first[0] == PriorityClass.LIVE
 
 
@@ -303,8 +303,8 @@ def test_what_is_remembered_of_evicted_content_is_bounded() -> None:
         [FakeBlock(i) for i in range(12)],
         12,
         engine.runtime.tree,
-        engine.runtime.worth_of,
-        lambda run, n: None,
+        engine.runtime.priority_of,
+        lambda node, n: None,
     )
     engine.runtime.attach(engine.queue)
     for i in range(200):

@@ -26,14 +26,14 @@ def _prompt(text: str) -> str:
 
 def test_sub_agent_that_has_answered_is_closed(server: Server) -> None:
     session = server.turn(_prompt("task"), "found", calls("Read"), parent=True)
-    assert _is(session, "AT_TOOL") and session.is_held
+    assert _is(session, "AT_TOOL") and session.has_reservation
     assert server.turn(_prompt("task") + "found, and more", "done", HUMAN) is session
-    assert _is(session, "CLOSED") and not session.is_held
+    assert _is(session, "CLOSED") and not session.has_reservation
 
 
 def test_agent_without_a_parent_waits_for_its_human(server: Server) -> None:
     session = server.turn(_prompt("request"), "done", HUMAN)
-    assert _is(session, "HUMAN_AWAY") and session.is_held
+    assert _is(session, "HUMAN_AWAY") and session.has_reservation
 
 
 def test_sub_agent_that_asks_a_human_is_not_closed(server: Server) -> None:
@@ -45,16 +45,16 @@ def test_sub_agent_that_asks_a_human_is_not_closed(server: Server) -> None:
 
 def test_finding_that_comes_late_closes_a_sub_agent(server: Server) -> None:
     session = server.turn(_prompt("task"), "done", None, parent=True)
-    assert session.is_held
+    assert session.has_reservation
     server.runtime.turn_end_known(session, session.num_turns, HUMAN)
-    assert _is(session, "CLOSED") and not session.is_held
+    assert _is(session, "CLOSED") and not session.has_reservation
 
 
 def test_sub_agent_that_is_asked_again_stays_afterwards(server: Server) -> None:
     session = server.turn(_prompt("task"), "done", HUMAN, parent=True)
     assert _is(session, "CLOSED")
     assert server.turn(_prompt("task") + "done, and now", "again", HUMAN) is session
-    assert _is(session, "HUMAN_AWAY") and session.is_held
+    assert _is(session, "HUMAN_AWAY") and session.has_reservation
 
 
 def test_side_call_is_closed_once_its_agent_shows(server: Server) -> None:
@@ -89,6 +89,6 @@ def test_side_calls_that_are_never_continued_hold_no_place(server: Server, is_la
         side = server.turn(diff, "Fix it", None if is_late else HUMAN)
         if is_late:
             server.runtime.turn_end_known(side, side.num_turns, HUMAN)
-        held.append(side.is_held)
+        held.append(side.has_reservation)
     assert held[0] and not any(held[6:])
-    assert mains[-1] is mains[-2] and mains[-1].is_held
+    assert mains[-1] is mains[-2] and mains[-1].has_reservation

@@ -246,10 +246,10 @@ class PoolsAlikeUnderLoss(PoolsAlike):
     """Also content that is there twice or lost out of turn, where vLLM's order breaks chains."""
 
     @initialize(is_late=st.booleans())
-    def make_worth_equal(self, is_late: bool) -> None:
+    def use_lru(self, is_late: bool) -> None:
         if is_late:
             self.finish_late()
-        self.queue.make_worth_equal()
+        self.queue.use_lru()
 
     def answer(self, length: int) -> bytes:
         return b"ab"[:length]

@@ -127,7 +127,7 @@ def test_what_is_held_is_counted_in_the_group_that_keeps_whole_prompts() -> None
     desk = offload_controller_of(scheduler, runtime, lambda _: (0, 0.0))
     assert desk is not None
     tier = desk.tier
-    assert tier.num_held([b"a", b"b", b"c", b"d"], 0) == 3
+    assert tier.num_stored([b"a", b"b", b"c", b"d"], 0) == 3
 
 
 def test_without_a_lower_tier_there_is_none(make_rig: RigMaker) -> None:
@@ -161,7 +161,7 @@ def test_without_holdfast_the_tier_goes_on_by_age(make_rig: RigMaker) -> None:
 def test_an_error_about_worth_falls_back_and_stores_on(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 12, 16, is_strict=False)
     rig.turn("1", "abcdefgh")
-    rig.scheduler._runtime.stored_worth = None
+    rig.scheduler._runtime.stored_priority = None
     for number, prompt in enumerate(("stuvwxyz", "klmnopqr", "ABCDEFGH", "KLMNOPQR")):
         rig.turn(f"then {number}", prompt)
     assert rig.metrics["holdfast_fallbacks/stored_worth"] >= 1

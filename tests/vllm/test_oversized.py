@@ -88,9 +88,9 @@ def test_a_request_that_grows_past_the_cache_is_told(
 def test_places_are_not_given_up_for_an_oversized_request(make_rig: RigMaker) -> None:
     rig = make_rig(8)
     rig.turn("0", "abcdef")
-    held = rig.scheduler._queue.num_held_blocks
+    held = rig.scheduler._queue.num_reserved_blocks
     rig.turn("large", "1234567890")
-    assert rig.scheduler._queue.num_held_blocks == held > 0
+    assert rig.scheduler._queue.num_reserved_blocks == held > 0
     assert rig.num_cached("abcdef") == 6
 
 

@@ -32,8 +32,8 @@ def rig_of(make_rig: RigMaker, num_blocks: int, host_blocks: int, **options: Any
 def session_of(rig: Rig, prompt: str) -> Session:
     from tests.vllm.conftest import keys_of
 
-    segment, _ = rig.scheduler._runtime.tree.match(keys_of(prompt))
-    sessions: list[Session] = [session for run in segment.subtree() for session in run.tails]
+    node, _ = rig.scheduler._runtime.tree.match(keys_of(prompt))
+    sessions: list[Session] = [session for run in node.subtree() for session in run.tails]
     return sessions[0]
 
 
@@ -46,7 +46,7 @@ def say_coming(rig: Rig, session: Session | None) -> None:
 def num_in_host(rig: Rig, prompt: str) -> int:
     from tests.vllm.conftest import keys_of
 
-    held: int = rig.scheduler.tiers.tier.num_held(keys_of(prompt), 0)
+    held: int = rig.scheduler.tiers.tier.num_stored(keys_of(prompt), 0)
     return held
 
 

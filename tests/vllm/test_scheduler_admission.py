@@ -88,7 +88,7 @@ def test_a_prompt_larger_than_what_paused_sessions_leave_takes_their_places(
     rig = make_rig(20)
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyz")
-    assert rig.scheduler._queue.num_held_blocks == 16
+    assert rig.scheduler._queue.num_reserved_blocks == 16
     rig.turn("large", "123456789012345678")
     assert len(rig.requests["large"].output_token_ids) == 8
 

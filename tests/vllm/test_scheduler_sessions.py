@@ -110,9 +110,9 @@ def test_a_final_turn_closes_the_session_and_its_blocks_go_first(make_rig: RigMa
 
 def test_a_closed_session_holds_no_place(rig: Rig) -> None:
     rig.turn("1", "abcd")
-    assert rig.scheduler._queue.num_held_blocks == 4
+    assert rig.scheduler._queue.num_reserved_blocks == 4
     rig.turn("2", "abcde", xargs={"holdfast_final": 1})
-    assert rig.scheduler._queue.num_held_blocks == 0
+    assert rig.scheduler._queue.num_reserved_blocks == 0
 
 
 def test_a_hint_on_what_ended_the_turn_is_used(rig: Rig) -> None:

@@ -106,4 +106,4 @@ def test_sub_agent_without_an_id_is_known_by_its_task(rig: Rig, prompt: str, sta
     rig.turn("other", "opq")
     parent, child, _ = rig.sessions
     assert (parent.state.value, child.state.value) == ("at_tool", state)
-    assert child.is_held == (state == "human_away")
+    assert child.has_reservation == (state == "human_away")

@@ -114,9 +114,9 @@ def test_a_guard_limits_what_inverted_predictions_cost(monkeypatch: pytest.Monke
     """Who is expected soonest is given up first; only the order of eviction is Holdfast's."""
     rate = ReturnRateEviction.rate
 
-    def inverted(worth: ReturnRateEviction, session: Session) -> float:
-        right = rate(worth, session)
-        if session.state.is_paused and worth._scene.trusts_predictions and right > 0.0:
+    def inverted(priority: ReturnRateEviction, session: Session) -> float:
+        right = rate(priority, session)
+        if session.state.is_paused and priority._context.trusts_predictions and right > 0.0:
             return 1.0 / right
         return right
 

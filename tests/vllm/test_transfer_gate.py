@@ -37,8 +37,8 @@ def learned(make_rig: RigMaker, num_blocks: int = 12, **options: Any) -> Rig:
     return rig
 
 
-def num_held(rig: Rig, prompt: str) -> int:
-    return int(rig.scheduler.tiers.tier.num_held(keys_of(prompt), 0))
+def num_stored(rig: Rig, prompt: str) -> int:
+    return int(rig.scheduler.tiers.tier.num_stored(keys_of(prompt), 0))
 
 
 def num_loaded(rig: Rig) -> int:
@@ -56,14 +56,14 @@ def test_a_turn_is_stored(make_rig: RigMaker) -> None:
     rig = learned(make_rig)
     rig.turn("1", "abcdefgh")
     rig.turn("2", "s")
-    assert num_held(rig, "abcdefgh") == 8
+    assert num_stored(rig, "abcdefgh") == 8
 
 
 def test_a_turn_hinted_final_is_not_stored(make_rig: RigMaker) -> None:
     rig = learned(make_rig)
     rig.turn("1", "abcdefgh", xargs={"holdfast_final": True})
     rig.turn("2", "s")
-    assert num_held(rig, "abcdefgh") == 0
+    assert num_stored(rig, "abcdefgh") == 0
     assert rig.metrics["holdfast_offload_skipped_turns/final"] == 1
 
 
@@ -76,7 +76,7 @@ def test_what_the_request_itself_limits_is_left_alone(make_rig: RigMaker) -> Non
     rig.hand_in(request)
     rig.finish()
     rig.turn("2", "s")
-    assert num_held(rig, "abcdefgh") == 3
+    assert num_stored(rig, "abcdefgh") == 3
 
 
 def test_until_costs_are_known_one_turn_stores_a_little(make_rig: RigMaker) -> None:
@@ -96,8 +96,8 @@ def test_a_turn_that_waited_for_costs_is_stored_once_they_are_known(make_rig: Ri
     rig.send("2", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", num_outputs=40)
     rig.finish()
     rig.turn("3", "s")
-    assert num_held(rig, "abcdefghijklmnopqrstuvwxyz") == 26
-    assert num_held(rig, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 26
+    assert num_stored(rig, "abcdefghijklmnopqrstuvwxyz") == 26
+    assert num_stored(rig, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 26
 
 
 def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second(
@@ -108,11 +108,11 @@ def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second
     first_turns.share = first_turns.recurrence = lambda _: 0.0
     rig.turn("1", "abcdefgh")
     rig.turn("2", "s")
-    assert num_held(rig, "abcdefgh") == 0
+    assert num_stored(rig, "abcdefgh") == 0
     assert rig.metrics["holdfast_offload_skipped_turns/one_shot"] == 2
     rig.turn("3", "abcdefghijkl")
     rig.turn("4", "s")
-    assert num_held(rig, "abcdefghijkl") == 12
+    assert num_stored(rig, "abcdefghijkl") == 12
 
 
 def test_of_calls_that_nobody_continues_only_what_they_share_is_stored(make_rig: RigMaker) -> None:
@@ -121,8 +121,8 @@ def test_of_calls_that_nobody_continues_only_what_they_share_is_stored(make_rig:
     rig.turn("1", "abcdefgh")
     rig.turn("2", "abcdexyz")
     rig.turn("3", "s")
-    assert num_held(rig, "abcdefgh") == 8
-    assert num_held(rig, "abcdexyz") == 5
+    assert num_stored(rig, "abcdefgh") == 8
+    assert num_stored(rig, "abcdexyz") == 5
 
 
 def test_a_copy_that_takes_longer_than_computing_is_not_made(make_rig: RigMaker) -> None:

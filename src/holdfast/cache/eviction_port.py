@@ -12,20 +12,20 @@ __all__ = ["EvictionPort"]
 class EvictionPort(Protocol):
     """The host's free blocks, by run of the chain tree."""
 
-    def rescore(self, segment: Node[Any]) -> None:
+    def rescore(self, node: Node[Any]) -> None:
         """Note that a run's worth may have changed."""
 
     def redistribute(self, upper: Node[Any], deeper: Node[Any]) -> None:
         """Move free blocks after a split."""
 
-    def absorb(self, segment: Node[Any]) -> None:
+    def absorb(self, node: Node[Any]) -> None:
         """Join a run to the one before it."""
 
-    def disown(self, segment: Node[Any]) -> None:
+    def disown(self, node: Node[Any]) -> None:
         """Make a run's blocks the first to go."""
 
-    def hold(self, segment: Node[Any]) -> None:
+    def reserve(self, node: Node[Any]) -> None:
         """Count a place on a run."""
 
-    def release(self, segment: Node[Any]) -> None:
+    def release(self, node: Node[Any]) -> None:
         """Uncount a place on a run."""

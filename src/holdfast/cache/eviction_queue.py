@@ -46,14 +46,14 @@ class EvictionQueue:
         blocks: Sequence[Any],
         num_blocks: int,
         tree: PrefixTree[Any],
-        worth_of: Callable[[Node[Any]], Priority],
+        priority_of: Callable[[Node[Any]], Priority],
         on_evict: Callable[[Node[Any] | None, int], None],
     ) -> None:
         self.num_free_blocks = 0
-        self.num_held_blocks = 0
-        self.is_worth_equal = False
+        self.num_reserved_blocks = 0
+        self.is_lru = False
         self._tree = tree
-        self._worth_of = worth_of
+        self._priority_of = priority_of
         self._on_evict = on_evict
         self._spare: BlockList[Any] = BlockList()
         self._stray: Node[Any] = Node(None, 0, [])
@@ -61,7 +61,7 @@ class EvictionQueue:
         self._home: list[Node[Any] | None] = [None] * num_blocks
         self._sequence = [0] * num_blocks
         self._clock = 0
-        self._order = VictimRanking(self._is_ready, self._worth, self.age_of, self._note_evicted)
+        self._order = VictimRanking(self._is_ready, self._priority, self.age_of, self._note_evicted)
         self._spare.extend_back(blocks)
         self.num_free_blocks = self._spare.num_blocks
 
@@ -99,7 +99,7 @@ class EvictionQueue:
                 raise RuntimeError(f"block {block.block_id} is not free")
             self._spare.remove(block)
         else:
-            was_head = home.lane.head is block
+            was_head = home.free_blocks.head is block
             self._remove_from(home, block)
             if was_head:
                 self._order.offer(home)
@@ -147,18 +147,18 @@ class EvictionQueue:
 
     # What Holdfast's own scheduler calls.
 
-    def rescore(self, segment: Node[Any]) -> None:
+    def rescore(self, node: Node[Any]) -> None:
         """Take note that the worth of `segment` may have changed. O(log lanes)."""
-        self._order.offer(segment)
+        self._order.offer(node)
 
     def redistribute(self, upper: Node[Any], deeper: Node[Any]) -> None:
         """After a split of a run: move the shallow half's free blocks to its own lane. O(run)."""
-        if not deeper.lane.num_blocks:
+        if not deeper.free_blocks.num_blocks:
             return
         shallow = set(upper.hashes)
         moved = [
             block
-            for block in deeper.lane
+            for block in deeper.free_blocks
             if block.block_hash is not None and block.block_hash[:-_GROUP_ID_BYTES] in shallow
         ]
         for block in moved:
@@ -171,54 +171,54 @@ class EvictionQueue:
             # The split took `deeper` from its children, and `upper` may have no free block.
             self._order.offer(upper.parent)
 
-    def absorb(self, segment: Node[Any]) -> None:
+    def absorb(self, node: Node[Any]) -> None:
         """Join a childless run, free blocks included, to the run before it if possible. O(run)."""
         self._order.settle()
-        blocks = list(segment.lane)
-        parent = self._tree.absorb(segment)
+        blocks = list(node.free_blocks)
+        parent = self._tree.absorb(node)
         if parent is None:
             return
         for block in reversed(blocks):
-            segment.lane.remove(block)
-            parent.lane.push_front(block)
+            node.free_blocks.remove(block)
+            parent.free_blocks.push_front(block)
             self._home[block.block_id] = parent
         if blocks:
             self._note_opened(parent, len(blocks))
-            if self.is_worth_equal:
+            if self.is_lru:
                 self._sort(parent)
         self._order.offer(parent)
 
-    def disown(self, segment: Node[Any]) -> None:
+    def disown(self, node: Node[Any]) -> None:
         """Make the free blocks of a childless run the first to go, and forget the run. O(run)."""
         self._order.settle()
-        lane, parent = segment.lane, segment.parent
-        if segment.num_held:
-            self.num_held_blocks -= lane.num_blocks
-        segment.lane = BlockList()
-        if lane.num_blocks and parent is not None:
+        block_list, parent = node.free_blocks, node.parent
+        if node.num_reservations:
+            self.num_reserved_blocks -= block_list.num_blocks
+        node.free_blocks = BlockList()
+        if block_list.num_blocks and parent is not None:
             self._close(parent)
-        self._tree.detach(segment)
-        if not lane.num_blocks:
+        self._tree.detach(node)
+        if not block_list.num_blocks:
             return
         # A run of their own keeps the blocks in the order in which they became free.
-        home: Node[Any] = Node(None, segment.start, [])
-        home.lane = lane
+        home: Node[Any] = Node(None, node.start, [])
+        home.free_blocks = block_list
         self._disowned[home] = None
-        for block in lane:
+        for block in block_list:
             self._home[block.block_id] = home
         self._order.offer(home)
 
-    def hold(self, segment: Node[Any]) -> None:
+    def reserve(self, node: Node[Any]) -> None:
         """Count one more place-holder on `segment`."""
-        segment.num_held += 1
-        if segment.num_held == 1:
-            self.num_held_blocks += segment.lane.num_blocks
+        node.num_reservations += 1
+        if node.num_reservations == 1:
+            self.num_reserved_blocks += node.free_blocks.num_blocks
 
-    def release(self, segment: Node[Any]) -> None:
+    def release(self, node: Node[Any]) -> None:
         """Count one place-holder less on `segment`."""
-        segment.num_held -= 1
-        if segment.num_held == 0:
-            self.num_held_blocks -= segment.lane.num_blocks
+        node.num_reservations -= 1
+        if node.num_reservations == 0:
+            self.num_reserved_blocks -= node.free_blocks.num_blocks
 
     def age_of(self, block: Any) -> int:
         """When `block` last became free with content, as an increasing count. Pure."""
@@ -229,23 +229,23 @@ class EvictionQueue:
         """Make every free block spare: the engine dropped all content. O(blocks log blocks)."""
         self._order.settle()
         blocks = self.get_all_free_blocks()
-        for segment in self._segments():
-            segment.lane = BlockList()
-            segment.num_open_children = 0
+        for node in self._segments():
+            node.free_blocks = BlockList()
+            node.num_open_children = 0
         self._disowned.clear()
         self._order.clear()
         self._spare = BlockList()
-        self.num_held_blocks = 0
+        self.num_reserved_blocks = 0
         self._home = [None] * len(self._home)
         self._spare.extend_back(blocks)
 
-    def make_worth_equal(self) -> None:
+    def use_lru(self) -> None:
         """From now on evict in vLLM's own order, by when blocks became free. O(blocks)."""
         self._order.clear()
-        self.is_worth_equal = True
-        for segment in self._segments():
-            self._sort(segment)
-            self._order.offer(segment)
+        self.is_lru = True
+        for node in self._segments():
+            self._sort(node)
+            self._order.offer(node)
 
     # Inside.
 
@@ -255,18 +255,18 @@ class EvictionQueue:
         yield from self._disowned
         yield from self._tree.root.subtree()
 
-    def _sort(self, segment: Node[Any]) -> None:
-        blocks = sorted(segment.lane, key=self.age_of)
-        segment.lane = BlockList()
-        segment.lane.extend_back(blocks)
+    def _sort(self, node: Node[Any]) -> None:
+        blocks = sorted(node.free_blocks, key=self.age_of)
+        node.free_blocks = BlockList()
+        node.free_blocks.extend_back(blocks)
 
     def _append_to(self, home: Node[Any], block: Any, sequence: int) -> None:
         self._sequence[block.block_id] = sequence
         self._home[block.block_id] = home
-        home.lane.push_back(block)
+        home.free_blocks.push_back(block)
         self._note_opened(home, 1)
-        if home.num_held:
-            self.num_held_blocks += 1
+        if home.num_reservations:
+            self.num_reserved_blocks += 1
 
     def _append_part(self, home: Node[Any], part: list[Any]) -> None:
         """Add blocks of one run, deepest first."""
@@ -277,24 +277,24 @@ class EvictionQueue:
             sequences[number] = clock
             homes[number] = home
         self._clock = clock
-        home.lane.extend_back(part)
+        home.free_blocks.extend_back(part)
         self.num_free_blocks += len(part)
         self._note_opened(home, len(part))
-        if home.num_held:
-            self.num_held_blocks += len(part)
+        if home.num_reservations:
+            self.num_reserved_blocks += len(part)
         self._order.offer(home)
 
     def _note_opened(self, home: Node[Any], num_added: int) -> None:
-        if home.parent is not None and home.lane.num_blocks == num_added:
+        if home.parent is not None and home.free_blocks.num_blocks == num_added:
             home.parent.num_open_children += 1
 
     def _remove_from(self, home: Node[Any], block: Any) -> None:
         self._home[block.block_id] = None
-        lane = home.lane
-        lane.remove(block)
-        if home.num_held:
-            self.num_held_blocks -= 1
-        if not lane.num_blocks:
+        block_list = home.free_blocks
+        block_list.remove(block)
+        if home.num_reservations:
+            self.num_reserved_blocks -= 1
+        if not block_list.num_blocks:
             self._note_emptied(home)
 
     def _note_emptied(self, home: Node[Any]) -> None:
@@ -307,55 +307,55 @@ class EvictionQueue:
         if not parent.num_open_children:
             self._order.offer(parent)
 
-    def _is_ready(self, segment: Node[Any]) -> bool:
-        is_last = self.is_worth_equal or not segment.num_open_children
-        return is_last and segment.lane.head is not None
+    def _is_ready(self, node: Node[Any]) -> bool:
+        is_last = self.is_lru or not node.num_open_children
+        return is_last and node.free_blocks.head is not None
 
-    def _worth(self, segment: Node[Any]) -> Priority:
-        if self.is_worth_equal or segment.parent is None:
+    def _priority(self, node: Node[Any]) -> Priority:
+        if self.is_lru or node.parent is None:
             return _EQUAL
-        return self._worth_of(segment)
+        return self._priority_of(node)
 
     def _take_from_cheapest(self, n: int, taken: list[Any]) -> None:
-        segment, num_wanted = self._order.cheapest(n - len(taken))
-        lane = segment.lane
-        for block in lane.pop_front(num_wanted):
+        node, num_wanted = self._order.cheapest(n - len(taken))
+        block_list = node.free_blocks
+        for block in block_list.pop_front(num_wanted):
             self._home[block.block_id] = None
             taken.append(block)
-        if segment.num_held:
-            self.num_held_blocks -= num_wanted
+        if node.num_reservations:
+            self.num_reserved_blocks -= num_wanted
         self._order.took(num_wanted)
-        if not lane.num_blocks:
-            self._note_emptied(segment)
+        if not block_list.num_blocks:
+            self._note_emptied(node)
             self._order.settle()
-            self._tree.prune(segment)
+            self._tree.prune(node)
 
-    def _note_evicted(self, segment: Node[Any], num_blocks: int) -> None:
-        self._on_evict(None if segment.parent is None else segment, num_blocks)
+    def _note_evicted(self, node: Node[Any], num_blocks: int) -> None:
+        self._on_evict(None if node.parent is None else node, num_blocks)
 
     def _in_order(self) -> Iterator[Any]:
         yield from self._spare
         yield from eviction_snapshot(
-            self._segments(), self._worth, self.age_of, keeps_chains=not self.is_worth_equal
+            self._segments(), self._priority, self.age_of, keeps_chains=not self.is_lru
         )
 
     def check_integrity(self) -> None:
         """Assert that lanes, counts and the heap agree; for tests. O(blocks)."""
         num_free = self._spare.num_blocks
-        num_held = 0
-        for segment in self._segments():
-            blocks = list(segment.lane)
-            assert len(blocks) == segment.lane.num_blocks
+        num_reservations = 0
+        for node in self._segments():
+            blocks = list(node.free_blocks)
+            assert len(blocks) == node.free_blocks.num_blocks
             for block in blocks:
-                assert self._home[block.block_id] is segment
+                assert self._home[block.block_id] is node
             num_free += len(blocks)
-            num_held += len(blocks) if segment.num_held else 0
-            if self._is_ready(segment):
-                key = self._order.key_of(segment)
+            num_reservations += len(blocks) if node.num_reservations else 0
+            if self._is_ready(node):
+                key = self._order.key_of(node)
                 assert key is not None and key[2] == self._sequence[blocks[0].block_id]
-        assert all(run.lane.num_blocks for run in self._disowned)
+        assert all(node.free_blocks.num_blocks for node in self._disowned)
         assert num_free == self.num_free_blocks
-        assert num_held == self.num_held_blocks
+        assert num_reservations == self.num_reserved_blocks
 
 
 def _num_together(home: Node[Any], chain: list[Any], first: int) -> int:

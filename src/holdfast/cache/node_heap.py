@@ -39,11 +39,11 @@ class NodeHeap:
         """Entries kept, outdated ones included (count)."""
         return len(self._heap)
 
-    def push(self, segment: Node[Any], key: Key) -> None:
+    def push(self, node: Node[Any], key: Key) -> None:
         """Rank `segment` by `key` from now on. Mutates the run's `version`."""
         self._num_pushes += 1
-        segment.version = self._num_pushes
-        heapq.heappush(self._heap, (*key, segment.version, segment))
+        node.version = self._num_pushes
+        heapq.heappush(self._heap, (*key, node.version, node))
         if len(self._heap) > self._max_entries:
             self._heap = [entry for entry in self._heap if self._is_current(entry)]
             heapq.heapify(self._heap)
@@ -64,9 +64,9 @@ class NodeHeap:
         entry = heapq.heappop(self._heap)
         return entry[4], entry[:3]
 
-    def key_of(self, segment: Node[Any]) -> Key | None:
+    def key_of(self, node: Node[Any]) -> Key | None:
         """The key that `segment` is ranked by, or None; for tests. O(entries)."""
-        keys = [e[:3] for e in self._heap if e[4] is segment and self._is_current(e)]
+        keys = [e[:3] for e in self._heap if e[4] is node and self._is_current(e)]
         return keys[0] if keys else None
 
     def clear(self) -> None:
@@ -79,5 +79,5 @@ class NodeHeap:
             heapq.heappop(heap)
 
     def _is_current(self, entry: _Entry) -> bool:
-        segment = entry[4]
-        return entry[3] == segment.version and self._is_ready(segment)
+        node = entry[4]
+        return entry[3] == node.version and self._is_ready(node)

@@ -27,8 +27,8 @@ class Node(Generic[B]):
         hashes: Prefix hashes of the run, in order.
         tails: Sessions whose chain ends with this run, last output included.
         prompts: Sessions whose last prompt ends with this run.
-        num_held: Sessions holding a place whose chain contains this run.
-        lane: The run's free blocks, deepest first.
+        num_reservations: Sessions holding a place whose chain contains this run.
+        free_blocks: The node's free blocks, deepest first.
         num_open_children: Children with free blocks; this run is evicted only at zero.
         is_attached: False once the run has left the tree.
         version: Changes whenever the run is ranked anew.
@@ -36,11 +36,11 @@ class Node(Generic[B]):
 
     __slots__ = (
         "children",
+        "free_blocks",
         "hashes",
         "is_attached",
-        "lane",
-        "num_held",
         "num_open_children",
+        "num_reservations",
         "parent",
         "prompts",
         "start",
@@ -55,8 +55,8 @@ class Node(Generic[B]):
         self.hashes = hashes
         self.tails: set[Any] = set()
         self.prompts: set[Any] = set()
-        self.num_held = 0
-        self.lane: BlockList[B] = BlockList()
+        self.num_reservations = 0
+        self.free_blocks: BlockList[B] = BlockList()
         self.num_open_children = 0
         self.is_attached = True
         self.version = 0
@@ -73,24 +73,24 @@ class Node(Generic[B]):
 
     def path(self) -> Iterator[Node[B]]:
         """This run and the runs before it, deepest first, without the root."""
-        segment: Node[B] = self
-        while segment.parent is not None:
-            yield segment
-            segment = segment.parent
+        node: Node[B] = self
+        while node.parent is not None:
+            yield node
+            node = node.parent
 
     def subtree(self) -> Iterator[Node[B]]:
         """This run and all that continue it."""
         stack = [self]
         while stack:
-            segment = stack.pop()
-            yield segment
-            stack.extend(segment.children.values())
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
 
 
 class Match(NamedTuple, Generic[B]):
     """How far a prompt follows the tree: `depth` blocks, the last of them in `segment`."""
 
-    segment: Node[B]
+    node: Node[B]
     depth: int
 
 
@@ -111,48 +111,48 @@ class PrefixTree(Generic[B]):
 
     def match(self, hashes: Sequence[bytes]) -> Match[B]:
         """The longest known prefix of `hashes`. Pure; O(runs * log(run length))."""
-        segment = self.root
+        node = self.root
         depth = 0
         while depth < len(hashes):
-            child = segment.children.get(hashes[depth])
+            child = node.children.get(hashes[depth])
             if child is None:
                 break
-            segment = child
+            node = child
             shared = _shared_length(child.hashes, hashes, depth)
             depth += shared
             if shared < len(child.hashes):
                 break
-        return Match(segment, depth)
+        return Match(node, depth)
 
     def insert(self, hashes: Sequence[bytes]) -> tuple[Node[B], Node[B] | None]:
         """Make `hashes` a chain that ends at a run's end.
 
         Mutates the tree. A chain that ends or leaves inside a run splits that run: the deeper half
-        stays the same object, so its tails and lane stay valid, and the caller moves the shallow
-        half's free blocks.
+        stays the same object, so its tails and free blocks stay valid, and the caller moves the free
+        blocks of the shallow half.
 
         Returns:
             The last run of the chain (the root for an empty one), and the new shallow half of a
             split run, if one was split.
         """
-        segment, depth = self.match(hashes)
+        node, depth = self.match(hashes)
         upper: Node[B] | None = None
-        if depth < segment.end:
-            segment = upper = self._split(segment, depth - segment.start)
+        if depth < node.end:
+            node = upper = self._split(node, depth - node.start)
         if depth == len(hashes):
-            return segment, upper
+            return node, upper
         rest = list(hashes[depth:])
-        if segment is self.root or segment.children or segment.is_endpoint:
-            child: Node[B] = Node(segment, depth, rest)
-            segment.children[rest[0]] = child
-            segment = child
+        if node is self.root or node.children or node.is_endpoint:
+            child: Node[B] = Node(node, depth, rest)
+            node.children[rest[0]] = child
+            node = child
         else:
-            segment.hashes.extend(rest)
+            node.hashes.extend(rest)
         for block_hash in rest:
-            self._where[block_hash] = segment
-        return segment, upper
+            self._where[block_hash] = node
+        return node, upper
 
-    def absorb(self, segment: Node[B]) -> Node[B] | None:
+    def absorb(self, node: Node[B]) -> Node[B] | None:
         """Join a childless run to the run before it, if it is that run's only continuation.
 
         Mutates the tree, not the lanes. O(length of `segment`).
@@ -160,63 +160,67 @@ class PrefixTree(Generic[B]):
         Returns:
             The joined run, or None if the two must stay apart.
         """
-        parent = segment.parent
-        if parent is None or parent.parent is None or segment.children:
+        parent = node.parent
+        if parent is None or parent.parent is None or node.children:
             return None
-        if len(parent.children) != 1 or parent.is_endpoint or segment.num_held != parent.num_held:
+        if (
+            len(parent.children) != 1
+            or parent.is_endpoint
+            or node.num_reservations != parent.num_reservations
+        ):
             return None
-        parent.hashes.extend(segment.hashes)
-        for block_hash in segment.hashes:
+        parent.hashes.extend(node.hashes)
+        for block_hash in node.hashes:
             self._where[block_hash] = parent
         parent.children = {}
-        parent.tails, parent.prompts = segment.tails, segment.prompts
+        parent.tails, parent.prompts = node.tails, node.prompts
         parent.num_open_children = 0
-        segment.is_attached = False
+        node.is_attached = False
         return parent
 
-    def detach(self, segment: Node[B]) -> None:
+    def detach(self, node: Node[B]) -> None:
         """Take a childless run out of the tree; its hashes are known no more. Mutates the tree."""
-        assert not segment.children and segment.parent is not None
-        for block_hash in segment.hashes:
-            if self._where.get(block_hash) is segment:
+        assert not node.children and node.parent is not None
+        for block_hash in node.hashes:
+            if self._where.get(block_hash) is node:
                 del self._where[block_hash]
-        del segment.parent.children[segment.hashes[0]]
-        if segment.lane.num_blocks:
-            segment.parent.num_open_children -= 1
-        segment.is_attached = False
+        del node.parent.children[node.hashes[0]]
+        if node.free_blocks.num_blocks:
+            node.parent.num_open_children -= 1
+        node.is_attached = False
 
-    def prune(self, segment: Node[B]) -> None:
+    def prune(self, node: Node[B]) -> None:
         """Detach `segment` and the runs before it while nobody needs them. Mutates the tree."""
         while (
-            segment.parent is not None
-            and segment.is_attached
-            and not segment.children
-            and not segment.is_endpoint
-            and not segment.lane.num_blocks
+            node.parent is not None
+            and node.is_attached
+            and not node.children
+            and not node.is_endpoint
+            and not node.free_blocks.num_blocks
         ):
-            parent = segment.parent
-            self.detach(segment)
-            segment = parent
+            parent = node.parent
+            self.detach(node)
+            node = parent
 
     def clear(self) -> None:
         """Forget every chain. Mutates the tree; runs handed out before are detached."""
-        for segment in self.root.subtree():
-            segment.is_attached = segment is self.root
+        for node in self.root.subtree():
+            node.is_attached = node is self.root
         self.root = Node(None, 0, [])
         self._where.clear()
 
-    def _split(self, segment: Node[B], length: int) -> Node[B]:
+    def _split(self, node: Node[B], length: int) -> Node[B]:
         """Cut the first `length` blocks of `segment` off into a new run before it; return that."""
-        assert segment.parent is not None
-        upper: Node[B] = Node(segment.parent, segment.start, segment.hashes[:length])
-        upper.num_held = segment.num_held
-        upper.num_open_children = 1 if segment.lane.num_blocks else 0
-        segment.parent.children[upper.hashes[0]] = upper
-        segment.hashes = segment.hashes[length:]
-        segment.start += length
-        segment.parent = upper
-        upper.children[segment.hashes[0]] = segment
-        if segment.lane.num_blocks and upper.parent is not None:
+        assert node.parent is not None
+        upper: Node[B] = Node(node.parent, node.start, node.hashes[:length])
+        upper.num_reservations = node.num_reservations
+        upper.num_open_children = 1 if node.free_blocks.num_blocks else 0
+        node.parent.children[upper.hashes[0]] = upper
+        node.hashes = node.hashes[length:]
+        node.start += length
+        node.parent = upper
+        upper.children[node.hashes[0]] = node
+        if node.free_blocks.num_blocks and upper.parent is not None:
             upper.parent.num_open_children -= 1
         for block_hash in upper.hashes:
             self._where[block_hash] = upper
@@ -225,26 +229,26 @@ class PrefixTree(Generic[B]):
     def check_integrity(self) -> None:
         """Assert that the tree is consistent; for tests. O(blocks)."""
         seen = 0
-        for segment in self.root.subtree():
-            for key, child in segment.children.items():
-                assert child.parent is segment and child.hashes[0] == key
-                assert child.start == segment.end
-            open_children = sum(1 for c in segment.children.values() if c.lane.num_blocks)
-            assert segment.num_open_children == open_children
-            for block_hash in segment.hashes:
-                assert self._where[block_hash] is segment
+        for node in self.root.subtree():
+            for key, child in node.children.items():
+                assert child.parent is node and child.hashes[0] == key
+                assert child.start == node.end
+            open_children = sum(1 for c in node.children.values() if c.free_blocks.num_blocks)
+            assert node.num_open_children == open_children
+            for block_hash in node.hashes:
+                assert self._where[block_hash] is node
                 seen += 1
         assert seen == len(self._where)
 
 
-def _shared_length(run: list[bytes], hashes: Sequence[bytes], offset: int) -> int:
+def _shared_length(node: list[bytes], hashes: Sequence[bytes], offset: int) -> int:
     """Blocks that `run` and `hashes[offset:]` share; equal at a depth implies equal before it."""
-    low, high = 0, min(len(run), len(hashes) - offset)
-    if high and run[high - 1] == hashes[offset + high - 1]:
+    low, high = 0, min(len(node), len(hashes) - offset)
+    if high and node[high - 1] == hashes[offset + high - 1]:
         return high
     while low < high:
         middle = (low + high) // 2
-        if run[middle] == hashes[offset + middle]:
+        if node[middle] == hashes[offset + middle]:
             low = middle + 1
         else:
             high = middle

@@ -34,17 +34,17 @@ class VictimRanking:
     def __init__(
         self,
         is_ready: Callable[[Node[Any]], bool],
-        worth_of: Callable[[Node[Any]], Priority],
+        priority_of: Callable[[Node[Any]], Priority],
         age_of: Callable[[Any], int],
         on_evict: Callable[[Node[Any], int], None],
     ) -> None:
         self._is_ready = is_ready
-        self._worth_of = worth_of
+        self._priority_of = priority_of
         self._age_of = age_of
         self._on_evict = on_evict
         self._ranking = NodeHeap(is_ready)
         self._victim: Node[Any] | None = None  # not in the ranking
-        self._worth: Priority = (0, 0.0)
+        self._priority: Priority = (0, 0.0)
         self._leads = False  # whether every rival is worth more than the victim
         self._num_taken = 0
 
@@ -52,27 +52,27 @@ class VictimRanking:
         """Entries kept, outdated ones included (count)."""
         return len(self._ranking)
 
-    def offer(self, segment: Node[Any]) -> None:
+    def offer(self, node: Node[Any]) -> None:
         """Rank a run anew if it is ready: its worth or its next victim has changed."""
-        if segment is self._victim:
+        if node is self._victim:
             self.settle()
-        elif self._is_ready(segment):
-            self._ranking.push(segment, self._key(segment, self._worth_of(segment)))
+        elif self._is_ready(node):
+            self._ranking.push(node, self._key(node, self._priority_of(node)))
             self._leads = False
 
     def cheapest(self, most: int) -> tuple[Node[Any], int]:
         """The cheapest run, and how many of its blocks go before any other's, up to `most`."""
         victim = self._victim
         if self._leads and victim is not None and self._is_ready(victim):
-            return victim, min(most, victim.lane.num_blocks)
+            return victim, min(most, victim.free_blocks.num_blocks)
         rival = self._ranking.lowest()
         if victim is None or not self._is_first(victim, rival):
             self.settle()
-            victim, self._worth = self._search()
+            victim, self._priority = self._search()
             self._victim = victim
             rival = self._ranking.lowest()
-        num_blocks = min(most, victim.lane.num_blocks)
-        self._leads = rival is None or self._worth < rival[:2]
+        num_blocks = min(most, victim.free_blocks.num_blocks)
+        self._leads = rival is None or self._priority < rival[:2]
         if rival is not None and not self._leads:
             num_blocks = self._num_before(victim, rival, num_blocks)
         return victim, num_blocks
@@ -96,33 +96,33 @@ class VictimRanking:
         self.settle()
         self._ranking.clear()
 
-    def key_of(self, segment: Node[Any]) -> Key | None:
+    def key_of(self, node: Node[Any]) -> Key | None:
         """The key that a run is ranked by, or None; for tests. O(entries)."""
-        if segment is self._victim:
-            return self._key(segment, self._worth)
-        return self._ranking.key_of(segment)
+        if node is self._victim:
+            return self._key(node, self._priority)
+        return self._ranking.key_of(node)
 
     def _search(self) -> tuple[Node[Any], Priority]:
         """Take out the cheapest run with its worth as of now."""
         for _ in range(_MAX_RESCORES):
-            segment, _ = self._ranking.pop()
-            worth = self._worth_of(segment)
+            node, _ = self._ranking.pop()
+            priority = self._priority_of(node)
             rival = self._ranking.lowest()
-            if rival is None or self._key(segment, worth) <= rival:
-                return segment, worth
-            self.offer(segment)
-        segment, (worth_class, worth_within, _) = self._ranking.pop()
-        return segment, (worth_class, worth_within)
+            if rival is None or self._key(node, priority) <= rival:
+                return node, priority
+            self.offer(node)
+        node, (priority_class, within_class, _) = self._ranking.pop()
+        return node, (priority_class, within_class)
 
     def _is_first(self, victim: Node[Any], rival: Key | None) -> bool:
         if not self._is_ready(victim):
             return False
-        return rival is None or self._key(victim, self._worth) <= rival
+        return rival is None or self._key(victim, self._priority) <= rival
 
     def _num_before(self, victim: Node[Any], rival: Key, most: int) -> int:
         """Victims of a run that go before its rival of equal worth; at least one."""
-        ages = (self._age_of(block) for block in islice(victim.lane, most))
-        return max(1, sum(1 for _ in takewhile(lambda age: (*self._worth, age) <= rival, ages)))
+        ages = (self._age_of(block) for block in islice(victim.free_blocks, most))
+        return max(1, sum(1 for _ in takewhile(lambda age: (*self._priority, age) <= rival, ages)))
 
-    def _key(self, segment: Node[Any], worth: Priority) -> Key:
-        return *worth, self._age_of(segment.lane.head)
+    def _key(self, node: Node[Any], priority: Priority) -> Key:
+        return *priority, self._age_of(node.free_blocks.head)

@@ -20,7 +20,7 @@ class OffloadPort(Protocol):
     def forget(self, session: Session) -> None:
         """The session will not be mentioned again."""
 
-    def num_held(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
+    def num_stored(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
         """Prefix hashes of a chain held from index `first` on (count); a good `guess` is cheap."""
         ...
 
@@ -38,7 +38,7 @@ class NoOffload:
     def forget(self, session: Session) -> None:
         """Take note of nothing."""
 
-    def num_held(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
+    def num_stored(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
         """None."""
         del hashes, first, guess
         return 0

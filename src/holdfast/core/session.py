@@ -92,7 +92,7 @@ class Session:
     expected_gap_s: float | None = None
     has_moved_on: bool = False
     priority: int | None = None
-    is_held: bool = False
+    has_reservation: bool = False
     rate: float = 0.0
     stale_at_s: float = math.inf
 
@@ -132,12 +132,12 @@ class SessionTable:
         to pause. With an explicit id only sessions of that id are considered, without one only
         those without. Pure.
         """
-        segment, depth = self.tree.match(hashes)
-        if depth < segment.end:
-            segment = segment.parent or self.tree.root
-        for run in segment.path():
+        last, depth = self.tree.match(hashes)
+        if depth < last.end:
+            last = last.parent or self.tree.root
+        for node in last.path():
             best: Session | None = None
-            for session in run.prompts:
+            for session in node.prompts:
                 if session.state.is_busy or session.group != group:
                     continue
                 if best is None or recency(session) > recency(best):
@@ -148,11 +148,11 @@ class SessionTable:
 
     def num_shared(self, session: Session, hashes: Sequence[bytes]) -> int:
         """Leading blocks that the session's chain and a prompt have in common (count). Pure."""
-        segment, depth = self.tree.match(hashes)
+        last, depth = self.tree.match(hashes)
         chain = set(session.tail.path())
-        for run in segment.path():
-            if run in chain:
-                return min(run.end, depth)
+        for node in last.path():
+            if node in chain:
+                return min(node.end, depth)
         return 0
 
     def siblings(self, session: Session) -> set[Session]:

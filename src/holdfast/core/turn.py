@@ -44,14 +44,14 @@ class Turn:
     arrived_s: float = 0.0
     due_s: float = math.inf
     cold_s: float = 0.0
-    ahead_s: float = 0.0
+    outstanding_s: float = 0.0
     because: Because = "no_match"
     was_running: bool = False
     resident_blocks: int = 0
     missing_blocks: int = 0
     loadable_blocks: int = 0
-    room_blocks: int = 0
-    need_blocks: int = 0
+    demand_blocks: int = 0
+    footprint_blocks: int = 0
 
     def is_due(self, now_s: float) -> bool:
         """Whether nobody may be let in before it any more. Pure."""
@@ -123,7 +123,7 @@ class Admission:
         """
         for turn in turns:
             is_idle = not room.num_running and not self.offers
-            if turn.room_blocks > room.blocks and not is_idle:
+            if turn.demand_blocks > room.blocks and not is_idle:
                 break
-            room.blocks -= turn.room_blocks
+            room.blocks -= turn.demand_blocks
             self.offers.append(turn)

@@ -26,4 +26,4 @@ def claim_urgency(session: Session) -> float:
     """
     if session.priority is None:
         return 0.0
-    return urgency(session) if session.is_held or session.state.is_busy else LEAST_URGENT
+    return urgency(session) if session.has_reservation or session.state.is_busy else LEAST_URGENT

@@ -158,8 +158,8 @@ class Policy:
     rescore_interval_steps: ClassVar[int | None] = None
     variants: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
-    def __init__(self, scene: PolicyContext) -> None:
-        self.scene = scene
+    def __init__(self, context: PolicyContext) -> None:
+        self.context = context
         self._by_session: list[dict[Session, Any]] = []
 
     def per_session(self) -> dict[Session, Any]:
@@ -197,9 +197,9 @@ class Policy:
         del session
         return 0.0
 
-    def worth(self, run: Node[Any]) -> Priority:
+    def priority(self, node: Node[Any]) -> Priority:
         """Class and worth of a run's free blocks, from the last scores of its users. Pure."""
-        del run
+        del node
         return 0, 0.0
 
     # Act.
@@ -211,14 +211,14 @@ class Policy:
         """
         return ()
 
-    def keeps_place(self, session: Session) -> bool:
+    def retains(self, session: Session) -> bool:
         """Whether a session whose turn has just ended keeps its blocks from newcomers. Pure."""
         del session
         return False
 
     def away_s(self, session: Session) -> float:
         """How long a session that is away counts as away when places are given up (s). Pure."""
-        waited_s = max(self.scene.now_s - session.paused_at_s, 0.0)
+        waited_s = max(self.context.now_s - session.paused_at_s, 0.0)
         return max(waited_s, session.expected_gap_s or 0.0)
 
     def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
@@ -227,6 +227,6 @@ class Policy:
         return Admission(offers=list(waiting))
 
 
-def users_of(run: Node[Any]) -> Iterator[Session]:
+def users_of(node: Node[Any]) -> Iterator[Session]:
     """Sessions whose chain contains the run; a bounded number of them. Pure."""
-    return islice((s for part in run.subtree() for s in part.tails), _MAX_USERS)
+    return islice((s for part in node.subtree() for s in part.tails), _MAX_USERS)

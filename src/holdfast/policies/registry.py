@@ -99,13 +99,13 @@ def check_deployable(name: str) -> None:
         )
 
 
-def build_policy(name: str, scene: PolicyContext) -> Policy:
+def build_policy(name: str, context: PolicyContext) -> Policy:
     """Build a policy for a host.
 
     Raises:
         PolicyError: It is unknown, or asks for the future of a host that has none.
     """
     found = policy_class(name)
-    if scene.oracle is None:
+    if context.oracle is None:
         check_deployable(name)
-    return found(scene)
+    return found(context)

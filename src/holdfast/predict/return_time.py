@@ -316,7 +316,7 @@ def _scale_s(features: GapFeatures, scale_s: float) -> float:
 
 
 def _unlearned_survival(waited_s: float, horizon_s: float) -> float:
-    """CopyRetention of a Pareto tail from `waited_s` on: whatever was waited may be waited again."""
+    """Survival of a Pareto tail from `waited_s` on: whatever was waited may be waited again."""
     if horizon_s <= 0.0:
         return 1.0
     if waited_s <= 0.0:

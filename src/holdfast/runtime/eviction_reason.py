@@ -11,9 +11,9 @@ from holdfast.core.session import Session, SessionState
 __all__ = ["eviction_reason", "sessions_using"]
 
 
-def sessions_using(segment: Node[Any]) -> set[Session]:
+def sessions_using(node: Node[Any]) -> set[Session]:
     """All sessions whose chain contains a run. O(runs that continue it); pure."""
-    return {session for run in segment.subtree() for session in run.tails}
+    return {session for node in node.subtree() for session in node.tails}
 
 
 def eviction_reason(users: Set[Session] | None) -> str:

@@ -27,11 +27,11 @@ class Reservations:
     """
 
     def __init__(
-        self, away: Iterable[Session], chains: SessionBlocks, scene: PolicyContext
+        self, away: Iterable[Session], chains: SessionBlocks, context: PolicyContext
     ) -> None:
         self._away = away
         self._chains = chains
-        self._scene = scene
+        self._context = context
         self.survival = CopyRetention()
 
     def room(
@@ -47,7 +47,7 @@ class Reservations:
             tier: What lies below the cache.
         """
         return Budget(
-            now_s=self._scene.now_s,
+            now_s=self._context.now_s,
             blocks=blocks,
             slots=slots,
             num_running=num_running,
@@ -63,17 +63,17 @@ class Reservations:
         Before the prompt becomes its chain.
         """
         num_lost = 0
-        for run in session.prompt_tail.path():
-            if run.lane.num_blocks:
+        for node in session.prompt_tail.path():
+            if node.free_blocks.num_blocks:
                 break
-            num_lost += len(run.hashes)
+            num_lost += len(node.hashes)
         if num_lost:
             known = hashes[: session.prompt_tail.end]
             first = len(known) - num_lost
-            self.survival.observe(tier.num_held(known, first, num_lost), num_lost)
+            self.survival.observe(tier.num_stored(known, first, num_lost), num_lost)
 
     def _held(self, policy: Policy) -> list[Session]:
-        held = [session for session in self._away if session.is_held]
+        held = [session for session in self._away if session.has_reservation]
         return sorted(held, key=lambda s: (s.priority or 0, policy.away_s(s)), reverse=True)
 
     def _restore_s(self, session: Session, num_blocks: int, tier: OffloadPort) -> float:
@@ -81,8 +81,8 @@ class Reservations:
 
         A copy that is there now may be gone by then.
         """
-        computed_s = self._scene.restore_s(num_blocks, max(session.tail.end - num_blocks, 0))
-        if tier.num_held(session.prompt_tail.hashes[-1:], 0, 1):
+        computed_s = self._context.restore_s(num_blocks, max(session.tail.end - num_blocks, 0))
+        if tier.num_stored(session.prompt_tail.hashes[-1:], 0, 1):
             copied_s = min(computed_s, tier.load_s(num_blocks))
             return computed_s + self.survival.share * (copied_s - computed_s)
         return computed_s

@@ -208,9 +208,11 @@ class AgentRuntime:
             self._now_s,
             because=because,
         )
-        num_held = self.tier.num_held(hashes, 0)
-        cold_s = self.costs.answer_s + self.restore_s(len(hashes) - num_held, num_held)
-        cold_s += min(self.restore_s(num_held), self.tier.load_s(num_held)) if num_held else 0.0
+        num_stored = self.tier.num_stored(hashes, 0)
+        cold_s = self.costs.answer_s + self.restore_s(len(hashes) - num_stored, num_stored)
+        cold_s += (
+            min(self.restore_s(num_stored), self.tier.load_s(num_stored)) if num_stored else 0.0
+        )
         self._backlog.enter(turn, cold_s)
         self.guard.turn_arrived(turn, hashes)
         self._policy.turn_arrived(turn)
@@ -265,8 +267,8 @@ class AgentRuntime:
         self._endings.ended(session, end)
         for gone in self._fates.learn(self._now_s):
             self._endings.close(gone, SessionState.SUPERSEDED)
-        if session.state.is_paused and self._policy.keeps_place(session):
-            self._chains.hold(session)
+        if session.state.is_paused and self._policy.retains(session):
+            self._chains.reserve(session)
         self._forget_surplus()
 
     def turn_end_awaited(self, session: Session) -> None:
@@ -297,7 +299,7 @@ class AgentRuntime:
         Forget chains and sessions, keep what was learned.
         """
         for session in list(self.sessions):
-            session.is_held = False
+            session.has_reservation = False
             session.state = SessionState.CLOSED
             self.tier.forget(session)
             self.sessions.drop(session)
@@ -332,11 +334,11 @@ class AgentRuntime:
                 self._chains.rescore(session)
         return decision
 
-    def worth_of(self, segment: Node[Any]) -> Priority:
+    def priority_of(self, node: Node[Any]) -> Priority:
         """Class and worth of a run's free blocks now."""
-        return self._scores.worth(segment)
+        return self._scores.priority(node)
 
-    def stored_worth(self, session: Session) -> Priority | None:
+    def stored_priority(self, session: Session) -> Priority | None:
         """Priority of what a lower tier holds for a session; None while it is in the engine."""
         if session.state.is_busy:
             return None
@@ -363,9 +365,9 @@ class AgentRuntime:
         return session, because
 
     def _begin(self, hashes: Sequence[bytes], group: str | None) -> Session:
-        segment, depth = self.tree.match(hashes)
-        if depth < segment.end:
-            self._note_moved_on(segment.tails)
+        node, depth = self.tree.match(hashes)
+        if depth < node.end:
+            self._note_moved_on(node.tails)
         session = self.sessions.add(group)
         session.pace = SpeedFactor()
         session.first_blocks = len(hashes)
@@ -384,7 +386,7 @@ class AgentRuntime:
         if len(self.tree) <= self.max_known_blocks:
             return
         for session in list(islice(self.sessions, _FORGOTTEN_PER_TURN)):
-            if not session.state.is_busy and not session.tail.lane.num_blocks:
+            if not session.state.is_busy and not session.tail.free_blocks.num_blocks:
                 self._forget(session)
 
     def _forget(self, session: Session) -> None:

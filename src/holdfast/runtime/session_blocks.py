@@ -57,23 +57,27 @@ class SessionBlocks:
         session.prompt_tail.prompts.discard(session)
         self.leave(session.tail)
 
-    def hold(self, session: Session) -> None:
+    def reserve(self, session: Session) -> None:
         """Keep the session's blocks from newcomers; see `EvictionPort.hold`."""
-        if not session.is_held:
-            session.is_held = True
-            for run in session.tail.path():
-                self._queue.hold(run)
+        if not session.has_reservation:
+            session.has_reservation = True
+            for node in session.tail.path():
+                self._queue.reserve(node)
 
     def release(self, session: Session) -> None:
         """The opposite of `hold`."""
-        if session.is_held:
-            session.is_held = False
-            for run in session.tail.path():
-                self._queue.release(run)
+        if session.has_reservation:
+            session.has_reservation = False
+            for node in session.tail.path():
+                self._queue.release(node)
 
     def freed_by(self, session: Session) -> int:
         """Blocks that become free for newcomers when `session` is released (count). Pure."""
-        return sum(run.lane.num_blocks for run in session.tail.path() if run.num_held == 1)
+        return sum(
+            node.free_blocks.num_blocks
+            for node in session.tail.path()
+            if node.num_reservations == 1
+        )
 
     def rescore(self, session: Session) -> None:
         """The worth of what the session uses may have changed."""
@@ -89,18 +93,18 @@ class SessionBlocks:
         tail, upper = self._tree.insert(hashes)
         if upper is not None:
             following = hashes[upper.end] if len(hashes) > upper.end else None
-            deeper = next(run for key, run in upper.children.items() if key != following)
+            deeper = next(node for key, node in upper.children.items() if key != following)
             self._queue.redistribute(upper, deeper)
         return tail
 
-    def leave(self, segment: Node[Any]) -> None:
+    def leave(self, node: Node[Any]) -> None:
         """Disown what only a session that moved on has used, from its last run upwards."""
         while (
-            segment.parent is not None
-            and segment.is_attached
-            and not segment.children
-            and not segment.is_endpoint
+            node.parent is not None
+            and node.is_attached
+            and not node.children
+            and not node.is_endpoint
         ):
-            parent = segment.parent
-            self._queue.disown(segment)
-            segment = parent
+            parent = node.parent
+            self._queue.disown(node)
+            node = parent

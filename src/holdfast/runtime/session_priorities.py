@@ -26,10 +26,10 @@ class SessionPriorities:
     """
 
     def __init__(
-        self, policy: Policy, scene: PolicyContext, away: IdleSessions, chains: SessionBlocks
+        self, policy: Policy, context: PolicyContext, away: IdleSessions, chains: SessionBlocks
     ) -> None:
         self.policy = policy
-        self._scene = scene
+        self._context = context
         self._away = away
         self._chains = chains
         self._freshness = RescoreSchedule()
@@ -37,7 +37,7 @@ class SessionPriorities:
     def rate(self, session: Session) -> None:
         """Score a session whose blocks are ranked anew in any case. Mutates."""
         session.rate = self.policy.score(session)
-        self._freshness.rated(session, self._scene.now_s)
+        self._freshness.rated(session, self._context.now_s)
 
     def renew(self, session: Session) -> None:
         """Score a session and rank its blocks anew. Mutates."""
@@ -53,16 +53,16 @@ class SessionPriorities:
     def refresh(self, num_sessions: int) -> None:
         """Bring at most so many paused sessions with stale scores up to date. Mutates."""
         if self.policy.ages:
-            self.renew_all(self._freshness.due(self._scene.now_s, num_sessions))
+            self.renew_all(self._freshness.due(self._context.now_s, num_sessions))
 
-    def worth(self, segment: Node[Any]) -> Priority:
+    def priority(self, node: Node[Any]) -> Priority:
         """Class and worth of a run's free blocks now."""
         if self.policy.ages:
-            now_s = self._scene.now_s
-            for session in users_of(segment):
+            now_s = self._context.now_s
+            for session in users_of(node):
                 if now_s >= session.stale_at_s:
                     self.rate(session)
-        return self.policy.worth(segment)
+        return self.policy.priority(node)
 
     def forget(self, session: Session) -> None:
         """The session is not of interest any more. Mutates."""
@@ -74,7 +74,7 @@ class SessionPriorities:
 
     def _is_bare(self, session: Session) -> bool:
         """Whether a paused session has no block left to keep; it then counts as away no more."""
-        if session.tail.lane.num_blocks or session.prompt_tail.lane.num_blocks:
+        if session.tail.free_blocks.num_blocks or session.prompt_tail.free_blocks.num_blocks:
             return False
         self._away.bare(session)
         self._chains.release(session)

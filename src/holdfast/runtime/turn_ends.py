@@ -45,14 +45,14 @@ class TurnEnds:
         chains: SessionBlocks,
         scores: SessionPriorities,
         fates: ReturnTracker,
-        scene: PolicyContext,
+        context: PolicyContext,
     ) -> None:
         self._table = table
         self._away = away
         self._chains = chains
         self._scores = scores
         self._fates = fates
-        self._scene = scene
+        self._context = context
         self.tasks = DelegatedTasks()
 
     def ended(self, session: Session, end: TurnEnd | None) -> None:
@@ -76,7 +76,7 @@ class TurnEnds:
         if session.state.is_paused:
             self._set(session, end)
             self._chains.rescore(session)
-            if session.state.is_paused and not self._scores.policy.keeps_place(session):
+            if session.state.is_paused and not self._scores.policy.retains(session):
                 self._chains.release(session)
 
     def prompt_read(self, session: Session, text: str) -> None:
@@ -90,14 +90,14 @@ class TurnEnds:
         """The session will not go on; `state` says why. Mutates."""
         self._chains.release(session)
         self._away.leave(session)
-        self._scene.tier.forget(session)
+        self._context.tier.forget(session)
         session.state, session.rate = state, 0.0
         self._chains.rescore(session)
 
     def resumed(self, session: Session) -> None:
         """A session sends its next turn, before its state changes. Mutates."""
         session.comes_back |= session.state is SessionState.CLOSED
-        self._fates.returned(session, self._scene.now_s)
+        self._fates.returned(session, self._context.now_s)
         self._away.leave(session)
         self._chains.release(session)
 

@@ -29,7 +29,7 @@ class WaitBound:
             turn: The turn.
             cold_s: Engine time of the turn, its whole prompt computed (s).
         """
-        turn.cold_s = turn.ahead_s = cold_s
+        turn.cold_s = turn.outstanding_s = cold_s
         self._cold_s += cold_s
         turn.due_s = turn.arrived_s + self._max_wait_ratio * self._cold_s
 
@@ -49,6 +49,6 @@ class WaitBound:
         """No turn is in the engine."""
         self._cold_s = 0.0
 
-    def _weigh(self, turn: Turn, ahead_s: float) -> None:
-        self._cold_s += ahead_s - turn.ahead_s
-        turn.ahead_s = ahead_s
+    def _weigh(self, turn: Turn, outstanding_s: float) -> None:
+        self._cold_s += outstanding_s - turn.outstanding_s
+        turn.outstanding_s = outstanding_s

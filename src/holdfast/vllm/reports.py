@@ -133,18 +133,18 @@ class EngineReports:
                     "place_taken", self._clock(), session=session.number, rate=session.rate
                 )
 
-    def evicted(self, segment: Node[Any] | None, num_blocks: int) -> None:
+    def evicted(self, node: Node[Any] | None, num_blocks: int) -> None:
         """Blocks of a run were given up; None is a run that no session uses any more."""
-        users = None if segment is None else sessions_using(segment)
+        users = None if node is None else sessions_using(node)
         reason = eviction_reason(users)
         self.metrics.evicted(reason, num_blocks)
-        if self._log is not None and segment is not None and users is not None:
+        if self._log is not None and node is not None and users is not None:
             self._log.write(
                 "evicted",
                 self._clock(),
                 reason=reason,
                 num_blocks=num_blocks,
-                depth_blocks=segment.start + segment.lane.num_blocks,
+                depth_blocks=node.start + node.free_blocks.num_blocks,
                 num_sessions=len(users),
                 sessions=nsmallest(_MAX_SESSIONS_LISTED, (s.number for s in users)),
             )

@@ -30,13 +30,13 @@ class AdmissionQueue(RequestQueue):  # type: ignore[misc]
         self._offers = [known[i] for i in request_ids if i in known]
         self._offers.reverse()
 
-    def held(self) -> Iterator[Any]:
+    def queued(self) -> Iterator[Any]:
         """Requests that are not on offer, in order of arrival."""
         offered = {request.request_id for request in self._offers}
         return (r for r in self._requests.values() if r.request_id not in offered)
 
     @property
-    def num_held(self) -> int:
+    def num_queued(self) -> int:
         """Requests that are not on offer (count)."""
         return len(self._requests) - len(self._offers)
 

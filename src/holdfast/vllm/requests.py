@@ -90,9 +90,9 @@ class RequestTracker:
     def start(self, turn: Turn) -> None:
         """The engine has let a turn in."""
         self._runtime.turn_started(turn)
-        self._growth.expect(turn.request_id, max(turn.need_blocks - turn.resident_blocks, 0))
-        if not self._runtime.policy.keeps_place(turn.session):
-            self._growth.gives_up(turn.request_id, turn.need_blocks)
+        self._growth.expect(turn.request_id, max(turn.footprint_blocks - turn.resident_blocks, 0))
+        if not self._runtime.policy.retains(turn.session):
+            self._growth.gives_up(turn.request_id, turn.footprint_blocks)
 
     def put_back(self, request_id: str) -> None:
         """The engine has taken a request's blocks back; it waits again."""
@@ -130,7 +130,7 @@ class RequestTracker:
             slots: Requests that may still start (count).
             spare: Blocks to leave free (count).
         """
-        blocks = self.room(running, spare) - self._queue.num_held_blocks
+        blocks = self.room(running, spare) - self._queue.num_reserved_blocks
         turns = self._pick(waiting, blocks, slots)
         return self._runtime.decide(turns, blocks, slots, len(running))
 
@@ -164,7 +164,7 @@ class RequestTracker:
         turn_of = self._turns.get
         known = [(turn, r) for r in waiting if (turn := turn_of(r.request_id)) is not None]
         if len(known) > _MAX_MEASURED:
-            if len(known) <= slots and sum(turn.room_blocks for turn, _ in known) <= blocks:
+            if len(known) <= slots and sum(turn.demand_blocks for turn, _ in known) <= blocks:
                 return [turn for turn, _ in sorted(known, key=_sequence)]
             now_s = self._runtime.now_s
             known = nsmallest(_MAX_MEASURED, known, key=lambda pair: pair[0].rank(now_s))
@@ -180,7 +180,7 @@ class RequestTracker:
         turn.resident_blocks = self._num_resident(request.block_hashes, guess) * num_groups
         turn.missing_blocks = total_blocks - turn.resident_blocks
         stride = self._grain.hashes_per_block
-        num_hashes = self._runtime.tier.num_held(
+        num_hashes = self._runtime.tier.num_stored(
             request.block_hashes,
             turn.resident_blocks // num_groups * stride,
             turn.loadable_blocks // num_groups * stride,
@@ -188,13 +188,13 @@ class RequestTracker:
         turn.loadable_blocks = num_hashes // stride * num_groups
         output_blocks = self._expected_output(request) * num_groups
         unheld = 0
-        run = turn.session.tail
-        while run.parent is not None:
-            if not run.num_held:
-                unheld += run.lane.num_blocks
-            run = run.parent
-        turn.room_blocks = turn.missing_blocks + unheld + output_blocks
-        turn.need_blocks = total_blocks + output_blocks
+        node = turn.session.tail
+        while node.parent is not None:
+            if not node.num_reservations:
+                unheld += node.free_blocks.num_blocks
+            node = node.parent
+        turn.demand_blocks = turn.missing_blocks + unheld + output_blocks
+        turn.footprint_blocks = total_blocks + output_blocks
 
     def _num_resident(self, hashes: Sequence[Any], guess: int) -> int:
         """Leading blocks in the cache; `guess` costs two look-ups when it is right.
@@ -215,7 +215,7 @@ class RequestTracker:
         if turn is None:
             return 0
         filled: int = request.num_computed_tokens // self._block_tokens * self._grain.num_groups
-        return max(turn.need_blocks - filled, 0)
+        return max(turn.footprint_blocks - filled, 0)
 
     def _expected_output(self, request: Any) -> int:
         expected = self._output_blocks + 2.0 * self._output_spread_blocks

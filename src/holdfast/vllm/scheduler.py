@@ -96,7 +96,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             returns=None if self._learned is None else self._learned.start(),
         )
         self.tiers = offload_controller_of(
-            self, self._runtime, self._stored_worth, prefetches=config.prefetch
+            self, self._runtime, self._stored_priority, prefetches=config.prefetch
         )
         self._grain_tokens = cache_layout(self).hash_block_tokens
         self._reader = TurnReader(
@@ -121,14 +121,14 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             pool.free_block_queue.get_all_free_blocks(),
             len(pool.blocks),
             self._runtime.tree,
-            self._worth_of,
+            self._priority_of,
             self._note_evicted,
         )
         pool.free_block_queue = self._queue
         grain = cache_layout(self)
         self._runtime.attach(self._queue, len(pool.blocks) - 1, self._grain_tokens)
         if config.eviction == "lru":
-            self._queue.make_worth_equal()
+            self._queue.use_lru()
         self._desk = RequestTracker(self._runtime, self._queue, pool, grain)
         self._desk.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
         if self.tiers is not None:
@@ -318,7 +318,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _sessions_held(self) -> Iterator[Session]:
         """Whose turns are held back; vLLM itself looks for the blocks of those on offer."""
-        return self._desk.sessions_of(self.waiting.held() if self._orders_requests else ())
+        return self._desk.sessions_of(self.waiting.queued() if self._orders_requests else ())
 
     def _prefetch_room(self) -> int:
         """Blocks that copies ahead of time may take: none while a turn waits for room (count)."""
@@ -330,16 +330,16 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         """Requests that have blocks and will have more; who waits for a copy has some as well."""
         return [*self.running, *(() if self.tiers is None else holding_requests(self))]
 
-    def _worth_of(self, segment: Node[Any]) -> Priority:
-        worth = self._guard("worth", lambda: self._runtime.worth_of(segment))
-        return (PriorityClass.LIVE, 0.0) if worth is None else worth
+    def _priority_of(self, node: Node[Any]) -> Priority:
+        priority = self._guard("worth", lambda: self._runtime.priority_of(node))
+        return (PriorityClass.LIVE, 0.0) if priority is None else priority
 
-    def _stored_worth(self, session: Session) -> Priority | None:
-        return self._guard("stored_worth", lambda: self._runtime.stored_worth(session))
+    def _stored_priority(self, session: Session) -> Priority | None:
+        return self._guard("stored_worth", lambda: self._runtime.stored_priority(session))
 
-    def _note_evicted(self, segment: Node[Any] | None, num_blocks: int) -> None:
+    def _note_evicted(self, node: Node[Any] | None, num_blocks: int) -> None:
         self._num_evicted += num_blocks
-        self._reports.evicted(segment, num_blocks)
+        self._reports.evicted(node, num_blocks)
 
     def _take_census(self) -> None:
         """Set the gauges. Any thread may call it: it only looks at anything else."""
@@ -347,7 +347,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._metrics.set_guard_trips(runtime.guard.num_trips)
         if self.tiers is not None:
             self._metrics.set_prefetches(self.tiers.prefetches)
-        self._metrics.set_held(waiting.num_held if isinstance(waiting, AdmissionQueue) else 0)
+        self._metrics.set_held(waiting.num_queued if isinstance(waiting, AdmissionQueue) else 0)
         sessions = list(iter(runtime.sessions)) if self._is_active else []
         self._reports.set_sessions(sessions, self._reader.answers.unread())
 
@@ -367,7 +367,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             if self._is_active:
                 self._is_active = False
                 self._must_fall_back = True
-                self._queue.is_worth_equal = True
+                self._queue.is_lru = True
                 logger.exception(
                     "Holdfast failed in %s; vLLM's own order is used from now on", where
                 )

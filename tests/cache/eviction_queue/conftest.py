@@ -41,21 +41,21 @@ class Cache:
     def __init__(self, num_blocks: int) -> None:
         self.blocks = [FakeBlock(i) for i in range(num_blocks)]
         self.tree: PrefixTree[Any] = PrefixTree()
-        self.worths: dict[Run, Priority] = {}
+        self.priorities: dict[Run, Priority] = {}
         self.num_worths_asked = 0
         self.evicted: list[tuple[Run | None, int]] = []
         self.queue = EvictionQueue(
             self.blocks,
             num_blocks,
             self.tree,
-            self.worth_of,
-            lambda run, count: self.evicted.append((run, count)),
+            self.priority_of,
+            lambda node, count: self.evicted.append((node, count)),
         )
         self.cached: dict[bytes, FakeBlock] = {}
 
-    def worth_of(self, run: Run) -> Priority:
+    def priority_of(self, node: Run) -> Priority:
         self.num_worths_asked += 1
-        return self.worths.get(run, (2, 1.0))
+        return self.priorities.get(node, (2, 1.0))
 
     def chain(self, text: str | bytes) -> Run:
         """Make the prompt known, as when a turn arrives."""
@@ -63,7 +63,7 @@ class Cache:
         tail, upper = self.tree.insert(hashes)
         if upper is not None:
             following = hashes[upper.end] if len(hashes) > upper.end else None
-            deeper = next(run for key, run in upper.children.items() if key != following)
+            deeper = next(node for key, node in upper.children.items() if key != following)
             self.queue.redistribute(upper, deeper)
         return tail
 
@@ -115,18 +115,18 @@ class Cache:
         self.queue.prepend_n([block for block in idle if block.block_hash is None])
         self.queue.append_n([block for block in idle if block.block_hash is not None])
 
-    def turn(self, text: str, worth: Priority | None = None, owner: object = None) -> Run:
+    def turn(self, text: str, priority: Priority | None = None, owner: object = None) -> Run:
         """A prompt that has come, been computed and been freed again."""
-        run = self.chain(text)
-        run.tails.add(text if owner is None else owner)
+        node = self.chain(text)
+        node.tails.add(text if owner is None else owner)
         self.free(self.use(text))
-        if worth is not None:
-            self.set_worth(run, worth)
-        return run
+        if priority is not None:
+            self.set_worth(node, priority)
+        return node
 
-    def set_worth(self, run: Run, worth: Priority) -> None:
-        self.worths[run] = worth
-        self.queue.rescore(run)
+    def set_worth(self, node: Run, priority: Priority) -> None:
+        self.priorities[node] = priority
+        self.queue.rescore(node)
 
     def contents(self, blocks: Iterable[Any]) -> list[str]:
         return [(b.block_hash or b"-" + GROUP)[:-4].decode() for b in blocks]

@@ -105,24 +105,24 @@ def test_run_without_users_is_forgotten_once_its_last_block_is_taken(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(3)
-    run = cache.turn("ab")
-    run.tails.clear()
+    node = cache.turn("ab")
+    node.tails.clear()
 
     cache.queue.popleft_n(2)
-    assert run.is_attached
+    assert node.is_attached
     cache.queue.popleft_n(1)
 
-    assert not run.is_attached
+    assert not node.is_attached
     assert len(cache.tree) == 0
 
 
 def test_run_with_users_is_remembered_after_its_last_block_is_taken(make_cache: CacheMaker) -> None:
     cache = make_cache(2)
-    run = cache.turn("ab")
+    node = cache.turn("ab")
 
     cache.queue.popleft_n(2)
 
-    assert run.is_attached
+    assert node.is_attached
     assert cache.known_depth("ab") == 2
 
 
@@ -132,7 +132,7 @@ def test_worth_that_has_risen_unnoticed_is_seen_when_the_run_would_go(
     cache = make_cache(4)
     risen = cache.turn("ab", (2, 0.1))
     cache.turn("xy", (2, 0.5))
-    cache.worths[risen] = (2, 0.9)
+    cache.priorities[risen] = (2, 0.9)
 
     assert cache.contents(cache.queue.popleft_n(2)) == ["xy", "x"]
     cache.check()
@@ -142,7 +142,7 @@ def test_worth_that_has_fallen_counts_from_its_rescoring(make_cache: CacheMaker)
     cache = make_cache(4)
     cache.turn("ab", (2, 0.1))
     fallen = cache.turn("xy", (2, 0.5))
-    cache.worths[fallen] = (2, 0.0)
+    cache.priorities[fallen] = (2, 0.0)
     cache.queue.rescore(fallen)
 
     assert cache.contents(cache.queue.popleft_n(2)) == ["xy", "x"]
@@ -154,9 +154,9 @@ def test_search_for_the_cheapest_run_is_bounded_while_all_worths_rise(
     cache = make_cache(40)
     for i in range(20):
         cache.turn(chr(97 + i) * 2)
-    runs = [run for run in cache.tree.root.subtree() if run.parent is not None]
-    for run in runs:
-        cache.worths[run] = (2, 2.0 + run.version)
+    nodes = [node for node in cache.tree.root.subtree() if node.parent is not None]
+    for node in nodes:
+        cache.priorities[node] = (2, 2.0 + node.version)
     cache.num_worths_asked = 0
 
     cache.queue.popleft_n(1)
@@ -167,11 +167,11 @@ def test_search_for_the_cheapest_run_is_bounded_while_all_worths_rise(
 
 def test_ranking_stays_small_however_often_runs_are_rescored(make_cache: CacheMaker) -> None:
     cache = make_cache(8)
-    runs = [cache.turn(text) for text in ("ab", "cd", "ef", "gh")]
+    nodes = [cache.turn(text) for text in ("ab", "cd", "ef", "gh")]
 
     for _ in range(500):
-        for run in runs:
-            cache.queue.rescore(run)
+        for node in nodes:
+            cache.queue.rescore(node)
 
     assert len(cache.queue._order) <= 64 + 4 * 5
     cache.check()
@@ -186,7 +186,7 @@ def test_removal_of_the_next_victim_ranks_its_run_by_the_following_block(
         block.block_hash = content + b"\0\0\0\0"
     cache.queue.append(blocks[0])
     cache.chain("x").tails.add("x")
-    cache.worths[cache.tree.root.children[b"x"]] = (0, 0.0)
+    cache.priorities[cache.tree.root.children[b"x"]] = (0, 0.0)
     cache.free(cache.use("x"))
     cache.queue.append_n(blocks[1:])
 

@@ -18,8 +18,8 @@ def test_split_run_passes_its_shallow_free_blocks_on(make_cache: CacheMaker) -> 
 
     upper = cache.tree.locate(b"ab")
     assert upper is not None
-    assert cache.contents(upper.lane) == ["ab", "a"]
-    assert cache.contents(old.lane) == ["abcd", "abc"]
+    assert cache.contents(upper.free_blocks) == ["ab", "a"]
+    assert cache.contents(old.free_blocks) == ["abcd", "abc"]
     assert cache.order() == ["abcd", "abc", "ab", "a"]
     cache.check()
 
@@ -49,7 +49,7 @@ def test_split_leaves_a_block_that_lost_its_content_where_it_is(make_cache: Cach
 
     cache.chain("abx")
 
-    assert lost in [*old.lane]
+    assert lost in [*old.free_blocks]
     cache.check()
 
 
@@ -71,7 +71,7 @@ def test_absorbed_answer_goes_before_the_prompt_it_joins(make_cache: CacheMaker)
 
     cache.queue.absorb(answer)
 
-    assert cache.contents(prompt.lane) == ["abcd", "abc", "ab", "a"]
+    assert cache.contents(prompt.free_blocks) == ["abcd", "abc", "ab", "a"]
     assert cache.order() == ["abcd", "abc", "ab", "a"]
     cache.check()
 
@@ -83,7 +83,7 @@ def test_run_that_cannot_be_absorbed_keeps_its_blocks(make_cache: CacheMaker) ->
 
     cache.queue.absorb(answer)
 
-    assert cache.contents(answer.lane) == ["abcd", "abc"]
+    assert cache.contents(answer.free_blocks) == ["abcd", "abc"]
     cache.check()
 
 
@@ -92,7 +92,7 @@ def test_absorbed_run_opens_the_run_it_joins_to_the_run_before(make_cache: Cache
     first = cache.turn("ab")
     second = cache.turn("abcd")
     third = cache.turn("abcdef")
-    for block in [*second.lane]:
+    for block in [*second.free_blocks]:
         cache.queue.remove(block)
     second.tails.clear()
     third.tails.clear()
@@ -115,25 +115,25 @@ def test_disowned_blocks_go_first_in_the_order_in_which_they_became_free(
     cache.queue.disown(earlier)
 
     assert cache.contents(cache.queue.popleft_n(8)[2:]) == ["cd", "c", "ef", "e", "ab", "a"]
-    assert [run for run, _ in cache.evicted[:2]] == [None, None]
+    assert [node for node, _ in cache.evicted[:2]] == [None, None]
 
 
 def test_disowned_run_is_unknown_and_no_longer_held(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
-    run = cache.turn("ab")
-    cache.queue.hold(run)
+    node = cache.turn("ab")
+    cache.queue.reserve(node)
 
-    cache.queue.disown(run)
+    cache.queue.disown(node)
 
     assert cache.tree.locate(b"ab") is None
-    assert cache.queue.num_held_blocks == 0
+    assert cache.queue.num_reserved_blocks == 0
     cache.check()
 
 
 def test_disowned_block_can_be_used_again_and_then_counts_as_new(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
-    run = cache.turn("ab")
-    cache.queue.disown(run)
+    node = cache.turn("ab")
+    cache.queue.disown(node)
     again = cache.chain("ab")
     again.tails.add("again")
 
@@ -141,7 +141,7 @@ def test_disowned_block_can_be_used_again_and_then_counts_as_new(make_cache: Cac
     cache.check()
     cache.free(blocks)
 
-    assert cache.contents(again.lane) == ["ab", "a"]
+    assert cache.contents(again.free_blocks) == ["ab", "a"]
     cache.check()
 
 
@@ -158,54 +158,54 @@ def test_disowning_the_last_continuation_frees_the_run_before_it(make_cache: Cac
 
 def test_held_blocks_follow_holds_and_free_blocks(make_cache: CacheMaker) -> None:
     cache = make_cache(8)
-    run = cache.turn("abcd")
-    counts = [cache.queue.num_held_blocks]
-    cache.queue.hold(run)
-    counts.append(cache.queue.num_held_blocks)
-    cache.queue.hold(run)
-    counts.append(cache.queue.num_held_blocks)
+    node = cache.turn("abcd")
+    counts = [cache.queue.num_reserved_blocks]
+    cache.queue.reserve(node)
+    counts.append(cache.queue.num_reserved_blocks)
+    cache.queue.reserve(node)
+    counts.append(cache.queue.num_reserved_blocks)
     cache.queue.remove(cache.cached[b"a"])
-    counts.append(cache.queue.num_held_blocks)
+    counts.append(cache.queue.num_reserved_blocks)
     cache.queue.append(cache.cached[b"a"])
-    counts.append(cache.queue.num_held_blocks)
+    counts.append(cache.queue.num_reserved_blocks)
     cache.chain("abx")
-    counts.append(cache.queue.num_held_blocks)
-    for step in run.path():
+    counts.append(cache.queue.num_reserved_blocks)
+    for step in node.path():
         cache.queue.release(step)
-    counts.append(cache.queue.num_held_blocks)
-    for step in run.path():
+    counts.append(cache.queue.num_reserved_blocks)
+    for step in node.path():
         cache.queue.release(step)
-    counts.append(cache.queue.num_held_blocks)
+    counts.append(cache.queue.num_reserved_blocks)
 
     assert counts == [0, 4, 4, 3, 4, 4, 4, 0]
 
 
 def test_held_blocks_that_are_taken_are_no_longer_held(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
-    cache.queue.hold(cache.turn("abcd"))
+    cache.queue.reserve(cache.turn("abcd"))
 
     cache.queue.popleft_n(3)
 
-    assert cache.queue.num_held_blocks == 1
+    assert cache.queue.num_reserved_blocks == 1
 
 
 def test_dropped_content_makes_all_blocks_spare_in_their_order_and_keeps_the_holders(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(6)
-    run = cache.turn("abc", (1, 0.0))
+    node = cache.turn("abc", (1, 0.0))
     cache.turn("xy", (2, 0.0))
     cache.queue.disown(cache.turn("q"))
-    cache.queue.hold(run)
+    cache.queue.reserve(node)
     order = cache.queue.get_all_free_blocks()
 
     cache.queue.forget_content()
 
     assert cache.queue.get_all_free_blocks() == order
-    assert cache.queue.num_held_blocks == 0
+    assert cache.queue.num_reserved_blocks == 0
     cache.check()
-    cache.queue.release(run)
-    assert run.num_held == 0
+    cache.queue.release(node)
+    assert node.num_reservations == 0
     assert cache.queue.popleft_n(6) == order
     assert cache.evicted == []
 
@@ -219,7 +219,7 @@ def test_equal_worth_is_the_order_of_becoming_free_whatever_happened_before(
     cache.queue.disown(cache.turn("xy", (2, 0.3)))
     cache.turn("q", (2, 0.0))
 
-    cache.queue.make_worth_equal()
+    cache.queue.use_lru()
 
     content = [b for b in cache.queue.get_all_free_blocks() if b.block_hash is not None]
     assert content == sorted(content, key=cache.queue.age_of)
@@ -241,10 +241,10 @@ def test_equal_worth_sorts_a_run_whose_end_became_free_last(
         cache.queue.append(block)
 
     if is_switched_first:
-        cache.queue.make_worth_equal()
+        cache.queue.use_lru()
     cache.queue.absorb(answer)
     if not is_switched_first:
-        cache.queue.make_worth_equal()
+        cache.queue.use_lru()
 
     assert cache.order() == ["ab", "a", "abcd", "abc"]
     assert cache.contents(cache.queue.popleft_n(4)) == ["ab", "a", "abcd", "abc"]

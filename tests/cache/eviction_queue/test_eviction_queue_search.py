@@ -25,23 +25,29 @@ Run = Node[Any]
 NUM_BLOCKS = 12
 
 
-def expected_order(queue: EvictionQueue, worths: dict[Run, Priority]) -> list[Any]:
+def expected_order(queue: EvictionQueue, priorities: dict[Run, Priority]) -> list[Any]:
     """Free blocks in eviction order by exhaustive search, straight from the contract."""
     spare = [*queue._spare]
-    lanes = {run: [*run.lane] for run in queue._segments() if run.lane.num_blocks}
+    block_lists = {
+        node: [*node.free_blocks] for node in queue._segments() if node.free_blocks.num_blocks
+    }
     order = []
-    while lanes:
-        ready = [run for run in lanes if not any(c in lanes for c in run.children.values())]
+    while block_lists:
+        ready = [
+            node
+            for node in block_lists
+            if not any(c in block_lists for c in node.children.values())
+        ]
 
-        def rank(run: Run) -> tuple[Priority, int]:
-            is_owned = run.parent is not None
-            worth = worths.get(run, (2, 1.0)) if is_owned else (0, 0.0)
-            return worth, queue.age_of(lanes[run][0])
+        def rank(node: Run) -> tuple[Priority, int]:
+            is_owned = node.parent is not None
+            priority = priorities.get(node, (2, 1.0)) if is_owned else (0, 0.0)
+            return priority, queue.age_of(block_lists[node][0])
 
         victim = min(ready, key=rank)
-        order.append(lanes[victim].pop(0))
-        if not lanes[victim]:
-            del lanes[victim]
+        order.append(block_lists[victim].pop(0))
+        if not block_lists[victim]:
+            del block_lists[victim]
     return spare + order
 
 
@@ -64,17 +70,17 @@ class CacheMachine(RuleBasedStateMachine):
     def runs(self) -> list[Run]:
         return [s for s in self.cache.tree.root.subtree() if s.parent is not None]
 
-    def leave(self, run: Run) -> None:
+    def leave(self, node: Run) -> None:
         while (
-            run.parent is not None
-            and run.is_attached
-            and not run.children
-            and not run.is_endpoint
-            and not run.num_held
+            node.parent is not None
+            and node.is_attached
+            and not node.children
+            and not node.is_endpoint
+            and not node.num_reservations
         ):
-            parent = run.parent
-            self.queue.disown(run)
-            run = parent
+            parent = node.parent
+            self.queue.disown(node)
+            node = parent
 
     @rule(tokens=PROMPTS)
     def begin(self, tokens: bytes) -> None:
@@ -83,17 +89,17 @@ class CacheMachine(RuleBasedStateMachine):
         num_new = len(tokens) - len(hits)
         if num_new > self.queue.num_free_blocks - num_idle_hits:
             return
-        run = self.cache.chain(tokens)
+        node = self.cache.chain(tokens)
         if tokens:
             owner = object()
-            run.tails.add(owner)
-            self.owners.append((run, owner))
-        expected = [b for b in expected_order(self.queue, self.cache.worths) if b not in hits]
+            node.tails.add(owner)
+            self.owners.append((node, owner))
+        expected = [b for b in expected_order(self.queue, self.cache.priorities) if b not in hits]
         self.num_evicted += max(0, num_new - self.queue._spare.num_blocks)
         blocks = self.cache.use(tokens)
         if not hits:
             assert blocks == expected[:num_new]
-        self.running.append((tokens, run, blocks))
+        self.running.append((tokens, node, blocks))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), num_partial=st.integers(0, 1))
@@ -110,40 +116,40 @@ class CacheMachine(RuleBasedStateMachine):
         assert sum(count for _, count in self.cache.evicted) == self.num_evicted
 
     @precondition(lambda self: self.runs())
-    @rule(data=st.data(), worth=WORTHS)
-    def judge(self, data: st.DataObject, worth: Priority) -> None:
-        self.cache.set_worth(data.draw(st.sampled_from(self.runs())), worth)
+    @rule(data=st.data(), priority=WORTHS)
+    def judge(self, data: st.DataObject, priority: Priority) -> None:
+        self.cache.set_worth(data.draw(st.sampled_from(self.runs())), priority)
 
     @precondition(lambda self: self.owners)
     @rule(data=st.data())
     def hold(self, data: st.DataObject) -> None:
-        run, _ = data.draw(st.sampled_from(self.owners))
-        for step in run.path():
-            self.queue.hold(step)
-        self.held.append((run, 1))
+        node, _ = data.draw(st.sampled_from(self.owners))
+        for step in node.path():
+            self.queue.reserve(step)
+        self.held.append((node, 1))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        run, _ = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
-        for step in run.path():
+        node, _ = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        for step in node.path():
             self.queue.release(step)
 
     @precondition(lambda self: self.owners)
     @rule(data=st.data())
     def forget(self, data: st.DataObject) -> None:
-        run, owner = self.owners.pop(data.draw(st.integers(0, len(self.owners) - 1)))
-        run.tails.discard(owner)
-        if not any(run is held for held, _ in self.held):
-            self.leave(run)
+        node, owner = self.owners.pop(data.draw(st.integers(0, len(self.owners) - 1)))
+        node.tails.discard(owner)
+        if not any(node is held for held, _ in self.held):
+            self.leave(node)
 
     @precondition(lambda self: self.runs())
     @rule(data=st.data())
     def absorb(self, data: st.DataObject) -> None:
-        used = {id(run) for run, _ in self.owners} | {id(run) for run, _ in self.held}
-        runs = [run for run in self.runs() if id(run) not in used]
-        if runs:
-            self.queue.absorb(data.draw(st.sampled_from(runs)))
+        used = {id(node) for node, _ in self.owners} | {id(node) for node, _ in self.held}
+        nodes = [node for node in self.runs() if id(node) not in used]
+        if nodes:
+            self.queue.absorb(data.draw(st.sampled_from(nodes)))
 
     @precondition(lambda self: not self.running)
     @rule()
@@ -160,7 +166,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def order_is_that_of_the_search(self) -> None:
-        expected = expected_order(self.queue, self.cache.worths)
+        expected = expected_order(self.queue, self.cache.priorities)
         assert self.queue.get_all_free_blocks() == expected
 
     @invariant()
@@ -171,8 +177,8 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def check_held(self) -> None:
-        runs = {step for run, _ in self.held for step in run.path()}
-        assert self.queue.num_held_blocks == sum(run.lane.num_blocks for run in runs)
+        nodes = {step for node, _ in self.held for step in node.path()}
+        assert self.queue.num_reserved_blocks == sum(node.free_blocks.num_blocks for node in nodes)
 
     @invariant()
     def all_is_whole(self) -> None:

@@ -29,9 +29,9 @@ class ClairvoyantPrefetch(Holdfast):
         needs=frozenset({Need.FUTURE}),
     )
 
-    def __init__(self, scene: PolicyContext) -> None:
-        super().__init__(scene)
-        self._true_returns = TrueReturns(scene, self.per_session())
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
+        self._true_returns = TrueReturns(context, self.per_session())
 
     def turn_ended(self, turn: Turn) -> None:
         """Look up when the session will be back."""

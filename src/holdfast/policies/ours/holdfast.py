@@ -30,10 +30,10 @@ class Holdfast(Policy):
     orders_requests = True
     ages = True
 
-    def __init__(self, scene: PolicyContext) -> None:
-        super().__init__(scene)
-        self._callers = RecurringAgents(scene, self.per_session())
-        self._worth = ReturnRateEviction(scene, self._callers)
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
+        self._callers = RecurringAgents(context, self.per_session())
+        self._priority = ReturnRateEviction(context, self._callers)
         self._admission = WorkingSetAdmission()
 
     def turn_arrived(self, turn: Turn) -> None:
@@ -47,17 +47,17 @@ class Holdfast(Policy):
 
     def score(self, session: Session) -> float:
         """Expected returns a second (1/s)."""
-        return self._worth.rate(session)
+        return self._priority.rate(session)
 
-    def worth(self, run: Node[Any]) -> Priority:
+    def priority(self, node: Node[Any]) -> Priority:
         """Class of the run and the sum of its users' rates."""
-        return self._worth.worth(run)
+        return self._priority.priority(node)
 
     def coming(self) -> Iterable[Node[Any]]:
         """Ends of the prefixes whose agents' regular calls are due next, soonest first."""
-        return self._callers.coming() if self.scene.trusts_predictions else ()
+        return self._callers.coming() if self.context.trusts_predictions else ()
 
-    def keeps_place(self, session: Session) -> bool:
+    def retains(self, session: Session) -> bool:
         """Whoever may go on keeps its place until somebody needs it more."""
         return self._callers.goes_on(session)
 

@@ -52,8 +52,8 @@ class RecurringAgents:
         calls: Empty; loses sessions that are forgotten.
     """
 
-    def __init__(self, scene: PolicyContext, calls: dict[Session, Any]) -> None:
-        self._scene = scene
+    def __init__(self, context: PolicyContext, calls: dict[Session, Any]) -> None:
+        self._context = context
         self._recurrences = InterArrivalModel()
         self._calls: dict[Session, _Call] = calls
         self._forgotten = Habits()
@@ -72,12 +72,12 @@ class RecurringAgents:
                     call.agent, is_continued=True, is_answered=_is_answered(session)
                 )
             return
-        call = self._calls[session] = _Call(self._scene.now_s)
-        for run in session.tail.path():
-            others = [s for s in islice(users_of(run), _SHARERS) if s is not session]
+        call = self._calls[session] = _Call(self._context.now_s)
+        for node in session.tail.path():
+            others = [s for s in islice(users_of(node), _SHARERS) if s is not session]
             before = [s for s in others if s in self._calls]
             if before:
-                self._called(session, run, before)
+                self._called(session, node, before)
                 return
 
     def forgotten(self, session: Session) -> None:
@@ -95,10 +95,10 @@ class RecurringAgents:
             rate = max(rate, 1.0 / self._wait_s(call.agent))
         return rate
 
-    def share(self, session: Session, run: Node[Any]) -> float:
+    def share(self, session: Session, node: Node[Any]) -> float:
         """Share of a session's rate that a run of it deserves (0 to 1). Pure."""
         call = self._calls.get(session)
-        if call is None or call.agent is None or run.start < call.end_blocks:
+        if call is None or call.agent is None or node.start < call.end_blocks:
             return 1.0
         is_stand_in = self._is_expected(call.agent) and call.agent.latest is session
         return call.agent.habits.continued_share if is_stand_in else 1.0
@@ -121,14 +121,14 @@ class RecurringAgents:
             call = self._calls.get(agent.latest)
             if steps <= _STEPS_ANNOUNCED and call is not None:
                 path = agent.latest.tail.path()
-                yield from islice((run for run in path if run.start < call.end_blocks), 1)
+                yield from islice((node for node in path if node.start < call.end_blocks), 1)
 
     def _is_expected(self, agent: RecurringAgent) -> bool:
         return agent.is_regular or agent in self._due
 
     def _wait_s(self, agent: RecurringAgent) -> float:
         """Time until an agent's next call (s, > 0; inf if none is expected). Pure."""
-        now_s = self._scene.now_s
+        now_s = self._context.now_s
         wait_s = agent.wait_s(now_s)
         if agent in self._due:
             _, due_s = self._due[agent]
@@ -137,7 +137,7 @@ class RecurringAgents:
 
     def _note_order(self, workflow: str | None, agent: RecurringAgent) -> None:
         """Learn who is called after whom, and say who is next."""
-        now_s = self._scene.now_s
+        now_s = self._context.now_s
         interval_s = now_s - self._called_s.pop(workflow, now_s)
         self._called_s[workflow] = now_s
         if len(self._called_s) > _MAX_WORKFLOWS:
@@ -150,12 +150,12 @@ class RecurringAgents:
             for steps, following in self._succession.ahead(_STEPS_AHEAD):
                 self._due[following] = steps, now_s + steps * self._interval_s
 
-    def _called(self, session: Session, run: Node[Any], before: list[Session]) -> None:
+    def _called(self, session: Session, node: Node[Any], before: list[Session]) -> None:
         """Take note of an agent's call, behind whose prefix `before` parted earlier."""
         previous = max(before, key=lambda s: self._calls[s].arrived_s)
         before_s = self._calls[previous].arrived_s
-        beginning = session.group, run.hashes[-1]
-        agent = self._recurrences.came(beginning, self._scene.now_s, before_s)
+        beginning = session.group, node.hashes[-1]
+        agent = self._recurrences.came(beginning, self._context.now_s, before_s)
         latest = agent.latest or previous
         if latest.num_turns == 1:
             is_answered = latest.state is SessionState.HUMAN_AWAY
@@ -165,7 +165,7 @@ class RecurringAgents:
         for caller in (previous, session):
             call = self._calls[caller]
             if call.agent is None:
-                call.agent, call.end_blocks = agent, run.end
+                call.agent, call.end_blocks = agent, node.end
 
 
 def _is_answered(session: Session) -> bool:

@@ -36,8 +36,8 @@ class ReturnRateEviction:
     worth, as far as sessions hold places.
     """
 
-    def __init__(self, scene: PolicyContext, callers: RecurringAgents) -> None:
-        self._scene = scene
+    def __init__(self, context: PolicyContext, callers: RecurringAgents) -> None:
+        self._context = context
         self._callers = callers
 
     def rate(self, session: Session) -> float:
@@ -48,29 +48,29 @@ class ReturnRateEviction:
         """
         if session.state in _ENDED:
             return 0.0
-        scene = self._scene
-        restore_s = scene.restore_s(max(session.tail.end, 1))
+        context = self._context
+        restore_s = context.restore_s(max(session.tail.end, 1))
         if session.state.is_busy:
             return 1.0 / max(restore_s, _SHORTEST_S)
-        away_s = max(scene.now_s - session.paused_at_s, 0.0)
-        if not scene.trusts_predictions:
+        away_s = max(context.now_s - session.paused_at_s, 0.0)
+        if not context.trusts_predictions:
             return 1.0 / max(away_s, _SHORTEST_S)
-        share = scene.return_share if session.has_moved_on else 1.0
+        share = context.return_share if session.has_moved_on else 1.0
         hint_s = session.expected_gap_s
         if hint_s is not None and away_s < hint_s:
             return share / max(hint_s - away_s, _SHORTEST_S)
-        typical_s = scene.returns.residual_quantile_s(
+        typical_s = context.returns.residual_quantile_s(
             session.gap, 0.0, 0.5, scale_s=restore_s, pace=session.pace
         )
-        share *= scene.returns.return_probability(session.gap, away_s, pace=session.pace)
+        share *= context.returns.return_probability(session.gap, away_s, pace=session.pace)
         return self._callers.rate(session, share / max(away_s + typical_s, _SHORTEST_S))
 
-    def worth(self, segment: Node[Any]) -> Priority:
+    def priority(self, node: Node[Any]) -> Priority:
         """Class of the run and the sum of its users' last computed rates (1/s). Pure."""
         total = 0.0
-        worth_class: float = PriorityClass.CLOSED
-        for session in users_of(segment):
-            total += session.rate * self._callers.share(session, segment)
+        priority_class: float = PriorityClass.CLOSED
+        for session in users_of(node):
+            total += session.rate * self._callers.share(session, node)
             if session.state not in _ENDED:
-                worth_class = max(worth_class, PriorityClass.LIVE + claim_urgency(session))
-        return worth_class, total
+                priority_class = max(priority_class, PriorityClass.LIVE + claim_urgency(session))
+        return priority_class, total

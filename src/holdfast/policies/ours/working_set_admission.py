@@ -49,7 +49,7 @@ class WorkingSetAdmission:
         Mutates `room` only.
         """
         decision = Admission()
-        if len(waiting) <= room.slots and sum(t.room_blocks for t in waiting) <= room.blocks:
+        if len(waiting) <= room.slots and sum(t.demand_blocks for t in waiting) <= room.blocks:
             decision.offers = sorted(waiting, key=lambda t: (t.priority, not t.was_running))
             return decision
         places = _Places(room, patience=1.0 + room.num_running / max(len(waiting), 1))
@@ -62,13 +62,13 @@ class WorkingSetAdmission:
                 continue
             is_due = turn.is_due(room.now_s)
             is_idle = not room.num_running and not decision.offers
-            if turn.room_blocks > room.blocks:
-                wanted = turn.room_blocks - room.blocks
+            if turn.demand_blocks > room.blocks:
+                wanted = turn.demand_blocks - room.blocks
                 released, gained = places.give(turn, wanted, gives_all=is_due or is_idle)
                 decision.releases.extend(released)
                 room.blocks += gained
-            if turn.room_blocks <= room.blocks or is_idle:
-                room.blocks -= turn.room_blocks
+            if turn.demand_blocks <= room.blocks or is_idle:
+                room.blocks -= turn.demand_blocks
                 decision.offers.append(turn)
             elif is_due:
                 break

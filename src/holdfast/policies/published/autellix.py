@@ -37,8 +37,8 @@ class Autellix(Policy):
     )
     orders_requests = True
 
-    def __init__(self, scene: PolicyContext) -> None:
-        super().__init__(scene)
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
         self._served_s: dict[Session, float] = self.per_session()
         self._waited_s: dict[Session, float] = self.per_session()
         self._started_s: dict[Turn, float] = {}
@@ -46,14 +46,14 @@ class Autellix(Policy):
     def turn_started(self, turn: Turn) -> None:
         """The wait is over."""
         waited_s = self._waited_s.get(turn.session, 0.0)
-        self._waited_s[turn.session] = waited_s + self.scene.now_s - turn.arrived_s
-        self._started_s[turn] = self.scene.now_s
+        self._waited_s[turn.session] = waited_s + self.context.now_s - turn.arrived_s
+        self._started_s[turn] = self.context.now_s
 
     def turn_ended(self, turn: Turn) -> None:
         """Add the service of this turn."""
-        started_s = self._started_s.pop(turn, self.scene.now_s)
+        started_s = self._started_s.pop(turn, self.context.now_s)
         served_s = self._served_s.get(turn.session, 0.0)
-        self._served_s[turn.session] = served_s + self.scene.now_s - started_s
+        self._served_s[turn.session] = served_s + self.context.now_s - started_s
 
     def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
         """Offer all, the least served session's queue first."""

@@ -48,8 +48,8 @@ class CacheSage(Policy):
     )
     rescore_interval_steps = 8
 
-    def __init__(self, scene: PolicyContext) -> None:
-        super().__init__(scene)
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
         self._agent_of: dict[Session, bytes] = self.per_session()
         self._seen_step: dict[Session, int] = self.per_session()
         self._counts: defaultdict[bytes, defaultdict[bytes, float]] = defaultdict(
@@ -62,7 +62,7 @@ class CacheSage(Policy):
         """Count the transition to this turn's agent."""
         agent = _agent(turn.session)
         self._agent_of[turn.session] = agent
-        self._seen_step[turn.session] = self.scene.num_steps
+        self._seen_step[turn.session] = self.context.num_steps
         if self._current is not None and agent != self._current:
             self._counts[self._current][agent] += 1.0
         if agent != self._current:
@@ -71,18 +71,18 @@ class CacheSage(Policy):
 
     def turn_ended(self, turn: Turn) -> None:
         """The session was used until now."""
-        self._seen_step[turn.session] = self.scene.num_steps
+        self._seen_step[turn.session] = self.context.num_steps
 
     def score(self, session: Session) -> float:
         """Survival times recency, > 0."""
         hops = min(self._hops.get(self._agent_of.get(session, b""), _MAX_HOPS), _MAX_HOPS)
         survival = 1.0 - hops / _MAX_HOPS
-        age_steps = self.scene.num_steps - self._seen_step.get(session, 0)
+        age_steps = self.context.num_steps - self._seen_step.get(session, 0)
         return (survival + _FLOOR) * (math.exp(-_DECAY * age_steps) + _FLOOR)
 
-    def worth(self, run: Node[Any]) -> Priority:
+    def priority(self, node: Node[Any]) -> Priority:
         """The best user's score."""
-        return PriorityClass.LIVE, max((user.rate for user in users_of(run)), default=0.0)
+        return PriorityClass.LIVE, max((user.rate for user in users_of(node)), default=0.0)
 
     def _hops_from(self, agent: bytes) -> dict[bytes, int]:
         hops = {agent: 0}
@@ -102,7 +102,7 @@ class CacheSage(Policy):
 
 def _agent(session: Session) -> bytes:
     first = session.tail
-    for run in session.tail.path():
-        first = run
+    for node in session.tail.path():
+        first = node
     hashes = first.hashes[:_FINGERPRINT_BLOCKS]
     return b"".join(hashes)

@@ -45,12 +45,12 @@ class CacheWise(Policy):
 
     def residual_s(self, session: Session) -> float:
         """Expected time until the session is back (s). Pure."""
-        away_s = max(self.scene.now_s - session.paused_at_s, 0.0)
-        return self.scene.returns.expected_residual_s(session.gap, away_s, scale_s=_FIRST_SCALE_S)
+        away_s = max(self.context.now_s - session.paused_at_s, 0.0)
+        return self.context.returns.expected_residual_s(session.gap, away_s, scale_s=_FIRST_SCALE_S)
 
-    def worth(self, run: Node[Any]) -> Priority:
+    def priority(self, node: Node[Any]) -> Priority:
         """The soonest user's: tools before humans, then the least residual time."""
-        return max((self._worth_to(user) for user in users_of(run)), default=(0, 0.0))
+        return max((self._worth_to(user) for user in users_of(node)), default=(0, 0.0))
 
     def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
         """Offer all, fewest missing blocks first."""

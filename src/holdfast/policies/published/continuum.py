@@ -50,8 +50,8 @@ class Continuum(Policy):
     orders_requests = True
     rescore_interval_steps = 1
 
-    def __init__(self, scene: PolicyContext) -> None:
-        super().__init__(scene)
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
         self._pinned_until_s: dict[Session, float] = self.per_session()
         self._all: deque[float] = deque(maxlen=_MAX_SAMPLES)
         self._by_tool: dict[str, deque[float]] = {}
@@ -62,18 +62,18 @@ class Continuum(Policy):
         """Learn the pause's length, and whether the pin was still alive."""
         session = turn.session
         if session.gap is not None and session.num_turns > 1:
-            gap_s = self.scene.now_s - session.paused_at_s
+            gap_s = self.context.now_s - session.paused_at_s
             self._all.append(gap_s)
             tool = session.gap.tool or session.gap.kind
             self._by_tool.setdefault(tool, deque(maxlen=_MAX_SAMPLES)).append(gap_s)
-        if self._pinned_until_s.pop(session, -math.inf) < self.scene.now_s:
+        if self._pinned_until_s.pop(session, -math.inf) < self.context.now_s:
             self._missed.add(turn)
 
     def turn_started(self, turn: Turn) -> None:
         """Learn the queueing delay of a turn without a live pin."""
         if turn in self._missed:
             self._missed.discard(turn)
-            self._delays_s.append(self.scene.now_s - turn.arrived_s)
+            self._delays_s.append(self.context.now_s - turn.arrived_s)
 
     def turn_ended(self, turn: Turn) -> None:
         """A turn that was given up while it waited has no delay."""
@@ -90,15 +90,15 @@ class Continuum(Policy):
         """1 while the pin is alive or the session in the engine, else 0."""
         if session.state in _ENDED:
             return 0.0
-        is_pinned = self._pinned_until_s.get(session, -math.inf) >= self.scene.now_s
+        is_pinned = self._pinned_until_s.get(session, -math.inf) >= self.context.now_s
         return 1.0 if is_pinned or session.state.is_busy else 0.0
 
-    def worth(self, run: Node[Any]) -> Priority:
+    def priority(self, node: Node[Any]) -> Priority:
         """Pinned last; the rest least recently used."""
-        is_pinned = any(user.rate > 0 and not user.state.is_busy for user in users_of(run))
+        is_pinned = any(user.rate > 0 and not user.state.is_busy for user in users_of(node))
         return (PriorityClass.PINNED if is_pinned else PriorityClass.LIVE), 0.0
 
-    def keeps_place(self, session: Session) -> bool:
+    def retains(self, session: Session) -> bool:
         """While the pin is alive."""
         return self.score(session) > 0
 
@@ -114,7 +114,7 @@ class Continuum(Policy):
 
     def _time_to_live_s(self, session: Session) -> float:
         delay_s = sum(self._delays_s) / len(self._delays_s) if self._delays_s else 0.0
-        benefit_s = delay_s + self.scene.restore_s(session.tail.end)
+        benefit_s = delay_s + self.context.restore_s(session.tail.end)
         own = self._by_tool.get(session.gap.tool or session.gap.kind, ())
         samples = own if len(own) >= _MIN_SAMPLES else self._all
         if len(samples) < _MIN_SAMPLES:

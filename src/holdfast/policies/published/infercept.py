@@ -48,8 +48,8 @@ class InferCept(Policy):
     )
     orders_requests = True
 
-    def __init__(self, scene: PolicyContext) -> None:
-        super().__init__(scene)
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
         self._gaps_s: dict[Session, deque[float]] = self.per_session()
         self._all_s: deque[float] = deque(maxlen=100)
         self._running: set[Turn] = set()
@@ -58,7 +58,7 @@ class InferCept(Policy):
         """Learn the pause's length."""
         session = turn.session
         if session.num_turns > 1:
-            gap_s = self.scene.now_s - session.paused_at_s
+            gap_s = self.context.now_s - session.paused_at_s
             self._gaps_s.setdefault(session, deque(maxlen=_RECENT)).append(gap_s)
             self._all_s.append(gap_s)
 
@@ -80,12 +80,12 @@ class InferCept(Policy):
             return 0.0
         return float(self._waste_of_keeping(session) <= self._waste_of_discarding(session))
 
-    def worth(self, run: Node[Any]) -> Priority:
+    def priority(self, node: Node[Any]) -> Priority:
         """Kept last; the rest least recently used."""
-        is_kept = any(user.rate > 0 for user in users_of(run))
+        is_kept = any(user.rate > 0 for user in users_of(node))
         return (PriorityClass.PINNED if is_kept else PriorityClass.LIVE), 0.0
 
-    def keeps_place(self, session: Session) -> bool:
+    def retains(self, session: Session) -> bool:
         """If it is kept."""
         return self.score(session) > 0
 
@@ -98,23 +98,23 @@ class InferCept(Policy):
     def _waste_of_keeping(self, session: Session) -> float:
         gaps_s = self._gaps_s.get(session) or self._all_s
         pause_s = sum(gaps_s) / len(gaps_s)
-        return pause_s * session.tail.end * self.scene.block_tokens
+        return pause_s * session.tail.end * self.context.block_tokens
 
     def _waste_of_discarding(self, session: Session) -> float:
         recomputing = self._waste_of_recomputing(session)
-        if not self.scene.tier.num_held(session.prompt_tail.hashes[-1:], 0, 1):
+        if not self.context.tier.num_stored(session.prompt_tail.hashes[-1:], 0, 1):
             return recomputing
-        copied_s = self.scene.tier.load_s(session.tail.end)
-        return min(recomputing, copied_s * session.tail.end * self.scene.block_tokens)
+        copied_s = self.context.tier.load_s(session.tail.end)
+        return min(recomputing, copied_s * session.tail.end * self.context.block_tokens)
 
     def _waste_of_recomputing(self, session: Session) -> float:
         """Token-seconds: the chunks recomputed so far and the others' contexts, chunk by chunk."""
-        tokens = session.tail.end * self.scene.block_tokens
+        tokens = session.tail.end * self.context.block_tokens
         chunk_tokens = max(_CHUNK_TOKENS - len(self._running), 1)
         num_chunks = max(-(-tokens // chunk_tokens) - 1, 0)
-        second_s = self.scene.restore_s(session.tail.end) / max(tokens, 1)
+        second_s = self.context.restore_s(session.tail.end) / max(tokens, 1)
         chunk_s = second_s * chunk_tokens
-        others = sum(t.session.prompt_blocks for t in self._running) * self.scene.block_tokens
+        others = sum(t.session.prompt_blocks for t in self._running) * self.context.block_tokens
         own = chunk_s * num_chunks * (num_chunks + 1) / 2 * chunk_tokens
         last_s = second_s * (tokens - num_chunks * chunk_tokens)
         return own + chunk_s * num_chunks * others + last_s * (others + tokens)

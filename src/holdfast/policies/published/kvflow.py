@@ -31,7 +31,7 @@ class _Call:
     """A call of an agent: when it runs, and the run of blocks in which its prefix ends."""
 
     steps: int
-    run: Node[Any]
+    node: Node[Any]
     end_blocks: int
 
 
@@ -56,14 +56,14 @@ class KVFlow(Policy):
         "where prompts part, not where an application says.",
     )
 
-    def __init__(self, scene: PolicyContext) -> None:
-        super().__init__(scene)
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
         self._calls: dict[str, list[_Call]] = {}  # by workflow, soonest first
         self._steps: dict[Node[Any], _Call] = {}
 
     def turn_arrived(self, turn: Turn) -> None:
         """The workflow takes its next step."""
-        prompt = [h for run in reversed(list(turn.session.tail.path())) for h in run.hashes]
+        prompt = [h for node in reversed(list(turn.session.tail.path())) for h in node.hashes]
         self._look_ahead(turn, [prompt])
 
     def turn_ended(self, turn: Turn) -> None:
@@ -74,34 +74,34 @@ class KVFlow(Policy):
         """Minus the steps until the session's fixed prefix is needed."""
         if session.state.is_busy:
             return 0.0
-        if self.scene.oracle is None:
+        if self.context.oracle is None:
             return -1.0
         fixed = next(filter(_is_shared, session.tail.path()), session.tail)
         return float(-self._steps_to(fixed))
 
-    def worth(self, run: Node[Any]) -> Priority:
+    def priority(self, node: Node[Any]) -> Priority:
         """Fixed before suffix, then the fewest steps among the users."""
-        users = list(islice(users_of(run), _MIN_SHARERS))
+        users = list(islice(users_of(node), _MIN_SHARERS))
         if not users:
             return PriorityClass.UNOWNED, 0.0
-        if self.scene.oracle is not None:
-            steps = self._steps_to(run)
+        if self.context.oracle is not None:
+            steps = self._steps_to(node)
             is_fixed = steps < _FAR or len(users) >= _MIN_SHARERS
             return (PriorityClass.LIVE, float(-steps)) if is_fixed else (PriorityClass.AWAY, 0.0)
         if len(users) < _MIN_SHARERS:
             return PriorityClass.AWAY, 0.0
-        return PriorityClass.LIVE, max(user.rate for user in users_of(run))
+        return PriorityClass.LIVE, max(user.rate for user in users_of(node))
 
     def coming(self) -> Iterable[Node[Any]]:
         """Ends of the fixed prefixes that workflows need at their next step."""
         for calls in self._calls.values():
             for call in calls:
                 if call.steps == 1:
-                    yield from islice((r for r in call.run.path() if r.start < call.end_blocks), 1)
+                    yield from islice((r for r in call.node.path() if r.start < call.end_blocks), 1)
 
     def _look_ahead(self, turn: Turn, now: list[Sequence[bytes]]) -> None:
         """Take note of a workflow's next calls; `now` is the prompt at hand while it runs."""
-        oracle = self.scene.oracle
+        oracle = self.context.oracle
         if oracle is None:
             return
         ahead = islice(oracle.prompts_after(turn.request_id), _STEPS_AHEAD)
@@ -111,24 +111,24 @@ class KVFlow(Policy):
             self._calls[oracle.run_of(turn.request_id)] = calls
         self._steps = {}
         for call in (call for calls in self._calls.values() for call in calls):
-            known = self._steps.setdefault(call.run, call)
+            known = self._steps.setdefault(call.node, call)
             if call.steps < known.steps:
-                self._steps[call.run] = call
+                self._steps[call.node] = call
 
     def _found(self, prompts: Iterable[Sequence[bytes]], first_step: int) -> Iterator[_Call]:
         for steps, prompt in enumerate(prompts, first_step):
-            run, depth = self.scene.tree.match(prompt)
-            if depth < run.end:
-                yield _Call(steps, run, depth)
+            node, depth = self.context.tree.match(prompt)
+            if depth < node.end:
+                yield _Call(steps, node, depth)
                 continue
-            for fixed in islice(filter(_is_shared, run.path()), 1):
+            for fixed in islice(filter(_is_shared, node.path()), 1):
                 yield _Call(steps, fixed, fixed.end)
 
-    def _steps_to(self, run: Node[Any]) -> int:
+    def _steps_to(self, node: Node[Any]) -> int:
         """The least steps to a call whose prefix contains the run's first block."""
-        found = (self._steps.get(part) for part in run.subtree())
-        return min((c.steps for c in found if c and run.start < c.end_blocks), default=_FAR)
+        found = (self._steps.get(part) for part in node.subtree())
+        return min((c.steps for c in found if c and node.start < c.end_blocks), default=_FAR)
 
 
-def _is_shared(run: Node[Any]) -> bool:
-    return sum(1 for _ in islice(users_of(run), _MIN_SHARERS)) == _MIN_SHARERS
+def _is_shared(node: Node[Any]) -> bool:
+    return sum(1 for _ in islice(users_of(node), _MIN_SHARERS)) == _MIN_SHARERS

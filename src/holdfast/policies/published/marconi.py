@@ -40,8 +40,8 @@ class Marconi(Policy):
     )
     rescore_interval_steps = 8
 
-    def __init__(self, scene: PolicyContext) -> None:
-        super().__init__(scene)
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
         self._accessed_s: dict[Session, float] = self.per_session()
         self._deepest_blocks = 1
         self._age_min_s = 1e-3
@@ -56,20 +56,20 @@ class Marconi(Policy):
 
     def score(self, session: Session) -> float:
         """Scaled recency, 0 to 1."""
-        age_s = max(self.scene.now_s - self._accessed_s.get(session, 0.0), self._age_min_s)
+        age_s = max(self.context.now_s - self._accessed_s.get(session, 0.0), self._age_min_s)
         return self._age_min_s / age_s
 
-    def worth(self, run: Node[Any]) -> Priority:
+    def priority(self, node: Node[Any]) -> Priority:
         """The last access of any user, and the FLOPs that the run's depth saves."""
-        recency = max((user.rate for user in users_of(run)), default=0.0)
+        recency = max((user.rate for user in users_of(node)), default=0.0)
         # A token at depth n costs 24 d^2 dense and 4 n d attention operations a layer, for the same
         # bytes: scaled from the shallowest node to the deepest, only the depth remains.
-        efficiency = (run.start + run.end) / 2 / self._deepest_blocks
+        efficiency = (node.start + node.end) / 2 / self._deepest_blocks
         return PriorityClass.LIVE, recency + _ALPHA * min(efficiency, 1.0)
 
     def _access(self, session: Session) -> None:
         before_s = self._accessed_s.get(session)
-        if before_s is not None and self.scene.now_s > before_s:
-            self._age_min_s = min(self._age_min_s, self.scene.now_s - before_s)
-        self._accessed_s[session] = self.scene.now_s
+        if before_s is not None and self.context.now_s > before_s:
+            self._age_min_s = min(self._age_min_s, self.context.now_s - before_s)
+        self._accessed_s[session] = self.context.now_s
         self._deepest_blocks = max(self._deepest_blocks, session.tail.end)

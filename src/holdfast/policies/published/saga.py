@@ -47,8 +47,8 @@ class Saga(Policy):
     )
     rescore_interval_steps = 3
 
-    def __init__(self, scene: PolicyContext) -> None:
-        super().__init__(scene)
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
         self._returned: defaultdict[str, float] = defaultdict(lambda: 1.0)
         self._paused: defaultdict[str, float] = defaultdict(lambda: 1.0)
         self._kept: defaultdict[str, float] = defaultdict(lambda: 1.0)
@@ -85,31 +85,31 @@ class Saga(Policy):
             return -3.0
         if session.state.is_busy:
             return 0.0
-        idle_s = self.scene.now_s - session.paused_at_s
-        longest = next(self.scene.paused(), session)
-        idle_max_s = max(self.scene.now_s - longest.paused_at_s, 1e-9)
+        idle_s = self.context.now_s - session.paused_at_s
+        longest = next(self.context.paused(), session)
+        idle_max_s = max(self.context.now_s - longest.paused_at_s, 1e-9)
         if idle_s > self._time_to_live_s(session):
             return -2.0
         edge = _edge(session)
         reuse = min(self._returned[edge] / self._paused[edge], 1.0) * self._kept[edge]
-        size = session.tail.end / max(self.scene.capacity_blocks, 1)
+        size = session.tail.end / max(self.context.capacity_blocks, 1)
         return -(
             _IDLE_WEIGHT * min(idle_s / idle_max_s, 1.0)
             + _REUSE_WEIGHT * (1.0 - reuse)
             + _SIZE_WEIGHT * min(size, 1.0)
         )
 
-    def worth(self, run: Node[Any]) -> Priority:
+    def priority(self, node: Node[Any]) -> Priority:
         """The best user's."""
-        scores = [user.rate for user in users_of(run)]
+        scores = [user.rate for user in users_of(node)]
         return (PriorityClass.LIVE, max(scores)) if scores else (PriorityClass.UNOWNED, 0.0)
 
     def _time_to_live_s(self, session: Session) -> float:
-        if not self.scene.returns.num_observed:
+        if not self.context.returns.num_observed:
             return _MAX_TTL_S
-        load = sum(s.tail.end for s in self.scene.paused()) / max(self.scene.capacity_blocks, 1)
+        load = sum(s.tail.end for s in self.context.paused()) / max(self.context.capacity_blocks, 1)
         pressure = min(max((load - _LOW_LOAD) / _LOAD_RANGE, 0.0), 1.0)
-        quantile_s = self.scene.returns.residual_quantile_s(session.gap, 0.0, _TTL_QUANTILE)
+        quantile_s = self.context.returns.residual_quantile_s(session.gap, 0.0, _TTL_QUANTILE)
         return min(quantile_s * (1.0 - 0.5 * pressure), _MAX_TTL_S)
 
 

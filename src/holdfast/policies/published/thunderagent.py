@@ -37,8 +37,8 @@ class ThunderAgent(Policy):
     )
     orders_requests = True
 
-    def __init__(self, scene: PolicyContext) -> None:
-        super().__init__(scene)
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
         self._programs: dict[Session, None] = self.per_session()
         self._paused_s: dict[Session, float] = self.per_session()
         self._checked_s = float("-inf")
@@ -49,7 +49,7 @@ class ThunderAgent(Policy):
             return
         self._programs[turn.session] = None
         if self._used_tokens() > self._capacity_tokens and len(self._programs) > 1:
-            self._paused_s[turn.session] = self.scene.now_s
+            self._paused_s[turn.session] = self.context.now_s
 
     def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
         """Offer what is not paused, in order of arrival."""
@@ -65,10 +65,10 @@ class ThunderAgent(Policy):
 
     @property
     def _capacity_tokens(self) -> int:
-        return self.scene.capacity_blocks * self.scene.block_tokens
+        return self.context.capacity_blocks * self.context.block_tokens
 
     def _tokens(self, session: Session) -> int:
-        return session.tail.end * self.scene.block_tokens + _ACTIVE_TOKENS
+        return session.tail.end * self.context.block_tokens + _ACTIVE_TOKENS
 
     def _used_tokens(self) -> int:
         return sum(self._tokens(s) for s in self._programs if s not in self._paused_s)
@@ -84,11 +84,11 @@ class ThunderAgent(Policy):
             for session in active[:-1]:
                 if used <= self._capacity_tokens:
                     break
-                self._paused_s[session] = self.scene.now_s
+                self._paused_s[session] = self.context.now_s
                 used -= self._tokens(session)
         paused = sorted(self._paused_s, key=lambda s: (s in waiting, self._tokens(s)), reverse=True)
         for session in paused:
-            is_overdue = self.scene.now_s - self._paused_s[session] > _FORCE_RESUME_S
+            is_overdue = self.context.now_s - self._paused_s[session] > _FORCE_RESUME_S
             if is_overdue or used + self._tokens(session) <= self._capacity_tokens:
                 del self._paused_s[session]
                 used += self._tokens(session)

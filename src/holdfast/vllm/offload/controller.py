@@ -61,7 +61,7 @@ class OffloadController:
         metrics: EngineMetrics,
         guard: Callable[[str, Callable[[], Any]], Any],
     ) -> None:
-        """Put a gate between scheduler and connector, where that is ours; see `TransferGate`. Mutates.
+        """Put a `TransferGate` between scheduler and connector, where that is ours. Mutates.
 
         Once, before any request.
         """
@@ -86,11 +86,11 @@ class OffloadController:
         self,
         num_steps: int,
         waiting: Callable[[], Iterable[Session]],
-        room_blocks: Callable[[], int],
+        spare_blocks: Callable[[], int],
     ) -> None:
         """An engine step is about to be planned; see `Prefetcher.step`. Mutates the scheduler."""
         if self._prefetcher is not None:
-            self._prefetcher.step(num_steps, waiting, room_blocks)
+            self._prefetcher.step(num_steps, waiting, spare_blocks)
 
     def arrived(self, request: Any) -> None:
         """A request is here. Mutates."""

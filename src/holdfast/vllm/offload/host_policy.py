@@ -38,19 +38,19 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         self._capacity = cache_capacity
         self.claims: ChunkOwners[Any, bytes] = ChunkOwners()
         self._chunks: dict[bytes, Any] = {}
-        self._worth_of: Callable[[Any], Any] | None = None
+        self._priority_of: Callable[[Any], Any] | None = None
         self._spares_claimed = False
         self._order: list[Any] = []
         self._num_until_order = 0
 
-    def attach(self, worth_of: Callable[[Any], Any] | None) -> None:
+    def attach(self, priority_of: Callable[[Any], Any] | None) -> None:
         """Learn what owners of claims are worth.
 
         Args:
-            worth_of: A key, less is given up first, or None while the owner must be left alone.
+            priority_of: A key, less is given up first, or None while the owner must be left alone.
                 Without it the owner goes first that made its first claim first.
         """
-        self._worth_of = worth_of
+        self._priority_of = priority_of
         self._num_until_order = 0
 
     @contextmanager
@@ -102,21 +102,21 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
             evicted = self._victims(n, protected, self._order)
         return evicted
 
-    def has_room(self, num_chunks: int, worth: Any) -> bool:
+    def has_room(self, num_chunks: int, priority: Any) -> bool:
         """Whether so many chunks find room without any being given up that is worth more.
 
         Args:
             num_chunks: Chunks to store (count).
-            worth: What they are worth, as `attach` says of owners. Asks the cheapest few dozen.
+            priority: What they are worth, as `attach` says of owners. Asks the cheapest few dozen.
         """
-        worth_of = self._worth_of
+        priority_of = self._priority_of
         num_missing = num_chunks + len(self.claims) - self._capacity - self.claims.num_unclaimed
-        if num_missing <= 0 or worth_of is None:
+        if num_missing <= 0 or priority_of is None:
             return True
         self._keep_order(num_missing)
         for owner in self._order[:_OWNERS_ASKED]:
-            other = worth_of(owner)
-            if other is not None and other <= worth:
+            other = priority_of(owner)
+            if other is not None and other <= priority:
                 num_missing -= self.claims.num_of(owner)
                 if num_missing <= 0:
                     return True
@@ -143,17 +143,17 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         def may_go(key: bytes) -> bool:
             return key not in protected and chunks[key].ref_cnt == 0
 
-        worth_of = self._worth_of
-        if worth_of is not None:
-            owners = [owner for owner in owners if worth_of(owner) is not None]
+        priority_of = self._priority_of
+        if priority_of is not None:
+            owners = [owner for owner in owners if priority_of(owner) is not None]
         keys = self.claims.victims(n, owners, may_go)
         return None if keys is None else [(key, chunks.pop(key)) for key in keys]
 
     def _ranked(self) -> list[Any]:
-        worth_of = self._worth_of
-        if worth_of is None:
+        priority_of = self._priority_of
+        if priority_of is None:
             return list(self.claims.owners())
-        asked = ((worth_of(owner), owner) for owner in self.claims.owners())
-        ranked = [(worth, owner) for worth, owner in asked if worth is not None]
+        asked = ((priority_of(owner), owner) for owner in self.claims.owners())
+        ranked = [(priority, owner) for priority, owner in asked if priority is not None]
         ranked.sort(key=lambda pair: pair[0])
         return [owner for _, owner in ranked]

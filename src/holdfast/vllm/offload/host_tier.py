@@ -46,7 +46,7 @@ class HostTier:
         policy: Any,
         size: int,
         groups: Sequence[tuple[int, int]],
-        worth_of: Callable[[Session], Any],
+        priority_of: Callable[[Session], Any],
         *,
         holds_steps: bool = False,
     ) -> None:
@@ -62,11 +62,11 @@ class HostTier:
         self._begun_s: dict[int, float] = {}  # likewise, when loads were asked for (s)
         self._wait_s = 0.0  # of a load, beyond the copy itself
         self.capacity_blocks = size * self.stride // len(self._groups)
-        self._worth_of = worth_of
+        self._priority_of = priority_of
         self._worth_at_pause: dict[Session, Any] = {}
         self._claims = policy.claims if isinstance(policy, HostPolicy) else None
         if self._claims is not None:
-            policy.attach(worth_of)
+            policy.attach(priority_of)
 
     def claim(self, session: Session, hashes: Sequence[bytes]) -> None:
         """See `OffloadPort`."""
@@ -81,7 +81,7 @@ class HostTier:
 
     def paused(self, session: Session) -> None:
         """A turn of the session has just ended: note what its chunks are worth now. Mutates."""
-        self._worth_at_pause[session] = self._worth_of(session)
+        self._worth_at_pause[session] = self._priority_of(session)
 
     def is_outranked(self, session: Session, hashes: Sequence[bytes]) -> bool:
         """Whether a chain would take the room of chunks that are worth more.
@@ -89,20 +89,20 @@ class HostTier:
         It is taken to be worth what it was when the session's last pause began. False for a first
         turn, and where vLLM evicts without asking.
         """
-        worth = self._worth_at_pause.get(session)
-        if worth is None or self._claims is None:
+        priority = self._worth_at_pause.get(session)
+        if priority is None or self._claims is None:
             return False
-        num_new = len(hashes) - self.num_held(hashes, 0)
+        num_new = len(hashes) - self.num_stored(hashes, 0)
         num_chunks = sum(num_new // stride for _, stride in self._groups)
-        return num_chunks > 0 and not self._policy.has_room(num_chunks, worth)
+        return num_chunks > 0 and not self._policy.has_room(num_chunks, priority)
 
     def let_go(self) -> None:
         """Nobody will say any more what sessions are worth: evict without that. Mutates."""
         if self._claims is not None:
             self._policy.attach(None)
 
-    def num_held(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
-        """See `OffloadPort`; a chain is given up from its end, so a bisection finds what is left."""
+    def num_stored(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
+        """See `OffloadPort`; evicted from its end, a chain is found by bisection."""
         if not self.is_in_use:
             return 0
         stride, holds = self.stride, self.holds

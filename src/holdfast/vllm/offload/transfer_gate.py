@@ -221,7 +221,7 @@ class TransferGate:
         self._is_unsure |= reason == "unknown"
         if reason == "unknown" and self._pilot in (None, request.request_id):
             self._pilot = request.request_id
-            held = self._tier.num_held(request.block_hashes, 0) * self._grain.hash_block_tokens
+            held = self._tier.num_stored(request.block_hashes, 0) * self._grain.hash_block_tokens
             most = held + _PILOT_BLOCKS * self._block_tokens
             if self._transfers.config.supports_partial_tail:
                 most = None  # vLLM has no part of such a prompt stored
@@ -253,9 +253,9 @@ class TransferGate:
     @staticmethod
     def _num_shared(session: Session) -> int:
         """Prefix hashes of a session's prompt that it shares with other sessions (count). Pure."""
-        for run in session.prompt_tail.path():
-            if any(user is not session for user in islice(users_of(run), _USERS_ASKED)):
-                return run.end
+        for node in session.prompt_tail.path():
+            if any(user is not session for user in islice(users_of(node), _USERS_ASKED)):
+                return node.end
         return 0
 
     def _shared_tokens(self, session: Session) -> int:
@@ -303,7 +303,7 @@ class TransferGate:
         if not computing_s or now_s - entry.waits_since_s <= computing_s:
             return None
         first = num_computed // self._grain.hash_block_tokens
-        return self._tier.num_held(request.block_hashes, first) * self._grain.hash_block_tokens
+        return self._tier.num_stored(request.block_hashes, first) * self._grain.hash_block_tokens
 
     def _computing_s(self, num_blocks: int, depth_blocks: int) -> float:
         """Time that turns wait while blocks are computed (s)."""

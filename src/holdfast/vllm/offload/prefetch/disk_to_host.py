@@ -100,7 +100,7 @@ class DiskToHost:
             if not want.is_sure and not tier.num_unclaimed:
                 return
             num_there = self._num_cached(hashes)
-            num_there += tier.num_held(hashes, num_there)
+            num_there += tier.num_stored(hashes, num_there)
             keys = tier.keys(hashes)[num_there // tier.stride :]
             if not keys:
                 continue

@@ -61,7 +61,7 @@ class HostToGpu:
                 self._errands.arrived(errand, len(errand.hashes))
 
     def begin(
-        self, chains: Iterable[Sequence[bytes]], room_blocks: Callable[[], int], step_s: float
+        self, chains: Iterable[Sequence[bytes]], spare_blocks: Callable[[], int], step_s: float
     ) -> None:
         """Send for the first piece of a chain that is in host memory and not cached.
 
@@ -69,14 +69,14 @@ class HostToGpu:
 
         Args:
             chains: Prefix hashes of chains, those needed first foremost.
-            room_blocks: Blocks that may be taken (count).
+            spare_blocks: Blocks that may be taken (count).
             step_s: What an engine step takes (s).
         """
         for hashes in chains:
             num_cached = self._num_cached(hashes)
-            if not self._tier.num_held(hashes, num_cached):
+            if not self._tier.num_stored(hashes, num_cached):
                 continue
-            room = room_blocks()
+            room = spare_blocks()
             if room <= 0:
                 self._errands.deferred(hashes)
                 return

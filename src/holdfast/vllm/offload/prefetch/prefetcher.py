@@ -73,14 +73,14 @@ class Prefetcher:
         self,
         num_steps: int,
         waiting: Callable[[], Iterable[Session]],
-        room_blocks: Callable[[], int],
+        spare_blocks: Callable[[], int],
     ) -> None:
         """See what has arrived, and send for more. Before `schedule` only; mutates the scheduler.
 
         Args:
             num_steps: Engine steps begun (count).
             waiting: Sessions whose turns wait for their place, in order of arrival.
-            room_blocks: Blocks that copies may take now (count).
+            spare_blocks: Blocks that copies may take now (count).
         """
         self._note_step()
         was_busy = self.is_busy
@@ -93,7 +93,7 @@ class Prefetcher:
         self._look_at_step = num_steps + _STEPS_BETWEEN_LOOKS
         if not self._copies.is_busy:
             coming = map(_chain_to, self._coming())
-            self._copies.begin(coming, room_blocks, self._step_s)
+            self._copies.begin(coming, spare_blocks, self._step_s)
         if self._reads is not None and not self._reads.is_busy:
             self._reads.begin(self._wanted(waiting))
 
@@ -166,5 +166,5 @@ def _is_not(session: Session, state: SessionState) -> bool:
 
 def _chain_to(end: Node[Any]) -> list[bytes]:
     """Prefix hashes of the chain that ends there. O(blocks)."""
-    runs = list(end.path())
-    return [block_hash for run in reversed(runs) for block_hash in run.hashes]
+    nodes = list(end.path())
+    return [block_hash for node in reversed(nodes) for block_hash in node.hashes]
