@@ -24,7 +24,8 @@ import msgspec
 from holdfast.core.results import RunResult
 from holdfast.report.manifest import run_manifest
 from holdfast.sim.plan import RunPlan, Workload
-from holdfast.sim.profile import CostProfile, load_profile
+from holdfast.sim.profile import CostProfile
+from holdfast.sim.profile_file import load_profile
 from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.record import Session, Turn
 from holdfast.traces.selection import SessionSelection

@@ -21,7 +21,7 @@ import msgspec
 
 from holdfast.core.results import RunResult
 from holdfast.report.document import read_document
-from holdfast.sim.profile import load_profile
+from holdfast.sim.profile_file import load_profile
 
 PROFILE = "h100-llama3.1-8b"
 KV_TOKENS = 60_000

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from holdfast.sim.plan import Workload
-from holdfast.sim.profile import CostProfile, load_profile
+from holdfast.sim.profile import CostProfile
+from holdfast.sim.profile_file import load_profile
 from holdfast.traces.record import common_prefix_length
 from holdfast.traces.selection import SessionSelection
 

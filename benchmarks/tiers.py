@@ -28,7 +28,7 @@ import msgspec
 
 from holdfast.core.results import RunResult
 from holdfast.report.document import read_document
-from holdfast.sim.profile import load_profile
+from holdfast.sim.profile_file import load_profile
 
 STOCK = "vllm-default"
 

@@ -11,7 +11,7 @@ import pytest
 from holdfast.config import load_config
 from holdfast.errors import ConfigError
 from holdfast.pool.directory import PoolDirectory
-from holdfast.sim.profile import load_profile
+from holdfast.sim.profile_file import load_profile
 from holdfast.small_file import read_small_text
 
 

@@ -11,7 +11,8 @@ import pytest
 from holdfast.core.results import TurnRecord
 from holdfast.errors import ConfigError, TraceError
 from holdfast.sim.calibration import FitQuality, fit_profile, read_turns
-from holdfast.sim.profile import CostProfile, load_profile
+from holdfast.sim.profile import CostProfile
+from holdfast.sim.profile_file import load_profile
 
 pytest.importorskip("scipy")
 

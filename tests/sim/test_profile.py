@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import ConfigError
-from holdfast.sim.profile import CostProfile, load_profile, profile_names
+from holdfast.sim.profile import CostProfile
+from holdfast.sim.profile_file import load_profile, profile_names
 
 SHIPPED = (
     "2xh200-qwen2.5-coder-32b",

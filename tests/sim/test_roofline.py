@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from holdfast.errors import ConfigError
-from holdfast.sim.profile import CostProfile, load_profile
+from holdfast.sim.profile import CostProfile
+from holdfast.sim.profile_file import load_profile
 from holdfast.sim.roofline import (
     Efficiency,
     EngineShape,

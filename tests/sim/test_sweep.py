@@ -8,7 +8,7 @@ import pytest
 from holdfast.core.results import RunResult, summarize_run
 from holdfast.errors import HoldfastError
 from holdfast.sim.plan import RunPlan, Workload
-from holdfast.sim.profile import load_profile
+from holdfast.sim.profile_file import load_profile
 from holdfast.sim.simulation import SimulationOptions
 from holdfast.sim.sweep import sweep
 from holdfast.traces.selection import SessionSelection

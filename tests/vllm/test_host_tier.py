@@ -103,7 +103,7 @@ def test_every_cache_group_has_its_chunks_claimed() -> None:
 def test_what_is_held_is_counted_in_the_group_that_keeps_whole_prompts() -> None:
     from vllm.v1.kv_offload.base import make_offload_key
 
-    from holdfast.vllm.compat import offload_controller_of
+    from holdfast.vllm.offload.attach import offload_controller_of
     from holdfast.vllm.offload.host_policy import HostPolicy
 
     policy = HostPolicy(8)

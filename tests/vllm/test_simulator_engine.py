@@ -16,7 +16,7 @@ from holdfast.policies.ours.return_rate_eviction import ReturnRateEviction
 from holdfast.policies.registry import policy_names
 from holdfast.sim import simulation
 from holdfast.sim.plan import RunPlan, Workload
-from holdfast.sim.profile import load_profile, profile_names
+from holdfast.sim.profile_file import load_profile, profile_names
 from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.selection import SessionSelection
 from holdfast.vllm.offload.arguments import check_offloading

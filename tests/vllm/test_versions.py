@@ -104,7 +104,7 @@ def test_a_blocks_hash_is_the_requests_and_the_group(rig: Rig) -> None:
 
 
 def test_the_grain_is_one_hash_a_block_of_an_ordinary_model(rig: Rig) -> None:
-    from holdfast.vllm.compat import CacheLayout, cache_layout
+    from holdfast.vllm.cache_layout import CacheLayout, cache_layout
 
     assert cache_layout(rig.scheduler) == CacheLayout(16, 1, 1)
 
@@ -113,7 +113,7 @@ def test_a_prompt_is_looked_for_in_the_group_that_keeps_the_whole_of_it() -> Non
     import torch
     from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
 
-    from holdfast.vllm.compat import cache_layout
+    from holdfast.vllm.cache_layout import cache_layout
 
     shape = {"num_kv_heads": 1, "head_size": 64, "dtype": torch.float32}
     window = SlidingWindowSpec(block_size=16, sliding_window=64, **shape)

@@ -128,7 +128,7 @@ class PrefixTree(Generic[B]):
         """Make `hashes` a chain that ends at a run's end.
 
         Mutates the tree. A chain that ends or leaves inside a run splits that run: the deeper half
-        stays the same object, so its tails and free blocks stay valid, and the caller moves the free
+        stays the same object, so its tails and free blocks stay valid; the caller moves the free
         blocks of the shallow half.
 
         Returns:

@@ -29,7 +29,7 @@ def profile() -> None:
 @profile.command("list")
 def list_profiles() -> None:
     """List the profiles that ship."""
-    from holdfast.sim.profile import load_profile, profile_names
+    from holdfast.sim.profile_file import load_profile, profile_names
 
     table = Table(box=None, pad_edge=False)
     table.add_column("profile", no_wrap=True)
@@ -59,7 +59,7 @@ def show(name: str, as_toml: bool) -> None:
     """Show the values and sources of NAME, or of a .toml or .json file."""
     import msgspec
 
-    from holdfast.sim.profile import load_profile
+    from holdfast.sim.profile_file import load_profile
 
     one = load_profile(name)
     if as_toml:
@@ -103,7 +103,7 @@ def calibrate(
     cached, and must compute prompts in chunks of the base profile's size.
     """
     from holdfast.sim.calibration import fit_profile, read_turns
-    from holdfast.sim.profile import load_profile
+    from holdfast.sim.profile_file import load_profile
 
     if out_path.suffix != ".toml":
         raise ConfigError(f"--out is {str(out_path)!r}, expected a file that ends in .toml")

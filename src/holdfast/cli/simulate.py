@@ -26,7 +26,8 @@ from holdfast.report.policy_ranking import stand
 from holdfast.report.policy_ranking_html import write_policy_ranking_html
 from holdfast.report.policy_ranking_table import policy_ranking_table
 from holdfast.sim.plan import RunPlan, Workload
-from holdfast.sim.profile import CostProfile, load_profile, profile_names
+from holdfast.sim.profile import CostProfile
+from holdfast.sim.profile_file import load_profile, profile_names
 from holdfast.sim.simulation import SimulationOptions
 from holdfast.sim.sweep import sweep
 from holdfast.traces.digest import sessions_digest

@@ -24,7 +24,8 @@ from holdfast.errors import ConfigError
 from holdfast.report.page import require_plots, write_whole
 from holdfast.report.study_findings import FINDINGS
 from holdfast.report.study_html import TITLES, write_study_html
-from holdfast.sim.profile import CostProfile, load_profile, profile_names
+from holdfast.sim.profile import CostProfile
+from holdfast.sim.profile_file import load_profile, profile_names
 from holdfast.traces.io import FileReport
 from holdfast.traces.storage import printable
 from holdfast.workload.study.sampling import MAX_BLOCKS

@@ -1,28 +1,17 @@
-"""Cost profiles: how long an engine step takes, and how much KV an engine holds.
-
-A profile is data with its sources. Those that ship are TOML files next to this module, either
-coefficients that were measured or hardware and model figures from which `sim.roofline` derives
-them; any other file in the same form replaces them.
-"""
+"""Cost profiles: how long an engine step takes, and how much KV an engine holds."""
 
 from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Callable, Iterable
-from importlib import resources
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
 from holdfast.errors import ConfigError
-from holdfast.small_file import read_small_text
 
-__all__ = ["CostProfile", "load_profile", "profile_names"]
-
-_SUFFIXES: Final = (".json", ".toml")
+__all__ = ["CostProfile"]
 
 # What each number may be: a limit, and whether the limit itself is allowed.
 _POSITIVE: Final = (
@@ -153,60 +142,6 @@ class CostProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             # JSON writes strings, lists of them, and numbers as TOML does; floats round-trip.
             lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
         return "\n".join(lines) + "\n"
-
-
-def profile_names() -> tuple[str, ...]:
-    """Names of the profiles that ship, sorted."""
-    files = resources.files(__package__).joinpath("profiles").iterdir()
-    return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
-
-
-def load_profile(name_or_path: str | Path) -> CostProfile:
-    """Read a profile that ships, or one from a `.toml` or `.json` file.
-
-    Args:
-        name_or_path: A name of `profile_names`, or else a file.
-
-    Raises:
-        ConfigError: The name is unknown, the file cannot be read, or a value is impossible; the
-            message has the file and the key.
-    """
-    names = profile_names()
-    if isinstance(name_or_path, str) and name_or_path in names:
-        file = resources.files(__package__).joinpath("profiles", f"{name_or_path}.toml")
-        return _profile(tomllib.loads(file.read_text(encoding="utf-8")), file.name)
-    path = Path(name_or_path)
-    if path.suffix not in _SUFFIXES:
-        raise ConfigError(
-            f"unknown profile {str(name_or_path)!r}",
-            hint=f"known: {', '.join(names)}; or a file that ends in {' or '.join(_SUFFIXES)}",
-        )
-    return _profile(_content(path), str(path))
-
-
-def _content(path: Path) -> Any:
-    try:
-        text = read_small_text(path)
-        return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # of either format, or not UTF-8
-        raise ConfigError(f"{path}: is not {path.suffix[1:].upper()}: {error}") from error
-
-
-def _profile(content: Any, source: str) -> CostProfile:
-    """Coefficients as they are, or figures through the roofline; errors name `source`."""
-    # It builds CostProfiles, so it imports this module.
-    from holdfast.sim.roofline import RooflineFigures, roofline_profile
-
-    try:
-        if isinstance(content, dict) and "hardware" in content:
-            return roofline_profile(msgspec.convert(content, RooflineFigures))
-        return msgspec.convert(content, CostProfile)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}", hint=error.hint) from error
 
 
 def _check(key: str, value: float, expected: str, is_valid: Callable[[float], bool]) -> None:

@@ -8,29 +8,21 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.core.session import Session
-from holdfast.vllm.versions import check_tiers, engine_version
-
 if TYPE_CHECKING:
-    from holdfast.runtime.runtime import AgentRuntime
-    from holdfast.vllm.offload.controller import OffloadController
+    pass
 
 __all__ = [
-    "CacheLayout",
     "argument_parser_class",
-    "cache_layout",
     "end_tier_access",
     "engine_number",
     "holding_requests",
     "load_tokenizer",
     "loading_requests",
-    "offload_controller_of",
     "region_paths",
     "session_id_of",
     "set_up_environment",
@@ -40,45 +32,6 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class CacheLayout:
-    """How a prompt maps to cached blocks.
-
-    Attributes:
-        hash_block_tokens: Tokens a prefix hash covers.
-        hashes_per_block: Prefix hashes a block of that group covers.
-        num_groups: Cache groups, each with blocks of its own for the same tokens.
-        group: Number of the cache group whose blocks say how much of a prompt is cached.
-    """
-
-    hash_block_tokens: int
-    hashes_per_block: int
-    num_groups: int
-    group: int = 0
-
-
-def cache_layout(scheduler: Any) -> CacheLayout:
-    """The grain of a scheduler's prefix cache.
-
-    Hash blocks equal blocks where vLLM knows no other.
-    """
-    groups = scheduler.kv_cache_config.kv_cache_groups
-    hash_block_tokens = getattr(scheduler, "hash_block_size", None) or scheduler.block_size
-    # Windows and states give up a prompt's beginning first and need its end only.
-    whole = (i for i, one in enumerate(groups) if _keeps_whole_prompts(one.kv_cache_spec))
-    group = next(whole, 0)
-    block_tokens = groups[group].kv_cache_spec.block_size if groups else scheduler.block_size
-    return CacheLayout(
-        hash_block_tokens, max(block_tokens // hash_block_tokens, 1), max(len(groups), 1), group
-    )
-
-
-def _keeps_whole_prompts(spec: Any) -> bool:
-    from vllm.v1.kv_cache_interface import FullAttentionSpec
-
-    return isinstance(spec, FullAttentionSpec)
 
 
 def session_id_of(request: Any) -> str | None:
@@ -107,54 +60,6 @@ def stock_free_queue(blocks: Sequence[Any]) -> Any:
     for block in blocks:
         block.prev_free_block = block.next_free_block = None
     return FreeKVCacheBlockQueue(list(blocks))
-
-
-def offload_controller_of(
-    scheduler: Any,
-    runtime: AgentRuntime,
-    worth_of: Callable[[Session], Any],
-    *,
-    prefetches: bool = True,
-) -> OffloadController | None:
-    """The desk for a scheduler with vLLM's offloading connector of 0.32 or newer, or None."""
-    connector = getattr(getattr(scheduler, "connector", None), "connector_scheduler", None)
-    manager: Any = getattr(connector, "manager", None)
-    holds_steps = getattr(manager, "holds_steps", False)
-    manager = getattr(manager, "primary_tier", manager)
-    policy = getattr(manager, "_policy", None)
-    if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
-        return None
-    check_tiers(engine_version())
-    from holdfast.vllm.offload.controller import OffloadController
-    from holdfast.vllm.offload.host_policy import HostPolicy
-    from holdfast.vllm.offload.host_tier import HostTier
-
-    # What is held is estimated from the first group, so it must be one that keeps whole prompts.
-    configs = sorted(
-        connector.config.kv_group_configs,
-        key=lambda one: one.sliding_window_size_in_chunks is not None,
-    )
-    groups = [(one.group_idx, one.hashes_per_chunk) for one in configs]
-    if isinstance(policy, HostPolicy):
-        _poll_at_steps(connector.manager)
-    size = manager._num_chunks  # noqa: SLF001 # said nowhere else
-    tier = HostTier(policy, size, groups, worth_of, holds_steps=holds_steps)
-    return OffloadController(scheduler, runtime, tier, prefetches=prefetches)
-
-
-def _poll_at_steps(manager: Any) -> None:
-    """Have tiers that serve other engines do it at steps only, as before vLLM 0.33. Mutates.
-
-    From then on a thread serves them between steps, which stores chunks as well. It would ask what
-    sessions are worth while the scheduler changes them.
-    """
-    if getattr(manager, "_tier_poll_thread", None) is None:
-        return
-    manager._stop_tier_poll_thread()  # noqa: SLF001 # its setting was read already
-    _logger.warning(
-        "HostPolicy evicts by sessions, which only the scheduler's thread knows: other engines are"
-        " served at engine steps only (tier_poll_interval_s = 0)"
-    )
 
 
 def tier_lock(manager: Any) -> AbstractContextManager[Any]:

@@ -18,7 +18,8 @@ from holdfast.core.session_id import tells_parent
 from holdfast.core.turn import Admission, Turn
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
-from holdfast.vllm.compat import CacheLayout, session_id_of
+from holdfast.vllm.cache_layout import CacheLayout
+from holdfast.vllm.compat import session_id_of
 from holdfast.vllm.decode_growth import DecodeGrowth
 
 __all__ = ["RequestTracker"]

@@ -21,15 +21,15 @@ from holdfast.config import HoldfastConfig, load_config
 from holdfast.core.session import Session, SessionState
 from holdfast.policies.base import Oracle, Priority, PriorityClass
 from holdfast.runtime.runtime import AgentRuntime
+from holdfast.vllm.cache_layout import cache_layout
 from holdfast.vllm.compat import (
-    cache_layout,
     engine_number,
     holding_requests,
     loading_requests,
-    offload_controller_of,
     uses_priority,
 )
 from holdfast.vllm.learned_file import LearnedFile
+from holdfast.vllm.offload.attach import offload_controller_of
 from holdfast.vllm.oversized import OversizedRequests
 from holdfast.vllm.reports import EngineReports
 from holdfast.vllm.request_queue import AdmissionQueue

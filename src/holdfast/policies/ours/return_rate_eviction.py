@@ -32,8 +32,8 @@ class ReturnRateEviction:
     as in CacheWise (arXiv 2606.16824).
     Differs: the expectation is learned online from gaps by kind, tool and argument class; shared
     runs are worth the sum over their users; only sessions are rescored, never blocks. A session
-    may stand for the next call of its agent, too; see `RecurringAgents`. Explicit priorities come before
-    worth, as far as sessions hold places.
+    may stand for the next call of its agent, too; see `RecurringAgents`. Explicit priorities come
+    before worth, as far as sessions hold places.
     """
 
     def __init__(self, context: PolicyContext, callers: RecurringAgents) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from holdfast.core.session import Session
 from holdfast.runtime.runtime import AgentRuntime
-from holdfast.vllm.compat import CacheLayout
+from holdfast.vllm.cache_layout import CacheLayout
 from holdfast.vllm.metrics import EngineMetrics
 from holdfast.vllm.offload.host_tier import HostTier
 from holdfast.vllm.offload.prefetch.prefetcher import Prefetcher

@@ -21,7 +21,7 @@ from holdfast.policies.base import users_of
 from holdfast.predict.one_shot import OneShotPredictor
 from holdfast.predict.transfer_ledger import TransferAccount, TransferLedger
 from holdfast.runtime.runtime import AgentRuntime
-from holdfast.vllm.compat import CacheLayout
+from holdfast.vllm.cache_layout import CacheLayout
 from holdfast.vllm.metrics import EngineMetrics
 from holdfast.vllm.offload.host_tier import HostTier
 from holdfast.vllm.requests import RequestTracker
