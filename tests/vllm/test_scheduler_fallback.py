@@ -62,7 +62,7 @@ _PLACES = {
     "measuring": ("schedule", "_desk", "_pick"),
     "findings": ("findings", "_reader", "tell"),
     "start": ("started", "_runtime", "turn_started"),
-    "worth": ("worth", "_runtime", "worth_of"),
+    "worth": ("worth", "_runtime", "priority_of"),
     "refresh": ("schedule", "_runtime", "refresh"),
     "preemption": ("preempt", "_runtime", "turn_preempted"),
     "end": ("finish", "_runtime", "turn_ended"),

@@ -70,7 +70,7 @@ def render_policy_ranking_html(
     known = list(runs)
     ranking = stand(known, baseline)
     return render_page(
-        "ranking",
+        "policy_ranking",
         ranking=ranking,
         metrics=RANKING_METRICS,
         floor=FLOOR,

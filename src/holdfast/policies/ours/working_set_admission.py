@@ -23,15 +23,15 @@ class WorkingSetAdmission:
     Among cold turns the tenant that was served least comes first. A cold turn that does not fit
     holds back every later cold turn, so that room gathers for it; warm turns, whose blocks are
     there already, go on past it. Room comes from sessions that pause for long: a turn that does
-    not fit takes the places of those that have been away for longer than it takes to recompute their
-    blocks, times the turns in the engine for each that waits. There the two costs meet: holding on
-    delays those who wait, letting go costs engine time that delays everybody. So a pause never
-    costs more than twice what it would if its end were known.
+    not fit takes the places of those that have been away for longer than it takes to recompute
+    their blocks, times the turns in the engine for each that waits. There the two costs meet:
+    holding on delays those who wait, letting go costs engine time that delays everybody. So a pause
+    never costs more than twice what it would if its end were known.
 
     A turn is due once it has waited for some times the engine time of what it found ahead of it,
     every prompt computed anew (see `WaitBound`). A turn that is due, and any turn while nothing
-    runs, may take every place, and no turn passes one that is due. So a turn waits at most until it is
-    due, and then for the older ones that are and for the turns that run, which end.
+    runs, may take every place, and no turn passes one that is due. So a turn waits at most until it
+    is due, and then for the older ones that are and for the turns that run, which end.
 
     With priorities a place yields to more urgent turns at once, and to less urgent ones only when
     they are due or nothing runs; the least urgent places go first.
