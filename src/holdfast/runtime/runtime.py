@@ -1,6 +1,4 @@
-"""The agent runtime.
-
-Observes turns, keeps sessions and chains, says what to evict and whom to let in.
+"""The agent runtime: observes turns, keeps sessions, decides what to evict and what to admit.
 
 Knows nothing about vLLM: a host reports turns and blocks and carries out what is decided.
 """
