@@ -154,14 +154,14 @@ class Rig:
 
     @property
     def is_prefetching(self) -> bool:
-        """Whether blocks are on their way that no request asked for."""
-        tiers = getattr(self.scheduler, "tiers", None)
-        return tiers is not None and tiers.is_prefetching
+        """Whether a prefetch is in flight; never on vLLM's own scheduler."""
+        offload = getattr(self.scheduler, "offload", None)
+        return offload is not None and bool(offload.is_prefetching)
 
     @property
     def prefetches(self) -> dict[str, int]:
         """Prefetches by outcome, those that there were."""
-        return {name: num for name, num in self.scheduler.tiers.prefetches.items() if num}
+        return {name: num for name, num in self.scheduler.offload.prefetches.items() if num}
 
     @property
     def is_answer_due(self) -> bool:

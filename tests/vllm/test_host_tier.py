@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from holdfast.vllm.offload.no_offload import NoOffloadController
 from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 
 if TYPE_CHECKING:
@@ -75,10 +76,10 @@ def test_a_turn_knows_which_of_its_blocks_lie_in_host_memory(make_rig: RigMaker)
 
 def test_copies_teach_what_a_copy_takes(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 12, 64)
-    assert rig.scheduler.tiers.tier.load_s(1) == float("inf")
+    assert rig.scheduler.offload.tier.load_s(1) == float("inf")
     for number, prompt in enumerate(("abcdefgh", "stuvwxyz", "abcdefgh")):
         rig.turn(str(number), prompt)
-    assert rig.scheduler.tiers.tier.load_s(1) < float("inf")
+    assert rig.scheduler.offload.tier.load_s(1) < float("inf")
 
 
 def test_every_cache_group_has_its_chunks_claimed() -> None:
@@ -104,6 +105,7 @@ def test_what_is_held_is_counted_in_the_group_that_keeps_whole_prompts() -> None
     from vllm.v1.kv_offload.base import make_offload_key
 
     from holdfast.vllm.offload.attach import offload_controller_of
+    from holdfast.vllm.offload.controller import OffloadController
     from holdfast.vllm.offload.host_policy import HostPolicy
 
     policy = HostPolicy(8)
@@ -124,14 +126,14 @@ def test_what_is_held_is_counted_in_the_group_that_keeps_whole_prompts() -> None
         kv_cache_config=SimpleNamespace(kv_cache_groups=groups),
     )
     runtime: Any = SimpleNamespace(max_known_blocks=0)
-    desk = offload_controller_of(scheduler, runtime, lambda _: (0, 0.0))
-    assert desk is not None
-    tier = desk.tier
+    offload = offload_controller_of(scheduler, runtime, lambda _: (0, 0.0))
+    assert isinstance(offload, OffloadController)
+    tier = offload.tier
     assert tier.num_stored([b"a", b"b", b"c", b"d"], 0) == 3
 
 
-def test_without_a_lower_tier_there_is_none(make_rig: RigMaker) -> None:
-    assert make_rig(12).scheduler.tiers is None
+def test_scheduler_without_tiers_has_null_controller(make_rig: RigMaker) -> None:
+    assert isinstance(make_rig(12).scheduler.offload, NoOffloadController)
 
 
 def test_a_busy_host_tier_ends_every_session(make_rig: RigMaker) -> None:
@@ -144,7 +146,7 @@ def test_a_busy_host_tier_ends_every_session(make_rig: RigMaker) -> None:
             chains[name] = prompt + name
     rig.finish()
     assert num_loaded(rig) > 0
-    rig.scheduler.tiers.tier._claims.check_integrity()
+    rig.scheduler.offload.tier._claims.check_integrity()
 
 
 def test_without_holdfast_the_tier_goes_on_by_age(make_rig: RigMaker) -> None:
@@ -154,7 +156,7 @@ def test_without_holdfast_the_tier_goes_on_by_age(make_rig: RigMaker) -> None:
     for number, prompt in enumerate(("stuvwxyz", "klmnopqr", "ABCDEFGH", "stuvwxyz")):
         rig.turn(f"then {number}", prompt)
     assert rig.metrics["holdfast_fallbacks/add_request"] == 1
-    assert len(rig.scheduler.tiers.tier._claims) > 8
+    assert len(rig.scheduler.offload.tier._claims) > 8
     del rig.scheduler._runtime.turn_arrived
 
 

@@ -46,7 +46,7 @@ def say_coming(rig: Rig, session: Session | None) -> None:
 def num_in_host(rig: Rig, prompt: str) -> int:
     from tests.vllm.conftest import keys_of
 
-    held: int = rig.scheduler.tiers.tier.num_stored(keys_of(prompt), 0)
+    held: int = rig.scheduler.offload.tier.num_stored(keys_of(prompt), 0)
     return held
 
 
@@ -133,9 +133,9 @@ def test_nothing_is_brought_where_a_turn_waits_for_room(make_rig: RigMaker) -> N
 def test_nothing_is_brought_while_offloading_rests(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64, disk_blocks=100)
     away_from_the_cache(rig)
-    rig.scheduler.tiers.tier.is_in_use = False
+    rig.scheduler.offload.tier.is_in_use = False
     say_coming(rig, session_of(rig, "abcdefgh"))
-    reads = rig.scheduler.tiers._prefetcher._reads
+    reads = rig.scheduler.offload._prefetcher._reads
     before = reads._num_begun
     rig.finish()
     assert reads._num_begun == before
@@ -184,7 +184,7 @@ def test_requests_go_on_when_even_letting_go_of_tiers_fails(make_rig: RigMaker) 
     def fail(*_: Any) -> None:
         raise RuntimeError("broken")
 
-    rig.scheduler.tiers.let_go = fail
+    rig.scheduler.offload.fall_back = fail
     rig.scheduler._runtime.policy.score = fail
     rig.turn("2", "stuvwxyz")
     assert rig.metrics["holdfast_fallbacks/let_go"] == 1
@@ -277,7 +277,7 @@ def test_a_chain_that_is_nowhere_is_looked_for_once(make_rig: RigMaker) -> None:
     for _ in range(40):
         rig.step()
     assert "3" not in rig.started
-    assert rig.scheduler.tiers._prefetcher._reads._num_begun == 1
+    assert rig.scheduler.offload._prefetcher._reads._num_begun == 1
 
 
 def test_a_paused_session_takes_nothing_that_another_claims(make_rig: RigMaker) -> None:

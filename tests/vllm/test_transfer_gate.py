@@ -33,12 +33,12 @@ def learned(make_rig: RigMaker, num_blocks: int = 12, **options: Any) -> Rig:
     rig = with_host(make_rig, num_blocks, **options)
     for number, prompt in enumerate(("01234567", "89")):
         rig.turn(f"before {number}", prompt)
-    assert rig.scheduler.tiers.gate._knows_costs
+    assert rig.scheduler.offload.gate._knows_costs
     return rig
 
 
 def num_stored(rig: Rig, prompt: str) -> int:
-    return int(rig.scheduler.tiers.tier.num_stored(keys_of(prompt), 0))
+    return int(rig.scheduler.offload.tier.num_stored(keys_of(prompt), 0))
 
 
 def num_loaded(rig: Rig) -> int:
@@ -86,7 +86,7 @@ def test_until_costs_are_known_one_turn_stores_a_little(make_rig: RigMaker) -> N
         rig.send(prompt, prompt)
     for _ in range(3):
         rig.step()
-    assert len(rig.scheduler.tiers.tier._claims) == 16
+    assert len(rig.scheduler.offload.tier._claims) == 16
     rig.finish()
 
 
@@ -104,7 +104,7 @@ def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second
     make_rig: RigMaker,
 ) -> None:
     rig = learned(make_rig, 30)
-    first_turns = rig.scheduler.tiers.gate._first_turns
+    first_turns = rig.scheduler.offload.gate._first_turns
     first_turns.share = first_turns.recurrence = lambda _: 0.0
     rig.turn("1", "abcdefgh")
     rig.turn("2", "s")
@@ -117,7 +117,7 @@ def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second
 
 def test_of_calls_that_nobody_continues_only_what_they_share_is_stored(make_rig: RigMaker) -> None:
     rig = learned(make_rig, 40)
-    rig.scheduler.tiers.gate._first_turns.share = lambda _: 0.0
+    rig.scheduler.offload.gate._first_turns.share = lambda _: 0.0
     rig.turn("1", "abcdefgh")
     rig.turn("2", "abcdexyz")
     rig.turn("3", "s")
@@ -130,7 +130,7 @@ def test_a_copy_that_takes_longer_than_computing_is_not_made(make_rig: RigMaker)
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyz")
     for _ in range(200):
-        rig.scheduler.tiers.tier.copies.observe_load(100, 100 * SLOW_S)
+        rig.scheduler.offload.tier.copies.observe_load(100, 100 * SLOW_S)
     rig.turn("3", "abcdefgh")
     assert num_loaded(rig) == 0
     assert rig.metrics["holdfast_offload_declined_turns/slower"] == 1
@@ -191,12 +191,12 @@ def test_offloading_over_a_fast_link_goes_on(make_rig: RigMaker) -> None:
 
 def test_a_gate_that_fails_leaves_all_copies_to_the_engine(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, is_strict=False)
-    rig.scheduler.tiers.gate._reason_to_skip = None  # fails when it is called
+    rig.scheduler.offload.gate._reason_to_skip = None  # fails when it is called
     for number, prompt in enumerate(("abcdefgh", "stuvwxyz", "abcdefgh")):
         rig.turn(str(number), prompt)
     assert rig.metrics["holdfast_fallbacks/tier_gate"] == 1
     assert num_loaded(rig) > 0
-    del rig.scheduler.tiers.gate._reason_to_skip
+    del rig.scheduler.offload.gate._reason_to_skip
 
 
 def test_a_full_tier_takes_only_what_is_worth_more_than_what_goes() -> None:

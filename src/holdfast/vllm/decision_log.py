@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["DecisionLog"]
+__all__ = ["DecisionLog", "NoDecisionLog"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,16 @@ class DecisionLog:
             )
             while record is not None:
                 record = self._pending.get()
+
+
+class NoDecisionLog:
+    """Stands in for `DecisionLog` where the operator named no file."""
+
+    def write(self, event: str, time_s: float, **fields: Any) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 def _opened(path: Path) -> int:

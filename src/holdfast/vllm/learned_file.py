@@ -24,7 +24,7 @@ from holdfast.predict.features import GapFeatures
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.session_speed import SpeedFactor
 
-__all__ = ["LearnedFile", "SharedModel"]
+__all__ = ["LearnedFile", "NoLearnedFile", "SharedModel"]
 
 logger = logging.getLogger(__name__)
 
@@ -243,6 +243,20 @@ class LearnedFile:
         if message not in self._said:
             self._said.add(message)
             logger.warning("%s", message)
+
+
+class NoLearnedFile:
+    """Stands in for `LearnedFile` where the operator named no file."""
+
+    def start(self) -> ReturnTimeModel:
+        """A new model."""
+        return ReturnTimeModel()
+
+    def keep(self) -> None:
+        """Save nothing."""
+
+    def close(self) -> None:
+        """Save nothing."""
 
 
 def _may_write_in(directory: Path) -> bool:

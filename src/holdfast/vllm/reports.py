@@ -21,7 +21,7 @@ from holdfast.core.turn import Admission, Turn
 from holdfast.predict.features import features_of
 from holdfast.runtime.eviction_reason import eviction_reason, sessions_using
 from holdfast.tool_calls.turn_end import TurnEnd
-from holdfast.vllm.decision_log import DecisionLog
+from holdfast.vllm.decision_log import DecisionLog, NoDecisionLog
 from holdfast.vllm.metrics import EngineMetrics
 
 __all__ = ["EngineReports"]
@@ -44,50 +44,42 @@ class EngineReports:
     def __init__(self, config: HoldfastConfig, engine: int, clock: Callable[[], float]) -> None:
         self.metrics = EngineMetrics.from_environment(policy=config.policy)
         self._clock = clock
-        self._log: DecisionLog | None = None
+        self._log: DecisionLog | NoDecisionLog = NoDecisionLog()
         if config.decision_log:
             self._log = DecisionLog(Path(config.decision_log), engine=engine, pid=os.getpid())
-            self._log.write(
-                "engine_started", clock(), version=holdfast.__version__, policy=config.policy
-            )
+        self._log.write(
+            "engine_started", clock(), version=holdfast.__version__, policy=config.policy
+        )
 
     def close(self) -> None:
         """Write what is left."""
         self.metrics.close()
-        if self._log is not None:
-            self._log.close()
+        self._log.close()
 
     def turn_arrived(self, turn: Turn, prompt_tokens: int, rejected: tuple[str, ...]) -> None:
         """A request is here."""
-        if self._log is not None:
-            self._record(
-                "turn_arrived",
-                turn,
-                session_id=_explicit_id(turn.session),
-                prompt_tokens=prompt_tokens,
-                resident_blocks=turn.resident_blocks,
-                missing_blocks=turn.missing_blocks,
-                because=turn.because,
-                rejected=rejected,
-            )
+        self._record(
+            "turn_arrived",
+            turn,
+            session_id=_explicit_id(turn.session),
+            prompt_tokens=prompt_tokens,
+            resident_blocks=turn.resident_blocks,
+            missing_blocks=turn.missing_blocks,
+            because=turn.because,
+            rejected=rejected,
+        )
 
     def turn_started(self, turn: Turn) -> None:
         """The engine has let a turn in."""
         waited_s = self._clock() - turn.arrived_s
         self.metrics.admitted(max(waited_s, 0.0))
         self.metrics.reused(turn.resident_blocks)
-        if self._log is not None:
-            self._record(
-                "turn_started", turn, waited_s=waited_s, missing_blocks=turn.missing_blocks
-            )
+        self._record("turn_started", turn, waited_s=waited_s, missing_blocks=turn.missing_blocks)
 
     def turn_ended(self, turn: Turn, output_tokens: int) -> None:
         """An answer is complete, or was abandoned; `pause_explained` may follow."""
-        if self._log is not None:
-            gap = turn.session.gap
-            self._record(
-                "turn_ended", turn, output_tokens=output_tokens, kind=gap.kind, tool=gap.tool
-            )
+        gap = turn.session.gap
+        self._record("turn_ended", turn, output_tokens=output_tokens, kind=gap.kind, tool=gap.tool)
 
     def pause_explained(self, pause: tuple[Session, int], end: TurnEnd) -> None:
         """What ended a session's turn has been read from its output. Any thread may call it.
@@ -96,17 +88,16 @@ class EngineReports:
             pause: The session, and the number of its turn.
             end: What ended it.
         """
-        if self._log is not None:
-            session, turn = pause
-            gap = features_of(end)
-            self._log.write(
-                "pause_explained",
-                self._clock(),
-                session=session.number,
-                turn=turn,
-                kind=gap.kind,
-                tool=gap.tool,
-            )
+        session, turn = pause
+        gap = features_of(end)
+        self._log.write(
+            "pause_explained",
+            self._clock(),
+            session=session.number,
+            turn=turn,
+            kind=gap.kind,
+            tool=gap.tool,
+        )
 
     def set_sessions(
         self, sessions: Sequence[Session], explained: Sequence[tuple[tuple[Session, int], TurnEnd]]
@@ -127,18 +118,15 @@ class EngineReports:
 
     def places_taken(self, decision: Admission) -> None:
         """Sessions have lost their places."""
-        if self._log is not None:
-            for session in decision.releases:
-                self._log.write(
-                    "place_taken", self._clock(), session=session.number, rate=session.rate
-                )
+        for session in decision.releases:
+            self._log.write("place_taken", self._clock(), session=session.number, rate=session.rate)
 
     def evicted(self, node: Node[Any] | None, num_blocks: int) -> None:
         """Blocks of a run were given up; None is a run that no session uses any more."""
         users = None if node is None else sessions_using(node)
         reason = eviction_reason(users)
         self.metrics.evicted(reason, num_blocks)
-        if self._log is not None and node is not None and users is not None:
+        if node is not None and users is not None:
             self._log.write(
                 "evicted",
                 self._clock(),
@@ -150,7 +138,6 @@ class EngineReports:
             )
 
     def _record(self, event: str, turn: Turn, **fields: Any) -> None:
-        assert self._log is not None
         session = turn.session
         self._log.write(
             event,

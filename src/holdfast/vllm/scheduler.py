@@ -22,13 +22,8 @@ from holdfast.core.session import Session, SessionState
 from holdfast.policies.base import Oracle, Priority, PriorityClass
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.vllm.cache_layout import cache_layout
-from holdfast.vllm.compat import (
-    engine_number,
-    holding_requests,
-    loading_requests,
-    uses_priority,
-)
-from holdfast.vllm.learned_file import LearnedFile
+from holdfast.vllm.compat import engine_number, uses_priority
+from holdfast.vllm.learned_file import LearnedFile, NoLearnedFile
 from holdfast.vllm.offload.attach import offload_controller_of
 from holdfast.vllm.oversized import OversizedRequests
 from holdfast.vllm.reports import EngineReports
@@ -61,7 +56,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         clock: Monotonic clock (s); replaced by drivers with a clock of their own.
         oracle: The future, set by drivers that know it.
         settings: Holdfast's settings, set by drivers; None reads the environment.
-        tiers: What deals with tiers below the cache, where there are any.
+        offload: The offload controller; a null object without tiers.
         knows_tokens: Whether prompts have their token ids; drivers may know prefix hashes only.
         steps_a_call: Engine steps that a call of `schedule` stands for; drivers may take several.
     """
@@ -80,7 +75,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         number = engine_number(self)
         self._reports = EngineReports(config, number, lambda: self.clock())
         self._metrics = self._reports.metrics
-        self._learned: LearnedFile | None = None
+        self._learned: LearnedFile | NoLearnedFile = NoLearnedFile()
         if config.learned_file:
             self._learned = LearnedFile(Path(config.learned_file), number)
         self._pool = self.kv_cache_manager.block_pool
@@ -93,9 +88,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             policy=config.policy,
             predictions=config.predictions,
             oracle=self.oracle,
-            returns=None if self._learned is None else self._learned.start(),
+            returns=self._learned.start(),
         )
-        self.tiers = offload_controller_of(
+        self.offload = offload_controller_of(
             self, self._runtime, self._stored_priority, prefetches=config.prefetch
         )
         self._grain_tokens = cache_layout(self).hash_block_tokens
@@ -131,8 +126,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._queue.use_lru()
         self._desk = RequestTracker(self._runtime, self._queue, pool, grain)
         self._desk.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
-        if self.tiers is not None:
-            self.tiers.install_gate(self._desk, grain, self._meter, self._metrics, self._guard)
+        self.offload.install_gate(self._desk, grain, self._meter, self._metrics, self._guard)
         self._orders_requests = (
             config.admission == "policy" and self._runtime.policy.orders_requests
         )
@@ -150,8 +144,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """Plan one engine step; see vLLM."""
         started_s = time.perf_counter()
-        if self._learned is not None:
-            self._learned.keep()
+        self._learned.keep()
         if self._is_active:
             self._guard("schedule", self._prepare)
             self._metrics.decided(time.perf_counter() - started_s)
@@ -197,8 +190,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """End the engine core's side; see vLLM."""
-        if self._learned is not None:
-            self._learned.close()
+        self._learned.close()
         self._reports.close()
         super().shutdown()
 
@@ -219,8 +211,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         # An engine without requests takes no steps: the pause of this very session may be unread.
         self._guard("findings", self._reader.tell)
         turn, rejected = self._desk.arrive(request, knows_tokens=self.knows_tokens)
-        if self.tiers is not None:
-            self.tiers.arrived(request)
+        self.offload.arrived(request)
         self._reader.arrived(turn, request)
         self._reports.turn_arrived(turn, request.num_prompt_tokens, rejected)
         self._check_size(request)
@@ -247,38 +238,34 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         now_s = self.clock()
         self._queue.settle()
         self._meter.step_planned(output, self.requests, now_s, self.steps_a_call)
-        request_ids = [*(new.req_id for new in output.scheduled_new_reqs), *self._resumed(output)]
-        if self.tiers is not None:
-            self.tiers.planned(output)
-            request_ids += loading_requests(self)
+        self.offload.step_planned(output)
+        request_ids = [
+            *(new.req_id for new in output.scheduled_new_reqs),
+            *output.scheduled_cached_reqs.resumed_req_ids,
+            *self.offload.loading_requests(),
+        ]
         for request_id in request_ids:
             turn = self._desk.turn_of(request_id)
             if turn is None or turn.session.state is SessionState.RUNNING:
                 continue
             self._desk.start(turn)
-            if self.tiers is not None:
-                self.tiers.started(self.requests[request_id])
+            self.offload.started(self.requests[request_id])
             self._reports.turn_started(turn)
 
     def _note_ended(self, output: Any, model_output: Any) -> None:
-        copying_s = 0.0 if self.tiers is None else self.tiers.ended(model_output)
+        copying_s = self.offload.step_ended(model_output)
         self._meter.step_ended(output, self.clock(), copying_s)
-
-    @staticmethod
-    def _resumed(output: Any) -> Any:
-        return output.scheduled_cached_reqs.resumed_req_ids
 
     def _is_in_the_way(self) -> bool:
         """Whether copies of ours still hold blocks; no more begin until the cache is empty."""
         self._runtime.tick(self.clock())
-        is_in_the_way = self.tiers is not None and not self.tiers.make_way()
+        is_in_the_way = not self.offload.halt_prefetches()
         if is_in_the_way:
             logger.info("the prefix cache is not reset yet: a prefetch is being ended; try again")
         return is_in_the_way
 
     def _forget_content(self) -> None:
-        if self.tiers is not None:
-            self.tiers.content_dropped()
+        self.offload.content_dropped()
         self._queue.forget_content()
         self._runtime.content_dropped()
         for request_id in self._desk.forget():
@@ -303,8 +290,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             if not self.running or self._num_steps >= self._reviewed_at_step + interval:
                 self._reviewed_at_step = self._num_steps
                 self._review()
-        if self.tiers is not None:
-            self.tiers.step(self._num_steps, self._sessions_held, self._prefetch_room)
+        self.offload.before_step(self._num_steps, self._sessions_held, self._prefetch_room)
 
     def _review(self) -> None:
         slots = self.max_num_running_reqs - len(self.running)
@@ -328,7 +314,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     @property
     def _growing(self) -> Any:
         """Requests that have blocks and will have more; who waits for a copy has some as well."""
-        return [*self.running, *(() if self.tiers is None else holding_requests(self))]
+        return [*self.running, *self.offload.holding_requests()]
 
     def _priority_of(self, node: Node[Any]) -> Priority:
         priority = self._guard("worth", lambda: self._runtime.priority_of(node))
@@ -345,8 +331,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         """Set the gauges. Any thread may call it: it only looks at anything else."""
         runtime, waiting = self._runtime, self.waiting
         self._metrics.set_guard_trips(runtime.guard.num_trips)
-        if self.tiers is not None:
-            self._metrics.set_prefetches(self.tiers.prefetches)
+        self._metrics.set_prefetches(self.offload.prefetches)
         self._metrics.set_held(waiting.num_queued if isinstance(waiting, AdmissionQueue) else 0)
         sessions = list(iter(runtime.sessions)) if self._is_active else []
         self._reports.set_sessions(sessions, self._reader.answers.unread())
@@ -376,8 +361,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _fall_back(self) -> None:
         """Give vLLM its own queues back; only between two engine steps."""
         self._must_fall_back = False
-        if self.tiers is not None:
-            self._guard("let_go", self.tiers.let_go)
+        self._guard("let_go", self.offload.fall_back)
         if self._orders_requests:
             restore_request_queue(self)
         restore_free_queue(self._pool, self._queue.age_of)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from holdfast.core.session import Session
+from holdfast.vllm.offload.no_offload import NoOffloadController
 from holdfast.vllm.versions import check_tiers, engine_version
 
 if TYPE_CHECKING:
@@ -24,24 +25,34 @@ _logger = logging.getLogger(__name__)
 def offload_controller_of(
     scheduler: Any,
     runtime: AgentRuntime,
-    worth_of: Callable[[Session], Any],
+    priority_of: Callable[[Session], Any],
     *,
     prefetches: bool = True,
-) -> OffloadController | None:
-    """The desk for a scheduler with vLLM's offloading connector of 0.32 or newer, or None."""
+) -> OffloadController | NoOffloadController:
+    """The offload controller of a scheduler; a null object without a tier that we support.
+
+    Args:
+        scheduler: vLLM's; its tier counts if it is of vLLM's offloading connector, 0.32 or newer.
+        runtime: Knows the sessions.
+        priority_of: A session's retention priority, or None; see `HostPolicy.attach`.
+        prefetches: Whether to prefetch.
+
+    Raises:
+        EngineError: This vLLM lacks what the tiers need.
+    """
     connector = getattr(getattr(scheduler, "connector", None), "connector_scheduler", None)
     manager: Any = getattr(connector, "manager", None)
     holds_steps = getattr(manager, "holds_steps", False)
     manager = getattr(manager, "primary_tier", manager)
     policy = getattr(manager, "_policy", None)
     if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
-        return None
+        return NoOffloadController()
     check_tiers(engine_version())
     from holdfast.vllm.offload.controller import OffloadController
     from holdfast.vllm.offload.host_policy import HostPolicy
     from holdfast.vllm.offload.host_tier import HostTier
 
-    # What is held is estimated from the first group, so it must be one that keeps whole prompts.
+    # What is stored is estimated from the first group, so it must be one that stores whole prompts.
     configs = sorted(
         connector.config.kv_group_configs,
         key=lambda one: one.sliding_window_size_in_chunks is not None,
@@ -49,21 +60,21 @@ def offload_controller_of(
     groups = [(one.group_idx, one.hashes_per_chunk) for one in configs]
     if isinstance(policy, HostPolicy):
         _poll_at_steps(connector.manager)
-    size = manager._num_chunks  # noqa: SLF001 # said nowhere else
-    tier = HostTier(policy, size, groups, worth_of, holds_steps=holds_steps)
+    size = manager._num_chunks  # noqa: SLF001 # vLLM has no public name for it
+    tier = HostTier(policy, size, groups, priority_of, holds_steps=holds_steps)
     return OffloadController(scheduler, runtime, tier, prefetches=prefetches)
 
 
 def _poll_at_steps(manager: Any) -> None:
-    """Have tiers that serve other engines do it at steps only, as before vLLM 0.33. Mutates.
+    """End the thread of vLLM 0.33 that serves other engines between steps. Mutates the manager.
 
-    From then on a thread serves them between steps, which stores chunks as well. It would ask what
-    sessions are worth while the scheduler changes them.
+    It stores chunks as well, and would read retention priorities while the scheduler changes them.
     """
     if getattr(manager, "_tier_poll_thread", None) is None:
         return
     manager._stop_tier_poll_thread()  # noqa: SLF001 # its setting was read already
     _logger.warning(
-        "HostPolicy evicts by sessions, which only the scheduler's thread knows: other engines are"
-        " served at engine steps only (tier_poll_interval_s = 0)"
+        "other engines that share this host tier are served at engine steps only, as with"
+        " tier_poll_interval_s = 0: HostPolicy evicts by sessions, which only the scheduler's"
+        " thread may read"
     )

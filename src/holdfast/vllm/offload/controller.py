@@ -1,4 +1,4 @@
-"""The scheduler's desk for tiers: what it tells them and asks of them, in one place.
+"""The scheduler's interface to the tiers.
 
 Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
@@ -12,6 +12,7 @@ from typing import Any, Final
 from holdfast.core.session import Session
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.vllm.cache_layout import CacheLayout
+from holdfast.vllm.compat import holding_requests, loading_requests
 from holdfast.vllm.metrics import EngineMetrics
 from holdfast.vllm.offload.host_tier import HostTier
 from holdfast.vllm.offload.prefetch.prefetcher import Prefetcher
@@ -25,25 +26,30 @@ _KNOWN_PER_STORED: Final = 2
 
 
 class OffloadController:
-    """Host tier and prefetching of one scheduler.
+    """Host tier, transfer gate and prefetcher of one scheduler.
 
-    With several cache groups nothing is prefetched: what must be there differs by group.
+    With several cache groups it prefetches nothing: the blocks that must be resident differ by
+    group.
 
     Args:
         scheduler: vLLM's, with its offloading connector.
-        runtime: Knows the sessions; it is given the tier, and remembers as much more as that holds.
+        runtime: Gets the tier as its offload port, and remembers as many more blocks as that holds.
         tier: The host tier.
-        prefetches: Whether blocks are brought closer ahead of time.
+        prefetches: Whether to prefetch.
 
     Attributes:
+        has_tiers: True; see `NoOffloadController`.
         tier: The host tier.
-        gate: Says which turns copy; None before it is installed.
+        gate: The transfer gate; None before it is installed.
     """
+
+    has_tiers: Final = True
 
     def __init__(
         self, scheduler: Any, runtime: AgentRuntime, tier: HostTier, *, prefetches: bool
     ) -> None:
         runtime.tier = self.tier = tier
+        self._scheduler = scheduler
         self._runtime = runtime
         self._connector = scheduler.connector
         self._clock: Callable[[], float] = getattr(scheduler, "clock", float)
@@ -55,72 +61,80 @@ class OffloadController:
 
     def install_gate(
         self,
-        desk: RequestTracker,
-        grain: CacheLayout,
+        tracker: RequestTracker,
+        layout: CacheLayout,
         meter: StepMeter,
         metrics: EngineMetrics,
         guard: Callable[[str, Callable[[], Any]], Any],
     ) -> None:
-        """Put a `TransferGate` between scheduler and connector, where that is ours. Mutates.
+        """Put a `TransferGate` into the connector, if that is ours. Mutates the connector.
 
-        Once, before any request.
+        Only once and before any request.
         """
         connector = self._connector
         if hasattr(connector, "gate"):
             self.gate = connector.gate = TransferGate(
                 connector.connector_scheduler,
-                *(self.tier, self._runtime, desk, grain, meter, metrics, guard),
+                *(self.tier, self._runtime, tracker, layout, meter, metrics, guard),
             )
 
     @property
     def is_prefetching(self) -> bool:
-        """Whether blocks are on their way that no request asked for."""
+        """Whether a prefetch is in flight."""
         return self._prefetcher is not None and self._prefetcher.is_busy
 
     @property
     def prefetches(self) -> Counter[str]:
-        """Chains that were brought closer ahead of time, by outcome (counts)."""
+        """Prefetches by outcome (counts)."""
         return Counter() if self._prefetcher is None else self._prefetcher.outcomes
 
-    def step(
+    def holding_requests(self) -> list[Any]:
+        """Waiting requests that have blocks: their loads are in flight or have just ended."""
+        return holding_requests(self._scheduler)
+
+    def loading_requests(self) -> list[str]:
+        """Ids of waiting requests whose loads are in flight."""
+        return loading_requests(self._scheduler)
+
+    def before_step(
         self,
         num_steps: int,
         waiting: Callable[[], Iterable[Session]],
         spare_blocks: Callable[[], int],
     ) -> None:
-        """An engine step is about to be planned; see `Prefetcher.step`. Mutates the scheduler."""
+        """Start prefetches before a step; see `Prefetcher.step`. Mutates the scheduler."""
         if self._prefetcher is not None:
             self._prefetcher.step(num_steps, waiting, spare_blocks)
 
     def arrived(self, request: Any) -> None:
-        """A request is here. Mutates."""
+        """Count the prefetches that an arriving request needs. Mutates."""
         if self._prefetcher is not None:
             self._prefetcher.needed(request.block_hashes, waited=False)
 
     def started(self, request: Any) -> None:
-        """A request was let in. Mutates."""
+        """Count the prefetches that an admitted request needs. Mutates."""
         if self._prefetcher is not None:
             self._prefetcher.needed(request.block_hashes, waited=True)
 
-    def planned(self, output: Any) -> None:
-        """A step was planned: take note of the copies that it begins. Mutates."""
+    def step_planned(self, output: Any) -> None:
+        """Record the copies that a planned step starts. Mutates."""
         self.tier.planned(output.kv_connector_metadata, self._clock())
 
-    def ended(self, model_output: Any) -> float:
-        """A step has ended: learn from its copies; see `HostTier.ended`. Mutates."""
+    def step_ended(self, model_output: Any) -> float:
+        """Learn from the copies that a step reports; see `HostTier.ended`. Mutates."""
         return self.tier.ended(model_output.kv_connector_output, self._clock())
 
-    def make_way(self) -> bool:
-        """Blocks are to be free: stop prefetching for a while; see `Prefetcher.halt`. Mutates."""
+    def halt_prefetches(self) -> bool:
+        """Stop prefetching so that all blocks become free; see `Prefetcher.halt`. Mutates."""
         return self._prefetcher is None or self._prefetcher.halt()
 
     def content_dropped(self) -> None:
-        """The cache is empty, and prefetching goes on. Mutates."""
+        """Prefetch again after the KV cache was emptied. Mutates."""
         if self._prefetcher is not None:
             self._prefetcher.resume()
 
-    def let_go(self) -> None:
-        """Holdfast is out: nothing is prefetched, and the tier goes on by age. Mutates."""
+    def fall_back(self) -> None:
+        """Stop prefetching, lift the gate's limits, and evict from the tier by age. Mutates."""
         self.tier.let_go()
         if self.gate is not None:
             self.gate.let_go()

@@ -15,6 +15,7 @@ from holdfast.errors import HoldfastError
 from holdfast.policies.base import Oracle
 from holdfast.policies.registry import policy_class
 from holdfast.sim.engine import SimOutcome, SimRequest, SimStep
+from holdfast.vllm.offload.no_offload import NoOffloadController
 from holdfast.vllm.scheduler import HoldfastScheduler
 from holdfast.vllm.simulator.workerless import EnginePlan, EngineShape, WorkerlessEngine
 from holdfast.vllm.stock import CountedAsyncScheduler
@@ -30,6 +31,7 @@ STOCK_POLICIES = ("vllm-default", "stateless", "all-kept")
 """Policies that run on vLLM's own scheduler, untouched but for its counters."""
 
 _MOST_REPEATS_WHILE_WAITING = 8
+_NO_OFFLOAD = NoOffloadController()  # of vLLM's own scheduler
 
 
 class SimulatedEngine(WorkerlessEngine):
@@ -137,8 +139,8 @@ class SimulatedEngine(WorkerlessEngine):
         return None if tier is None else tier.num_loaded_blocks * self.shape.block_size_tokens
 
     @property
-    def _tiers(self) -> OffloadController | None:
-        return getattr(self.scheduler, "tiers", None)
+    def _offload(self) -> OffloadController | NoOffloadController:
+        return getattr(self.scheduler, "offload", _NO_OFFLOAD)
 
     def _repeats(self, most: int) -> int:
         """Steps that would only decode one token more for each running request."""
@@ -146,8 +148,7 @@ class SimulatedEngine(WorkerlessEngine):
         running = scheduler.running
         if most < 2 or not running:
             return 1
-        tiers = self._tiers
-        if tiers is not None and tiers.is_prefetching:
+        if self._offload.is_prefetching:
             return 1
         if scheduler.get_request_counts()[1]:
             if not self._is_settled:
@@ -172,7 +173,7 @@ class SimulatedEngine(WorkerlessEngine):
             evicted_blocks=by_metric.get("holdfast_evicted_blocks"),
             preemptions=self._num_preemptions,
             loaded_tokens=self._num_loaded_tokens(self._link),
-            prefetches=None if self._tiers is None else dict(self._tiers.prefetches),
+            prefetches=dict(self._offload.prefetches) if self._offload.has_tiers else None,
             disk_loaded_tokens=self._num_loaded_tokens(self._disk),
             fallbacks=by_metric.get("holdfast_fallbacks", 0.0),
             engine_steps=by_metric["holdfast_engine_steps"] + self._num_extra_steps,
