@@ -44,7 +44,6 @@ def test_requests_come_in_the_order_of_time_from_the_one_that_is_chosen(
     taken = arrivals.taken(None if seed is None else random.Random(seed))
     assert [(arrival.line, later) for arrival, later in taken] == expected
     assert arrivals.num_rows == len(times)
-    assert arrivals.first_at == min(times)
 
 
 def test_a_file_in_order_is_read_as_its_requests_are_taken_and_not_before() -> None:

@@ -93,7 +93,7 @@ def test_where_a_seed_orders_files_a_parent_may_come_later(write_lines: Any) -> 
         assert len(list(read_sessions(path.parent, seed=seed))) == 2
 
 
-@pytest.mark.parametrize("name", ["Mooncake", "Azure", "Bailian", "decision log"])
+@pytest.mark.parametrize("name", ["Mooncake", "Bailian", "decision log"])
 def test_files_of_one_name_in_two_directories_have_sessions_of_their_own(
     tmp_path: Path, name: str
 ) -> None:

@@ -87,8 +87,9 @@ def test_an_empty_directory_is_an_error_that_names_the_suffixes(tmp_path: Path) 
         trace_files(tmp_path)
 
 
-def test_an_unknown_suffix_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "trace.txt"
+@pytest.mark.parametrize("suffix", ["txt", "csv", "csv.gz"])
+def test_unknown_suffix_is_an_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"trace.{suffix}"
     path.write_text("a,b")
     with pytest.raises(TraceError, match="unknown file type"):
         trace_files(path)

@@ -40,7 +40,6 @@ def _names(errors: list[TraceError]) -> list[str]:
         ("cut.json", b'{"resourceSpans": ['),
         ("list.json", b"[1, 2]"),
         ("noise.jsonl.gz", b"\x00" * 64),
-        ("other.csv", b"a,b\n1,2\n"),
     ],
 )
 def test_a_file_of_no_known_format_costs_no_other_file(

@@ -62,7 +62,6 @@ class Arrivals(Generic[_Row]):
             self.num_rows += 1
         if not self.num_rows:
             raise TraceError("holds no request", source=file.source, hint=hint)
-        self.first_at = first
         self._lap = lap_after(first, last, self.num_rows)
         if not is_in_order:
             self._held = sorted(self._all(), key=attrgetter("at"))

@@ -16,13 +16,12 @@ from holdfast.traces.formats.registry import (
     closest_layout,
     reader_for,
 )
-from holdfast.traces.formats.table_lines import column_names
 from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.storage import COMPRESSIONS
 
 __all__ = ["SUFFIXES", "UnknownLayoutError", "reader_of"]
 
-_KINDS: dict[str, FileKind] = {".json": "document", ".jsonl": "lines", ".csv": "table"}
+_KINDS: dict[str, FileKind] = {".json": "document", ".jsonl": "lines"}
 SUFFIXES = tuple(f"{kind}{compression}" for kind in _KINDS for compression in COMPRESSIONS)
 """Of the files that are read."""
 
@@ -45,8 +44,6 @@ def reader_of(file: TraceFile, path: Path) -> TraceReader:
     )
     if kind == "document":
         objects = iter([file.document(dict[str, Raw])])
-    elif kind == "table":
-        objects = iter([dict.fromkeys(column_names(file), Raw(b"null"))])
     else:
         objects = islice(file.fields(), MAX_PREAMBLE_LINES)
     first: dict[str, Raw] | None = None

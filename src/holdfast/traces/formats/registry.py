@@ -13,7 +13,6 @@ from msgspec import Raw
 from holdfast.traces.formats import (
     agentic_mooncake,
     atif,
-    azure,
     bailian,
     canonical,
     chatdev,
@@ -42,8 +41,8 @@ from holdfast.traces.lineage import PrefixInterner
 
 __all__ = ["READERS", "FileKind", "TraceReader", "closest_layout", "reader_for"]
 
-FileKind = Literal["document", "lines", "table"]
-"""A JSON document, JSON objects a line, or comma-separated values; from the file's suffix."""
+FileKind = Literal["document", "lines"]
+"""A JSON document, or JSON objects a line; from the file's suffix."""
 
 
 class _Read(Protocol):
@@ -67,8 +66,8 @@ class TraceReader:
     Attributes:
         name: As `holdfast traces` shows it.
         kind: Which files it reads.
-        layouts: Fields that only its files have; an object, or the column names, of a file must
-            have all of one of these.
+        layouts: Fields that only its files have; an object of a file must have all of one of
+            these.
         read: Reads one file.
         companions_of: Other files that belong to one and are no traces of their own.
         kin_of: Says which files of the format are read together, where their content tells.
@@ -110,7 +109,6 @@ READERS: tuple[TraceReader, ...] = (
     TraceReader("Dynamo", "lines", dynamo.LAYOUTS, dynamo.read_dynamo),
     TraceReader("Bailian", "lines", bailian.LAYOUTS, bailian.read_bailian),
     TraceReader("TraceLab", "lines", tracelab.LAYOUTS, tracelab.read_tracelab),
-    TraceReader("Azure", "table", azure.LAYOUTS, azure.read_azure),
     TraceReader("decision log", "lines", decisions.LAYOUTS, decisions.read_decisions),
     TraceReader(
         "replay records", "lines", replay_records.LAYOUTS, replay_records.read_replay_records
@@ -240,7 +238,7 @@ def closest_layout(
 ) -> tuple[TraceReader, list[str]] | None:
     """The reader whose layout an object has most of, and what it lacks. Pure.
 
-    None where there are several layouts and the object has neither two fields nor half of any.
+    None where the object has neither two fields nor half of any layout.
     """
     lacking = [
         (len(missing) / len(layout), position, len(layout), missing)
@@ -250,6 +248,6 @@ def closest_layout(
         for missing in [missing_fields(record, layout)]
     ]
     _, position, num_fields, missing = min(lacking)
-    if len(lacking) > 1 and num_fields - len(missing) < max(2, len(missing)):
+    if num_fields - len(missing) < max(2, len(missing)):
         return None
     return READERS[position], missing
