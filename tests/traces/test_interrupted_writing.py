@@ -35,6 +35,7 @@ write_sessions(sessions(), Path(sys.argv[1]), sys.argv[2], None)
 _LIMITED = """
 import resource
 import sys
+sys.dont_write_bytecode = True  # the limit would cut the imported modules' .pyc files
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 from holdfast.cli.main import main
 main(sys.argv[1:])
