@@ -36,9 +36,9 @@ from holdfast.predict.features import GapFeatures, features_of
 from holdfast.report.manifest import run_manifest
 from holdfast.sim.plan import Workload
 from holdfast.traces.digest import sessions_digest
-from holdfast.traces.ending import ending_of
 from holdfast.traces.record import Session
 from holdfast.traces.selection import SessionSelection
+from holdfast.traces.turn_end_hint import turn_end_hint
 from return_models.base import LEVELS, SHORTEST_S, Model, Pause
 from return_models.fitted import Boosted, Clusters
 from return_models.online import (
@@ -153,8 +153,8 @@ def _pause(session: Session, turn_index: int, began_s: float) -> Pause:
 
 
 def _features(session: Session, turn_index: int) -> GapFeatures:
-    ending = ending_of(session.turns[turn_index])
-    hints, _ = parse_hints(None if ending is None else {"holdfast_turn_end": ending}, None)
+    turn_end = turn_end_hint(session.turns[turn_index])
+    hints, _ = parse_hints(None if turn_end is None else {"holdfast_turn_end": turn_end}, None)
     return features_of(hints.turn_end)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import pytest
 from hypothesis import HealthCheck, settings
+
+from holdfast.traces.record import Session
 
 # Machines are shared and engines compile: how long an example takes proves nothing.
 _ANY_TIME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,3 +26,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("server") is not None:
             item.add_marker(pytest.mark.timeout(_SERVER_TIMEOUT_S))
     items.sort(key=lambda item: item.get_closest_marker("server") is None)
+
+
+@pytest.fixture(scope="session")
+def assert_prefix_identity() -> Callable[[Iterable[Session]], None]:
+    """Equal ids at a position imply equal ids before it, in all sessions of a reading."""
+
+    def check(sessions: Iterable[Session]) -> None:
+        parents: dict[int, int | None] = {}
+        for session in sessions:
+            for turn in session.turns:
+                assert len(turn.block_ids) == turn.prompt_tokens // session.block_size_tokens
+                parent: int | None = None
+                for block_id in turn.block_ids:
+                    assert parents.setdefault(block_id, parent) == parent
+                    parent = block_id
+
+    return check

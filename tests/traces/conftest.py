@@ -68,23 +68,6 @@ def write_lines(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture(scope="session")
-def assert_prefix_identity() -> Callable[[Iterable[Session]], None]:
-    """Equal ids at a position imply equal ids before it, in all sessions of a reading."""
-
-    def check(sessions: Iterable[Session]) -> None:
-        behind: dict[int, int | None] = {}
-        for session in sessions:
-            for turn in session.turns:
-                assert len(turn.block_ids) == turn.prompt_tokens // session.block_size_tokens
-                before: int | None = None
-                for block_id in turn.block_ids:
-                    assert behind.setdefault(block_id, before) == before
-                    before = block_id
-
-    return check
-
-
 @pytest.fixture
 def session() -> Callable[..., Session]:
     def build(*turns: Turn, session_id: str = "a", block_size_tokens: int = 64) -> Session:

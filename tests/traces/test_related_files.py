@@ -7,17 +7,17 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.traces.formats.reading import Kin
-from holdfast.traces.related_files import Kinship
+from holdfast.traces.formats.reading import FileLinks
+from holdfast.traces.related_files import RelatedFiles
 
 
-def kinship(*kin: Kin) -> Kinship:
+def related(*links: FileLinks) -> RelatedFiles:
     """Files that are called like what they hold."""
-    return Kinship({Path(f"{number}-{one.name}"): one for number, one in enumerate(kin)})
+    return RelatedFiles({Path(f"{number}-{one.name}"): one for number, one in enumerate(links)})
 
 
 def test_a_file_is_read_with_the_parent_that_it_names() -> None:
-    found = kinship(Kin("child", "parent"), Kin("parent"), Kin("other"))
+    found = related(FileLinks("child", "parent"), FileLinks("parent"), FileLinks("other"))
     assert found.is_child(Path("0-child"))
     assert not found.is_child(Path("1-parent"))
     assert found.descendants(Path("1-parent")) == (Path("0-child"),)
@@ -25,21 +25,27 @@ def test_a_file_is_read_with_the_parent_that_it_names() -> None:
 
 
 def test_a_file_is_read_with_the_one_that_names_it() -> None:
-    found = kinship(Kin("child"), Kin("parent", children=("child", "gone")))
+    found = related(FileLinks("child"), FileLinks("parent", children=("child", "gone")))
     assert found.descendants(Path("1-parent")) == (Path("0-child"),)
 
 
 def test_a_parent_that_is_not_there_is_none() -> None:
-    assert not kinship(Kin("child", "gone")).is_child(Path("0-child"))
+    assert not related(FileLinks("child", "gone")).is_child(Path("0-child"))
 
 
 def test_descendants_stand_behind_their_parents_and_before_the_next_child() -> None:
-    found = kinship(Kin("a"), Kin("b", "a"), Kin("c", "a"), Kin("d", "b"))
+    found = related(FileLinks("a"), FileLinks("b", "a"), FileLinks("c", "a"), FileLinks("d", "b"))
     assert [path.name for path in found.descendants(Path("0-a"))] == ["1-b", "3-d", "2-c"]
 
 
 def test_of_two_files_of_one_name_the_first_belongs_to_the_family() -> None:
-    found = kinship(Kin("a"), Kin("b", "a"), Kin("b", "a"), Kin("a"), Kin("c", "b"))
+    found = related(
+        FileLinks("a"),
+        FileLinks("b", "a"),
+        FileLinks("b", "a"),
+        FileLinks("a"),
+        FileLinks("c", "b"),
+    )
     assert [path.name for path in found.descendants(Path("0-a"))] == ["1-b", "4-c"]
     assert not found.is_child(Path("2-b"))
     assert not found.is_child(Path("3-a"))
@@ -49,7 +55,7 @@ def test_of_two_files_of_one_name_the_first_belongs_to_the_family() -> None:
     st.dictionaries(
         st.integers(0, 9).map(lambda number: Path(f"{number}")),
         st.builds(
-            Kin,
+            FileLinks,
             name=st.sampled_from("abcdef"),
             parent=st.none() | st.sampled_from("abcdefg"),
             children=st.lists(st.sampled_from("abcdefg"), max_size=3).map(tuple),
@@ -57,10 +63,13 @@ def test_of_two_files_of_one_name_the_first_belongs_to_the_family() -> None:
     )
 )
 def test_every_file_is_read_once_whatever_files_say_about_each_other(
-    kin: dict[Path, Kin],
+    links: dict[Path, FileLinks],
 ) -> None:
-    found = Kinship(kin)
+    found = RelatedFiles(links)
     read = [
-        one for path in kin if not found.is_child(path) for one in (path, *found.descendants(path))
+        one
+        for path in links
+        if not found.is_child(path)
+        for one in (path, *found.descendants(path))
     ]
-    assert sorted(read) == sorted(kin)
+    assert sorted(read) == sorted(links)

@@ -16,9 +16,9 @@ from holdfast.bench.client import Client, Completion, CompletionRequest
 from holdfast.bench.prompts import Prompt, PromptBuilder
 from holdfast.core.results import SessionRecord, TurnRecord
 from holdfast.errors import ConfigError
-from holdfast.traces.ending import ending_of
 from holdfast.traces.new_tokens import NewTokens
 from holdfast.traces.record import Session, Turn
+from holdfast.traces.turn_end_hint import turn_end_hint
 
 __all__ = ["Load", "LoadOptions", "LoadRecords"]
 
@@ -158,9 +158,9 @@ class Load:
 
     def _request(self, turn: Turn, prompt: Prompt) -> CompletionRequest:
         extra: dict[str, Any] = {}
-        ending = ending_of(turn) if self._options.turn_ends else None
-        if ending is not None:
-            extra["vllm_xargs"] = {"holdfast_turn_end": ending}
+        turn_end = turn_end_hint(turn) if self._options.turn_ends else None
+        if turn_end is not None:
+            extra["vllm_xargs"] = {"holdfast_turn_end": turn_end}
         return CompletionRequest(prompt.token_ids, prompt.output_tokens, extra)
 
     async def _send(self, session: Session, index: int, prompt: Prompt, body: bytes) -> TurnRecord:

@@ -31,10 +31,10 @@ class TraceOracle:
         self._sessions = sessions
         self._grids = grids
         self._gaps_s: dict[str, float] = {}
-        self._places: dict[str, tuple[int, int]] = {}
+        self._positions: dict[str, tuple[int, int]] = {}
         for number, session in enumerate(sessions):
             for index, turn in enumerate(session.turns):
-                self._places[request_id(number, index)] = number, index
+                self._positions[request_id(number, index)] = number, index
                 if index:
                     self._gaps_s[request_id(number, index - 1)] = turn.gap_s * time_scale
 
@@ -44,11 +44,11 @@ class TraceOracle:
 
     def run_of(self, request_id: str) -> str:
         """The session that a turn is of."""
-        number, _ = self._places[request_id]
+        number, _ = self._positions[request_id]
         return self._sessions[number].session_id
 
     def prompts_after(self, request_id: str) -> Iterator[Sequence[bytes]]:
         """Prefix hashes of the turns after one in its session."""
-        number, index = self._places[request_id]
+        number, index = self._positions[request_id]
         turns = self._sessions[number].turns
         return (self._grids[number].keys(turns[i]) for i in range(index + 1, len(turns)))

@@ -13,9 +13,9 @@ from holdfast.sim.blocks import BlockGrid
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.engine import SimEngine, SimOutcome, SimRequest, SimStep
 from holdfast.sim.oracle import request_id
-from holdfast.traces.ending import ending_of
 from holdfast.traces.new_tokens import NewTokens, kept_blocks
 from holdfast.traces.record import Session
+from holdfast.traces.turn_end_hint import turn_end_hint
 
 __all__ = ["Simulation", "SimulationOptions", "SimulationRecords", "StepCost"]
 
@@ -197,7 +197,7 @@ class Simulation:
         session, grid = self._sessions[session_index], self._grids[session_index]
         turn = session.turns[turn_index]
         options = self._options
-        ending = ending_of(turn) if options.turn_ends else None
+        turn_end = turn_end_hint(turn) if options.turn_ends else None
         prompt_tokens = grid.scale.prompt_tokens(turn)
         sent_blocks = self._new_tokens.note_sent(session, turn_index)
         request = SimRequest(
@@ -205,7 +205,7 @@ class Simulation:
             block_keys=grid.keys(turn),
             prompt_tokens=prompt_tokens,
             output_tokens=grid.scale.output_tokens(turn),
-            hints={} if ending is None else {"holdfast_turn_end": ending},
+            hints={} if turn_end is None else {"holdfast_turn_end": turn_end},
             session_id=session.session_id if options.session_ids else None,
         )
         self._started_s.setdefault(session_index, time_s)

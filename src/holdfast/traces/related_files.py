@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from holdfast.traces.formats.reading import Kin
+from holdfast.traces.formats.reading import FileLinks
 
-__all__ = ["Kinship"]
+__all__ = ["RelatedFiles"]
 
 
-class Kinship:
+class RelatedFiles:
     """Families of files, found by what each says about the others.
 
     A file whose parent is not there stands alone, and so does a second one of the same name. Where
     files name each other in a circle, the first one stands at its beginning.
     """
 
-    def __init__(self, kin: Mapping[Path, Kin]) -> None:
+    def __init__(self, links: Mapping[Path, FileLinks]) -> None:
         named: dict[str, Path] = {}
-        for path, one in kin.items():
+        for path, one in links.items():
             named.setdefault(one.name, path)
         self._parents: dict[Path, Path] = {}
         self._children: dict[Path, list[Path]] = {}
         for path in named.values():
-            parent = named.get(kin[path].parent or "")
+            parent = named.get(links[path].parent or "")
             if parent is not None:
                 self._add(parent, path)
         for path in named.values():
-            for name in kin[path].children:
+            for name in links[path].children:
                 if name in named:
                     self._add(path, named[name])
 

@@ -240,7 +240,7 @@ class TestFit:
         profile = msgspec.structs.replace(
             measured,
             rewrites={"compaction": RewriteProfile(*[nothing] * 5)},
-            num_climbs_by_size=(100, 90, 80, 32),
+            num_growth_phases_by_size=(100, 90, 80, 32),
             num_compactions_by_size=(0, 1, 8, 0),
         )
         chances = fitted({"main": profile}, "").agents["main"].compaction_chances

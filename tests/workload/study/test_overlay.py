@@ -11,7 +11,7 @@ from tests.workload.study.naive import BLOCK_TOKENS, session_of, sessions_like_a
 from holdfast.errors import ConfigError
 from holdfast.traces.record import Session, Turn
 from holdfast.workload.study.load import HOLD_S, Load, LoadMeter
-from holdfast.workload.study.overlay import Moment, Overlay, ServiceTime
+from holdfast.workload.study.overlay import Overlay, OverlayEvent, ServiceTime
 from holdfast.workload.study.reuses import Reuses
 from holdfast.workload.study.sampling import BlockSampler, hashes_of
 from holdfast.workload.study.steps import SteppedSession, Stepper
@@ -29,13 +29,13 @@ def stepped(sessions: list[Session]) -> list[SteppedSession]:
     return [stepper.follow(session) for session in sessions]
 
 
-def moments_of(overlay: Overlay, families: list[list[SteppedSession]]) -> list[Moment]:
-    found = [moment for family in families for moment in overlay.add(family)]
+def events_of(overlay: Overlay, families: list[list[SteppedSession]]) -> list[OverlayEvent]:
+    found = [event for family in families for event in overlay.add(family)]
     return [*found, *overlay.finish()]
 
 
-def told(moments: list[Moment]) -> list[tuple[float, int, int | None]]:
-    return [(moment.at_s, moment.session.index, moment.turn_index) for moment in moments]
+def told(events: list[OverlayEvent]) -> list[tuple[float, int, int | None]]:
+    return [(event.at_s, event.session.index, event.turn_index) for event in events]
 
 
 def test_the_next_session_starts_when_one_ends() -> None:
@@ -49,10 +49,10 @@ def test_the_next_session_starts_when_one_ends() -> None:
     # A prompt block takes 1 s, an answer 2 s: a runs 0-3, is away for 5 s, runs 8-11.
     expected = [(0, 0, 0), (0, 1, 0), (3, 1, None), (3, 2, 0), (6, 2, None), (8, 0, 1)]
     overlay = Overlay(2, SERVICE)
-    moments = moments_of(overlay, [[session] for session in sessions])
-    assert told(moments) == [*expected, (11, 0, None)]
-    assert [moment.end_s for moment in moments if moment.turn_index is not None] == [3, 3, 6, 11]
-    assert overlay.place_s == 11 + 3 + 3
+    events = events_of(overlay, [[session] for session in sessions])
+    assert told(events) == [*expected, (11, 0, None)]
+    assert [event.end_s for event in events if event.turn_index is not None] == [3, 3, 6, 11]
+    assert overlay.slot_s == 11 + 3 + 3
 
 
 def test_a_sub_agent_starts_when_the_turn_that_called_it_ends_and_takes_no_place() -> None:
@@ -64,15 +64,15 @@ def test_a_sub_agent_starts_when_the_turn_that_called_it_ends_and_takes_no_place
             session_of("next", turn(0, 6)),
         ]
     )
-    moments = moments_of(Overlay(1, SERVICE), [sessions[:3], sessions[3:]])
-    starts = {index: at_s for at_s, index, turn_index in told(moments) if turn_index == 0}
+    events = events_of(Overlay(1, SERVICE), [sessions[:3], sessions[3:]])
+    starts = {index: at_s for at_s, index, turn_index in told(events) if turn_index == 0}
     assert starts == {0: 0, 2: 0, 1: 3, 3: 18}
 
 
 def test_gaps_are_cut_to_the_cap() -> None:
     sessions = stepped([session_of("a", turn(0, 1), turn(500, 1, 2))])
-    moments = moments_of(Overlay(1, SERVICE, gap_cap_s=7), [sessions])
-    assert told(moments)[1] == (10, 0, 1)
+    events = events_of(Overlay(1, SERVICE, gap_cap_s=7), [sessions])
+    assert told(events)[1] == (10, 0, 1)
 
 
 def test_recorded_arrivals_are_kept_and_must_be_there_and_in_order() -> None:
@@ -87,27 +87,27 @@ def test_recorded_arrivals_are_kept_and_must_be_there_and_in_order() -> None:
             )
         ]
 
-    moments = moments_of(Overlay(None, SERVICE), arriving(100.0, 101.0, 150.0))
-    assert [at_s for at_s, _, turn_index in told(moments) if turn_index == 0] == [0, 1, 50]
+    events = events_of(Overlay(None, SERVICE), arriving(100.0, 101.0, 150.0))
+    assert [at_s for at_s, _, turn_index in told(events) if turn_index == 0] == [0, 1, 50]
     for wrong in ((0.0, None), (5.0, 1.0)):
         with pytest.raises(ConfigError, match="arriv"):
-            moments_of(Overlay(None, SERVICE), arriving(*wrong))
+            events_of(Overlay(None, SERVICE), arriving(*wrong))
 
 
 @given(sessions_like_agents(), st.integers(1, 4))
 def test_never_more_are_live_than_asked_for_and_every_turn_comes_once(
     sessions: list[Session], concurrency: int
 ) -> None:
-    moments = moments_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
+    events = events_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
     live: set[int] = set()
-    times = [moment.at_s for moment in moments]
+    times = [event.at_s for event in events]
     assert times == sorted(times)
-    for moment in moments:
-        if moment.turn_index is None:
-            live.remove(moment.session.index)
-        live |= {moment.session.index} if moment.turn_index == 0 else set()
+    for event in events:
+        if event.turn_index is None:
+            live.remove(event.session.index)
+        live |= {event.session.index} if event.turn_index == 0 else set()
         assert len(live) <= concurrency
-    requests = [moment for moment in moments if moment.turn_index is not None]
+    requests = [event for event in events if event.turn_index is not None]
     assert len(requests) == sum(len(session.turns) for session in sessions)
 
 
@@ -115,27 +115,27 @@ def test_never_more_are_live_than_asked_for_and_every_turn_comes_once(
 def test_the_working_set_is_what_live_contexts_hold_counted_anew_at_each_moment(
     sessions: list[Session], concurrency: int
 ) -> None:
-    moments = moments_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
+    events = events_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
     meter = WorkingSetMeter()
     live: dict[int, Turn] = {}
     sizes = []
-    for moment in moments:
-        meter.take(moment)
-        if moment.turn_index is None:
-            del live[moment.session.index]
+    for event in events:
+        meter.take(event)
+        if event.turn_index is None:
+            del live[event.session.index]
         else:
-            live[moment.session.index] = sessions[moment.session.index].turns[moment.turn_index]
+            live[event.session.index] = sessions[event.session.index].turns[event.turn_index]
         distinct = {block for turn in live.values() for block in turn.block_ids}
         tails = sum(
             turn.prompt_tokens + turn.output_tokens - len(turn.block_ids) * BLOCK_TOKENS
             for turn in live.values()
         )
         sizes.append(len(distinct) * BLOCK_TOKENS + tails)
-    end_s = moments[-1].at_s
+    end_s = events[-1].at_s
     found = meter.result(0.0, end_s)
     assert found.peak_tokens == max(sizes)
-    ends = [moment.at_s for moment in moments[1:]] + [end_s]
-    lasted_s = [end - moment.at_s for moment, end in zip(moments, ends, strict=True)]
+    ends = [event.at_s for event in events[1:]] + [end_s]
+    lasted_s = [end - event.at_s for event, end in zip(events, ends, strict=True)]
     if end_s > 0:
         weighted = sum(size * lasted for size, lasted in zip(sizes, lasted_s, strict=True))
         assert found.tokens.mean == pytest.approx(weighted / end_s)
@@ -145,26 +145,26 @@ def test_the_working_set_is_what_live_contexts_hold_counted_anew_at_each_moment(
 def test_reuse_kept_and_tokens_held_are_those_of_timers_on_every_block(
     sessions: list[Session], concurrency: int
 ) -> None:
-    moments = moments_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
+    events = events_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
     (sample,) = BlockSampler().samples()
     holds = np.array([0.0, 0.5, 3.0, 20.0, 1e6])
     reuses = Reuses(sample, holds.tolist())
     last: dict[int, tuple[float, int]] = {}
     ages: list[tuple[float, bool]] = []
-    for moment in moments:
-        if moment.turn_index is None:
-            reuses.close(moment)
+    for event in events:
+        if event.turn_index is None:
+            reuses.close(event)
             continue
-        step = moment.session.steps[moment.turn_index]
-        reuses.request(moment, moment.turn_index, hashes_of(step.added))
-        turn = sessions[moment.session.index].turns[moment.turn_index]
+        step = event.session.steps[event.turn_index]
+        reuses.request(event, event.turn_index, hashes_of(step.added))
+        turn = sessions[event.session.index].turns[event.turn_index]
         for block in turn.block_ids:
             if block in last:
                 end_s, sender = last[block]
-                age_s = max(0.0, moment.at_s - end_s)
-                ages.append((age_s, sender == moment.session.index))
-            last[block] = (moment.end_s, moment.session.index)
-    end_s = moments[-1].at_s
+                age_s = max(0.0, event.at_s - end_s)
+                ages.append((age_s, sender == event.session.index))
+            last[block] = (event.end_s, event.session.index)
+    end_s = events[-1].at_s
     rests = [max(0.0, end_s - touched_s) for touched_s, _ in last.values()]
     for own_only in (False, True):
         chosen = [age_s for age_s, is_own in ages if is_own or not own_only]

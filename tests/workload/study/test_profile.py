@@ -153,7 +153,7 @@ class TestProfiles:
         climb = [turn(1), turn(per_bin), turn(2 * per_bin)]
         compacted = [turn(per_bin // 2, first=next(ids)), turn(per_bin + 1, first=10**6)]
         profile = profiles_of([session_of("a", *climb, *compacted)])["main"]
-        assert profile.num_climbs_by_size == (2, 2, 1)
+        assert profile.num_growth_phases_by_size == (2, 2, 1)
         assert profile.num_compactions_by_size == (0, 0, 1)
 
     def test_a_session_ends_full_where_others_are_compacted(self) -> None:
@@ -162,7 +162,7 @@ class TestProfiles:
         full = session_of("b", turn(1), turn(2 * per_bin + 7))
         profile = profiles_of([compacted], [full])["main"]
         assert [each.ends_full for each in profile.sessions] == [False, True]
-        assert profile.num_climbs_by_size == (2, 1, 1)
+        assert profile.num_growth_phases_by_size == (2, 1, 1)
         assert profile.full_tokens.median == (2 * per_bin + 7) * BLOCK_TOKENS
 
     def test_traits_of_sessions_are_ranks(self) -> None:
@@ -207,8 +207,8 @@ class TestProfiles:
         assert sum(step.next.get("end", 0) for step in profile.steps.values()) == len(sessions)
         assert sum(profile.first.values()) == len(sessions)
         num_full = sum(each.ends_full for each in profile.sessions)
-        num_climbs = len(sessions) + sum(profile.num_compactions_by_size) - num_full
-        assert profile.num_climbs_by_size[0] == num_climbs
+        num_growth_phases = len(sessions) + sum(profile.num_compactions_by_size) - num_full
+        assert profile.num_growth_phases_by_size[0] == num_growth_phases
         assert profile.full_tokens.num_values == num_full
         for name in TRAITS:
             ranks = sorted(getattr(each, name) for each in profile.sessions)

@@ -33,11 +33,11 @@ def largest_difference(sampled: Load, exact: Load) -> float:
 
 def test_lanes_of_a_sample_share_no_block_and_make_up_its_rate() -> None:
     blocks = np.arange(200_000)
-    lanes = BlockSampler(0.1).samples()
-    taken = [lane.take(blocks, hashes_of(blocks))[0] for lane in lanes]
+    partitions = BlockSampler(0.1).samples()
+    taken = [partition.take(blocks, hashes_of(blocks))[0] for partition in partitions]
     assert np.allclose([len(places) / len(blocks) for places in taken], 0.1 / 4, rtol=0.05)
     assert len(np.unique(np.concatenate(taken))) == sum(map(len, taken))
-    assert sum(lane.rate for lane in lanes) == 0.1
+    assert sum(partition.rate for partition in partitions) == 0.1
 
 
 def test_a_block_takes_part_whoever_sends_it_and_keeps_its_number() -> None:
@@ -90,7 +90,7 @@ def test_what_was_seen_before_the_sample_was_needed_counts_in_full() -> None:
     meter = meter_of([session_of("a", *again), *others], 1, BlockSampler(max_blocks=64))
     meter.finish(1)
     assert meter.sample_rate < 0.1
-    reused = [lane.reused_tokens() for lane in meter._lanes]
+    reused = [partition.reused_tokens() for partition in meter._partitions]
     assert reused == [9 * 60 * BLOCK_TOKENS] * 4
 
 
@@ -113,7 +113,7 @@ def test_a_samples_memory_does_not_grow_with_blocks_prompts_or_reuses() -> None:
             sessions.append(session_of(f"s{n}", turn, turn))
         meter = meter_of(sessions, 1, BlockSampler(max_blocks=256))
         meter.finish(1)
-        return len(pickle.dumps(meter._lanes))
+        return len(pickle.dumps(meter._partitions))
 
     # Prompts without blocks are forgotten now and then, so sizes go up and down.
     assert size_after(3200) < 2 * size_after(800)
@@ -126,7 +126,7 @@ def test_a_sample_of_a_fixed_size_is_close_to_all_blocks(
     """Of 220 thousand blocks; the tolerance is of the hit ratio."""
     meter = meter_of(sessions, 6, BlockSampler(max_blocks=max_blocks))
     sampled = meter.finish(6)
-    assert sum(lane.sample.num_blocks for lane in meter._lanes) <= max_blocks
+    assert sum(partition.sample.num_blocks for partition in meter._partitions) <= max_blocks
     assert meter.sample_rate < 0.5
     assert largest_difference(sampled, exact) < tolerance
     assert sampled.distinct_tokens == pytest.approx(exact.distinct_tokens, rel=0.05)

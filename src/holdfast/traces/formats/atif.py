@@ -28,7 +28,7 @@ from holdfast.traces.formats.atif_steps import (
     usage_of,
 )
 from holdfast.traces.formats.cache_usage import whole_prompts
-from holdfast.traces.formats.reading import Kin, Reading
+from holdfast.traces.formats.reading import FileLinks, Reading
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
@@ -42,7 +42,7 @@ from holdfast.traces.history import EMPTY_HISTORY, History, Message
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Trigger
 
-__all__ = ["LAYOUTS", "kin_of", "read_atif"]
+__all__ = ["LAYOUTS", "links_of", "read_atif"]
 
 LAYOUTS = (frozenset({"schema_version", "agent", "steps"}),)
 """A document with all of these fields is of this format."""
@@ -272,7 +272,7 @@ def _document(file: TraceFile) -> Trajectory:
     return file.document(Trajectory, hint=_HINT).apart()
 
 
-def kin_of(file: TraceFile) -> Kin:
+def links_of(file: TraceFile) -> FileLinks:
     """Return which other documents one refers to, and whose session it may be a conversion of.
 
     Raises:
@@ -288,7 +288,7 @@ def kin_of(file: TraceFile) -> Kin:
         paths += [reference.trajectory_path for reference in trajectory.references()]
     children = tuple(_beside(file, path) for path in paths if path is not None)
     name = os.path.normpath(file.source)
-    return Kin(name, children=children, converted_id=main.session_id or "")
+    return FileLinks(name, children=children, converted_id=main.session_id or "")
 
 
 def read_atif(

@@ -26,7 +26,7 @@ from holdfast.traces.formats.claude_code_entries import (
     LAYOUTS,
     Entry,
     Launch,
-    kin_of,
+    links_of,
     own_name,
     read_entries,
 )
@@ -45,7 +45,7 @@ from holdfast.traces.history import EMPTY_HISTORY, History, Message, estimated_t
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import EventKind, Trigger
 
-__all__ = ["LAYOUTS", "companions_of", "is_aside", "kin_of", "read_claude_code"]
+__all__ = ["LAYOUTS", "companions_of", "is_aside", "links_of", "read_claude_code"]
 
 _MAIN = "main"
 

@@ -14,12 +14,12 @@ from holdfast.errors import TraceError
 from holdfast.tool_calls.syntax import ToolCall
 from holdfast.tool_calls.tool_kind import tool_kind
 from holdfast.traces.formats.quantities import Tokens
-from holdfast.traces.formats.reading import Kin
+from holdfast.traces.formats.reading import FileLinks
 from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.formats.transcript import CalledTool, seconds
 from holdfast.traces.history import Message
 
-__all__ = ["LAYOUTS", "Entry", "Launch", "Usage", "kin_of", "own_name", "read_entries"]
+__all__ = ["LAYOUTS", "Entry", "Launch", "Usage", "links_of", "own_name", "read_entries"]
 
 _NOTES = (
     "last-prompt|custom-title|ai-title|agent-name|agent-color|agent-setting|permission-mode|mode|"
@@ -186,7 +186,7 @@ def read_entries(file: TraceFile) -> Iterator[Entry]:
             file.refuse(file.error("expected an id", line=number, field="uuid", hint=_HINT))
 
 
-def kin_of(file: TraceFile) -> Kin | None:
+def links_of(file: TraceFile) -> FileLinks | None:
     """Return whose file it is; None where it does not say.
 
     A sub-agent's own file is known by its name: a session's may begin with a sub-agent as well.
@@ -199,9 +199,9 @@ def kin_of(file: TraceFile) -> Kin | None:
         if line.uuid is None or line.session_id is None:
             continue
         if not names and line.is_sidechain and file.name.startswith(_SUB_AGENT_FILE):
-            return Kin(f"{line.session_id}/{line.agent_id or file.name}", line.session_id)
+            return FileLinks(f"{line.session_id}/{line.agent_id or file.name}", line.session_id)
         names.append(line.session_id)
-    return Kin(own_name(file, names)) if names else None
+    return FileLinks(own_name(file, names)) if names else None
 
 
 def own_name(file: TraceFile, names: Sequence[str]) -> str:

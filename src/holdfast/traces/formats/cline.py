@@ -24,13 +24,13 @@ from holdfast.tool_calls.syntax import ToolCall
 from holdfast.traces.formats.client_files import lies_below
 from holdfast.traces.formats.conversation import Conversation, Point
 from holdfast.traces.formats.quantities import Milliseconds, Tokens
-from holdfast.traces.formats.reading import Kin, Reading
+from holdfast.traces.formats.reading import FileLinks, Reading
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import Call, CalledTool, Stream, transcript_reading
 from holdfast.traces.history import Message
 from holdfast.traces.lineage import PrefixInterner
 
-__all__ = ["LAYOUTS", "is_aside", "kin_of", "read_cline"]
+__all__ = ["LAYOUTS", "is_aside", "links_of", "read_cline"]
 
 LAYOUTS = (frozenset({"version", "sessionId", "messages", "agent=lead|subagent|teammate"}),)
 """A document with all of these fields is of this format."""
@@ -198,14 +198,14 @@ def is_aside(path: Path) -> bool:
     return is_beside or lies_below(path, ".cline", "data")
 
 
-def kin_of(file: TraceFile) -> Kin:
+def links_of(file: TraceFile) -> FileLinks:
     """Return whose session it is.
 
     Raises:
         TraceError: It is no such document.
     """
     head = file.document(_Head, hint=_HINT)
-    return Kin(head.session_id or file.name, head.parent_id)
+    return FileLinks(head.session_id or file.name, head.parent_id)
 
 
 def read_cline(

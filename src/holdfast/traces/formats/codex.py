@@ -41,7 +41,7 @@ from holdfast.traces.formats.codex_items import (
     used_between,
 )
 from holdfast.traces.formats.quantities import MAX_TOKENS
-from holdfast.traces.formats.reading import Kin, Reading
+from holdfast.traces.formats.reading import FileLinks, Reading
 from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
@@ -59,7 +59,7 @@ from holdfast.traces.record import EventKind, Trigger
 __all__ = [
     "LAYOUTS",
     "is_aside",
-    "kin_of",
+    "links_of",
     "read_codex",
     "stream_of",
 ]
@@ -335,7 +335,7 @@ def _join_parent(child: _Rollout, stream: Stream, parent: _Rollout, num_copied: 
         stream.events.append(Happening("close", len(stream.calls), started.closed_s))
 
 
-def kin_of(file: TraceFile) -> Kin | None:
+def links_of(file: TraceFile) -> FileLinks | None:
     """Return whose rollout it is; None where it does not say.
 
     Raises:
@@ -344,7 +344,7 @@ def kin_of(file: TraceFile) -> Kin | None:
     for number, line in islice(file.decode(Line, hint=HINT), MAX_PREAMBLE_LINES):
         if line.type == "session_meta":
             meta = file.decode_part(line.payload, _META, line=number, field="payload")
-            return Kin(meta.id or file.name, meta.parent_id or meta.forked_from_id)
+            return FileLinks(meta.id or file.name, meta.parent_id or meta.forked_from_id)
     return None
 
 

@@ -29,7 +29,7 @@ from holdfast.traces.formats.client_files import lies_below
 from holdfast.traces.formats.conversation import Conversation, Point, link_sub_agents
 from holdfast.traces.formats.gemini_cli_records import ENDINGS, SPEAKERS, Line, Record, Session
 from holdfast.traces.formats.gemini_parts import FunctionCall, Part, messages_of, parts_of, use
-from holdfast.traces.formats.reading import Kin, Reading
+from holdfast.traces.formats.reading import FileLinks, Reading
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import Call, Stream, seconds, transcript_reading
 from holdfast.traces.history import Message
@@ -41,8 +41,8 @@ __all__ = [
     "LINE_LAYOUTS",
     "companions_of",
     "is_aside",
-    "kin_of",
-    "kin_of_lines",
+    "links_of",
+    "links_of_lines",
     "read_gemini_cli",
     "read_gemini_cli_lines",
 ]
@@ -287,10 +287,10 @@ def is_aside(path: Path) -> bool:
     return path.parent.name == ".gemini" or (lies_below(path, ".gemini", "tmp") and not is_session)
 
 
-def _kin(file: TraceFile, session: Session, agents: Iterator[str]) -> Kin:
+def _links(file: TraceFile, session: Session, agents: Iterator[str]) -> FileLinks:
     is_sub_agent = session.kind == _SUB_AGENT
     parent = _parent(file) if is_sub_agent else None
-    return Kin(session.session_id or file.name, parent, tuple(dict.fromkeys(agents)))
+    return FileLinks(session.session_id or file.name, parent, tuple(dict.fromkeys(agents)))
 
 
 def _agents(messages: Sequence[msgspec.Raw]) -> Iterator[str]:
@@ -305,17 +305,17 @@ def _agents(messages: Sequence[msgspec.Raw]) -> Iterator[str]:
                 yield call.agent_id
 
 
-def kin_of(file: TraceFile) -> Kin:
+def links_of(file: TraceFile) -> FileLinks:
     """Return whose recording a document is, and which sub-agents it names.
 
     Raises:
         TraceError: It is no such document.
     """
     session = file.document(Session, hint=_HINT)
-    return _kin(file, session, _agents(session.messages or ()))
+    return _links(file, session, _agents(session.messages or ()))
 
 
-def kin_of_lines(file: TraceFile) -> Kin:
+def links_of_lines(file: TraceFile) -> FileLinks:
     """Return whose recording a file of lines is, and which sub-agents it names.
 
     Raises:
@@ -325,7 +325,7 @@ def kin_of_lines(file: TraceFile) -> Kin:
     session = Session()
     for line in lines[:1]:
         session = file.decode_part(line, _LINE, line=1, field="", hint=_LINE_HINT)
-    return _kin(file, session, _agents(lines))
+    return _links(file, session, _agents(lines))
 
 
 def read_gemini_cli(

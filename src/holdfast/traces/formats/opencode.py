@@ -25,7 +25,7 @@ from holdfast.traces.formats.client_files import lies_below
 from holdfast.traces.formats.conversation import link_sub_agents
 from holdfast.traces.formats.decoding import decode_json, within
 from holdfast.traces.formats.quantities import Milliseconds, Tokens
-from holdfast.traces.formats.reading import Kin, Reading
+from holdfast.traces.formats.reading import FileLinks, Reading
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
@@ -38,7 +38,7 @@ from holdfast.traces.history import EMPTY_HISTORY, History, Message
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Trigger
 
-__all__ = ["LAYOUTS", "hint_for", "is_aside", "kin_of", "read_opencode"]
+__all__ = ["LAYOUTS", "hint_for", "is_aside", "links_of", "read_opencode"]
 
 LAYOUTS = (
     frozenset({"info.id", "messages[].info", "messages[].parts"}),
@@ -273,14 +273,14 @@ def hint_for(path: Path) -> str | None:
     return "write OpenCode's sessions with `opencode export SESSION > FILE.json`, and give that"
 
 
-def kin_of(file: TraceFile) -> Kin:
+def links_of(file: TraceFile) -> FileLinks:
     """Return whose export it is.
 
     Raises:
         TraceError: It is no such export.
     """
     info = file.document(_Head, hint=_HINT).info
-    return Kin(info.id, info.parent_id)
+    return FileLinks(info.id, info.parent_id)
 
 
 def _stream(file: TraceFile) -> Stream:

@@ -32,7 +32,7 @@ from holdfast.tool_calls.syntax import ToolCall
 from holdfast.traces.formats.client_files import lies_below
 from holdfast.traces.formats.conversation import Conversation, Point
 from holdfast.traces.formats.quantities import Tokens
-from holdfast.traces.formats.reading import Kin, Reading
+from holdfast.traces.formats.reading import FileLinks, Reading
 from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
@@ -45,7 +45,7 @@ from holdfast.traces.formats.transcript import (
 from holdfast.traces.history import Message
 from holdfast.traces.lineage import PrefixInterner
 
-__all__ = ["LAYOUTS", "is_aside", "kin_of", "read_pi"]
+__all__ = ["LAYOUTS", "is_aside", "links_of", "read_pi"]
 
 LAYOUTS = (
     frozenset({"type=session", "id", "timestamp", "cwd"}),
@@ -297,14 +297,14 @@ def _headers(file: TraceFile) -> Iterator[_Entry]:
             yield entry
 
 
-def kin_of(file: TraceFile) -> Kin | None:
+def links_of(file: TraceFile) -> FileLinks | None:
     """Return whose session it is, and from which it was branched.
 
     Raises:
         TraceError: A line before the header is none of pi's.
     """
     header = next(_headers(file), None)
-    return None if header is None else Kin(file.name, _name(header.parent_session))
+    return None if header is None else FileLinks(file.name, _name(header.parent_session))
 
 
 def _link(files: Sequence[_Session], streams: Sequence[Stream]) -> None:

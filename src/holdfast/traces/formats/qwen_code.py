@@ -39,7 +39,7 @@ from holdfast.traces.formats.gemini_parts import (
     use,
 )
 from holdfast.traces.formats.quantities import Tokens
-from holdfast.traces.formats.reading import Kin, Reading
+from holdfast.traces.formats.reading import FileLinks, Reading
 from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
@@ -51,7 +51,7 @@ from holdfast.traces.formats.transcript import (
 from holdfast.traces.history import Message
 from holdfast.traces.lineage import PrefixInterner
 
-__all__ = ["LAYOUTS", "is_aside", "kin_of", "read_qwen_code"]
+__all__ = ["LAYOUTS", "is_aside", "links_of", "read_qwen_code"]
 
 LAYOUTS = (
     frozenset({"type", "uuid", "parentUuid", "sessionId", "cwd", "message.parts"}),
@@ -277,24 +277,24 @@ def is_aside(path: Path) -> bool:
     )
 
 
-def kin_of(file: TraceFile) -> Kin | None:
+def links_of(file: TraceFile) -> FileLinks | None:
     """Return whose session it is; None where it does not say.
 
     Raises:
         TraceError: A line before the first record is none of Qwen Code's.
     """
-    kin: Kin | None = None
+    links: FileLinks | None = None
     for _, record in islice(file.decode(_Record, hint=_HINT), MAX_PREAMBLE_LINES):
-        if kin is None and record.session_id is not None:
+        if links is None and record.session_id is not None:
             parent = record.session_id if record.is_sidechain else None
             if record.forked_from is not None:
                 parent = record.forked_from.session_id
-            kin = Kin(record.name, parent)
-        if kin is not None and record.subtype == _PARENT:
+            links = FileLinks(record.name, parent)
+        if links is not None and record.subtype == _PARENT:
             with suppress(msgspec.MsgspecError):
                 payload = _PAYLOAD.decode(record.system_payload) or _Payload()
-                kin = replace(kin, parent=payload.parent_session_id)
-    return kin
+                links = replace(links, parent=payload.parent_session_id)
+    return links
 
 
 def _describe(session: _Session, stream: Stream, callers: Mapping[str, _Session]) -> None:

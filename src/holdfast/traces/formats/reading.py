@@ -9,11 +9,11 @@ from pathlib import Path
 from holdfast.traces.gaps import GapEvidence
 from holdfast.traces.record import Session
 
-__all__ = ["Kin", "Reading"]
+__all__ = ["FileLinks", "Reading"]
 
 
 @dataclass(frozen=True, slots=True)
-class Kin:
+class FileLinks:
     """What a file says about which files belong together, in names that all of them use.
 
     Attributes:

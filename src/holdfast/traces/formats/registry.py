@@ -35,7 +35,7 @@ from holdfast.traces.formats import (
     weka,
 )
 from holdfast.traces.formats.layout import Layout, missing_fields
-from holdfast.traces.formats.reading import Kin, Reading
+from holdfast.traces.formats.reading import FileLinks, Reading
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.lineage import PrefixInterner
 
@@ -70,7 +70,7 @@ class TraceReader:
             these.
         read: Reads one file.
         companions_of: Other files that belong to one and are no traces of their own.
-        kin_of: Says which files of the format are read together, where their content tells.
+        links_of: Says which files of the format are read together, where their content tells.
         is_aside: Whether a file is one that its client keeps beside its sessions and that has none.
         sees_text: Whether its files can hold what was said.
         is_conversion: Whether its files may say again what a client's own recordings say.
@@ -81,7 +81,7 @@ class TraceReader:
     layouts: tuple[Layout, ...]
     read: _Read
     companions_of: Callable[[Path], Iterable[Path]] = _none
-    kin_of: Callable[[TraceFile], Kin | None] | None = None
+    links_of: Callable[[TraceFile], FileLinks | None] | None = None
     is_aside: Callable[[Path], bool] = _never
     sees_text: bool = False
     is_conversion: bool = False
@@ -119,7 +119,7 @@ READERS: tuple[TraceReader, ...] = (
         claude_code.LAYOUTS,
         claude_code.read_claude_code,
         claude_code.companions_of,
-        claude_code.kin_of,
+        claude_code.links_of,
         claude_code.is_aside,
         sees_text=True,
     ),
@@ -128,7 +128,7 @@ READERS: tuple[TraceReader, ...] = (
         "lines",
         codex.LAYOUTS,
         codex.read_codex,
-        kin_of=codex.kin_of,
+        links_of=codex.links_of,
         is_aside=codex.is_aside,
         sees_text=True,
     ),
@@ -147,7 +147,7 @@ READERS: tuple[TraceReader, ...] = (
         "document",
         gemini_cli.LAYOUTS,
         gemini_cli.read_gemini_cli,
-        kin_of=gemini_cli.kin_of,
+        links_of=gemini_cli.links_of,
         is_aside=gemini_cli.is_aside,
         sees_text=True,
     ),
@@ -157,7 +157,7 @@ READERS: tuple[TraceReader, ...] = (
         gemini_cli.LINE_LAYOUTS,
         gemini_cli.read_gemini_cli_lines,
         gemini_cli.companions_of,
-        gemini_cli.kin_of_lines,
+        gemini_cli.links_of_lines,
         sees_text=True,
     ),
     TraceReader(
@@ -165,7 +165,7 @@ READERS: tuple[TraceReader, ...] = (
         "lines",
         qwen_code.LAYOUTS,
         qwen_code.read_qwen_code,
-        kin_of=qwen_code.kin_of,
+        links_of=qwen_code.links_of,
         is_aside=qwen_code.is_aside,
         sees_text=True,
     ),
@@ -174,7 +174,7 @@ READERS: tuple[TraceReader, ...] = (
         "lines",
         pi.LAYOUTS,
         pi.read_pi,
-        kin_of=pi.kin_of,
+        links_of=pi.links_of,
         is_aside=pi.is_aside,
         sees_text=True,
     ),
@@ -183,7 +183,7 @@ READERS: tuple[TraceReader, ...] = (
         "document",
         cline.LAYOUTS,
         cline.read_cline,
-        kin_of=cline.kin_of,
+        links_of=cline.links_of,
         is_aside=cline.is_aside,
         sees_text=True,
     ),
@@ -202,7 +202,7 @@ READERS: tuple[TraceReader, ...] = (
         "document",
         opencode.LAYOUTS,
         opencode.read_opencode,
-        kin_of=opencode.kin_of,
+        links_of=opencode.links_of,
         is_aside=opencode.is_aside,
         sees_text=True,
     ),
@@ -211,7 +211,7 @@ READERS: tuple[TraceReader, ...] = (
         "document",
         atif.LAYOUTS,
         atif.read_atif,
-        kin_of=atif.kin_of,
+        links_of=atif.links_of,
         sees_text=True,
         is_conversion=True,
     ),

@@ -34,8 +34,8 @@ def check_parameters(parameters: Parameters) -> None:
         raise ConfigError("`percents` must go up from 0 to 100")
     if not parameters.answer_s_per_token <= _LARGEST:
         raise ConfigError(f"`answer_s_per_token` is not a number up to {_LARGEST:,.0f}")
-    for place, value in _tables(parameters, ""):
-        _check_table(place, value, len(percents))
+    for path, value in _tables(parameters, ""):
+        _check_table(path, value, len(percents))
     if MAIN not in parameters.agents:
         raise ConfigError(f"`agents` has no {MAIN!r}, with which every family begins")
     for name, agent in parameters.agents.items():
@@ -50,14 +50,14 @@ def check_parameters(parameters: Parameters) -> None:
         raise ConfigError(f"agents call each other in a circle: {error.args[1]}") from error
 
 
-def _tables(part: msgspec.Struct, place: str) -> Iterator[tuple[str, Table]]:
+def _tables(part: msgspec.Struct, path: str) -> Iterator[tuple[str, Table]]:
     for field in msgspec.structs.fields(part):
         value = getattr(part, field.name)
-        here = f"{place}.{field.name}" if place else field.name
+        field_path = f"{path}.{field.name}" if path else field.name
         if field.type in (Table, Table | None) and value is not None:
-            yield here, value
+            yield field_path, value
         for key, inner in _parts(value):
-            yield from _tables(inner, f"{here}{key}")
+            yield from _tables(inner, f"{field_path}{key}")
 
 
 def _parts(value: object) -> Iterator[tuple[str, msgspec.Struct]]:
@@ -74,71 +74,73 @@ def _parts(value: object) -> Iterator[tuple[str, msgspec.Struct]]:
                 yield f"[{index}]", inner
 
 
-def _check_table(place: str, table: Table, num_percents: int) -> None:
+def _check_table(path: str, table: Table, num_percents: int) -> None:
     values = table if isinstance(table, tuple) else (table,)
     if isinstance(table, tuple) and len(table) != num_percents:
         raise ConfigError(
-            f"`{place}` has {len(table)} entries; expected {num_percents}, one for each of "
+            f"`{path}` has {len(table)} entries; expected {num_percents}, one for each of "
             "`percents`, or a single number"
         )
-    limit = _LARGEST_NUMS.get(place.rpartition(".")[2], _LARGEST)
+    limit = _LARGEST_NUMS.get(path.rpartition(".")[2], _LARGEST)
     if not all(abs(value) <= limit for value in values):
-        raise ConfigError(f"`{place}` is not made of numbers up to {limit:,.0f}")
+        raise ConfigError(f"`{path}` is not made of numbers up to {limit:,.0f}")
     if not _is_ascending(values, may_be_equal=True):
-        raise ConfigError(f"`{place}` is not ascending")
-    if values[0] < 0 and not place.endswith(_SIGNED):
-        raise ConfigError(f"`{place}` has {values[0]!r}; expected at least 0")
+        raise ConfigError(f"`{path}` is not ascending")
+    if values[0] < 0 and not path.endswith(_SIGNED):
+        raise ConfigError(f"`{path}` has {values[0]!r}; expected at least 0")
 
 
-def _check_agent(place: str, agent: Agent, agents: Mapping[str, Agent]) -> None:
+def _check_agent(path: str, agent: Agent, agents: Mapping[str, Agent]) -> None:
     if END in agent.steps:
         raise ConfigError(
-            f"`{place}.steps` has {END!r}, the name of a session's end; expected another"
+            f"`{path}.steps` has {END!r}, the name of a session's end; expected another"
         )
-    _check_weights(f"{place}.first", agent.first, agent.steps)
+    _check_weights(f"{path}.first", agent.first, agent.steps)
     if agent.labels:
-        _check_weights(f"{place}.labels", agent.labels, agent.labels)
+        _check_weights(f"{path}.labels", agent.labels, agent.labels)
     for name, role in agent.roles.items():
-        _check_sum(f"{place}.roles.{name}.heads", [head.weight for head in role.heads])
+        _check_sum(f"{path}.roles.{name}.heads", [head.weight for head in role.heads])
     for name, step in agent.steps.items():
-        here = f"{place}.steps.{name}"
-        _check_weights(f"{here}.next", step.next, {*agent.steps, END})
+        step_path = f"{path}.steps.{name}"
+        _check_weights(f"{step_path}.next", step.next, {*agent.steps, END})
         if step.role not in agent.roles:
-            raise ConfigError(f"`{here}.role` is {step.role!r}, which is not in `{place}.roles`")
+            raise ConfigError(
+                f"`{step_path}.role` is {step.role!r}, which is not in `{path}.roles`"
+            )
         if step.calls is not None and step.calls.agent not in agents:
             raise ConfigError(
-                f"`{here}.calls.agent` is {step.calls.agent!r}; no agent is called so"
+                f"`{step_path}.calls.agent` is {step.calls.agent!r}; no agent is called so"
             )
         missing = set(step.rewrites) - {"compaction"} - set(agent.rewrites)
         if "compaction" in step.rewrites or missing:
             raise ConfigError(
-                f"`{here}.rewrites` has {', '.join(sorted(step.rewrites))}; expected kinds in "
-                f"`{place}.rewrites`, without compaction"
+                f"`{step_path}.rewrites` has {', '.join(sorted(step.rewrites))}; expected kinds in "
+                f"`{path}.rewrites`, without compaction"
             )
     if agent.compaction_chances and "compaction" not in agent.rewrites:
-        raise ConfigError(f"`{place}.compaction_chances` needs `{place}.rewrites.compaction`")
+        raise ConfigError(f"`{path}.compaction_chances` needs `{path}.rewrites.compaction`")
     if agent.num_turns is None:
-        _check_end(place, agent)
+        _check_end(path, agent)
 
 
 def _check_weights(
-    place: str, weights: Mapping[str, float], known: Mapping[str, object] | set[str]
+    path: str, weights: Mapping[str, float], known: Mapping[str, object] | set[str]
 ) -> None:
     unknown = [name for name in weights if name not in known]
     if unknown:
-        raise ConfigError(f"`{place}` names {unknown[0]!r}, which is no step")
-    _check_sum(place, weights.values())
+        raise ConfigError(f"`{path}` names {unknown[0]!r}, which is no step")
+    _check_sum(path, weights.values())
 
 
-def _check_sum(place: str, weights: Iterable[float]) -> None:
+def _check_sum(path: str, weights: Iterable[float]) -> None:
     total = sum(weights)
     if not total > 0:
-        raise ConfigError(f"`{place}` has no weight above 0")
+        raise ConfigError(f"`{path}` has no weight above 0")
     if total == math.inf:
-        raise ConfigError(f"`{place}` has weights whose sum is infinite")
+        raise ConfigError(f"`{path}` has weights whose sum is infinite")
 
 
-def _check_end(place: str, agent: Agent) -> None:
+def _check_end(path: str, agent: Agent) -> None:
     """Every step can reach the end, and sessions do before they are too long."""
     ending = {END}
     while True:
@@ -153,14 +155,14 @@ def _check_end(place: str, agent: Agent) -> None:
     stuck = sorted(set(agent.steps) - ending)
     if stuck:
         raise ConfigError(
-            f"`{place}.steps.{stuck[0]}` never comes to `end`; expected that it can, or "
-            f"`{place}.num_turns`"
+            f"`{path}.steps.{stuck[0]}` never comes to `end`; expected that it can, or "
+            f"`{path}.num_turns`"
         )
     mean_turns, most = _mean_turns(agent), _LARGEST_NUMS["num_turns"]
     if mean_turns > most:
         raise ConfigError(
-            f"`{place}.steps` come to `end` after {mean_turns:,.0f} turns on average; expected up "
-            f"to {most:,.0f}, or `{place}.num_turns`"
+            f"`{path}.steps` come to `end` after {mean_turns:,.0f} turns on average; expected up "
+            f"to {most:,.0f}, or `{path}.num_turns`"
         )
 
 

@@ -12,11 +12,11 @@ from holdfast.workload.study.mutations import MutationKind
 
 __all__ = ["Conversation"]
 
-_MAX_LINES = 16
+_MAX_BRANCHES = 16
 
 
 @dataclass(slots=True)
-class _Line:
+class _Branch:
     """Prompts that extend each other: the last of them, and which of its role's turns that was."""
 
     prompt: Prompt
@@ -24,10 +24,10 @@ class _Line:
 
 
 @dataclass(slots=True)
-class _Speaker:
-    """A role: its lines, the one it is on last, and how much was said since its last prompt."""
+class _RoleState:
+    """A role: its branches, the one it is on last, and how much was said since its last prompt."""
 
-    lines: list[_Line] = field(default_factory=list)
+    branches: list[_Branch] = field(default_factory=list)
     num_turns: int = 0
     unread_tokens: float = 0.0
 
@@ -51,14 +51,14 @@ class Conversation:
         self._heads = heads
         self._draws = draws
         self._caller = caller
-        self._speakers = {name: _Speaker() for name in agent.roles}
+        self._roles = {name: _RoleState() for name in agent.roles}
         self._said_tokens = 0.0
 
     def say(self, num_tokens: float) -> None:
         """Everybody hears more; negative where the end is taken back. Mutates."""
         self._said_tokens = num_tokens
-        for speaker in self._speakers.values():
-            speaker.unread_tokens += num_tokens
+        for role in self._roles.values():
+            role.unread_tokens += num_tokens
 
     def prompt(
         self, role_name: str, rewrite: MutationKind | None, limit_tokens: float = math.inf
@@ -70,17 +70,17 @@ class Conversation:
             rewrite: How it leaves that role's last prompt, if there is one; None extends it.
             limit_tokens: What leaves it is no longer than this.
         """
-        speaker = self._speakers[role_name]
+        role = self._roles[role_name]
         if not self._agent.roles[role_name].keeps_history:
             prompt = self._maker.extended(self._first(role_name), self._said_tokens)
-        elif not speaker.lines:
-            prompt = self._maker.extended(self._first(role_name), speaker.unread_tokens)
-            speaker.lines.append(_Line(prompt, 0))
+        elif not role.branches:
+            prompt = self._maker.extended(self._first(role_name), role.unread_tokens)
+            role.branches.append(_Branch(prompt, 0))
         else:
-            prompt = self._next(speaker, rewrite, limit_tokens)
-            speaker.lines[-1] = _Line(prompt, speaker.num_turns)
-        speaker.num_turns += 1
-        speaker.unread_tokens = 0.0
+            prompt = self._next(role, rewrite, limit_tokens)
+            role.branches[-1] = _Branch(prompt, role.num_turns)
+        role.num_turns += 1
+        role.unread_tokens = 0.0
         return prompt
 
     def _first(self, role_name: str) -> Prompt:
@@ -91,34 +91,34 @@ class Conversation:
             return self._maker.extended(self._caller, tokens)
         return self._heads.first_prompt(role_name, self._draws, tokens)
 
-    def _next(self, speaker: _Speaker, rewrite: MutationKind | None, limit_tokens: float) -> Prompt:
-        """The prompt of the line that is gone on with, which is put last."""
-        last = speaker.lines[-1].prompt
-        added_tokens = speaker.unread_tokens
+    def _next(self, role: _RoleState, rewrite: MutationKind | None, limit_tokens: float) -> Prompt:
+        """The prompt of the branch that is gone on with, which is put last."""
+        last = role.branches[-1].prompt
+        added_tokens = role.unread_tokens
         if rewrite is None:
             return self._maker.extended(last, added_tokens)
         if rewrite == "tail":
             lost_tokens = self._draws.value(self._agent.rewrites["tail"].kept_tokens)
             kept = self._maker.cut(last, max(0.0, last.num_tokens - lost_tokens))
             return self._to_size(kept, last.num_tokens + added_tokens)
-        if rewrite == "return" and len(speaker.lines) > 1:
-            self._go_back(speaker)
-            return self._maker.extended(speaker.lines[-1].prompt, added_tokens)
+        if rewrite == "return" and len(role.branches) > 1:
+            self._go_back(role)
+            return self._maker.extended(role.branches[-1].prompt, added_tokens)
         if rewrite == "return":
             # What will be gone back to begins here.
             rewrite = "branch" if "branch" in self._agent.rewrites else rewrite
         if rewrite != "compaction":
-            speaker.lines.append(speaker.lines[-1])
-            del speaker.lines[:-_MAX_LINES]
+            role.branches.append(role.branches[-1])
+            del role.branches[:-_MAX_BRANCHES]
         return self._replaced(last, rewrite, limit_tokens)
 
-    def _go_back(self, speaker: _Speaker) -> None:
-        """Put the line last whose last prompt is about as many turns ago as returns go back."""
+    def _go_back(self, role: _RoleState) -> None:
+        """Put the branch last whose last prompt is about as many turns ago as returns go back."""
         turns_back = self._draws.value(self._agent.rewrites["return"].turns_back)
-        wanted = speaker.num_turns - turns_back
-        line = min(speaker.lines[:-1], key=lambda line: abs(line.turn_index - wanted))
-        speaker.lines.remove(line)
-        speaker.lines.append(line)
+        wanted = role.num_turns - turns_back
+        branch = min(role.branches[:-1], key=lambda branch: abs(branch.turn_index - wanted))
+        role.branches.remove(branch)
+        role.branches.append(branch)
 
     def _replaced(self, last: Prompt, kind: MutationKind, limit_tokens: float) -> Prompt:
         rewrite = self._agent.rewrites[kind]

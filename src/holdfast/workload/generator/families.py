@@ -11,7 +11,7 @@ import numpy as np
 from holdfast.traces.record import Session
 from holdfast.workload.generator.conversation import Conversation
 from holdfast.workload.generator.draws import Draws
-from holdfast.workload.generator.habits import Habits, Tilts, tilted
+from holdfast.workload.generator.odds import AgentShares, OddsRatios, scaled_chance
 from holdfast.workload.generator.parameters import MAIN, Agent, Calls, Parameters
 from holdfast.workload.generator.prompt import Heads, Prompt, PromptMaker
 from holdfast.workload.generator.steps import steps_of
@@ -33,34 +33,36 @@ def iterate_families(
         name: Session ids begin with it.
     """
     maker = PromptMaker(parameters.block_size_tokens)
-    characters = {
-        agent_name: _Character(agent, Heads(maker, agent), _habits(agent, parameters.percents))
+    kinds = {
+        agent_name: _AgentKind(
+            agent, Heads(maker, agent), _agent_shares(agent, parameters.percents)
+        )
         for agent_name, agent in parameters.agents.items()
     }
     for index in count():
         rng = np.random.default_rng((seed, index))
         main_id = f"{name}-{seed}-{index:04d}"
-        yield _Family(parameters, maker, characters, rng, f"{name}:{seed}", main_id).sessions()
+        yield _Family(parameters, maker, kinds, rng, f"{name}:{seed}", main_id).sessions()
 
 
 @dataclass(frozen=True, slots=True)
-class _Character:
+class _AgentKind:
     """An agent, with what all its sessions have in common."""
 
     agent: Agent
     heads: Heads
-    habits: Habits | None
+    shares: AgentShares | None
 
-    def tilts(self, draws: Draws) -> Tilts:
+    def odds_ratios(self, draws: Draws) -> OddsRatios:
         """Those of one session."""
-        if self.agent.dependence is None or self.habits is None:
-            return Tilts()
-        return Tilts.of(self.agent.dependence, self.habits, draws)
+        if self.agent.dependence is None or self.shares is None:
+            return OddsRatios()
+        return OddsRatios.of(self.agent.dependence, self.shares, draws)
 
 
-def _habits(agent: Agent, percents: tuple[float, ...]) -> Habits | None:
+def _agent_shares(agent: Agent, percents: tuple[float, ...]) -> AgentShares | None:
     dependence = agent.dependence
-    return None if dependence is None else Habits.of(agent, dependence, percents)
+    return None if dependence is None else AgentShares.of(agent, dependence, percents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class _Family:
 
     parameters: Parameters
     maker: PromptMaker
-    characters: dict[str, _Character]
+    kinds: dict[str, _AgentKind]
     rng: np.random.Generator
     source: str
     main_id: str
@@ -94,19 +96,21 @@ class _Family:
 
     def _write(self, name: str, session_id: str, caller: _Caller | None) -> list[Session]:
         """A session and all under it."""
-        character = self.characters[name]
-        agent = character.agent
+        kind = self.kinds[name]
+        agent = kind.agent
         draws = Draws(self.rng, self.parameters.percents, agent.dependence)
         label = draws.choice(agent.labels) if agent.labels else name
         opening = None if caller is None else caller.prompt
-        conversation = Conversation(agent, self.maker, character.heads, draws, opening)
-        tilts = character.tilts(draws)
-        writer = TurnWriter(agent, conversation, draws, tilts)
+        conversation = Conversation(agent, self.maker, kind.heads, draws, opening)
+        odds_ratios = kind.odds_ratios(draws)
+        writer = TurnWriter(agent, conversation, draws, odds_ratios)
         called: list[Session] = []
-        for step in steps_of(agent, draws, tilts.human):
+        for step in steps_of(agent, draws, odds_ratios.human):
             prompt = writer.write(step)
             least_s = 0.0
-            if step.calls is not None and draws.happens(tilted(step.calls.share, tilts.call)):
+            if step.calls is not None and draws.happens(
+                scaled_chance(step.calls.share, odds_ratios.call)
+            ):
                 started = self._call(step.calls, draws, session_id, len(writer.turns) - 1, prompt)
                 called += [session for family in started for session in family]
                 if step.calls.is_joined:

@@ -136,7 +136,7 @@ def _rewrite(kind: str, profile: RewriteProfile) -> Rewrite:
 
 
 def _compaction_chances(profile: Profile) -> tuple[float, ...]:
-    nums = zip(profile.num_compactions_by_size, profile.num_climbs_by_size, strict=True)
+    nums = zip(profile.num_compactions_by_size, profile.num_growth_phases_by_size, strict=True)
     return tuple(_share(compacted, reached) for compacted, reached in nums)
 
 

@@ -77,10 +77,10 @@ class Heads:
         place, head = _chosen(role, draws)
         shared = min(max(draws.value(role.head_tokens), head.min_tokens), head.max_tokens)
         num_shared = int(min(shared, prompt_tokens)) // self._maker.block_size_tokens
-        opening = self._line(role_name, place, num_shared)
+        opening = self._shared_blocks(role_name, place, num_shared)
         return self._maker.extended(Prompt(0, ()), prompt_tokens, opening)
 
-    def _line(self, role_name: str, place: str, num_blocks: int) -> tuple[int, ...]:
+    def _shared_blocks(self, role_name: str, place: str, num_blocks: int) -> tuple[int, ...]:
         """The first blocks of a head, more of it where there is not enough yet."""
         known = self._blocks.get((role_name, place), ())
         known += self._maker.fresh(num_blocks - len(known))

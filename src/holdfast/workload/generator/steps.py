@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 
 from holdfast.workload.generator.draws import Draws
-from holdfast.workload.generator.habits import is_human, tilted
+from holdfast.workload.generator.odds import is_human, scaled_chance
 from holdfast.workload.generator.parameters import Agent, Step, Table
 from holdfast.workload.study.wait import END
 
@@ -15,7 +15,7 @@ __all__ = ["steps_of"]
 _Weights = Mapping[str, float]
 
 
-def steps_of(agent: Agent, draws: Draws, human_tilt: float) -> Iterator[Step]:
+def steps_of(agent: Agent, draws: Draws, human_odds_ratio: float) -> Iterator[Step]:
     """The steps of one session, at least one, each drawn by what it follows.
 
     A session of a given number of turns does not end before, unless its context is full: its last
@@ -24,7 +24,7 @@ def steps_of(agent: Agent, draws: Draws, human_tilt: float) -> Iterator[Step]:
     Args:
         agent: Whose session.
         draws: Mutated.
-        human_tilt: By what factor the odds of waiting for a human differ from those of all.
+        human_odds_ratio: By what factor the odds of waiting for a human differ from those of all.
     """
     num_turns = None if agent.num_turns is None else _num_turns(agent.num_turns, draws)
     weights_of: dict[tuple[str | None, bool], _Weights] = {}
@@ -32,7 +32,7 @@ def steps_of(agent: Agent, draws: Draws, human_tilt: float) -> Iterator[Step]:
     for place in count(1):
         key = (name, place == num_turns)
         if key not in weights_of:
-            weights_of[key] = _with_humans(agent, _weights(agent, *key), human_tilt)
+            weights_of[key] = _with_humans(agent, _weights(agent, *key), human_odds_ratio)
         name = draws.choice(weights_of[key])
         if name == END:
             return
@@ -67,10 +67,10 @@ def _end_share(step: Step) -> float:
     return step.next.get(END, 0.0) / sum(step.next.values())
 
 
-def _with_humans(agent: Agent, weights: _Weights, human_tilt: float) -> _Weights:
+def _with_humans(agent: Agent, weights: _Weights, human_odds_ratio: float) -> _Weights:
     humans = {name for name in weights if name != END and is_human(agent.steps[name])}
     share = sum(weights[name] for name in humans) / sum(weights.values())
-    wanted = tilted(share, human_tilt)
+    wanted = scaled_chance(share, human_odds_ratio)
     if wanted == share:
         return weights
     more, less = wanted / share, (1.0 - wanted) / (1.0 - share)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from holdfast.traces.record import EventKind, SessionEvent, Trigger, Turn
 from holdfast.workload.generator.conversation import Conversation
 from holdfast.workload.generator.draws import Draws
-from holdfast.workload.generator.habits import Tilts, leaving, tilted
+from holdfast.workload.generator.odds import OddsRatios, leaving_shares, scaled_chance
 from holdfast.workload.generator.parameters import Agent, Step
 from holdfast.workload.generator.prompt import Prompt
 from holdfast.workload.study.mutations import MutationKind
@@ -37,18 +37,18 @@ class TurnWriter:
         agent: Whose session.
         conversation: Makes its prompts; mutated.
         draws: Mutated.
-        tilts: The session's.
+        odds_ratios: The session's.
     """
 
     def __init__(
-        self, agent: Agent, conversation: Conversation, draws: Draws, tilts: Tilts
+        self, agent: Agent, conversation: Conversation, draws: Draws, odds_ratios: OddsRatios
     ) -> None:
         self.turns: list[Turn] = []
         self.events: list[SessionEvent] = []
         self._agent = agent
         self._conversation = conversation
         self._draws = draws
-        self._tilts = tilts
+        self._odds_ratios = odds_ratios
         self._limit_tokens = (
             draws.value(agent.full_tokens) if draws.ends_full else agent.limit_tokens(draws.share())
         )
@@ -106,8 +106,8 @@ class TurnWriter:
             if not self._agent.is_full(self._limit_tokens):
                 self._limit_tokens = self._agent.limit_tokens(self._draws.share())
             return "compaction"
-        shares = leaving(step)
-        if self._draws.happens(tilted(sum(shares.values()), self._tilts.rewrite)):
+        shares = leaving_shares(step)
+        if self._draws.happens(scaled_chance(sum(shares.values()), self._odds_ratios.rewrite)):
             return self._draws.choice(shares)
         return "tail" if self._draws.happens(step.rewrites.get("tail", 0.0)) else None
 

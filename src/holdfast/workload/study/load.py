@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from holdfast.workload.study.overlay import Moment, Overlay
+from holdfast.workload.study.overlay import Overlay, OverlayEvent
 from holdfast.workload.study.reuses import Numbers, Reuses
 from holdfast.workload.study.sampling import BlockSampler, Hashes, hashes_of
 from holdfast.workload.study.steps import SteppedSession
@@ -26,7 +26,7 @@ _NO_HASHES: Hashes = np.empty(0, dtype=np.uint64)
 _SIZES_PER_DOUBLING = 4
 _EDGE_SHARE = 0.95
 _HALF_SHARE = 0.5
-# Student's t, 97.5 %, by degrees of freedom: the lanes of a sample, less one.
+# Student's t, 97.5 %, by degrees of freedom: the partitions of a sample, less one.
 _T_QUANTILE = {3: 3.182}
 
 
@@ -117,7 +117,7 @@ class LoadMeter:
     def __init__(self, overlay: Overlay, sampler: BlockSampler) -> None:
         self._overlay = overlay
         self._sampler = sampler
-        self._lanes = [Reuses(sample, HOLD_S) for sample in sampler.samples()]
+        self._partitions = [Reuses(sample, HOLD_S) for sample in sampler.samples()]
         self._working_set = WorkingSetMeter()
         self._num_turns = 0
         self._prompt_tokens = 0
@@ -125,15 +125,15 @@ class LoadMeter:
 
     def add(self, family: Sequence[SteppedSession]) -> None:
         """Take the next family."""
-        for moment in self._overlay.add(family):
-            self._take(moment)
+        for event in self._overlay.add(family):
+            self._take(event)
         if self._full_from_s is None and self._overlay.is_full:
             self._full_from_s = self._overlay.now_s
 
     @property
     def sample_rate(self) -> float:
         """Share of the blocks that take part by now."""
-        return sum(lane.sample.rate for lane in self._lanes)
+        return sum(partition.sample.rate for partition in self._partitions)
 
     @property
     def has_been_full(self) -> bool:
@@ -147,67 +147,67 @@ class LoadMeter:
             concurrency: As given to the overlay.
         """
         full_until_s = self._overlay.now_s
-        for moment in self._overlay.finish():
-            self._take(moment)
+        for event in self._overlay.finish():
+            self._take(event)
         makespan_s = self._overlay.now_s
         return Load(
             concurrency=concurrency,
             num_turns=self._num_turns,
             makespan_s=makespan_s,
             prompt_tokens=self._prompt_tokens,
-            distinct_tokens=round(self._total(lambda lane: lane.distinct_tokens())),
+            distinct_tokens=round(self._total(lambda p: p.distinct_tokens())),
             working_set=self._working_set.result(self._full_from_s or 0.0, full_until_s),
             cache=self._cache_curve(),
             cliff=self._cliff(),
             holding=self._holding(makespan_s, concurrency),
         )
 
-    def _take(self, moment: Moment) -> None:
-        self._working_set.take(moment)
-        if moment.turn_index is None:
-            for lane in self._lanes:
-                lane.close(moment)
+    def _take(self, event: OverlayEvent) -> None:
+        self._working_set.take(event)
+        if event.turn_index is None:
+            for partition in self._partitions:
+                partition.close(event)
             return
         self._num_turns += 1
-        step = moment.session.steps[moment.turn_index]
+        step = event.session.steps[event.turn_index]
         self._prompt_tokens += step.turn.prompt_tokens
-        hashes = hashes_of(step.added) if len(self._lanes) > 1 else _NO_HASHES
-        for lane in self._lanes:
-            lane.request(moment, moment.turn_index, hashes)
-        if any(lane.sample.is_full for lane in self._lanes):
-            self._make_room()
+        hashes = hashes_of(step.added) if len(self._partitions) > 1 else _NO_HASHES
+        for partition in self._partitions:
+            partition.request(event, event.turn_index, hashes)
+        if any(partition.sample.is_full for partition in self._partitions):
+            self._shrink_samples()
 
-    def _make_room(self) -> None:
+    def _shrink_samples(self) -> None:
         """Go over to a sample of the blocks, or to a smaller one."""
-        if len(self._lanes) == 1:
-            samples = self._sampler.lanes()
-            self._lanes = [deepcopy(self._lanes[0]) for _ in samples]
-            for lane, sample in zip(self._lanes, samples, strict=True):
-                lane.narrow(sample)
-        for lane in self._lanes:
-            if lane.sample.is_full:
-                lane.shrink()
+        if len(self._partitions) == 1:
+            samples = self._sampler.partitions()
+            self._partitions = [deepcopy(self._partitions[0]) for _ in samples]
+            for partition, sample in zip(self._partitions, samples, strict=True):
+                partition.narrow(sample)
+        for partition in self._partitions:
+            if partition.sample.is_full:
+                partition.shrink()
 
     def _total(self, of: Callable[[Reuses], float]) -> float:
-        """The estimate for all blocks: each lane makes one, from its own blocks."""
-        return sum(map(of, self._lanes)) / len(self._lanes)
+        """The estimate for all blocks: each partition makes one, from its own blocks."""
+        return sum(map(of, self._partitions)) / len(self._partitions)
 
     def _hit_ratio(self, cache_tokens: float) -> float:
-        return self._total(lambda lane: lane.hit_tokens(cache_tokens)) / max(1, self._prompt_tokens)
+        return self._total(lambda p: p.hit_tokens(cache_tokens)) / max(1, self._prompt_tokens)
 
     def _cache_curve(self) -> CacheCurve:
-        largest = max(_FIRST_CACHE_TOKENS, self._total(lambda lane: lane.distinct_tokens()))
+        largest = max(_FIRST_CACHE_TOKENS, self._total(lambda p: p.distinct_tokens()))
         num_sizes = 1 + int(np.ceil(_SIZES_PER_DOUBLING * np.log2(largest / _FIRST_CACHE_TOKENS)))
         sizes = [
             round(_FIRST_CACHE_TOKENS * 2 ** (place / _SIZES_PER_DOUBLING))
             for place in range(num_sizes)
         ]
-        by_lane = np.array([[lane.hit_tokens(size) for lane in self._lanes] for size in sizes])
-        ratios = by_lane / max(1, self._prompt_tokens)
+        by_partition = np.array([[p.hit_tokens(size) for p in self._partitions] for size in sizes])
+        ratios = by_partition / max(1, self._prompt_tokens)
         return CacheCurve(tuple(sizes), tuple(ratios.mean(axis=1).tolist()), _error_of(ratios))
 
     def _cliff(self) -> Cliff | None:
-        unlimited = max(_FIRST_CACHE_TOKENS, 2 * self._total(lambda lane: lane.distinct_tokens()))
+        unlimited = max(_FIRST_CACHE_TOKENS, 2 * self._total(lambda p: p.distinct_tokens()))
         best = self._hit_ratio(unlimited)
         if best <= 0:
             return None
@@ -223,14 +223,14 @@ class LoadMeter:
         return sizes[bisect_left(sizes, hit_ratio, key=self._hit_ratio)]
 
     def _holding(self, makespan_s: float, concurrency: int | None) -> Holding | None:
-        full_s = makespan_s if concurrency is None else self._overlay.place_s / concurrency
-        reused = self._total(lambda lane: lane.reused_tokens())
-        own = self._total(lambda lane: lane.reused_tokens(own_only=True))
+        full_s = makespan_s if concurrency is None else self._overlay.slot_s / concurrency
+        reused = self._total(lambda p: p.reused_tokens())
+        own = self._total(lambda p: p.reused_tokens(own_only=True))
         if reused <= 0 or full_s <= 0:
             return None
-        kept = self._mean(lambda lane: lane.kept_tokens())
-        kept_own = self._mean(lambda lane: lane.kept_tokens(own_only=True))
-        held = self._mean(lambda lane: lane.held_token_s(makespan_s))
+        kept = self._mean(lambda p: p.kept_tokens())
+        kept_own = self._mean(lambda p: p.kept_tokens(own_only=True))
+        held = self._mean(lambda p: p.held_token_s(makespan_s))
         return Holding(
             hold_s=HOLD_S,
             kept_share=tuple((kept / reused).tolist()),
@@ -239,14 +239,14 @@ class LoadMeter:
         )
 
     def _mean(self, of: Callable[[Reuses], Numbers]) -> Numbers:
-        mean: Numbers = np.mean([of(lane) for lane in self._lanes], axis=0)
+        mean: Numbers = np.mean([of(p) for p in self._partitions], axis=0)
         return mean
 
 
 def _error_of(ratios: Numbers) -> float | None:
-    """The largest half width of the confidence intervals; rows are sizes, columns lanes."""
-    num_lanes = ratios.shape[1]
-    if num_lanes == 1:
+    """The largest half width of the confidence intervals; rows are sizes, columns partitions."""
+    num_partitions = ratios.shape[1]
+    if num_partitions == 1:
         return None
-    deviation = ratios.std(axis=1, ddof=1) / np.sqrt(num_lanes)
-    return float(deviation.max() * _T_QUANTILE[num_lanes - 1])
+    deviation = ratios.std(axis=1, ddof=1) / np.sqrt(num_partitions)
+    return float(deviation.max() * _T_QUANTILE[num_partitions - 1])

@@ -14,7 +14,7 @@ from itertools import count
 from holdfast.errors import ConfigError
 from holdfast.workload.study.steps import SteppedSession
 
-__all__ = ["Moment", "Overlay", "ServiceTime"]
+__all__ = ["Overlay", "OverlayEvent", "ServiceTime"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ServiceTime:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class OverlayEvent:
     """Something that happens.
 
     Attributes:
@@ -96,7 +96,7 @@ class Overlay:
         self._num_live = 0
         self._first_start_s: float | None = None
         self._now_s = 0.0
-        self._place_s = 0.0
+        self._slot_s = 0.0
 
     @property
     def now_s(self) -> float:
@@ -104,16 +104,16 @@ class Overlay:
         return self._now_s
 
     @property
-    def place_s(self) -> float:
+    def slot_s(self) -> float:
         """Time that families were live, summed over families."""
-        return self._place_s
+        return self._slot_s
 
     @property
     def is_full(self) -> bool:
         """Whether another family has to wait; never with recorded arrivals."""
         return self._num_live == self._concurrency
 
-    def add(self, members: Sequence[SteppedSession]) -> Iterator[Moment]:
+    def add(self, members: Sequence[SteppedSession]) -> Iterator[OverlayEvent]:
         """Yield what happens until the family can start, then start it.
 
         Args:
@@ -132,7 +132,7 @@ class Overlay:
                 yield self._advance()
         self._start(members)
 
-    def finish(self) -> Iterator[Moment]:
+    def finish(self) -> Iterator[OverlayEvent]:
         """Yield all that is still to happen."""
         while self._due:
             yield self._advance()
@@ -165,16 +165,16 @@ class Overlay:
         heapq.heappush(self._due, (at_s, next(self._order), family, session, turn_index))
 
     def _pass_to(self, at_s: float) -> None:
-        self._place_s += self._num_live * (at_s - self._now_s)
+        self._slot_s += self._num_live * (at_s - self._now_s)
         self._now_s = at_s
 
-    def _advance(self) -> Moment:
+    def _advance(self) -> OverlayEvent:
         at_s, _, family, session, turn_index = heapq.heappop(self._due)
         self._pass_to(at_s)
         if turn_index is None:
             family.num_open -= 1
             self._num_live -= family.num_open == 0
-            return Moment(self._now_s, session, None, self._now_s)
+            return OverlayEvent(self._now_s, session, None, self._now_s)
         end_s = self._now_s + self._service.of(session, turn_index)
         for called in family.waiting.pop((session.index, turn_index), ()):
             self._push(end_s, family, called, 0)
@@ -183,4 +183,4 @@ class Overlay:
             self._push(end_s + gap_s, family, session, turn_index + 1)
         else:
             self._push(end_s, family, session, None)
-        return Moment(self._now_s, session, turn_index, end_s)
+        return OverlayEvent(self._now_s, session, turn_index, end_s)

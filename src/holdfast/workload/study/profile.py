@@ -115,9 +115,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         rewrite_share: Of each session's waits, those followed by a return or a branch (0 to 1).
         call_share: Of each session's turns, those that call sub-agents (0 to 1).
         rewrites: By kind.
-        num_climbs_by_size: How often prompts grew to each size, from the session's first or from a
-            compaction on, but for what ended full with its session: an entry for each 16,384
-            tokens, from 0.
+        num_growth_phases_by_size: Growth phases that reached each size, without those that ended
+            full with their session: an entry for each 16,384 tokens, from 0.
         num_compactions_by_size: Compactions, by the size of the prompt before.
         full_tokens: Largest prompt since the last compaction, of sessions that ended full.
         sessions: Each of them; of more than 1,000 as many, evenly by number of turns.
@@ -142,7 +141,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     rewrite_share: Distribution
     call_share: Distribution
     rewrites: dict[str, RewriteProfile]
-    num_climbs_by_size: tuple[int, ...]
+    num_growth_phases_by_size: tuple[int, ...] = msgspec.field(name="num_climbs_by_size")
     num_compactions_by_size: tuple[int, ...]
     full_tokens: Distribution
     sessions: tuple[SessionTraits, ...]

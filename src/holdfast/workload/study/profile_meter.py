@@ -14,7 +14,7 @@ from holdfast.workload.study.distribution import distribution_of
 from holdfast.workload.study.mutations import Mutation, mutation_of
 from holdfast.workload.study.prefixes import PrefixMeter
 from holdfast.workload.study.profile import TRAITS, Profile, RewriteProfile, SessionTraits
-from holdfast.workload.study.prompt_growth import ClimbMeter
+from holdfast.workload.study.prompt_growth import PromptGrowthMeter
 from holdfast.workload.study.scores import (
     Numbers,
     correlations,
@@ -62,7 +62,7 @@ class ProfileMeter:
         self._prefixes = PrefixMeter(_HEAD_TOKENS)
         self._agents: Counter[str] = Counter()
         self._block_tokens: Counter[int] = Counter()
-        self._climbs = ClimbMeter()
+        self._growth = PromptGrowthMeter()
         self._rewrites: defaultdict[str, defaultdict[str, array[float]]] = defaultdict(
             lambda: defaultdict(lambda: array("d"))
         )
@@ -87,7 +87,7 @@ class ProfileMeter:
             self._turns.add(row)
         self._add_traits(turns, changes)
         self._num_calling.append(sum(num > 0 for num in num_called))
-        self._climbs.add(turns, changes)
+        self._growth.add(turns, changes)
         self._add_rewrites(session, changes)
 
     def _add_traits(self, turns: list[Turn], changes: list[Mutation | None]) -> None:
@@ -136,10 +136,10 @@ class ProfileMeter:
             rewrite_share=distribution_of(traits["rewrite_share"]),
             call_share=distribution_of(traits["call_share"]),
             rewrites={kind: _rewrite(values) for kind, values in sorted(self._rewrites.items())},
-            num_climbs_by_size=self._climbs.num_climbs,
-            num_compactions_by_size=self._climbs.num_compactions,
-            full_tokens=self._climbs.full_tokens,
-            sessions=_sessions(traits, levels, self._climbs.has_ended_full),
+            num_growth_phases_by_size=self._growth.num_growth_phases,
+            num_compactions_by_size=self._growth.num_compactions,
+            full_tokens=self._growth.full_tokens,
+            sessions=_sessions(traits, levels, self._growth.has_ended_full),
             session_shares=tuple(session_shares),
             next_correlations=tuple(
                 next_correlation(each, sessions, variance)
@@ -165,7 +165,7 @@ def shrunk_shares(num_chosen: Numbers, num_all: Numbers) -> Numbers:
 
     Each is drawn toward the share of all sessions as if that had been seen in so many more waits
     that the sessions' own shares, binomial noise taken off, vary as they do (beta-binomial, by the
-    method of moments).
+    method of events).
 
     Args:
         num_chosen: Waits of the kind in each session.

@@ -14,13 +14,13 @@ from holdfast.workload.study.distribution import Distribution, distribution_of
 from holdfast.workload.study.mutations import Mutation
 from holdfast.workload.study.shape import SIZE_BIN_TOKENS
 
-__all__ = ["FULL_SHARE", "ClimbMeter"]
+__all__ = ["FULL_SHARE", "PromptGrowthMeter"]
 
 FULL_SHARE = 0.1
 """The context is full at a size where at least this share of the climbs to it are compacted."""
 
 
-class ClimbMeter:
+class PromptGrowthMeter:
     """Takes sessions; sizes are counted in steps of `SIZE_BIN_TOKENS`."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class ClimbMeter:
         return distribution_of(np.asarray(self._last_tokens)[self.has_ended_full])
 
     @property
-    def num_climbs(self) -> tuple[int, ...]:
+    def num_growth_phases(self) -> tuple[int, ...]:
         """Climbs that reached each size, but those that ended full with their session."""
         ended_full = Counter(self._last_sizes()[self.has_ended_full].tolist())
         return self._reached(self._ended - ended_full)

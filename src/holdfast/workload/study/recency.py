@@ -24,13 +24,13 @@ import numpy as np
 from holdfast.workload.study.fenwick import Fenwick
 from holdfast.workload.study.steps import Blocks, reach
 
-__all__ = ["RecencyStack", "Run"]
+__all__ = ["RecencyStack", "ReusedBlocks"]
 
 _UNSEEN = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ReusedBlocks:
     """Neighbouring blocks of a prompt that the same earlier prompt was the last to send.
 
     Attributes:
@@ -54,7 +54,7 @@ class RecencyStack:
         self._block_tokens = array("q")
         self._total_tokens = 0
 
-    def touch(self, path: Blocks, block_tokens: int) -> list[Run]:
+    def touch(self, path: Blocks, block_tokens: int) -> list[ReusedBlocks]:
         """Look up a prompt's blocks, then take them to the top.
 
         Args:
@@ -67,21 +67,21 @@ class RecencyStack:
         self._last_touch = reach(self._last_touch, int(path.max(initial=-1)) + 1, _UNSEEN)
         touches = self._last_touch[path]
         changes = np.flatnonzero(touches[1:] != touches[:-1]) + 1
-        runs = []
+        found = []
         for start, stop in pairwise((0, *changes.tolist(), len(path))):
             last_touch = int(touches[start]) if len(path) else _UNSEEN
             if last_touch == _UNSEEN:
                 break
             above = self._total_tokens - self._left_tokens.sum_before(last_touch + 1)
-            runs.append(Run(last_touch, stop - start, above))
-        for run in runs:
-            self._left_tokens.add(run.last_touch, -run.num_blocks * block_tokens)
-            self._total_tokens -= run.num_blocks * block_tokens
+            found.append(ReusedBlocks(last_touch, stop - start, above))
+        for blocks in found:
+            self._left_tokens.add(blocks.last_touch, -blocks.num_blocks * block_tokens)
+            self._total_tokens -= blocks.num_blocks * block_tokens
         self._last_touch[path] = len(self._left_tokens)
         self._left_tokens.append(len(path) * block_tokens)
         self._block_tokens.append(block_tokens)
         self._total_tokens += len(path) * block_tokens
-        return runs
+        return found
 
     def renumber(self, numbers: Blocks) -> None:
         """Give each block its new number; those with none (< 0) are as if never sent.

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.workload.study.recency import Run
+from holdfast.workload.study.recency import ReusedBlocks
 
 __all__ = ["BinnedDepths", "Depths"]
 
@@ -24,11 +24,11 @@ class Depths:
         self._num_blocks = array("d")
         self._block_tokens = array("d")
 
-    def add(self, run: Run, block_tokens: int, rate: float) -> None:
+    def add(self, reused: ReusedBlocks, block_tokens: int, rate: float) -> None:
         """Take a reuse in a stack of all blocks: `rate` is 1."""
         del rate
-        self._tokens_above.append(run.tokens_above)
-        self._num_blocks.append(run.num_blocks)
+        self._tokens_above.append(reused.tokens_above)
+        self._num_blocks.append(reused.num_blocks)
         self._block_tokens.append(block_tokens)
 
     def hit_tokens(self, cache_tokens: float) -> float:
@@ -51,12 +51,12 @@ class BinnedDepths:
         if seen is not None:
             self._hit_tokens += [seen.hit_tokens(size) for size in _EDGES]
 
-    def add(self, run: Run, block_tokens: int, rate: float) -> None:
+    def add(self, reused: ReusedBlocks, block_tokens: int, rate: float) -> None:
         """Take a reuse in the stack of a sample, and scale it up by the rate (> 0) of that."""
-        first = run.tokens_above / rate + block_tokens
+        first = reused.tokens_above / rate + block_tokens
         begin = int(np.searchsorted(_EDGES, first))
         num_hit = np.floor((_EDGES[begin:] - first) * rate / block_tokens) + 1
-        tokens = np.minimum(num_hit, run.num_blocks) * (block_tokens / rate)
+        tokens = np.minimum(num_hit, reused.num_blocks) * (block_tokens / rate)
         self._hit_tokens[begin:] += tokens
 
     def hit_tokens(self, cache_tokens: float) -> float:

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.workload.study.overlay import Moment
+from holdfast.workload.study.overlay import OverlayEvent
 from holdfast.workload.study.recency import RecencyStack
 from holdfast.workload.study.reuse_ages import ReuseAges
 from holdfast.workload.study.reuse_depths import BinnedDepths, Depths
@@ -69,36 +69,36 @@ class Reuses:
         """Go on with a smaller share of the sample; what was seen so far stays."""
         self._renumber(self._sample.shrink())
 
-    def request(self, moment: Moment, turn_index: int, hashes: Hashes) -> None:
+    def request(self, event: OverlayEvent, turn_index: int, hashes: Hashes) -> None:
         """Take the request of a turn.
 
         Args:
-            moment: When, and whose.
+            event: When, and whose.
             turn_index: Which of its turns.
             hashes: Of the blocks that it adds; not looked at where all blocks take part.
         """
-        session = moment.session
+        session = event.session
         step = session.steps[turn_index]
         rate = self._sample.rate
         path = self._paths.setdefault(session.index, SampledPath())
         path.follow(step, *self._sample.take(step.added, hashes))
-        for run in self._stack.touch(path.blocks, session.block_tokens):
-            self._depths.add(run, session.block_tokens, rate)
+        for reused in self._stack.touch(path.blocks, session.block_tokens):
+            self._depths.add(reused, session.block_tokens, rate)
             self._ages.add(
-                run.num_blocks * session.block_tokens / rate,
-                max(0.0, moment.at_s - self._end_s[run.last_touch]),
-                is_own=self._sender[run.last_touch] == session.index,
+                reused.num_blocks * session.block_tokens / rate,
+                max(0.0, event.at_s - self._end_s[reused.last_touch]),
+                is_own=self._sender[reused.last_touch] == session.index,
             )
-        self._end_s.append(moment.end_s)
+        self._end_s.append(event.end_s)
         self._sender.append(session.index)
         self._all_block_tokens += step.num_blocks * session.block_tokens
         self._sampled_tokens += len(path.blocks) * session.block_tokens / rate
         if len(self._end_s) > self._most_prompts:
             self._forget_prompts()
 
-    def close(self, moment: Moment) -> None:
+    def close(self, event: OverlayEvent) -> None:
         """Take the end of a session, whose blocks stay reusable."""
-        del self._paths[moment.session.index]
+        del self._paths[event.session.index]
 
     def hit_tokens(self, cache_tokens: float) -> float:
         """Prompt tokens that an LRU cache of this size (>= 0) hits. Pure.

@@ -8,8 +8,8 @@ A sample has a largest size, as in that paper's fixed-size variant: when it is f
 halved, and what is no longer chosen is forgotten as if it had never been. What was measured before
 keeps the rate at which it was.
 
-The sample is cut into lanes that share no block. Each lane is a smaller sample of its own, and how
-much their answers differ says how large the error is. All blocks together are one lane.
+The sample is cut into partitions that share no block. Each partition is a smaller sample of its
+own; how much their results differ tells the error. All blocks together are one partition.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["MAX_BLOCKS", "BlockSampler", "Hashes", "Sample", "SampledPath", "has
 MAX_BLOCKS: Final = 1 << 22
 """How many blocks a study of caches remembers, unless told otherwise."""
 
-_NUM_LANES = 4
+_NUM_PARTITIONS = 4
 _MIN_BLOCKS = 64
 _LEFT_OUT = -1
 
@@ -40,7 +40,7 @@ class BlockSampler:
     """Chooses blocks, the same ones whoever sends them.
 
     Attributes:
-        rate: Share of all blocks that take part at first, > 0; 1 takes them all, in one lane.
+        rate: Share of all blocks that take part at first, > 0; 1 takes them all, in one partition.
         max_blocks: Largest size of the sample, but for what one prompt adds; >= 64.
     """
 
@@ -54,31 +54,32 @@ class BlockSampler:
             raise ConfigError(f"max_blocks is {self.max_blocks}; expected at least {_MIN_BLOCKS}")
 
     def samples(self) -> list[Sample]:
-        """What to begin with: one fresh sample a lane."""
+        """What to begin with: one fresh sample a partition."""
         if self.rate == 1:
             return [Sample(None, 1.0, self.max_blocks)]
-        return self.lanes()
+        return self.partitions()
 
-    def lanes(self) -> list[Sample]:
-        """The same as lanes, even where they take all blocks together."""
+    def partitions(self) -> list[Sample]:
+        """The same as partitions, even where they take all blocks together."""
         return [
-            Sample(lane, self.rate, self.max_blocks // _NUM_LANES) for lane in range(_NUM_LANES)
+            Sample(number, self.rate, self.max_blocks // _NUM_PARTITIONS)
+            for number in range(_NUM_PARTITIONS)
         ]
 
 
 class Sample:
-    """The blocks of one lane that take part, numbered from 0.
+    """The blocks of one partition that take part, numbered from 0.
 
     Args:
-        lane: Which; None for all blocks, which keep the numbers they have.
-        share: Share of the lane's blocks that take part, > 0.
+        partition: Which; None for all blocks, which keep the numbers they have.
+        share: Share of the partition's blocks that take part, > 0.
         max_blocks: How many may, > 0.
     """
 
-    __slots__ = ("_lane", "_max_blocks", "_num_blocks", "_numbers", "_share")
+    __slots__ = ("_max_blocks", "_num_blocks", "_numbers", "_partition", "_share")
 
-    def __init__(self, lane: int | None, share: float, max_blocks: int) -> None:
-        self._lane = lane
+    def __init__(self, partition: int | None, share: float, max_blocks: int) -> None:
+        self._partition = partition
         self._share = share
         self._max_blocks = max_blocks
         self._num_blocks = 0
@@ -87,7 +88,7 @@ class Sample:
     @property
     def rate(self) -> float:
         """Share of all blocks that take part."""
-        return self._share if self._lane is None else self._share / _NUM_LANES
+        return self._share if self._partition is None else self._share / _NUM_PARTITIONS
 
     @property
     def num_blocks(self) -> int:
@@ -109,10 +110,10 @@ class Sample:
         Returns:
             Places in `blocks`, ascending, and what numbers the blocks there have in this sample.
         """
-        if self._lane is None:
+        if self._partition is None:
             self._num_blocks = max(self._num_blocks, int(blocks.max(initial=-1)) + 1)
             return np.arange(len(blocks)), blocks
-        is_chosen = (hashes % np.uint64(_NUM_LANES) == self._lane) & (
+        is_chosen = (hashes % np.uint64(_NUM_PARTITIONS) == self._partition) & (
             _fractions(hashes) < self._share
         )
         places = np.flatnonzero(is_chosen)
@@ -182,5 +183,5 @@ def hashes_of(blocks: Blocks) -> Hashes:
 
 
 def _fractions(hashes: Hashes) -> NDArray[np.float64]:
-    """From 0 to below 1, by the upper bits; the lane is in the lowest."""
+    """From 0 to below 1, by the upper bits; the partition is in the lowest."""
     return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53

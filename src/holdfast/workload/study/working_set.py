@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from holdfast.workload.study.distribution import Distribution, distribution_of
-from holdfast.workload.study.overlay import Moment
+from holdfast.workload.study.overlay import OverlayEvent
 from holdfast.workload.study.steps import Blocks, reach
 
 __all__ = ["WorkingSetAdmission", "WorkingSetMeter"]
@@ -33,7 +33,7 @@ class WorkingSetAdmission(msgspec.Struct, frozen=True):
 
 
 class WorkingSetMeter:
-    """Follows the moments of an overlay."""
+    """Follows the events of an overlay."""
 
     def __init__(self) -> None:
         self._num_users = np.zeros(1, dtype=np.int64)
@@ -43,15 +43,15 @@ class WorkingSetMeter:
         self._at_s = array("d")
         self._tokens_at = array("d")
 
-    def take(self, moment: Moment) -> None:
-        """Take the next moment. A prompt and its whole answer count from the request on."""
-        session = moment.session
+    def take(self, event: OverlayEvent) -> None:
+        """Take the next event. A prompt and its whole answer count from the request on."""
+        session = event.session
         path = self._paths.pop(session.index, np.empty(0, dtype=np.int64))
         self._tokens -= self._unshared_tokens.pop(session.index, 0)
-        if moment.turn_index is None:
+        if event.turn_index is None:
             self._release(path, session.block_tokens)
         else:
-            step = session.steps[moment.turn_index]
+            step = session.steps[event.turn_index]
             self._release(path[step.num_kept :], session.block_tokens)
             self._hold(step.added, session.block_tokens)
             self._paths[session.index] = step.after(path)
@@ -59,7 +59,7 @@ class WorkingSetMeter:
             unshared = max(0, context - step.num_blocks * session.block_tokens)
             self._unshared_tokens[session.index] = unshared
             self._tokens += unshared
-        self._at_s.append(moment.at_s)
+        self._at_s.append(event.at_s)
         self._tokens_at.append(self._tokens)
 
     def result(self, full_from_s: float, full_until_s: float) -> WorkingSetAdmission:

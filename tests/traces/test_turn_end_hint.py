@@ -8,8 +8,8 @@ import pytest
 
 from holdfast.core.hints import parse_hints
 from holdfast.predict.features import GapFeatures, features_of
-from holdfast.traces.ending import ending_of
 from holdfast.traces.record import Turn
+from holdfast.traces.turn_end_hint import turn_end_hint
 
 
 def _turn(**ending: Any) -> Turn:
@@ -30,12 +30,12 @@ def _turn(**ending: Any) -> Turn:
     ],
 )
 def test_the_hint_says_what_was_recorded(ending: dict[str, Any], hint: str | None) -> None:
-    assert ending_of(_turn(**ending)) == hint
+    assert turn_end_hint(_turn(**ending)) == hint
 
 
 @pytest.mark.parametrize("command", ["git fetch", "pytest", "npm run", "pytest &", "&"])
 def test_an_engine_reads_the_class_of_the_command_out_of_the_hint(command: str) -> None:
     turn = _turn(ended_by="tool", tool_name="Bash", tool_command=command)
-    hints, rejected = parse_hints({"holdfast_turn_end": ending_of(turn)}, None)
+    hints, rejected = parse_hints({"holdfast_turn_end": turn_end_hint(turn)}, None)
     assert rejected == ()
     assert features_of(hints.turn_end) == GapFeatures("shell", "Bash", command)

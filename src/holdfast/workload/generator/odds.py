@@ -13,11 +13,11 @@ from holdfast.workload.generator.parameters import Agent, Dependence, Step, Tabl
 from holdfast.workload.generator.table import value_at
 from holdfast.workload.study.mutations import MutationKind
 
-__all__ = ["Habits", "Tilts", "is_human", "leaving", "tilted"]
+__all__ = ["AgentShares", "OddsRatios", "is_human", "leaving_shares", "scaled_chance"]
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class AgentShares:
     """What an agent does how often, over all its sessions, as shares (0 to 1).
 
     Attributes:
@@ -31,7 +31,7 @@ class Habits:
     call: float
 
     @classmethod
-    def of(cls, agent: Agent, dependence: Dependence, percents: tuple[float, ...]) -> Habits:
+    def of(cls, agent: Agent, dependence: Dependence, percents: tuple[float, ...]) -> AgentShares:
         """What the sessions in `dependence` have together, the longer ones more of it. Pure."""
         num = len(dependence.sessions)
 
@@ -46,7 +46,7 @@ class Habits:
 
 
 @dataclass(frozen=True, slots=True)
-class Tilts:
+class OddsRatios:
     """By what factor one session's odds differ from those of all (>= 0).
 
     Attributes:
@@ -60,18 +60,18 @@ class Tilts:
     call: float = 1.0
 
     @classmethod
-    def of(cls, dependence: Dependence, habits: Habits, draws: Draws) -> Tilts:
+    def of(cls, dependence: Dependence, shares: AgentShares, draws: Draws) -> OddsRatios:
         """Those of the session that `draws` are for."""
         return cls(
             *(
-                _odds_ratio(draws.trait(f"{name}_share", table), getattr(habits, name))
+                _odds_ratio(draws.trait(f"{name}_share", table), getattr(shares, name))
                 for name, table in _tables(dependence).items()
             )
         )
 
 
 def _tables(dependence: Dependence) -> dict[str, Table]:
-    """The shares of sessions, in the order of `Habits`."""
+    """The shares of sessions, in the order of `AgentShares`."""
     return {
         "human": dependence.human_share,
         "rewrite": dependence.rewrite_share,
@@ -84,12 +84,12 @@ def is_human(step: Step) -> bool:
     return step.ended_by == "human"
 
 
-def leaving(step: Step) -> Mapping[MutationKind, float]:
+def leaving_shares(step: Step) -> Mapping[MutationKind, float]:
     """How often the next prompt goes back to an earlier one or branches off. Pure."""
     return {kind: share for kind, share in step.rewrites.items() if kind in ("return", "branch")}
 
 
-def tilted(chance: float, factor: float) -> float:
+def scaled_chance(chance: float, factor: float) -> float:
     """The chance (0 to 1) whose odds are `factor` times as high. Pure."""
     if not 0.0 < chance < 1.0 or factor == 1.0:
         return chance

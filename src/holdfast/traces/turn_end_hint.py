@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from holdfast.traces.record import Turn
 
-__all__ = ["ending_of"]
+__all__ = ["turn_end_hint"]
 
 
-def ending_of(turn: Turn) -> str | None:
+def turn_end_hint(turn: Turn) -> str | None:
     """The hint that tells what the recorded answer asked for; None where nobody knows. Pure."""
     if turn.ended_by == "unknown":
         return None
