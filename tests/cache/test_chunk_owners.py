@@ -1,4 +1,4 @@
-"""ChunkOwners on stored chunks: worked cases, and against a plain account of who wants what."""
+"""Chunk owners: worked cases, and against plain sets of claims."""
 
 from __future__ import annotations
 
@@ -13,77 +13,77 @@ KEYS = st.text(alphabet="abc", max_size=5).map(
 OWNERS = st.sampled_from("xyz")
 
 
-def stored(claims: ChunkOwners[str, str], *keys: str) -> ChunkOwners[str, str]:
+def stored(owners: ChunkOwners[str, str], *keys: str) -> ChunkOwners[str, str]:
     for key in keys:
-        claims.store(key)
-    return claims
+        owners.store(key)
+    return owners
 
 
 def anything(_: str) -> bool:
     return True
 
 
-def test_what_nobody_claims_goes_first() -> None:
-    claims = stored(ChunkOwners(), "a", "ab", "z")
-    claims.claim("x", ["a", "ab"])
-    assert claims.victims(1, ["x"], anything) == ["z"]
+def test_unclaimed_chunks_evicted_first() -> None:
+    owners = stored(ChunkOwners(), "a", "ab", "z")
+    owners.claim("x", ["a", "ab"])
+    assert owners.victims(1, ["x"], anything) == ["z"]
 
 
-def test_the_owner_worth_least_gives_up_its_deepest_chunk_first() -> None:
-    claims = stored(ChunkOwners(), "a", "ab", "abc", "b", "bc")
-    claims.claim("x", ["a", "ab", "abc"])
-    claims.claim("y", ["b", "bc"])
-    assert claims.victims(4, ["y", "x"], anything) == ["bc", "b", "abc", "ab"]
+def test_lowest_owner_releases_its_deepest_chunk_first() -> None:
+    owners = stored(ChunkOwners(), "a", "ab", "abc", "b", "bc")
+    owners.claim("x", ["a", "ab", "abc"])
+    owners.claim("y", ["b", "bc"])
+    assert owners.victims(4, ["y", "x"], anything) == ["bc", "b", "abc", "ab"]
 
 
-def test_a_shared_chunk_stays_while_one_claimant_does() -> None:
-    claims = stored(ChunkOwners(), "a", "ab", "ac")
-    claims.claim("x", ["a", "ab"])
-    claims.claim("y", ["a", "ac"])
-    assert claims.victims(2, ["x"], anything) is None
-    assert claims.victims(1, ["x"], anything) == ["ab"]
-    assert claims.victims(2, ["x", "y"], anything) == ["ac", "a"]
+def test_shared_chunk_stays_while_one_owner_keeps_it() -> None:
+    owners = stored(ChunkOwners(), "a", "ab", "ac")
+    owners.claim("x", ["a", "ab"])
+    owners.claim("y", ["a", "ac"])
+    assert owners.victims(2, ["x"], anything) is None
+    assert owners.victims(1, ["x"], anything) == ["ab"]
+    assert owners.victims(2, ["x", "y"], anything) == ["ac", "a"]
 
 
-def test_what_a_chain_leaves_behind_is_unclaimed() -> None:
-    claims = stored(ChunkOwners(), "a", "ab", "abc")
-    claims.claim("x", ["a", "ab", "abc"])
-    claims.claim("x", ["a", "ax"])
-    assert claims.victims(2, [], anything) == ["ab", "abc"]
-    assert claims.victims(1, [], anything) is None
+def test_chunks_that_a_new_path_leaves_are_unclaimed() -> None:
+    owners = stored(ChunkOwners(), "a", "ab", "abc")
+    owners.claim("x", ["a", "ab", "abc"])
+    owners.claim("x", ["a", "ax"])
+    assert owners.victims(2, [], anything) == ["ab", "abc"]
+    assert owners.victims(1, [], anything) is None
 
 
-def test_a_chunk_that_may_not_go_keeps_those_before_it() -> None:
-    claims = stored(ChunkOwners(), "a", "ab", "abc")
-    claims.claim("x", ["a", "ab", "abc"])
-    assert claims.victims(1, ["x"], lambda key: key != "abc") is None
-    assert claims.victims(3, ["x"], anything) == ["abc", "ab", "a"]
+def test_chunk_that_must_stay_keeps_those_before_it() -> None:
+    owners = stored(ChunkOwners(), "a", "ab", "abc")
+    owners.claim("x", ["a", "ab", "abc"])
+    assert owners.victims(1, ["x"], lambda key: key != "abc") is None
+    assert owners.victims(3, ["x"], anything) == ["abc", "ab", "a"]
 
 
-class ClaimsAgainstPlain(RuleBasedStateMachine):
-    """Chains as sets of claimants for each key."""
+class OwnersAgainstSets(RuleBasedStateMachine):
+    """Chunk owners against a list of claimed keys for each owner."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.claims: ChunkOwners[str, str] = ChunkOwners()
+        self.owners: ChunkOwners[str, str] = ChunkOwners()
         self.stored: set[str] = set()
-        self.wanted: dict[str, list[str]] = {}
+        self.claimed: dict[str, list[str]] = {}
 
-    @rule(owner=OWNERS, chain=KEYS)
-    def claim(self, owner: str, chain: list[str]) -> None:
-        self.claims.claim(owner, chain)
-        self.wanted[owner] = chain
+    @rule(owner=OWNERS, path=KEYS)
+    def claim(self, owner: str, path: list[str]) -> None:
+        self.owners.claim(owner, path)
+        self.claimed[owner] = path
 
     @rule(owner=OWNERS)
     def drop(self, owner: str) -> None:
-        self.claims.drop(owner)
-        self.wanted.pop(owner, None)
+        self.owners.drop(owner)
+        self.claimed.pop(owner, None)
 
-    @rule(chain=KEYS)
-    def store(self, chain: list[str]) -> None:
-        for key in chain:
+    @rule(path=KEYS)
+    def store(self, path: list[str]) -> None:
+        for key in path:
             if key not in self.stored:
-                self.claims.store(key)
+                self.owners.store(key)
                 self.stored.add(key)
 
     @rule(
@@ -93,7 +93,7 @@ class ClaimsAgainstPlain(RuleBasedStateMachine):
     )
     def evict(self, count: int, order: list[str], pinned: set[str]) -> None:
         expected = self.expected(count, order, pinned)
-        found = self.claims.victims(count, order, lambda key: key[-1] not in pinned)
+        found = self.owners.victims(count, order, lambda key: key[-1] not in pinned)
         if expected is None:
             assert found is None
             return
@@ -101,38 +101,38 @@ class ClaimsAgainstPlain(RuleBasedStateMachine):
         assert set(found) == set(expected)
         assert len(found) == count
         self.stored -= set(found)
-        self.wanted = self.left
+        self.claimed = self.left
 
     def expected(self, count: int, order: list[str], pinned: set[str]) -> list[str] | None:
-        claimed = {key for chain in self.wanted.values() for key in chain}
-        loose = [k for k in self.stored if k not in claimed and k[-1] not in pinned]
-        if len(loose) >= count:
-            # Any of them may go: which is the store's order, not the chains'.
-            self.left = self.wanted
-            found = self.claims_order(loose)[:count]
+        claimed = {key for path in self.claimed.values() for key in path}
+        unclaimed = [k for k in self.stored if k not in claimed and k[-1] not in pinned]
+        if len(unclaimed) >= count:
+            # Any of them may be evicted; take those that were unclaimed longest.
+            self.left = self.claimed
+            found = self.oldest_first(unclaimed)[:count]
             return found
-        found = list(loose)
-        left = {owner: list(chain) for owner, chain in self.wanted.items()}
+        found = list(unclaimed)
+        left = {owner: list(path) for owner, path in self.claimed.items()}
         for owner in order:
-            chain = left.get(owner, [])
-            while chain and len(found) < count:
-                key = chain[-1]
+            path = left.get(owner, [])
+            while path and len(found) < count:
+                key = path[-1]
                 others = any(key in c for o, c in left.items() if o != owner)
                 if key in self.stored and not others:
                     if key[-1] in pinned:
                         break
                     found.append(key)
-                chain.pop()
+                path.pop()
         self.left = left
         return found if len(found) == count else None
 
-    def claims_order(self, loose: list[str]) -> list[str]:
-        return [key for key in self.claims._unclaimed if key in loose]
+    def oldest_first(self, unclaimed: list[str]) -> list[str]:
+        return [key for key in self.owners._unclaimed if key in unclaimed]
 
     @invariant()
-    def books_agree(self) -> None:
-        self.claims.check_integrity()
-        assert len(self.claims) == len(self.stored)
+    def counts_agree(self) -> None:
+        self.owners.check_integrity()
+        assert len(self.owners) == len(self.stored)
 
 
-TestClaimsAgainstPlain = ClaimsAgainstPlain.TestCase
+TestOwnersAgainstSets = OwnersAgainstSets.TestCase

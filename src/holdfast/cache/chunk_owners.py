@@ -1,7 +1,6 @@
-"""Whose chains the chunks of a store belong to, and which of them go first when it is full.
+"""Owners of the chunks that a lower tier stores, and the order in which chunks are evicted.
 
-A chunk is one prefix hash's worth of KV, so an owner's chunks form a chain. Knows nothing about
-time, worth or what a chunk holds.
+A chunk is the KV of one prefix hash, so an owner's chunks form a path.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class ChunkOwners(Generic[Owner, Key]):
-    """Which stored chunks are wanted by whom.
+    """The paths that owners claim, and which of their chunks are stored.
 
-    An owner claims a chain of keys, stored or not. A stored chunk that nobody claims goes first;
-    then owners give up their chains from the deep end, in the order that the caller says, and a
-    chunk goes when its last claimant has given it up. So what several owners share stays as long as
-    the one that is worth most, and no chunk outlives one that it continues.
+    An owner claims a path of keys, stored or not. Stored chunks without a claim are evicted first;
+    then owners release their paths from the deep end, in the caller's order, and a chunk is evicted
+    when its last owner releases it. So a shared chunk stays as long as its owner of the highest
+    retention priority keeps it, and no chunk outlives one that it extends.
     """
 
     def __init__(self) -> None:
-        self._chains: dict[Owner, list[Key]] = {}
+        self._paths: dict[Owner, list[Key]] = {}
         self._num_claims: dict[Key, int] = {}
         self._stored: set[Key] = set()
-        self._unclaimed: dict[Key, None] = {}  # stored, the longest without a claim foremost
+        self._unclaimed: dict[Key, None] = {}  # stored; longest unclaimed first
 
     def __len__(self) -> int:
         """Stored chunks (count)."""
@@ -39,81 +38,81 @@ class ChunkOwners(Generic[Owner, Key]):
 
     @property
     def num_unclaimed(self) -> int:
-        """Stored chunks that nobody claims (count)."""
+        """Stored chunks without a claim (count)."""
         return len(self._unclaimed)
 
-    def num_of(self, owner: Owner) -> int:
-        """Chunks that `owner` claims, shared ones included; 0 unless the last is stored."""
-        chain = self._chains.get(owner)
-        return len(chain) if chain and chain[-1] in self._stored else 0
+    def num_claimed(self, owner: Owner) -> int:
+        """Count chunks that `owner` claims, shared ones too; 0 unless the last is stored. Pure."""
+        path = self._paths.get(owner)
+        return len(path) if path and path[-1] in self._stored else 0
 
     def owners(self) -> Iterator[Owner]:
-        """Owners with a chain."""
-        return iter(self._chains)
+        """Yield owners with a path."""
+        return iter(self._paths)
 
-    def claim(self, owner: Owner, chain: Sequence[Key]) -> None:
-        """Make `chain` what `owner` wants, in place of what it wanted. Mutates.
+    def claim(self, owner: Owner, path: Sequence[Key]) -> None:
+        """Replace the path that `owner` claims. Mutates.
 
-        O(keys that differ), and a bisection: chains that agree at a depth agree before it.
+        O(keys that differ), and a bisection: paths that agree at a depth agree before it.
         """
-        known = self._chains.setdefault(owner, [])
-        num_most = min(len(known), len(chain))
-        num_shared = resident_length(num_most, lambda i: known[i] == chain[i], num_most)
+        known = self._paths.setdefault(owner, [])
+        num_most = min(len(known), len(path))
+        num_shared = resident_length(num_most, lambda i: known[i] == path[i], num_most)
         self._release(known[num_shared:])
         del known[num_shared:]
-        for key in chain[num_shared:]:
+        for key in path[num_shared:]:
             known.append(key)
             self._num_claims[key] = self._num_claims.get(key, 0) + 1
             self._unclaimed.pop(key, None)
 
     def drop(self, owner: Owner) -> None:
-        """`owner` wants nothing any more. Mutates."""
-        self._release(self._chains.pop(owner, []))
+        """Forget `owner` and its claims. Mutates."""
+        self._release(self._paths.pop(owner, []))
 
     def store(self, key: Key) -> None:
-        """The chunk is stored now. Mutates."""
+        """Note that the chunk is stored. Mutates."""
         self._stored.add(key)
         if key not in self._num_claims:
             self._unclaimed[key] = None
 
     def discard(self, key: Key) -> None:
-        """The chunk is stored no more. Mutates; claims on it stay."""
+        """Note that the chunk is no longer stored; claims on it stay. Mutates."""
         self._stored.discard(key)
         self._unclaimed.pop(key, None)
 
     def clear(self) -> None:
-        """Nothing is stored and nobody wants anything. Mutates."""
-        self._chains.clear()
+        """Forget all chunks and all claims. Mutates."""
+        self._paths.clear()
         self._num_claims.clear()
         self._stored.clear()
         self._unclaimed.clear()
 
     def victims(
-        self, num_chunks: int, cheapest_first: Iterable[Owner], may_go: Callable[[Key], bool]
+        self, num_chunks: int, lowest_first: Iterable[Owner], may_evict: Callable[[Key], bool]
     ) -> list[Key] | None:
-        """Take out exactly so many chunks, or none and return None. Mutates.
+        """Remove exactly `num_chunks` victims, or none and return None. Mutates.
 
         Args:
-            num_chunks: Chunks wanted (count, >= 0).
-            cheapest_first: Owners that may be asked, who is worth least foremost.
-            may_go: Whether a stored chunk may go now; an owner whose next one may not is not
-                asked further.
+            num_chunks: Chunks to evict (count, >= 0).
+            lowest_first: Owners whose chunks may be evicted, lowest retention priority first.
+            may_evict: Whether a stored chunk may be evicted now; an owner keeps the chunks before
+                one that may not.
         """
-        found = list(islice(filter(may_go, self._unclaimed), num_chunks))
+        found = list(islice(filter(may_evict, self._unclaimed), num_chunks))
         kept_lengths: dict[Owner, int] = {}
-        given_up: dict[Key, int] = {}
-        for owner in cheapest_first:
+        num_released: dict[Key, int] = {}
+        for owner in lowest_first:
             if len(found) >= num_chunks:
                 break
-            chain = self._chains.get(owner, [])
-            length = len(chain)
+            path = self._paths.get(owner, [])
+            length = len(path)
             while length and len(found) < num_chunks:
-                key = chain[length - 1]
-                if key in self._stored and self._num_claims[key] == given_up.get(key, 0) + 1:
-                    if not may_go(key):
+                key = path[length - 1]
+                if key in self._stored and self._num_claims[key] == num_released.get(key, 0) + 1:
+                    if not may_evict(key):
                         break
                     found.append(key)
-                given_up[key] = given_up.get(key, 0) + 1
+                num_released[key] = num_released.get(key, 0) + 1
                 length -= 1
             kept_lengths[owner] = length
         if len(found) < num_chunks:
@@ -121,9 +120,9 @@ class ChunkOwners(Generic[Owner, Key]):
         for key in found:
             self.discard(key)
         for owner, length in kept_lengths.items():
-            chain = self._chains.get(owner, [])
-            self._release(chain[length:])
-            del chain[length:]
+            path = self._paths.get(owner, [])
+            self._release(path[length:])
+            del path[length:]
         return found
 
     def _release(self, keys: Iterable[Key]) -> None:
@@ -135,10 +134,10 @@ class ChunkOwners(Generic[Owner, Key]):
                     self._unclaimed[key] = None
 
     def check_integrity(self) -> None:
-        """Assert that counts and chains agree; for tests. O(keys)."""
+        """Assert that counts and paths agree; for tests. O(keys)."""
         counts: dict[Key, int] = {}
-        for chain in self._chains.values():
-            for key in chain:
+        for path in self._paths.values():
+            for key in path:
                 counts[key] = counts.get(key, 0) + 1
         assert counts == self._num_claims
         assert set(self._unclaimed) == {key for key in self._stored if key not in counts}

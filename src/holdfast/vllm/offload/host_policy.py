@@ -117,7 +117,7 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         for owner in self._order[:_OWNERS_ASKED]:
             other = priority_of(owner)
             if other is not None and other <= priority:
-                num_missing -= self.claims.num_of(owner)
+                num_missing -= self.claims.num_claimed(owner)
                 if num_missing <= 0:
                     return True
         return False
