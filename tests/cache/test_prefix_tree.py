@@ -1,4 +1,4 @@
-"""The chain tree against a plain set of prefixes, and worked examples of forks and compactions."""
+"""The prefix tree against a plain set of prefixes, and worked forks and compactions."""
 
 from __future__ import annotations
 
@@ -19,53 +19,53 @@ class PlainBlock:
     next_free_block: object | None = None
 
 
-Run = Node[PlainBlock]
+PlainNode = Node[PlainBlock]
 
 TOKENS = st.lists(st.sampled_from(b"abc"), max_size=7).map(bytes)
 
 
 def hashes_of(tokens: str | bytes) -> list[bytes]:
-    """A hash for each prefix, a token being a block: the prefix itself."""
+    """A hash for each block, one token a block: the prefix itself."""
     tokens = tokens.encode() if isinstance(tokens, str) else tokens
     return [tokens[: i + 1] for i in range(len(tokens))]
 
 
-def text_of(node: Run) -> str:
-    """The run's own tokens."""
+def text_of(node: PlainNode) -> str:
+    """The node's own tokens."""
     return "".join(chr(h[-1]) for h in node.hashes)
 
 
-def shape(node: Run) -> dict[str, object]:
-    """The tree below a run as nested dicts of its runs' letters."""
+def shape(node: PlainNode) -> dict[str, object]:
+    """The tree below a node as nested dicts of the nodes' tokens."""
     return {text_of(child): shape(child) for child in node.children.values()}
 
 
 class TreeAgainstSet(RuleBasedStateMachine):
-    """Owners hold chains; runs may hold free blocks; whatever neither needs is pruned."""
+    """Owners have paths, nodes may have free blocks; nodes with neither are pruned."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tree: PrefixTree[PlainBlock] = PrefixTree()
-        self.owned: dict[int, tuple[Run, bytes]] = {}
+        self.owned: dict[int, tuple[PlainNode, bytes]] = {}
         self.num_owners = 0
 
     def known(self) -> set[bytes]:
-        chains = [tokens for _, tokens in self.owned.values()]
+        paths = [tokens for _, tokens in self.owned.values()]
         for node in self.tree.root.subtree():
             if node.free_blocks.num_blocks:
-                chains.append(node.hashes[-1])
-        return {prefix for tokens in chains for prefix in hashes_of(tokens)}
+                paths.append(node.hashes[-1])
+        return {prefix for tokens in paths for prefix in hashes_of(tokens)}
 
-    def runs(self) -> list[Run]:
+    def nodes(self) -> list[PlainNode]:
         return [s for s in self.tree.root.subtree() if s.parent is not None]
 
     @rule(tokens=TOKENS)
     def insert(self, tokens: bytes) -> None:
         node, depth = self.tree.match(hashes_of(tokens))
-        is_inside_a_run = depth < node.end
+        is_inside_a_node = depth < node.end
         tail, upper = self.tree.insert(hashes_of(tokens))
         assert tail.end == len(tokens)
-        assert (upper is not None) == is_inside_a_run
+        assert (upper is not None) == is_inside_a_node
         if upper is not None:
             assert upper.end == depth
             assert not upper.free_blocks.num_blocks
@@ -76,16 +76,16 @@ class TreeAgainstSet(RuleBasedStateMachine):
 
     @precondition(lambda self: self.owned)
     @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
+    def drop_owner(self, data: st.DataObject) -> None:
         owner = data.draw(st.sampled_from(sorted(self.owned)))
         node, _ = self.owned.pop(owner)
         node.tails.discard(owner)
         self.tree.prune(node)
 
-    @precondition(lambda self: self.runs())
+    @precondition(lambda self: self.nodes())
     @rule(data=st.data())
     def free_or_take_a_block(self, data: st.DataObject) -> None:
-        node = data.draw(st.sampled_from(self.runs()))
+        node = data.draw(st.sampled_from(self.nodes()))
         assert node.parent is not None
         if node.free_blocks.head is None:
             node.free_blocks.push_back(PlainBlock(0))
@@ -95,10 +95,10 @@ class TreeAgainstSet(RuleBasedStateMachine):
             node.parent.num_open_children -= 1
             self.tree.prune(node)
 
-    @precondition(lambda self: self.runs())
+    @precondition(lambda self: self.nodes())
     @rule(data=st.data())
     def absorb(self, data: st.DataObject) -> None:
-        candidates = [s for s in self.runs() if not s.free_blocks.num_blocks and not s.is_endpoint]
+        candidates = [s for s in self.nodes() if not s.free_blocks.num_blocks and not s.is_endpoint]
         candidates += [s for s, _ in self.owned.values() if not s.free_blocks.num_blocks]
         if not candidates:
             return
@@ -111,10 +111,10 @@ class TreeAgainstSet(RuleBasedStateMachine):
             for owner in joined.tails:
                 self.owned[owner] = (joined, self.owned[owner][1])
 
-    @precondition(lambda self: self.runs())
+    @precondition(lambda self: self.nodes())
     @rule(data=st.data())
     def detach(self, data: st.DataObject) -> None:
-        leaves = [s for s in self.runs() if not s.children]
+        leaves = [s for s in self.nodes() if not s.children]
         node = data.draw(st.sampled_from(leaves))
         for owner in node.tails:
             del self.owned[owner]
@@ -126,7 +126,7 @@ class TreeAgainstSet(RuleBasedStateMachine):
 
     @rule()
     def clear(self) -> None:
-        handed_out = self.runs()
+        handed_out = self.nodes()
         self.tree.clear()
         assert not any(node.is_attached for node in handed_out)
         self.owned.clear()
@@ -140,7 +140,7 @@ class TreeAgainstSet(RuleBasedStateMachine):
         assert node.start < depth <= node.end or depth == 0
 
     @invariant()
-    def tree_is_whole(self) -> None:
+    def tree_is_consistent(self) -> None:
         self.tree.check_integrity()
         known = self.known()
         assert len(self.tree) == len(known)
@@ -151,28 +151,26 @@ class TreeAgainstSet(RuleBasedStateMachine):
         assert self.tree.root.is_attached
 
     @invariant()
-    def chains_end_where_runs_end(self) -> None:
+    def paths_end_where_nodes_end(self) -> None:
         for owner, (node, tokens) in self.owned.items():
             assert node.is_attached
             assert owner in node.tails
             assert node.end == len(tokens)
-            assert [h for node in reversed([*node.path()]) for h in node.hashes] == hashes_of(
-                tokens
-            )
+            assert [h for n in reversed([*node.path()]) for h in n.hashes] == hashes_of(tokens)
 
 
 TestTreeAgainstSet = TreeAgainstSet.TestCase
 TestTreeAgainstSet.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
-def insert(tree: PrefixTree[PlainBlock], text: str, owner: str | None = None) -> Run:
+def insert(tree: PrefixTree[PlainBlock], text: str, owner: str | None = None) -> PlainNode:
     tail, _ = tree.insert(hashes_of(text))
     if owner is not None:
         tail.tails.add(owner)
     return tail
 
 
-def test_fork_splits_the_run_and_the_deeper_half_stays_the_same_object() -> None:
+def test_fork_splits_node_and_keeps_deeper_half_as_object() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     first = insert(tree, "abcd", "first")
 
@@ -185,7 +183,7 @@ def test_fork_splits_the_run_and_the_deeper_half_stays_the_same_object() -> None
     assert [text_of(node) for node in second.path()] == ["xy", "ab"]
 
 
-def test_split_reports_the_shallow_half_and_copies_its_holders() -> None:
+def test_split_returns_shallow_half_with_reservations() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     first = insert(tree, "abcd", "first")
     first.num_reservations = 2
@@ -199,7 +197,7 @@ def test_split_reports_the_shallow_half_and_copies_its_holders() -> None:
     assert not upper.is_endpoint
 
 
-def test_prompt_that_ends_inside_a_run_ends_at_the_shallow_half() -> None:
+def test_prompt_ending_inside_a_node_ends_at_shallow_half() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     insert(tree, "abcd", "first")
 
@@ -209,7 +207,7 @@ def test_prompt_that_ends_inside_a_run_ends_at_the_shallow_half() -> None:
     assert shape(tree.root) == {"ab": {"cd": {}}}
 
 
-def test_chain_inserted_twice_changes_nothing() -> None:
+def test_path_inserted_twice_changes_nothing() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     tail = insert(tree, "abc", "first")
 
@@ -220,7 +218,7 @@ def test_chain_inserted_twice_changes_nothing() -> None:
     assert len(tree) == 3
 
 
-def test_extension_of_a_chain_that_nobody_ends_at_grows_its_run() -> None:
+def test_extension_of_unused_path_grows_its_node() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     tail = insert(tree, "ab")
 
@@ -231,7 +229,7 @@ def test_extension_of_a_chain_that_nobody_ends_at_grows_its_run() -> None:
     assert tree.locate(b"abcd") is tail
 
 
-def test_extension_of_a_chain_that_someone_ends_at_is_a_run_of_its_own() -> None:
+def test_extension_of_used_path_is_a_new_node() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     insert(tree, "ab", "first")
 
@@ -240,7 +238,7 @@ def test_extension_of_a_chain_that_someone_ends_at_is_a_run_of_its_own() -> None
     assert shape(tree.root) == {"ab": {"cd": {}}}
 
 
-def test_prompt_end_keeps_the_answer_in_a_run_of_its_own() -> None:
+def test_answer_is_a_new_node_after_a_prompt_end() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     insert(tree, "ab").prompts.add("first")
 
@@ -249,7 +247,7 @@ def test_prompt_end_keeps_the_answer_in_a_run_of_its_own() -> None:
     assert shape(tree.root) == {"ab": {"cd": {}}}
 
 
-def test_compaction_leaves_only_the_shared_beginning_after_pruning() -> None:
+def test_compaction_leaves_only_the_shared_prefix() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     old = insert(tree, "sysold", "first")
 
@@ -262,7 +260,7 @@ def test_compaction_leaves_only_the_shared_beginning_after_pruning() -> None:
     tree.check_integrity()
 
 
-def test_absorb_joins_an_only_continuation_and_moves_its_users() -> None:
+def test_absorb_joins_an_only_child_and_moves_its_users() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     parent = insert(tree, "ab", "first")
     child = insert(tree, "abcd", "second")
@@ -276,7 +274,7 @@ def test_absorb_joins_an_only_continuation_and_moves_its_users() -> None:
     assert tree.locate(b"abcd") is parent
 
 
-@pytest.mark.parametrize("reason", ["endpoint", "fork", "children", "holders", "first_run"])
+@pytest.mark.parametrize("reason", ["endpoint", "fork", "children", "reservations", "first_node"])
 def test_absorb_refuses_when_users_differ(reason: str) -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     parent = insert(tree, "ab", "first")
@@ -287,17 +285,17 @@ def test_absorb_refuses_when_users_differ(reason: str) -> None:
         insert(tree, "abx", "third")
     if reason == "children":
         insert(tree, "abcdef", "third")
-    if reason == "holders":
+    if reason == "reservations":
         parent.num_reservations = 1
     before = shape(tree.root)
 
-    assert tree.absorb(parent if reason == "first_run" else child) is None
+    assert tree.absorb(parent if reason == "first_node" else child) is None
 
     assert shape(tree.root) == before
     tree.check_integrity()
 
 
-def test_prune_stops_at_a_run_with_free_blocks() -> None:
+def test_prune_stops_at_a_node_with_free_blocks() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     upper = insert(tree, "ab", "first")
     deeper = insert(tree, "abcd", "second")
@@ -313,7 +311,7 @@ def test_prune_stops_at_a_run_with_free_blocks() -> None:
     assert upper.is_attached
 
 
-def test_pruning_a_detached_run_changes_nothing() -> None:
+def test_pruning_a_detached_node_changes_nothing() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
     old = insert(tree, "ab")
     tree.detach(old)
@@ -325,14 +323,14 @@ def test_pruning_a_detached_run_changes_nothing() -> None:
     tree.check_integrity()
 
 
-def test_match_finds_every_fork_point_of_a_long_run() -> None:
+def test_match_finds_every_depth_of_a_long_node() -> None:
     tree: PrefixTree[PlainBlock] = PrefixTree()
-    chain = bytes(range(33))
-    tree.insert(hashes_of(chain))
+    prompt = bytes(range(33))
+    tree.insert(hashes_of(prompt))
 
     for depth in range(33):
-        assert tree.match(hashes_of(chain[:depth] + b"xyz")).depth == depth
-        assert tree.match(hashes_of(chain[:depth])).depth == depth
+        assert tree.match(hashes_of(prompt[:depth] + b"xyz")).depth == depth
+        assert tree.match(hashes_of(prompt[:depth])).depth == depth
 
 
 def test_empty_prompt_is_the_root() -> None:

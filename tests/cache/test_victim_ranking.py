@@ -1,4 +1,4 @@
-"""The ranking of runs against a plain dictionary of keys."""
+"""The heap of nodes against a plain dictionary of keys."""
 
 from __future__ import annotations
 
@@ -9,84 +9,84 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from holdfast.cache.node_heap import Key, NodeHeap
 from holdfast.cache.prefix_tree import Node
+from holdfast.cache.victim_ranking import Key, NodeHeap
 
-NUM_RUNS = 5
-RUNS = st.integers(0, NUM_RUNS - 1)
-WORTHS = st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.5, 1.0]))
+NUM_NODES = 5
+NODES = st.integers(0, NUM_NODES - 1)
+PRIORITIES = st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.5, 1.0]))
 
 
-class RankingAgainstDict(RuleBasedStateMachine):
+class HeapAgainstDict(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.runs: list[Node[Any]] = [Node(None, i, []) for i in range(NUM_RUNS)]
-        self.ready = set(self.runs)
-        self.ranking = NodeHeap(self.ready.__contains__)
+        self.nodes: list[Node[Any]] = [Node(None, i, []) for i in range(NUM_NODES)]
+        self.ready = set(self.nodes)
+        self.heap = NodeHeap(self.ready.__contains__)
         self.keys: dict[Node[Any], Key] = {}
 
     def lowest(self) -> Key | None:
         return min((key for node, key in self.keys.items() if node in self.ready), default=None)
 
-    @rule(index=RUNS, priority=WORTHS, num_times=st.sampled_from([1, 1, 40]))
+    @rule(index=NODES, priority=PRIORITIES, num_times=st.sampled_from([1, 1, 40]))
     def push(self, index: int, priority: tuple[int, float], num_times: int) -> None:
-        node = self.runs[index]
+        node = self.nodes[index]
         self.keys[node] = (*priority, index)
         for _ in range(num_times):
-            self.ranking.push(node, self.keys[node])
+            self.heap.push(node, self.keys[node])
 
-    @rule(index=RUNS)
+    @rule(index=NODES)
     def toggle_readiness(self, index: int) -> None:
-        """An entry that was passed over may be gone, so what becomes ready is ranked anew."""
-        node = self.runs[index]
+        """A skipped entry may have been dropped, so a node that becomes ready is ranked anew."""
+        node = self.nodes[index]
         if node in self.ready:
             self.ready.remove(node)
             return
         self.ready.add(node)
         if node in self.keys:
-            self.ranking.push(node, self.keys[node])
+            self.heap.push(node, self.keys[node])
 
     @rule()
     def pop(self) -> None:
         lowest = self.lowest()
         if lowest is None:
             with pytest.raises(IndexError):
-                self.ranking.pop()
+                self.heap.pop()
             return
-        node, key = self.ranking.pop()
+        node, key = self.heap.pop()
         assert key == lowest == self.keys.pop(node)
 
     @rule()
     def clear(self) -> None:
-        self.ranking.clear()
+        self.heap.clear()
         self.keys.clear()
 
     @invariant()
-    def lowest_is_that_of_the_dict(self) -> None:
-        assert self.ranking.lowest() == self.lowest()
+    def lowest_is_the_dicts(self) -> None:
+        assert self.heap.lowest() == self.lowest()
 
     @invariant()
-    def ready_runs_have_one_key(self) -> None:
+    def ready_nodes_have_one_key(self) -> None:
         for node in self.ready:
-            assert self.ranking.key_of(node) == self.keys.get(node)
+            assert self.heap.key_of(node) == self.keys.get(node)
 
     @invariant()
-    def few_outdated_entries_are_kept(self) -> None:
-        assert len(self.ranking) <= 64 + 4 * NUM_RUNS
+    def outdated_entries_are_few(self) -> None:
+        assert len(self.heap) <= 64 + 4 * NUM_NODES
 
 
-TestRankingAgainstDict = RankingAgainstDict.TestCase
-TestRankingAgainstDict.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHeapAgainstDict = HeapAgainstDict.TestCase
+TestHeapAgainstDict.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def test_outdated_entries_behind_a_lower_run_are_cleared_away() -> None:
+def test_outdated_entries_of_a_higher_node_are_dropped() -> None:
     low, high = Node[Any](None, 0, []), Node[Any](None, 1, [])
-    ranking = NodeHeap(lambda _run: True)
-    ranking.push(low, (0, 0.0, 0))
+    heap = NodeHeap(lambda _node: True)
+    heap.push(low, (0, 0.0, 0))
 
     for _ in range(1000):
-        ranking.push(high, (1, 0.0, 1))
+        heap.push(high, (1, 0.0, 1))
 
-    assert len(ranking) <= 64 + 4 * 2
-    assert ranking.pop() == (low, (0, 0.0, 0))
-    assert ranking.pop() == (high, (1, 0.0, 1))
+    assert len(heap) <= 64 + 4 * 2
+    assert heap.pop() == (low, (0, 0.0, 0))
+    assert heap.pop() == (high, (1, 0.0, 1))

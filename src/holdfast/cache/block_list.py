@@ -1,6 +1,6 @@
-"""A doubly linked list of free KV blocks in eviction order, threaded through the blocks themselves.
+"""A doubly linked list of free KV blocks in eviction order.
 
-Knows nothing about sessions or worth. No Python object is made per block, as in vLLM's own queue.
+The links are attributes of the blocks, as in vLLM's own queue: no Python object is made per block.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["Block", "BlockList"]
 
 
 class Block(Protocol):
-    """What a KV block must offer to sit in a lane."""
+    """A KV block that carries the links of a block list."""
 
     block_id: int
     prev_free_block: object | None
@@ -28,7 +28,7 @@ class BlockList(Generic[B]):
     Attributes:
         head: Next victim, or None.
         tail: Last victim, or None.
-        num_blocks: Blocks in the lane (count).
+        num_blocks: Blocks in the list (count).
     """
 
     __slots__ = ("head", "num_blocks", "tail")
@@ -39,7 +39,7 @@ class BlockList(Generic[B]):
         self.num_blocks = 0
 
     def push_back(self, block: B) -> None:
-        """Make `block` the last victim. Mutates the lane and the block's links."""
+        """Make `block` the last victim. Mutates the list and the block's links."""
         tail = self.tail
         block.prev_free_block = tail
         block.next_free_block = None
@@ -51,7 +51,7 @@ class BlockList(Generic[B]):
         self.num_blocks += 1
 
     def extend_back(self, blocks: Sequence[B]) -> None:
-        """Make `blocks` the last victims, in their order. Mutates the lane and their links."""
+        """Make `blocks` the last victims, in their order. Mutates the list and their links."""
         tail = self.tail
         for block in blocks:
             block.prev_free_block = tail
@@ -66,7 +66,7 @@ class BlockList(Generic[B]):
         self.num_blocks += len(blocks)
 
     def pop_front(self, num_blocks: int) -> list[B]:
-        """Take out the next `num_blocks` victims, which there must be. Mutates their links."""
+        """Remove and return the next `num_blocks` victims, which must exist. Mutates."""
         taken: list[B] = []
         block = self.head
         for _ in range(num_blocks):
@@ -84,7 +84,7 @@ class BlockList(Generic[B]):
         return taken
 
     def push_front(self, block: B) -> None:
-        """Make `block` the next victim. Mutates the lane and the block's links."""
+        """Make `block` the next victim. Mutates the list and the block's links."""
         head = self.head
         block.next_free_block = head
         block.prev_free_block = None
@@ -96,7 +96,7 @@ class BlockList(Generic[B]):
         self.num_blocks += 1
 
     def remove(self, block: B) -> None:
-        """Take `block`, which must be in this lane, out of it."""
+        """Remove `block`, which must be in this list. Mutates the list and the block's links."""
         before: B | None = block.prev_free_block  # type: ignore[assignment]
         after: B | None = block.next_free_block  # type: ignore[assignment]
         if before is None:
@@ -111,7 +111,7 @@ class BlockList(Generic[B]):
         self.num_blocks -= 1
 
     def __iter__(self) -> Iterator[B]:
-        """Blocks in eviction order; the block just yielded may be removed."""
+        """Yield blocks in eviction order; the block just yielded may be removed."""
         block = self.head
         while block is not None:
             after: B | None = block.next_free_block  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""What the runtime asks of the host's queue of free blocks."""
+"""The runtime's interface to the eviction queue."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ __all__ = ["EvictionPort"]
 
 
 class EvictionPort(Protocol):
-    """The host's free blocks, by run of the chain tree."""
+    """Free blocks by node of the prefix tree."""
 
     def rescore(self, node: Node[Any]) -> None:
-        """Note that a run's worth may have changed."""
+        """Rank a node anew: its retention priority may have changed."""
 
     def redistribute(self, upper: Node[Any], deeper: Node[Any]) -> None:
-        """Move free blocks after a split."""
+        """Move the shallow half's free blocks after a split."""
 
     def absorb(self, node: Node[Any]) -> None:
-        """Join a run to the one before it."""
+        """Join a childless node to its parent where possible."""
 
     def disown(self, node: Node[Any]) -> None:
-        """Make a run's blocks the first to go."""
+        """Evict a childless node's free blocks first, and forget the node."""
 
     def reserve(self, node: Node[Any]) -> None:
-        """Count a place on a run."""
+        """Count one more reservation of a node."""
 
     def release(self, node: Node[Any]) -> None:
-        """Uncount a place on a run."""
+        """Count one reservation of a node less."""

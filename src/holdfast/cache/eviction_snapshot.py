@@ -1,4 +1,4 @@
-"""In which order free blocks would go if nothing changed: a snapshot, for questions and tests."""
+"""The eviction order of all free blocks as of now, for queries and tests."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _Priority = tuple[float, float]
 def eviction_snapshot(
     nodes: Iterable[Node[Any]],
     priority_of: Callable[[Node[Any]], _Priority],
-    age_of: Callable[[Any], int],
+    freed_at: Callable[[Any], int],
     *,
-    keeps_chains: bool = True,
+    children_first: bool = True,
 ) -> Iterator[Any]:
-    """Free blocks of all runs, cheapest first. Pure; O(blocks log blocks).
+    """Yield the free blocks of all nodes, next victim first. Pure; O(blocks log blocks).
 
     Args:
-        nodes: Every run that may have free blocks.
-        priority_of: Class of worth and worth within it.
-        age_of: Increasing count of when a block became free.
-        keeps_chains: Whether a run goes only after the runs that continue it.
+        nodes: Every node that may have free blocks.
+        priority_of: A node's retention priority.
+        freed_at: When a block became free, as an increasing count.
+        children_first: Whether a node is evicted only after its children.
     """
-    block_lists = [node for node in nodes if node.free_blocks.head is not None]
-    blockers = {s: s.num_open_children if keeps_chains else 0 for s in block_lists}
+    with_blocks = [node for node in nodes if node.free_blocks.head is not None]
+    blockers = {node: node.num_open_children if children_first else 0 for node in with_blocks}
     ready: list[tuple[_Priority, int, int, Node[Any], Any]] = []
 
     def enter(node: Node[Any], priority: _Priority, block: Any) -> None:
-        heapq.heappush(ready, (priority, age_of(block), block.block_id, node, block))
+        heapq.heappush(ready, (priority, freed_at(block), block.block_id, node, block))
 
-    for node in block_lists:
+    for node in with_blocks:
         if not blockers[node]:
             enter(node, priority_of(node), node.free_blocks.head)
     while ready:

@@ -1,8 +1,6 @@
-"""Which sessions share which KV blocks: a tree of block-hash runs.
+"""The radix tree of all known prefix hashes, and the sessions that share its nodes.
 
-A prefix hash stands for a whole prefix, so the prompts that an engine has seen form a tree. Runs
-of blocks that the same sessions use are one `Node`; a fork splits a run. Knows nothing about
-time or worth.
+Consecutive blocks with the same users are one `Node`; a fork splits a node.
 """
 
 from __future__ import annotations
@@ -18,20 +16,20 @@ B = TypeVar("B", bound=Block)
 
 
 class Node(Generic[B]):
-    """A run of consecutive blocks with the same users.
+    """Consecutive blocks of the prefix tree with the same users.
 
     Attributes:
-        parent: The run before it, or None for the tree's root.
-        children: Runs that continue it, by their first hash.
+        parent: The node before it; None for the root.
+        children: Nodes that extend it, by their first hash.
         start: Depth of the first block (blocks from the start of the prompt).
-        hashes: Prefix hashes of the run, in order.
-        tails: Sessions whose chain ends with this run, last output included.
-        prompts: Sessions whose last prompt ends with this run.
-        num_reservations: Sessions holding a place whose chain contains this run.
+        hashes: Prefix hashes of its blocks, in order.
+        tails: Sessions whose path ends here, last output included.
+        prompts: Sessions whose last prompt ends here.
+        num_reservations: Sessions with a reservation whose path contains this node.
         free_blocks: The node's free blocks, deepest first.
-        num_open_children: Children with free blocks; this run is evicted only at zero.
-        is_attached: False once the run has left the tree.
-        version: Changes whenever the run is ranked anew.
+        num_open_children: Children with free blocks; the node is evicted only at zero.
+        is_attached: False once the node has left the tree.
+        version: Changes whenever the node is ranked anew.
     """
 
     __slots__ = (
@@ -63,23 +61,23 @@ class Node(Generic[B]):
 
     @property
     def end(self) -> int:
-        """Depth just past the run's last block."""
+        """Depth just past the last block."""
         return self.start + len(self.hashes)
 
     @property
     def is_endpoint(self) -> bool:
-        """Whether some session's prompt or chain ends with this run."""
+        """Whether a session's prompt or path ends here."""
         return bool(self.tails or self.prompts)
 
     def path(self) -> Iterator[Node[B]]:
-        """This run and the runs before it, deepest first, without the root."""
+        """Yield this node and those before it, deepest first, without the root."""
         node: Node[B] = self
         while node.parent is not None:
             yield node
             node = node.parent
 
     def subtree(self) -> Iterator[Node[B]]:
-        """This run and all that continue it."""
+        """Yield this node and all below it."""
         stack = [self]
         while stack:
             node = stack.pop()
@@ -88,29 +86,29 @@ class Node(Generic[B]):
 
 
 class Match(NamedTuple, Generic[B]):
-    """How far a prompt follows the tree: `depth` blocks, the last of them in `segment`."""
+    """The longest known prefix of a prompt: `depth` blocks, the last of them in `node`."""
 
     node: Node[B]
     depth: int
 
 
 class PrefixTree(Generic[B]):
-    """All known chains. Every mutation keeps `locate` and the tree in step."""
+    """All known prefix hashes. Every mutation keeps `locate` consistent with the tree."""
 
     def __init__(self) -> None:
         self.root: Node[B] = Node(None, 0, [])
-        self._where: dict[bytes, Node[B]] = {}
+        self._node_of: dict[bytes, Node[B]] = {}
 
     def __len__(self) -> int:
         """Known blocks (count)."""
-        return len(self._where)
+        return len(self._node_of)
 
     def locate(self, block_hash: bytes) -> Node[B] | None:
-        """The run that contains `block_hash`. Pure, O(1)."""
-        return self._where.get(block_hash)
+        """Return the node that contains `block_hash`. Pure; O(1)."""
+        return self._node_of.get(block_hash)
 
     def match(self, hashes: Sequence[bytes]) -> Match[B]:
-        """The longest known prefix of `hashes`. Pure; O(runs * log(run length))."""
+        """Find the longest known prefix of `hashes`. Pure; O(nodes * log(node length))."""
         node = self.root
         depth = 0
         while depth < len(hashes):
@@ -125,15 +123,14 @@ class PrefixTree(Generic[B]):
         return Match(node, depth)
 
     def insert(self, hashes: Sequence[bytes]) -> tuple[Node[B], Node[B] | None]:
-        """Make `hashes` a chain that ends at a run's end.
+        """Make `hashes` a path that ends at a node's end. Mutates the tree.
 
-        Mutates the tree. A chain that ends or leaves inside a run splits that run: the deeper half
-        stays the same object, so its tails and free blocks stay valid; the caller moves the free
-        blocks of the shallow half.
+        A path that ends or forks inside a node splits it: the deeper half stays the same object,
+        so its tails and free blocks stay valid; the caller moves the shallow half's free blocks.
 
         Returns:
-            The last run of the chain (the root for an empty one), and the new shallow half of a
-            split run, if one was split.
+            The path's last node (the root for an empty path), and the new shallow half if a node
+            was split.
         """
         node, depth = self.match(hashes)
         upper: Node[B] | None = None
@@ -149,16 +146,16 @@ class PrefixTree(Generic[B]):
         else:
             node.hashes.extend(rest)
         for block_hash in rest:
-            self._where[block_hash] = node
+            self._node_of[block_hash] = node
         return node, upper
 
     def absorb(self, node: Node[B]) -> Node[B] | None:
-        """Join a childless run to the run before it, if it is that run's only continuation.
+        """Join a childless node to its parent, if it is the only child with the same users.
 
-        Mutates the tree, not the lanes. O(length of `segment`).
+        Mutates the tree, not the block lists. O(length of `node`).
 
         Returns:
-            The joined run, or None if the two must stay apart.
+            The joined node, or None if the two must stay apart.
         """
         parent = node.parent
         if parent is None or parent.parent is None or node.children:
@@ -171,7 +168,7 @@ class PrefixTree(Generic[B]):
             return None
         parent.hashes.extend(node.hashes)
         for block_hash in node.hashes:
-            self._where[block_hash] = parent
+            self._node_of[block_hash] = parent
         parent.children = {}
         parent.tails, parent.prompts = node.tails, node.prompts
         parent.num_open_children = 0
@@ -179,18 +176,18 @@ class PrefixTree(Generic[B]):
         return parent
 
     def detach(self, node: Node[B]) -> None:
-        """Take a childless run out of the tree; its hashes are known no more. Mutates the tree."""
+        """Remove a childless node and its hashes from the tree. Mutates the tree."""
         assert not node.children and node.parent is not None
         for block_hash in node.hashes:
-            if self._where.get(block_hash) is node:
-                del self._where[block_hash]
+            if self._node_of.get(block_hash) is node:
+                del self._node_of[block_hash]
         del node.parent.children[node.hashes[0]]
         if node.free_blocks.num_blocks:
             node.parent.num_open_children -= 1
         node.is_attached = False
 
     def prune(self, node: Node[B]) -> None:
-        """Detach `segment` and the runs before it while nobody needs them. Mutates the tree."""
+        """Detach `node` and then each parent that has no use left. Mutates the tree."""
         while (
             node.parent is not None
             and node.is_attached
@@ -203,14 +200,14 @@ class PrefixTree(Generic[B]):
             node = parent
 
     def clear(self) -> None:
-        """Forget every chain. Mutates the tree; runs handed out before are detached."""
+        """Forget every path. Mutates the tree; nodes handed out before are detached."""
         for node in self.root.subtree():
             node.is_attached = node is self.root
         self.root = Node(None, 0, [])
-        self._where.clear()
+        self._node_of.clear()
 
     def _split(self, node: Node[B], length: int) -> Node[B]:
-        """Cut the first `length` blocks of `segment` off into a new run before it; return that."""
+        """Move the first `length` blocks of `node` into a new parent of it; return that."""
         assert node.parent is not None
         upper: Node[B] = Node(node.parent, node.start, node.hashes[:length])
         upper.num_reservations = node.num_reservations
@@ -223,7 +220,7 @@ class PrefixTree(Generic[B]):
         if node.free_blocks.num_blocks and upper.parent is not None:
             upper.parent.num_open_children -= 1
         for block_hash in upper.hashes:
-            self._where[block_hash] = upper
+            self._node_of[block_hash] = upper
         return upper
 
     def check_integrity(self) -> None:
@@ -236,19 +233,19 @@ class PrefixTree(Generic[B]):
             open_children = sum(1 for c in node.children.values() if c.free_blocks.num_blocks)
             assert node.num_open_children == open_children
             for block_hash in node.hashes:
-                assert self._where[block_hash] is node
+                assert self._node_of[block_hash] is node
                 seen += 1
-        assert seen == len(self._where)
+        assert seen == len(self._node_of)
 
 
-def _shared_length(node: list[bytes], hashes: Sequence[bytes], offset: int) -> int:
-    """Blocks that `run` and `hashes[offset:]` share; equal at a depth implies equal before it."""
-    low, high = 0, min(len(node), len(hashes) - offset)
-    if high and node[high - 1] == hashes[offset + high - 1]:
+def _shared_length(own: list[bytes], hashes: Sequence[bytes], offset: int) -> int:
+    """Count the leading blocks that are equal; equal at a depth implies equal before it."""
+    low, high = 0, min(len(own), len(hashes) - offset)
+    if high and own[high - 1] == hashes[offset + high - 1]:
         return high
     while low < high:
         middle = (low + high) // 2
-        if node[middle] == hashes[offset + middle]:
+        if own[middle] == hashes[offset + middle]:
             low = middle + 1
         else:
             high = middle

@@ -1,4 +1,4 @@
-"""How much of a chain is there, when a chain is given up from its end."""
+"""Length of a path's resident part, where eviction starts at the path's end."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ __all__ = ["resident_length"]
 
 
 def resident_length(num_blocks: int, is_resident: Callable[[int], bool], guess: int = 0) -> int:
-    """Leading blocks of a chain that are there (count). Pure; a bisection.
+    """Return how many leading blocks of a path are resident (count). Pure; a bisection.
 
     Args:
-        num_blocks: Blocks of the chain (count, >= 0).
-        is_resident: Whether the block at an index is there; then so are those before it.
-        guess: Costs two questions when it is right.
+        num_blocks: Blocks of the path (count, >= 0).
+        is_resident: Whether the block at an index is resident; then all before it are too.
+        guess: Expected result (count); two calls of `is_resident` confirm a right one.
     """
     low, high = 0, num_blocks
     guess = min(guess, high)
-    # The last block that should be there and the first that should not, then the middle.
+    # Probe the last block expected to be resident and the first not to be, then the middle.
     probe = guess - 1 if guess else 0
     while low < high:
         if is_resident(probe):

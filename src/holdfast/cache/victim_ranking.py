@@ -1,128 +1,203 @@
-"""Which run gives up the next free blocks: the cheapest, asked for its worth once a batch.
+"""Nodes with free blocks by retention priority, then by age: the first has the next victim.
 
-A run that was the cheapest stays so, unasked, until another is ranked below it or the batch is
-settled: what an engine step takes block by block costs no more than taking it at once.
+The first node stays first, without another call of `priority_of`, until another node is ranked
+below it or the batch is settled: blocks taken one by one cost no more than blocks taken at once.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from itertools import islice, takewhile
 from typing import Any
 
-from holdfast.cache.node_heap import Key, NodeHeap
 from holdfast.cache.prefix_tree import Node
 
-__all__ = ["Priority", "VictimRanking"]
+__all__ = ["Key", "NodeHeap", "Priority", "VictimRanking"]
 
 Priority = tuple[float, float]
-"""Class of worth, cheapest first, then worth within the class; compared in that order."""
+"""Priority class, then priority within the class; the smallest is evicted first."""
 
+Key = tuple[float, float, int]
+"""A node's priority, then when its next victim became free; the smallest is evicted first."""
+
+_Entry = tuple[float, float, int, int, Node[Any]]
+
+_FEW_ENTRIES = 64
+_MAX_ENTRIES_A_NODE = 4
 _MAX_RESCORES = 8
 
 
 class VictimRanking:
-    """Runs with free blocks by worth, then by age of their next victim.
+    """Nodes with free blocks by retention priority, then by age of their next victim.
 
     Args:
-        is_ready: Whether a run's next victim may go now.
-        worth_of: A run's worth now.
-        age_of: When a block became free, as an increasing count.
-        on_evict: Told of each batch of blocks that a run has given up.
+        is_ready: Whether a node's next victim may be evicted now.
+        priority_of: A node's retention priority now.
+        freed_at: When a block became free, as an increasing count.
+        on_evict: Receives each batch of evicted blocks: the node and the count.
     """
 
     def __init__(
         self,
         is_ready: Callable[[Node[Any]], bool],
         priority_of: Callable[[Node[Any]], Priority],
-        age_of: Callable[[Any], int],
+        freed_at: Callable[[Any], int],
         on_evict: Callable[[Node[Any], int], None],
     ) -> None:
         self._is_ready = is_ready
         self._priority_of = priority_of
-        self._age_of = age_of
+        self._freed_at = freed_at
         self._on_evict = on_evict
-        self._ranking = NodeHeap(is_ready)
-        self._victim: Node[Any] | None = None  # not in the ranking
-        self._priority: Priority = (0, 0.0)
-        self._leads = False  # whether every rival is worth more than the victim
+        self._heap = NodeHeap(is_ready)
+        self._first: Node[Any] | None = None  # not in the heap
+        self._priority: Priority = (0, 0.0)  # of the first node
+        self._is_lowest = False  # whether every other node has a higher priority
         self._num_taken = 0
 
     def __len__(self) -> int:
         """Entries kept, outdated ones included (count)."""
-        return len(self._ranking)
+        return len(self._heap)
 
     def offer(self, node: Node[Any]) -> None:
-        """Rank a run anew if it is ready: its worth or its next victim has changed."""
-        if node is self._victim:
+        """Rank a node anew if it is ready: its priority or its next victim has changed. Mutates."""
+        if node is self._first:
             self.settle()
         elif self._is_ready(node):
-            self._ranking.push(node, self._key(node, self._priority_of(node)))
-            self._leads = False
+            self._heap.push(node, self._key(node, self._priority_of(node)))
+            self._is_lowest = False
 
-    def cheapest(self, most: int) -> tuple[Node[Any], int]:
-        """The cheapest run, and how many of its blocks go before any other's, up to `most`."""
-        victim = self._victim
-        if self._leads and victim is not None and self._is_ready(victim):
-            return victim, min(most, victim.free_blocks.num_blocks)
-        rival = self._ranking.lowest()
-        if victim is None or not self._is_first(victim, rival):
+    def first(self, max_blocks: int) -> tuple[Node[Any], int]:
+        """Return the first node, and how many of its blocks precede all others. Mutates.
+
+        Args:
+            max_blocks: Upper limit of that count (>= 1).
+        """
+        first = self._first
+        if self._is_lowest and first is not None and self._is_ready(first):
+            return first, min(max_blocks, first.free_blocks.num_blocks)
+        rival = self._heap.lowest()
+        if first is None or not self._precedes(first, rival):
             self.settle()
-            victim, self._priority = self._search()
-            self._victim = victim
-            rival = self._ranking.lowest()
-        num_blocks = min(most, victim.free_blocks.num_blocks)
-        self._leads = rival is None or self._priority < rival[:2]
-        if rival is not None and not self._leads:
-            num_blocks = self._num_before(victim, rival, num_blocks)
-        return victim, num_blocks
+            first, self._priority = self._pop_current()
+            self._first = first
+            rival = self._heap.lowest()
+        num_blocks = min(max_blocks, first.free_blocks.num_blocks)
+        self._is_lowest = rival is None or self._priority < rival[:2]
+        if rival is not None and not self._is_lowest:
+            num_blocks = self._num_before(first, rival, num_blocks)
+        return first, num_blocks
 
-    def took(self, num_blocks: int) -> None:
-        """So many blocks of the cheapest run were taken."""
+    def note_taken(self, num_blocks: int) -> None:
+        """Count blocks taken from the first node. Mutates."""
         self._num_taken += num_blocks
 
     def settle(self) -> None:
-        """Report what was taken, and rank the run it was taken from anew."""
-        victim, num_taken = self._victim, self._num_taken
-        if victim is None:
+        """Report the blocks taken from the first node, and rank it anew. Mutates."""
+        first, num_taken = self._first, self._num_taken
+        if first is None:
             return
-        self._victim, self._leads, self._num_taken = None, False, 0
-        self.offer(victim)
+        self._first, self._is_lowest, self._num_taken = None, False, 0
+        self.offer(first)
         if num_taken:
-            self._on_evict(victim, num_taken)
+            self._on_evict(first, num_taken)
 
     def clear(self) -> None:
-        """Take out every run."""
+        """Settle, then remove every node. Mutates."""
         self.settle()
-        self._ranking.clear()
+        self._heap.clear()
 
     def key_of(self, node: Node[Any]) -> Key | None:
-        """The key that a run is ranked by, or None; for tests. O(entries)."""
-        if node is self._victim:
+        """Return the key that a node is ranked by, or None; for tests. O(entries)."""
+        if node is self._first:
             return self._key(node, self._priority)
-        return self._ranking.key_of(node)
+        return self._heap.key_of(node)
 
-    def _search(self) -> tuple[Node[Any], Priority]:
-        """Take out the cheapest run with its worth as of now."""
+    def _pop_current(self) -> tuple[Node[Any], Priority]:
+        """Remove the first node; its priority is current unless priorities rise on every try."""
         for _ in range(_MAX_RESCORES):
-            node, _ = self._ranking.pop()
+            node, _ = self._heap.pop()
             priority = self._priority_of(node)
-            rival = self._ranking.lowest()
+            rival = self._heap.lowest()
             if rival is None or self._key(node, priority) <= rival:
                 return node, priority
             self.offer(node)
-        node, (priority_class, within_class, _) = self._ranking.pop()
+        node, (priority_class, within_class, _) = self._heap.pop()
         return node, (priority_class, within_class)
 
-    def _is_first(self, victim: Node[Any], rival: Key | None) -> bool:
-        if not self._is_ready(victim):
+    def _precedes(self, node: Node[Any], rival: Key | None) -> bool:
+        if not self._is_ready(node):
             return False
-        return rival is None or self._key(victim, self._priority) <= rival
+        return rival is None or self._key(node, self._priority) <= rival
 
-    def _num_before(self, victim: Node[Any], rival: Key, most: int) -> int:
-        """Victims of a run that go before its rival of equal worth; at least one."""
-        ages = (self._age_of(block) for block in islice(victim.free_blocks, most))
-        return max(1, sum(1 for _ in takewhile(lambda age: (*self._priority, age) <= rival, ages)))
+    def _num_before(self, node: Node[Any], rival: Key, max_blocks: int) -> int:
+        """Count a node's blocks that precede a rival of equal priority; at least one."""
+        freed_at = (self._freed_at(block) for block in islice(node.free_blocks, max_blocks))
+        before = takewhile(lambda number: (*self._priority, number) <= rival, freed_at)
+        return max(1, sum(1 for _ in before))
 
     def _key(self, node: Node[Any], priority: Priority) -> Key:
-        return *priority, self._age_of(node.free_blocks.head)
+        return *priority, self._freed_at(node.free_blocks.head)
+
+
+class NodeHeap:
+    """Nodes by key, the lowest first. Operations are O(log nodes), amortised.
+
+    A node's newer entry replaces its older ones.
+
+    Args:
+        is_ready: Whether a node's next victim may be evicted now; other nodes are skipped.
+    """
+
+    def __init__(self, is_ready: Callable[[Node[Any]], bool]) -> None:
+        self._is_ready = is_ready
+        self._heap: list[_Entry] = []
+        self._num_pushes = 0
+        self._max_entries = _FEW_ENTRIES
+
+    def __len__(self) -> int:
+        """Entries kept, outdated ones included (count)."""
+        return len(self._heap)
+
+    def push(self, node: Node[Any], key: Key) -> None:
+        """Rank `node` by `key` from now on. Mutates the node's `version`."""
+        self._num_pushes += 1
+        node.version = self._num_pushes
+        heapq.heappush(self._heap, (*key, node.version, node))
+        if len(self._heap) > self._max_entries:
+            self._heap = [entry for entry in self._heap if self._is_current(entry)]
+            heapq.heapify(self._heap)
+            self._max_entries = _FEW_ENTRIES + _MAX_ENTRIES_A_NODE * len(self._heap)
+
+    def lowest(self) -> Key | None:
+        """Return the key of the node that `pop` would return, or None if none is ready."""
+        self._drop_outdated()
+        return self._heap[0][:3] if self._heap else None
+
+    def pop(self) -> tuple[Node[Any], Key]:
+        """Remove and return the lowest node that is ready, and its key. Mutates.
+
+        Raises:
+            IndexError: None is ready.
+        """
+        self._drop_outdated()
+        entry = heapq.heappop(self._heap)
+        return entry[4], entry[:3]
+
+    def key_of(self, node: Node[Any]) -> Key | None:
+        """Return the key that `node` is ranked by, or None; for tests. O(entries)."""
+        keys = [e[:3] for e in self._heap if e[4] is node and self._is_current(e)]
+        return keys[0] if keys else None
+
+    def clear(self) -> None:
+        """Remove every node. Mutates."""
+        self._heap.clear()
+
+    def _drop_outdated(self) -> None:
+        heap = self._heap
+        while heap and not self._is_current(heap[0]):
+            heapq.heappop(heap)
+
+    def _is_current(self, entry: _Entry) -> bool:
+        node = entry[4]
+        return entry[3] == node.version and self._is_ready(node)

@@ -364,4 +364,4 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._guard("let_go", self.offload.fall_back)
         if self._orders_requests:
             restore_request_queue(self)
-        restore_free_queue(self._pool, self._queue.age_of)
+        restore_free_queue(self._pool, self._queue.freed_at)

@@ -1,4 +1,4 @@
-"""A small cache that uses a free queue as an engine and a runtime would."""
+"""A small cache that uses an eviction queue as an engine and a runtime do."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from holdfast.cache.eviction_queue import EvictionQueue, Priority
 from holdfast.cache.prefix_tree import Node, PrefixTree
 
 GROUP = b"\0\0\0\0"
-Run = Node[Any]
 
 
 @dataclass(eq=False)
 class FakeBlock:
-    """A KV block with content `block_hash`, or none."""
+    """A KV block with content `block_hash`, or without."""
 
     block_id: int
     block_hash: bytes | None = None
@@ -27,23 +26,23 @@ class FakeBlock:
 
 
 def hashes_of(text: str | bytes) -> list[bytes]:
-    """A hash for each block of a prompt, a letter being a block: the prefix itself."""
+    """A hash for each block of a prompt, one letter a block: the prefix itself."""
     tokens = text.encode() if isinstance(text, str) else text
     return [tokens[: i + 1] for i in range(len(tokens))]
 
 
 class Cache:
-    """A queue over a small pool, used as an engine and a runtime use it.
+    """An eviction queue over a few blocks, used as an engine and a runtime use it.
 
-    `worths` is what the queue is told a run is worth; runs not in it are worth (2, 1.0).
+    Nodes that are not in `priorities` have priority (2, 1.0).
     """
 
     def __init__(self, num_blocks: int) -> None:
         self.blocks = [FakeBlock(i) for i in range(num_blocks)]
         self.tree: PrefixTree[Any] = PrefixTree()
-        self.priorities: dict[Run, Priority] = {}
-        self.num_worths_asked = 0
-        self.evicted: list[tuple[Run | None, int]] = []
+        self.priorities: dict[Node[Any], Priority] = {}
+        self.num_rescores = 0
+        self.evicted: list[tuple[Node[Any] | None, int]] = []
         self.queue = EvictionQueue(
             self.blocks,
             num_blocks,
@@ -53,12 +52,12 @@ class Cache:
         )
         self.cached: dict[bytes, FakeBlock] = {}
 
-    def priority_of(self, node: Run) -> Priority:
-        self.num_worths_asked += 1
+    def priority_of(self, node: Node[Any]) -> Priority:
+        self.num_rescores += 1
         return self.priorities.get(node, (2, 1.0))
 
-    def chain(self, text: str | bytes) -> Run:
-        """Make the prompt known, as when a turn arrives."""
+    def insert(self, text: str | bytes) -> Node[Any]:
+        """Add the prompt to the tree, as when a turn arrives."""
         hashes = hashes_of(text)
         tail, upper = self.tree.insert(hashes)
         if upper is not None:
@@ -77,7 +76,7 @@ class Cache:
         return found
 
     def use(self, text: str | bytes) -> list[FakeBlock]:
-        """Blocks for a prompt, cached ones first used again, with its content in them."""
+        """Take blocks for a prompt, cached ones where there are any, and fill the rest."""
         found = self.hits(text)
         for block in found:
             if not block.num_users:
@@ -106,7 +105,7 @@ class Cache:
             block.block_hash = None
 
     def free(self, blocks: Iterable[FakeBlock]) -> None:
-        """Let go of a request's blocks, given from the start of the prompt."""
+        """Free a request's blocks, given from the start of the prompt."""
         idle = []
         for block in reversed([*blocks]):
             block.num_users -= 1
@@ -115,16 +114,16 @@ class Cache:
         self.queue.prepend_n([block for block in idle if block.block_hash is None])
         self.queue.append_n([block for block in idle if block.block_hash is not None])
 
-    def turn(self, text: str, priority: Priority | None = None, owner: object = None) -> Run:
-        """A prompt that has come, been computed and been freed again."""
-        node = self.chain(text)
+    def turn(self, text: str, priority: Priority | None = None, owner: object = None) -> Node[Any]:
+        """Insert a prompt, compute it and free its blocks."""
+        node = self.insert(text)
         node.tails.add(text if owner is None else owner)
         self.free(self.use(text))
         if priority is not None:
-            self.set_worth(node, priority)
+            self.set_priority(node, priority)
         return node
 
-    def set_worth(self, node: Run, priority: Priority) -> None:
+    def set_priority(self, node: Node[Any], priority: Priority) -> None:
         self.priorities[node] = priority
         self.queue.rescore(node)
 
@@ -132,11 +131,11 @@ class Cache:
         return [(b.block_hash or b"-" + GROUP)[:-4].decode() for b in blocks]
 
     def known_depth(self, text: str) -> int:
-        """How much of the prompt the tree knows (blocks)."""
+        """Length of the prompt's known prefix (blocks)."""
         return self.tree.match(hashes_of(text)).depth
 
     def order(self) -> list[str]:
-        """Contents of the free blocks with content, next victim first."""
+        """Contents of free blocks, next victim first; those without content left out."""
         return [text for text in self.contents(self.queue.get_all_free_blocks()) if text != "-"]
 
     def check(self) -> None:
@@ -149,5 +148,5 @@ CacheMaker = Callable[[int], Cache]
 
 @pytest.fixture
 def make_cache() -> CacheMaker:
-    """Builds a cache of so many blocks."""
+    """Makes a cache of a given number of blocks."""
     return Cache

@@ -1,4 +1,4 @@
-"""Free blocks stay with their content while runs split, join, leave and are held."""
+"""Free blocks follow their content when nodes split, join, leave and are reserved."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from tests.cache.eviction_queue.conftest import CacheMaker
 
 
-def test_split_run_passes_its_shallow_free_blocks_on(make_cache: CacheMaker) -> None:
+def test_split_moves_free_blocks_of_the_shallow_half(make_cache: CacheMaker) -> None:
     cache = make_cache(6)
     old = cache.turn("abcd", (1, 0.0))
 
-    cache.chain("abxy")
+    cache.insert("abxy")
 
     upper = cache.tree.locate(b"ab")
     assert upper is not None
@@ -24,7 +24,7 @@ def test_split_run_passes_its_shallow_free_blocks_on(make_cache: CacheMaker) -> 
     cache.check()
 
 
-def test_run_before_a_split_can_still_be_given_up_when_the_shallow_half_has_no_free_block(
+def test_parent_of_a_split_evictable_without_shallow_blocks(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(6)
@@ -35,25 +35,25 @@ def test_run_before_a_split_can_still_be_given_up_when_the_shallow_half_has_no_f
         cache.queue.remove(block)
         cache.lose(block)
 
-    cache.chain("abcdxy")
+    cache.insert("abcdxy")
 
     cache.check()
     assert len(cache.queue.popleft_n(4)) == 4
 
 
-def test_split_leaves_a_block_that_lost_its_content_where_it_is(make_cache: CacheMaker) -> None:
+def test_split_leaves_an_emptied_block_where_it_is(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
     old = cache.turn("abcd")
     lost = cache.cached[b"ab"]
     cache.lose(lost)
 
-    cache.chain("abx")
+    cache.insert("abx")
 
     assert lost in [*old.free_blocks]
     cache.check()
 
 
-def test_block_that_lost_its_content_is_still_given_out(make_cache: CacheMaker) -> None:
+def test_emptied_block_is_still_taken(make_cache: CacheMaker) -> None:
     cache = make_cache(2)
     cache.turn("ab")
     lost = cache.cached[b"ab"]
@@ -62,7 +62,7 @@ def test_block_that_lost_its_content_is_still_given_out(make_cache: CacheMaker) 
     assert lost in cache.queue.popleft_n(2)
 
 
-def test_absorbed_answer_goes_before_the_prompt_it_joins(make_cache: CacheMaker) -> None:
+def test_absorbed_answer_evicted_before_its_prompt(make_cache: CacheMaker) -> None:
     cache = make_cache(6)
     prompt = cache.turn("ab", (2, 0.5))
     answer = cache.turn("abcd", (2, 0.7))
@@ -76,7 +76,7 @@ def test_absorbed_answer_goes_before_the_prompt_it_joins(make_cache: CacheMaker)
     cache.check()
 
 
-def test_run_that_cannot_be_absorbed_keeps_its_blocks(make_cache: CacheMaker) -> None:
+def test_node_that_cannot_be_absorbed_keeps_its_blocks(make_cache: CacheMaker) -> None:
     cache = make_cache(6)
     cache.turn("ab")
     answer = cache.turn("abcd")
@@ -87,7 +87,7 @@ def test_run_that_cannot_be_absorbed_keeps_its_blocks(make_cache: CacheMaker) ->
     cache.check()
 
 
-def test_absorbed_run_opens_the_run_it_joins_to_the_run_before(make_cache: CacheMaker) -> None:
+def test_absorbing_counts_an_open_child_of_the_grandparent(make_cache: CacheMaker) -> None:
     cache = make_cache(8)
     first = cache.turn("ab")
     second = cache.turn("abcd")
@@ -103,7 +103,7 @@ def test_absorbed_run_opens_the_run_it_joins_to_the_run_before(make_cache: Cache
     cache.check()
 
 
-def test_disowned_blocks_go_first_in_the_order_in_which_they_became_free(
+def test_disowned_blocks_evicted_first_in_order_of_freeing(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(8)
@@ -118,7 +118,7 @@ def test_disowned_blocks_go_first_in_the_order_in_which_they_became_free(
     assert [node for node, _ in cache.evicted[:2]] == [None, None]
 
 
-def test_disowned_run_is_unknown_and_no_longer_held(make_cache: CacheMaker) -> None:
+def test_disowned_node_is_unknown_and_unreserved(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
     node = cache.turn("ab")
     cache.queue.reserve(node)
@@ -130,11 +130,11 @@ def test_disowned_run_is_unknown_and_no_longer_held(make_cache: CacheMaker) -> N
     cache.check()
 
 
-def test_disowned_block_can_be_used_again_and_then_counts_as_new(make_cache: CacheMaker) -> None:
+def test_disowned_block_counts_as_new_once_reused(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
     node = cache.turn("ab")
     cache.queue.disown(node)
-    again = cache.chain("ab")
+    again = cache.insert("ab")
     again.tails.add("again")
 
     blocks = cache.use("ab")
@@ -145,7 +145,7 @@ def test_disowned_block_can_be_used_again_and_then_counts_as_new(make_cache: Cac
     cache.check()
 
 
-def test_disowning_the_last_continuation_frees_the_run_before_it(make_cache: CacheMaker) -> None:
+def test_disowning_the_last_child_readies_its_parent(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
     cache.turn("ab", (1, 0.0))
     answer = cache.turn("abc", (2, 5.0))
@@ -156,7 +156,7 @@ def test_disowning_the_last_continuation_frees_the_run_before_it(make_cache: Cac
     cache.check()
 
 
-def test_held_blocks_follow_holds_and_free_blocks(make_cache: CacheMaker) -> None:
+def test_reserved_blocks_follow_reservations_and_free_blocks(make_cache: CacheMaker) -> None:
     cache = make_cache(8)
     node = cache.turn("abcd")
     counts = [cache.queue.num_reserved_blocks]
@@ -168,7 +168,7 @@ def test_held_blocks_follow_holds_and_free_blocks(make_cache: CacheMaker) -> Non
     counts.append(cache.queue.num_reserved_blocks)
     cache.queue.append(cache.cached[b"a"])
     counts.append(cache.queue.num_reserved_blocks)
-    cache.chain("abx")
+    cache.insert("abx")
     counts.append(cache.queue.num_reserved_blocks)
     for step in node.path():
         cache.queue.release(step)
@@ -180,7 +180,7 @@ def test_held_blocks_follow_holds_and_free_blocks(make_cache: CacheMaker) -> Non
     assert counts == [0, 4, 4, 3, 4, 4, 4, 0]
 
 
-def test_held_blocks_that_are_taken_are_no_longer_held(make_cache: CacheMaker) -> None:
+def test_taken_blocks_are_no_longer_reserved(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
     cache.queue.reserve(cache.turn("abcd"))
 
@@ -189,7 +189,7 @@ def test_held_blocks_that_are_taken_are_no_longer_held(make_cache: CacheMaker) -
     assert cache.queue.num_reserved_blocks == 1
 
 
-def test_dropped_content_makes_all_blocks_spare_in_their_order_and_keeps_the_holders(
+def test_dropped_content_keeps_order_and_reservations(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(6)
@@ -210,7 +210,7 @@ def test_dropped_content_makes_all_blocks_spare_in_their_order_and_keeps_the_hol
     assert cache.evicted == []
 
 
-def test_equal_worth_is_the_order_of_becoming_free_whatever_happened_before(
+def test_lru_is_the_order_of_freeing_whatever_came_before(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(16)
@@ -222,19 +222,19 @@ def test_equal_worth_is_the_order_of_becoming_free_whatever_happened_before(
     cache.queue.use_lru()
 
     content = [b for b in cache.queue.get_all_free_blocks() if b.block_hash is not None]
-    assert content == sorted(content, key=cache.queue.age_of)
+    assert content == sorted(content, key=cache.queue.freed_at)
     assert len(content) == 7
     cache.check()
 
 
 @pytest.mark.parametrize("is_switched_first", [False, True])
-def test_equal_worth_sorts_a_run_whose_end_became_free_last(
+def test_lru_sorts_a_node_whose_end_became_free_last(
     make_cache: CacheMaker, is_switched_first: bool
 ) -> None:
     cache = make_cache(4)
-    prompt = cache.chain("ab")
+    prompt = cache.insert("ab")
     prompt.tails.add("prompt")
-    answer = cache.chain("abcd")
+    answer = cache.insert("abcd")
     prompt.tails.clear()
     a, ab, abc, abcd = cache.use("abcd")
     for block in (ab, a, abcd, abc):
@@ -250,7 +250,7 @@ def test_equal_worth_sorts_a_run_whose_end_became_free_last(
     assert cache.contents(cache.queue.popleft_n(4)) == ["ab", "a", "abcd", "abc"]
 
 
-def test_disowned_run_is_let_go_once_its_blocks_are_taken_or_used(make_cache: CacheMaker) -> None:
+def test_disowned_node_dropped_once_its_blocks_are_in_use(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
     for text in ("ab", "xy"):
         cache.queue.disown(cache.turn(text))
@@ -262,11 +262,11 @@ def test_disowned_run_is_let_go_once_its_blocks_are_taken_or_used(make_cache: Ca
     cache.check()
 
 
-def test_split_leaves_the_age_of_free_blocks_alone(make_cache: CacheMaker) -> None:
+def test_split_keeps_the_age_of_free_blocks(make_cache: CacheMaker) -> None:
     cache = make_cache(6)
     cache.turn("abcd")
     cache.turn("q")
 
-    cache.chain("abxy")
+    cache.insert("abxy")
 
     assert cache.order() == ["abcd", "abc", "ab", "a", "q"]

@@ -1,4 +1,4 @@
-"""The cheapest chain goes first, and each chain from its end."""
+"""The lowest priority is evicted first, and each path from its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tests.cache.eviction_queue.conftest import CacheMaker
 
 
-def test_blocks_without_content_go_first_and_last_freed_first(make_cache: CacheMaker) -> None:
+def test_empty_blocks_taken_first_last_freed_first(make_cache: CacheMaker) -> None:
     cache = make_cache(6)
     cache.turn("abc")
     first, second = cache.take(2)
@@ -20,7 +20,7 @@ def test_blocks_without_content_go_first_and_last_freed_first(make_cache: CacheM
     assert cache.order() == ["abc", "ab", "a"]
 
 
-def test_cheapest_chain_goes_first_and_from_its_end(make_cache: CacheMaker) -> None:
+def test_lowest_path_evicted_first_and_from_its_end(make_cache: CacheMaker) -> None:
     cache = make_cache(6)
     cache.turn("abc", (2, 0.9))
     cache.turn("xyz", (2, 0.1))
@@ -28,7 +28,7 @@ def test_cheapest_chain_goes_first_and_from_its_end(make_cache: CacheMaker) -> N
     assert cache.contents(cache.queue.popleft_n(4)) == ["xyz", "xy", "x", "abc"]
 
 
-def test_class_of_worth_counts_before_worth(make_cache: CacheMaker) -> None:
+def test_priority_class_counts_before_priority(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
     cache.turn("ab", (2, 0.1))
     cache.turn("xy", (1, 9.0))
@@ -36,18 +36,18 @@ def test_class_of_worth_counts_before_worth(make_cache: CacheMaker) -> None:
     assert cache.contents(cache.queue.popleft_n(2)) == ["xy", "x"]
 
 
-def test_equal_worths_go_in_order_of_becoming_free_across_chains(make_cache: CacheMaker) -> None:
+def test_equal_priorities_evicted_in_order_of_freeing(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
     first, second = (cache.use(text) for text in ("ab", "xy"))
     for text in ("ab", "xy"):
-        cache.chain(text).tails.add(text)
+        cache.insert(text).tails.add(text)
     for block in (first[1], second[1], first[0], second[0]):
         cache.queue.append(block)
 
     assert cache.contents(cache.queue.popleft_n(4)) == ["ab", "xy", "a", "x"]
 
 
-def test_shared_prefix_outlives_all_that_continues_it_however_little_it_is_worth(
+def test_shared_prefix_of_low_priority_outlives_extensions(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(6)
@@ -55,12 +55,12 @@ def test_shared_prefix_outlives_all_that_continues_it_however_little_it_is_worth
     cache.turn("abxy", (2, 0.8))
     shared = cache.tree.locate(b"ab")
     assert shared is not None
-    cache.set_worth(shared, (1, 0.0))
+    cache.set_priority(shared, (1, 0.0))
 
     assert cache.contents(cache.queue.popleft_n(6)) == ["abxy", "abx", "abcd", "abc", "ab", "a"]
 
 
-def test_prefix_is_ranked_again_when_its_last_continuation_is_used_again(
+def test_prefix_ranked_again_once_last_child_is_reused(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(4)
@@ -74,34 +74,34 @@ def test_prefix_is_ranked_again_when_its_last_continuation_is_used_again(
     cache.check()
 
 
-def test_evictions_are_told_by_run_and_exactly(make_cache: CacheMaker) -> None:
+def test_evictions_are_reported_by_node(make_cache: CacheMaker) -> None:
     cache = make_cache(7)
-    cheap = cache.turn("abc", (1, 0.0))
-    dear = cache.turn("xyz", (2, 0.0))
+    low = cache.turn("abc", (1, 0.0))
+    high = cache.turn("xyz", (2, 0.0))
 
     cache.queue.popleft_n(5)
     cache.queue.popleft_n(1)
 
-    assert cache.evicted == [(cheap, 3)]
+    assert cache.evicted == [(low, 3)]
     cache.queue.settle()
-    assert cache.evicted == [(cheap, 3), (dear, 2)]
+    assert cache.evicted == [(low, 3), (high, 2)]
 
 
-def test_content_of_no_known_chain_goes_before_any_and_is_told_as_unowned(
+def test_unknown_content_evicted_first_and_reported_unowned(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(4)
     cache.turn("ab", (1, 0.0))
-    stray = cache.take(2)
-    for block, content in zip(stray, (b"q", b"r"), strict=True):
+    unknown = cache.take(2)
+    for block, content in zip(unknown, (b"q", b"r"), strict=True):
         block.block_hash = content + b"\0\0\0\0"
-    cache.queue.append_n(stray)
+    cache.queue.append_n(unknown)
 
-    assert cache.queue.popleft_n(2) == stray
+    assert cache.queue.popleft_n(2) == unknown
     assert cache.evicted == [(None, 2)]
 
 
-def test_run_without_users_is_forgotten_once_its_last_block_is_taken(
+def test_unused_node_forgotten_with_its_last_block(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(3)
@@ -116,7 +116,7 @@ def test_run_without_users_is_forgotten_once_its_last_block_is_taken(
     assert len(cache.tree) == 0
 
 
-def test_run_with_users_is_remembered_after_its_last_block_is_taken(make_cache: CacheMaker) -> None:
+def test_used_node_remembered_after_its_last_block(make_cache: CacheMaker) -> None:
     cache = make_cache(2)
     node = cache.turn("ab")
 
@@ -126,7 +126,7 @@ def test_run_with_users_is_remembered_after_its_last_block_is_taken(make_cache: 
     assert cache.known_depth("ab") == 2
 
 
-def test_worth_that_has_risen_unnoticed_is_seen_when_the_run_would_go(
+def test_risen_priority_noticed_before_eviction(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(4)
@@ -138,7 +138,7 @@ def test_worth_that_has_risen_unnoticed_is_seen_when_the_run_would_go(
     cache.check()
 
 
-def test_worth_that_has_fallen_counts_from_its_rescoring(make_cache: CacheMaker) -> None:
+def test_fallen_priority_counts_from_its_rescore(make_cache: CacheMaker) -> None:
     cache = make_cache(4)
     cache.turn("ab", (2, 0.1))
     fallen = cache.turn("xy", (2, 0.5))
@@ -148,7 +148,7 @@ def test_worth_that_has_fallen_counts_from_its_rescoring(make_cache: CacheMaker)
     assert cache.contents(cache.queue.popleft_n(2)) == ["xy", "x"]
 
 
-def test_search_for_the_cheapest_run_is_bounded_while_all_worths_rise(
+def test_search_is_bounded_while_all_priorities_rise(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(40)
@@ -157,15 +157,15 @@ def test_search_for_the_cheapest_run_is_bounded_while_all_worths_rise(
     nodes = [node for node in cache.tree.root.subtree() if node.parent is not None]
     for node in nodes:
         cache.priorities[node] = (2, 2.0 + node.version)
-    cache.num_worths_asked = 0
+    cache.num_rescores = 0
 
     cache.queue.popleft_n(1)
 
-    assert cache.num_worths_asked < 20
+    assert cache.num_rescores < 20
     cache.check()
 
 
-def test_ranking_stays_small_however_often_runs_are_rescored(make_cache: CacheMaker) -> None:
+def test_ranking_stays_small_after_many_rescores(make_cache: CacheMaker) -> None:
     cache = make_cache(8)
     nodes = [cache.turn(text) for text in ("ab", "cd", "ef", "gh")]
 
@@ -173,11 +173,11 @@ def test_ranking_stays_small_however_often_runs_are_rescored(make_cache: CacheMa
         for node in nodes:
             cache.queue.rescore(node)
 
-    assert len(cache.queue._order) <= 64 + 4 * 5
+    assert len(cache.queue._ranking) <= 64 + 4 * 5
     cache.check()
 
 
-def test_removal_of_the_next_victim_ranks_its_run_by_the_following_block(
+def test_removed_victim_ranks_its_node_by_next_block(
     make_cache: CacheMaker,
 ) -> None:
     cache = make_cache(4)
@@ -185,7 +185,7 @@ def test_removal_of_the_next_victim_ranks_its_run_by_the_following_block(
     for block, content in zip(blocks, (b"p", b"q", b"r"), strict=True):
         block.block_hash = content + b"\0\0\0\0"
     cache.queue.append(blocks[0])
-    cache.chain("x").tails.add("x")
+    cache.insert("x").tails.add("x")
     cache.priorities[cache.tree.root.children[b"x"]] = (0, 0.0)
     cache.free(cache.use("x"))
     cache.queue.append_n(blocks[1:])
@@ -195,7 +195,7 @@ def test_removal_of_the_next_victim_ranks_its_run_by_the_following_block(
     assert cache.contents(cache.queue.popleft_n(3)) == ["x", "q", "r"]
 
 
-def test_walk_after_a_cursor_is_the_rest_of_the_order(make_cache: CacheMaker) -> None:
+def test_iteration_after_a_cursor_is_rest_of_order(make_cache: CacheMaker) -> None:
     cache = make_cache(6)
     cache.turn("abc", (2, 0.9))
     cache.turn("xy", (2, 0.1))
@@ -206,14 +206,14 @@ def test_walk_after_a_cursor_is_the_rest_of_the_order(make_cache: CacheMaker) ->
         assert [*cache.queue.iter_blocks_after(cursor)] == order[i + 1 :]
 
 
-def test_walk_after_a_block_that_is_not_free_is_empty(make_cache: CacheMaker) -> None:
+def test_iteration_after_a_block_in_use_is_empty(make_cache: CacheMaker) -> None:
     cache = make_cache(3)
     taken = cache.queue.popleft()
 
     assert [*cache.queue.iter_blocks_after(taken)] == []
 
 
-def test_removal_of_a_block_that_is_not_free_is_refused(make_cache: CacheMaker) -> None:
+def test_removal_of_a_block_in_use_raises(make_cache: CacheMaker) -> None:
     cache = make_cache(3)
     taken = cache.queue.popleft()
 
@@ -224,7 +224,7 @@ def test_removal_of_a_block_that_is_not_free_is_refused(make_cache: CacheMaker) 
     cache.check()
 
 
-def test_taking_from_an_empty_queue_is_refused(make_cache: CacheMaker) -> None:
+def test_pop_from_an_empty_queue_raises(make_cache: CacheMaker) -> None:
     cache = make_cache(1)
     cache.queue.popleft()
 
