@@ -13,7 +13,7 @@ from tests.waiting import LONGEST_S, until_async
 
 from holdfast.bench import client as client_module
 from holdfast.bench.client import Client, Timeouts
-from holdfast.bench.load import Load, LoadOptions, LoadRecords
+from holdfast.bench.load import Load, LoadRecords, SendOptions
 from holdfast.bench.prompts import PromptBuilder
 from holdfast.core.results import TurnRecord
 from holdfast.errors import ConfigError, EndpointError
@@ -30,7 +30,7 @@ async def run(
     timeouts: Timeouts | None = None,
     **options: Any,
 ) -> LoadRecords:
-    settings = LoadOptions(**{"concurrency": 2, "token_scale": SCALE} | options)
+    settings = SendOptions(**{"concurrency": 2, "token_scale": SCALE} | options)
     async with Client(url, timeouts=timeouts or Timeouts()) as client:
         return await Load(client, "stub", sessions, settings, PromptBuilder(SCALE)).run(stop)
 
@@ -237,7 +237,7 @@ async def test_cancelling_the_run_completes_its_records(
     monkeypatch.setattr(client_module, "_take", take_and_tell)
     engine.behaviours = [behaviour["stall"]]
     async with Client(engine.url, timeouts=Timeouts()) as client:
-        options = LoadOptions(concurrency=1, token_scale=SCALE)
+        options = SendOptions(concurrency=1, token_scale=SCALE)
         load = Load(client, "stub", [agent_session("a")], options, PromptBuilder(SCALE))
         running = asyncio.create_task(load.run())
         await arrived.wait()
@@ -257,7 +257,7 @@ async def test_an_error_of_the_observer_ends_the_run_and_is_raised(
         raise RuntimeError("observer")
 
     async with Client(engine.url) as client:
-        options = LoadOptions(concurrency=1, token_scale=SCALE)
+        options = SendOptions(concurrency=1, token_scale=SCALE)
         sessions = [agent_session("a"), agent_session("b", number=1)]
         load = Load(client, "stub", sessions, options, PromptBuilder(SCALE), break_down)
         with pytest.raises(RuntimeError, match="observer"):
@@ -268,7 +268,7 @@ async def test_prompts_that_cannot_be_written_are_refused_before_anything_is_sen
     engine: Any, agent_session: Any
 ) -> None:
     async with Client(engine.url) as client:
-        options = LoadOptions(concurrency=1, token_scale=1 / 100)
+        options = SendOptions(concurrency=1, token_scale=1 / 100)
         with pytest.raises(ConfigError, match="whole number"):
             Load(client, "stub", [agent_session("a")], options, PromptBuilder(1 / 100))
     assert engine.bodies == []
@@ -279,7 +279,7 @@ async def test_prompts_that_cannot_be_written_are_refused_before_anything_is_sen
 )
 def test_load_options_out_of_range_are_errors(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="expected"):
-        LoadOptions(**{"concurrency": 1} | wrong)
+        SendOptions(**{"concurrency": 1} | wrong)
 
 
 async def test_the_endpoint_says_which_model_it_serves(engine: Any) -> None:

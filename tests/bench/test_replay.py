@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.waiting import LONGEST_S, until_async
 
-from holdfast.bench.load import LoadOptions
+from holdfast.bench.load import SendOptions
 from holdfast.bench.replay import ReplayTarget, replay_sessions
 from holdfast.bench.scrape import EngineCounters, counters_between, parse_metrics
 from holdfast.cli.replay import replay
@@ -35,7 +35,7 @@ vllm:cache_config_info{block_size="32",num_gpu_blocks="100"} 1.0
 holdfast_evicted_blocks_total{reason="tool"} 5.0
 holdfast_evicted_blocks_total{reason="human"} 7.0
 """
-OPTIONS = LoadOptions(concurrency=2, token_scale=1 / 16)
+OPTIONS = SendOptions(concurrency=2, token_scale=1 / 16)
 
 
 def test_counters_are_summed_over_labels() -> None:

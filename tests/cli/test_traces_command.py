@@ -249,9 +249,9 @@ def test_convert_says_which_formats_have_no_text(
     out = tmp_path / "out.jsonl"
     paths = (spoken, mooncake)
     result = run("convert", *paths, "--keep-text", "--to", "holdfast", "--output", out)
-    assert "1 of 3 turns have text; no text is in the format Mooncake" in result.output
+    assert "1 of 3 turns have text; the format Mooncake has no text" in result.output
     result = run("convert", mooncake, "--keep-text", "--to", "holdfast", "--output", out)
-    assert "0 of 2 turns have text; no text is in the format Mooncake" in result.output
+    assert "0 of 2 turns have text; the format Mooncake has no text" in result.output
 
 
 def test_convert_counts_text_that_the_new_format_cannot_hold(spoken: Path, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_sessions_whose_parent_is_not_there_are_counted(tmp_path: Path) -> None:
     answer = {"info": {"role": "assistant"}, "parts": [{"type": "text", "text": "x"}]}
     info = {"id": "a", "parentID": "gone"}
     path = write(tmp_path / "a.json", {"info": info, "messages": [answer]})
-    assert "1 sessions whose parent is not there" in run("validate", path).output
+    assert "1 sessions whose parent is missing" in run("validate", path).output
     result = run("stats", path, "--json", tmp_path / "s.json")
     assert re.search(r"sessions without their parent +1", result.output)
     assert json.loads((tmp_path / "s.json").read_bytes())["files"][0]["num_orphans"] == 1

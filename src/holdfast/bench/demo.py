@@ -26,7 +26,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from holdfast.bench.load import LoadOptions
+from holdfast.bench.load import SendOptions
 from holdfast.bench.model import KV_BYTES_PER_TOKEN, VOCAB_SIZE, build_tiny_model
 from holdfast.bench.prompts import Alphabet
 from holdfast.bench.replay import ReplayTarget, replay_sessions
@@ -275,7 +275,7 @@ class Demo:
             policy=scheduling,
             alphabet=Alphabet.for_vocabulary(VOCAB_SIZE),
         )
-        load = LoadOptions(
+        load = SendOptions(
             concurrency=point.concurrency,
             time_scale=plan.time_scale,
             token_scale=plan.token_scale,

@@ -20,11 +20,11 @@ from holdfast.traces.new_tokens import NewTokens
 from holdfast.traces.record import Session, Turn
 from holdfast.traces.turn_end_hint import turn_end_hint
 
-__all__ = ["Load", "LoadOptions", "LoadRecords"]
+__all__ = ["Load", "LoadRecords", "SendOptions"]
 
 
 @dataclass(frozen=True, slots=True)
-class LoadOptions:
+class SendOptions:
     """How sessions are sent.
 
     Attributes:
@@ -86,7 +86,7 @@ class Load:
         client: Client,
         model: str,
         sessions: Sequence[Session],
-        options: LoadOptions,
+        options: SendOptions,
         prompts: PromptBuilder,
         on_turn: Callable[[TurnRecord], None] | None = None,
     ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from holdfast.bench.client import Client, Timeouts
-from holdfast.bench.load import Load, LoadOptions, LoadRecords
+from holdfast.bench.load import Load, LoadRecords, SendOptions
 from holdfast.bench.prompts import DEFAULT_ALPHABET, Alphabet, PromptBuilder
 from holdfast.bench.scrape import EngineCounters, counters_between, scrape_metrics
 from holdfast.core.results import RunResult, TurnRecord, summarize_run
@@ -66,7 +66,7 @@ class Replay:
 async def replay_sessions(
     target: ReplayTarget,
     sessions: Sequence[Session],
-    options: LoadOptions,
+    options: SendOptions,
     *,
     seed: int = 0,
     stop: asyncio.Event | None = None,

@@ -13,11 +13,13 @@ from typing import Any
 import click
 from msgspec import UNSET
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from holdfast.bench.demo import TIERED, Demo, DemoPlan, DemoPoint, DemoWatcher, Scheduling
+from holdfast.bench.demo import TIERED, Demo, DemoPoint, DemoWatcher, Scheduling
+from holdfast.cli.demo_options import DemoArguments
+from holdfast.cli.options import arguments_of, takes
+from holdfast.cli.progress import progress_bar
 from holdfast.core.results import RunDocument, RunResult, TurnRecord
-from holdfast.errors import ConfigError, EngineError
+from holdfast.errors import EngineError
 from holdfast.report.comparison import TIER_METRICS, compare
 from holdfast.report.document import write_document
 from holdfast.report.html import write_html
@@ -28,123 +30,31 @@ from holdfast.report.table import comparison_table
 __all__ = ["demo"]
 
 _EXIT_INTERRUPTED = 130
-_POSITIVE = click.IntRange(min=1)
-_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(short_help="Stock vLLM against Holdfast, on the CPU, with a tiny model.")
-@click.option(
-    "--traces",
-    type=click.Path(exists=True, path_type=Path),
-    help="File or directory of sessions.  [default: generated ones]",
-)
-@click.option(
-    "--concurrency",
-    nargs=2,
-    type=_POSITIVE,
-    default=(2, 14),
-    show_default=True,
-    metavar="LOW HIGH",
-    help="Sessions live at once, below and past the cliff.",
-)
-@click.option(
-    "--sessions",
-    "num_sessions",
-    nargs=2,
-    type=_POSITIVE,
-    default=(2, 14),
-    show_default=True,
-    metavar="LOW HIGH",
-    help="Sessions in all, at the same two points.",
-)
-@click.option(
-    "--kv-tokens",
-    type=click.IntRange(min=64),
-    help="Size of the KV cache, which must hold the longest session.  [default: a quarter of what "
-    "the sessions past the cliff need at once]",
-)
-@click.option(
-    "--max-model-len",
-    type=click.IntRange(min=2),
-    default=8000,
-    show_default=True,
-    help="Leave out sessions that outgrow this many replayed tokens.",
-)
-@click.option(
-    "--turns",
-    "max_turns",
-    type=_POSITIVE,
-    default=24,
-    show_default=True,
-    help="Turns of a session, at most; cut, so that long sessions do not remain alone at the end.",
-)
-@click.option(
-    "--token-scale",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1 / 16,
-    show_default=True,
-    help="Replayed tokens per recorded token.",
-)
-@click.option(
-    "--time-scale",
-    type=click.FloatRange(min=0),
-    default=0.005,
-    show_default=True,
-    help="Replayed seconds per recorded second of a gap.",
-)
-@click.option(
-    "--gap-cap-s",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    help="Cut recorded gaps to this.",
-)
-@click.option(
-    "--seeds",
-    "num_seeds",
-    type=_POSITIVE,
-    default=1,
-    show_default=True,
-    help="Comparisons, each on other sessions; every second one runs Holdfast first.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first.")
-@click.option(
-    "--tiers/--no-tiers",
-    "has_tiers",
-    default=True,
-    show_default=True,
-    help="Then Holdfast with a host tier and a pool, and a restart of the engine.",
-)
-@click.option("--json", "json_path", type=_FILE, help="Write the results here.")
-@click.option("--html", "html_path", type=_FILE, help="Write a page with plots here.")
-@click.option(
-    "--records",
-    "records_path",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Directory for one file of turns, as JSON lines, a run.",
-)
-@click.option("--keep-logs", is_flag=True, help="Keep the servers' logs, and say where.")
-@click.pass_context
-def demo(context: click.Context, /, **arguments: Any) -> None:
+@takes(DemoArguments)
+def demo(options: DemoArguments) -> None:
     """Replay the same sessions on stock vLLM and on Holdfast, and compare.
 
     A tiny model with random weights is built locally and served on the CPU with a small KV cache,
-    first with few sessions, then with more than the cache can hold. What Holdfast learns at the
-    first point is still known at the second; nothing is carried from seed to seed. The second load
-    then runs on Holdfast with tiers below the cache, and after a restart each session takes one
-    turn more. Ctrl-C ends the servers and keeps the runs that are finished.
+    first with few sessions, then with more than the cache can hold. Holdfast keeps what it learned
+    at the first load for the second one; nothing is carried from seed to seed. The second load
+    then runs on Holdfast with tiers below the KV cache, and after a restart of the engine each
+    session takes one more turn. Ctrl-C ends the servers and keeps the finished runs.
     """
     from holdfast.vllm.versions import engine_version
 
     engine_version()
-    if arguments["html_path"] is not None:
+    if options.html_path is not None:
         require_plots()
+    context = click.get_current_context()
     console, errors = Console(), Console(stderr=True)
-    plan = _plan(arguments)
+    plan = options.plan()
     directory = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
-    keeps_logs = arguments["keep_logs"]
+    keeps_logs = options.keep_logs
     watcher = _Progress(errors)
-    measured = Demo(plan, directory, watcher, records=arguments["records_path"])
+    measured = Demo(plan, directory, watcher, records=options.records_path)
     is_interrupted = False
     try:
         with watcher, _terminations_interrupt():
@@ -160,57 +70,26 @@ def demo(context: click.Context, /, **arguments: Any) -> None:
             errors.print(f"logs: {directory}", highlight=False)
         else:
             shutil.rmtree(directory, ignore_errors=True)
-        _report(measured, arguments, console)
+        if measured.runs:
+            _report(measured, options, arguments_of(context), console)
     if is_interrupted:
         context.exit(_EXIT_INTERRUPTED)
 
 
-def _plan(arguments: dict[str, Any]) -> DemoPlan:
-    loads = zip(arguments["concurrency"], arguments["num_sessions"], strict=True)
-    first_seed = arguments["seed"]
-    kv_tokens = arguments["kv_tokens"]
-    if kv_tokens is not None and kv_tokens < arguments["max_model_len"]:
-        raise ConfigError(
-            f"kv-tokens is {kv_tokens}, expected at least max-model-len "
-            f"({arguments['max_model_len']})",
-            hint="vLLM does not start with a cache that cannot hold one whole request",
-        )
-    return DemoPlan(
-        traces=arguments["traces"],
-        points=tuple(DemoPoint(concurrency, num) for concurrency, num in loads),
-        seeds=tuple(range(first_seed, first_seed + arguments["num_seeds"])),
-        kv_tokens=kv_tokens,
-        max_model_len=arguments["max_model_len"],
-        max_turns=arguments["max_turns"],
-        token_scale=arguments["token_scale"],
-        time_scale=arguments["time_scale"],
-        gap_cap_s=arguments["gap_cap_s"],
-        has_tiers=arguments["has_tiers"],
-    )
-
-
-def _report(measured: Demo, arguments: dict[str, Any], console: Console) -> None:
-    if not measured.runs:
-        return
+def _report(
+    measured: Demo, options: DemoArguments, arguments: dict[str, Any], console: Console
+) -> None:
     comparison = compare(measured.runs)
     console.print(comparison_table(comparison))
     _print_tiers(measured, console)
-    manifest = run_manifest(
-        # Names only: where the files lie says nothing about what was measured.
-        arguments={
-            name: value.name if isinstance(value, Path) else value
-            for name, value in arguments.items()
-        },
-        runs=measured.runs,
-        digests=measured.digests,
-    )
-    if arguments["json_path"] is not None:
+    manifest = run_manifest(arguments=arguments, runs=measured.runs, digests=measured.digests)
+    if options.json_path is not None:
         document = RunDocument(
             manifest=manifest, runs=measured.runs, restarted=measured.restarted or UNSET
         )
-        write_document(arguments["json_path"], document)
-    if arguments["html_path"] is not None:
-        write_html(arguments["html_path"], comparison, manifest)
+        write_document(options.json_path, document)
+    if options.html_path is not None:
+        write_html(options.html_path, comparison, manifest)
 
 
 def _print_tiers(measured: Demo, console: Console) -> None:
@@ -228,7 +107,7 @@ def _print_tiers(measured: Demo, console: Console) -> None:
 
 @contextmanager
 def _terminations_interrupt() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that the servers are ended."""
+    """Make SIGTERM unwind as Ctrl-C does, so that the servers are ended."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -237,18 +116,11 @@ def _terminations_interrupt() -> Iterator[None]:
 
 
 class _Progress(DemoWatcher):
-    """Shows what runs, on the error stream."""
+    """Shows the run in progress, on the error stream."""
 
     def __init__(self, errors: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("turns"),
-            TimeElapsedColumn(),
-            console=errors,
-            refresh_per_second=2,  # the display shares its cores with the engine it watches
-        )
+        # The display shares its cores with the engine it watches.
+        self._progress = progress_bar(errors, "turns", refresh_per_second=2)
         self._task = self._progress.add_task("", visible=False)
 
     def __enter__(self) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-__all__ = ["names", "whole_numbers"]
+__all__ = ["names", "one_number", "whole_numbers"]
 
 
 def names(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...] | None:
-    """Names, each once, in the order given."""
+    """Split a list of names; keeps the first of equal ones, in the order given."""
     if value is None:
         return None
     parts = [part.strip() for part in value.split(",")]
@@ -22,7 +22,7 @@ def names(
 def whole_numbers(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[int, ...] | None:
-    """Whole numbers above 0, each once, in the order given."""
+    """Split a list of whole numbers above 0; keeps the first of equal ones, in the order given."""
     parts = names(context, parameter, value)
     if parts is None:
         return None
@@ -30,3 +30,13 @@ def whole_numbers(
         if not part.isdecimal() or int(part) < 1:
             raise click.BadParameter(f"{part!r} is not a whole number above 0", context, parameter)
     return tuple(dict.fromkeys(map(int, parts)))
+
+
+def one_number(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    """Read one whole number above 0, as a list of one."""
+    parts = whole_numbers(context, parameter, value)
+    if parts is not None and len(parts) > 1:
+        raise click.BadParameter(f"{value!r} is more than one number", context, parameter)
+    return parts

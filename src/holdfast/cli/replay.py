@@ -8,301 +8,206 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from holdfast.bench.client import Timeouts
-from holdfast.bench.load import LoadOptions
+from holdfast.bench.load import SendOptions
 from holdfast.bench.prompts import DEFAULT_ALPHABET, Alphabet
 from holdfast.bench.replay import Replay, ReplayTarget, replay_sessions
 from holdfast.bench.turn_records import append_turns
-from holdfast.cli.load_warnings import warn_of_lighter_load, warn_of_too_few
+from holdfast.cli.load_options import SESSIONS, TRACES, LoadOptions
+from holdfast.cli.load_warnings import warn_of_lighter_load
+from holdfast.cli.options import FILE, JSON_FILE, arguments_of, option, takes
+from holdfast.cli.progress import progress_bar
 from holdfast.cli.replay_table import results_table
-from holdfast.cli.traces_source import LENIENT, Skipped, Unread, say_negative
+from holdfast.cli.replay_workload import ReplayWorkload, read_workload
 from holdfast.core.results import RunDocument, TurnRecord
 from holdfast.errors import ConfigError
 from holdfast.report.document import write_document
 from holdfast.report.manifest import run_manifest
 from holdfast.traces.digest import sessions_digest
-from holdfast.traces.gaps import GapEvidence
-from holdfast.traces.io import FileReport, read_sessions
-from holdfast.traces.record import Session
-from holdfast.traces.selection import Selection, SessionSelection
-from holdfast.workload.synthetic import iterate_sessions
 
-__all__ = ["replay"]
+__all__ = ["ReplayArguments", "replay"]
 
-_SYNTHETIC = "synthetic"
-_SYNTHETIC_SESSIONS = 20
 _EXIT_ALL_FAILED = 1
+_ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 
 
-@dataclass(slots=True)
-class _Workload:
-    sessions: tuple[Session, ...]
-    reports: list[FileReport]
-    skipped: Skipped
-    unread: Unread
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayArguments:
+    """The options of `holdfast replay` besides the load options.
+
+    Attributes:
+        url: Base URL of the first endpoint.
+        against: Base URL of the second one.
+        model: Name to send; None asks the endpoint.
+        vocab_size: Prompts use token ids below it.
+        label: Name of the first endpoint's policy; None takes it from its metrics.
+        against_label: Name of the second endpoint's policy.
+        stall_timeout_s: Longest silence within a turn.
+        connect_timeout_s: Longest wait for a connection.
+        json_path: File for the results.
+        records_path: File for the turns.
+    """
+
+    url: Annotated[
+        str, option("--url", required=True, help="Base URL of an OpenAI-compatible endpoint.")
+    ]
+    against: Annotated[
+        str | None,
+        option("--against", help="Second endpoint: gets the same sessions, and is compared."),
+    ]
+    model: Annotated[
+        str | None,
+        option("--model", help="Model name to send.  [default: the first that the endpoint lists]"),
+    ]
+    vocab_size: Annotated[
+        int,
+        option(
+            "--vocab-size",
+            type=click.IntRange(min=8),
+            default=DEFAULT_ALPHABET.vocab_size,
+            show_default=True,
+            help="Prompts use token ids below this.",
+        ),
+    ]
+    label: Annotated[
+        str | None,
+        option("--label", help="Name of the policy at --url.  [default: from its metrics]"),
+    ]
+    against_label: Annotated[
+        str | None,
+        option("--against-label", help="Name of the policy at --against, likewise."),
+    ]
+    stall_timeout_s: Annotated[
+        float,
+        option(
+            "--stall-timeout-s",
+            type=_ABOVE_ZERO,
+            default=Timeouts().stall_s,
+            show_default=True,
+            help="Count a turn as failed when nothing arrives for this long (s).",
+        ),
+    ]
+    connect_timeout_s: Annotated[
+        float,
+        option(
+            "--connect-timeout-s",
+            type=_ABOVE_ZERO,
+            default=Timeouts().connect_s,
+            show_default=True,
+            help="Count a turn as failed when no connection is made for this long (s).",
+        ),
+    ]
+    json_path: Annotated[Path | None, JSON_FILE]
+    records_path: Annotated[
+        Path | None, option("--records", type=FILE, help="Write one JSON line for each turn here.")
+    ]
+
+    def targets(self) -> list[ReplayTarget]:
+        """The endpoints, in the order in which they are measured."""
+        alphabet = Alphabet.for_vocabulary(self.vocab_size)
+        timeouts = Timeouts(connect_s=self.connect_timeout_s, stall_s=self.stall_timeout_s)
+        endpoints = [(self.url, self.label), (self.against, self.against_label)]
+        return [
+            ReplayTarget(url, self.model, label, alphabet, timeouts)
+            for url, label in endpoints
+            if url is not None
+        ]
+
+    def check(self) -> None:
+        """Check, before a long run, that the results can be written.
+
+        Raises:
+            ConfigError: The directory of an output file does not exist.
+        """
+        for path in (self.json_path, self.records_path):
+            if path is not None and not path.resolve().parent.is_dir():
+                raise ConfigError(f"cannot write {str(path)!r}: its directory does not exist")
 
 
 @click.command(short_help="Replay traces on live endpoints, closed loop.")
-@click.option("--traces", required=True, help="File or directory, or synthetic[:SEED].")
-@click.option("--url", required=True, help="Base URL of an OpenAI-compatible endpoint.")
-@click.option("--against", help="Second endpoint: the same sessions afterwards, and the ratios.")
-@click.option(
-    "--concurrency",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Sessions live at once.",
+@takes(
+    LoadOptions,
+    ReplayArguments,
+    traces=TRACES.but(
+        type=click.Path(path_type=Path),
+        required=True,
+        help="File or directory of sessions, or synthetic[:SEED].",
+    ),
+    num_sessions=SESSIONS.but(help="Sessions in all.  [default: every one; 20 if synthetic]"),
 )
-@click.option(
-    "--sessions",
-    "num_sessions",
-    type=click.IntRange(min=1),
-    help="Sessions in all.  [default: every one; 20 if synthetic]",
-)
-@click.option("--gap-cap-s", type=click.FloatRange(min=0), help="Cut recorded gaps to this.")
-@click.option(
-    "--max-model-len",
-    type=click.IntRange(min=2),
-    help="Leave out sessions that outgrow this many replayed tokens.",
-)
-@click.option(
-    "--time-scale",
-    type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    help="Replayed seconds per recorded second of a gap.",
-)
-@click.option(
-    "--token-scale",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Replayed tokens per recorded token.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Which sessions, and their order.",
-)
-@LENIENT
-@click.option("--model", help="Model name to send.  [default: what the endpoint lists first]")
-@click.option(
-    "--vocab-size",
-    type=click.IntRange(min=8),
-    default=DEFAULT_ALPHABET.vocab_size,
-    show_default=True,
-    help="Prompts use token ids below this.",
-)
-@click.option("--label", help="Name of the policy at --url.  [default: from its metrics]")
-@click.option("--against-label", help="Name of the policy at --against.")
-@click.option("--session-ids", is_flag=True, help="Send X-Session-ID.")
-@click.option(
-    "--turn-ends/--no-turn-ends",
-    default=True,
-    show_default=True,
-    help="Send what ends each turn, in place of the text a real model would write.",
-)
-@click.option(
-    "--stall-timeout-s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=Timeouts().stall_s,
-    show_default=True,
-    help="Give a turn up when nothing arrives for this long.",
-)
-@click.option(
-    "--connect-timeout-s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=Timeouts().connect_s,
-    show_default=True,
-)
-@click.option(
-    "--json",
-    "json_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the results here.",
-)
-@click.option(
-    "--records",
-    "records_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write one JSON line a turn here.",
-)
-@click.pass_context
-def replay(context: click.Context, /, **arguments: Any) -> None:
+def replay(load: LoadOptions, options: ReplayArguments) -> None:
     """Replay recorded agent sessions on live endpoints.
 
     Each of --concurrency sessions sends its next turn when the previous answer has ended and the
-    recorded gap has passed; when a session ends the next one starts. A turn that fails ends its
-    session. Ctrl-C stops the run and keeps what there is, marked as partial. The exit status is 1
-    if an endpoint answered no turn at all, and 2 if a file of the traces was not read.
+    recorded gap has passed; when a session ends, the next one starts. A turn that fails ends its
+    session. Ctrl-C stops the run and keeps the finished turns, marked as partial. The exit status
+    is 1 if an endpoint answered no turn at all, and 2 if a trace file could not be read.
     """
+    context = click.get_current_context()
     console, errors = Console(), Console(stderr=True)
-    _check_writable(arguments["json_path"], arguments["records_path"])
-    workload = _workload(arguments, errors)
-    replays = asyncio.run(_replay_all(workload.sessions, arguments, errors))
+    options.check()
+    workload = read_workload(load, errors)
+    replays = asyncio.run(_replay_all(workload, load, options, errors))
     console.print(results_table([done.result for done in replays]))
     for done in replays:
         warn_of_lighter_load(done.result, errors)
-        _say_errors(done, errors)
-    if arguments["json_path"] is not None:
-        document = RunDocument(
-            manifest=_manifest(workload, arguments, replays),
-            runs=[done.result for done in replays],
+        _print_errors(done, errors)
+    if options.json_path is not None:
+        arguments = arguments_of(context, with_directories=True)
+        manifest = _manifest(workload, arguments | {"concurrency": load.concurrency[0]}, replays)
+        write_document(
+            options.json_path,
+            RunDocument(manifest=manifest, runs=[done.result for done in replays]),
         )
-        write_document(arguments["json_path"], document)
-    if arguments["records_path"] is not None:
-        _write_records(arguments["records_path"], replays)
+    if options.records_path is not None:
+        _write_records(options.records_path, replays)
     if any(done.result.num_errors and not done.result.num_turns for done in replays):
         context.exit(_EXIT_ALL_FAILED)
     workload.unread.check()
 
 
-def _check_writable(*paths: Path | None) -> None:
-    for path in paths:
-        if path is not None and not path.resolve().parent.is_dir():
-            raise ConfigError(f"cannot write {str(path)!r}: its directory does not exist")
-
-
-def _workload(arguments: dict[str, Any], errors: Console) -> _Workload:
-    traces: str = arguments["traces"]
-    num_sessions: int | None = arguments["num_sessions"]
-    is_synthetic = traces == _SYNTHETIC or traces.startswith(f"{_SYNTHETIC}:")
-    reports: list[FileReport] = []
-    skipped, unread = Skipped(errors), Unread(errors)
-    source: Iterator[Session]
-    if is_synthetic:
-        num_sessions = num_sessions or _SYNTHETIC_SESSIONS
-        source = iterate_sessions(_synthetic_seed(traces, arguments["seed"]))
-    else:
-        source = read_sessions(
-            Path(traces),
-            seed=arguments["seed"],
-            on_file=reports.append,
-            on_skipped=skipped if arguments["lenient"] else None,
-            on_unread=unread,
-        )
-    selection = SessionSelection(
-        num_sessions=num_sessions,
-        gap_cap_s=arguments["gap_cap_s"],
-        max_model_len=arguments["max_model_len"],
-        token_scale=arguments["token_scale"],
-    )
-    with errors.status("Reading sessions"):
-        selected = selection.select(source)
-    skipped.say()
-    _say_selection(selected, num_sessions, reports, errors)
-    warn_of_too_few(len(selected.sessions), arguments["concurrency"], errors)
-    return _Workload(selected.sessions, reports, skipped, unread)
-
-
-def _synthetic_seed(traces: str, seed: int) -> int:
-    _, _, text = traces.partition(":")
-    if not text:
-        return seed
-    if not text.isdecimal():
-        raise ConfigError(f"--traces is {traces!r}; expected synthetic or synthetic:SEED")
-    return int(text)
-
-
-def _say_selection(
-    selected: Selection, num_sessions: int | None, reports: list[FileReport], errors: Console
-) -> None:
-    num_turns = sum(len(session.turns) for session in selected.sessions)
-    errors.print(f"{len(selected.sessions)} sessions, {num_turns} turns", highlight=False)
-    if selected.num_outgrown:
-        errors.print(f"left out: {selected.num_outgrown} sessions that outgrow the model's context")
-    if num_sessions is not None and len(selected.sessions) < num_sessions:
-        errors.print(f"[yellow]fewer sessions than the {num_sessions} asked for[/]")
-    defective = [report for report in reports if report.known_gap_defect]
-    pooled = sum((report.gaps for report in reports), GapEvidence())
-    if defective or pooled.known_gap_defect:
-        num_corrected = sum(report.num_corrected_gaps for report in reports)
-        errors.print(
-            f"[bold yellow]known defect:[/] in {len(defective)} of {len(reports)} files the "
-            f"recorded gaps contain a dropped duplicate call. {num_corrected:,} gaps are shortened "
-            "by the latency of the call it repeated, an estimate; files too small to tell are "
-            f"left as recorded. ({pooled})",
-            highlight=False,
-        )
-    say_negative(reports, errors)
-    num_estimated = sum(report.num_estimated_gaps for report in reports)
-    if num_estimated:
-        errors.print(
-            f"[yellow]{num_estimated} gaps are not recorded and were taken from timestamps[/]; "
-            "where latencies are missing too they contain the answer's time"
-        )
-
-
 async def _replay_all(
-    sessions: tuple[Session, ...], arguments: dict[str, Any], errors: Console
+    workload: ReplayWorkload, load: LoadOptions, options: ReplayArguments, errors: Console
 ) -> list[Replay]:
     stop = asyncio.Event()
     replays: list[Replay] = []
     with _interrupts_set(stop, errors):
-        for target in _targets(arguments):
-            replays.append(await _replay_one(target, sessions, arguments, stop, errors))
+        for target in options.targets():
+            replays.append(await _replay_one(target, workload, load, stop, errors))
             if stop.is_set():
                 break
     return replays
 
 
-def _targets(arguments: dict[str, Any]) -> list[ReplayTarget]:
-    alphabet = Alphabet.for_vocabulary(arguments["vocab_size"])
-    timeouts = Timeouts(
-        connect_s=arguments["connect_timeout_s"], stall_s=arguments["stall_timeout_s"]
-    )
-    endpoints = [
-        (arguments["url"], arguments["label"]),
-        (arguments["against"], arguments["against_label"]),
-    ]
-    return [
-        ReplayTarget(url, arguments["model"], label, alphabet, timeouts)
-        for url, label in endpoints
-        if url is not None
-    ]
-
-
 async def _replay_one(
     target: ReplayTarget,
-    sessions: tuple[Session, ...],
-    arguments: dict[str, Any],
+    workload: ReplayWorkload,
+    load: LoadOptions,
     stop: asyncio.Event,
     errors: Console,
 ) -> Replay:
-    options = LoadOptions(
-        concurrency=arguments["concurrency"],
-        time_scale=arguments["time_scale"],
-        token_scale=arguments["token_scale"],
-        session_ids=arguments["session_ids"],
-        turn_ends=arguments["turn_ends"],
+    options = SendOptions(
+        concurrency=load.concurrency[0],
+        time_scale=load.time_scale,
+        token_scale=load.token_scale,
+        session_ids=load.session_ids,
+        turn_ends=load.turn_ends,
     )
-    num_turns = sum(len(session.turns) for session in sessions)
-    with _progress(target.label_or_url, num_turns, errors) as on_turn:
+    with _progress(target.label_or_url, workload.num_turns, errors) as on_turn:
         return await replay_sessions(
-            target, sessions, options, seed=arguments["seed"], stop=stop, on_turn=on_turn
+            target, workload.sessions, options, seed=load.seed, stop=stop, on_turn=on_turn
         )
 
 
 @contextmanager
 def _progress(name: str, num_turns: int, errors: Console) -> Iterator[Callable[[TurnRecord], None]]:
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("turns, {task.fields[failed]} failed"),
-        TimeElapsedColumn(),
-        console=errors,
-        # The client shares its cores with the engine it measures.
-        refresh_per_second=2,
-    )
+    # The client shares its cores with the engine it measures.
+    progress = progress_bar(errors, "turns, {task.fields[failed]} failed", refresh_per_second=2)
     num_failed = 0
     with progress:
         task = progress.add_task(name, total=num_turns, failed=0)
@@ -333,23 +238,21 @@ def _interrupts_set(stop: asyncio.Event, errors: Console) -> Iterator[None]:
 
 
 def _manifest(
-    workload: _Workload, arguments: dict[str, Any], replays: list[Replay]
+    workload: ReplayWorkload, arguments: dict[str, Any], replays: list[Replay]
 ) -> dict[str, Any]:
-    digests = {report.name: report.sha256 for report in workload.reports}
+    reports = workload.reports
+    digests = {report.name: report.sha256 for report in reports}
     manifest = run_manifest(
-        arguments={
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in arguments.items()
-        },
+        arguments=arguments,
         runs=[done.result for done in replays],
         digests={**digests, "sessions": sessions_digest(workload.sessions)},
     )
     return {
         **manifest,
         "models": [done.model for done in replays],
-        "known_gap_defect": [r.name for r in workload.reports if r.known_gap_defect],
-        "num_corrected_gaps": sum(report.num_corrected_gaps for report in workload.reports),
-        "num_negative_values": sum(report.num_negative_values for report in workload.reports),
+        "known_gap_defect": [report.name for report in reports if report.known_gap_defect],
+        "num_corrected_gaps": sum(report.num_corrected_gaps for report in reports),
+        "num_negative_values": sum(report.num_negative_values for report in reports),
         "num_skipped": workload.skipped.num_skipped,
         "unread_files": workload.unread.names,
     }
@@ -361,7 +264,8 @@ def _write_records(path: Path, replays: list[Replay]) -> None:
         append_turns(path, done.result.policy, done.records.turns)
 
 
-def _say_errors(done: Replay, errors: Console) -> None:
+def _print_errors(done: Replay, errors: Console) -> None:
+    """Print how many turns failed in each way, with the first error of each."""
     failed = [turn for turn in done.records.turns if turn.error_kind not in (None, "cancelled")]
     for kind in sorted({turn.error_kind for turn in failed if turn.error_kind}):
         same = [turn for turn in failed if turn.error_kind == kind]

@@ -1,25 +1,27 @@
-"""`holdfast traces`: look at trace files, check them, turn them into others."""
+"""`holdfast traces`: look at trace files, check them, study them and convert them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from holdfast.cli.load_options import LENIENT
+from holdfast.cli.options import JSON_FILE, option, takes
 from holdfast.cli.traces_fit import fit
-from holdfast.cli.traces_generate import generate
+from holdfast.cli.traces_generate import OUTPUT, TO_FORMAT, generate
 from holdfast.cli.traces_source import (
-    LENIENT,
     PATHS,
     Skipped,
     TextCount,
     TraceSource,
     Unread,
-    say_negative,
+    print_negative,
 )
 from holdfast.cli.traces_study import study
 from holdfast.cli.traces_table import losses_table, statistics_tables
@@ -27,10 +29,9 @@ from holdfast.cli.traces_validate import validate
 from holdfast.report.page import write_whole
 from holdfast.traces.conversion import write_sessions
 from holdfast.traces.io import FileReport
-from holdfast.traces.writers.registry import WRITERS
 from holdfast.workload.statistics import Statistics
 
-__all__ = ["traces"]
+__all__ = ["ConvertArguments", "StatsArguments", "traces"]
 
 _CONVERSION_SCHEMA = "holdfast.conversion/1"
 
@@ -39,103 +40,124 @@ _CONVERSION_SCHEMA = "holdfast.conversion/1"
 def traces() -> None:
     """Look at recorded sessions, check them, study them, and write them in other formats.
 
-    PATH is a trace file or a directory of them; the format is found out. See docs/traces.md.
+    PATH is a trace file or a directory of them; the format is detected. See docs/traces.md.
     """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertArguments:
+    """The arguments of `holdfast traces convert`.
+
+    Attributes:
+        paths: Trace files, and directories of them.
+        format_name: Format to write.
+        output: File or directory to write.
+        block_size_tokens: Tokens in a block; None is the format's own default.
+        keeps_text: Whether the text of turns is kept.
+        json_path: File for the counts.
+        lenient: Whether faulty parts of files are left out and counted.
+    """
+
+    paths: Annotated[tuple[Path, ...], PATHS]
+    format_name: Annotated[str, TO_FORMAT.but(required=True)]
+    output: Annotated[Path, OUTPUT]
+    block_size_tokens: Annotated[
+        int | None,
+        option(
+            "--block-size",
+            type=click.IntRange(min=1),
+            help="Tokens in a block, for mooncake and agentic-mooncake.  [default: 512; the "
+            "trace's own]",
+        ),
+    ]
+    keeps_text: Annotated[
+        bool,
+        option(
+            "--keep-text",
+            is_flag=True,
+            help="Keep the text of turns where PATH has it; only the format holdfast holds it.",
+        ),
+    ]
+    json_path: Annotated[
+        Path | None,
+        JSON_FILE.but(help="Write how much was converted, and what was lost, here."),
+    ]
+    lenient: Annotated[bool, LENIENT]
 
 
 @traces.command()
-@PATHS
-@click.option("--to", "format_name", required=True, type=click.Choice(list(WRITERS)))
-@click.option(
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A file that ends in .jsonl, and .gz, .xz or .zst where it is to be compressed; for weka "
-    "also a new directory.",
-)
-@click.option(
-    "--block-size",
-    "block_size_tokens",
-    type=click.IntRange(min=1),
-    help="Tokens in a block, for mooncake and agentic-mooncake.  [default: 512; the trace's own]",
-)
-@click.option(
-    "--keep-text",
-    "keeps_text",
-    is_flag=True,
-    help="Keep what was said, where PATH has it; only the format holdfast holds it.",
-)
-@click.option(
-    "--json",
-    "json_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write how much was converted, and what was lost, here.",
-)
-@LENIENT
-def convert(
-    paths: tuple[Path, ...],
-    format_name: str,
-    output: Path,
-    block_size_tokens: int | None,
-    keeps_text: bool,
-    json_path: Path | None,
-    lenient: bool,
-) -> None:
-    """Write the sessions of PATH in another format, and say what it cannot hold.
+@takes(ConvertArguments)
+def convert(options: ConvertArguments) -> None:
+    """Write the sessions of PATH in another format, and list what that format cannot hold.
 
-    The output is there whole or not at all.
+    The output is written whole or not at all.
     """
     console, errors = Console(), Console(stderr=True)
     skipped, unread = Skipped(errors), Unread(errors)
-    source = TraceSource(paths, errors, skipped if lenient else None, keeps_text, on_unread=unread)
+    on_skipped = skipped if options.lenient else None
+    source = TraceSource(options.paths, errors, on_skipped, options.keeps_text, on_unread=unread)
     text = TextCount()
     reports: list[FileReport] = []
     source.on_file += [text.add_file, reports.append]
     with source.sessions() as sessions:
-        losses = write_sessions(text.counted(sessions), output, format_name, block_size_tokens)
-    skipped.say()
-    num_negative = say_negative(reports, errors)
-    if json_path is not None:
-        counts = {"num_turns": text.num_turns, "num_turns_with_text": text.num_with_text}
-        counts["num_skipped"] = skipped.num_skipped
-        counts["num_unread_files"] = len(unread.found)
-        counts["num_negative_values"] = num_negative
-        document: dict[str, Any] = {"schema": _CONVERSION_SCHEMA, "format": format_name, **counts}
-        document["losses"] = dict(losses)
-        write_whole(json_path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
-    console.print(f"wrote {escape(str(output))}", highlight=False, soft_wrap=True)
-    if keeps_text:
+        losses = write_sessions(
+            text.counted(sessions), options.output, options.format_name, options.block_size_tokens
+        )
+    skipped.print_total()
+    counts = {
+        "num_turns": text.num_turns,
+        "num_turns_with_text": text.num_with_text,
+        "num_skipped": skipped.num_skipped,
+        "num_unread_files": len(unread.found),
+        "num_negative_values": print_negative(reports, errors),
+    }
+    if options.json_path is not None:
+        document: dict[str, Any] = {"schema": _CONVERSION_SCHEMA, "format": options.format_name}
+        document |= {**counts, "losses": dict(losses)}
+        content = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+        write_whole(options.json_path, content)
+    console.print(f"wrote {escape(str(options.output))}", highlight=False, soft_wrap=True)
+    if options.keeps_text:
         console.print(text.sentence(), highlight=False, markup=False, soft_wrap=True)
     if losses:
         console.print(losses_table(losses))
     unread.check()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsArguments:
+    """The arguments of `holdfast traces stats`.
+
+    Attributes:
+        paths: Trace files, and directories of them.
+        json_path: File for all figures.
+        lenient: Whether faulty parts of files are left out and counted.
+    """
+
+    paths: Annotated[tuple[Path, ...], PATHS]
+    json_path: Annotated[Path | None, JSON_FILE.but(help="Write all figures here.")]
+    lenient: Annotated[bool, LENIENT]
+
+
 @traces.command()
-@PATHS
-@click.option(
-    "--json",
-    "json_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write all figures here.",
-)
-@LENIENT
-def stats(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> None:
+@takes(StatsArguments)
+def stats(options: StatsArguments) -> None:
     """Show what PATH holds: sessions, turns, tokens, gaps and reuse."""
     console, errors = Console(), Console(stderr=True)
     skipped, unread = Skipped(errors), Unread(errors)
-    source = TraceSource(paths, errors, skipped if lenient else None, on_unread=unread)
+    on_skipped = skipped if options.lenient else None
+    source = TraceSource(options.paths, errors, on_skipped, on_unread=unread)
     statistics = Statistics()
     source.on_file.append(statistics.add_file)
     with source.sessions() as sessions:
         for session in sessions:
             statistics.add(session)
-    skipped.say()
+    skipped.print_total()
     document = statistics.summary(num_skipped=skipped.num_skipped, unread_files=unread.names)
     for table in statistics_tables(document):
         console.print(table)
-    if json_path is not None:
-        write_whole(json_path, document.to_json())
+    if options.json_path is not None:
+        write_whole(options.json_path, document.to_json())
     unread.check()
 
 

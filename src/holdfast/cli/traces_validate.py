@@ -1,54 +1,68 @@
-"""`holdfast traces validate`: whether sessions can be read and keep their promises."""
+"""`holdfast traces validate`: checks that sessions can be read and are consistent."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 import msgspec
 from rich.console import Console
 
-from holdfast.cli.traces_source import LENIENT, NEGATIVE_READ_AS, PATHS, Skipped, TraceSource
+from holdfast.cli.load_options import LENIENT
+from holdfast.cli.options import JSON_FILE, takes
+from holdfast.cli.traces_source import NEGATIVE_READ_AS, PATHS, Skipped, TraceSource
 from holdfast.errors import TraceError
 from holdfast.report.page import write_whole
 from holdfast.traces.io import FileReport
 from holdfast.traces.validation import BlockChecks
 
-__all__ = ["validate"]
+__all__ = ["ValidateArguments", "validate"]
 
 _SCHEMA = "holdfast.validation/1"
-_SAID = {
+_REMARKS = {
     "num_estimated_gaps": "gaps are estimated",
     "num_corrected_gaps": "gaps contained a dropped duplicate call; its time is estimated and "
     "taken off",
     "num_uncorrected_gaps": "gaps of the same files are left as recorded: no latency is",
     "num_estimated_lengths": "lengths are estimated",
     "num_unanswered": "sessions without an answer left out",
-    "num_orphans": "sessions whose parent is not there",
+    "num_orphans": "sessions whose parent is missing",
     "num_negative_values": f"negative values {NEGATIVE_READ_AS}",
 }
 
 
-@click.command()
-@PATHS
-@click.option(
-    "--json",
-    "json_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write what was found here; with --lenient also where there are problems.",
-)
-@LENIENT
-def validate(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> None:
-    """Check that every session of PATH can be read and keeps its promises.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateArguments:
+    """The arguments of `holdfast traces validate`.
 
-    Stops at the first problem, but for one that keeps a file of several from being read; with
-    --lenient lists them all. The exit status is not 0 if there is one.
+    Attributes:
+        paths: Trace files, and directories of them.
+        json_path: File for the counts and problems.
+        lenient: Whether all problems are listed, not only the first.
+    """
+
+    paths: Annotated[tuple[Path, ...], PATHS]
+    json_path: Annotated[
+        Path | None,
+        JSON_FILE.but(help="Write the counts here; with --lenient also the problems."),
+    ]
+    lenient: Annotated[bool, LENIENT]
+
+
+@click.command()
+@takes(ValidateArguments)
+def validate(options: ValidateArguments) -> None:
+    """Check that every session of PATH can be read and is consistent.
+
+    Stops at the first problem, unless it keeps only one file of several from being read; with
+    --lenient lists all problems. The exit status is not 0 if there is one.
     """
     console, errors = Console(), Console(stderr=True)
     problems = _Problems(Skipped(errors))
-    on_skipped = problems if lenient else None
-    source = TraceSource(paths, errors, on_skipped, on_unread=problems)
+    on_skipped = problems if options.lenient else None
+    source = TraceSource(options.paths, errors, on_skipped, on_unread=problems)
     reports: list[FileReport] = []
     source.on_file.append(reports.append)
     checks = BlockChecks()
@@ -58,17 +72,18 @@ def validate(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> 
             num_sessions += 1
             num_turns += len(session.turns)
             for problem in checks.problems(session):
-                if not lenient:
+                if not options.lenient:
                     raise problem
                 problems(problem)
-    counts = {name: sum(getattr(report, name) for report in reports) for name in _SAID}
-    if json_path is not None:
+    counts = {name: sum(getattr(report, name) for report in reports) for name in _REMARKS}
+    if options.json_path is not None:
         totals = {"num_sessions": num_sessions, "num_turns": num_turns}
         document = _document(reports, totals | counts, problems.found)
-        write_whole(json_path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+        content = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+        write_whole(options.json_path, content)
     if problems.found:
         raise TraceError(
-            f"{len(problems.found)} problems", source=", ".join(str(path) for path in paths)
+            f"{len(problems.found)} problems", source=", ".join(str(path) for path in options.paths)
         )
     formats = ", ".join(sorted({report.format_name for report in reports} - {""}))
     console.print(
@@ -77,11 +92,11 @@ def validate(paths: tuple[Path, ...], json_path: Path | None, lenient: bool) -> 
     )
     for name, number in counts.items():
         if number:
-            console.print(f"{number:,} {_SAID[name]}", highlight=False)
+            console.print(f"{number:,} {_REMARKS[name]}", highlight=False)
 
 
 class _Problems:
-    """Shows problems as they are found, and keeps them."""
+    """Prints problems as they are found, and collects them."""
 
     def __init__(self, shown: Skipped) -> None:
         self.found: list[str] = []

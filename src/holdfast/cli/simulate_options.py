@@ -1,0 +1,138 @@
+"""The options of `holdfast simulate`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import click
+
+from holdfast.cli.lists import names, whole_numbers
+from holdfast.cli.load_options import OPEN_LOOP, SEEDS
+from holdfast.cli.options import FILE, HTML_FILE, JSON_FILE, option
+from holdfast.sim.profile_file import profile_names
+
+__all__ = ["SimulateArguments"]
+
+_DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
+_TOKENS = click.IntRange(min=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulateArguments:
+    """The options of `holdfast simulate` besides the load options.
+
+    Attributes:
+        profile_name: Name or file of the cost profile.
+        kv_tokens: Sizes of the KV cache; None takes the profile's.
+        host_tokens: Size of the host tier; 0 for none.
+        disk_tokens: Size of the disk tier; 0 for none.
+        policies: Names of the policies.
+        open_loop: Whether sessions start at their recorded times.
+        block_tokens: Tokens in a KV block; None takes the traces' own.
+        num_seeds: Number of seeds.
+        num_warm_up: Sessions that run first and do not count.
+        config_path: File with Holdfast's settings.
+        num_jobs: Processes at once; None takes one for each core.
+        on_ray: Whether a Ray cluster runs the simulations.
+        json_path: File for the results.
+        html_path: File for the page.
+    """
+
+    profile_name: Annotated[
+        str,
+        option(
+            "--profile",
+            default="h100-llama3.1-8b",
+            show_default=True,
+            help=f"Cost profile of the hardware: {', '.join(profile_names())}, or a file.",
+        ),
+    ]
+    kv_tokens: Annotated[
+        tuple[int, ...] | None,
+        option(
+            "--kv-tokens",
+            callback=whole_numbers,
+            metavar="N,...",
+            help="Sizes of the KV cache, comma-separated.  [default: the profile's]",
+        ),
+    ]
+    host_tokens: Annotated[
+        int,
+        option(
+            "--host-tokens",
+            type=_TOKENS,
+            default=0,
+            show_default=True,
+            help="Size of the host tier, on vLLM's own offloading (0.32 or newer); 0 for none.",
+        ),
+    ]
+    disk_tokens: Annotated[
+        int,
+        option(
+            "--disk-tokens",
+            type=_TOKENS,
+            default=0,
+            show_default=True,
+            help="Size of the disk tier below the host tier; 0 for none. Needs --host-tokens.",
+        ),
+    ]
+    policies: Annotated[
+        tuple[str, ...],
+        option(
+            "--policies",
+            callback=names,
+            metavar="NAME,...",
+            default=_DEFAULT_POLICIES,
+            show_default=True,
+            help="Comma-separated; `holdfast policies` lists them.",
+        ),
+    ]
+    open_loop: Annotated[bool, OPEN_LOOP]
+    block_tokens: Annotated[
+        int | None,
+        option(
+            "--block-size",
+            type=click.IntRange(min=1),
+            help="Tokens in a KV block.  [default: those of a trace's block]",
+        ),
+    ]
+    num_seeds: Annotated[int, SEEDS]
+    num_warm_up: Annotated[
+        int,
+        option(
+            "--warm-up",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Run this many of the sessions first, all at once: Holdfast learns from them, and "
+            "they do not count.",
+        ),
+    ]
+    config_path: Annotated[
+        Path | None,
+        option(
+            "--holdfast-config",
+            type=FILE,
+            help="TOML file with a [holdfast] table: settings of every policy, as for `serve`.",
+        ),
+    ]
+    num_jobs: Annotated[
+        int | None,
+        option(
+            "--jobs",
+            type=click.IntRange(min=1),
+            help="Processes at once.  [default: one a core; with --ray, all that the cluster has]",
+        ),
+    ]
+    on_ray: Annotated[bool, option("--ray", is_flag=True, help="Run on a Ray cluster.")]
+    json_path: Annotated[Path | None, JSON_FILE]
+    html_path: Annotated[Path | None, HTML_FILE]
+
+    def jobs_for(self, num_runs: int) -> int | None:
+        """Processes for so many runs; None leaves it to Ray."""
+        if self.num_jobs is not None or self.on_ray:
+            return self.num_jobs
+        return min(num_runs, len(os.sched_getaffinity(0)))
