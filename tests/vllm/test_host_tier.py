@@ -96,9 +96,9 @@ def test_every_cache_group_has_its_chunks_claimed() -> None:
     tier.claim(Session(1, None, SessionState.AT_TOOL, root, root), [b"a", b"b"])
     kept = [make_offload_key(b"a", 0), make_offload_key(b"b", 0), make_offload_key(b"b", 1)]
     for key in (*kept, make_offload_key(b"x", 1)):
-        policy.claims.store(key)
-    assert policy.claims.victims(1, [], lambda _: True) == [make_offload_key(b"x", 1)]
-    assert policy.claims.victims(1, [], lambda _: True) is None
+        policy.chunk_owners.store(key)
+    assert policy.chunk_owners.victims(1, [], lambda _: True) == [make_offload_key(b"x", 1)]
+    assert policy.chunk_owners.victims(1, [], lambda _: True) is None
 
 
 def test_what_is_held_is_counted_in_the_group_that_keeps_whole_prompts() -> None:
@@ -146,7 +146,7 @@ def test_a_busy_host_tier_ends_every_session(make_rig: RigMaker) -> None:
             chains[name] = prompt + name
     rig.finish()
     assert num_loaded(rig) > 0
-    rig.scheduler.offload.tier._claims.check_integrity()
+    rig.scheduler.offload.tier._owners.check_integrity()
 
 
 def test_without_holdfast_the_tier_goes_on_by_age(make_rig: RigMaker) -> None:
@@ -156,7 +156,7 @@ def test_without_holdfast_the_tier_goes_on_by_age(make_rig: RigMaker) -> None:
     for number, prompt in enumerate(("stuvwxyz", "klmnopqr", "ABCDEFGH", "stuvwxyz")):
         rig.turn(f"then {number}", prompt)
     assert rig.metrics["holdfast_fallbacks/add_request"] == 1
-    assert len(rig.scheduler.offload.tier._claims) > 8
+    assert len(rig.scheduler.offload.tier._owners) > 8
     del rig.scheduler._runtime.turn_arrived
 
 
@@ -169,18 +169,20 @@ def test_an_error_about_worth_falls_back_and_stores_on(make_rig: RigMaker) -> No
     assert rig.metrics["holdfast_fallbacks/stored_worth"] >= 1
 
 
-@pytest.mark.parametrize(("holds_steps", "expected_s"), [(True, 2.0), (False, 1.0)])
+@pytest.mark.parametrize(("copies_block_steps", "expected_s"), [(True, 2.0), (False, 1.0)])
 def test_where_steps_copy_themselves_a_load_takes_the_wait_for_one_as_well(
-    holds_steps: bool, expected_s: float
+    copies_block_steps: bool, expected_s: float
 ) -> None:
     from holdfast.vllm.offload.host_policy import HostPolicy
     from holdfast.vllm.offload.host_tier import HostTier
 
-    tier = HostTier(HostPolicy(8), 8, [(0, 1)], lambda _: (0, 0.0), holds_steps=holds_steps)
+    tier = HostTier(
+        HostPolicy(8), 8, [(0, 1)], lambda _: (0, 0.0), copies_block_steps=copies_block_steps
+    )
     job = SimpleNamespace(dst_spec=SimpleNamespace(block_ids=[1, 2]))
     times = SimpleNamespace(load=SimpleNamespace(time=1.0), store=SimpleNamespace(time=0.0))
     for number in range(100):
-        tier.planned(SimpleNamespace(load_jobs={number: job}, store_jobs={}), 10.0 * number)
+        tier.step_planned(SimpleNamespace(load_jobs={number: job}, store_jobs={}), 10.0 * number)
         report = SimpleNamespace(completed_jobs={number: 1}, transfer_stats=times)
-        tier.ended(SimpleNamespace(kv_connector_worker_meta=report), 10.0 * number + 2.0)
+        tier.step_ended(SimpleNamespace(kv_connector_worker_meta=report), 10.0 * number + 2.0)
     assert tier.load_s(2) == pytest.approx(expected_s, rel=1e-3)

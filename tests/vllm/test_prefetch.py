@@ -133,12 +133,12 @@ def test_nothing_is_brought_where_a_turn_waits_for_room(make_rig: RigMaker) -> N
 def test_nothing_is_brought_while_offloading_rests(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64, disk_blocks=100)
     away_from_the_cache(rig)
-    rig.scheduler.offload.tier.is_in_use = False
+    rig.scheduler.offload.tier.is_enabled = False
     say_coming(rig, session_of(rig, "abcdefgh"))
-    reads = rig.scheduler.offload._prefetcher._reads
-    before = reads._num_begun
+    reads = rig.scheduler.offload._prefetcher._disk_to_host
+    before = reads._num_started
     rig.finish()
-    assert reads._num_begun == before
+    assert reads._num_started == before
 
 
 def test_the_operator_may_do_without(make_rig: RigMaker) -> None:
@@ -277,7 +277,7 @@ def test_a_chain_that_is_nowhere_is_looked_for_once(make_rig: RigMaker) -> None:
     for _ in range(40):
         rig.step()
     assert "3" not in rig.started
-    assert rig.scheduler.offload._prefetcher._reads._num_begun == 1
+    assert rig.scheduler.offload._prefetcher._disk_to_host._num_started == 1
 
 
 def test_a_paused_session_takes_nothing_that_another_claims(make_rig: RigMaker) -> None:

@@ -41,7 +41,7 @@ def bringing(make_rig: RigMaker, disk_blocks: int) -> Rig:
     rig.scheduler._runtime.policy.coming = lambda: coming
     step_until(rig, lambda: rig.is_prefetching)
     rig.abort("run")
-    assert rig.scheduler.offload._prefetcher._copies.is_busy
+    assert rig.scheduler.offload._prefetcher._host_to_gpu.is_busy
     assert rig.scheduler.has_requests()
     return rig
 
@@ -81,7 +81,7 @@ def test_running_requests_are_not_preempted_for_nothing(
     options = {"reset_running_requests": reset_running_requests}
     assert not rig.scheduler.reset_prefix_cache(**options)
     assert running in rig.scheduler.running
-    step_until(rig, lambda: not rig.scheduler.offload._prefetcher._copies.hold_blocks)
+    step_until(rig, lambda: not rig.scheduler.offload._prefetcher._host_to_gpu.hold_blocks)
     assert running in rig.scheduler.running
     assert rig.scheduler.reset_prefix_cache(**options) is reset_running_requests
     say_coming(rig, None)

@@ -86,7 +86,7 @@ def test_until_costs_are_known_one_turn_stores_a_little(make_rig: RigMaker) -> N
         rig.send(prompt, prompt)
     for _ in range(3):
         rig.step()
-    assert len(rig.scheduler.offload.tier._claims) == 16
+    assert len(rig.scheduler.offload.tier._owners) == 16
     rig.finish()
 
 
@@ -104,7 +104,7 @@ def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second
     make_rig: RigMaker,
 ) -> None:
     rig = learned(make_rig, 30)
-    first_turns = rig.scheduler.offload.gate._first_turns
+    first_turns = rig.scheduler.offload.gate._one_shot
     first_turns.share = first_turns.recurrence = lambda _: 0.0
     rig.turn("1", "abcdefgh")
     rig.turn("2", "s")
@@ -117,7 +117,7 @@ def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second
 
 def test_of_calls_that_nobody_continues_only_what_they_share_is_stored(make_rig: RigMaker) -> None:
     rig = learned(make_rig, 40)
-    rig.scheduler.offload.gate._first_turns.share = lambda _: 0.0
+    rig.scheduler.offload.gate._one_shot.share = lambda _: 0.0
     rig.turn("1", "abcdefgh")
     rig.turn("2", "abcdexyz")
     rig.turn("3", "s")
@@ -157,7 +157,7 @@ def test_offloading_over_a_slow_link_ends_and_says_why(
     with caplog.at_level(logging.WARNING, "holdfast"):
         alternate(rig, 130, "a")
     assert rig.metrics["holdfast_offload_is_paying"] == 0
-    said = [r.getMessage() for r in caplog.records if "does not pay" in r.getMessage()]
+    said = [r.getMessage() for r in caplog.records if "disabled" in r.getMessage()]
     assert len(said) == 1 and "128 turns" in said[0]
     assert num_loaded(rig) == 0
 
@@ -204,22 +204,22 @@ def test_a_full_tier_takes_only_what_is_worth_more_than_what_goes() -> None:
 
     policy = HostPolicy(4)
     for owner, chain in (("dear", [b"a", b"b"]), ("cheap", [b"c", b"d"])):
-        policy.claims.claim(owner, chain)
+        policy.chunk_owners.claim(owner, chain)
         for key in chain:
             policy.insert(key, None)
     policy.attach({"dear": 5.0, "cheap": 1.0}.__getitem__)
-    assert policy.has_room(2, 3.0)
-    assert not policy.has_room(3, 3.0)
-    assert not policy.has_room(1, 0.5)
+    assert policy.has_space(2, 3.0)
+    assert not policy.has_space(3, 3.0)
+    assert not policy.has_space(1, 0.5)
 
 
 def test_a_tier_with_room_takes_anything() -> None:
     from holdfast.vllm.offload.host_policy import HostPolicy
 
     policy = HostPolicy(4)
-    policy.claims.claim("dear", [b"a"])
+    policy.chunk_owners.claim("dear", [b"a"])
     policy.insert(b"a", None)
     policy.insert(b"unclaimed", None)
     policy.attach({"dear": 5.0}.__getitem__)
-    assert policy.has_room(3, 0.0)
-    assert not policy.has_room(4, 0.0)
+    assert policy.has_space(3, 0.0)
+    assert not policy.has_space(4, 0.0)

@@ -169,16 +169,16 @@ class EngineMetrics:
             self._counters["holdfast_prefetches", outcome] = num_chains
 
     def store_skipped(self, reason: str) -> None:
-        """Count one turn that ended without being copied to the host tier."""
+        """Count one turn that ended without a store to the host tier."""
         self._counters["holdfast_offload_skipped_turns", reason] += 1
 
-    def load_declined(self, reason: str) -> None:
-        """Count one turn that was computed although the host tier held some of it."""
+    def load_skipped(self, reason: str) -> None:
+        """Count one turn that was computed although the host tier stored some of its blocks."""
         self._counters["holdfast_offload_declined_turns", reason] += 1
 
-    def set_offload_paying(self, is_paying: bool) -> None:
-        """Say whether copies to the host tier and back are made."""
-        self._gauges["holdfast_offload_is_paying", ""] = is_paying
+    def set_offload_enabled(self, is_enabled: bool) -> None:
+        """Set whether stores and loads are enabled."""
+        self._gauges["holdfast_offload_is_paying", ""] = is_enabled
 
     def set_held(self, num_requests: int) -> None:
         """Set how many waiting requests admission holds back now."""

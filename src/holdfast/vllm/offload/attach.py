@@ -42,7 +42,7 @@ def offload_controller_of(
     """
     connector = getattr(getattr(scheduler, "connector", None), "connector_scheduler", None)
     manager: Any = getattr(connector, "manager", None)
-    holds_steps = getattr(manager, "holds_steps", False)
+    copies_block_steps = getattr(manager, "copies_block_steps", False)
     manager = getattr(manager, "primary_tier", manager)
     policy = getattr(manager, "_policy", None)
     if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
@@ -60,8 +60,8 @@ def offload_controller_of(
     groups = [(one.group_idx, one.hashes_per_chunk) for one in configs]
     if isinstance(policy, HostPolicy):
         _poll_at_steps(connector.manager)
-    size = manager._num_chunks  # noqa: SLF001 # vLLM has no public name for it
-    tier = HostTier(policy, size, groups, priority_of, holds_steps=holds_steps)
+    num_chunks = manager._num_chunks  # noqa: SLF001 # vLLM has no public name for it
+    tier = HostTier(policy, num_chunks, groups, priority_of, copies_block_steps=copies_block_steps)
     return OffloadController(scheduler, runtime, tier, prefetches=prefetches)
 
 

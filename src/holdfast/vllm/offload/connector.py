@@ -1,8 +1,7 @@
-"""VLLM's offloading connector, whose tiers see the engine, and whose copies a gate decides about.
+"""vLLM's offloading connector with a transfer gate, whose tiers know the engine's configuration.
 
-vLLM tells tiers the model's name, its dtype and its block size. That does not tell apart two sets
-of weights of one name, or two layouts of a block, so a tier that outlives the engine has to see
-more. And vLLM asks nobody whether a copy is worth it.
+vLLM gives tiers the model's name, dtype and block size. These do not tell apart two sets of weights
+of one name, or two layouts of a block, so a tier that outlives the engine needs the rest.
 
 Process: scheduler and worker. Checked on vLLM 0.32 and 0.33.
 """
@@ -25,7 +24,7 @@ __all__ = ["EngineConfig", "HoldfastOffloadingConnector", "engine_being_built"]
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """What vLLM builds a connector from.
+    """The configuration from which vLLM builds a connector.
 
     Attributes:
         vllm: vLLM's `VllmConfig`.
@@ -40,15 +39,15 @@ _engine_being_built: ContextVar[EngineConfig | None] = ContextVar("engine", defa
 
 
 def engine_being_built() -> EngineConfig | None:
-    """The engine whose connector is being built by the caller's caller; None outside of that."""
+    """The engine whose connector is being built now, on this thread; None if there is none."""
     return _engine_being_built.get()
 
 
 class HoldfastOffloadingConnector(OffloadingConnector):  # type: ignore[misc]
-    """See vLLM's; without a gate nothing but the building differs.
+    """See vLLM's; without a gate only its construction differs.
 
     Attributes:
-        gate: Decides which requests copy what; set by Holdfast's scheduler.
+        gate: Limits each request's stores and loads; set by Holdfast's scheduler.
     """
 
     gate: TransferGate | None = None
@@ -65,7 +64,7 @@ class HoldfastOffloadingConnector(OffloadingConnector):  # type: ignore[misc]
         """See vLLM's."""
         super().on_new_request(request)
         if self.gate is not None:
-            self.gate.entered(request)
+            self.gate.request_arrived(request)
 
     def get_num_new_matched_tokens(
         self, request: Any, num_computed_tokens: int
@@ -86,18 +85,18 @@ class HoldfastOffloadingConnector(OffloadingConnector):  # type: ignore[misc]
         """See vLLM's."""
         transfers = super().build_connector_meta(scheduler_output)
         if self.gate is not None:
-            self.gate.planned(transfers)
+            self.gate.step_planned(transfers)
         return transfers
 
     def update_connector_output(self, connector_output: Any) -> None:
         """See vLLM's."""
         super().update_connector_output(connector_output)
         if self.gate is not None:
-            self.gate.ended(connector_output.kv_connector_worker_meta)
+            self.gate.step_ended(connector_output.kv_connector_worker_meta)
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, Any]:
         """See vLLM's."""
-        self._note_left(request)
+        self._forget(request)
         answer: tuple[bool, Any] = super().request_finished(request, block_ids)
         return answer
 
@@ -105,10 +104,10 @@ class HoldfastOffloadingConnector(OffloadingConnector):  # type: ignore[misc]
         self, request: Any, block_ids: tuple[list[int], ...]
     ) -> tuple[bool, Any]:
         """See vLLM's."""
-        self._note_left(request)
+        self._forget(request)
         answer: tuple[bool, Any] = super().request_finished_all_groups(request, block_ids)
         return answer
 
-    def _note_left(self, request: Any) -> None:
+    def _forget(self, request: Any) -> None:
         if self.gate is not None:
-            self.gate.left(request)
+            self.gate.request_finished(request)

@@ -99,30 +99,30 @@ class OffloadController:
     def before_step(
         self,
         num_steps: int,
-        waiting: Callable[[], Iterable[Session]],
-        spare_blocks: Callable[[], int],
+        queued: Callable[[], Iterable[Session]],
+        free_blocks: Callable[[], int],
     ) -> None:
         """Start prefetches before a step; see `Prefetcher.step`. Mutates the scheduler."""
         if self._prefetcher is not None:
-            self._prefetcher.step(num_steps, waiting, spare_blocks)
+            self._prefetcher.step(num_steps, queued, free_blocks)
 
     def arrived(self, request: Any) -> None:
         """Count the prefetches that an arriving request needs. Mutates."""
         if self._prefetcher is not None:
-            self._prefetcher.needed(request.block_hashes, waited=False)
+            self._prefetcher.needed(request.block_hashes, was_queued=False)
 
     def started(self, request: Any) -> None:
         """Count the prefetches that an admitted request needs. Mutates."""
         if self._prefetcher is not None:
-            self._prefetcher.needed(request.block_hashes, waited=True)
+            self._prefetcher.needed(request.block_hashes, was_queued=True)
 
     def step_planned(self, output: Any) -> None:
         """Record the copies that a planned step starts. Mutates."""
-        self.tier.planned(output.kv_connector_metadata, self._clock())
+        self.tier.step_planned(output.kv_connector_metadata, self._clock())
 
     def step_ended(self, model_output: Any) -> float:
-        """Learn from the copies that a step reports; see `HostTier.ended`. Mutates."""
-        return self.tier.ended(model_output.kv_connector_output, self._clock())
+        """Learn from the copies that a step reports; see `HostTier.step_ended`. Mutates."""
+        return self.tier.step_ended(model_output.kv_connector_output, self._clock())
 
     def halt_prefetches(self) -> bool:
         """Stop prefetching so that all blocks become free; see `Prefetcher.halt`. Mutates."""
@@ -135,8 +135,8 @@ class OffloadController:
 
     def fall_back(self) -> None:
         """Stop prefetching, lift the gate's limits, and evict from the tier by age. Mutates."""
-        self.tier.let_go()
+        self.tier.detach()
         if self.gate is not None:
-            self.gate.let_go()
+            self.gate.lift_limits()
         if self._prefetcher is not None:
-            self._prefetcher.drain()
+            self._prefetcher.close()

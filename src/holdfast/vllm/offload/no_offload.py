@@ -44,8 +44,8 @@ class NoOffloadController:
     def before_step(
         self,
         num_steps: int,
-        waiting: Callable[[], Iterable[Session]],
-        spare_blocks: Callable[[], int],
+        queued: Callable[[], Iterable[Session]],
+        free_blocks: Callable[[], int],
     ) -> None:
         """Prefetch nothing."""
 

@@ -1,8 +1,8 @@
-"""The offloading spec to name in `--kv-transfer-config`: vLLM's tiers, on any machine.
+"""The offloading spec to name in `--kv-transfer-config`: vLLM's tiers, also without a GPU.
 
-On a GPU everything is vLLM's. Where KV tensors are in host memory, which vLLM's worker refuses,
-`CopyWorker` takes its place. In both cases the host tier's shared memory loses its name as soon as
-all have mapped it, so that not even a killed engine leaves it behind.
+On a GPU the worker is vLLM's. It refuses KV tensors in host memory, for which `CopyWorker` takes
+its place. The host tier's shared memory is unlinked as soon as every process has mapped it, so that
+a killed engine leaves nothing in `/dev/shm`.
 
 Process: scheduler and worker. Checked on vLLM 0.32 and 0.33.
 """
@@ -25,7 +25,7 @@ __all__ = ["HoldfastOffloadingSpec"]
 
 
 class HoldfastOffloadingSpec(TieringOffloadingSpec):  # type: ignore[misc]
-    """See vLLM's `TieringOffloadingSpec`, whose configuration this takes.
+    """vLLM's `TieringOffloadingSpec`; takes the same configuration.
 
     Args:
         config: vLLM's `OffloadingConfig`.
@@ -39,24 +39,25 @@ class HoldfastOffloadingSpec(TieringOffloadingSpec):  # type: ignore[misc]
         super().__init__(config)
         if self.num_chunks < 1:
             raise ConfigError(
-                f"a host tier of {self.extra_config['cpu_bytes_to_use']:,} bytes holds no KV block:"
-                f" one takes {self.kv_bytes_per_chunk:,}"
+                f"a host tier of {self.extra_config['cpu_bytes_to_use']:,} bytes is smaller than a"
+                f" chunk of KV blocks ({self.kv_bytes_per_chunk:,} bytes)",
+                hint="raise cpu_bytes_to_use, or host_gib",
             )
 
     def get_manager(self) -> Any:
-        """See vLLM's. Process: scheduler, built when every worker has mapped the shared memory."""
+        """See vLLM's. Process: scheduler, after every worker has mapped the shared memory."""
         manager = super().get_manager()
         if self._scheduler_mmap is not None:
             for path in region_paths(self._scheduler_mmap):
                 path.unlink(missing_ok=True)
-        manager.holds_steps = current_platform.is_cpu()  # as `CopyWorker` copies
+        manager.copies_block_steps = current_platform.is_cpu()  # `CopyWorker` is synchronous
         return manager
 
     def get_worker(self, kv_caches: Any) -> Any:
         """See vLLM's, which refuses KV tensors in host memory. Process: worker.
 
         Raises:
-            ConfigError: The host tier does not fit beside what the engine has taken by now.
+            ConfigError: The host tier does not fit into the memory that the engine has left.
         """
         if self._worker is None:
             num_bytes = self.cpu_page_size_per_worker * self.num_chunks
@@ -67,9 +68,9 @@ class HoldfastOffloadingSpec(TieringOffloadingSpec):  # type: ignore[misc]
         return super().get_worker(kv_caches)
 
     def create_worker(self, kv_caches: Any) -> Any:
-        """See vLLM's, whose worker this is. Process: worker."""
+        """See vLLM's. Process: worker."""
         worker = super().create_worker(kv_caches)
-        _expect_no_name(worker._mmap_region)  # noqa: SLF001 # vLLM shows it nowhere else
+        _expect_no_name(worker._mmap_region)  # noqa: SLF001 # vLLM has no public name for it
         return worker
 
     def _copy_worker(self, kv_caches: Any) -> CopyWorker:
@@ -95,12 +96,12 @@ def _is_in_host_memory(kv_caches: Any) -> bool:
 
 
 def _expect_no_name(region: Any) -> None:
-    """Keep a region's cleanup from complaining that its file is gone, which it should be."""
+    """Make a region's cleanup expect that its file was unlinked already. Mutates the region."""
     cleanup = region.cleanup
 
     def clean_up() -> None:
         is_named = any(path.exists() for path in region_paths(region))
-        region._creator = region._creator and is_named  # noqa: SLF001 # no other way
+        region._creator = region._creator and is_named  # noqa: SLF001 # vLLM has no public name
         cleanup()
 
     region.cleanup = clean_up

@@ -1,7 +1,7 @@
-"""Which turns copy KV blocks to the lower tier and back: those for which copies are worth it.
+"""Enables and disables stores and loads of KV blocks by their net benefit.
 
-vLLM copies every block away and loads whatever it finds. Here both are weighed, by what copying and
-computing take as learned on this engine, and both stop where they do not pay.
+vLLM stores every block and loads every block that it finds. The transfer gate compares the time
+that copies take with the time that computing takes, both learned on this engine.
 
 Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
@@ -29,17 +29,18 @@ from holdfast.vllm.step_meter import StepMeter
 
 __all__ = ["TransferGate"]
 
-_PILOT_BLOCKS: Final = 16
+_PROBE_BLOCKS: Final = 16
 _NOTHING: Final = 0
 _USERS_ASKED: Final = 2
-# A copy keeps its own turn waiting, computing those beside it as well. On simulated links as fast
-# as computing and half as fast, counting that once left gains, and for every turn brought losses.
-_WEIGHT_AMONG_OTHERS: Final = 2.0
+# A load delays its own turn; computing the same blocks delays the other running turns as well. On
+# simulated links as fast as computing and half as fast, counting computing once lost gains, and
+# counting it for every running turn brought losses.
+_COMPUTE_WEIGHT_WITH_OTHERS: Final = 2.0
 
 _logger = logging.getLogger(__name__)
 
 Matched = tuple[int | None, bool]
-"""Tokens that can be loaded, None for ask again later; whether that goes on beside the steps."""
+"""Loadable tokens, None to ask again later; whether the load runs beside engine steps."""
 
 
 @dataclass(slots=True)
@@ -49,35 +50,34 @@ class _Entry:
     Attributes:
         turn: Its turn.
         is_final: Whether its session ends with it.
-        may_limit_loads: Whether the operator left that to us.
-        may_limit_stores: Likewise.
-        skipped: Why its blocks are not stored; "" when they are, "unknown" while it is not known
-            what copying takes.
-        waits_since_s: When it was first told to ask again (s), or None.
-        is_declined: Whether a load was declined.
+        may_limit_loads: Whether the request sets no limit for loads itself.
+        may_limit_stores: Likewise for stores.
+        skip_reason: Why its blocks are not stored; "" if they are, "unknown" while copy times are.
+        waits_since_s: When vLLM first had to ask again (s), or None.
+        is_load_skipped: Whether a load was skipped.
     """
 
     turn: Turn
     is_final: bool
     may_limit_loads: bool
     may_limit_stores: bool
-    skipped: str = ""
+    skip_reason: str = ""
     waits_since_s: float | None = None
-    is_declined: bool = False
+    is_load_skipped: bool = False
 
 
 class TransferGate:
-    """Sits between vLLM's scheduler and its offloading connector. Raises nothing into either.
+    """Limits loads and stores between vLLM's scheduler and its connector. Raises into neither.
 
     Args:
-        transfers: vLLM's `OffloadingConnectorScheduler`; told what each request may copy.
-        tier: What the tier holds and what copies take.
-        runtime: Knows sessions and what computing takes.
-        desk: Knows which request is which turn.
-        grain: Of the prefix cache.
+        transfers: vLLM's `OffloadingConnectorScheduler`; gets each request's limits.
+        tier: Knows the stored blocks and the copy times.
+        runtime: Knows sessions and restore costs.
+        tracker: Knows each request's turn.
+        layout: Of the KV cache.
         meter: Knows how long steps have waited for copies.
-        metrics: Told what was left out.
-        guard: Runs a call of ours and returns its result, or None when it failed.
+        metrics: Counts skipped stores and loads.
+        guard: Runs a function of ours and returns its result, or None if it failed.
     """
 
     def __init__(
@@ -85,147 +85,147 @@ class TransferGate:
         transfers: Any,
         tier: HostTier,
         runtime: AgentRuntime,
-        desk: RequestTracker,
-        grain: CacheLayout,
+        tracker: RequestTracker,
+        layout: CacheLayout,
         meter: StepMeter,
         metrics: EngineMetrics,
         guard: Callable[[str, Callable[[], Any]], Any],
     ) -> None:
         self._transfers = transfers
-        self._statuses = transfers._req_status  # noqa: SLF001 # vLLM has them nowhere else
+        self._statuses = transfers._req_status  # noqa: SLF001 # vLLM has no public name for it
         self._tier = tier
         self._runtime = runtime
-        self._desk = desk
-        self._grain = grain
-        self._block_tokens = grain.hash_block_tokens * grain.hashes_per_block
+        self._tracker = tracker
+        self._layout = layout
+        self._block_tokens = layout.hash_block_tokens * layout.hashes_per_block
         self._guard = guard
         self._meter = meter
         self._metrics = metrics
         self._ledger = TransferLedger()
-        self._first_turns = OneShotPredictor(runtime.is_gone)
+        self._one_shot = OneShotPredictor(runtime.is_gone)
         self._entries: dict[str, _Entry] = {}
         self._loads: dict[int, float] = {}  # by vLLM's number of the copy: time saved (s)
-        self._pilot: str | None = None
-        self._is_unsure = False  # whether a request waits to be told what it may store
-        self._num_rests = 0
+        self._probe: str | None = None  # the request whose stores teach the copy times
+        self._has_undecided = False  # whether stores of a request wait for copy times
+        self._was_disabled = False
         self._stalled_s = 0.0
-        self._metrics.set_offload_paying(True)
+        self._metrics.set_offload_enabled(True)
 
-    # What the connector calls.
+    # Calls of the connector.
 
-    def entered(self, request: Any) -> None:
-        """The connector has taken note of a request."""
+    def request_arrived(self, request: Any) -> None:
+        """Decide which blocks of a new request are stored."""
         self._guard("tier_gate", lambda: self._enter(request))
 
     def matched(self, request: Any, num_computed: int, ask: Callable[[], Matched]) -> Matched:
-        """What a waiting request may load, of what the connector finds when asked.
+        """Tokens that a waiting request may load; see vLLM's `get_num_new_matched_tokens`.
 
         Args:
             request: vLLM's request.
-            num_computed: Its tokens that are in the cache (count).
+            num_computed: Its tokens that are resident (count).
             ask: Asks vLLM's connector.
         """
         entry = self._entries.get(request.request_id)
         if entry is None or not entry.may_limit_loads:
             return ask()
-        if self._guard("tier_gate", lambda: self._declines(entry, request, num_computed)):
-            return self._ask(request, ask, _NOTHING)
-        found, is_beside = ask()
-        if found and self._tier.load_s(1) == math.inf and self._num_rests:
-            return self._ask(request, ask, _PILOT_BLOCKS * self._block_tokens)
+        if self._guard("tier_gate", lambda: self._skips_load(entry, request, num_computed)):
+            return self._ask_for_at_most(_NOTHING, request, ask)
+        found, is_async = ask()
+        if found and self._tier.load_s(1) == math.inf and self._was_disabled:
+            return self._ask_for_at_most(_PROBE_BLOCKS * self._block_tokens, request, ask)
         if found is None:
-            most = self._guard("tier_gate", lambda: self._ready(entry, request, num_computed))
-            return (None, is_beside) if most is None else self._ask(request, ask, most)
+            limit = self._guard("tier_gate", lambda: self._wait_limit(entry, request, num_computed))
+            return (None, is_async) if limit is None else self._ask_for_at_most(limit, request, ask)
         if found and self._guard(
-            "tier_gate", lambda: self._declines(entry, request, num_computed, found)
+            "tier_gate", lambda: self._skips_load(entry, request, num_computed, found)
         ):
-            return self._ask(request, ask, _NOTHING)
-        return found, is_beside
+            return self._ask_for_at_most(_NOTHING, request, ask)
+        return found, is_async
 
-    def planned(self, transfers: Any) -> None:
-        """Take note of the loads that a step begins.
+    def step_planned(self, transfers: Any) -> None:
+        """Record the time that a step's loads save.
 
         Args:
             transfers: vLLM's `OffloadingConnectorMetadata`.
         """
-        if self._is_unsure and self._knows_costs:
-            self._guard("tier_gate", self._review_all)
+        if self._has_undecided and self._knows_costs:
+            self._guard("tier_gate", self._decide_all_stores)
         for number, job in transfers.load_jobs.items():
             depth = self._statuses[job.req_id].num_locally_computed_tokens
-            num_blocks = len(job.dst_spec.block_ids) // self._grain.num_groups
-            self._loads[number] = self._computing_s(num_blocks, self._blocks(depth))
+            num_blocks = len(job.dst_spec.block_ids) // self._layout.num_groups
+            self._loads[number] = self._compute_s(num_blocks, self._blocks(depth))
 
-    def ended(self, report: Any) -> None:
-        """Take note of the copies that have ended.
+    def step_ended(self, report: Any) -> None:
+        """Record the copies that have ended.
 
         Args:
             report: vLLM's `OffloadingWorkerMetadata`, or None.
         """
         if report is not None:
-            self._guard("tier_gate", lambda: self._account(report))
+            self._guard("tier_gate", lambda: self._record_copies(report))
 
-    def left(self, request: Any) -> None:
-        """A request is over; what it may still store stays as it is."""
+    def request_finished(self, request: Any) -> None:
+        """Forget a request; its last stores keep their limit."""
         entry = self._entries.pop(request.request_id, None)
         if entry is None:
             return
-        if entry.skipped:
-            self._metrics.store_skipped(entry.skipped)
-        self._tier.paused(entry.turn.session)
-        if self._pilot == request.request_id:
-            self._guard("tier_gate", self._review_all)
+        if entry.skip_reason:
+            self._metrics.store_skipped(entry.skip_reason)
+        self._tier.turn_ended(entry.turn.session)
+        if self._probe == request.request_id:
+            self._guard("tier_gate", self._decide_all_stores)
 
-    def let_go(self) -> None:
-        """Let vLLM decide about all requests. Mutates."""
+    def lift_limits(self) -> None:
+        """Leave every store and load to vLLM. Mutates."""
         for request_id, entry in self._entries.items():
             if entry.may_limit_stores:
                 self._limit_stores(request_id, None)
         self._entries.clear()
-        self._tier.is_in_use = True
+        self._tier.is_enabled = True
 
     # Decide.
 
     def _enter(self, request: Any) -> None:
-        turn = self._desk.turn_of(request.request_id)
+        turn = self._tracker.turn_of(request.request_id)
         if turn is None:
             return
-        given = request.kv_transfer_params or {}
+        params = request.kv_transfer_params or {}
         entry = self._entries[request.request_id] = _Entry(
             turn,
-            self._desk.is_final(request.request_id),
-            may_limit_loads=given.get("max_load_tokens") is None,
-            may_limit_stores=given.get("max_offload_tokens") is None,
+            self._tracker.is_final(request.request_id),
+            may_limit_loads=params.get("max_load_tokens") is None,
+            may_limit_stores=params.get("max_offload_tokens") is None,
         )
-        self._first_turns.turn_arrived(turn.session, _beginning(request))
-        was_paying = self._ledger.is_paying
+        self._one_shot.turn_arrived(turn.session, _first_hash(request))
+        was_enabled = self._ledger.is_paying
         self._ledger.stalled(self._meter.stalled_s - self._stalled_s)
         self._stalled_s = self._meter.stalled_s
         account = self._ledger.turn_arrived(self._runtime.now_s)
-        if self._ledger.is_paying != was_paying:
+        if self._ledger.is_paying != was_enabled:
             self._switch()
         if account is not None:
-            self._report(account)
-        self._review(request, entry)
+            self._log_switch(account)
+        self._decide_stores(request, entry)
 
-    def _review(self, request: Any, entry: _Entry) -> None:
-        """Say what a request may store, as far as that is not settled."""
+    def _decide_stores(self, request: Any, entry: _Entry) -> None:
+        """Limit which blocks of a request are stored, if the request sets no limit itself."""
         if not entry.may_limit_stores:
             return
         reason = self._reason_to_skip(request, entry)
-        if reason == "not_paying" != entry.skipped:
+        if reason == "not_paying" != entry.skip_reason:
             self._ledger.declined()
-        entry.skipped = reason
-        most: int | None = _NOTHING if entry.skipped else None
+        entry.skip_reason = reason
+        limit: int | None = _NOTHING if reason else None
         if reason == "one_shot":
-            most = self._shared_tokens(entry.turn.session)
-        self._is_unsure |= reason == "unknown"
-        if reason == "unknown" and self._pilot in (None, request.request_id):
-            self._pilot = request.request_id
-            held = self._tier.num_stored(request.block_hashes, 0) * self._grain.hash_block_tokens
-            most = held + _PILOT_BLOCKS * self._block_tokens
+            limit = self._shared_tokens(entry.turn.session)
+        self._has_undecided |= reason == "unknown"
+        if reason == "unknown" and self._probe in (None, request.request_id):
+            self._probe = request.request_id
+            num_stored = self._tier.num_stored(request.block_hashes, 0)
+            limit = num_stored * self._layout.hash_block_tokens + _PROBE_BLOCKS * self._block_tokens
             if self._transfers.config.supports_partial_tail:
-                most = None  # vLLM has no part of such a prompt stored
-        self._limit_stores(request.request_id, most)
+                limit = None  # vLLM cannot store a part of such a prompt
+        self._limit_stores(request.request_id, limit)
 
     def _reason_to_skip(self, request: Any, entry: _Entry) -> str:
         if entry.is_final:
@@ -236,17 +236,17 @@ class TransferGate:
             return "unknown"
         num_blocks = self._blocks(request.num_tokens)
         copies = self._tier.copies
-        saved_s = self._computing_s(num_blocks, 0) - copies.load_s(num_blocks)
+        saved_s = self._compute_s(num_blocks, 0) - copies.load_s(num_blocks)
         if saved_s <= 0.0:
             return "not_paying" if num_blocks else ""
         session = entry.turn.session
         if session.num_turns > 1:
             is_outranked = self._tier.is_outranked(session, request.block_hashes)
             return "outranked" if is_outranked else ""
-        beginning = _beginning(request)
-        share = self._first_turns.share(beginning)
+        first_hash = _first_hash(request)
+        share = self._one_shot.share(first_hash)
         if not self._num_shared(session):
-            share = max(share, self._first_turns.recurrence(beginning))
+            share = max(share, self._one_shot.recurrence(first_hash))
         wasted_s = (1.0 - share) * copies.store_s(num_blocks)
         return "" if share * saved_s >= wasted_s else "one_shot"
 
@@ -259,64 +259,64 @@ class TransferGate:
         return 0
 
     def _shared_tokens(self, session: Session) -> int:
-        return self._num_shared(session) * self._grain.hash_block_tokens
+        return self._num_shared(session) * self._layout.hash_block_tokens
 
     @property
     def _knows_costs(self) -> bool:
         return self._tier.copies.store_s(1) < math.inf and self._runtime.restore_s(1) > 0.0
 
-    def _declines(
+    def _skips_load(
         self, entry: _Entry, request: Any, num_computed: int, found: int | None = None
     ) -> bool:
-        """Whether loading is expected to take longer than computing; counted once a request.
+        """Whether loading would take longer than computing; counts once a request.
 
-        Before it is known how much there is to load, all that is missing stands for it: the more
-        there is, the more a copy saves.
+        Before vLLM has found the loadable tokens, all missing tokens stand for them: the more there
+        are, the more a load saves.
         """
         num_blocks = self._blocks(request.num_tokens - num_computed if found is None else found)
         reason = ""
         if not self._ledger.is_paying:
             reason = "not_paying"
         else:
-            computing_s = self._computing_s(num_blocks, self._blocks(num_computed))
-            loading_s = self._tier.load_s(num_blocks + self._tier.num_loading)
-            if 0.0 < computing_s <= loading_s < math.inf:
+            compute_s = self._compute_s(num_blocks, self._blocks(num_computed))
+            load_s = self._tier.load_s(num_blocks + self._tier.num_loading)
+            if 0.0 < compute_s <= load_s < math.inf:
                 reason = "slower"
         if not reason:
             return False
-        if not entry.is_declined and (found or self._is_held(request, num_computed)):
-            entry.is_declined = True
-            self._metrics.load_declined(reason)
+        if not entry.is_load_skipped and (found or self._is_next_stored(request, num_computed)):
+            entry.is_load_skipped = True
+            self._metrics.load_skipped(reason)
             self._ledger.declined()
         return True
 
-    def _ready(self, entry: _Entry, request: Any, num_computed: int) -> int | None:
-        """What a request may load that waits for blocks on their way (tokens); None to wait on.
+    def _wait_limit(self, entry: _Entry, request: Any, num_computed: int) -> int | None:
+        """Tokens that a request loads which has waited for a read long enough; else None.
 
-        It waits for as long as computing takes, and then makes do with what is there.
+        It waits as long as computing takes, and then loads the blocks that have arrived.
         """
         now_s = self._runtime.now_s
         if entry.waits_since_s is None:
             entry.waits_since_s = now_s
         num_missing = self._blocks(request.num_tokens - num_computed)
-        computing_s = self._computing_s(num_missing, self._blocks(num_computed))
-        if not computing_s or now_s - entry.waits_since_s <= computing_s:
+        compute_s = self._compute_s(num_missing, self._blocks(num_computed))
+        if not compute_s or now_s - entry.waits_since_s <= compute_s:
             return None
-        first = num_computed // self._grain.hash_block_tokens
-        return self._tier.num_stored(request.block_hashes, first) * self._grain.hash_block_tokens
+        first = num_computed // self._layout.hash_block_tokens
+        return self._tier.num_stored(request.block_hashes, first) * self._layout.hash_block_tokens
 
-    def _computing_s(self, num_blocks: int, depth_blocks: int) -> float:
+    def _compute_s(self, num_blocks: int, depth_blocks: int) -> float:
         """Time that turns wait while blocks are computed (s)."""
-        computing_s = self._runtime.restore_s(num_blocks, depth_blocks)
-        return computing_s * (_WEIGHT_AMONG_OTHERS if len(self._entries) > 1 else 1.0)
+        compute_s = self._runtime.restore_s(num_blocks, depth_blocks)
+        return compute_s * (_COMPUTE_WEIGHT_WITH_OTHERS if len(self._entries) > 1 else 1.0)
 
-    def _is_held(self, request: Any, num_computed: int) -> bool:
-        first = num_computed // self._grain.hash_block_tokens
-        return self._tier.holds_next(request.block_hashes, first)
+    def _is_next_stored(self, request: Any, num_computed: int) -> bool:
+        first = num_computed // self._layout.hash_block_tokens
+        return self._tier.is_chunk_stored(request.block_hashes, first)
 
     # Learn.
 
-    def _account(self, report: Any) -> None:
+    def _record_copies(self, report: Any) -> None:
         num_loads = 0
         saved_s = 0.0
         for number in report.completed_jobs:
@@ -327,61 +327,65 @@ class TransferGate:
         num_workers = self._transfers.config.num_workers
         if num_loads:
             self._ledger.loaded(num_loads, saved_s, stats.load.time / num_workers)
-        if self._tier.holds_steps:
+        if self._tier.copies_block_steps:
             self._ledger.stalled(stats.store.time / num_workers)
 
     def _switch(self) -> None:
-        is_paying = self._ledger.is_paying
-        self._metrics.set_offload_paying(is_paying)
-        self._tier.is_in_use = is_paying
-        if is_paying:  # whatever was learned may be what has changed
-            self._num_rests += 1
-            self._tier.forget_speed()
-        self._review_all()
+        is_enabled = self._ledger.is_paying
+        self._metrics.set_offload_enabled(is_enabled)
+        self._tier.is_enabled = is_enabled
+        if is_enabled:  # the copy times may have changed
+            self._was_disabled = True
+            self._tier.forget_copy_times()
+        self._decide_all_stores()
 
-    def _review_all(self) -> None:
-        self._is_unsure = False
-        self._pilot = None
+    def _decide_all_stores(self) -> None:
+        self._has_undecided = False
+        self._probe = None
         for request_id, entry in self._entries.items():
             status = self._statuses.get(request_id)
             if status is not None:
-                self._review(status.req, entry)
+                self._decide_stores(status.req, entry)
 
-    def _report(self, account: TransferAccount) -> None:
+    def _log_switch(self, account: TransferAccount) -> None:
         figures = (
-            f"in {account.num_turns} turns and {account.elapsed_s:.1f} s, "
-            f"{account.num_loads} loads took {account.loading_s:.2f} s and saved "
-            f"{account.saved_s:.2f} s of waiting for computing, {account.num_declined} turns "
-            f"expected nothing of them, and {account.stalled_s:.2f} s were waited for stores"
+            f"over {account.num_turns} turns and {account.elapsed_s:.1f} s,"
+            f" {account.num_loads} loads saved {account.saved_s:.2f} s of computing and took"
+            f" {account.loading_s:.2f} s, stores delayed steps by {account.stalled_s:.2f} s, and"
+            f" {account.num_declined} copies were skipped as slower than computing"
         )
         if self._ledger.is_paying:
-            _logger.info("KV offloading pays again: %s", figures)
+            _logger.info("KV offload enabled again: %s", figures)
             return
         _logger.warning(
-            "KV offloading does not pay and rests for %d turns: %s",
+            "KV offload disabled for %d turns: copies cost %.1f s more than they saved (%s);"
+            " if this repeats, serve without host_gib",
             self._ledger.rest_turns,
+            -account.net_s,
             figures,
         )
 
-    # Say.
+    # Limits.
 
     def _blocks(self, num_tokens: int) -> int:
         return num_tokens // self._block_tokens
 
-    def _limit_stores(self, request_id: str, most_tokens: int | None) -> None:
+    def _limit_stores(self, request_id: str, max_tokens: int | None) -> None:
         status = self._statuses.get(request_id)
         if status is not None:
-            status.max_offload_tokens = most_tokens
+            status.max_offload_tokens = max_tokens
 
-    def _ask(self, request: Any, ask: Callable[[], Matched], most_tokens: int) -> Matched:
+    def _ask_for_at_most(
+        self, max_tokens: int, request: Any, ask: Callable[[], Matched]
+    ) -> Matched:
         status = self._statuses[request.request_id]
-        status.max_load_tokens = most_tokens
+        status.max_load_tokens = max_tokens
         try:
             return ask()
         finally:
             status.max_load_tokens = None
 
 
-def _beginning(request: Any) -> bytes:
-    """The first prefix hash of a prompt; b"" where it is shorter than that."""
+def _first_hash(request: Any) -> bytes:
+    """The first prefix hash of a prompt; b"" if it is shorter than a block."""
     return bytes(request.block_hashes[0]) if request.block_hashes else b""

@@ -1,1 +1,1 @@
-"""KV blocks copied and read ahead of the requests that need them."""
+"""Loads of KV blocks ahead of the requests that need them."""

@@ -1,4 +1,4 @@
-"""The way from the tiers below into host memory, ahead of requests.
+"""Prefetches from lower tiers into the host tier.
 
 Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
@@ -15,41 +15,41 @@ from holdfast.vllm.offload.host_tier import HostTier
 from holdfast.vllm.offload.prefetch.outcomes import Prefetch, PrefetchOutcomes
 from holdfast.vllm.offload.prefetch.tier_reads import TierRead
 
-__all__ = ["DiskToHost", "Wanted"]
+__all__ = ["DiskToHost", "WantedPath"]
 
 _CHUNKS_A_READ: Final = 64
-_RESERVE_SHARE: Final = 0.25
+_QUEUED_SHARE: Final = 0.25
 _MAX_DONE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A chain that should be in host memory.
+class WantedPath:
+    """A path that should be in the host tier.
 
     Attributes:
         hashes: Its prefix hashes.
-        waits: Whether a turn waits in the queue for it.
-        is_sure: Whether chunks of sessions that are away give way to it, those worth least first;
-            else only what nobody claims.
-        is_moot: Asked before each piece, whether nobody needs the rest any more.
+        is_for_queued: Whether a queued turn needs it.
+        may_evict_owned: Whether it may evict chunks of idle sessions, lowest retention priority
+            first; else only chunks without an owner.
+        is_obsolete: Whether no turn needs the rest any more; asked before each piece.
     """
 
     hashes: list[bytes]
-    waits: bool = False
-    is_sure: bool = True
-    is_moot: Callable[[], bool] = lambda: False
+    is_for_queued: bool = False
+    may_evict_owned: bool = True
+    is_obsolete: Callable[[], bool] = lambda: False
 
 
 class DiskToHost:
-    """One chain at a time, in pieces, so that a read which a request waits for is never far behind.
+    """Reads one path at a time, in pieces, so that a request's own read never waits for long.
 
-    What turns in the queue wait for takes up to a quarter of the host tier: sessions in the engine
-    keep their chunks, so more could leave no room for those that run.
+    Paths of queued turns take at most a quarter of the host tier: sessions in the engine keep their
+    chunks, so more could leave no space for those that run.
 
     Args:
         manager: vLLM's `TieringOffloadingManager`.
         tier: The host tier.
-        num_cached: How much of a chain the KV cache has (prefix hashes).
+        num_resident: Leading prefix hashes of a path that are in the KV cache (count).
         counts: Receives the outcomes.
     """
 
@@ -57,89 +57,95 @@ class DiskToHost:
         self,
         manager: Any,
         tier: HostTier,
-        num_cached: Callable[[list[bytes]], int],
+        num_resident: Callable[[list[bytes]], int],
         counts: Counter[str],
     ) -> None:
         self._manager = manager
         self._tier = tier
-        self._num_cached = num_cached
-        self._errands = PrefetchOutcomes(counts)
-        self._current: tuple[Prefetch, TierRead, Wanted] | None = None
-        self._num_begun = 0
-        # By last hash, chains that nothing below has more of, and those of pauses that were brought
-        # once: what did not stay then would not stay the next time.
+        self._num_resident = num_resident
+        self._outcomes = PrefetchOutcomes(counts)
+        self._current: tuple[Prefetch, TierRead, WantedPath] | None = None
+        self._num_started = 0
+        # Last hashes of paths not to read again: no lower tier stores more of them, or they were
+        # read for a paused session once and would be evicted again.
         self._done: OrderedDict[bytes, None] = OrderedDict()
 
     @property
     def is_busy(self) -> bool:
-        """Whether a chain is on its way."""
+        """Whether a read is in flight."""
         return self._current is not None
 
     def step(self) -> None:
-        """Take in what has arrived and ask for the next piece. Mutates the manager."""
+        """Record which chunks have arrived and read the next piece. Mutates the manager."""
         if self._current is None:
             return
-        errand, promotion, want = self._current
-        if want.is_moot():
-            self._end(errand, promotion, want)
+        prefetch, read, wanted = self._current
+        if wanted.is_obsolete():
+            self._end(prefetch, read, wanted)
             return
-        with nullcontext() if want.is_sure else self._tier.sparing_claimed():
-            promotion.advance(_CHUNKS_A_READ)
-        if promotion.has_found:
-            self._errands.sent(errand)
-        if promotion.is_over:
-            self._end(errand, promotion, want)
+        with nullcontext() if wanted.may_evict_owned else self._tier.protect_owned():
+            read.advance(_CHUNKS_A_READ)
+        if read.has_found:
+            self._outcomes.started(prefetch)
+        if read.is_over:
+            self._end(prefetch, read, wanted)
 
-    def begin(self, wanted: Iterable[Wanted]) -> None:
-        """Send for the first chain that is not in host memory, in order. Mutates the manager."""
+    def start(self, paths: Iterable[WantedPath]) -> None:
+        """Read the first path that is not in the host tier. Mutates the manager.
+
+        Args:
+            paths: Paths, in the order in which they will be needed.
+        """
         tier = self._tier
-        for want in wanted:
-            hashes = want.hashes
+        for wanted in paths:
+            hashes = wanted.hashes
             if not hashes or hashes[-1] in self._done:
                 continue
-            if not want.is_sure and not tier.num_unclaimed:
+            if not wanted.may_evict_owned and not tier.num_unowned:
                 return
-            num_there = self._num_cached(hashes)
-            num_there += tier.num_stored(hashes, num_there)
-            keys = tier.keys(hashes)[num_there // tier.stride :]
+            depth = self._num_resident(hashes)
+            depth += tier.num_stored(hashes, depth)
+            keys = tier.keys(hashes)[depth // tier.hashes_per_chunk :]
             if not keys:
                 continue
-            if want.waits and self._errands.num_blocks + len(keys) > _RESERVE_SHARE * tier.size:
-                self._errands.deferred(hashes)
+            num_chunks = self._outcomes.num_blocks + len(keys)
+            if wanted.is_for_queued and num_chunks > _QUEUED_SHARE * tier.num_chunks:
+                self._outcomes.deferred(hashes)
                 return
-            self._num_begun += 1
-            promotion = TierRead(self._manager, self._num_begun, keys)
-            errand = Prefetch(hashes, tier.holds, want.waits, num_there, len(keys))
-            self._current = errand, promotion, want
+            self._num_started += 1
+            read = TierRead(self._manager, self._num_started, keys)
+            prefetch = Prefetch(hashes, tier.is_stored, wanted.is_for_queued, depth, len(keys))
+            self._current = prefetch, read, wanted
             self.step()
             if self._current is not None:
                 return
 
-    def _end(self, errand: Prefetch, promotion: TierRead, want: Wanted) -> None:
-        promotion.close()
+    def _end(self, prefetch: Prefetch, read: TierRead, wanted: WantedPath) -> None:
+        read.close()
         self._current = None
-        self._errands.arrived(errand, errand.depth + promotion.num_done * self._tier.stride)
-        if promotion.lacked_room:
-            self._errands.deferred(errand.hashes)
-        is_exhausted = promotion.is_over and not promotion.lacked_room
-        if (is_exhausted and errand.depth < len(errand.hashes)) or not want.is_sure:
-            self._done[errand.hashes[-1]] = None
+        self._outcomes.ended(prefetch, prefetch.depth + read.num_done * self._tier.hashes_per_chunk)
+        if read.lacked_space:
+            self._outcomes.deferred(prefetch.hashes)
+        is_exhausted = read.is_over and not read.lacked_space
+        is_incomplete = is_exhausted and prefetch.depth < len(prefetch.hashes)
+        if is_incomplete or not wanted.may_evict_owned:
+            self._done[prefetch.hashes[-1]] = None
             if len(self._done) > _MAX_DONE:
                 self._done.popitem(last=False)
 
-    def needed(self, hashes: Sequence[bytes], *, waited: bool) -> None:
-        """See `PrefetchOutcomes`."""
-        self._errands.needed(hashes, waited=waited)
+    def needed(self, hashes: Sequence[bytes], *, was_queued: bool) -> None:
+        """Count the prefetches that a turn needs; see `PrefetchOutcomes`. Mutates."""
+        self._outcomes.needed(hashes, was_queued=was_queued)
 
     def halt(self) -> None:
-        """Give up what is on its way, and any thought of what was found before. Mutates."""
+        """End the read in flight and forget which paths not to read again. Mutates."""
         if self._current is not None:
             self._end(*self._current)
         self._done.clear()
 
-    def drain(self) -> None:
-        """Give up what is on its way. Mutates the manager."""
+    def close(self) -> None:
+        """End the read in flight and follow no prefetch any more. Mutates the manager."""
         if self._current is not None:
             self._current[1].close()
         self._current = None
-        self._errands.clear()
+        self._outcomes.clear()

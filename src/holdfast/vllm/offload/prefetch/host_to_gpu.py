@@ -1,4 +1,4 @@
-"""The way from host memory into the KV cache, ahead of requests.
+"""Prefetches from the host tier into the KV cache.
 
 Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
@@ -15,20 +15,20 @@ from holdfast.vllm.offload.prefetch.placeholder_requests import PlaceholderReque
 
 __all__ = ["HostToGpu"]
 
-_LEAST_BLOCKS_A_COPY: Final = 16
-_STEPS_A_COPY: Final = 2
+_MIN_BLOCKS_A_LOAD: Final = 16
+_STEPS_A_LOAD: Final = 2
 
 
 class HostToGpu:
-    """One copy at a time, of what the link carries in about two engine steps.
+    """Loads one path at a time, in pieces that take about two engine steps.
 
-    So a request that must load something itself waits for no more than that, and a chain that is
-    needed before it is whole has its beginning there.
+    So a request's own load waits for no more than one piece, and the beginning of a path is
+    resident when a turn needs it before the whole is.
 
     Args:
         scheduler: vLLM's, with its offloading connector and one cache group.
         tier: The host tier.
-        num_cached: How much of a chain the KV cache has (prefix hashes).
+        num_resident: Leading prefix hashes of a path that are in the KV cache (count).
         counts: Receives the outcomes.
     """
 
@@ -36,90 +36,90 @@ class HostToGpu:
         self,
         scheduler: Any,
         tier: HostTier,
-        num_cached: Callable[[Sequence[bytes]], int],
+        num_resident: Callable[[Sequence[bytes]], int],
         counts: Counter[str],
     ) -> None:
-        self._ghosts = PlaceholderRequests(scheduler)
+        self._placeholders = PlaceholderRequests(scheduler)
         self._tier = tier
-        self._num_cached = num_cached
-        self._errands = PrefetchOutcomes(counts)
+        self._num_resident = num_resident
+        self._outcomes = PrefetchOutcomes(counts)
         self._current: Prefetch | None = None
 
     @property
     def is_busy(self) -> bool:
-        """Whether a copy is under way."""
+        """Whether a load is in flight."""
         return self._current is not None
 
     def step(self) -> None:
-        """End a copy that is over. Mutates the scheduler."""
+        """End a load that is over. Mutates the scheduler."""
         if self._current is None:
             return
-        self._ghosts.take_finished()
-        if not len(self._ghosts):
-            errand, self._current = self._current, None
-            if self._num_cached(errand.hashes) >= len(errand.hashes):
-                self._errands.arrived(errand, len(errand.hashes))
+        self._placeholders.end_loaded()
+        if not len(self._placeholders):
+            prefetch, self._current = self._current, None
+            if self._num_resident(prefetch.hashes) >= len(prefetch.hashes):
+                self._outcomes.ended(prefetch, len(prefetch.hashes))
 
-    def begin(
-        self, chains: Iterable[Sequence[bytes]], spare_blocks: Callable[[], int], step_s: float
+    def start(
+        self, paths: Iterable[Sequence[bytes]], free_blocks: Callable[[], int], step_s: float
     ) -> None:
-        """Send for the first piece of a chain that is in host memory and not cached.
+        """Load the first piece of the first path that is stored and not resident.
 
         Before `schedule` only; mutates the scheduler.
 
         Args:
-            chains: Prefix hashes of chains, those needed first foremost.
-            spare_blocks: Blocks that may be taken (count).
-            step_s: What an engine step takes (s).
+            paths: Prefix hashes of paths, in the order in which they will be needed.
+            free_blocks: KV blocks that may be filled (count).
+            step_s: Expected duration of an engine step (s).
         """
-        for hashes in chains:
-            num_cached = self._num_cached(hashes)
-            if not self._tier.num_stored(hashes, num_cached):
+        for hashes in paths:
+            num_resident = self._num_resident(hashes)
+            if not self._tier.num_stored(hashes, num_resident):
                 continue
-            room = spare_blocks()
-            if room <= 0:
-                self._errands.deferred(hashes)
+            num_free = free_blocks()
+            if num_free <= 0:
+                self._outcomes.deferred(hashes)
                 return
-            depth = self._ghosts.begin(hashes, min(room, self._blocks_a_copy(step_s)))
+            depth = self._placeholders.start(hashes, min(num_free, self._blocks_a_load(step_s)))
             if not depth:
-                self._errands.counts["refused"] += 1
+                self._outcomes.counts["refused"] += 1
                 continue
-            errand = self._errands.on_way_to(hashes)
-            if errand is None:
-                errand = Prefetch(hashes, self._is_cached, False, num_cached, 0)
-                self._errands.sent(errand)
-            errand.num_blocks += depth - num_cached
-            errand.is_under_way = True
-            self._current = errand
+            prefetch = self._outcomes.open_for(hashes)
+            if prefetch is None:
+                prefetch = Prefetch(hashes, self._is_resident, False, num_resident, 0)
+                self._outcomes.started(prefetch)
+            prefetch.num_blocks += depth - num_resident
+            prefetch.is_in_flight = True
+            self._current = prefetch
             return
 
-    def needed(self, hashes: Sequence[bytes], *, waited: bool) -> None:
-        """See `PrefetchOutcomes`."""
-        self._errands.needed(hashes, waited=waited)
+    def needed(self, hashes: Sequence[bytes], *, was_queued: bool) -> None:
+        """Count the prefetches that a turn needs; see `PrefetchOutcomes`. Mutates."""
+        self._outcomes.needed(hashes, was_queued=was_queued)
 
     @property
     def hold_blocks(self) -> bool:
-        """Whether a copy, given up or not, has blocks that the worker may still write."""
-        return self._ghosts.hold_blocks
+        """Whether a load, aborted or not, has blocks that the worker may still write."""
+        return self._placeholders.hold_blocks
 
     def halt(self) -> None:
-        """Give up what is under way. Mutates the scheduler."""
-        self._ghosts.drain()
-        errand, self._current = self._current, None
-        if errand is not None:
-            self._errands.arrived(errand, self._num_cached(errand.hashes))
+        """Abort the load in flight. Mutates the scheduler."""
+        self._placeholders.abort_all()
+        prefetch, self._current = self._current, None
+        if prefetch is not None:
+            self._outcomes.ended(prefetch, self._num_resident(prefetch.hashes))
 
-    def drain(self) -> None:
-        """Give up what is under way, for good. Mutates the scheduler."""
-        self._ghosts.drain()
+    def close(self) -> None:
+        """Abort the load in flight and follow no prefetch any more. Mutates the scheduler."""
+        self._placeholders.abort_all()
         self._current = None
-        self._errands.clear()
+        self._outcomes.clear()
 
-    def _is_cached(self, block_hash: bytes) -> bool:
-        return self._num_cached([block_hash]) == 1
+    def _is_resident(self, block_hash: bytes) -> bool:
+        return self._num_resident([block_hash]) == 1
 
-    def _blocks_a_copy(self, step_s: float) -> int:
+    def _blocks_a_load(self, step_s: float) -> int:
         block_s = self._tier.copies.load_s(1)
         if not 0.0 < block_s < step_s:
-            return _LEAST_BLOCKS_A_COPY
-        return max(int(_STEPS_A_COPY * step_s / block_s), _LEAST_BLOCKS_A_COPY)
+            return _MIN_BLOCKS_A_LOAD
+        return max(int(_STEPS_A_LOAD * step_s / block_s), _MIN_BLOCKS_A_LOAD)

@@ -1,4 +1,4 @@
-"""Chains that were sent for before they were needed, and what became of that."""
+"""Prefetches in flight and their outcomes."""
 
 from __future__ import annotations
 
@@ -10,50 +10,49 @@ from typing import Final
 __all__ = ["OUTCOMES", "Prefetch", "PrefetchOutcomes"]
 
 OUTCOMES: Final = ("used", "late", "wasted", "deferred", "refused")
-"""`used`: all that was sent for was there when it was needed. `late`: some was still on its way.
-`wasted`: some was gone again, or nobody needed it. `deferred`: there was something to bring, and no
-room for it then. `refused`: a tier had no room for it, or did not have it after all."""
+"""`used`: a turn found the prefetched blocks. `late`: some were in flight when a turn needed them.
+`wasted`: they were evicted before a turn needed them, or no turn did. `deferred`: there was no
+space for a prefetch. `refused`: a tier had no space for the blocks, or no longer stored them."""
 
 _MAX_REMEMBERED: Final = 256
 
 
 @dataclass(slots=True, eq=False)
 class Prefetch:
-    """One chain that is brought closer.
+    """One path that is copied to a higher tier.
 
     Attributes:
-        hashes: The chain's prefix hashes.
-        is_there: Whether the block of a hash is where it is to be brought.
-        waits: Whether a turn in the queue needs it, once it is let in; else a prompt will that has
-            not arrived.
-        depth: Leading hashes of the chain that are there (count).
-        num_blocks: Blocks sent for (count).
-        is_under_way: Whether some have not arrived.
-        is_known: Whether it was counted among those sent.
+        hashes: The path's prefix hashes.
+        is_present: Whether the block of a hash is in the higher tier.
+        is_for_queued: Whether a queued turn needs it; else a prompt that has not arrived yet.
+        depth: Leading hashes of the path that are in the higher tier (count).
+        num_blocks: Blocks asked for (count).
+        is_in_flight: Whether some have not arrived.
+        is_recorded: Whether `PrefetchOutcomes` follows it.
     """
 
     hashes: Sequence[bytes]
-    is_there: Callable[[bytes], bool]
-    waits: bool
+    is_present: Callable[[bytes], bool]
+    is_for_queued: bool
     depth: int
     num_blocks: int
-    is_under_way: bool = True
-    is_known: bool = False
+    is_in_flight: bool = True
+    is_recorded: bool = False
 
     def outcome(self) -> str:
-        """What came of it, now that the chain is needed. Pure."""
-        if self.is_under_way:
+        """The outcome if a turn needs the path now. Pure."""
+        if self.is_in_flight:
             return "late"
-        return "used" if self.is_there(self.hashes[self.depth - 1]) else "wasted"
+        return "used" if self.is_present(self.hashes[self.depth - 1]) else "wasted"
 
-    def is_for(self, hashes: Sequence[bytes]) -> bool:
-        """Whether a prompt of these hashes needs the chain. Pure."""
-        end = len(self.hashes) if self.is_under_way else self.depth
+    def serves(self, hashes: Sequence[bytes]) -> bool:
+        """Whether a prompt of these hashes needs the path. Pure."""
+        end = len(self.hashes) if self.is_in_flight else self.depth
         return len(hashes) >= end and hashes[end - 1] == self.hashes[end - 1]
 
 
 class PrefetchOutcomes:
-    """PrefetchOutcomes of one way that nobody needed yet, the oldest foremost.
+    """Follows prefetches until a turn needs them, oldest first.
 
     Args:
         counts: Receives the outcomes.
@@ -62,62 +61,62 @@ class PrefetchOutcomes:
     def __init__(self, counts: Counter[str]) -> None:
         self.counts = counts
         self._open: dict[Prefetch, None] = {}
-        self._deferred: bytes | None = None
+        self._last_deferred: bytes | None = None
 
     @property
     def num_blocks(self) -> int:
-        """Blocks that were sent for (count)."""
-        return sum(errand.num_blocks for errand in self._open)
+        """Blocks asked for that no turn has needed yet (count)."""
+        return sum(prefetch.num_blocks for prefetch in self._open)
 
-    def sent(self, errand: Prefetch) -> None:
-        """Something was sent for; may be said again. Mutates.
+    def started(self, prefetch: Prefetch) -> None:
+        """Follow a prefetch, once. Mutates.
 
-        Beyond a few hundred the oldest counts as wasted.
+        The oldest beyond a few hundred counts as wasted.
         """
-        if errand.is_known:
+        if prefetch.is_recorded:
             return
-        errand.is_known = True
-        self._open[errand] = None
+        prefetch.is_recorded = True
+        self._open[prefetch] = None
         if len(self._open) > _MAX_REMEMBERED:
             del self._open[next(iter(self._open))]
             self.counts["wasted"] += 1
 
     def deferred(self, hashes: Sequence[bytes]) -> None:
-        """There is no room for a chain now; the same one counts once in a row. Mutates."""
-        if hashes[-1] != self._deferred:
-            self._deferred = hashes[-1]
+        """Count a path for which there is no space now, once in a row. Mutates."""
+        if hashes[-1] != self._last_deferred:
+            self._last_deferred = hashes[-1]
             self.counts["deferred"] += 1
 
-    def arrived(self, errand: Prefetch, depth: int) -> None:
-        """All that will come has arrived. Mutates.
+    def ended(self, prefetch: Prefetch, depth: int) -> None:
+        """End a prefetch; it counts as refused if it copied nothing. Mutates.
 
         Args:
-            errand: One that was sent.
-            depth: Leading hashes of its chain that are there now (count).
+            prefetch: One that was started.
+            depth: Leading hashes of its path that are in the higher tier now (count).
         """
-        num_brought = depth - errand.depth
-        errand.depth = depth
-        errand.is_under_way = False
-        if errand in self._open and num_brought <= 0:
-            del self._open[errand]
+        num_copied = depth - prefetch.depth
+        prefetch.depth = depth
+        prefetch.is_in_flight = False
+        if prefetch in self._open and num_copied <= 0:
+            del self._open[prefetch]
             self.counts["refused"] += 1
 
-    def needed(self, hashes: Sequence[bytes], *, waited: bool) -> None:
-        """A turn needs the chain of its prompt now. Mutates.
+    def needed(self, hashes: Sequence[bytes], *, was_queued: bool) -> None:
+        """Count the prefetches that a turn needs now. Mutates.
 
         Args:
-            hashes: The prompt's.
-            waited: Whether it comes from the queue; else the prompt has just arrived.
+            hashes: Of the turn's prompt.
+            was_queued: Whether the turn was admitted from the queue; else it has just arrived.
         """
-        for errand in list(self._open):
-            if errand.waits == waited and errand.is_for(hashes):
-                del self._open[errand]
-                self.counts[errand.outcome()] += 1
+        for prefetch in list(self._open):
+            if prefetch.is_for_queued == was_queued and prefetch.serves(hashes):
+                del self._open[prefetch]
+                self.counts[prefetch.outcome()] += 1
 
-    def on_way_to(self, hashes: Sequence[bytes]) -> Prefetch | None:
-        """The errand whose chain this is, if there is one."""
-        return next((errand for errand in self._open if errand.hashes == hashes), None)
+    def open_for(self, hashes: Sequence[bytes]) -> Prefetch | None:
+        """The followed prefetch of exactly this path, if there is one."""
+        return next((prefetch for prefetch in self._open if prefetch.hashes == hashes), None)
 
     def clear(self) -> None:
-        """Nothing was sent for. Mutates."""
+        """Follow no prefetch any more. Mutates."""
         self._open.clear()
