@@ -154,7 +154,7 @@ def test_leniently_a_wrong_line_is_left_out_and_counted(mooncake: Path, tmp_path
         ({"session": "b", "parent": "a", "parent_turn": 1}, "turn 1 of parent 'a', which has 1"),
         (
             {"session": "b", "turns": [{"prompt_tokens": 32, "new_blocks": [[7, 1], [1, 1]]}]},
-            "block 1 is behind another block than before",
+            "block 1 follows another block than before",
         ),
     ],
 )

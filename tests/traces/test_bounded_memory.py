@@ -1,4 +1,4 @@
-"""What reading takes does not grow with the rows of a file, only with what the docs say."""
+"""Memory of reading is constant in the rows of a file, as documented."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _replay_records(num: int) -> Iterator[dict[str, Any]]:
 
 
 def _peak_of_converting(path: Path, lines: Iterable[dict[str, Any]]) -> int:
-    """The most memory in use while a file is converted to Holdfast's format."""
+    """Peak memory while a file is converted to Holdfast's format."""
     with path.open("wb") as file:
         for line in lines:
             file.write(msgspec.json.encode(line))
@@ -138,10 +138,10 @@ def _peak_of_converting(path: Path, lines: Iterable[dict[str, Any]]) -> int:
         *(_decision_log, _replay_records),
     ],
 )
-def test_four_times_as_many_rows_take_no_more_memory(
+def test_memory_constant_in_number_of_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: Callable[[int], Iterator[Any]]
 ) -> None:
-    """Two long prompts a session, all first ones before all second ones."""
+    """Two long prompts a session; all first prompts precede all second ones."""
     monkeypatch.setattr(row_spool, "_MEMORY_BYTES", 1 << 16)
     path = tmp_path / "a.jsonl"
     _peak_of_converting(path, rows(2))
@@ -149,24 +149,24 @@ def test_four_times_as_many_rows_take_no_more_memory(
     assert many < 1.3 * few
 
 
-def test_rows_are_given_back_from_any_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spool_reads_rows_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_spool, "_MEMORY_BYTES", 100)
     spool = RowSpool("a", dict[str, int])
-    places = [spool.add({"n": n}) for n in range(50)]
-    assert spool.read(reversed(places)) == [{"n": n} for n in reversed(range(50))]
+    positions = [spool.add({"n": n}) for n in range(50)]
+    assert spool.read(reversed(positions)) == [{"n": n} for n in reversed(range(50))]
     assert spool.read([]) == []
 
 
-def test_a_spool_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spool_closes_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_spool, "_MEMORY_BYTES", 1)
     spool = RowSpool("a", int)
     spool.add(10)
-    # pytest turns the warning about a file that was not closed into an error.
+    # pytest turns the warning about an unclosed file into an error.
     del spool
     gc.collect()
 
 
-def test_no_room_for_rows_is_an_error_that_says_what_helps(
+def test_full_disk_error_of_spool_hints_at_tmpdir(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full:

@@ -35,7 +35,7 @@ def place(
     cached: int = 0,
     head: str | None = None,
 ) -> Placement:
-    """Place a prompt; without a head its messages are all there is."""
+    """Place a prompt; without a head its messages are the whole prompt."""
     return layout.place(
         history,
         head=head or "whole",
@@ -49,20 +49,20 @@ def shared(left: Placement, right: Placement) -> int:
     return common_prefix_length(left.block_hashes, right.block_hashes)
 
 
-def test_a_message_is_known_by_role_and_content() -> None:
+def test_message_identified_by_role_and_content() -> None:
     assert Message.of("user", ["a"]) == Message.of("user", ["a"])
     assert Message.of("user", ["a"]) != Message.of("tool", ["a"])
     assert Message.of("user", ["a"]) != Message.of("user", ["b"])
 
 
-def test_media_are_of_one_length() -> None:
+def test_media_have_equal_length() -> None:
     short, long = (Message.of("user", "x" * size, is_media=True) for size in (1, 10_000))
     assert short.num_bytes == long.num_bytes
     assert short.digest != long.digest
 
 
 @given(st.integers(0, 1 << 24))
-def test_an_estimate_of_an_estimated_text_is_exact(num_tokens: int) -> None:
+def test_estimate_inverts_bytes_of_tokens(num_tokens: int) -> None:
     assert estimated_tokens(bytes_of_tokens(num_tokens)) == num_tokens
 
 
@@ -73,15 +73,15 @@ def test_histories_share_their_past() -> None:
     assert said((1, 10), (2, 10)).digest == past.digest != said((2, 10), (1, 10)).digest
 
 
-def test_a_recorded_length_is_divided_by_bytes() -> None:
-    # 10 blocks: the messages end at 160 and 640 tokens, and a third of the first's length follows.
+def test_recorded_length_divided_by_message_bytes() -> None:
+    # 10 blocks: the messages end at 160 and 640 tokens.
     layout = PromptLayout("s")
     both = place(layout, said((1, 100), (2, 300)), 640)
     assert place(layout, said((1, 100), (3, 5)), 640).block_hashes[:2] == both.block_hashes[:2]
     assert shared(both, place(layout, said((1, 100), (4, 5)), 640)) == 160 // BLOCK_TOKENS
 
 
-def test_a_longer_prompt_gives_what_it_adds_to_its_new_messages() -> None:
+def test_added_length_goes_to_new_messages() -> None:
     layout = PromptLayout("s")
     first = place(layout, said((1, 100)), 640)
     second = place(layout, said((1, 100), (2, 1), (3, 1)), 1280)
@@ -90,17 +90,17 @@ def test_a_longer_prompt_gives_what_it_adds_to_its_new_messages() -> None:
     assert (shared(first, second), shared(second, branch), shared(second, back)) == (10, 15, 20)
 
 
-def test_an_unrecorded_length_is_estimated_behind_what_is_known() -> None:
+def test_unrecorded_length_estimated_after_known_messages() -> None:
     layout = PromptLayout("s")
     place(layout, said((1, 100)), 640)
     assert place(layout, said((1, 100), (2, 400)), None).num_tokens == 740
 
 
-def test_a_prompt_of_nothing_has_a_token() -> None:
+def test_empty_prompt_has_one_token() -> None:
     assert place(PromptLayout("s"), EMPTY_HISTORY, None).num_tokens == 1
 
 
-def test_the_head_is_what_the_first_prompts_text_leaves_and_stays() -> None:
+def test_head_is_first_prompt_less_its_messages() -> None:
     layout = PromptLayout("s")
     first = place(layout, said((1, 256)), 704, head="h")
     other = place(layout, said((2, 256)), 704, head="h")
@@ -108,7 +108,7 @@ def test_the_head_is_what_the_first_prompts_text_leaves_and_stays() -> None:
     assert shared(first, place(layout, said((1, 256)), 704, head="g")) == 0
 
 
-def test_other_sessions_share_of_the_head_what_both_read_from_a_cache() -> None:
+def test_sessions_share_head_that_both_read_from_cache() -> None:
     def first(session: str, cached: int, message: int = 1) -> Placement:
         history = said((message, 256))
         return place(PromptLayout(session), history, 704, head="h", cached=cached)
@@ -116,22 +116,22 @@ def test_other_sessions_share_of_the_head_what_both_read_from_a_cache() -> None:
     assert shared(first("a", 256), first("b", 128)) == 2
     assert shared(first("a", 256), first("b", 0)) == 0
     assert shared(first("a", 0), first("b", 0)) == 0
-    # What was read of the text as well is not the head's.
+    # Cached tokens of the messages do not belong to the head.
     assert shared(first("a", 704), first("b", 704)) == 11
     assert shared(first("a", 704), first("b", 704, message=2)) == 10
 
 
-def test_a_prompt_that_lost_something_shares_what_the_provider_read() -> None:
+def test_shortened_prompt_shares_cached_tokens() -> None:
     layout = PromptLayout("s")
     whole = place(layout, said((1, 1), (2, 1)), 1280)
     less = place(layout, said((1, 1), (2, 1), (3, 1)), 1200, cached=700)
     more = place(layout, said((1, 1), (2, 1), (3, 1), (4, 1)), 1280)
     branch = place(layout, said((1, 1), (2, 1), (5, 1)), 1280)
-    # The second and third message now share the 560 tokens behind the first.
+    # The second and third message now share the 560 tokens after the first.
     assert (shared(whole, less), shared(less, more), shared(less, branch)) == (10, 18, 14)
 
 
-def test_a_prompt_that_lost_something_in_its_first_message_keeps_the_head() -> None:
+def test_prompt_shortened_in_first_message_keeps_head() -> None:
     layout = PromptLayout("s")
     whole = place(layout, said((1, 4), (2, 4)), 642, head="h")
     assert shared(whole, place(layout, said((1, 4), (2, 4)), 641, head="h", cached=1)) == 10
@@ -140,20 +140,20 @@ def test_a_prompt_that_lost_something_in_its_first_message_keeps_the_head() -> N
     assert shared(whole, place(layout, said((1, 1), (2, 1)), 1200, cached=100)) == 0
 
 
-def test_a_prompt_that_lost_something_shares_what_fits_where_no_read_is_known() -> None:
+def test_shortened_prompt_shares_what_fits_if_cached_unknown() -> None:
     layout = PromptLayout("s")
     whole = place(layout, said((1, 1), (2, 1)), 1280)
     assert shared(whole, place(layout, said((1, 1), (2, 1), (3, 1)), 1200)) == 10
 
 
-def test_a_prompt_shorter_than_its_head_is_cut() -> None:
+def test_prompt_shorter_than_its_head_is_cut() -> None:
     layout = PromptLayout("s")
     first = place(layout, said((1, 4)), 1280, head="h")
     less = place(layout, said((2, 4)), 640, head="h")
     assert shared(first, less) == len(less.block_hashes) == 10
 
 
-def test_a_prompt_that_grew_without_a_message_ends_in_something_new() -> None:
+def test_prompt_grown_without_message_gets_new_blocks() -> None:
     layout = PromptLayout("s")
     first = place(layout, said((1, 4)), 640)
     longer = place(layout, said((1, 4)), 1280)
@@ -193,7 +193,7 @@ def test_equal_ids_mean_equal_prefixes(assert_prefix_identity: Any, prompts: Any
     st.lists(st.tuples(st.integers(0, 500), st.integers(0, 900)), min_size=1, max_size=12),
     st.sampled_from([None, "h"]),
 )
-def test_a_conversation_that_only_grows_shares_each_prompt_whole(
+def test_growing_conversation_shares_each_prompt_whole(
     growth: list[tuple[int, int]], head: str | None
 ) -> None:
     layout, history, tokens = PromptLayout("s"), EMPTY_HISTORY, 1
@@ -207,7 +207,7 @@ def test_a_conversation_that_only_grows_shares_each_prompt_whole(
         before = placed
 
 
-def test_a_fork_begins_with_the_head_of_the_session_that_it_was_forked_from() -> None:
+def test_fork_shares_head_of_its_origin() -> None:
     history = said((1, 40), (2, 40))
     one, other, fork = (
         place(layout, history, 640, head="h")
@@ -218,7 +218,7 @@ def test_a_fork_begins_with_the_head_of_the_session_that_it_was_forked_from() ->
 
 
 @given(st.lists(st.lists(st.integers(1, 4), max_size=6), min_size=1, max_size=20))
-def test_a_prompt_that_comes_again_has_the_blocks_it_had(prompts: list[list[int]]) -> None:
+def test_repeated_prompt_has_equal_blocks(prompts: list[list[int]]) -> None:
     layout = PromptLayout("s")
     earlier: dict[tuple[int, ...], Placement] = {}
     for numbers in prompts:
@@ -228,7 +228,7 @@ def test_a_prompt_that_comes_again_has_the_blocks_it_had(prompts: list[list[int]
 
 
 @pytest.mark.parametrize("head", [None, "h"])
-def test_the_same_calls_make_the_same_blocks(head: str | None) -> None:
+def test_equal_calls_make_equal_blocks(head: str | None) -> None:
     def blocks() -> list[list[int]]:
         layout = PromptLayout("s")
         return [

@@ -1,4 +1,4 @@
-"""Outputs are there whole or not at all, whatever happens to the process that writes them."""
+"""Atomic outputs: a killed or failing writer leaves the previous file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ main(sys.argv[1:])
 
 
 def kill_while_writing(output: Path, format_name: str) -> None:
-    """Start writing sessions without an end, and kill the process among them."""
+    """Start a process that writes endless sessions, and kill it."""
     with subprocess.Popen(
         [sys.executable, "-c", _ENDLESS, str(output), format_name], stdout=subprocess.PIPE
     ) as process:
@@ -55,9 +55,7 @@ def kill_while_writing(output: Path, format_name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 @pytest.mark.parametrize("format_name", ["holdfast", "weka"])
-def test_a_killed_writer_leaves_the_file_that_was_there_and_nothing_that_reads_as_a_trace(
-    tmp_path: Path, name: str, format_name: str
-) -> None:
+def test_killed_writer_leaves_previous_file(tmp_path: Path, name: str, format_name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"before")
     kill_while_writing(path, format_name)
@@ -66,7 +64,7 @@ def test_a_killed_writer_leaves_the_file_that_was_there_and_nothing_that_reads_a
     assert trace_files(tmp_path) == (path,)
 
 
-def test_a_killed_writer_of_a_directory_leaves_none_and_its_files_are_not_read(
+def test_killed_directory_writer_leaves_no_trace_file(
     tmp_path: Path,
 ) -> None:
     other = tmp_path / "other.json"
@@ -78,10 +76,8 @@ def test_a_killed_writer_of_a_directory_leaves_none_and_its_files_are_not_read(
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.xz"])
-def test_a_write_that_fails_half_way_is_an_error_and_leaves_what_was_there(
-    tmp_path: Path, write_lines: Any, name: str
-) -> None:
-    """A limit on the size of files stands in for a full disk."""
+def test_failed_write_leaves_previous_file(tmp_path: Path, write_lines: Any, name: str) -> None:
+    """A limit on file size simulates a full disk."""
     rng = random.Random(0)
     arrivals = (
         {"timestamp": n, "input_length": 512, "output_length": rng.randrange(10**7), "hash_ids": []}
@@ -106,7 +102,7 @@ def test_a_write_that_fails_half_way_is_an_error_and_leaves_what_was_there(
     assert list(output.parent.iterdir()) == [output]
 
 
-def test_a_disk_that_is_full_when_the_last_bytes_go_out_is_an_error(
+def test_full_disk_at_fsync_leaves_previous_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:
@@ -122,7 +118,7 @@ def test_a_disk_that_is_full_when_the_last_bytes_go_out_is_an_error(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_directory_on_a_full_disk_is_an_error_and_is_not_there(tmp_path: Path) -> None:
+def test_full_disk_leaves_no_directory(tmp_path: Path) -> None:
     expected = "d: cannot be written: No space left"
     with pytest.raises(ConfigError, match=expected), new_directory(tmp_path / "d") as directory:
         (directory / "a.json").write_bytes(b"a")
@@ -130,7 +126,7 @@ def test_a_directory_on_a_full_disk_is_an_error_and_is_not_there(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_goes_on_pointing_to_the_file_that_is_replaced(tmp_path: Path) -> None:
+def test_new_file_replaces_target_of_a_link(tmp_path: Path) -> None:
     target, link = tmp_path / "there" / "a.jsonl", tmp_path / "a.jsonl"
     target.parent.mkdir()
     target.write_bytes(b"before")
@@ -142,7 +138,7 @@ def test_a_link_goes_on_pointing_to_the_file_that_is_replaced(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
-def test_a_device_is_written_and_not_replaced() -> None:
+def test_device_written_not_replaced() -> None:
     expected = "/dev/full: cannot be written: No space left"
     with pytest.raises(ConfigError, match=expected), new_file(Path("/dev/full")) as file:
         file.write(b"a")

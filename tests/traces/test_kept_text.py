@@ -1,4 +1,4 @@
-"""Text that is kept: what it is, where it goes, and that nothing else has it."""
+"""Kept message texts: kept only on request, written only to the canonical format."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def contents(session: Session) -> Iterator[str]:
 
 
 def prompts(session: Session) -> list[list[MessageText]]:
-    """Every prompt in full."""
+    """Each prompt in full."""
     found: list[list[MessageText]] = []
     before: list[MessageText] = []
     for turn in session.turns:
@@ -49,7 +49,7 @@ def prompts(session: Session) -> list[list[MessageText]]:
 
 
 @FORMATS
-def test_text_is_kept_where_it_is_asked_for_and_nowhere_else(tmp_path: Path, sample: str) -> None:
+def test_text_kept_only_on_request(tmp_path: Path, sample: str) -> None:
     path = sample_file(tmp_path, sample)
     kept = list(read_sessions(path, keeps_text=True))
     assert all(turn.text is not None for session in kept for turn in session.turns)
@@ -61,13 +61,13 @@ def test_text_is_kept_where_it_is_asked_for_and_nowhere_else(tmp_path: Path, sam
 
 
 @FORMATS
-def test_kept_text_is_not_in_what_a_session_looks_like(tmp_path: Path, sample: str) -> None:
+def test_repr_hides_kept_text(tmp_path: Path, sample: str) -> None:
     sessions = list(read_sessions(sample_file(tmp_path, sample), keeps_text=True))
     assert SECRET.casefold() not in repr(sessions).casefold()
 
 
 @FORMATS
-def test_what_was_kept_comes_back_from_holdfasts_own_files(tmp_path: Path, sample: str) -> None:
+def test_kept_text_round_trips_through_canonical_format(tmp_path: Path, sample: str) -> None:
     kept = list(read_sessions(sample_file(tmp_path, sample), keeps_text=True))
     path = tmp_path / "kept.jsonl"
     write_sessions(kept, path, "holdfast", None)
@@ -78,14 +78,14 @@ def test_what_was_kept_comes_back_from_holdfasts_own_files(tmp_path: Path, sampl
 
 
 @FORMATS
-def test_holdfasts_own_reader_keeps_no_text_unless_told_to(tmp_path: Path, sample: str) -> None:
+def test_canonical_reader_drops_text_by_default(tmp_path: Path, sample: str) -> None:
     kept = list(read_sessions(sample_file(tmp_path, sample), keeps_text=True))
     path = tmp_path / "kept.jsonl"
     write_sessions(kept, path, "holdfast", None)
     assert all(turn.text is None for session in read_sessions(path) for turn in session.turns)
 
 
-def test_each_prompt_can_be_put_together_again(tmp_path: Path) -> None:
+def test_prompts_rebuilt_from_repeated_counts(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     lines = [
         said("u1", None, 0, "please"),
@@ -114,12 +114,12 @@ def test_each_prompt_can_be_put_together_again(tmp_path: Path) -> None:
     assert json.loads(texts[1].answer[0].content) == {"type": "text", "text": "answer in a2"}
 
 
-def test_the_encoding_of_media_is_never_kept() -> None:
+def test_media_encoding_never_kept() -> None:
     message = Message.of("user", {"data": SECRET}, is_media=True, keeps_text=True)
     assert message.text == MessageText("user", "")
 
 
-def test_calls_of_which_only_lengths_are_recorded_have_no_text(tmp_path: Path) -> None:
+def test_calls_with_recorded_lengths_only_have_no_text(tmp_path: Path) -> None:
     def span(second: int, **attributes: Any) -> dict[str, Any]:
         return {
             "trace_id": "t",
@@ -134,13 +134,13 @@ def test_calls_of_which_only_lengths_are_recorded_have_no_text(tmp_path: Path) -
     path = tmp_path / "a.json"
     path.write_bytes(written([{"spans": spans}]))
     (session,) = read_sessions(path, keeps_text=True)
-    # Behind a turn without text all of a prompt is told.
+    # After a turn without text the record has the whole prompt.
     whole = TurnText(0, (MessageText("user", '{"role":"user"}'),), ())
     assert [turn.text for turn in session.turns] == [whole, None, whole]
 
 
 @pytest.mark.parametrize("name", sorted(set(WRITERS) - {"holdfast"}))
-def test_formats_that_cannot_hold_text_count_it_as_lost(name: str) -> None:
+def test_formats_without_text_count_it_as_lost(name: str) -> None:
     text = TurnText(0, (MessageText("user", '"a"'),), ())
     session = Session("s", 64, (Turn(0.0, 64, 1, (0,), text=text),), "", start_s=0.0)
     file = io.BytesIO()
@@ -160,10 +160,10 @@ def test_formats_that_cannot_hold_text_count_it_as_lost(name: str) -> None:
         ([{"prompt": [{"content": 5}]}], r"text\.prompt\[0\]\.content: Expected `str`"),
         ([{"says": SECRET}], r"turns\[0\]\.text: Object contains unknown field"),
     ],
-    ids=["first", "more", "behind-none", "type", "unknown"],
+    ids=["first", "more", "after-none", "type", "unknown"],
 )
 @pytest.mark.parametrize("keeps_text", [False, True])
-def test_text_that_cannot_be_is_an_error_that_names_the_field(
+def test_invalid_text_error_names_the_field(
     write_lines: Any, texts: list[Any], problem: str, keeps_text: bool
 ) -> None:
     turns = [{"prompt_tokens": 20} | ({} if text is None else {"text": text}) for text in texts]

@@ -1,4 +1,4 @@
-"""Chained block ids, and the prefix arithmetic beneath them."""
+"""Ids of block prefixes and common prefix lengths."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def naive_prefix_length(left: list[int], right: list[int]) -> int:
 
 
 @given(hashes, hashes)
-def test_the_common_prefix_is_what_a_loop_finds(left: list[int], right: list[int]) -> None:
+def test_common_prefix_equals_naive_loop(left: list[int], right: list[int]) -> None:
     assert common_prefix_length(left, right) == naive_prefix_length(left, right)
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), hashes), min_size=2, max_size=8))
-def test_chain_ids_are_equal_exactly_where_scope_and_prefix_are(
+def test_ids_equal_exactly_for_equal_scope_and_prefix(
     prompts: list[tuple[int, list[int]]],
 ) -> None:
     interner = PrefixInterner()
-    chains = [(scope, prompt, interner.trail(scope).extend(prompt)) for scope, prompt in prompts]
-    for scope_a, prompt_a, chain_a in chains:
-        for scope_b, prompt_b, chain_b in chains:
+    paths = [(scope, prompt, interner.trail(scope).extend(prompt)) for scope, prompt in prompts]
+    for scope_a, prompt_a, ids_a in paths:
+        for scope_b, prompt_b, ids_b in paths:
             shared = naive_prefix_length(prompt_a, prompt_b) if scope_a == scope_b else 0
-            assert chain_a[:shared] == chain_b[:shared]
-            assert not set(chain_a[shared:]) & set(chain_b[shared:])
+            assert ids_a[:shared] == ids_b[:shared]
+            assert not set(ids_a[shared:]) & set(ids_b[shared:])
 
 
 @given(st.lists(hashes, min_size=1, max_size=6))
-def test_following_a_session_gives_the_same_ids_as_chaining_each_prompt_anew(
+def test_trail_gives_ids_of_a_new_trail(
     prompts: list[list[int]],
 ) -> None:
     interner = PrefixInterner()

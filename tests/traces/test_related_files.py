@@ -1,4 +1,4 @@
-"""Which files are read together."""
+"""Trees of related files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from holdfast.traces.related_files import RelatedFiles
 
 
 def related(*links: FileLinks) -> RelatedFiles:
-    """Files that are called like what they hold."""
+    """Files named by their position and link name."""
     return RelatedFiles({Path(f"{number}-{one.name}"): one for number, one in enumerate(links)})
 
 
-def test_a_file_is_read_with_the_parent_that_it_names() -> None:
+def test_file_read_with_parent_it_names() -> None:
     found = related(FileLinks("child", "parent"), FileLinks("parent"), FileLinks("other"))
     assert found.is_child(Path("0-child"))
     assert not found.is_child(Path("1-parent"))
@@ -24,21 +24,21 @@ def test_a_file_is_read_with_the_parent_that_it_names() -> None:
     assert found.descendants(Path("2-other")) == ()
 
 
-def test_a_file_is_read_with_the_one_that_names_it() -> None:
+def test_file_read_with_parent_that_names_it() -> None:
     found = related(FileLinks("child"), FileLinks("parent", children=("child", "gone")))
     assert found.descendants(Path("1-parent")) == (Path("0-child"),)
 
 
-def test_a_parent_that_is_not_there_is_none() -> None:
+def test_file_with_missing_parent_is_root() -> None:
     assert not related(FileLinks("child", "gone")).is_child(Path("0-child"))
 
 
-def test_descendants_stand_behind_their_parents_and_before_the_next_child() -> None:
+def test_descendants_in_depth_first_order() -> None:
     found = related(FileLinks("a"), FileLinks("b", "a"), FileLinks("c", "a"), FileLinks("d", "b"))
     assert [path.name for path in found.descendants(Path("0-a"))] == ["1-b", "3-d", "2-c"]
 
 
-def test_of_two_files_of_one_name_the_first_belongs_to_the_family() -> None:
+def test_second_file_of_one_name_is_a_root() -> None:
     found = related(
         FileLinks("a"),
         FileLinks("b", "a"),
@@ -62,7 +62,7 @@ def test_of_two_files_of_one_name_the_first_belongs_to_the_family() -> None:
         ),
     )
 )
-def test_every_file_is_read_once_whatever_files_say_about_each_other(
+def test_every_file_read_once_for_any_links(
     links: dict[Path, FileLinks],
 ) -> None:
     found = RelatedFiles(links)

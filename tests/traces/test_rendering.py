@@ -1,4 +1,4 @@
-"""Content that reads the same to a model, in the ways in which recordings write it."""
+"""Normal form of message contents that a model sees as equal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holdfast.traces.io import read_sessions
 from holdfast.traces.record import Session
 from holdfast.traces.rendering import rendered
 
-ALIKE: dict[str, list[Any]] = {
+EQUIVALENT: dict[str, list[Any]] = {
     "text": [
         "hello",
         [{"type": "text", "text": "hello"}],
@@ -34,7 +34,7 @@ ALIKE: dict[str, list[Any]] = {
         {"type": "tool_result", "tool_use_id": "t", "content": "done", "is_error": None},
     ],
 }
-UNLIKE: list[Any] = [
+DIFFERENT: list[Any] = [
     "hello",
     "hello ",
     ["hello"],
@@ -48,21 +48,21 @@ UNLIKE: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("ways", ALIKE.values(), ids=ALIKE)
-def test_ways_to_write_the_same_have_one_fingerprint(ways: list[Any]) -> None:
-    assert len({Message.of("user", content) for content in ways}) == 1
-    assert all(rendered(rendered(content)) == rendered(content) for content in ways)
+@pytest.mark.parametrize("contents", EQUIVALENT.values(), ids=EQUIVALENT)
+def test_equivalent_contents_have_equal_fingerprints(contents: list[Any]) -> None:
+    assert len({Message.of("user", content) for content in contents}) == 1
+    assert all(rendered(rendered(content)) == rendered(content) for content in contents)
 
 
-def test_other_content_has_another_fingerprint() -> None:
-    assert len({Message.of("user", content).digest for content in UNLIKE}) == len(UNLIKE)
+def test_different_contents_have_different_fingerprints() -> None:
+    assert len({Message.of("user", content).digest for content in DIFFERENT}) == len(DIFFERENT)
 
 
-def test_a_text_is_as_long_as_its_bytes() -> None:
+def test_text_length_is_its_utf8_bytes() -> None:
     assert Message.of("user", [{"type": "text", "text": 'é"\n'}]).num_bytes == 4
 
 
-def test_kept_text_is_what_was_recorded() -> None:
+def test_kept_text_is_recorded_json() -> None:
     message = Message.of("user", [{"type": "text", "text": "a"}], keeps_text=True)
     assert message.text is not None
     assert message.text.content == '[{"type":"text","text":"a"}]'
@@ -75,7 +75,7 @@ def sessions_of(directory: Path, write_lines: Any, *files: list[Any]) -> list[Se
     return list(read_sessions(directory))
 
 
-def test_claude_codes_texts_and_results_may_be_parts(tmp_path: Path, write_lines: Any) -> None:
+def test_claude_code_text_parts_equal_plain_text(tmp_path: Path, write_lines: Any) -> None:
     def session(text: Any, output: Any) -> list[Any]:
         returned = result("r", "a1", 5, "t")
         returned["message"]["content"][0]["content"] = output
@@ -95,7 +95,7 @@ def test_claude_codes_texts_and_results_may_be_parts(tmp_path: Path, write_lines
     assert [turn.block_ids for turn in one.turns] == [turn.block_ids for turn in two.turns]
 
 
-def test_codexs_texts_may_be_parts() -> None:
+def test_codex_text_parts_equal_plain_text() -> None:
     parts = message(2, "user", "please")["payload"]
     plain = parts | {"content": "please"}
     assert Message.of("user", parts) == Message.of("user", plain)

@@ -1,4 +1,4 @@
-"""Files as they are stored: compression, and nothing that is there by half."""
+"""Stored files: compression and atomic writes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ _CONTENT = bytes(range(256)) * 400
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
-def test_what_was_written_is_read_and_the_suffix_decides_how_it_is_stored(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_written_content_reads_back_compressed_by_suffix(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.jsonl{suffix}"
     with new_file(path) as file:
         file.write(_CONTENT)
@@ -32,7 +30,7 @@ def test_what_was_written_is_read_and_the_suffix_decides_how_it_is_stored(
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
-def test_equal_content_is_stored_as_equal_bytes(tmp_path: Path, suffix: str) -> None:
+def test_equal_content_stored_as_equal_bytes(tmp_path: Path, suffix: str) -> None:
     digests = set()
     for name in ("a", "b"):
         with new_file(tmp_path / f"{name}{suffix}") as file:
@@ -42,9 +40,7 @@ def test_equal_content_is_stored_as_equal_bytes(tmp_path: Path, suffix: str) -> 
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
-def test_a_file_that_is_not_finished_is_not_there_and_what_was_there_stays(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_unfinished_file_leaves_previous_content(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"before")
     with pytest.raises(KeyError), new_file(path) as file:
@@ -56,9 +52,7 @@ def test_a_file_that_is_not_finished_is_not_there_and_what_was_there_stays(
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in COMPRESSIONS if suffix])
 @pytest.mark.parametrize("damage", ["cut", "noise", "turned"])
-def test_damaged_data_is_an_error_that_names_the_file(
-    tmp_path: Path, suffix: str, damage: str
-) -> None:
+def test_damaged_data_error_names_the_file(tmp_path: Path, suffix: str, damage: str) -> None:
     path = tmp_path / f"a.jsonl{suffix}"
     with new_file(path) as file:
         file.write(_CONTENT)
@@ -76,14 +70,14 @@ def test_damaged_data_is_an_error_that_names_the_file(
             pass
 
 
-def test_a_file_that_cannot_be_opened_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_unreadable_file_error_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="a: cannot be read"), open_stored(tmp_path / "a"):
         pass
     with pytest.raises(TraceError, match="a: cannot be read"):
         stored_digest(tmp_path / "a")
 
 
-def test_a_directory_is_there_with_all_its_files_or_not_at_all(tmp_path: Path) -> None:
+def test_directory_written_atomically(tmp_path: Path) -> None:
     with pytest.raises(KeyError), new_directory(tmp_path / "d") as directory:
         (directory / "a").write_bytes(b"a")
         raise KeyError
@@ -91,10 +85,10 @@ def test_a_directory_is_there_with_all_its_files_or_not_at_all(tmp_path: Path) -
     with new_directory(tmp_path / "d") as directory:
         (directory / "a").write_bytes(b"a")
     assert (tmp_path / "d" / "a").read_bytes() == b"a"
-    with pytest.raises(ConfigError, match="there already"), new_directory(tmp_path / "d"):
+    with pytest.raises(ConfigError, match="exists"), new_directory(tmp_path / "d"):
         pass
 
 
-def test_a_place_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+def test_refuses_file_in_missing_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"), new_file(tmp_path / "x" / "a"):
         pass

@@ -1,4 +1,4 @@
-"""What a recorded turn's ending says to an engine."""
+"""The hint of a recorded turn's end."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from holdfast.traces.record import Turn
 from holdfast.traces.turn_end_hint import turn_end_hint
 
 
-def _turn(**ending: Any) -> Turn:
-    return Turn(gap_s=0.0, prompt_tokens=8, output_tokens=1, block_ids=(), **ending)
+def _turn(**turn_end: Any) -> Turn:
+    return Turn(gap_s=0.0, prompt_tokens=8, output_tokens=1, block_ids=(), **turn_end)
 
 
 @pytest.mark.parametrize(
-    ("ending", "hint"),
+    ("turn_end", "hint"),
     [
         ({"ended_by": "human"}, "human"),
         ({"ended_by": "tool"}, "tool"),
@@ -29,12 +29,12 @@ def _turn(**ending: Any) -> Turn:
         ({"ended_by": "unknown", "tool_name": "Read"}, None),
     ],
 )
-def test_the_hint_says_what_was_recorded(ending: dict[str, Any], hint: str | None) -> None:
-    assert turn_end_hint(_turn(**ending)) == hint
+def test_hint_of_each_recorded_turn_end(turn_end: dict[str, Any], hint: str | None) -> None:
+    assert turn_end_hint(_turn(**turn_end)) == hint
 
 
 @pytest.mark.parametrize("command", ["git fetch", "pytest", "npm run", "pytest &", "&"])
-def test_an_engine_reads_the_class_of_the_command_out_of_the_hint(command: str) -> None:
+def test_hint_parses_to_tool_and_command(command: str) -> None:
     turn = _turn(ended_by="tool", tool_name="Bash", tool_command=command)
     hints, rejected = parse_hints({"holdfast_turn_end": turn_end_hint(turn)}, None)
     assert rejected == ()

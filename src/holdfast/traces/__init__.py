@@ -1,1 +1,1 @@
-"""Recorded and generated agent sessions: the canonical record, readers, the generator."""
+"""Recorded agent sessions: the canonical record, readers and writers."""

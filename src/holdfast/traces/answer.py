@@ -1,4 +1,4 @@
-"""What a recorded answer asked for, in every format that names its tool calls."""
+"""The end of a recorded answer: its stop reason and the tool call that predicts the return."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TOOL_STOPS = frozenset(
 
 
 def ended_by(*, has_tools: bool, stop: str | None) -> EndedBy:
-    """Return whom an answer handed over to, from what it contained; pure.
+    """Classify the end of an answer: a tool call, a question to a human or unknown; pure.
 
     Args:
-        has_tools: Whether it called a tool.
-        stop: The recorded reason for its end, in any provider's words. Without one, an answer
-            that called no tool went to a human.
+        has_tools: Whether the answer called a tool.
+        stop: The recorded stop reason, in any provider's words. Without one, an answer that called
+            no tool went to a human.
     """
     reason = None if stop is None else _plain(stop)
     if has_tools or reason in _TOOL_STOPS:
@@ -32,16 +32,16 @@ def ended_by(*, has_tools: bool, stop: str | None) -> EndedBy:
 
 
 def _plain(stop: str) -> str:
-    """A reason without what programs write around it, as in `FinishReason.STOP`."""
+    """A stop reason without a program's decoration, such as that of `FinishReason.STOP`."""
     name = stop.lower().rpartition(".")[2].replace("-", "_")
     return name.removeprefix("finish_reason_")
 
 
 def decisive_tool(tools: Sequence[ToolSpan]) -> tuple[str | None, str | None]:
-    """Return name and command of the call that a return is predicted from; pure.
+    """Return name and command of the call that predicts the return; pure.
 
     Args:
-        tools: That one answer called, in order; twice None comes back for none.
+        tools: The calls of one answer, in order; two `None` for an empty sequence.
     """
     if not tools:
         return None, None

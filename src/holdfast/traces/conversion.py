@@ -1,4 +1,4 @@
-"""One reading written in another format."""
+"""Writes the sessions of one reading in another format."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _SUFFIXES = tuple(f".jsonl{compression}" for compression in COMPRESSIONS)
 def write_sessions(
     sessions: Iterable[Session], output: Path, format_name: str, block_size_tokens: int | None
 ) -> Losses:
-    """Write sessions to a file that is there whole or not at all.
+    """Write sessions to a file atomically: the whole file appears, or none.
 
     Args:
-        sessions: Of one reading.
-        output: A file that ends in `.jsonl`, or in that and a compression; for WEKA's format also
-            the name of a new directory, which gets a file for each main agent.
+        sessions: Sessions of one reading.
+        output: A file that ends in `.jsonl`, with or without a compression suffix; for WEKA's
+            format also the name of a new directory, which gets a file for each main agent.
         format_name: One of `WRITERS`.
         block_size_tokens: Tokens in a block; None leaves it to the format.
 
     Returns:
-        What the format could not hold, counted.
+        Counts of values that the format cannot hold.
 
     Raises:
-        ConfigError: The format or the name of the output is not one of these, the output cannot be
-            written, or the format cannot have such blocks.
-        TraceError: As the sessions are read; or there is none.
+        ConfigError: The format or the output name is unknown, the output cannot be written, or the
+            format does not support this block size.
+        TraceError: Reading a session failed, or there is none.
     """
     write = WRITERS.get(format_name)
     if write is None:
@@ -60,4 +60,4 @@ def _at_least_one(sessions: Iterable[Session], output: Path) -> Iterator[Session
     for session in sessions:
         yield session
     if session is None:
-        raise TraceError("there is no session to write", source=str(output))
+        raise TraceError("no session to write", source=str(output))

@@ -1,4 +1,4 @@
-"""A fingerprint of a workload, to see whether two runs had the same one."""
+"""A fingerprint of a workload: equal for runs of the same sessions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["sessions_digest"]
 
 
 def sessions_digest(sessions: Iterable[Session]) -> str:
-    """SHA-256, hexadecimal, of everything a replay takes from the sessions, in order; pure."""
+    """SHA-256, hexadecimal, of everything that a replay uses of the sessions, in order; pure."""
     digest = hashlib.sha256()
     for session in sessions:
         start = "" if session.start_s is None else f"|{session.start_s!r}"

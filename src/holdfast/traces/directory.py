@@ -1,4 +1,4 @@
-"""The trace files of a directory, and what to call each."""
+"""Finds the trace files of a directory and gives each a label."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["file_labels", "trace_files"]
 
 
 def trace_files(path: Path) -> tuple[Path, ...]:
-    """List the trace files at `path`, by name: itself, or those in a directory and below it.
+    """List the trace files at `path` by name: the file itself, or all files below a directory.
 
     Leaves out files and directories whose names begin with a dot, files that are read with another
-    one, and what clients and Harbor keep beside sessions.
+    one, and files without sessions that clients and Harbor write.
 
     Raises:
-        TraceError: Nothing is there, or no file has a suffix that Holdfast reads.
+        TraceError: The path does not exist, or no file has a suffix that Holdfast reads.
     """
     if path.is_file():
         if not path.name.endswith(SUFFIXES):
@@ -63,14 +63,14 @@ def trace_files(path: Path) -> tuple[Path, ...]:
 
 
 def _is_harbors(path: Path, harbor: HarborFiles) -> bool:
-    """Whether Harbor keeps a file about a job, or an agent beside what it recorded in one."""
+    """Whether a file is Harbor's own, or an agent's in a Harbor job and of no trace format."""
     if harbor.is_own(path):
         return True
     return harbor.agent_directory(path) is not None and _has_unknown_layout(path)
 
 
 def _has_unknown_layout(path: Path) -> bool:
-    """Whether a file is of no format, as one is that is empty or a JSON array."""
+    """Whether a file is of no trace format; an empty file or a JSON array is of none."""
     file = TraceFile(str(path), path)
     try:
         _, first = next(file.lines(), (0, b""))
@@ -80,7 +80,7 @@ def _has_unknown_layout(path: Path) -> bool:
     except UnknownLayoutError:
         return True
     except TraceError:
-        # Told when the file's turn comes.
+        # Reported when the file is read.
         return False
     return False
 
@@ -90,7 +90,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def file_labels(files: Sequence[Path]) -> dict[Path, str]:
-    """What to call each file: its name, behind as many directories as tell it from others; pure."""
+    """Label each file by its name and as many parent directories as make it unique; pure."""
     labels: dict[Path, str] = {}
     waiting = set(files)
     depth = 1

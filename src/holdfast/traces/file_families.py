@@ -1,4 +1,4 @@
-"""Files that are read together, as what is in them tells."""
+"""Finds the files that belong to one session tree, from their contents."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ __all__ = ["FileFamilies"]
 
 
 class FileFamilies:
-    """The related of the files of each format, which are looked into when it is asked for."""
+    """The related files of each format; opens the files of a format at its first use."""
 
     def __init__(self, files: Sequence[Path], on_skipped: OnSkipped | None) -> None:
-        # In the order of names, so that no seed decides which of two of one name is the first.
+        # Ordered by name, so that no seed decides which of two equal names comes first.
         self._files = sorted(files)
         self._on_skipped = on_skipped
-        self._of: dict[str, RelatedFiles] = {}
+        self._related: dict[str, RelatedFiles] = {}
         self._converted: dict[Path, str] = {}
         self._conversions = Conversions(self._files, HarborFiles(), self._is_recording)
 
     def of(self, path: Path, reader: TraceReader) -> tuple[Path, ...] | None:
-        """The files that are read with one.
+        """The files that are read with `path`.
 
-        None for one that is read with another, or whose session is there as recorded.
+        None for a file that is read with another one, or that converts a session whose recording is
+        among the files.
         """
-        if reader.name not in self._of:
+        if reader.name not in self._related:
             links = dict(self._links(reader))
-            self._of[reader.name] = RelatedFiles(links)
+            self._related[reader.name] = RelatedFiles(links)
             self._converted.update(
                 (at, one.converted_id) for at, one in links.items() if one.converted_id is not None
             )
-        related = self._of[reader.name]
+        related = self._related[reader.name]
         converted_id = self._converted.get(path)
         if converted_id is not None and self._conversions.is_recorded(path, converted_id):
             return None
         return None if related.is_child(path) else related.descendants(path)
 
     def _is_recording(self, path: Path) -> bool:
-        """Whether a file is a client's own and has a session that can be read."""
+        """Whether a file is a client's own recording with a readable session."""
         file = TraceFile(str(path), path, self._on_skipped).silently()
         try:
             reader = reader_of(file, path)
@@ -66,7 +67,7 @@ class FileFamilies:
                 own = reader_of(file, path)
                 links = own.links_of(file) if own.links_of and own.name == reader.name else None
             except TraceError:
-                # Told when the file's turn comes.
+                # Reported when the file is read.
                 continue
             if links is not None:
                 yield path, links

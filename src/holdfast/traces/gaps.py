@@ -1,14 +1,14 @@
-"""The known gap defect of published Claude Code traces: evidence for it, and its correction.
+"""The known gap defect of published Claude Code traces: its evidence and its correction.
 
-Each call of these recordings was made twice, one after the other. Revisions that dropped the
-duplicates left their time in `think_time`, so that it runs 6-8 s long and equals the time between
-the two requests less the kept call's own latency. Honest files leave the duplicate's time out, and
-half of their tool gaps are under a second. So may recordings of other agents whose gaps are all of
-the time between calls because nothing was made twice; but theirs are not as long as their calls.
+The recorder made each call twice, one after the other. Revisions that dropped the duplicates left
+their time in `think_time`: it is 6-8 s too long and equals the time between two requests less the
+kept call's own latency. Corrected files leave the duplicate's time out, and half of their tool gaps
+are under a second. Gaps of other agents may also equal the whole time between calls, because they
+made no duplicates; those gaps are not as long as their calls.
 
-The duplicate's time is not in the file, but it answered the same prompt and took about as long as
-the call that was kept: that one's latency is subtracted. `benchmarks/gap_defect.py` puts the defect
-into corrected files and says how close this comes.
+The file does not hold the duplicate's time. The duplicate answered the same prompt and took about
+as long as the kept call, so the correction subtracts the kept call's latency.
+`benchmarks/gap_defect.py` puts the defect into corrected files and measures the correction.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from operator import add
 
 __all__ = ["Gap", "GapEvidence"]
 
-# Thresholds: on the 298 corrected files of the family none is flagged; with the defect put back,
-# 214 of the 235 files that have enough gaps are, and the rest hardly change by it. Of 202 other
-# agents' sessions whose gaps are all whole none is.
+# Thresholds: they flag none of the family's 298 corrected files. With the defect put back they flag
+# 214 of the 235 files that have enough gaps; the others hardly change. They flag none of 202 other
+# agents' sessions whose gaps are all whole.
 _MIN_GAPS = 8
 _MATCHING_RATIO = 0.9
 _SHORT_RATIO = 0.25
@@ -30,20 +30,20 @@ _COVERING_RATIO = 0.85
 _ROUNDING_S = 1.0
 _SHORT_S = 1.0
 _BUNCH_S = (3.0, 12.0)
-# In the corrected files 3 % of the calls of 20-29 s have no duplicate's time behind them, and 106
-# of the 118 that took longer.
+# In the corrected files no duplicate's time follows 3 % of the calls of 20-29 s, and 106 of the 118
+# longer ones.
 _LONGEST_REPEATED_S = 29.0
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One recorded gap, with what is needed to judge it.
+    """One recorded gap and the times that tell whether it has the defect.
 
     Attributes:
         recorded_s: The file's `think_time`.
         unexplained_s: Time between the two requests less the first one's latency; may be < 0.
-        latency_s: The first one's.
-        after_tool: Whether a tool's result brought the second request about.
+        latency_s: Latency of the first request.
+        after_tool: Whether a tool's result triggered the second request.
     """
 
     recorded_s: float
@@ -53,17 +53,17 @@ class Gap:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the recorded time leaves nothing for a duplicate call beside it."""
+        """Whether the recorded time leaves no time for a duplicate call."""
         return abs(self.recorded_s - self.unexplained_s) <= _ROUNDING_S
 
     @property
     def is_repeated(self) -> bool:
-        """Whether the call before was of those that were made twice, going by its length."""
+        """Whether the call before was short enough to have been made twice."""
         return self.latency_s < _LONGEST_REPEATED_S
 
     @property
     def corrected_s(self) -> float:
-        """The gap without the duplicate's time, where the recorded one contains it; estimated."""
+        """The gap less the estimated time of a duplicate that the recorded gap contains."""
         if self.is_whole and self.is_repeated:
             return max(0.0, self.recorded_s - self.latency_s)
         return self.recorded_s
@@ -71,20 +71,20 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class GapEvidence:
-    """Counts behind the verdict on one file, or on several when added up.
+    """Evidence for the defect in one file, or in several when added up.
 
     Attributes:
-        num_gaps: Gaps that can tell: well above the timestamps' rounding.
-        num_matching_gaps: Those whose recorded time leaves nothing for a duplicate call.
+        num_gaps: Gaps well above the timestamps' rounding.
+        num_matching_gaps: Those whose recorded time leaves no time for a duplicate call.
         num_tool_gaps: Gaps after a tool, of any length.
-        num_short_tool_gaps: Those under 1 s.
-        num_bunched_tool_gaps: Those of 3-12 s, where the defect puts the short ones.
-        num_coverable_gaps: Tool gaps, > 0, behind calls short enough to have been made twice.
+        num_short_tool_gaps: Tool gaps under 1 s.
+        num_bunched_tool_gaps: Tool gaps of 3-12 s, where the defect moves the short ones.
+        num_coverable_gaps: Tool gaps, > 0, after calls short enough to have been made twice.
         num_covering_gaps: Those at least half as long as that call: a duplicate fits in.
         num_pairs: Duplicates still present in the file; their time cannot be in its gaps.
         num_correctable_gaps: Gaps that the correction would change.
-        num_unclear_gaps: Those, > 0, behind a call without latency: they contain an unknown part
-            of it, and cannot be judged or corrected.
+        num_unclear_gaps: Gaps, > 0, after a call without latency. They contain an unknown part of
+            it and cannot be corrected.
     """
 
     num_gaps: int = 0
@@ -125,12 +125,12 @@ class GapEvidence:
 
     @property
     def is_sufficient(self) -> bool:
-        """Whether there are enough gaps to tell at all."""
+        """Whether there are enough gaps to detect the defect."""
         return min(self.num_gaps, self.num_tool_gaps) >= _MIN_GAPS
 
     @property
     def known_gap_defect(self) -> bool:
-        """Whether the gaps look like they contain the dropped duplicate calls."""
+        """Whether the gaps look as if they contained the dropped duplicate calls."""
         return (
             self.is_sufficient
             and self.num_pairs == 0
@@ -145,5 +145,5 @@ class GapEvidence:
             f"{self.num_matching_gaps} of {self.num_gaps} gaps equal the whole time between calls; "
             f"{self.num_short_tool_gaps} of {self.num_tool_gaps} tool gaps are under 1 s, "
             f"{self.num_bunched_tool_gaps} are 3-12 s, {self.num_covering_gaps} of "
-            f"{self.num_coverable_gaps} would hold a second call"
+            f"{self.num_coverable_gaps} have time for a second call"
         )

@@ -1,7 +1,7 @@
-"""Directories of Harbor's jobs: which files are sessions, and which say again what others say.
+"""Harbor's job directories: tells sessions from Harbor's own files and from conversions.
 
-A job's directory has one for each trial; what the agent wrote, and Harbor's conversion of it to
-ATIF, is in the trial's `agent`. All else is Harbor's own.
+A job's directory has a directory for each trial. Its `agent` directory holds the agent's files and
+Harbor's conversion of them to ATIF. All other files are Harbor's own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 __all__ = ["Conversions", "HarborFiles"]
 
 _AGENT: Final = "agent"
-# Fields of which one of its descriptions has all.
+# Sets of fields; a description of Harbor's has all fields of one set.
 _TRIAL: Final = (frozenset({"trial_name", "task"}), frozenset({"trial_name", "task_name"}))
 _JOB: Final = (frozenset({"job_name"}), frozenset({"n_total_trials", "stats"}))
 _OBJECT: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
@@ -24,14 +24,14 @@ _ID_LENGTH: Final = 36
 
 
 class HarborFiles:
-    """Tells Harbor's own files from an agent's; looks into each directory once."""
+    """Tells Harbor's own files from an agent's; reads each directory once."""
 
     def __init__(self) -> None:
         self._trials: dict[Path, Path | None] = {}
         self._jobs: dict[Path, bool] = {}
 
     def is_own(self, path: Path) -> bool:
-        """Whether a file is one that Harbor keeps about a job or a trial, and no session."""
+        """Whether a file is Harbor's own about a job or a trial, not a session."""
         path = path.absolute()
         trial = self._trial(path.parent)
         if trial is not None:
@@ -41,7 +41,7 @@ class HarborFiles:
         return self._jobs[path.parent]
 
     def agent_directory(self, path: Path) -> Path | None:
-        """The directory of a trial's agent that a file is in."""
+        """The `agent` directory of a trial that contains the file; None outside of one."""
         path = path.absolute()
         trial = self._trial(path.parent)
         parts = () if trial is None else path.relative_to(trial).parts[:-1]
@@ -60,11 +60,11 @@ class HarborFiles:
 
 
 class Conversions:
-    """Which ATIF trajectories are conversions of sessions that are there as recorded.
+    """Finds ATIF trajectories that convert a session whose recording is also among the files.
 
     Args:
-        files: All that are read.
-        is_recording: Whether one is a client's own recording.
+        files: All files of the reading.
+        is_recording: Whether a file is a client's own recording.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class Conversions:
                 self._beside.setdefault(directory, []).append(path)
 
     def is_recorded(self, path: Path, session_id: str) -> bool:
-        """Whether a trajectory's session is there as its client recorded it.
+        """Whether the client's own recording of a trajectory's session is among the files.
 
-        It is where a file is named after it, and where an agent's directory of a trial, which has
-        one session, has a recording.
+        It is when a recording is named after the session, or lies in the same trial's `agent`
+        directory, which has one session.
         """
         named = self._named.get(session_id)
         directory = self._harbor.agent_directory(path)

@@ -1,7 +1,7 @@
-"""Prompts made of hashed messages, and the blocks that they share.
+"""Prompts as sequences of hashed messages, and the blocks that prompts share.
 
-Knows no format: a message is its digest and its length in bytes, and its text only where it is
-asked for.
+Independent of trace formats: a message is a digest and a length in bytes, with its text only on
+request.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ __all__ = [
 ]
 
 BLOCK_TOKENS: Final = 64
-# Common rule of thumb for English and code; matters only where no usage is recorded, and for where
-# inside a recorded length one message ends and the next begins.
+# Common rule of thumb for English and code. It matters only where a recording has no usage, and for
+# the boundary between messages within a recorded length.
 _BYTES_PER_TOKEN = 4
-# About what providers charge for a large image, whatever its encoding takes.
+# About the tokens that providers charge for a large image, independent of its encoding.
 _MEDIA_BYTES = 1_500 * _BYTES_PER_TOKEN
 
 
 def estimated_tokens(num_bytes: int) -> int:
-    """Estimate the length in tokens of a UTF-8 text of so many bytes; pure."""
+    """Estimate the length in tokens of `num_bytes` of UTF-8 text; pure."""
     return -(-num_bytes // _BYTES_PER_TOKEN)
 
 
 def bytes_of_tokens(num_tokens: int) -> int:
-    """Return the length in bytes that is estimated as so many tokens; pure."""
+    """Return the length in bytes whose estimate is `num_tokens`; pure."""
     return num_tokens * _BYTES_PER_TOKEN
 
 
@@ -53,7 +53,7 @@ def _digest(*parts: bytes) -> int:
 
 
 def _seen(written: bytes) -> bytes:
-    """What a model sees of content: a text as it is, other content as JSON."""
+    """Content as a model sees it: a text unchanged, other content as JSON."""
     try:
         content = rendered(msgspec.json.decode(written))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -63,12 +63,12 @@ def _seen(written: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message, or a part of one, of which a fingerprint is kept.
+    """A fingerprint of a message or of a part of one.
 
     Attributes:
         digest: Equal for equal role and content.
         num_bytes: Length of the content.
-        text: What it says; None unless it was to be kept, or where only its length is recorded.
+        text: The recorded text; None unless requested, or where only its length is recorded.
     """
 
     digest: int
@@ -79,11 +79,10 @@ class Message:
     def of(
         cls, role: str, content: object, *, is_media: bool = False, keeps_text: bool = False
     ) -> Message:
-        """Take the fingerprint of `content`, anything that msgspec can write as JSON; pure.
+        """Return the fingerprint of `content`, anything that msgspec can write as JSON; pure.
 
-        What reads the same to a model has one fingerprint, and a text the length that it has. The
-        length of media is one for all, since that of their encoding says nothing, and their
-        encoding is never kept.
+        Contents that a model sees as equal have equal fingerprints. All media have the same length,
+        independent of their encoding, and their encoding is never kept.
         """
         written = msgspec.json.encode(content)
         text = None
@@ -96,12 +95,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class History:
-    """Messages in the order of a prompt; cheap to extend, as histories share their past.
+    """Messages in prompt order; cheap to extend, since histories share their past.
 
     Attributes:
         digest: Equal for equal messages in equal order.
-        last: The latest message; None at the empty beginning.
-        before: The history that `last` was added to.
+        last: The latest message; None for the empty history.
+        before: The history before `last`.
         num_estimated_tokens: Length of all messages, estimated from their bytes.
     """
 
@@ -111,7 +110,7 @@ class History:
     num_estimated_tokens: int = 0
 
     def then(self, *messages: Message) -> History:
-        """Return the history that goes on with `messages`; pure."""
+        """Return this history extended by `messages`; pure."""
         history = self
         for message in messages:
             digest = _digest(history.digest.to_bytes(8), message.digest.to_bytes(8))
@@ -120,7 +119,7 @@ class History:
         return history
 
     def messages(self) -> list[Message]:
-        """List the messages, first one first; pure, O(their number)."""
+        """List the messages, oldest first; pure, O(number of messages)."""
         found: list[Message] = []
         history: History | None = self
         while history is not None and history.last is not None:
@@ -139,7 +138,7 @@ class Placement:
 
     Attributes:
         num_tokens: Its length, >= 1.
-        block_hashes: One for each full block; equal hashes behind equal ones mean equal content.
+        block_hashes: One for each full block; equal hashes after equal ones mean equal content.
     """
 
     num_tokens: int
@@ -152,7 +151,7 @@ _Step = tuple[int, Message]
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What every prompt begins with and nobody recorded: system message and tools."""
+    """The unrecorded start of every prompt: system message and tools."""
 
     num_shared_tokens: int
     num_tokens: int
@@ -160,7 +159,7 @@ class _Head:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """A message behind all those before it, and where in the prompts it ends."""
+    """A message with all before it, and its end position in prompts."""
 
     digest: int
     message: Message
@@ -169,11 +168,11 @@ class _Placed:
 
 
 class PromptLayout:
-    """Remembers where in one session's prompts each message ends, so that they share blocks.
+    """Gives each message of a session's prompts a fixed position, so that prompts share blocks.
 
-    A message is placed when it is first seen: what the recorded length of the prompt leaves for
-    new messages is divided among them by their length in bytes. From then on it lies where it
-    lies, in every prompt that begins with the same messages.
+    A message gets its position when it is first seen: the recorded prompt length, less the known
+    messages, is divided among the new ones by their length in bytes. The position is the same in
+    every later prompt that begins with the same messages.
     """
 
     def __init__(self, session_id: str, origin_id: str | None = None) -> None:
@@ -183,7 +182,7 @@ class PromptLayout:
         self._heads = {"": _Head(0, 0)}
         self._placed: dict[tuple[str, int], _Placed] = {}
         self._num_unexplained = 0
-        # The latest prompt: its head's name, its messages, where each is, and its blocks.
+        # The latest prompt: its head's name, its messages, their depths, and its blocks.
         self._name = ""
         self._path: list[_Placed] = []
         self._depths: dict[int, int] = {}
@@ -198,20 +197,20 @@ class PromptLayout:
         prompt_tokens: int | None,
         cached_tokens: int,
     ) -> Placement:
-        """Cut a prompt into blocks; remembers where its messages ended up.
+        """Cut a prompt into blocks; remembers the positions of its messages.
 
-        A prompt that is shorter than messages it repeats has lost something in their midst. Then
-        it shares only what the provider read from its cache, or where that is not known what it
-        has room for, and the rest is placed anew.
+        A prompt shorter than the messages it repeats has lost some of their content. It then shares
+        only the tokens that the provider read from its cache, or as many as fit where those are
+        unknown; the other messages get new positions.
 
         Args:
             history: The recorded messages of the prompt.
-            head: Names what stands unrecorded in front of them; prompts of equal names begin
-                alike, in other sessions as far as the provider read it from its cache for the
-                first prompt. Prompts of different names share nothing.
-            is_whole: Whether nothing stands in front of the messages.
+            head: Name of the unrecorded start of the prompt. Prompts of a session with equal names
+                share it whole; prompts of other sessions share the tokens that the provider read
+                from its cache for the first prompt. Prompts of different names share nothing.
+            is_whole: Whether the recording has the whole prompt, so that the head is empty.
             prompt_tokens: Recorded length, >= 1; None to estimate it.
-            cached_tokens: What the provider read from its cache; 0 where that is not known.
+            cached_tokens: Tokens that the provider read from its cache; 0 where unknown.
         """
         if head not in self._heads:
             unseen = max(0, (prompt_tokens or 0) - history.num_estimated_tokens)
@@ -242,19 +241,19 @@ class PromptLayout:
         self._extend(head.num_tokens, _digest(name.encode(), self._head_owner, b""))
 
     def _follow(self, history: History) -> list[_Step]:
-        """Go back to where a prompt left the latest one; returns the messages behind that."""
-        behind: list[_Step] = []
+        """Go back to the fork of a prompt from the latest one; returns the messages after it."""
+        new: list[_Step] = []
         node: History | None = history
         while node is not None and node.last is not None and node.digest not in self._depths:
-            behind.append((node.digest, node.last))
+            new.append((node.digest, node.last))
             node = node.before
         depth = -1 if node is None else self._depths.get(node.digest, -1)
         self._shorten(depth + 1)
-        behind.reverse()
-        return behind
+        new.reverse()
+        return new
 
     def _pass_known(self, steps: list[_Step]) -> list[_Step]:
-        """Follow messages that an earlier prompt has placed; returns those behind them."""
+        """Follow messages that an earlier prompt placed; returns the messages after them."""
         for position, (digest, _) in enumerate(steps):
             placed = self._placed.get((self._name, digest))
             if placed is None:
@@ -263,7 +262,7 @@ class PromptLayout:
         return []
 
     def _cut(self, limit_tokens: int) -> list[_Step]:
-        """Take back messages that end behind the limit; returns them."""
+        """Remove messages that end after the limit; returns them."""
         depth = len(self._path)
         while depth and self._path[depth - 1].end_tokens > limit_tokens:
             depth -= 1
@@ -279,13 +278,13 @@ class PromptLayout:
 
     def _add(self, steps: list[_Step], num_tokens: int) -> None:
         start = self._end_tokens
-        room = max(0, num_tokens - start)
-        # One more for each, so that even an empty message can take what there is.
+        num_added_tokens = max(0, num_tokens - start)
+        # One more byte for each, so that even an empty message can have tokens.
         num_bytes = sum(message.num_bytes + 1 for _, message in steps)
         passed = 0
         for digest, message in steps:
             passed += message.num_bytes + 1
-            end = start + room * passed // num_bytes
+            end = start + num_added_tokens * passed // num_bytes
             placed = _Placed(digest, message, end, self._identity(digest))
             self._placed[self._name, digest] = placed
             self._push(placed)
@@ -296,14 +295,14 @@ class PromptLayout:
         self._extend(placed.end_tokens, placed.identity)
 
     def _extend(self, end_tokens: int, identity: int) -> None:
-        """A block is known by what it ends in, as the interner chains what lies before."""
+        """Identify each new block by its last message; the interner chains the blocks before."""
         self._hashes.extend([identity] * (end_tokens // BLOCK_TOKENS - len(self._hashes)))
 
     def _blocks(self, num_tokens: int) -> list[int]:
         num_blocks = num_tokens // BLOCK_TOKENS
         blocks = self._hashes[:num_blocks]
         if len(blocks) < num_blocks:
-            # The prompt is longer than it was, with no new message to show for it.
+            # The prompt grew without a new message.
             last = self._path[-1].digest if self._path else 0
             rest = self._own_identity(last, num_tokens, len(self._placed))
             blocks.extend([rest] * (num_blocks - len(blocks)))

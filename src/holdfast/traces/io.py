@@ -1,4 +1,4 @@
-"""The sessions of trace files on disk."""
+"""Reads the sessions of trace files."""
 
 from __future__ import annotations
 
@@ -27,24 +27,23 @@ __all__ = ["FileReport", "read_sessions", "trace_files"]
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """What reading one file brought to light.
+    """Facts about one file, found while reading it.
 
     Attributes:
         path: The file.
         sha256: Digest of its bytes as stored, hexadecimal.
-        num_sessions: Sessions it holds, sub-agents included; 0 for a file that only adds to
-            another one's, None for one that is read as a stream.
+        num_sessions: Sessions in the file, sub-agents included; 0 for a file that only adds to
+            another one's sessions, None for a file that is read as a stream.
         gaps: Evidence for the known gap defect of WEKA's format; empty for other formats.
-        num_estimated_gaps: Gaps the file leaves out, taken from timestamps and latencies where it
-            has them, else 0.
-        format_name: Name of the format; "" for a file that only adds to another one's.
-        num_estimated_lengths: Lengths of prompts and answers the file leaves out, estimated from
+        num_estimated_gaps: Gaps missing from the file, taken from timestamps and latencies where
+            it has them, else 0.
+        format_name: Name of the format; "" for a file that only adds to another one's sessions.
+        num_estimated_lengths: Lengths of prompts and answers missing from the file, estimated from
             their text.
-        num_unanswered: Sessions left out because no request of theirs was answered.
-        num_orphans: Sessions whose parent, or the one they were forked from, is not there.
-        sees_text: Whether its format can hold what was said.
-        repairs: What was read as something else than what the file has; of a file that is read as
-            a stream only once that has ended.
+        num_unanswered: Sessions left out because none of their requests was answered.
+        num_orphans: Sessions whose parent, or whose origin of a fork, is missing.
+        sees_text: Whether the format can hold message texts.
+        repairs: Values that were corrected while reading; complete for a stream only at its end.
     """
 
     path: Path
@@ -61,27 +60,27 @@ class FileReport:
 
     @property
     def name(self) -> str:
-        """The file's name, as it can be written."""
+        """The file's name in printable form."""
         return printable(self.path.name)
 
     @property
     def num_negative_values(self) -> int:
-        """Numbers below 0: times, read as 0, and counts, read as not recorded."""
+        """Numbers below 0: times, read as 0, and counts, read as unrecorded."""
         return self.repairs.num_negative
 
     @property
     def known_gap_defect(self) -> bool:
-        """Whether recorded gaps look too long by a dropped duplicate call."""
+        """Whether recorded gaps seem to include a dropped duplicate call."""
         return self.gaps.known_gap_defect
 
     @property
     def num_corrected_gaps(self) -> int:
-        """Gaps of a file with that defect that are shortened by the duplicate, as estimated."""
+        """Gaps that are shortened by the estimated duplicate, in a file with that defect."""
         return self.gaps.num_correctable_gaps if self.known_gap_defect else 0
 
     @property
     def num_uncorrected_gaps(self) -> int:
-        """Gaps of such a file that are left as recorded, since no latency is."""
+        """Gaps that stay as recorded for lack of a latency, in a file with that defect."""
         return self.gaps.num_unclear_gaps if self.known_gap_defect else 0
 
 
@@ -93,28 +92,28 @@ def read_sessions(
     on_unread: OnSkipped | None = None,
     keeps_text: bool = False,
 ) -> Iterator[Session]:
-    """Read sessions one file at a time; a file is read only when its turn comes.
+    """Read sessions lazily, one file at a time.
 
-    The file's suffix and the fields of its first objects tell the format. Sessions of one file are
-    built only as they are taken, and block ids are comparable between all of one call. A session
-    without an answer is left out and counted. Files of sub-agents are read with their main agent's.
+    The file's suffix and the fields of its first objects determine the format. Sessions are built
+    only when the iterator reaches them. Block ids are comparable between all sessions of one call.
+    A session without an answer is left out and counted. Files of sub-agents are read with their
+    main agent's.
 
     Args:
         paths: Trace files, or directories of them.
-        seed: Shuffles the order of the files, and of the sessions within a file of many; of
-            recorded arrivals it chooses the one to begin with. None keeps the order of names and
-            lines.
-        on_file: Told about each file before its sessions are yielded.
-        on_skipped: Told about each part that is left out because it is wrong: a line, a session,
-            a link to another one, or what is left of a file. None stops the reading at the first.
-        on_unread: Told about each of several files that is left out as a whole because something
-            in it is wrong and `on_skipped` is None. None stops the reading at the first.
-        keeps_text: Whether `Turn.text` is kept, of formats that see it.
+        seed: Shuffles the files, and the sessions within a file; of recorded arrivals it chooses
+            the first one. None keeps the order of names and lines.
+        on_file: Called for each file before its sessions are yielded.
+        on_skipped: Called for each malformed part that is left out: a line, a session, a link to
+            another session, or the rest of a file. None raises at the first.
+        on_unread: Called for each malformed file that is left out as a whole; only with several
+            files and while `on_skipped` is None. None raises at the first.
+        keeps_text: Whether to fill `Turn.text`, for formats that have it.
 
     Raises:
-        TraceError: A path has no trace file; or, where `on_skipped` is None, a file is wrong that
-            may not be left out, or all are, two sessions have one id, a parent is not before its
-            sub-agents, or no session at all was answered.
+        TraceError: A path has no trace file. Where `on_skipped` is None also: a file is malformed
+            and may not be left out, all files are malformed, two sessions have one id, a parent
+            comes after its sub-agents, or no session was answered.
     """
     files = [file for path in paths for file in trace_files(path)]
     rng = None if seed is None else random.Random(seed)
@@ -127,7 +126,7 @@ def read_sessions(
 
 
 class _FilesRead:
-    """The files of one reading, each read when its turn comes; arguments as of `read_sessions`."""
+    """The files of one reading, read lazily; arguments as for `read_sessions`."""
 
     def __init__(
         self,
@@ -152,17 +151,17 @@ class _FilesRead:
         self._scope = self._num_unread = self._num_unanswered = self._num_answered = 0
 
     def sessions(self) -> Iterator[Session]:
-        """Yield the sessions of all files."""
+        """Yield the sessions of all files in order."""
         for path in self._files:
             yield from self._sessions_of(path)
 
     def check(self, source: str) -> None:
-        """Raises if there was no session at all."""
+        """Raise unless there was at least one session."""
         if self._num_answered:
             return
         if self._num_unread:
             message = f"none of {self._num_unread} files can be read"
-            raise TraceError(message, source=source, hint="--lenient reads what is right of each")
+            raise TraceError(message, source=source, hint="--lenient reads the valid parts of each")
         if self._num_unanswered:
             raise TraceError("holds no answered request to a model", source=source)
 
@@ -201,7 +200,7 @@ class _FilesRead:
             self._on_unread(error)
 
     def _reading(self, file: TraceFile, reader: TraceReader) -> Reading:
-        """Read a file, without those of its other parts that are wrong if they may be left out."""
+        """Read a file and its related files, without malformed ones that may be left out."""
         self._scope += 1
         if self._on_skipped is not None:
             told = self._on_skipped
@@ -221,7 +220,7 @@ class _FilesRead:
         scope, rng = self._scope, self._rng
         reading = reader.read(file, interner=self._interner, scope=scope, rng=rng)
         if self._on_unread is not None and reading.num_sessions is None:
-            # A file that is read as a stream finds out on the way what is wrong.
+            # A stream reports errors only while it is read: read it once without yielding.
             trial = reader.read(file.silently(), interner=PrefixInterner(), scope=scope, rng=None)
             for _ in trial.sessions:
                 pass
@@ -230,7 +229,7 @@ class _FilesRead:
 
 
 def _other_parts(path: Path, family: Sequence[Path]) -> Iterator[Path]:
-    """The files that would have been read with one, where they are traces without it as well."""
+    """The related files that are traces of their own."""
     for part in dict.fromkeys((*family, *_companions(path))):
         with suppress(TraceError):
             reader_of(TraceFile(str(part), part), part)

@@ -1,4 +1,4 @@
-"""Block ids that identify prefixes, made from ids that may identify only a block's content."""
+"""Turns block hashes, which may identify a block's content only, into ids of prefixes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _FIRST_OWN_SCOPE = 1 << 32
 
 
 class PrefixInterner:
-    """Gives each distinct chain of block hashes in a reading its own dense id.
+    """Gives each distinct prefix of block hashes in a reading a dense id.
 
-    Published traces hash a block's content alone in places: the same hash is then seen behind
-    different predecessors and at different depths, where no engine could reuse the block. Chaining
-    makes `equal id = equal prefix` hold everywhere.
+    Some published traces hash a block's content alone: the same hash then follows different
+    predecessors, where no engine could reuse the block. An id of hash and predecessor makes
+    `equal id = equal prefix` hold everywhere.
     """
 
     __slots__ = ("_ids", "_num_own_scopes", "_num_reserved")
@@ -29,35 +29,35 @@ class PrefixInterner:
 
     @property
     def next_id(self) -> int:
-        """The smallest id that no chain has; all below it are taken."""
+        """The smallest unused id; all ids below it are in use."""
         return len(self._ids) + self._num_reserved
 
     def id_of(self, parent: int, block_hash: int) -> int:
-        """Return the id of a block behind the chain `parent`, a new one for an unseen chain."""
+        """Return the id of a block after the prefix `parent`, a new one for an unseen prefix."""
         return self._ids.setdefault((parent, block_hash), self.next_id)
 
     def reserve_below(self, end_id: int) -> None:
-        """Take all ids below `end_id`, for a file whose ids identify prefixes already. O(1)."""
+        """Reserve all ids below `end_id`, for a file whose ids identify prefixes. O(1)."""
         self._num_reserved += max(0, end_id - self.next_id)
 
     def fresh(self, num_ids: int) -> range:
-        """Take so many new ids, for blocks that are known to be behind no other prefix. O(1)."""
+        """Reserve new ids for blocks whose prefix is known to be unique. O(1)."""
         first = self.next_id
         self.reserve_below(first + num_ids)
         return range(first, self.next_id)
 
     def own_scope(self) -> int:
-        """A scope that nothing else in the reading has, for files with many of them."""
+        """Return a scope that is unique in the reading, for files with many scopes."""
         self._num_own_scopes += 1
         return _FIRST_OWN_SCOPE + self._num_own_scopes
 
     def trail(self, scope: int) -> PrefixTrail:
-        """Start following one session; equal `scope` (>= 0) means hashes are comparable."""
+        """Return the trail of a new session; hashes of equal `scope` (>= 0) are comparable."""
         return PrefixTrail(self, -1 - scope)
 
 
 class PrefixTrail:
-    """Chains the prompts of one session, doing work only where a prompt leaves the last one."""
+    """The prefix ids of one session's prompts; costs O(blocks after the last common one)."""
 
     __slots__ = ("_hashes", "_interner", "_previous", "_root")
 
@@ -68,15 +68,15 @@ class PrefixTrail:
         self._previous: tuple[int, ...] = ()
 
     def extend(self, hashes: Sequence[int]) -> tuple[int, ...]:
-        """Return the chain ids of a prompt's full blocks; adds unseen chains to the interner."""
+        """Return the prefix ids of a prompt's full blocks; adds unseen ones to the interner."""
         hashes = list(hashes)
         kept = common_prefix_length(hashes, self._hashes)
-        chain = list(self._previous[:kept])
-        parent = chain[-1] if chain else self._root
+        ids = list(self._previous[:kept])
+        parent = ids[-1] if ids else self._root
         id_of = self._interner.id_of
         for block_hash in hashes[kept:]:
             parent = id_of(parent, block_hash)
-            chain.append(parent)
+            ids.append(parent)
         self._hashes = hashes
-        self._previous = tuple(chain)
+        self._previous = tuple(ids)
         return self._previous

@@ -1,4 +1,4 @@
-"""What is new in each prompt of a run: to its session, and to the run."""
+"""Counts the new tokens of each prompt: new to its session, or new to the whole run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from holdfast.traces.record import Session, common_prefix_length
 
 __all__ = ["NewTokens", "kept_blocks"]
 
-# Branches that sessions return to are rarely older (99 % within 26 turns in recorded ones).
+# Sessions rarely return to older branches (99 % within 26 turns in recorded ones).
 _LOOK_BACK_TURNS: Final = 32
 
 
 def kept_blocks(session: Session, turn_index: int) -> int:
-    """Leading blocks of a prompt that an earlier prompt of the session holds (count). Pure."""
+    """Count the leading blocks of a prompt that an earlier prompt of its session has; pure."""
     turns = session.turns
     ids = turns[turn_index].block_ids
     earlier = turns[max(0, turn_index - _LOOK_BACK_TURNS) : turn_index]
@@ -21,15 +21,15 @@ def kept_blocks(session: Session, turn_index: int) -> int:
 
 
 class NewTokens:
-    """Counts leading blocks of prompts that any session of a run had sent before."""
+    """Counts leading blocks of prompts that any session of a run sent before."""
 
     def __init__(self) -> None:
         self._sent: set[int] = set()
 
     def note_sent(self, session: Session, turn_index: int) -> int:
-        """Remember the prompt's blocks; returns how many leading ones any session had sent.
+        """Remember the prompt's blocks; return how many leading ones were sent before.
 
-        A block that was sent implies its predecessors were, so the first new one can be bisected.
+        A sent block implies sent predecessors, so a bisection finds the first new one.
         """
         ids = session.turns[turn_index].block_ids
         low, high = 0, len(ids)

@@ -1,4 +1,4 @@
-"""In which order the sessions of a recording start, and which belong together."""
+"""Groups sessions into families and orders them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Item = TypeVar("_Item")
 def families(sessions: Iterable[Session]) -> Iterator[list[Session]]:
     """Group sessions with the sub-agents that follow them; holds one group at a time.
 
-    A sub-agent whose parent is not in the group before it begins a group of its own.
+    A sub-agent whose parent is not in the current group starts a new group.
     """
     family: list[Session] = []
     members: set[str] = set()
@@ -36,10 +36,10 @@ def parents_first(
     name_of: Callable[[_Item], str],
     parent_of: Callable[[_Item], str | None],
 ) -> list[_Item]:
-    """Order items so that each is followed by those that name it as their parent. Pure.
+    """Order items so that each is followed by its children. Pure.
 
-    Those without a parent that is there keep their order, and so do those of one parent. Items that
-    name each other in a circle come last.
+    Items without a known parent keep their order, and so do children of one parent. Items in a
+    cycle come last.
     """
     names = {name_of(item) for item in items}
     children: dict[str, list[_Item]] = {}
@@ -58,10 +58,10 @@ def parents_first(
 
 
 def reordered(sessions: Iterable[Session], rng: random.Random | None) -> Iterator[Session]:
-    """Yield the sessions in an order that `rng` chooses; holds all of them, unless it is None.
+    """Yield the sessions in random order; holds all of them, unless `rng` is None.
 
-    Sub-agents stay behind their main agent. Recorded arrivals are not shuffled, which would change
-    load and sharing: `rng` chooses the one to begin with, as `rotation` does.
+    Sub-agents stay after their main agent. A shuffle of recorded arrivals would change load and
+    sharing, so `rng` only chooses the first one, as in `rotation`.
     """
     if rng is None:
         yield from sessions
@@ -83,13 +83,13 @@ def reordered(sessions: Iterable[Session], rng: random.Random | None) -> Iterato
 
 
 def rotation(arrivals: Sequence[float], begin: int) -> Iterator[tuple[int, float]]:
-    """Yield positions from `begin` on, then those before it, and how much later each starts.
+    """Yield positions from `begin` on, then those before it, each with a time shift. Pure.
 
-    What lies before the beginning follows at the end, one length of the recording later. Pure.
+    The shift is 0, or the length of the recording for the positions before `begin`.
 
     Args:
-        arrivals: When each starts, ascending, in any unit.
-        begin: The position to begin with.
+        arrivals: Arrival times, ascending, in any unit.
+        begin: The first position.
     """
     if not arrivals:
         return
@@ -99,6 +99,6 @@ def rotation(arrivals: Sequence[float], begin: int) -> Iterator[tuple[int, float
 
 
 def lap_after(first: float, last: float, num_arrivals: int) -> float:
-    """The length of a recording: to its last arrival, and what is usual between two. Pure."""
+    """Length of a recording: the span of its arrivals plus one mean interval. Pure."""
     span = last - first
     return span + span / max(1, num_arrivals - 1)

@@ -1,4 +1,4 @@
-"""Block ids made up from shared lengths, for recordings that have no hashes."""
+"""Makes block ids from shared prefix lengths, for recordings without hashes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["PrefixLengths"]
 
 
 class PrefixLengths:
-    """Makes up blocks that are shared exactly as far as the lengths say.
+    """Makes block ids that prompts share exactly as far as their recorded lengths.
 
-    First prompts share as far as both lengths go, and no further than the shortest first prompt of
-    their group: what they have in common is system message and tools, not the history of a resumed
-    conversation. So all first prompts are noted before the ids of any are asked for.
+    First prompts share at most as much as the shortest first prompt of their group: system message
+    and tools, not the history of a resumed conversation. `note_first` therefore takes all first
+    prompts before `of` makes any ids.
 
     Args:
-        interner: Gives the ids; one of its own for each block that is new.
+        interner: Provides a new id for each new block.
         block_tokens: Tokens in a block.
     """
 
@@ -31,19 +31,19 @@ class PrefixLengths:
         """Note the length of a stream's first prompt.
 
         Args:
-            group: Streams with equal groups begin with the same system message and tools.
-            prompt_tokens: Of the whole prompt.
+            group: Equal for streams with the same system message and tools.
+            prompt_tokens: Length of the whole prompt.
         """
         shortest = self._shortest_tokens.get(group, prompt_tokens)
         self._shortest_tokens[group] = min(shortest, prompt_tokens)
 
     def of(self, group: Hashable, prompts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, ...]]:
-        """Yield the ids of the full blocks of each of a stream's prompts; each stream once.
+        """Yield the block ids of each prompt of a stream; call it once a stream.
 
         Args:
-            group: As noted for its first prompt.
-            prompts: Of each its length, and how many leading tokens it shares with the one before;
-                of the first, with those of its group. In tokens.
+            group: The group of the stream's first prompt.
+            prompts: Length of each prompt and the leading tokens that it shares with the one
+                before; for the first, with the first prompts of its group.
         """
         ids: tuple[int, ...] | None = None
         for prompt_tokens, shared_tokens in prompts:
@@ -56,7 +56,7 @@ class PrefixLengths:
             yield ids
 
     def _head(self, group: Hashable, shared_tokens: int) -> tuple[int, ...]:
-        """What the first prompt shares with others of its group, as far as one was made up yet."""
+        """The blocks that the first prompt shares with its group; makes missing ones."""
         num_tokens = min(shared_tokens, self._shortest_tokens[group])
         num_blocks = num_tokens // self._block_tokens
         head = self._heads.get(group, ())

@@ -1,6 +1,6 @@
-"""The canonical record of an agent session, which every trace format is read into.
+"""The canonical record of an agent session, the common target of all trace formats.
 
-Knows nothing about files, engines or clocks.
+Independent of files, engines and clocks.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ EventKind = Literal["fork", "compaction", "close"]
 
 @dataclass(frozen=True, slots=True)
 class ToolSpan:
-    """One tool call and the time it took; the calls of one turn were asked for together.
+    """One tool call and its duration; the calls of one turn are parallel.
 
     Attributes:
         name: The tool.
         command: As `Turn.tool_command`.
-        start_s: When it began, from the end of the answer that asked for it; None where unknown.
-        end_s: When its result was there, from the same moment; None where unknown.
+        start_s: Start, from the end of the answer with the call; None where unknown.
+        end_s: Arrival of its result, from the same time; None where unknown.
         is_error: Whether it failed; None where unknown.
         is_background: Whether the agent went on without its result.
         session_id: The session it started, where it is in the same reading.
@@ -52,12 +52,12 @@ class ToolSpan:
 
 @dataclass(frozen=True, slots=True)
 class SessionEvent:
-    """What happened to a session between two of its turns.
+    """An event of a session between two of its turns.
 
     Attributes:
-        kind: "fork" where it goes on from an earlier prompt, "compaction" where its history was
-            replaced by a summary, "close" where it was ended for good.
-        turn_index: The turn it happened before; the number of turns after the last.
+        kind: "fork": the session continues from an earlier prompt. "compaction": a summary replaces
+            its history. "close": it ends for good.
+        turn_index: The turn after the event; the number of turns where none follows.
         after_s: Time from the end of the previous answer; None where unknown.
     """
 
@@ -68,11 +68,11 @@ class SessionEvent:
 
 @dataclass(frozen=True, slots=True)
 class MessageText:
-    """A message, or a part of one, as it was recorded.
+    """A recorded message, or a part of one.
 
     Attributes:
-        role: Whose it is, in the recording's words.
-        content: What the recording has of it, as JSON; "" for media.
+        role: Its role, in the recording's words.
+        content: Its recorded content, as JSON; "" for media.
     """
 
     role: str
@@ -81,12 +81,12 @@ class MessageText:
 
 @dataclass(frozen=True, slots=True)
 class TurnText:
-    """What was said in one turn.
+    """The texts of one turn.
 
     Attributes:
-        num_repeated: How many messages the prompt repeats of the turn before, from the first one
-            on: those of its prompt, then those of its answer. 0 where that has no text.
-        prompt: The messages of the prompt behind those.
+        num_repeated: Leading messages of the prompt that repeat the turn before: its prompt's, then
+            its answer's. 0 where that turn has no text.
+        prompt: The messages of the prompt after those.
         answer: The messages of the answer.
     """
 
@@ -104,20 +104,20 @@ class Turn:
         prompt_tokens: Length of the whole prompt, the partial last block included.
         output_tokens: Length of the answer; 0 where the recording has none.
         block_ids: The prompt's full blocks. Equal ids mean equal prefixes up to and including
-            that block, in other sessions of the same reading as well.
-        trigger: What brought the request about.
-        ended_by: What the answer asked for, as recorded; never inferred from the next request.
+            that block, in all sessions of the same reading.
+        trigger: The cause of the request.
+        ended_by: The recorded end of the answer; never inferred from the next request.
         tool_name: The tool called at the end of the answer, where known; of parallel calls the one
             that decides when the session returns (`predict.features_of`).
         tool_command: Head of the shell command that tool runs, such as `git fetch`, as
-            `core.argument_class` writes it, with a trailing ` &` in the background. None where
-            the tool runs none or none is known.
+            `tool_calls.shell_command` writes it, with a trailing ` &` in the background. None where
+            there is none or it is unknown.
         agent: Role that writes the answer, where several take turns in one session; else "".
-        model: The model asked, as recorded; "" where not known.
+        model: The requested model, as recorded; "" where unknown.
         latency_s: From the request to the end of the answer; None where not recorded.
-        cached_tokens: Prompt tokens that the recording engine took from its cache, where it says.
-        tools: The calls that the answer asked for, in order, where they are recorded.
-        text: What was said, only where a reader was told to keep it.
+        cached_tokens: Prompt tokens that the recording engine took from its cache, where recorded.
+        tools: The tool calls of the answer, in order, where recorded.
+        text: The texts; only on request.
     """
 
     gap_s: float
@@ -145,15 +145,14 @@ class Session:
         block_size_tokens: Tokens in each block of `Turn.block_ids`.
         turns: At least one.
         source: The file or generator it comes from.
-        start_s: When the session arrives, from the start of the recording, for recordings of
-            arrivals that nobody waited for (open loop). None where a session starts when the run
-            has room for it (closed loop).
+        start_s: Arrival, from the start of the recording, in an open loop. None in a closed loop,
+            where a session starts when another one ends.
         parent_id: Session whose tool call started this one, where it is in the same reading.
         parent_turn: Index of the parent's turn whose answer made that call, where known.
-        agent: Name or type of the agent: "main", or that of the sub-agent; "" where not known.
+        agent: Name or type of the agent: "main", or that of the sub-agent; "" where unknown.
         join_turn: Index of the parent's turn that waited for this session's end; None where none
-            did or it is not known.
-        events: In the order of the turns they precede, where they are recorded.
+            did or it is unknown.
+        events: Recorded events, in the order of the turns after them.
     """
 
     session_id: str

@@ -1,4 +1,4 @@
-"""Which files of a reading are read together: a main agent's with those of its sub-agents."""
+"""Groups related files: a main agent's with those of its sub-agents."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["RelatedFiles"]
 
 
 class RelatedFiles:
-    """Families of files, found by what each says about the others.
+    """Trees of files, built from the links of each file.
 
-    A file whose parent is not there stands alone, and so does a second one of the same name. Where
-    files name each other in a circle, the first one stands at its beginning.
+    A file without a known parent is a root, and so is a second file of the same name. In a cycle
+    the first file is the root.
     """
 
     def __init__(self, links: Mapping[Path, FileLinks]) -> None:
@@ -33,11 +33,11 @@ class RelatedFiles:
                     self._add(path, named[name])
 
     def is_child(self, path: Path) -> bool:
-        """Whether a file is read with another one."""
+        """Whether a file is read with its parent."""
         return path in self._parents
 
     def descendants(self, path: Path) -> tuple[Path, ...]:
-        """The files that are read with one, each behind its parent; pure."""
+        """The files below `path`, each after its parent; pure."""
         return tuple(self._descendants(path))
 
     def _descendants(self, path: Path) -> Iterator[Path]:

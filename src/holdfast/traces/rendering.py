@@ -1,4 +1,4 @@
-"""What a model is shown of a message, however a recording writes it down."""
+"""Normalises recorded message content to the form that a model sees."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Any, Final
 
 __all__ = ["plain_text", "rendered"]
 
-# Compared, not looked up: a damaged type may be anything.
+# A tuple, not a set: a damaged type may be unhashable.
 _TEXT_TYPES: Final = ("text", "input_text", "output_text")
 _TEXT_FIELDS: Final = ("text", "content")
-# Says how an answer ended or what a provider shall keep, and is in no prompt.
+# Stop reasons and cache directives; they are in no prompt.
 _UNSEEN: Final = frozenset({"cache_control", "cachePoint", "finish_reason", "providerOptions"})
-# What notes on a text may be called; none of them changes it.
+# Annotations of a text; none of them changes it.
 _NOTES: Final = frozenset({"type", "annotations", "citations", "logprobs", "id"})
 
 
 def rendered(content: Any) -> Any:
-    """Return content in one form for all that reads the same to a model; pure.
+    """Return content in a normal form, equal for contents that a model sees as equal; pure.
 
-    A text, a part that is a text and a list of one such part are the text. Fields that are null or
-    that no model sees are left out.
+    A text part, or a list of one text part, becomes the text. Null fields and fields that no model
+    sees are left out.
 
     Args:
-        content: Values as JSON has them, of any provider's layout.
+        content: Decoded JSON in any provider's layout.
     """
     if isinstance(content, dict):
         text = plain_text(content)
@@ -41,7 +41,7 @@ def rendered(content: Any) -> Any:
 
 
 def plain_text(part: dict[str, Any]) -> str | None:
-    """The text that a part of a message is; None for a part of another kind. Pure."""
+    """The text of a text part; None for a part of another kind. Pure."""
     if part.get("type", "text") not in _TEXT_TYPES:
         return None
     fields = {name for name, value in part.items() if value is not None} - _UNSEEN - _NOTES

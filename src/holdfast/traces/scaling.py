@@ -1,4 +1,4 @@
-"""Trace tokens turned into replayed tokens, the same wherever sizes are compared."""
+"""Scales trace tokens to replayed tokens."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["TokenScale"]
 
 @dataclass(frozen=True, slots=True)
 class TokenScale:
-    """Whole replayed tokens per trace block.
+    """A scale that turns each trace block into a whole number of replayed tokens.
 
     Attributes:
         trace_block_tokens: Tokens in a block of the trace.
-        block_tokens: Tokens that stand for it in the replay, >= 1.
+        block_tokens: Replayed tokens for each of them, >= 1.
     """
 
     trace_block_tokens: int
@@ -24,7 +24,7 @@ class TokenScale:
 
     @classmethod
     def from_factor(cls, factor: float, *, trace_block_tokens: int) -> TokenScale:
-        """Scale by `factor`, which must make a block a whole number of tokens.
+        """Return the scale of `factor`, which must make a block a whole number of tokens.
 
         Raises:
             ConfigError: A block would become less than one token, or not a whole number.
@@ -37,7 +37,7 @@ class TokenScale:
             raise ConfigError(
                 f"token scale {factor!r} makes a trace block of {trace_block_tokens} tokens "
                 f"{exact:g} tokens; expected a whole number, at least 1",
-                hint=f"nearest token scales that do: {choices}",
+                hint=f"nearest valid token scales: {choices}",
             )
         return cls(trace_block_tokens, whole)
 

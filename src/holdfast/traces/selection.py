@@ -1,4 +1,4 @@
-"""Which sessions of a trace take part in a run, and how their gaps are cut."""
+"""Selects the sessions of a run and cuts their gaps and turns."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Selection:
     """The sessions of a run.
 
     Attributes:
-        sessions: In the order in which they start.
-        num_outgrown: Sessions seen on the way that outgrow the model's context.
+        sessions: In start order.
+        num_outgrown: Sessions that were left out because they outgrow the model's context.
     """
 
     sessions: tuple[Session, ...]
@@ -32,12 +32,12 @@ class SessionSelection:
     """The load options that choose and cut sessions.
 
     Attributes:
-        num_sessions: Sessions in all, > 0; None takes every one.
+        num_sessions: Number of sessions, > 0; None takes all.
         gap_cap_s: Longest gap, in trace time; longer ones are cut to it. None keeps all.
-        max_model_len: Leaves out sessions whose prompt plus answer outgrows it, in replayed
-            tokens. None keeps all.
+        max_model_len: Leaves out sessions whose prompt plus answer is longer, in replayed tokens.
+            None keeps all.
         token_scale: Replayed tokens per trace token, > 0.
-        max_turns: Cuts sessions to their first so many turns. None keeps all.
+        max_turns: Cuts each session to this many turns. None keeps all.
     """
 
     num_sessions: int | None = None
@@ -57,13 +57,13 @@ class SessionSelection:
             raise ConfigError(f"turns is {self.max_turns!r}; expected at least 1")
 
     def select(self, sessions: Iterable[Session]) -> Selection:
-        """Take sessions in the order given until there are enough; reads no further than that.
+        """Select sessions in order until there are `num_sessions`; reads no further.
 
-        Also ends after a thousand sessions in a row that outgrow the context, so that a generator
-        without end is safe to select from.
+        Stops after a thousand sessions in a row that outgrow the context, so that an endless
+        generator is a safe source.
 
         Raises:
-            ConfigError: No session is left, or the token scale does not fit the blocks.
+            ConfigError: No session remains, or the token scale does not fit the blocks.
         """
         chosen: list[Session] = []
         num_outgrown = num_outgrown_in_a_row = 0

@@ -1,6 +1,6 @@
-"""Files as they are stored: plain or compressed by their suffix, read as streams, written whole.
+"""Stored files: compressed by their suffix, read as streams, written atomically.
 
-Knows nothing about what is in them.
+Independent of the content.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ __all__ = [
 ]
 
 COMPRESSIONS = ("", ".xz", ".gz", ".zst")
-"""Suffixes that say how a file is compressed."""
+"""Suffixes of supported compressions; "" for none."""
 
 
 @contextmanager
 def open_stored(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading, decompressed as it is read.
+    """Open a file for reading as a decompressed stream.
 
     Raises:
-        TraceError: It cannot be opened or, from within the block, cannot be read or is damaged.
-        ConfigError: It needs a library that is not installed.
+        TraceError: The file cannot be opened, cannot be read or is damaged.
+        ConfigError: Its compression needs a library that is not installed.
     """
     damages: tuple[type[Exception], ...] = (
         lzma.LZMAError,
@@ -62,15 +62,15 @@ def open_stored(path: Path) -> Iterator[IO[bytes]]:
 
 
 def printable(name: str) -> str:
-    """A file's name as text that can be written: bytes of it that are no UTF-8 become `?`. Pure."""
+    """A file name as printable text: bytes that are not UTF-8 become `?`. Pure."""
     return name.encode(errors="replace").decode()
 
 
 def stored_digest(path: Path) -> str:
-    """SHA-256 of the bytes as stored, hexadecimal; reads the file once, in constant memory.
+    """SHA-256 of the stored bytes, hexadecimal; reads the file once, in constant memory.
 
     Raises:
-        TraceError: It cannot be read.
+        TraceError: The file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -81,21 +81,21 @@ def stored_digest(path: Path) -> str:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that is there whole or not at all, compressed as its suffix says.
+    """Write a file atomically, compressed by its suffix.
 
-    What is written goes to a temporary file beside it, which takes its place when the block ends
-    well and is removed when it does not. A pipe or device is written as it is.
+    Writes a temporary file in the same directory, which replaces `path` when the block ends without
+    an error and is deleted otherwise. A pipe or device is written directly.
 
     Raises:
         ConfigError: The directory does not exist, the file cannot be written, or its suffix needs
             a library that is missing.
     """
     if path.exists() and not path.is_file():
-        with _naming_what_fails(path), path.open("wb") as raw, _packed(path, raw) as file:
+        with _write_errors(path), path.open("wb") as raw, _compressed(path, raw) as file:
             yield file
         return
-    with _taking_the_place_of(path) as temporary, temporary.open("xb") as raw:
-        with _packed(path, raw) as file:
+    with _replacing(path) as temporary, temporary.open("xb") as raw:
+        with _compressed(path, raw) as file:
             yield file
         raw.flush()
         os.fsync(raw.fileno())
@@ -103,32 +103,31 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Fill a directory that is there whole or not at all; yields where to put its files.
+    """Write a directory atomically; yields a temporary directory for its files.
 
     Raises:
-        ConfigError: Something is there already, the directory around it is not, or it cannot be
-            written.
+        ConfigError: `path` exists, its parent directory does not, or it cannot be written.
     """
     if path.exists():
-        raise ConfigError(f"{str(path)!r} is there already; expected the name of a new directory")
-    with _taking_the_place_of(path) as temporary:
+        raise ConfigError(f"{str(path)!r} exists; expected the name of a new directory")
+    with _replacing(path) as temporary:
         temporary.mkdir()
         yield temporary
 
 
 @contextmanager
-def _taking_the_place_of(path: Path) -> Iterator[Path]:
-    # A link goes on pointing to what it points to.
-    place = path.resolve()
-    if not place.parent.is_dir():
+def _replacing(path: Path) -> Iterator[Path]:
+    # A link stays and its target is replaced.
+    target = path.resolve()
+    if not target.parent.is_dir():
         raise ConfigError(f"cannot write {str(path)!r}: its directory does not exist")
-    # Readers of a directory leave out names that begin with a dot, so that what a killed process
-    # leaves behind is not taken for a trace.
-    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
+    # Readers of a directory leave out names that begin with a dot, so a partial file of a killed
+    # process is never read as a trace.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        with _naming_what_fails(path):
+        with _write_errors(path):
             yield temporary
-            temporary.replace(place)
+            temporary.replace(target)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
@@ -137,7 +136,7 @@ def _taking_the_place_of(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _naming_what_fails(path: Path) -> Iterator[None]:
+def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -155,17 +154,17 @@ def _opened(path: Path, mode: str) -> IO[bytes]:
 
 
 @contextmanager
-def _packed(path: Path, raw: IO[bytes]) -> Iterator[IO[bytes]]:
+def _compressed(path: Path, raw: IO[bytes]) -> Iterator[IO[bytes]]:
     if path.suffix == ".xz":
         with lzma.open(raw, "wb") as file:
             yield cast(IO[bytes], file)
     elif path.suffix == ".gz":
-        # Without the time of day equal content gives equal bytes.
+        # Without a timestamp equal content gives equal bytes.
         with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
             yield cast(IO[bytes], file)
     elif path.suffix == ".zst":
         zstd = _zstd()
-        # Unlike the others it has no checksum unless told to.
+        # Unlike the others zstd writes no checksum by default.
         with zstd.open(raw, "wb", options={zstd.CompressionParameter.checksum_flag: 1}) as file:
             yield file
     else:
@@ -181,7 +180,7 @@ def _zstd() -> ModuleType:
         from backports import zstd
     except ImportError as error:
         raise ConfigError(
-            "files that end in .zst need a library that is not installed",
+            "reading or writing .zst files needs a library that is not installed",
             hint="pip install 'holdfast[zst]'",
         ) from error
     return zstd

@@ -1,4 +1,4 @@
-"""When the turns of recorded sessions began and ended."""
+"""Computes start and end times of the turns of recorded sessions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Span", "family_timeline"]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One turn's time, from the start of the recording.
+    """Start and end of one turn, from the start of the recording.
 
     Attributes:
-        start_s: When the request was sent.
-        end_s: When the answer was there; the same where its latency is not recorded.
+        start_s: Time of the request.
+        end_s: End of the answer; equals `start_s` where the latency is not recorded.
     """
 
     start_s: float
@@ -24,10 +24,10 @@ class Span:
 
 
 def family_timeline(family: Sequence[Session]) -> dict[str, tuple[Span, ...]]:
-    """The spans of each session's turns, by its id; pure.
+    """The spans of each session's turns, by session id; pure.
 
-    A main agent begins when it arrives, at 0 where that is not recorded; a sub-agent when the
-    answer that called it ends, or with its parent where that is not known.
+    A main agent starts at its recorded arrival, or at 0. A sub-agent starts at the end of the
+    answer that called it, or with its parent where that turn is unknown.
 
     Args:
         family: A main agent's session, then those of its sub-agents, parents before children.

@@ -1,4 +1,4 @@
-"""What ended a recorded turn, in the words of the `holdfast_turn_end` hint."""
+"""The end of a recorded turn as a `holdfast_turn_end` hint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["turn_end_hint"]
 
 
 def turn_end_hint(turn: Turn) -> str | None:
-    """The hint that tells what the recorded answer asked for; None where nobody knows. Pure."""
+    """The hint for the recorded end of a turn; None where that is unknown. Pure."""
     if turn.ended_by == "unknown":
         return None
     if turn.ended_by != "tool" or not turn.tool_name:

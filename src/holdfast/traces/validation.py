@@ -1,4 +1,4 @@
-"""Whether the sessions of a reading keep what the record promises."""
+"""Checks that the sessions of a reading are consistent with each other."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ __all__ = ["BlockChecks", "SessionLinks"]
 
 
 class SessionLinks:
-    """Checks what sessions of a reading say about each other; keeps each id.
+    """Checks ids and parent links of the sessions of a reading; remembers each id.
 
-    Ids differ, and a sub-agent stands behind its parent and names turns that the parent has.
+    Ids are unique; a sub-agent follows its parent and names turns that the parent has.
     """
 
     def __init__(self) -> None:
-        # Their numbers of turns, and where they are from.
+        # Number of turns and source of each session.
         self._known: dict[str, tuple[int, str]] = {}
         self._left_out: set[str] = set()
 
     def begin_file(self) -> None:
-        """Note that the sessions from here on are another file's."""
+        """Note that the next sessions come from another file."""
         self._left_out.clear()
 
     def kept(self, session: Session, file: TraceFile, *, is_ordered: bool = True) -> Session | None:
-        """Take the next session, and leave out what contradicts those before it.
+        """Check the next session and remember it.
 
         Args:
             session: The session.
-            file: Told what is wrong.
-            is_ordered: Whether parents come first; where they do not, a link to one that has not
-                come is cut and nothing is wrong.
+            file: Receives the problems.
+            is_ordered: Whether parents come first; otherwise a link to a later parent is removed
+                without a problem.
 
         Returns:
-            The session, without links that lead nowhere; None for a second one of its id, for
-            sub-agents of such a one, and where a prompt or an answer is too long to be believed.
+            The session without broken links. None for a second session of its id, for a sub-agent
+            of one, and for an implausibly long prompt or answer.
 
         Raises:
-            TraceError: Something is wrong, and nothing may be left out.
+            TraceError: There is a problem, and nothing may be left out.
         """
         problem = self._second(session)
         if problem is not None:
@@ -67,7 +67,7 @@ class SessionLinks:
                 f"a second session of that id; the first is in {first}",
                 source=session.source,
                 where=where,
-                hint="take one of the two away; with --lenient the first is read",
+                hint="remove one of the two; with --lenient the first is read",
             )
         if session.parent_id is not None and session.parent_id in self._left_out:
             message = f"its parent {session.parent_id!r} is a second session of that id"
@@ -120,29 +120,28 @@ def _too_long(session: Session) -> TraceError | None:
 
 
 class BlockChecks:
-    """Checks that equal ids stand for equal prefixes; keeps each distinct block.
+    """Checks that equal block ids mean equal prefixes; remembers each distinct block.
 
-    Readers that chain recorded hashes cannot break this; a file of Holdfast's own format can, since
-    its ids are taken as they are.
+    Only files of Holdfast's own format can break this, since their ids are used unchanged.
     """
 
     def __init__(self) -> None:
-        self._behind: dict[int, int] = {}
+        self._parents: dict[int, int] = {}
 
     def problems(self, session: Session) -> Iterator[TraceError]:
-        """Yield what is wrong with a session's blocks, given those before it; remembers them."""
-        behind = self._behind
+        """Yield the problems of a session's blocks; remembers the blocks."""
+        parents = self._parents
         known: tuple[int, ...] = ()
         for index, turn in enumerate(session.turns):
-            before = -1
+            parent = -1
             for block_id in turn.block_ids if turn.block_ids != known else ():
-                if behind.setdefault(block_id, before) != before:
+                if parents.setdefault(block_id, parent) != parent:
                     yield TraceError(
-                        f"block {block_id} is behind another block than before; expected equal "
+                        f"block {block_id} follows another block than before; expected equal "
                         "ids for equal prefixes only",
                         source=session.source,
                         where=f"session {session.session_id!r}, turn {index}",
                     )
                     break
-                before = block_id
+                parent = block_id
             known = turn.block_ids
