@@ -1,4 +1,4 @@
-"""Which agent is called after which: learned from the order of calls."""
+"""Transitions between agents, learned from the order of their calls."""
 
 from __future__ import annotations
 
@@ -9,72 +9,73 @@ from typing import Generic, TypeVar
 __all__ = ["AgentTransitions"]
 
 _MAX_AGENTS = 1024
-_FADING = 0.8
+_TRANSITION_MEMORY = 0.8
 _LIKELY_SHARE = 0.6
-_DOUBT = 0.5  # calls that somebody else might have made
-_WEIGHT = 0.2
+_PRIOR_WEIGHT = 0.5  # of transitions not seen yet, in calls
+_ACCURACY_GAIN = 0.2
 
 Agent = TypeVar("Agent", bound=Hashable)
 
 
 class AgentTransitions(Generic[Agent]):
-    """First-order transitions between agents, a chain of calls for each workflow.
+    """First-order transitions between agents, one sequence of calls for each workflow.
 
-    Every call is predicted before it is learned. Only while most predictions of late came true is
-    anybody said to be next, so that where order means nothing nothing is said. Knows no time.
+    Each call is predicted before it is learned, and `predict` yields agents only while most recent
+    predictions were right. Knows no time.
 
     Source: transitions learned online as in CacheSage (arXiv 2605.27744), for the steps to
     execution of KVFlow (arXiv 2507.07400). Differs: nothing is declared; predictions earn trust.
     """
 
     def __init__(self) -> None:
-        self._after: OrderedDict[Agent, Counter[Agent]] = OrderedDict()
+        self._weights: OrderedDict[Agent, Counter[Agent]] = OrderedDict()
         self._last: OrderedDict[Hashable, Agent] = OrderedDict()
         self._accuracy = 0.0
 
-    def called(self, workflow: Hashable, agent: Agent) -> None:
-        """An agent was called, next in its workflow. Mutates; O(agents that followed the last)."""
+    def observe(self, workflow: Hashable, agent: Agent) -> None:
+        """Learn the next call of a workflow. Mutates; O(agents that followed the last one)."""
         before = self._last.get(workflow)
         if before is not None:
-            guess = self._likely(before)
-            self._accuracy += _WEIGHT * ((guess == agent) - self._accuracy)
+            predicted = self._likely(before)
+            self._accuracy += _ACCURACY_GAIN * ((predicted == agent) - self._accuracy)
             self._learn(before, agent)
         self._last[workflow] = agent
         self._last.move_to_end(workflow)
         if len(self._last) > _MAX_AGENTS:
             self._last.popitem(last=False)
 
-    def ahead(self, num_steps: int) -> Iterator[tuple[int, Agent]]:
-        """Agents that will be called so many steps from now at most, each with its steps. Pure.
+    def predict(self, num_steps: int) -> Iterator[tuple[int, Agent]]:
+        """Yield agents expected within `num_steps` calls, each with its number of steps. Pure.
 
-        Those one step away first; among equals the workflow first that called last.
+        Fewest steps first; among equals the most recently called workflow first.
         """
         if self._accuracy < _LIKELY_SHARE:
             return
         now = list(reversed(self._last.values()))
-        said = set(now[:1])
+        predicted = set(now[:1])
         for step in range(1, num_steps + 1):
             following = (self._likely(agent) for agent in now)
             now = [agent for agent in following if agent is not None]
             for agent in now:
-                if agent not in said:
-                    said.add(agent)
+                if agent not in predicted:
+                    predicted.add(agent)
                     yield step, agent
 
     def _likely(self, agent: Agent) -> Agent | None:
-        after = self._after.get(agent)
-        if not after:
+        weights = self._weights.get(agent)
+        if not weights:
             return None
-        found, weight = after.most_common(1)[0]
-        return found if weight >= _LIKELY_SHARE * (after.total() + _DOUBT) else None
+        following, weight = weights.most_common(1)[0]
+        is_likely = weight >= _LIKELY_SHARE * (weights.total() + _PRIOR_WEIGHT)
+        return following if is_likely else None
 
     def _learn(self, before: Agent, agent: Agent) -> None:
-        after = self._after.setdefault(before, Counter())
-        for other in list(after):
-            after[other] *= _FADING  # type: ignore[assignment] # weights, not counts
-            if after[other] < 1.0 - _LIKELY_SHARE and other != agent:
-                del after[other]
-        after[agent] += 1
-        self._after.move_to_end(before)
-        if len(self._after) > _MAX_AGENTS:
-            self._after.popitem(last=False)
+        weights = self._weights.setdefault(before, Counter())
+        for other in list(weights):
+            weights[other] *= _TRANSITION_MEMORY  # type: ignore[assignment] # weights, not counts
+            if weights[other] < 1.0 - _LIKELY_SHARE and other != agent:
+                del weights[other]
+        weights[agent] += 1
+        self._weights.move_to_end(before)
+        if len(self._weights) > _MAX_AGENTS:
+            self._weights.popitem(last=False)

@@ -1,4 +1,4 @@
-"""When prompts that begin alike come again: learned from the times at which they came."""
+"""Inter-arrival times of agents' calls, learned from prompts with the same prefix."""
 
 from __future__ import annotations
 
@@ -8,120 +8,124 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Habits", "InterArrivalModel", "RecurringAgent"]
+__all__ = ["CallStatistics", "InterArrivalModel", "RecurringAgent"]
 
-_MAX_BEGINNINGS = 1024
-_WEIGHT = 0.3  # of what came last
-_TRUSTED_ERROR = 0.35  # mean error of log(gap): a factor of 1.4
+_MAX_AGENTS = 1024
+_GAIN = 0.3  # weight of the latest observation
+_TRUSTED_ERROR = 0.35  # mean error of log(inter-arrival time): a factor of 1.4
 _UNKNOWN_ERROR = 1.0
 _LEAST_ERROR = 0.05
 _OVERDUE_RATIO = 1.5
 
 
 @dataclass(slots=True)
-class Habits:
-    """How regular gaps have been, and what became of prompts.
+class CallStatistics:
+    """Regularity of an agent's calls, and how many of them are continued; recent calls count most.
 
     Attributes:
-        error: Mean error of log(gap), each against those before it, of late.
-        continued_share: Share of the prompts that were continued before the next came (0 to 1).
-        answered_share: The same of those whose first answer called no tool.
+        error: Mean error of log(inter-arrival time), each against those before it.
+        continued_share: Share of calls that were continued before the next call (0 to 1).
+        answered_continued_share: The same of calls whose first answer called no tool.
     """
 
     error: float = _UNKNOWN_ERROR
     continued_share: float = 1.0
-    answered_share: float = 1.0
+    answered_continued_share: float = 1.0
 
-    def gap_missed(self, error: float) -> None:
-        """A gap was so far from what was expected. Mutates."""
-        self.error += _WEIGHT * (error - self.error)
+    def observe_error(self, error: float) -> None:
+        """Learn the error of one predicted inter-arrival time. Mutates."""
+        self.error += _GAIN * (error - self.error)
 
-    def ended(self, *, is_continued: bool, is_answered: bool) -> None:
-        """A prompt was continued, or the next one came before that. Mutates."""
-        self.continued_share += _WEIGHT * (is_continued - self.continued_share)
+    def observe_end(self, *, is_continued: bool, is_answered: bool) -> None:
+        """Learn whether a call was continued before the next one. Mutates."""
+        self.continued_share += _GAIN * (is_continued - self.continued_share)
         if is_answered:
-            self.answered_share += _WEIGHT * (is_continued - self.answered_share)
+            self.answered_continued_share += _GAIN * (is_continued - self.answered_continued_share)
 
 
 @dataclass(slots=True, eq=False)
 class RecurringAgent:
-    """A beginning and how regularly it comes.
+    """An agent and how regularly it is called.
 
     Attributes:
-        came_s: When it last came (s).
-        habits: Those of all until it has two gaps, then its own.
-        gap_s: Typical time from one time to the next (s); 0 before it has come twice.
-        latest: Whose prompt it was that came last; the caller's.
+        called_s: When it was last called (s).
+        statistics: Those of all agents until it has two inter-arrival times, then its own.
+        inter_arrival_s: Typical time between its calls (s); 0 before it has been called twice.
+        latest: Session of its last call; for the user of the model.
     """
 
-    came_s: float
-    habits: Habits
-    gap_s: float = 0.0
+    called_s: float
+    statistics: CallStatistics
+    inter_arrival_s: float = 0.0
     latest: Any = None
 
     @property
     def is_regular(self) -> bool:
-        """Whether it has come when it was expected to."""
-        return self.gap_s > 0.0 and self.habits.error < _TRUSTED_ERROR
+        """Whether its calls have come when expected."""
+        return self.inter_arrival_s > 0.0 and self.statistics.error < _TRUSTED_ERROR
 
     def wait_s(self, now_s: float) -> float:
-        """Time until it comes (s); inf if it is not regular, or overdue by half a gap. Pure."""
-        waited_s = now_s - self.came_s
-        if not self.is_regular or waited_s > _OVERDUE_RATIO * self.gap_s:
+        """Return the expected time until its next call (s). Pure.
+
+        inf if it is not regular, or overdue by half an inter-arrival time.
+        """
+        waited_s = now_s - self.called_s
+        if not self.is_regular or waited_s > _OVERDUE_RATIO * self.inter_arrival_s:
             return math.inf
-        return max(self.gap_s - waited_s, max(self.habits.error, _LEAST_ERROR) * self.gap_s)
+        error = max(self.statistics.error, _LEAST_ERROR)
+        return max(self.inter_arrival_s - waited_s, error * self.inter_arrival_s)
 
 
 class InterArrivalModel:
-    """Gaps between prompts with the same beginning.
+    """Inter-arrival times of agents, each identified by a prompt prefix.
 
-    A beginning that has one gap is taken to be as regular as all have been of late. Knows no
+    An agent with one inter-arrival time counts as regular as all agents were recently. Knows no
     absolute time: scaling all times by a factor scales all answers by it.
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, RecurringAgent] = OrderedDict()
-        self._habits = Habits()
+        self._agents: OrderedDict[Hashable, RecurringAgent] = OrderedDict()
+        self._statistics = CallStatistics()
 
     def __iter__(self) -> Iterator[RecurringAgent]:
-        """All beginnings, the longest unseen first."""
-        return iter(self._known.values())
+        """All agents, least recently called first."""
+        return iter(self._agents.values())
 
-    def came(self, beginning: Hashable, now_s: float, before_s: float) -> RecurringAgent:
-        """Learn that a prompt with this beginning has come. Mutates.
+    def observe_call(self, prefix: Hashable, now_s: float, before_s: float) -> RecurringAgent:
+        """Learn that a prompt with this prefix has arrived. Mutates.
 
         Args:
-            beginning: What names it.
+            prefix: Identifies the agent.
             now_s: Time now (s).
-            before_s: When it came before, where it is not known yet (s).
+            before_s: Time of the agent's previous call, used if the agent is new (s).
         """
-        known = self._known.get(beginning)
-        if known is None:
-            known = self._known[beginning] = RecurringAgent(before_s, self._habits)
-            if len(self._known) > _MAX_BEGINNINGS:
-                self._known.popitem(last=False)
-        self._known.move_to_end(beginning)
-        gap_s = now_s - known.came_s
-        known.came_s = now_s
-        if gap_s > 0.0 and known.gap_s:
-            error = abs(math.log(gap_s / known.gap_s))
-            if known.habits is self._habits:
-                known.habits = replace(self._habits)
-            known.habits.gap_missed(error)
-            self._habits.gap_missed(error)
-            gap_s = math.sqrt(gap_s * known.gap_s)
-        known.gap_s = gap_s or known.gap_s
-        return known
+        agent = self._agents.get(prefix)
+        if agent is None:
+            agent = self._agents[prefix] = RecurringAgent(before_s, self._statistics)
+            if len(self._agents) > _MAX_AGENTS:
+                self._agents.popitem(last=False)
+        self._agents.move_to_end(prefix)
+        elapsed_s = now_s - agent.called_s
+        agent.called_s = now_s
+        if elapsed_s > 0.0 and agent.inter_arrival_s:
+            error = abs(math.log(elapsed_s / agent.inter_arrival_s))
+            if agent.statistics is self._statistics:
+                agent.statistics = replace(self._statistics)
+            agent.statistics.observe_error(error)
+            self._statistics.observe_error(error)
+            elapsed_s = math.sqrt(elapsed_s * agent.inter_arrival_s)
+        agent.inter_arrival_s = elapsed_s or agent.inter_arrival_s
+        return agent
 
-    def ended(
-        self, known: RecurringAgent, *, is_continued: bool, is_answered: bool = False
+    def observe_end(
+        self, agent: RecurringAgent, *, is_continued: bool, is_answered: bool = False
     ) -> None:
-        """A prompt with this beginning was continued, or the next came before that. Mutates.
+        """Learn whether a call of the agent was continued before the next one. Mutates.
 
         Args:
-            known: The beginning.
-            is_continued: Whether it was.
-            is_answered: Whether its answer called no tool.
+            agent: The agent.
+            is_continued: Whether it was continued.
+            is_answered: Whether its first answer called no tool.
         """
-        for habits in {id(h): h for h in (known.habits, self._habits)}.values():
-            habits.ended(is_continued=is_continued, is_answered=is_answered)
+        for statistics in {id(s): s for s in (agent.statistics, self._statistics)}.values():
+            statistics.observe_end(is_continued=is_continued, is_answered=is_answered)

@@ -12,7 +12,7 @@ from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
 from holdfast.policies.base import PolicyContext, users_of
 from holdfast.predict.agent_transitions import AgentTransitions
-from holdfast.predict.inter_arrival import Habits, InterArrivalModel, RecurringAgent
+from holdfast.predict.inter_arrival import CallStatistics, InterArrivalModel, RecurringAgent
 
 __all__ = ["RecurringAgents"]
 
@@ -54,10 +54,10 @@ class RecurringAgents:
 
     def __init__(self, context: PolicyContext, calls: dict[Session, Any]) -> None:
         self._context = context
-        self._recurrences = InterArrivalModel()
+        self._inter_arrivals = InterArrivalModel()
         self._calls: dict[Session, _Call] = calls
-        self._forgotten = Habits()
-        self._succession: AgentTransitions[RecurringAgent] = AgentTransitions()
+        self._forgotten = CallStatistics()
+        self._transitions: AgentTransitions[RecurringAgent] = AgentTransitions()
         # By workflow, when it called last (s); the longest ago foremost.
         self._called_s: OrderedDict[str | None, float] = OrderedDict()
         self._interval_s = 0.0
@@ -68,7 +68,7 @@ class RecurringAgents:
         if session.num_turns > 1:
             call = self._calls.get(session)
             if session.num_turns == 2 and call is not None and call.agent is not None:
-                self._recurrences.ended(
+                self._inter_arrivals.observe_end(
                     call.agent, is_continued=True, is_answered=_is_answered(session)
                 )
             return
@@ -82,7 +82,7 @@ class RecurringAgents:
 
     def forgotten(self, session: Session) -> None:
         """Learn from a session that will not be mentioned again. Mutates."""
-        self._forgotten.ended(is_continued=session.num_turns > 1, is_answered=False)
+        self._forgotten.observe_end(is_continued=session.num_turns > 1, is_answered=False)
 
     def rate(self, session: Session, rate: float) -> float:
         """Expected uses a second of what a session holds, given its expected returns. Pure."""
@@ -90,7 +90,7 @@ class RecurringAgents:
         if call is None or call.agent is None or not self._is_expected(call.agent):
             return rate
         if session.num_turns == 1:
-            rate *= call.agent.habits.continued_share
+            rate *= call.agent.statistics.continued_share
         if call.agent.latest is session:
             rate = max(rate, 1.0 / self._wait_s(call.agent))
         return rate
@@ -101,7 +101,7 @@ class RecurringAgents:
         if call is None or call.agent is None or node.start < call.end_blocks:
             return 1.0
         is_stand_in = self._is_expected(call.agent) and call.agent.latest is session
-        return call.agent.habits.continued_share if is_stand_in else 1.0
+        return call.agent.statistics.continued_share if is_stand_in else 1.0
 
     def goes_on(self, session: Session) -> bool:
         """Whether a session may be continued, as far as its agent's calls tell. Pure."""
@@ -110,10 +110,10 @@ class RecurringAgents:
             return True
         agent = call.agent
         if agent is not None and _is_answered(session):
-            return agent.habits.answered_share >= _CONTINUED_SHARE
+            return agent.statistics.answered_continued_share >= _CONTINUED_SHARE
         is_known = agent is not None and self._is_expected(agent)
-        habits = agent.habits if agent is not None and is_known else self._forgotten
-        return habits.continued_share >= _CONTINUED_SHARE
+        statistics = agent.statistics if agent is not None and is_known else self._forgotten
+        return statistics.continued_share >= _CONTINUED_SHARE
 
     def coming(self) -> Iterator[Node[Any]]:
         """Ends of the prefixes whose agents are called next, soonest first. O(steps)."""
@@ -144,10 +144,10 @@ class RecurringAgents:
             self._called_s.popitem(last=False)
         if interval_s > 0.0:
             self._interval_s += _INTERVAL_WEIGHT * (interval_s - self._interval_s)
-        self._succession.called(workflow, agent)
+        self._transitions.observe(workflow, agent)
         self._due = {}
         if self._interval_s > 0.0:
-            for steps, following in self._succession.ahead(_STEPS_AHEAD):
+            for steps, following in self._transitions.predict(_STEPS_AHEAD):
                 self._due[following] = steps, now_s + steps * self._interval_s
 
     def _called(self, session: Session, node: Node[Any], before: list[Session]) -> None:
@@ -155,11 +155,11 @@ class RecurringAgents:
         previous = max(before, key=lambda s: self._calls[s].arrived_s)
         before_s = self._calls[previous].arrived_s
         beginning = session.group, node.hashes[-1]
-        agent = self._recurrences.came(beginning, self._context.now_s, before_s)
+        agent = self._inter_arrivals.observe_call(beginning, self._context.now_s, before_s)
         latest = agent.latest or previous
         if latest.num_turns == 1:
             is_answered = latest.state is SessionState.HUMAN_AWAY
-            self._recurrences.ended(agent, is_continued=False, is_answered=is_answered)
+            self._inter_arrivals.observe_end(agent, is_continued=False, is_answered=is_answered)
         agent.latest = session
         self._note_order(session.group, agent)
         for caller in (previous, session):
