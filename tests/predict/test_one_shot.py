@@ -1,4 +1,4 @@
-"""Which sessions send a second turn."""
+"""Likelihood that a session sends a second turn."""
 
 from __future__ import annotations
 
@@ -17,77 +17,77 @@ def session(state: SessionState = SessionState.AT_TOOL, num_turns: int = 1) -> S
     return Session(next(_numbers), None, state, root, root, num_turns=num_turns)
 
 
-def closed(first_turns: OneShotPredictor, beginning: str, num_sessions: int) -> None:
+def close_sessions(predictor: OneShotPredictor, prefix: str, num_sessions: int) -> None:
     for _ in range(num_sessions):
-        first_turns.turn_arrived(session(SessionState.CLOSED), beginning)
+        predictor.turn_arrived(session(SessionState.CLOSED), prefix)
 
 
-def test_at_first_all_are_expected_back() -> None:
-    assert OneShotPredictor(lambda _: False).share("a") == 1.0
+def test_all_sessions_expected_back_at_first() -> None:
+    assert OneShotPredictor(lambda _: False).return_share("a") == 1.0
 
 
-def test_beginnings_whose_sessions_end_are_told_from_others() -> None:
-    first_turns = OneShotPredictor(lambda _: False)
+def test_one_shot_prefix_is_told_from_an_agent() -> None:
+    predictor = OneShotPredictor(lambda _: False)
     for _ in range(30):
         agent = session()
-        first_turns.turn_arrived(agent, "agent")
+        predictor.turn_arrived(agent, "agent")
         agent.num_turns += 1
-        first_turns.turn_arrived(agent, "agent")
-        closed(first_turns, "question", 1)
-    assert first_turns.share("agent") > 0.95
-    assert first_turns.share("question") < 0.05
+        predictor.turn_arrived(agent, "agent")
+        close_sessions(predictor, "question", 1)
+    assert predictor.return_share("agent") > 0.95
+    assert predictor.return_share("question") < 0.05
 
 
-def test_a_pause_past_hoping_for_counts_as_an_end() -> None:
-    first_turns = OneShotPredictor(lambda _: True)
+def test_abandoned_session_counts_as_ended() -> None:
+    predictor = OneShotPredictor(lambda _: True)
     for _ in range(30):
-        first_turns.turn_arrived(session(), "a")
-    assert first_turns.share("a") < 0.1
+        predictor.turn_arrived(session(), "a")
+    assert predictor.return_share("a") < 0.1
 
 
-def test_a_session_in_the_engine_has_not_ended() -> None:
-    first_turns = OneShotPredictor(lambda _: True)
+def test_running_session_has_not_ended() -> None:
+    predictor = OneShotPredictor(lambda _: True)
     for _ in range(30):
-        first_turns.turn_arrived(session(SessionState.RUNNING), "a")
-    assert first_turns.share("a") == 1.0
+        predictor.turn_arrived(session(SessionState.RUNNING), "a")
+    assert predictor.return_share("a") == 1.0
 
 
-def test_where_all_beginnings_are_new_and_end_a_new_one_is_expected_to_end() -> None:
-    first_turns = OneShotPredictor(lambda _: False)
+def test_new_prefix_expected_to_end_where_new_ones_did() -> None:
+    predictor = OneShotPredictor(lambda _: False)
     for number in range(40):
-        closed(first_turns, f"question {number}", 1)
-    assert first_turns.share("another") < 0.1
+        close_sessions(predictor, f"question {number}", 1)
+    assert predictor.return_share("another") < 0.1
 
 
-def test_where_nobody_ever_returned_the_longest_away_count_as_ended() -> None:
-    first_turns = OneShotPredictor(lambda _: False)
+def test_longest_paused_count_as_ended_without_any_return() -> None:
+    predictor = OneShotPredictor(lambda _: False)
     for number in range(600):
-        first_turns.turn_arrived(session(), number)
-    assert first_turns.share("another") < 0.1
+        predictor.turn_arrived(session(), number)
+    assert predictor.return_share("another") < 0.1
 
 
-def test_where_sessions_return_those_still_away_count_for_nothing() -> None:
-    first_turns = OneShotPredictor(lambda _: False)
+def test_paused_sessions_not_counted_where_others_return() -> None:
+    predictor = OneShotPredictor(lambda _: False)
     agent = session(num_turns=1)
-    first_turns.turn_arrived(agent, "a")
+    predictor.turn_arrived(agent, "a")
     agent.num_turns = 2
-    first_turns.turn_arrived(agent, "a")
+    predictor.turn_arrived(agent, "a")
     for number in range(600):
-        first_turns.turn_arrived(session(), number)
-    assert first_turns.share("another") == 1.0
+        predictor.turn_arrived(session(), number)
+    assert predictor.return_share("another") == 1.0
 
 
-def test_what_came_again_is_expected_to_come_again() -> None:
-    first_turns = OneShotPredictor(lambda _: False)
-    closed(first_turns, "agent", 2)
-    assert first_turns.recurrence("agent") == 1.0
+def test_repeated_prefix_expected_to_repeat() -> None:
+    predictor = OneShotPredictor(lambda _: False)
+    close_sessions(predictor, "agent", 2)
+    assert predictor.repeat_share("agent") == 1.0
 
 
-def test_beginnings_that_never_come_again_are_expected_not_to_once_many_have_passed() -> None:
-    first_turns = OneShotPredictor(lambda _: False)
+def test_unrepeated_prefixes_lower_the_repeat_share() -> None:
+    predictor = OneShotPredictor(lambda _: False)
     for number in range(4000):
-        closed(first_turns, f"question {number}", 1)
-    assert first_turns.recurrence("another") == 1.0
+        close_sessions(predictor, f"question {number}", 1)
+    assert predictor.repeat_share("another") == 1.0
     for number in range(4000, 5000):
-        closed(first_turns, f"question {number}", 1)
-    assert first_turns.recurrence("another") < 0.01
+        close_sessions(predictor, f"question {number}", 1)
+    assert predictor.repeat_share("another") < 0.01

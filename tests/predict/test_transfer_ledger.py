@@ -1,11 +1,11 @@
-"""When copies to a lower tier count as paying."""
+"""Copies are enabled and disabled by their net benefit."""
 
 from __future__ import annotations
 
 from holdfast.predict.transfer_ledger import TransferAccount, TransferLedger
 
 WINDOW = 128
-FIRST_REST = 256
+FIRST_DISABLED = 256
 
 
 def turns(
@@ -18,76 +18,76 @@ def turns(
     return account
 
 
-def test_loads_that_take_longer_than_they_save_end_copying() -> None:
+def test_loads_slower_than_computing_disable_copies() -> None:
     ledger = TransferLedger()
-    ledger.loaded(3, saved_s=1.0, loading_s=2.0)
+    ledger.observe_loads(3, saved_s=1.0, loading_s=2.0)
     account = turns(ledger, WINDOW)
-    assert not ledger.is_paying
-    assert account is not None and account.num_loads == 3 and account.net_s == -1.0
+    assert not ledger.is_enabled
+    assert account is not None and account.num_loads == 3 and account.net_benefit_s == -1.0
 
 
-def test_loads_that_save_more_than_all_copies_take_go_on() -> None:
+def test_loads_that_save_more_than_copies_cost_keep_them() -> None:
     ledger = TransferLedger()
-    ledger.loaded(1, saved_s=10.0, loading_s=2.0)
-    ledger.stalled(5.0)
+    ledger.observe_loads(1, saved_s=10.0, loading_s=2.0)
+    ledger.observe_stall(5.0)
     assert turns(ledger, WINDOW) is None
-    assert ledger.is_paying
+    assert ledger.is_enabled
 
 
-def test_waiting_for_stores_that_nobody_loads_ends_copying() -> None:
+def test_stalls_for_stores_without_loads_disable_copies() -> None:
     ledger = TransferLedger()
-    ledger.stalled(0.05 * WINDOW)
+    ledger.observe_stall(0.05 * WINDOW)
     turns(ledger, WINDOW)
-    assert not ledger.is_paying
+    assert not ledger.is_enabled
 
 
-def test_a_wait_within_the_noise_of_steps_says_nothing() -> None:
+def test_stall_within_noise_is_ignored() -> None:
     ledger = TransferLedger()
-    ledger.stalled(0.01 * WINDOW)
+    ledger.observe_stall(0.01 * WINDOW)
     turns(ledger, WINDOW)
-    assert ledger.is_paying
+    assert ledger.is_enabled
 
 
-def test_a_tier_that_is_not_needed_yet_goes_on_being_filled() -> None:
+def test_copies_stay_enabled_before_the_tier_is_needed() -> None:
     ledger = TransferLedger()
-    ledger.declined()
+    ledger.observe_declined()
     turns(ledger, 3 * WINDOW)
-    assert ledger.is_paying
+    assert ledger.is_enabled
 
 
-def test_copies_that_hardly_any_turn_wants_end() -> None:
+def test_copies_disabled_when_most_turns_decline() -> None:
     ledger = TransferLedger()
     for _ in range(WINDOW):
-        ledger.declined()
+        ledger.observe_declined()
         turns(ledger, 1)
-    assert not ledger.is_paying
+    assert not ledger.is_enabled
 
 
-def rest(ledger: TransferLedger) -> int:
-    """Turns until copies are made again."""
+def disabled_turns(ledger: TransferLedger) -> int:
+    """Turns until copies are enabled again."""
     num_turns = 0
-    while not ledger.is_paying:
+    while not ledger.is_enabled:
         turns(ledger, 1)
         num_turns += 1
     return num_turns
 
 
-def test_each_failed_trial_doubles_the_rest_up_to_a_limit() -> None:
+def test_failed_trials_double_disabled_turns_up_to_a_limit() -> None:
     ledger = TransferLedger()
-    rests = []
+    counts = []
     for _ in range(7):
-        ledger.loaded(1, saved_s=0.0, loading_s=1.0)
+        ledger.observe_loads(1, saved_s=0.0, loading_s=1.0)
         turns(ledger, WINDOW)
-        rests.append(rest(ledger))
-    assert rests == [FIRST_REST, 512, 1024, 2048, 4096, 8192, 8192]
+        counts.append(disabled_turns(ledger))
+    assert counts == [FIRST_DISABLED, 512, 1024, 2048, 4096, 8192, 8192]
 
 
-def test_a_trial_that_pays_is_told_and_begins_anew_with_short_rests() -> None:
+def test_successful_trial_reported_and_resets_disabled_turns() -> None:
     ledger = TransferLedger()
-    ledger.loaded(1, saved_s=0.0, loading_s=1.0)
+    ledger.observe_loads(1, saved_s=0.0, loading_s=1.0)
     turns(ledger, WINDOW)
-    rest(ledger)
-    ledger.loaded(1, saved_s=2.0, loading_s=1.0)
+    disabled_turns(ledger)
+    ledger.observe_loads(1, saved_s=2.0, loading_s=1.0)
     account = turns(ledger, WINDOW)
-    assert account is not None and account.net_s == 1.0
-    assert ledger.is_paying and ledger.rest_turns == FIRST_REST
+    assert account is not None and account.net_benefit_s == 1.0
+    assert ledger.is_enabled and ledger.disabled_turns == FIRST_DISABLED

@@ -105,7 +105,7 @@ def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second
 ) -> None:
     rig = learned(make_rig, 30)
     first_turns = rig.scheduler.offload.gate._one_shot
-    first_turns.share = first_turns.recurrence = lambda _: 0.0
+    first_turns.return_share = first_turns.repeat_share = lambda _: 0.0
     rig.turn("1", "abcdefgh")
     rig.turn("2", "s")
     assert num_stored(rig, "abcdefgh") == 0
@@ -117,7 +117,7 @@ def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second
 
 def test_of_calls_that_nobody_continues_only_what_they_share_is_stored(make_rig: RigMaker) -> None:
     rig = learned(make_rig, 40)
-    rig.scheduler.offload.gate._one_shot.share = lambda _: 0.0
+    rig.scheduler.offload.gate._one_shot.return_share = lambda _: 0.0
     rig.turn("1", "abcdefgh")
     rig.turn("2", "abcdexyz")
     rig.turn("3", "s")

@@ -1,4 +1,4 @@
-"""Whether copies to a lower tier and back have paid, from what they saved and what they took."""
+"""Net benefit of copies to a lower tier and back: the time they saved less the time they cost."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Final
 __all__ = ["TransferAccount", "TransferLedger"]
 
 _TURNS_A_WINDOW: Final = 128
-_FIRST_REST_TURNS: Final = 256
-_LONGEST_REST_TURNS: Final = 8192
-# Below this share of the time, waiting of steps is not told from the noise of their times.
+_FIRST_DISABLED_TURNS: Final = 256
+_MAX_DISABLED_TURNS: Final = 8192
+# A smaller share of the time cannot be told from the noise of step times.
 _NOTICED_SHARE: Final = 0.02
 
 
 @dataclass(slots=True)
 class TransferAccount:
-    """What copies brought and took over some turns.
+    """Benefit and cost of copies over some turns.
 
     Attributes:
         num_turns: Turns that arrived (count).
-        num_loads: Copies back (count).
-        num_declined: Turns that could have loaded blocks, or stored them, and did not because that
-            was expected to take longer than computing them (count).
-        saved_s: Time that turns would have waited while what was copied back was computed (s).
-        loading_s: Time that they waited for it to be copied (s).
-        stalled_s: Time that they waited for copies away (s).
+        num_loads: Loads (count).
+        num_declined: Turns whose loads or stores were left out because computing was expected to be
+            faster (count).
+        saved_s: Time that turns would have waited for loaded blocks to be computed (s).
+        loading_s: Time that turns waited for loads (s).
+        stalled_s: Time that turns waited for stores (s).
         elapsed_s: Time that the turns spanned (s).
     """
 
@@ -38,80 +38,80 @@ class TransferAccount:
     elapsed_s: float = 0.0
 
     @property
-    def net_s(self) -> float:
-        """Time saved, less what it took (s). Pure."""
+    def net_benefit_s(self) -> float:
+        """Time saved less time spent (s). Pure."""
         return self.saved_s - self.loading_s - max(self.stalled_s, 0.0)
 
     @property
-    def says_no(self) -> bool:
-        """Whether copies were made or felt, or hardly ever worth it, and brought nothing. Pure."""
-        was_felt = self.stalled_s > _NOTICED_SHARE * self.elapsed_s
-        is_hopeless = 2 * self.num_declined > self.num_turns
-        return self.net_s <= 0.0 and (was_felt or is_hopeless or self.num_loads > 0)
+    def has_no_benefit(self) -> bool:
+        """Whether copies were made, noticed or mostly declined, without a net benefit. Pure."""
+        was_noticed = self.stalled_s > _NOTICED_SHARE * self.elapsed_s
+        was_declined = 2 * self.num_declined > self.num_turns
+        return self.net_benefit_s <= 0.0 and (was_noticed or was_declined or self.num_loads > 0)
 
 
 class TransferLedger:
-    """Says no after a window of turns in which copies did not pay, and tries again later.
+    """Disables copies after a window of turns without a net benefit, and tries again later.
 
-    After a no, copies rest for 256 turns; each further no in a row doubles that, up to 8,192. The
-    window after a rest is a trial: copies are made, and what they bring decides. A window in which
-    nothing was copied back, little was declined and no step waited says nothing, so that a tier
-    that is not needed yet goes on being filled.
+    Copies are disabled for 256 turns; each further window without a benefit doubles that, up to
+    8,192. The window after that is a trial with copies enabled. A window without loads, with few
+    declined turns and no noticed stall decides nothing, so that a tier that is not needed yet goes
+    on being filled.
 
     Attributes:
-        is_paying: Whether copies are to be made.
-        rest_turns: Turns that the rest has, or the next one would have (count).
+        is_enabled: Whether copies are to be made.
+        disabled_turns: Length of the present or next time without copies (turns).
     """
 
     def __init__(self) -> None:
-        self.is_paying = True
-        self.rest_turns = _FIRST_REST_TURNS
+        self.is_enabled = True
+        self.disabled_turns = _FIRST_DISABLED_TURNS
         self._open = TransferAccount()
         self._began_s: float | None = None
 
-    def loaded(self, num_loads: int, saved_s: float, loading_s: float) -> None:
-        """Copies back have ended that saved waiting (s) and took time (s). Mutates."""
+    def observe_loads(self, num_loads: int, saved_s: float, loading_s: float) -> None:
+        """Add loads that ended: the waiting they saved (s) and the time they took (s). Mutates."""
         self._open.num_loads += num_loads
         self._open.saved_s += saved_s
         self._open.loading_s += loading_s
 
-    def declined(self) -> None:
-        """A turn's copies were expected not to pay. Mutates."""
+    def observe_declined(self) -> None:
+        """Add a turn whose copies were left out for lack of a benefit. Mutates."""
         self._open.num_declined += 1
 
-    def stalled(self, seconds: float) -> None:
-        """Turns waited for copies away (s; negative where less than expected). Mutates."""
+    def observe_stall(self, seconds: float) -> None:
+        """Add time that turns waited for stores (s; negative if less than expected). Mutates."""
         self._open.stalled_s += seconds
 
     def turn_arrived(self, now_s: float) -> TransferAccount | None:
-        """A turn has arrived. Mutates.
+        """Count a turn, and decide at the end of a window. Mutates.
 
         Args:
             now_s: Time now (s).
 
         Returns:
-            The account of a window that has just ended with another verdict than the one before;
-            None where nothing changed, and when a rest ends.
+            The account of a window that disables copies, or that confirms them after a trial; else
+            None, also at the start of a trial.
         """
         account = self._open
         if self._began_s is None:
             self._began_s = now_s
         account.num_turns += 1
-        if not self.is_paying:
-            if account.num_turns >= self.rest_turns:
-                self.is_paying = True
-                self.rest_turns = min(2 * self.rest_turns, _LONGEST_REST_TURNS)
+        if not self.is_enabled:
+            if account.num_turns >= self.disabled_turns:
+                self.is_enabled = True
+                self.disabled_turns = min(2 * self.disabled_turns, _MAX_DISABLED_TURNS)
                 self._begin(now_s)
             return None
         if account.num_turns < _TURNS_A_WINDOW:
             return None
         account.elapsed_s = now_s - self._began_s
         self._begin(now_s)
-        if account.says_no:
-            self.is_paying = False
+        if account.has_no_benefit:
+            self.is_enabled = False
             return account
-        if account.net_s > 0.0 and self.rest_turns > _FIRST_REST_TURNS:
-            self.rest_turns = _FIRST_REST_TURNS
+        if account.net_benefit_s > 0.0 and self.disabled_turns > _FIRST_DISABLED_TURNS:
+            self.disabled_turns = _FIRST_DISABLED_TURNS
             return account
         return None
 

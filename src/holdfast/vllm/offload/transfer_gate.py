@@ -197,11 +197,11 @@ class TransferGate:
             may_limit_stores=params.get("max_offload_tokens") is None,
         )
         self._one_shot.turn_arrived(turn.session, _first_hash(request))
-        was_enabled = self._ledger.is_paying
-        self._ledger.stalled(self._meter.stalled_s - self._stalled_s)
+        was_enabled = self._ledger.is_enabled
+        self._ledger.observe_stall(self._meter.stalled_s - self._stalled_s)
         self._stalled_s = self._meter.stalled_s
         account = self._ledger.turn_arrived(self._runtime.now_s)
-        if self._ledger.is_paying != was_enabled:
+        if self._ledger.is_enabled != was_enabled:
             self._switch()
         if account is not None:
             self._log_switch(account)
@@ -213,7 +213,7 @@ class TransferGate:
             return
         reason = self._reason_to_skip(request, entry)
         if reason == "not_paying" != entry.skip_reason:
-            self._ledger.declined()
+            self._ledger.observe_declined()
         entry.skip_reason = reason
         limit: int | None = _NOTHING if reason else None
         if reason == "one_shot":
@@ -230,7 +230,7 @@ class TransferGate:
     def _reason_to_skip(self, request: Any, entry: _Entry) -> str:
         if entry.is_final:
             return "final"
-        if not self._ledger.is_paying:
+        if not self._ledger.is_enabled:
             return "not_paying"
         if not self._knows_costs:
             return "unknown"
@@ -244,9 +244,9 @@ class TransferGate:
             is_outranked = self._tier.is_outranked(session, request.block_hashes)
             return "outranked" if is_outranked else ""
         first_hash = _first_hash(request)
-        share = self._one_shot.share(first_hash)
+        share = self._one_shot.return_share(first_hash)
         if not self._num_shared(session):
-            share = max(share, self._one_shot.recurrence(first_hash))
+            share = max(share, self._one_shot.repeat_share(first_hash))
         wasted_s = (1.0 - share) * copies.store_s(num_blocks)
         return "" if share * saved_s >= wasted_s else "one_shot"
 
@@ -275,7 +275,7 @@ class TransferGate:
         """
         num_blocks = self._blocks(request.num_tokens - num_computed if found is None else found)
         reason = ""
-        if not self._ledger.is_paying:
+        if not self._ledger.is_enabled:
             reason = "not_paying"
         else:
             compute_s = self._compute_s(num_blocks, self._blocks(num_computed))
@@ -287,7 +287,7 @@ class TransferGate:
         if not entry.is_load_skipped and (found or self._is_next_stored(request, num_computed)):
             entry.is_load_skipped = True
             self._metrics.load_skipped(reason)
-            self._ledger.declined()
+            self._ledger.observe_declined()
         return True
 
     def _wait_limit(self, entry: _Entry, request: Any, num_computed: int) -> int | None:
@@ -326,12 +326,12 @@ class TransferGate:
         stats = report.transfer_stats
         num_workers = self._transfers.config.num_workers
         if num_loads:
-            self._ledger.loaded(num_loads, saved_s, stats.load.time / num_workers)
+            self._ledger.observe_loads(num_loads, saved_s, stats.load.time / num_workers)
         if self._tier.copies_block_steps:
-            self._ledger.stalled(stats.store.time / num_workers)
+            self._ledger.observe_stall(stats.store.time / num_workers)
 
     def _switch(self) -> None:
-        is_enabled = self._ledger.is_paying
+        is_enabled = self._ledger.is_enabled
         self._metrics.set_offload_enabled(is_enabled)
         self._tier.is_enabled = is_enabled
         if is_enabled:  # the copy times may have changed
@@ -354,14 +354,14 @@ class TransferGate:
             f" {account.loading_s:.2f} s, stores delayed steps by {account.stalled_s:.2f} s, and"
             f" {account.num_declined} copies were skipped as slower than computing"
         )
-        if self._ledger.is_paying:
+        if self._ledger.is_enabled:
             _logger.info("KV offload enabled again: %s", figures)
             return
         _logger.warning(
             "KV offload disabled for %d turns: copies cost %.1f s more than they saved (%s);"
             " if this repeats, serve without host_gib",
-            self._ledger.rest_turns,
-            -account.net_s,
+            self._ledger.disabled_turns,
+            -account.net_benefit_s,
             figures,
         )
 
