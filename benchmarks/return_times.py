@@ -73,7 +73,7 @@ def _primed(build: Callable[[], Model]) -> Callable[[Sequence[Pause]], Model]:
 
 MODELS: Builders = {
     "holdfast": _from_nothing(Holdfast),
-    "holdfast, without the session's pace": _from_nothing(lambda: Holdfast(has_pace=False)),
+    "holdfast, without the session's pace": _from_nothing(lambda: Holdfast(has_speed=False)),
     "holdfast, ranked by median residual": _from_nothing(MedianResidual),
     "CacheWise's clusters": _from_nothing(Clusters),
     "empirical by tool": _from_nothing(lambda: Empirical(by_tool=True)),

@@ -17,27 +17,27 @@ _EWMA_GAIN = 0.3
 class Holdfast(Model):
     """The model that policies use, ranked as Holdfast's eviction ranks."""
 
-    def __init__(self, *, has_pace: bool = True) -> None:
+    def __init__(self, *, has_speed: bool = True) -> None:
         self._model = ReturnTimeModel()
-        self._has_pace = has_pace
-        self._paces: defaultdict[str, SpeedFactor] = defaultdict(SpeedFactor)
+        self._has_speed = has_speed
+        self._speeds: defaultdict[str, SpeedFactor] = defaultdict(SpeedFactor)
 
     def observe(self, pause: Pause) -> None:
         """See `Model`."""
-        self._model.observe(pause.features, pause.gap_s, pace=self._pace(pause))
+        self._model.observe(pause.features, pause.gap_s, speed=self._speed(pause))
 
     def quantile_s(self, pause: Pause, elapsed_s: float, level: float) -> float:
         """See `Model`."""
         return self._model.residual_quantile_s(
-            pause.features, elapsed_s, level, scale_s=1.0, pace=self._pace(pause)
+            pause.features, elapsed_s, level, scale_s=1.0, speed=self._speed(pause)
         )
 
     def rank_s(self, pause: Pause, elapsed_s: float) -> float:
         """See `Model`."""
         return elapsed_s + self.quantile_s(pause, 0.0, 0.5)
 
-    def _pace(self, pause: Pause) -> SpeedFactor | None:
-        return self._paces[pause.session] if self._has_pace else None
+    def _speed(self, pause: Pause) -> SpeedFactor | None:
+        return self._speeds[pause.session] if self._has_speed else None
 
 
 class MedianResidual(Holdfast):

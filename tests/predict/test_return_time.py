@@ -1,3 +1,5 @@
+"""Return times, learned from gaps."""
+
 from __future__ import annotations
 
 import math
@@ -34,7 +36,7 @@ def lognormal(model: ReturnTimeModel, features: GapFeatures, median_s: float, n:
         model.observe(features, median_s * math.exp(rng.gauss(0.0, 0.5)))
 
 
-def test_before_any_gap_the_expectation_is_proportional_to_what_is_known() -> None:
+def test_expectation_scales_with_wait_and_scale_at_first() -> None:
     model = ReturnTimeModel()
     base_s = model.expected_residual_s(SHELL, 1.0, scale_s=2.0)
     assert base_s > 0.0
@@ -42,19 +44,19 @@ def test_before_any_gap_the_expectation_is_proportional_to_what_is_known() -> No
     assert model.expected_residual_s(SHELL, 10.0, scale_s=20.0) == pytest.approx(10 * base_s)
 
 
-def test_before_any_gap_a_human_is_expected_to_take_longer_than_a_tool() -> None:
+def test_human_expected_slower_than_a_tool_at_first() -> None:
     model = ReturnTimeModel()
     assert model.expected_residual_s(HUMAN, 0.0, scale_s=1.0) > model.expected_residual_s(
         READ, 0.0, scale_s=1.0
     )
 
 
-def test_with_neither_gaps_nor_a_scale_a_return_is_a_coin_toss() -> None:
+def test_return_is_even_odds_without_gaps_and_scale() -> None:
     stays = ReturnTimeModel().survival(SHELL, 0.0, 5.0)
     assert stays == pytest.approx(0.99 * 0.5 + 0.01)
 
 
-def test_a_constant_gap_is_learned() -> None:
+def test_constant_gap_is_learned() -> None:
     model = learned([(GIT, 3.0, False)] * 200)
     assert model.residual_quantile_s(GIT, 0.0, 0.5) == pytest.approx(3.0, rel=0.2)
     assert model.expected_residual_s(GIT, 0.0) == pytest.approx(3.0, rel=0.2)
@@ -62,21 +64,21 @@ def test_a_constant_gap_is_learned() -> None:
     assert model.survival(GIT, 0.0, 4.0) < 0.06
 
 
-def test_an_overdue_session_is_expected_ever_later() -> None:
+def test_overdue_session_is_expected_ever_later() -> None:
     model = learned([(GIT, 3.0, False)] * 50)
     residuals = [model.expected_residual_s(GIT, elapsed_s) for elapsed_s in (5.0, 50.0, 500.0)]
     assert residuals == sorted(residuals)
     assert 50.0 < residuals[1] < math.inf
 
 
-def test_a_kind_never_seen_is_placed_by_its_ratio_to_those_seen() -> None:
+def test_unobserved_kind_follows_its_ratio_to_others() -> None:
     # Shell gaps of 2 s: a human's are assumed 64 times as long.
     model = learned([(SHELL, 2.0, False)] * 500)
     median_s = model.residual_quantile_s(HUMAN, 0.0, 0.5)
     assert median_s == pytest.approx(128.0, rel=0.25)
 
 
-def test_an_argument_class_parts_from_its_tool_as_it_is_seen() -> None:
+def test_argument_class_departs_from_its_tool() -> None:
     model = ReturnTimeModel()
     lognormal(model, GIT, 0.5, 300)
     lognormal(model, TESTS, 60.0, 300)
@@ -86,31 +88,31 @@ def test_an_argument_class_parts_from_its_tool_as_it_is_seen() -> None:
     assert medians[0] < model.residual_quantile_s(unseen, 0.0, 0.5) < medians[1]
 
 
-def test_what_is_new_outweighs_what_is_old() -> None:
+def test_recent_gaps_outweigh_old_ones() -> None:
     model = ReturnTimeModel(half_life_observations=50.0)
     lognormal(model, GIT, 1.0, 1000)
     lognormal(model, GIT, 30.0, 300)
     assert model.residual_quantile_s(GIT, 0.0, 0.5) == pytest.approx(30.0, rel=0.3)
 
 
-def test_a_single_huge_gap_does_not_rule_the_expectation() -> None:
+def test_single_huge_gap_hardly_moves_the_expectation() -> None:
     model = learned([(GIT, 1.0, False)] * 300 + [(GIT, 1e6, False)])
     assert model.expected_residual_s(GIT, 0.0) < 5.0
 
 
-def test_a_limit_bounds_the_expectation() -> None:
+def test_limit_bounds_the_expectation() -> None:
     model = learned([(HUMAN, 100.0, False)] * 50)
     assert model.expected_residual_s(HUMAN, 0.0, limit_s=10.0) == pytest.approx(10.0, rel=0.1)
 
 
-def test_sessions_that_never_return_lower_the_return_probability() -> None:
+def test_sessions_without_a_return_lower_its_probability() -> None:
     model = learned([(HUMAN, 100.0, False)] * 60 + [(HUMAN, 0.0, True)] * 40)
     # 60 of 100, leaning on 85 % with the weight of 16 observations.
     assert model.return_probability(HUMAN, 0.0) == pytest.approx((60 + 16 * 0.85) / 116, rel=0.01)
     assert model.survival(HUMAN, 0.0, 1e9) == pytest.approx(1 - 73.6 / 116, abs=0.02)
 
 
-def test_the_longer_it_is_away_the_less_likely_a_session_returns() -> None:
+def test_return_probability_falls_with_time_away() -> None:
     model = learned([(HUMAN, 100.0, False)] * 60 + [(HUMAN, 0.0, True)] * 40)
     chances = [model.return_probability(HUMAN, elapsed_s) for elapsed_s in (0, 90, 150, 5000)]
     assert chances == sorted(chances, reverse=True)
@@ -118,14 +120,14 @@ def test_the_longer_it_is_away_the_less_likely_a_session_returns() -> None:
 
 
 @pytest.mark.parametrize("gap_s", [math.nan, math.inf, -1.0])
-def test_a_gap_that_is_none_is_ignored(gap_s: float) -> None:
+def test_invalid_gap_is_ignored(gap_s: float) -> None:
     model = learned([(GIT, gap_s, False)])
     assert model.num_observed == 0.0
 
 
 @settings(deadline=None)
 @given(GAPS, st.sampled_from(ALL), st.floats(0.0, 1e6), st.lists(st.floats(0.0, 1e6), min_size=2))
-def test_survival_is_a_probability_that_falls_with_the_horizon(
+def test_survival_is_a_probability_falling_with_the_horizon(
     gaps: list[tuple[GapFeatures, float, bool]],
     features: GapFeatures,
     elapsed_s: float,
@@ -139,7 +141,7 @@ def test_survival_is_a_probability_that_falls_with_the_horizon(
 
 @settings(deadline=None)
 @given(GAPS, st.sampled_from(ALL), st.floats(0.0, 1e9), st.floats(0.0, 1e3))
-def test_every_expectation_is_finite_and_not_negative(
+def test_expectations_are_finite_and_not_negative(
     gaps: list[tuple[GapFeatures, float, bool]],
     features: GapFeatures,
     elapsed_s: float,
@@ -179,7 +181,7 @@ def test_predictions_scale_with_time(
     assert scaled_stays == pytest.approx(stays, rel=1e-3, abs=1e-6)
 
 
-def test_what_was_learned_survives_being_saved() -> None:
+def test_saved_model_predicts_the_same() -> None:
     model = ReturnTimeModel()
     for features, median_s in ((HUMAN, 100.0), (GIT, 0.5), (TESTS, 60.0), (READ, 0.1)):
         lognormal(model, features, median_s, 40)
@@ -195,12 +197,12 @@ def test_what_was_learned_survives_being_saved() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"\x81\xa6schema\xa1x"])
-def test_a_damaged_save_is_refused(data: bytes) -> None:
+def test_damaged_encoding_raises(data: bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         ReturnTimeModel.from_bytes(data)
 
 
-def test_memory_is_bounded_however_many_tools_there_are() -> None:
+def test_memory_is_bounded_for_any_number_of_tools() -> None:
     model = ReturnTimeModel()
     for i in range(3000):
         features = GapFeatures("shell", f"tool{i % 600}", f"class{i}")
@@ -212,7 +214,7 @@ def test_memory_is_bounded_however_many_tools_there_are() -> None:
     assert len(model._resolved) <= 4096
 
 
-def test_a_tool_in_use_is_not_forgotten_for_new_ones() -> None:
+def test_tool_in_use_is_not_forgotten_for_new_ones() -> None:
     model = ReturnTimeModel()
     for i in range(1000):
         model.observe(GIT, 0.5)

@@ -1,4 +1,4 @@
-"""What steps teach about the cost of computing."""
+"""Time of computing, learned from steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def some_steps(num_steps: int, seed: int = 0) -> list[StepWork]:
     return steps
 
 
-def test_a_prompts_cost_is_told_from_what_runs_beside_it() -> None:
+def test_prompt_cost_is_separated_from_concurrent_work() -> None:
     model = StepCostModel()
     for work in some_steps(2000):
         model.observe(work, seconds_of(work))
@@ -39,7 +39,7 @@ def test_a_prompts_cost_is_told_from_what_runs_beside_it() -> None:
         assert model.prefill_s(tokens, context) == pytest.approx(expected_s, rel=0.05)
 
 
-def test_noise_and_a_stall_now_and_then_do_not_bend_it() -> None:
+def test_noise_and_rare_stalls_hardly_change_the_cost() -> None:
     model, rng = StepCostModel(), random.Random(1)
     for work in some_steps(4000):
         stall = 20.0 if rng.random() < 0.01 else 1.0
@@ -48,7 +48,7 @@ def test_noise_and_a_stall_now_and_then_do_not_bend_it() -> None:
     assert model.prefill_s(8000, 50_000) == pytest.approx(expected_s, rel=0.15)
 
 
-def test_outputs_in_a_burst_do_not_bend_it() -> None:
+def test_bursts_of_outputs_hardly_change_the_cost() -> None:
     model, rng = StepCostModel(), random.Random(2)
     for work in some_steps(4000):
         is_burst = rng.random() < 0.01
@@ -58,7 +58,7 @@ def test_outputs_in_a_burst_do_not_bend_it() -> None:
     assert model.prefill_s(500) == pytest.approx(TOKEN_S * 500 + PAIR_S * 125_000, rel=0.3)
 
 
-def test_it_follows_an_engine_that_becomes_slower() -> None:
+def test_cost_follows_an_engine_that_becomes_slower() -> None:
     model = StepCostModel()
     for work in some_steps(2000):
         model.observe(work, seconds_of(work))
@@ -67,14 +67,14 @@ def test_it_follows_an_engine_that_becomes_slower() -> None:
     assert model.prefill_s(8000) == pytest.approx(3 * (TOKEN_S * 8000 + PAIR_S * 32e6), rel=0.1)
 
 
-def test_nothing_is_known_before_a_prompt_was_computed() -> None:
+def test_prefill_cost_is_zero_before_the_first_prompt() -> None:
     model = StepCostModel()
     for num_decodes in range(1, 40):
         model.observe(StepWork(1, 0, 0.0, num_decodes), STEP_S + DECODE_S * num_decodes)
     assert model.prefill_s(1000, 1000) == 0.0
 
 
-def test_what_is_no_duration_is_ignored() -> None:
+def test_invalid_durations_are_ignored() -> None:
     model = StepCostModel()
     for seconds in (0.0, -1.0, float("inf"), float("nan")):
         for _ in range(100):
@@ -82,7 +82,7 @@ def test_what_is_no_duration_is_ignored() -> None:
     assert model.prefill_s(1000) == 0.0
 
 
-def test_an_answer_costs_the_time_that_no_prompt_explains() -> None:
+def test_decoding_gets_the_time_that_prompts_leave() -> None:
     model = StepCostModel()
     for _ in range(400):
         prompt, decode = StepWork(1, 1000, 5e5, 0), StepWork(10, 0, 0.0, 20)
@@ -91,4 +91,4 @@ def test_an_answer_costs_the_time_that_no_prompt_explains() -> None:
         model.turn_ended()
         model.turn_ended()
     each_s = (11 * STEP_S + 20 * DECODE_S) / 2
-    assert model.answer_s == pytest.approx(each_s, rel=0.1)
+    assert model.decode_s == pytest.approx(each_s, rel=0.1)

@@ -46,7 +46,7 @@ def test_a_session_that_is_rewritten_keeps_what_was_learned_of_it(server: Server
     assert before.has_reservation
     old = before.prompt_tail
     after = server.turn(_resumed("other " + HEAD, 1), "answer", HUMAN, "id")
-    assert after is before and after.has_reservation and after.pace is before.pace
+    assert after is before and after.has_reservation and after.speed is before.speed
     assert old not in set(after.tail.path())
     assert server.runtime.returns.num_observed == 1.0
 

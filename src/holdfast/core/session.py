@@ -63,7 +63,7 @@ class Session:
         has_parent: Whether another agent started it, by its client's word.
         calls_tools: Whether one of its turns has ended with a tool call.
         comes_back: Whether it has gone on after it was closed.
-        pace: How its gaps compare with others of their kind, likewise.
+        speed: How its gaps compare with others of their kind, likewise.
         expected_gap_s: A hint's word on the pause (s), or None.
         has_moved_on: Whether a sibling of its group, or a fork, has started since it paused.
         priority: Explicit priority of its last turn, lower is more urgent; None where the engine
@@ -88,7 +88,7 @@ class Session:
     has_parent: bool = False
     calls_tools: bool = False
     comes_back: bool = False
-    pace: Any = None
+    speed: Any = None
     expected_gap_s: float | None = None
     has_moved_on: bool = False
     priority: int | None = None

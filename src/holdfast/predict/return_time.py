@@ -1,8 +1,8 @@
-"""When a paused session will send its next request, and whether it will: learned while serving.
+"""Return times of paused sessions, and the probability of a return, learned while serving.
 
-Knows no absolute time. Before anything was observed it answers from the time already waited and a
-scale the caller supplies; afterwards from histograms on a logarithmic grid, global, per kind, per
-tool and per class of arguments, each leaning on the one above as long as it has seen little.
+Knows no absolute time. Before the first observation it predicts from the time already waited and a
+scale that the caller supplies; afterwards from histograms on a logarithmic grid: global, per kind,
+per tool and per class of arguments, each blended with the one above while it has few observations.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from holdfast.predict.session_speed import SpeedFactor
 
 __all__ = ["ReturnTimeModel"]
 
-# Typical gaps relative to a shell command's, from recorded sessions of coding agents. They only
-# say which kind is slower until a kind has been observed itself. Powers of two fit the grid.
+# Typical gaps relative to a shell command's, from recorded sessions of coding agents: a prior for
+# kinds that were not observed yet. Powers of two fit the grid.
 _KIND_RATIO: dict[GapKind, float] = {
     "plan": 1 / 32,
     "read": 1 / 16,
@@ -43,8 +43,7 @@ _KIND_RATIO: dict[GapKind, float] = {
 _KIND_RETURNS: dict[GapKind, float] = {"human": 0.85, "sub_agent": 0.95, "unknown": 0.95}
 _TOOL_RETURNS = 0.99
 
-# The longest twentieth of the residual times counts as if it ended where it begins: a mean that
-# includes them has no finite value for tails this heavy.
+# Residual times are cut at this quantile: with tails this heavy their mean is not finite.
 _TRIMMED_QUANTILE = 0.95
 
 _MAX_TOOLS = 256
@@ -70,11 +69,11 @@ class _ModelState(msgspec.Struct, frozen=True):
 class ReturnTimeModel:
     """Online model of the time until a paused session returns.
 
-    `elapsed_s` is always the time since the pause began and predictions hold from then on. A
-    `scale_s` is any duration that is of the order of interest, such as the measured cost of
-    restoring the session; it matters only until the first gap has been observed. Scaling all
-    gaps, elapsed times and `scale_s` by a factor scales all predicted times by it (exactly for
-    powers of 2 ** (1 / 4), to within a bin otherwise). Not thread-safe.
+    `elapsed_s` is always the time since the pause began; predictions start from there. `scale_s`
+    is any duration of the relevant order, such as the session's restore cost; it counts only until
+    the first gap is observed. Scaling all gaps, elapsed times and `scale_s` by a factor scales all
+    predicted times by it (exactly for powers of 2 ** (1 / 4), to within a bin otherwise). Not
+    thread-safe.
     """
 
     def __init__(
@@ -109,15 +108,15 @@ class ReturnTimeModel:
         gap_s: float,
         *,
         censored: bool = False,
-        pace: SpeedFactor | None = None,
+        speed: SpeedFactor | None = None,
     ) -> None:
-        """Learn from a pause that is over.
+        """Learn from a pause that is over. Mutates.
 
         Args:
-            features: What the pause looked like when it began.
-            gap_s: Its length in seconds. What is not a finite number >= 0 is ignored.
-            censored: The session was closed after `gap_s` without having returned.
-            pace: The session's own, which learns too. Mutated.
+            features: Features of the pause.
+            gap_s: Its length (s); ignored unless finite and >= 0.
+            censored: Whether the session was closed after `gap_s` without a return.
+            speed: The session's speed factor, which learns too. Mutated.
         """
         if not (math.isfinite(gap_s) and gap_s >= 0.0):
             return
@@ -126,21 +125,21 @@ class ReturnTimeModel:
             for node in nodes:
                 node.add_end()
             return
-        if pace is not None and self._root.total > 0.0:
-            pace.add(nodes[-1].curve().rank(gap_s))
+        if speed is not None and self._root.total > 0.0:
+            speed.add(nodes[-1].curve().rank(gap_s))
         gap_bin = bin_of(gap_s)
         for node in nodes:
             node.add(gap_bin)
-        # The root pools the kinds by what their gaps would be for the kind of ratio 1.
-        moved = gap_bin - self._kinds[features.kind].offset_bins if gap_bin else 0
-        self._root.add(min(max(moved, 0), BINS - 1))
+        # The root pools all kinds, each gap converted to the kind of ratio 1.
+        scaled = gap_bin - self._kinds[features.kind].offset_bins if gap_bin else 0
+        self._root.add(min(max(scaled, 0), BINS - 1))
 
     def survival(
         self, features: GapFeatures, elapsed_s: float, horizon_s: float, *, scale_s: float = 0.0
     ) -> float:
         """Return P(not back by elapsed + horizon | not back by elapsed).
 
-        Sessions that never return are counted: the value tends to 1 - `return_probability`.
+        Includes sessions that never return: the value tends to 1 - `return_probability`.
         """
         node = self._node(features)
         share = node.return_share()
@@ -162,13 +161,13 @@ class ReturnTimeModel:
         scale_s: float = 0.0,
         limit_s: float | None = None,
     ) -> float:
-        """Return the expected seconds from now to the return, given that there is one.
+        """Return the expected residual time (s), given a return. Pure.
 
         Args:
-            features: What the pause looked like when it began.
-            elapsed_s: Seconds since then.
+            features: Features of the pause.
+            elapsed_s: Time since the pause began (s).
             scale_s: See the class.
-            limit_s: Longer residual times count as this. By default the 95 % quantile of the
+            limit_s: Longer residual times count as this (s). By default the 95 % quantile of the
                 residual time, so that the mean of a heavy tail is finite and steady.
         """
         curve = self._curve(features)
@@ -186,35 +185,35 @@ class ReturnTimeModel:
         quantile: float,
         *,
         scale_s: float = 0.0,
-        pace: SpeedFactor | None = None,
+        speed: SpeedFactor | None = None,
     ) -> float:
-        """Return the seconds from now by which the session is back with probability `quantile`.
+        """Return the residual time (s) at `quantile` (0 to 1, exclusive), given a return. Pure.
 
-        Given that it returns; `quantile` in [0, 1). `pace` is the session's own.
+        `speed` is the session's speed factor.
         """
         curve = self._curve(features)
         if curve is None:
             return _unlearned_quantile_s(elapsed_s + _scale_s(features, scale_s), quantile)
         target = curve.survival(elapsed_s)
-        if pace is None:
+        if speed is None:
             target *= 1.0 - quantile
         else:
-            target = pace.kind_survival(pace.survival(target) * (1.0 - quantile))
+            target = speed.kind_survival(speed.survival(target) * (1.0 - quantile))
         return max(0.0, curve.time_at(target) - elapsed_s)
 
     def return_probability(
-        self, features: GapFeatures, elapsed_s: float, *, pace: SpeedFactor | None = None
+        self, features: GapFeatures, elapsed_s: float, *, speed: SpeedFactor | None = None
     ) -> float:
-        """Return the probability that the session, not back after `elapsed_s`, ever returns."""
+        """Return P(session returns | not back by `elapsed_s`). Pure."""
         share = self._node(features).return_share()
         curve = self._curve(features)
         survival = 1.0 if curve is None else curve.survival(elapsed_s)
-        waiting = share * (survival if pace is None else pace.survival(survival))
+        waiting = share * (survival if speed is None else speed.survival(survival))
         gone = 1.0 - share
         return waiting / (waiting + gone) if waiting > 0.0 else 0.0
 
     def to_bytes(self) -> bytes:
-        """Return what was learned, for `from_bytes`."""
+        """Return the observations, encoded for `from_bytes`. Pure."""
         nodes = [_state_of((), self._root)]
         nodes += [_state_of((kind,), node) for kind, node in self._kinds.items()]
         nodes += [_state_of(key, node) for key, node in self._tools.items()]
@@ -223,10 +222,10 @@ class ReturnTimeModel:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ReturnTimeModel:
-        """Return a model that has learned what `to_bytes` wrote.
+        """Return a model with the observations that `to_bytes` encoded.
 
         Raises:
-            ValueError: `data` is not such a record.
+            ValueError: `data` is not such an encoding.
         """
         state = msgspec.msgpack.decode(data, type=_ModelState)
         if state.schema != _SCHEMA:
@@ -241,14 +240,14 @@ class ReturnTimeModel:
 
     @property
     def num_observed(self) -> float:
-        """Gaps observed, the forgotten ones discounted."""
+        """Gaps observed, old ones discounted (count)."""
         return self._root.total / self._root.unit
 
     def _curve(self, features: GapFeatures) -> GapCurve | None:
         return self._node(features).curve() if self._root.total > 0.0 else None
 
     def _node(self, features: GapFeatures) -> GapNode:
-        """The finest node that has seen a pause like this."""
+        """Return the finest node that has observed such a pause."""
         node = self._resolved.get(features)
         if node is None:
             kind, tool, argument_class = features.kind, features.tool, features.argument_class
@@ -263,7 +262,7 @@ class ReturnTimeModel:
         return node
 
     def _path(self, features: GapFeatures) -> list[GapNode]:
-        """The nodes below the root that learn from `features`, created where missing."""
+        """Return the nodes below the root for `features`, created where missing. Mutates."""
         kind = features.kind
         nodes = [self._kinds[kind]]
         if not features.tool:
@@ -316,11 +315,11 @@ def _scale_s(features: GapFeatures, scale_s: float) -> float:
 
 
 def _unlearned_survival(waited_s: float, horizon_s: float) -> float:
-    """Survival of a Pareto tail from `waited_s` on: whatever was waited may be waited again."""
+    """Return the survival of a Pareto tail from `waited_s` on, scaled by the time waited."""
     if horizon_s <= 0.0:
         return 1.0
     if waited_s <= 0.0:
-        return 0.5  # no scale at all: the horizon is neither long nor short
+        return 0.5  # without a scale the horizon is neither long nor short
     return float((waited_s / (waited_s + horizon_s)) ** TAIL_INDEX)
 
 

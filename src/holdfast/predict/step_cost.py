@@ -1,7 +1,7 @@
-"""What computing costs on this engine, learned from how long its steps take.
+"""Time that computing takes on this engine, learned from the times of its steps.
 
-Knows no hardware: prompts, attention, decodes and a step itself each get a share of the time of the
-steps in which they occurred.
+Knows no hardware: each step's time is divided among prompt tokens, attention, decodes and the step
+itself.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _SHORTEST_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
-    """What one engine step computes, or several that only decode after the first.
+    """Work of one engine step, or of several that only decode after the first.
 
     Attributes:
         num_steps: Engine steps (count, >= 1).
-        prefill_tokens: Prompt tokens computed.
-        attended_pairs: Pairs of such a token and a token before it.
+        prefill_tokens: Prompt tokens computed (count).
+        attended_pairs: Pairs of such a token and a token before it (count).
         num_decodes: Tokens decoded (count).
     """
 
@@ -37,11 +37,11 @@ class StepWork:
 
 
 class StepCostModel:
-    """Non-negative least squares of step times on what the steps computed; the past fades.
+    """Non-negative least squares of step times on their work; recent steps count most.
 
-    Relative errors count, so that short steps teach as much as long ones, down to a fraction of the
-    mean: outputs that come in a burst leave a step without time. Answers 0 before the first prompts
-    were computed.
+    Relative errors count, so that short steps weigh as much as long ones, down to a fraction of the
+    mean: outputs that come in a burst leave steps of almost no time. Answers 0 before the first
+    prompt.
 
     Source: cyclic coordinate descent for non-negative least squares, Franc, Hlavac and Navara,
     CAIP 2005.
@@ -55,11 +55,11 @@ class StepCostModel:
         self._mean_s = 0.0
         self._num_unfitted = 0
         self._num_fits = 0
-        self._answers_s = 0.0
+        self._decoding_s = 0.0
         self._turns = 0.0
 
     def observe(self, work: StepWork, seconds: float) -> None:
-        """Learn from a step that took `seconds` while the engine did nothing else."""
+        """Learn from a step that took `seconds`, during which nothing else ran. Mutates."""
         if not 0.0 < seconds < float("inf"):
             return
         features = _features(work)
@@ -74,25 +74,25 @@ class StepCostModel:
         self._num_unfitted += 1
         if self._num_unfitted >= (_STEPS_BETWEEN_FITS if self._num_fits else _FIRST_STEPS):
             self._fit()
-        self._answers_s += max(seconds - self._prefill_s(features[1], features[2]), 0.0)
+        self._decoding_s += max(seconds - self._prefill_s(features[1], features[2]), 0.0)
 
     def step_s(self, work: StepWork) -> float:
-        """Expected time of such a step (s). Pure."""
+        """Return the expected time of such a step (s). Pure."""
         return sum(c * f for c, f in zip(self._cost, _features(work), strict=True))
 
     def turn_ended(self) -> None:
-        """One answer is complete."""
-        self._answers_s *= _TURN_MEMORY
+        """Count a completed output. Mutates."""
+        self._decoding_s *= _TURN_MEMORY
         self._turns = _TURN_MEMORY * self._turns + 1.0
 
     def prefill_s(self, num_tokens: float, context_tokens: float = 0.0) -> float:
-        """Engine time to compute `num_tokens` of a prompt behind `context_tokens` (s). Pure."""
+        """Return engine time for `num_tokens` of a prompt after `context_tokens` (s). Pure."""
         return self._prefill_s(num_tokens, num_tokens * (context_tokens + 0.5 * num_tokens))
 
     @property
-    def answer_s(self) -> float:
-        """Engine time of a turn beyond its prompt, shared with the turns beside it (s)."""
-        return self._answers_s / self._turns if self._turns else 0.0
+    def decode_s(self) -> float:
+        """Mean engine time of a turn's decoding, shared with concurrent turns (s)."""
+        return self._decoding_s / self._turns if self._turns else 0.0
 
     def _prefill_s(self, num_tokens: float, attended_pairs: float) -> float:
         return self._cost[1] * num_tokens + self._cost[2] * attended_pairs

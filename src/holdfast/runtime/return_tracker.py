@@ -40,8 +40,8 @@ class ReturnTracker:
         if not self._returns.num_observed:
             return False
         away_s = now_s - session.paused_at_s
-        returns, gap, pace = self._returns, session.gap, session.pace
-        return away_s > returns.residual_quantile_s(gap, 0.0, _GONE_QUANTILE, pace=pace)
+        returns, gap, speed = self._returns, session.gap, session.speed
+        return away_s > returns.residual_quantile_s(gap, 0.0, _GONE_QUANTILE, speed=speed)
 
     def paused(self, session: Session) -> None:
         """A pause has begun."""
@@ -54,7 +54,7 @@ class ReturnTracker:
             if session.awaits_end:
                 self._await(session, away_s)
             else:
-                self._returns.observe(session.gap, away_s, pace=session.pace)
+                self._returns.observe(session.gap, away_s, speed=session.speed)
         if session.has_moved_on:
             self._num_back += 1.0
 
@@ -62,14 +62,14 @@ class ReturnTracker:
         """What ended a turn has been read after the session came back; learns the pause now."""
         away_s = self._unexplained.pop((session, num_turns), None)
         if away_s is not None:
-            self._returns.observe(gap, away_s, pace=session.pace)
+            self._returns.observe(gap, away_s, speed=session.speed)
 
     def _await(self, session: Session, away_s: float) -> None:
         """Keep a pause until its kind is known; the oldest beyond a limit counts as unknown."""
         self._unexplained[session, session.num_turns] = away_s
         if len(self._unexplained) > _MAX_UNEXPLAINED:
             (oldest, _), away_s = self._unexplained.popitem(last=False)
-            self._returns.observe(UNKNOWN_GAP, away_s, pace=oldest.pace)
+            self._returns.observe(UNKNOWN_GAP, away_s, speed=oldest.speed)
 
     def learn(self, now_s: float) -> Iterator[Session]:
         """Look at some pauses; yields sessions that had moved on and are gone."""

@@ -207,7 +207,7 @@ class AgentRuntime:
             because=because,
         )
         num_stored = self.tier.num_stored(hashes, 0)
-        cold_s = self.costs.answer_s + self.restore_s(len(hashes) - num_stored, num_stored)
+        cold_s = self.costs.decode_s + self.restore_s(len(hashes) - num_stored, num_stored)
         cold_s += (
             min(self.restore_s(num_stored), self.tier.load_s(num_stored)) if num_stored else 0.0
         )
@@ -221,7 +221,7 @@ class AgentRuntime:
         """The host let the turn in."""
         turn.session.state = SessionState.RUNNING
         self._backlog.start(turn)
-        turn.tenant.served_s += self.costs.answer_s
+        turn.tenant.served_s += self.costs.decode_s
         turn.tenant.served_s += self.restore_s(turn.computed_blocks, turn.resident_blocks)
         if self.guard.turn_started(turn):
             for away in list(self.away):
@@ -367,7 +367,7 @@ class AgentRuntime:
         if depth < node.end:
             self._note_moved_on(node.tails)
         session = self.sessions.add(group)
-        session.pace = SpeedFactor()
+        session.speed = SpeedFactor()
         session.first_blocks = len(hashes)
         self._note_moved_on(self.sessions.siblings(session))
         return session

@@ -54,11 +54,11 @@ class SharedModel(ReturnTimeModel):
         gap_s: float,
         *,
         censored: bool = False,
-        pace: SpeedFactor | None = None,
+        speed: SpeedFactor | None = None,
     ) -> None:
         """See `ReturnTimeModel`."""
         with self._lock:
-            super().observe(features, gap_s, censored=censored, pace=pace)
+            super().observe(features, gap_s, censored=censored, speed=speed)
             self.num_changes += 1
 
     def to_bytes(self) -> bytes:

@@ -60,9 +60,9 @@ class ReturnRateEviction:
         if hint_s is not None and away_s < hint_s:
             return share / max(hint_s - away_s, _SHORTEST_S)
         typical_s = context.returns.residual_quantile_s(
-            session.gap, 0.0, 0.5, scale_s=restore_s, pace=session.pace
+            session.gap, 0.0, 0.5, scale_s=restore_s, speed=session.speed
         )
-        share *= context.returns.return_probability(session.gap, away_s, pace=session.pace)
+        share *= context.returns.return_probability(session.gap, away_s, speed=session.speed)
         return self._callers.rate(session, share / max(away_s + typical_s, _SHORTEST_S))
 
     def priority(self, node: Node[Any]) -> Priority:
