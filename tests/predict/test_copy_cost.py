@@ -1,3 +1,5 @@
+"""Time of loads and stores, learned from copies."""
+
 from __future__ import annotations
 
 import math
@@ -5,11 +7,11 @@ import math
 from holdfast.predict.copy_cost import CopyCost
 
 
-def test_before_any_copy_nothing_comes_back() -> None:
+def test_load_time_is_infinite_before_any_copy() -> None:
     assert CopyCost().load_s(1) == math.inf
 
 
-def test_copies_away_stand_in_until_there_is_one_back() -> None:
+def test_stores_stand_in_for_loads_until_the_first_load() -> None:
     cost = CopyCost()
     cost.observe_store(10, 1.0)
     assert cost.load_s(5) == 0.5
@@ -26,7 +28,7 @@ def test_recent_copies_count_most() -> None:
     assert 2.9 < cost.load_s(1) <= 3.0
 
 
-def test_what_cannot_be_is_not_learned() -> None:
+def test_invalid_copies_are_ignored() -> None:
     cost = CopyCost()
     cost.observe_load(0, 1.0)
     cost.observe_load(1, -1.0)
@@ -34,7 +36,7 @@ def test_what_cannot_be_is_not_learned() -> None:
     assert cost.load_s(1) == math.inf
 
 
-def test_copies_away_are_told_from_copies_back() -> None:
+def test_stores_are_kept_apart_from_loads() -> None:
     cost = CopyCost()
     cost.observe_load(10, 4.0)
     assert cost.store_s(1) == math.inf

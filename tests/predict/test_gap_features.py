@@ -1,3 +1,5 @@
+"""Features of pauses, from the ends of turns."""
+
 from __future__ import annotations
 
 import pytest
@@ -20,17 +22,15 @@ BASH = ToolCall("Bash", '{"command": "git status"}')
         (turn_end_of((ToolCall("AskUserQuestion"),)), GapFeatures("human", "AskUserQuestion")),
     ],
 )
-def test_a_turn_end_tells_the_features_of_the_pause(
-    end: TurnEnd | None, features: GapFeatures
-) -> None:
+def test_features_follow_from_the_turn_end(end: TurnEnd | None, features: GapFeatures) -> None:
     assert features_of(end) == features
 
 
-def test_of_parallel_calls_the_slowest_kind_counts() -> None:
+def test_slowest_kind_of_parallel_calls_counts() -> None:
     calls = (ToolCall("Task"), BASH, ToolCall("Read"))
     assert features_of(turn_end_of(calls)) == GapFeatures("sub_agent", "Task")
 
 
-def test_among_equally_slow_calls_the_last_counts() -> None:
+def test_last_of_equally_slow_calls_counts() -> None:
     calls = (ToolCall("Bash", '{"command": "ls"}'), BASH)
     assert features_of(turn_end_of(calls)).argument_class == "git status"

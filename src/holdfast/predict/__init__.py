@@ -1,1 +1,1 @@
-"""Predictions from what has been observed: when a session returns, and whether it does."""
+"""Models learned while serving: return times, costs, agents and the benefit of copies."""

@@ -1,4 +1,4 @@
-"""What copying KV blocks away and back takes on this engine, learned from copies that were made."""
+"""Time to copy KV blocks to a lower tier and back, learned from copies on this engine."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ _MEMORY = 0.98
 
 
 class CopyCost:
-    """Time a block, as the mean over recent copies, weighed by their size.
+    """Mean time a block over recent copies, weighted by their size.
 
-    Copies away stand in for copies back until there has been one.
+    Stores stand in for loads until the first load.
     """
 
     def __init__(self) -> None:
-        self._back = _Rate()
-        self._away = _Rate()
+        self._loads = _Rate()
+        self._stores = _Rate()
 
     def observe_load(self, num_blocks: float, seconds: float) -> None:
-        """Learn from copies back of so many blocks. Mutates."""
-        self._back.observe(num_blocks, seconds)
+        """Learn from loads of `num_blocks` in all. Mutates."""
+        self._loads.observe(num_blocks, seconds)
 
     def observe_store(self, num_blocks: float, seconds: float) -> None:
-        """Learn from copies away of so many blocks. Mutates."""
-        self._away.observe(num_blocks, seconds)
+        """Learn from stores of `num_blocks` in all. Mutates."""
+        self._stores.observe(num_blocks, seconds)
 
     def load_s(self, num_blocks: float) -> float:
-        """Expected time to copy so many blocks back (s); inf before any copy was seen. Pure."""
-        rate = self._back if self._back.blocks else self._away
+        """Return the expected time to load `num_blocks` (s); inf before any copy. Pure."""
+        rate = self._loads if self._loads.blocks else self._stores
         return rate.time_s(num_blocks)
 
     def store_s(self, num_blocks: float) -> float:
-        """Expected time to copy so many blocks away (s); inf before any copy away. Pure."""
-        return self._away.time_s(num_blocks)
+        """Return the expected time to store `num_blocks` (s); inf before any store. Pure."""
+        return self._stores.time_s(num_blocks)
 
 
 class _Rate:
-    """Seconds and blocks of recent copies, both fading."""
+    """Exponentially weighted sums of the seconds and blocks of copies."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

@@ -1,4 +1,4 @@
-"""How much of what a lower tier holds for a paused session will still be there when it is back."""
+"""Share of stored copies that are still in the lower tier when their session returns."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ _MEMORY = 0.95
 
 
 class CopyRetention:
-    """The share that returning sessions found, of what they no longer had in the cache.
+    """Share of evicted blocks that returning sessions find stored; older returns count less.
 
-    Sessions that did not lose anything say nothing. Before there was one, all of it.
+    Sessions without evicted blocks do not count.
 
     Attributes:
-        share: Expected share (0 to 1).
+        share: Expected share (0 to 1); 1 before the first observation.
     """
 
     def __init__(self) -> None:
         self.share = 1.0
 
-    def observe(self, num_found: int, num_lost: int) -> None:
-        """A session is back, had lost so many blocks and found so many of them. Mutates."""
-        if num_lost > 0:
-            found = min(max(num_found / num_lost, 0.0), 1.0)
-            self.share = _MEMORY * self.share + (1.0 - _MEMORY) * found
+    def observe(self, num_stored: int, num_evicted: int) -> None:
+        """Learn from a returning session how many of its evicted blocks are stored. Mutates."""
+        if num_evicted > 0:
+            stored = min(max(num_stored / num_evicted, 0.0), 1.0)
+            self.share = _MEMORY * self.share + (1.0 - _MEMORY) * stored

@@ -1,4 +1,4 @@
-"""What is known about a pause when it begins: the features that a return is predicted from."""
+"""Features of a pause, known when it begins, that its return time is predicted from."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from holdfast.tool_calls.turn_end import TurnEnd
 
 __all__ = ["UNKNOWN_GAP", "GapFeatures", "GapKind", "features_of"]
 
-# A human, an ending that nobody could read, or the kind of the tool that runs.
+# A human, an unknown turn end, or the kind of the tool that runs.
 GapKind = Literal[
     "human", "unknown", "read", "search", "edit", "plan", "shell", "sub_agent", "web", "other"
 ]
 
-# Of parallel calls the slowest decides when the session returns; the last here is the slowest.
+# Kinds from fast to slow: of parallel calls the slowest decides when the session returns.
 _BY_DURATION: tuple[ToolKind, ...] = (
     "plan",
     "read",
@@ -32,10 +32,10 @@ _BY_DURATION: tuple[ToolKind, ...] = (
 
 
 class GapFeatures(msgspec.Struct, frozen=True, cache_hash=True):
-    """What a pause looks like when it begins, from the coarsest to the finest.
+    """Features of a pause, from the coarsest to the finest.
 
     Attributes:
-        kind: Whom or what the session waits for.
+        kind: What the session waits for.
         tool: Name of the tool; "" for a human or when it is not known.
         argument_class: See `holdfast.tool_calls.shell_command`; "" when there is none.
     """
@@ -46,20 +46,20 @@ class GapFeatures(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 UNKNOWN_GAP = GapFeatures("unknown")
-"""A pause of which nothing is known."""
+"""A pause after an unknown turn end."""
 _HUMAN = GapFeatures("human")
 _UNNAMED_TOOL = GapFeatures("other")
 
 
 def features_of(turn_end: TurnEnd | None) -> GapFeatures:
-    """Return the features of the pause that begins with `turn_end`; None means nobody knows.
+    """Return the features of the pause after `turn_end`; None stands for an unknown one. Pure.
 
-    With several calls the one of the slowest kind counts, and among equals the last.
+    Of several calls the one of the slowest kind counts, and among equals the last.
     """
     if turn_end is None or turn_end.kind == "unknown":
         return UNKNOWN_GAP
     if turn_end.kind == "human":
-        # A tool that asks a human names itself: plan approval is not an open question.
+        # The tool that asks is a feature: a plan approval is not an open question.
         asking = [call.name for call in turn_end.calls if tool_kind(call.name) == "ask_user"]
         return GapFeatures("human", asking[-1]) if asking else _HUMAN
     if not turn_end.calls:

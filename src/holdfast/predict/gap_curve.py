@@ -1,7 +1,7 @@
-"""A distribution over gaps on a logarithmic grid, ready to be asked in constant time.
+"""A distribution of gaps on a logarithmic grid, with queries in constant time.
 
 The grid spans 80 octaves from a nanosecond up, in quarter octaves. It only bounds what can be
-represented: no bin means more than another, so nothing here prefers one time scale.
+represented: all bins are treated alike, so that no time scale is preferred.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TOP_S = _EDGES[-1]
 
 
 def bin_of(gap_s: float) -> int:
-    """Return the bin of a gap in seconds; what is outside the grid goes to its ends."""
+    """Return the bin of a gap in seconds, clipped to the grid. Pure."""
     if gap_s <= _EDGES[0]:
         return 0
     if gap_s >= _TOP_S:
@@ -43,7 +43,7 @@ def bin_of(gap_s: float) -> int:
 
 
 def heavy_tail(median_bin: float) -> Floats:
-    """Return the masses of the shape assumed before the data say more: a log-logistic.
+    """Return the masses of the prior, a log-logistic distribution. Pure.
 
     Its tails fall like a power on both sides, as those of tool and of human gaps do; only its
     location, `median_bin` (a bin's index, fractions allowed), has to be learned.
@@ -55,7 +55,7 @@ def heavy_tail(median_bin: float) -> Floats:
 
 
 def shifted(masses: Floats, bins: int) -> Floats:
-    """Return `masses` moved up by `bins`; what would leave the grid gathers in its last bin."""
+    """Return `masses` moved up by `bins`; the last bin collects what leaves the grid. Pure."""
     if bins == 0:
         return masses
     moved: Floats = np.zeros(BINS)
@@ -71,8 +71,8 @@ def shifted(masses: Floats, bins: int) -> Floats:
 class GapCurve:
     """Survival function of a gap, given that it ends, and its integral. Immutable.
 
-    Inside a bin the density is taken as uniform in time. `residual` quantities are measured from
-    `elapsed_s` on, and are conditional on no return before that.
+    Inside a bin the density is uniform in time. Residual quantities are measured from `elapsed_s`
+    on, given no return before that.
     """
 
     __slots__ = ("_integral", "_negated", "_survival")
@@ -120,11 +120,11 @@ class GapCurve:
         survival, area = self._at(elapsed_s)
         if survival <= 0.0:
             return limit_s
-        # A difference of two nearly equal integrals may round to less than nothing.
+        # A difference of two nearly equal integrals may round to less than zero.
         return min(limit_s, max(0.0, (area - self._at(elapsed_s + limit_s)[1]) / survival))
 
     def trimmed_residual_s(self, elapsed_s: float, quantile: float) -> float:
-        """Return the mean residual with whatever exceeds its `quantile` cut to it."""
+        """Return the mean of the residual time, cut at its own `quantile`."""
         survival, area = self._at(elapsed_s)
         if survival <= 0.0:
             return elapsed_s
@@ -132,7 +132,7 @@ class GapCurve:
         return max(0.0, (area - self._at(limit_s)[1]) / survival)
 
     def _at(self, time_s: float) -> tuple[float, float]:
-        """Survival at `time_s`, and its integral from there on."""
+        """Return the survival at `time_s`, and its integral from there on."""
         if time_s <= _EDGES[0]:
             return 1.0, self._integral[0] + _EDGES[0] - time_s
         if time_s >= _TOP_S:

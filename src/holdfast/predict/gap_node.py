@@ -1,4 +1,4 @@
-"""One level of the hierarchy of gap distributions: what it saw, blended with its parent."""
+"""A node of the hierarchy of gap distributions: its observations, blended with its parent."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from holdfast.predict.gap_curve import BINS, Floats, GapCurve, heavy_tail, shift
 
 __all__ = ["GapNode", "Learning"]
 
-# Weights grow instead of the past shrinking; before they overflow, all are scaled down.
+# Instead of old weights shrinking, new ones grow; before they overflow, all are scaled down.
 _LARGEST_UNIT = 1e90
 
-# A node's distribution is renewed when it has learned this much more: the work an observation
-# causes further down stays bounded, and early observations count at once.
-_NEWS_RATIO = 1 / 32
+# A node's distribution is rebuilt when its weight has grown by this share: that bounds the work an
+# observation causes in the nodes below, and early observations count at once.
+_REBUILD_RATIO = 1 / 32
 
 
 class Learning:
-    """How fast a node trusts itself and how fast it forgets.
+    """How fast nodes depart from their parents, and how fast they forget.
 
     Attributes:
-        parent_weight: Observations that the parent's opinion on gaps counts for.
-        return_weight: Observations that the parent's opinion on returning counts for.
+        parent_weight: Weight of the parent's distribution of gaps (observations).
+        return_weight: Weight of the parent's share of returns (observations).
         growth: Factor by which each observation outweighs the one before it.
-        epoch: Counts the changes to any node that answers depend on; while it stands still, what
-            a node has worked out holds.
+        epoch: Number of changes to nodes so far; results cached at the same epoch are valid.
     """
 
     __slots__ = ("epoch", "growth", "parent_weight", "return_weight")
@@ -39,10 +38,10 @@ class Learning:
 
 
 class GapNode:
-    """Gaps seen under one heading, and the distribution that follows from them.
+    """Gaps of one kind, tool or argument class, and their distribution.
 
-    The root has no parent and falls back on a heavy-tailed shape at the median of what it saw;
-    every other node falls back on its parent's distribution, moved by `offset_bins`.
+    The root's prior is a heavy-tailed distribution at the median of its observations; every other
+    node's prior is its parent's distribution, moved by `offset_bins`.
     """
 
     __slots__ = (
@@ -51,9 +50,9 @@ class GapNode:
         "_curve_epoch",
         "_learning",
         "_masses",
-        "_news",
         "_share",
         "_share_epoch",
+        "_unapplied",
         "counts",
         "ended",
         "offset_bins",
@@ -79,7 +78,7 @@ class GapNode:
         self.ended = 0.0
         self.unit = 1.0
         self._learning = learning
-        self._news = 0.0
+        self._unapplied = 0.0
         self._masses: Floats | None = None
         self._based_on: Floats | None = None
         self._curve: GapCurve | None = None
@@ -88,24 +87,24 @@ class GapNode:
         self._share_epoch = -1
 
     def add(self, gap_bin: int) -> None:
-        """Count a gap that ended."""
+        """Count a gap that ended. Mutates."""
         self._age()
         self.counts[gap_bin] += self.unit
         self.total += self.unit
-        self._news += self.unit
-        if self._news >= self.total * _NEWS_RATIO:
+        self._unapplied += self.unit
+        if self._unapplied >= self.total * _REBUILD_RATIO:
             self._masses = None
-            self._news = 0.0
+            self._unapplied = 0.0
             self._learning.epoch += 1
 
     def add_end(self) -> None:
-        """Count a pause from which the session never returned."""
+        """Count a pause from which the session never returned. Mutates."""
         self._age()
         self.ended += self.unit
         self._learning.epoch += 1
 
     def restore(self, counts: dict[int, float], ended: float) -> None:
-        """Replace what was seen by saved counts per bin and ends.
+        """Replace the observations by saved counts per bin and ends. Mutates.
 
         Raises:
             ValueError: A bin or a count is out of range.
@@ -113,7 +112,7 @@ class GapNode:
         if not all(0 <= b < BINS and 0.0 <= n < _LARGEST_UNIT for b, n in counts.items()):
             raise ValueError("a saved gap count is out of range")
         if not 0.0 <= ended < _LARGEST_UNIT:
-            raise ValueError("a saved number of ends is out of range")
+            raise ValueError("a saved count of pauses without a return is out of range")
         self.counts[:] = 0.0
         for gap_bin, count in counts.items():
             self.counts[gap_bin] = count
@@ -133,7 +132,7 @@ class GapNode:
         return self._masses
 
     def curve(self) -> GapCurve:
-        """Return the node's distribution, ready for queries; built when first asked for."""
+        """Return the node's distribution, ready for queries; rebuilt when needed."""
         if self._curve is None or self._curve_epoch != self._learning.epoch:
             masses = self.masses()
             if self._curve is None:
@@ -142,7 +141,7 @@ class GapNode:
         return self._curve
 
     def return_share(self) -> float:
-        """Return the probability that a pause of this kind ends in a return at all."""
+        """Return the probability that a pause of this kind ends in a return."""
         if self._share_epoch != self._learning.epoch:
             prior = self.prior_return
             if prior is None:
@@ -159,7 +158,7 @@ class GapNode:
             self.counts *= scale
             self.total *= scale
             self.ended *= scale
-            self._news *= scale
+            self._unapplied *= scale
             self.unit = 1.0
 
     def _blended(self, base: Floats | None) -> Floats:
@@ -169,7 +168,7 @@ class GapNode:
         return blended
 
     def _heavy_tail(self) -> Floats:
-        # At the median of the gaps that took any time: a gap of zero says nothing about the scale.
+        # At the median of the gaps above zero: a gap of zero tells nothing about the scale.
         counts = self.counts.copy()
         counts[0] = 0.0
         below = np.cumsum(counts)
