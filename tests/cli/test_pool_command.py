@@ -27,7 +27,7 @@ def pool(tmp_path: Path) -> PoolDirectory:
     pool = PoolDirectory.make(tmp_path / "pool")
     for identity, name in ((ONE, "a/1.bin"), (ONE, "a/2.bin"), (OTHER, "a/1.bin")):
         path = stored(pool, identity, name, b"")
-        write_block(path, pool.place_of(path), memoryview(b"x" * 100))
+        write_block(path, pool.location_of(path), memoryview(b"x" * 100))
     return pool
 
 

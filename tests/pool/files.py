@@ -17,7 +17,7 @@ def stored(
     *,
     used_s: float | None = None,
 ) -> Path:
-    """Put a file into an identity's directory; returns where it is."""
+    """Write a file into an identity's directory; returns its path."""
     directory = pool.directory_of(identity)
     pool.make_directory(directory, identity)
     path = directory / name

@@ -1,4 +1,4 @@
-"""A pool's directory: what is in it, and what is left alone."""
+"""The layout of a pool's directory, and files that are left alone."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from holdfast.pool.identity import PoolIdentity
 ONE, OTHER = PoolIdentity({"model": "m", "vllm": "1"}), PoolIdentity({"model": "m", "vllm": "2"})
 
 
-def test_a_pool_is_made_once_and_opened_after(tmp_path: Path) -> None:
+def test_pool_is_made_once_and_then_opened(tmp_path: Path) -> None:
     made = PoolDirectory.make(tmp_path / "a" / "pool")
     again = PoolDirectory.make(tmp_path / "a" / "pool")
     assert again.path == made.path == PoolDirectory(made.path).path
 
 
 @pytest.mark.parametrize("marker", [None, "{", '{"format": 99}', "[]"])
-def test_what_is_no_pool_of_ours_is_refused(tmp_path: Path, marker: str | None) -> None:
+def test_directory_that_is_no_pool_raises(tmp_path: Path, marker: str | None) -> None:
     if marker is not None:
         (tmp_path / "holdfast-pool.json").write_text(marker, encoding="utf-8")
     with pytest.raises(ConfigError, match="pool"):
         PoolDirectory(tmp_path)
 
 
-def test_a_file_is_no_directory(tmp_path: Path) -> None:
+def test_file_or_missing_directory_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "file", tmp_path / "nothing"):
         with pytest.raises(ConfigError, match="is not a directory"):
@@ -37,7 +37,7 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
         PoolDirectory.make(tmp_path / "file")
 
 
-def test_a_directory_that_cannot_be_written_to_is_refused(
+def test_directory_that_cannot_be_written_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     PoolDirectory.make(tmp_path)
@@ -46,14 +46,14 @@ def test_a_directory_that_cannot_be_written_to_is_refused(
         PoolDirectory.make(tmp_path)
 
 
-def test_equal_identities_have_one_directory_and_others_another(tmp_path: Path) -> None:
+def test_only_equal_identities_share_a_directory(tmp_path: Path) -> None:
     pool = PoolDirectory.make(tmp_path)
     same = PoolIdentity({"vllm": "1", "model": "m"})
     assert pool.directory_of(ONE) == pool.directory_of(same) != pool.directory_of(OTHER)
     assert pool.directory_of(ONE, "0" * 16) != pool.directory_of(ONE)
 
 
-def test_identities_are_listed_with_what_they_are(tmp_path: Path) -> None:
+def test_identities_are_listed_with_their_fields(tmp_path: Path) -> None:
     pool = PoolDirectory.make(tmp_path)
     for identity in (ONE, OTHER):
         pool.make_directory(pool.directory_of(identity), identity)
@@ -61,7 +61,7 @@ def test_identities_are_listed_with_what_they_are(tmp_path: Path) -> None:
     assert dict(pool.identities()) == {ONE.name: dict(ONE.fields), OTHER.name: None}
 
 
-def test_blocks_and_unfinished_files_are_listed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_blocks_and_unfinished_files_are_listed(tmp_path: Path) -> None:
     pool = PoolDirectory.make(tmp_path)
     stored(pool, ONE, "a/1.bin", b"12", used_s=7.0)
     stored(pool, OTHER, "b/2.bin.0.tmp", b"1", used_s=8.0)
@@ -75,15 +75,15 @@ def test_blocks_and_unfinished_files_are_listed_and_nothing_else(tmp_path: Path)
     assert [Path(file.path).name for file in pool.files(ONE.name)] == ["1.bin"]
 
 
-def test_a_place_is_where_in_the_pool_a_file_stands(tmp_path: Path) -> None:
+def test_location_depends_on_path_within_the_pool(tmp_path: Path) -> None:
     here, there = PoolDirectory.make(tmp_path / "here"), PoolDirectory.make(tmp_path / "there")
-    place = here.place_of(here.path / "x" / "1.bin")
-    assert len(place) == 32
-    assert place == there.place_of(there.path / "x" / "1.bin")
-    assert place != here.place_of(here.path / "y" / "1.bin")
+    location = here.location_of(here.path / "x" / "1.bin")
+    assert len(location) == 32
+    assert location == there.location_of(there.path / "x" / "1.bin")
+    assert location != here.location_of(here.path / "y" / "1.bin")
 
 
-def test_clearing_one_identity_leaves_the_rest(tmp_path: Path) -> None:
+def test_clearing_one_identity_keeps_the_rest(tmp_path: Path) -> None:
     pool = PoolDirectory.make(tmp_path)
     stored(pool, ONE, "1.bin", b"1")
     kept = stored(pool, OTHER, "2.bin", b"2")

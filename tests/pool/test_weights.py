@@ -21,21 +21,19 @@ def model(tmp_path: Path) -> Path:
     return model
 
 
-def test_a_copy_has_the_same_fingerprint_and_another_time_does_not_matter(
-    model: Path, tmp_path: Path
-) -> None:
+def test_copy_has_the_same_fingerprint_at_another_time(model: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(model, tmp_path / "copy")
     os.utime(copy / "model-1.safetensors", (0, 0))
     assert weights_fingerprint(copy) == weights_fingerprint(model) is not None
 
 
-def test_other_weights_of_the_same_size_have_another(model: Path) -> None:
+def test_other_weights_change_the_fingerprint(model: Path) -> None:
     before = weights_fingerprint(model)
     (model / "model-2.safetensors").write_bytes(os.urandom(1 << 20))
     assert weights_fingerprint(model) != before
 
 
-def test_a_change_of_one_stretch_is_seen(model: Path) -> None:
+def test_change_of_one_stretch_changes_the_fingerprint(model: Path) -> None:
     before = weights_fingerprint(model)
     with (model / "model-1.safetensors").open("r+b") as file:
         file.seek(1 << 19)
@@ -43,19 +41,19 @@ def test_a_change_of_one_stretch_is_seen(model: Path) -> None:
     assert weights_fingerprint(model) != before
 
 
-def test_another_config_has_another(model: Path) -> None:
+def test_another_config_changes_the_fingerprint(model: Path) -> None:
     before = weights_fingerprint(model)
     (model / "config.json").write_text('{"rope_theta": 1}', encoding="utf-8")
     assert weights_fingerprint(model) != before
 
 
-def test_other_files_do_not_matter(model: Path) -> None:
+def test_other_files_do_not_change_the_fingerprint(model: Path) -> None:
     before = weights_fingerprint(model)
     (model / "README.md").write_text("new", encoding="utf-8")
     assert weights_fingerprint(model) == before
 
 
-def test_a_model_may_be_one_file(model: Path) -> None:
+def test_model_may_be_one_file(model: Path) -> None:
     path = model / "model-1.safetensors"
     before = weights_fingerprint(path)
     path.write_bytes(b"")
@@ -63,7 +61,7 @@ def test_a_model_may_be_one_file(model: Path) -> None:
     assert weights_fingerprint(path) != before
 
 
-def test_without_weights_there_is_none(tmp_path: Path) -> None:
+def test_no_fingerprint_without_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     assert weights_fingerprint(tmp_path) is None
-    assert weights_fingerprint(tmp_path / "absent") is None
+    assert weights_fingerprint(tmp_path / "missing") is None

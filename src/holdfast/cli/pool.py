@@ -20,7 +20,7 @@ from rich.table import Table
 from holdfast.errors import ConfigError
 from holdfast.pool.block_file import BlockState, verify_block
 from holdfast.pool.directory import PoolDirectory
-from holdfast.pool.tidying import Bounds, Tidied, tidy
+from holdfast.pool.garbage_collection import Bounds, Collected, collect_garbage
 
 __all__ = ["pool"]
 
@@ -104,7 +104,7 @@ def verify(context: click.Context, directory: Path, *, remove: bool, as_json: bo
             if file.is_temporary:
                 continue
             path = Path(file.path)
-            state = verify_block(path, found.place_of(path))
+            state = verify_block(path, found.location_of(path))
             if state is BlockState.MISSING:  # it went while we looked
                 continue
             states[state] += 1
@@ -133,8 +133,8 @@ def evict(directory: Path, to_gib: float | None, unused_s: float | None, *, as_j
         raise click.UsageError("say --to-gib, --unused-s or both")
     bounds = Bounds(max_bytes=None if to_gib is None else to_gib * _GIB, ttl_s=unused_s)
     with _reported(directory) as found:
-        tidied = tidy(found.files, bounds, _now_s())
-    _say_removed(tidied, as_json=as_json)
+        collected = collect_garbage(found.files, bounds, _now_s())
+    _say_removed(collected, as_json=as_json)
 
 
 @pool.command()
@@ -188,23 +188,23 @@ def _usage(found: PoolDirectory, name: str, fields: dict[str, Any] | None) -> di
     }
 
 
-def _say_removed(tidied: Tidied, *, as_json: bool) -> None:
+def _say_removed(collected: Collected, *, as_json: bool) -> None:
     if as_json:
         _print_json(
             {
-                "num_evicted": tidied.num_evicted,
-                "num_expired": tidied.num_expired,
-                "num_abandoned": tidied.num_abandoned,
-                "removed_bytes": tidied.removed_bytes,
-                "num_blocks": tidied.num_files,
-                "num_bytes": tidied.num_bytes,
+                "num_evicted": collected.num_evicted,
+                "num_expired": collected.num_expired,
+                "num_abandoned": collected.num_abandoned,
+                "removed_bytes": collected.removed_bytes,
+                "num_blocks": collected.num_files,
+                "num_bytes": collected.num_bytes,
             }
         )
         return
-    num_blocks = tidied.num_evicted + tidied.num_expired
+    num_blocks = collected.num_evicted + collected.num_expired
     click.echo(
-        f"removed {num_blocks:,} blocks and {tidied.num_abandoned} unfinished files, "
-        f"{_gib(tidied.removed_bytes)} GiB; {_gib(tidied.num_bytes)} GiB are left"
+        f"removed {num_blocks:,} blocks and {collected.num_abandoned} unfinished files, "
+        f"{_gib(collected.removed_bytes)} GiB; {_gib(collected.num_bytes)} GiB are left"
     )
 
 

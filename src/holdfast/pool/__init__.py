@@ -1,1 +1,1 @@
-"""The directory that keeps KV blocks between starts of an engine. Knows nothing of engines."""
+"""The directory that keeps KV blocks between starts of an engine."""

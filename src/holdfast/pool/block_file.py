@@ -1,12 +1,12 @@
-"""A KV block as a file: the block's bytes, then one page that says what they are.
+"""A KV block as a file: the block's bytes, then a footer of one page that describes them.
 
-The page comes last, so that the block is written from and read into the engine's own memory without
-a copy, past the page cache where the file system allows (`O_DIRECT`). It names the place the file
-was written for, so that a file that was moved or comes from elsewhere is not taken for this block.
+The footer comes last, so that the block is written from and read into the engine's own memory
+without a copy, past the page cache where the file system allows (`O_DIRECT`). It contains a digest
+of the file's location in the pool, so that a moved or foreign file is not taken for this block.
 
-A file appears whole or not at all: it is written beside its place and then renamed. It is not
-flushed to the disk, which would cost every store what a power failure costs once: the checksum
-finds what a failure left behind.
+A file appears whole or not at all: it is written under a temporary name and then renamed. It is not
+flushed to the disk, which would slow down every store: after a power failure the checksum finds
+damaged files.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ __all__ = [
 ]
 
 FOOTER_BYTES: Final = 4096
-"""Bytes that a file has more than its block; a multiple of what direct reads must be aligned to."""
+"""Size of the footer; a multiple of the alignment of direct reads."""
 
 TEMPORARY_SUFFIX: Final = ".tmp"
-"""How the name of a file ends that is being written."""
+"""End of the name of an unfinished file."""
 
 _MAGIC: Final = b"holdfast"
 _VERSION: Final = 1
-_FIELDS: Final = struct.Struct("<8sIIQ32s")  # magic, version, checksum, bytes of the block, place
+_FIELDS: Final = struct.Struct("<8sIIQ32s")  # magic, version, checksum, block bytes, location
 _OWN_CHECKSUM: Final = struct.Struct("<I")
 _DIRECT: Final = getattr(os, "O_DIRECT", 0)  # Linux only
-_MODE: Final = 0o600  # a block tells about the prompt that it was computed from
+_MODE: Final = 0o600  # a block reveals the prompt that it was computed from
 _CREATE_ATTEMPTS: Final = 3
 
 
 class BlockState(StrEnum):
-    """What was found in a block's place; all but `WHOLE` mean that the block is not there."""
+    """Result of checking a block's file; only a `WHOLE` block may be used."""
 
     WHOLE = "whole"
     MISSING = "missing"
@@ -57,23 +57,23 @@ class BlockState(StrEnum):
     CORRUPT = "corrupt"
 
 
-def write_block(path: Path, place: bytes, block: memoryview, *, is_direct: bool = False) -> None:
-    """Write a block's file, whole or not at all, over one that is there. Directories are made.
+def write_block(path: Path, location: bytes, block: memoryview, *, is_direct: bool = False) -> None:
+    """Write a block's file, whole or not at all, over an existing one; make directories.
 
     Args:
-        path: Where.
-        place: What `read_block` must be given to accept the file; 32 bytes.
-        block: Its bytes, one-dimensional.
+        path: The file.
+        location: The file's location in the pool, as `read_block` will check it; 32 bytes.
+        block: The block's bytes, one-dimensional.
         is_direct: Write past the page cache; memory and length must be aligned to pages.
 
     Raises:
-        OSError: It could not be written; `ENOSPC` also where fewer bytes were taken than given.
+        OSError: It could not be written; `ENOSPC` also after a short write.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
     try:
         descriptor = _create(temporary, _DIRECT if is_direct else 0)
         try:
-            with contextlib.closing(_footer(place, block)) as footer:
+            with contextlib.closing(_footer(location, block)) as footer:
                 num_written = os.writev(descriptor, [block, footer])
         finally:
             os.close(descriptor)
@@ -88,25 +88,25 @@ def write_block(path: Path, place: bytes, block: memoryview, *, is_direct: bool 
 
 def read_block(
     path: Path,
-    place: bytes,
+    location: bytes,
     into: memoryview,
     *,
     not_before_s: float = 0.0,
     is_direct: bool = False,
 ) -> BlockState:
-    """Read a block and check it; a whole one counts as used from now on.
+    """Read a block and check it; a whole one counts as used now.
 
-    Unless the answer is `WHOLE`, `into` holds nothing that may be used.
+    `into` is usable only if the result is `WHOLE`.
 
     Args:
-        path: Where the file is.
-        place: What it was written for; 32 bytes.
+        path: The file.
+        location: The location in the pool that it must have been written for; 32 bytes.
         into: Receives exactly the block's bytes, one-dimensional.
         not_before_s: Files last used before this moment (s since the epoch) have expired.
         is_direct: Read past the page cache; memory and length must be aligned to pages.
 
     Raises:
-        OSError: It is there but cannot be read.
+        OSError: It exists but cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | (_DIRECT if is_direct else 0))
@@ -123,7 +123,7 @@ def read_block(
         with contextlib.closing(mmap.mmap(-1, FOOTER_BYTES)) as footer:
             if _read_fully(descriptor, into, footer) < num_expected:
                 return BlockState.TRUNCATED
-            state = _judge(footer, place, into)
+            state = _check(footer, location, into)
         if state is BlockState.WHOLE:
             with contextlib.suppress(OSError):  # such as on a read-only file system
                 os.utime(descriptor)
@@ -132,11 +132,11 @@ def read_block(
         os.close(descriptor)
 
 
-def verify_block(path: Path, place: bytes) -> BlockState:
-    """Read a file of any size and check it; unlike `read_block` this does not count as use.
+def verify_block(path: Path, location: bytes) -> BlockState:
+    """Read a file of any size and check it; unlike `read_block` without counting as use.
 
     Raises:
-        OSError: It is there but cannot be read.
+        OSError: It exists but cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -145,11 +145,11 @@ def verify_block(path: Path, place: bytes) -> BlockState:
     if len(content) < FOOTER_BYTES:
         return BlockState.TRUNCATED
     view = memoryview(content)
-    return _judge(view[-FOOTER_BYTES:], place, view[:-FOOTER_BYTES])
+    return _check(view[-FOOTER_BYTES:], location, view[:-FOOTER_BYTES])
 
 
 def _create(path: Path, flags: int) -> int:
-    """Open a new file; its directory is made where it is missing, or was just tidied away."""
+    """Open a new file; make its directory if missing, or if just garbage-collected."""
     flags |= os.O_CREAT | os.O_EXCL | os.O_WRONLY
     for _ in range(_CREATE_ATTEMPTS):
         try:
@@ -159,15 +159,15 @@ def _create(path: Path, flags: int) -> int:
     return os.open(path, flags, _MODE)
 
 
-def _footer(place: bytes, block: memoryview) -> mmap.mmap:
-    fields = _FIELDS.pack(_MAGIC, _VERSION, zlib.crc32(block), len(block), place)
+def _footer(location: bytes, block: memoryview) -> mmap.mmap:
+    fields = _FIELDS.pack(_MAGIC, _VERSION, zlib.crc32(block), len(block), location)
     page = mmap.mmap(-1, FOOTER_BYTES)  # aligned, as direct writes need it
     page.write(fields + _OWN_CHECKSUM.pack(zlib.crc32(fields)))
     return page
 
 
 def _read_fully(descriptor: int, block: memoryview, footer: mmap.mmap) -> int:
-    """Fill both; a read may return less than asked for before the end, on network file systems."""
+    """Fill both, reading on after the short reads that network file systems return."""
     num_read = os.preadv(descriptor, [block, footer], 0)
     num_wanted = len(block) + FOOTER_BYTES
     if num_read in (0, num_wanted):
@@ -187,15 +187,15 @@ def _read_fully(descriptor: int, block: memoryview, footer: mmap.mmap) -> int:
     return num_read
 
 
-def _judge(footer: mmap.mmap | memoryview, place: bytes, block: memoryview) -> BlockState:
+def _check(footer: mmap.mmap | memoryview, location: bytes, block: memoryview) -> BlockState:
     fields = bytes(footer[: _FIELDS.size])
     (own_checksum,) = _OWN_CHECKSUM.unpack(
         bytes(footer[_FIELDS.size : _FIELDS.size + _OWN_CHECKSUM.size])
     )
-    magic, version, checksum, num_bytes, written_for = _FIELDS.unpack(fields)
+    magic, version, checksum, num_bytes, written_location = _FIELDS.unpack(fields)
     if zlib.crc32(fields) != own_checksum:
-        # Ours, damaged in its last page, or not ours at all.
+        # A damaged footer of ours, or a foreign file.
         return BlockState.CORRUPT if magic == _MAGIC else BlockState.FOREIGN
-    if (magic, version, num_bytes, written_for) != (_MAGIC, _VERSION, len(block), place):
+    if (magic, version, num_bytes, written_location) != (_MAGIC, _VERSION, len(block), location):
         return BlockState.FOREIGN
     return BlockState.WHOLE if zlib.crc32(block) == checksum else BlockState.CORRUPT

@@ -1,12 +1,13 @@
-"""What a pool's directory looks like, and finding one's way in it.
+"""The layout of a pool's directory.
 
     POOL/holdfast-pool.json             makes the directory a pool
-    POOL/IDENTITY/identity.json         whose blocks these are, see `PoolIdentity`
+    POOL/IDENTITY/identity.json         fields of the identity, see `PoolIdentity`
     POOL/IDENTITY/.../HASH.bin          a block, see `block_file`
-    POOL/IDENTITY/.../HASH.bin.*.tmp    one being written, or what a killed engine left
+    POOL/IDENTITY/.../HASH.bin.*.tmp    an unfinished one, perhaps of a killed engine
 
-What is between IDENTITY and HASH is the engine's business. Nothing outside identities' directories
-is read or removed. Several engines may use one pool at once, so anything may vanish at any time.
+The engine chooses the directories between IDENTITY and HASH. Files outside the identities'
+directories are neither read nor removed. Several engines may use one pool at once, so any file may
+vanish at any time.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ _IDENTITY_NAME: Final = re.compile(rf"[0-9a-f]{{{_NAME_DIGITS}}}(-[0-9a-f]{{16}}
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A block's file, or one being written, as it was when it was listed.
+    """A block's file, perhaps unfinished, as listed.
 
     Attributes:
-        path: Where.
+        path: Its path.
         num_bytes: Its size.
-        used_s: When it was last stored, loaded or renewed (s since the epoch).
-        is_temporary: Whether it is being written, or was when its engine ended.
+        used_s: When it was last stored, loaded or marked as used (s since the epoch).
+        is_temporary: Whether it is unfinished: being written, or left by a killed engine.
     """
 
     path: str
@@ -57,13 +58,13 @@ class StoredFile:
 
 
 class PoolDirectory:
-    """One pool.
+    """The directory of a pool.
 
     Args:
-        path: Its directory.
+        path: Its path.
 
     Raises:
-        ConfigError: It is no pool, or one that another version of Holdfast has written.
+        ConfigError: It is not a pool, or a pool of another version of Holdfast.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,22 +76,22 @@ class PoolDirectory:
         except OSError as error:
             raise ConfigError(
                 f"{str(path)!r} is not a pool: {_MARKER} cannot be read ({error.strerror})",
-                hint="`holdfast serve` makes one where HOLDFAST_POOL_DIR says",
+                hint="`holdfast serve` makes a pool in the directory that HOLDFAST_POOL_DIR names",
             ) from error
         except ValueError as error:
             raise ConfigError(
                 f"{str(path)!r} is not a pool: {_MARKER} is damaged",
-                hint=f"remove {_MARKER} if it should be one; `holdfast serve` writes it anew",
+                hint=f"if it should be a pool, remove {_MARKER}; `holdfast serve` writes it again",
             ) from error
         if marker != {"format": _FORMAT}:
             raise ConfigError(
-                f"the pool {str(path)!r} is of another version of Holdfast: {marker!r}",
+                f"the pool {str(path)!r} was written by another version of Holdfast: {marker!r}",
                 hint="give each version a directory of its own",
             )
 
     @classmethod
     def make(cls, path: Path) -> PoolDirectory:
-        """Open the pool at `path`; where there is none, make it and its directory.
+        """Open the pool at `path`; make it and its directory if there is none.
 
         Raises:
             ConfigError: It cannot be made, cannot be written to, or is of another version.
@@ -108,16 +109,16 @@ class PoolDirectory:
         return cls(path)
 
     def directory_of(self, identity: PoolIdentity, epoch: str = "") -> Path:
-        """Where an identity's blocks stand, and nobody else's.
+        """Return the directory of an identity's blocks. Pure.
 
         Args:
-            identity: Whose.
-            epoch: 16 hexadecimal digits set its blocks apart from those of other epochs.
+            identity: The identity.
+            epoch: 16 hexadecimal digits that keep its blocks apart from those of other epochs.
         """
         return self.path / (f"{identity.name}-{epoch}" if epoch else identity.name)
 
     def make_directory(self, directory: Path, identity: PoolIdentity) -> None:
-        """Make an identity's directory and say in it whose it is.
+        """Make an identity's directory, with the file of its fields.
 
         Raises:
             OSError: It cannot be made.
@@ -127,7 +128,7 @@ class PoolDirectory:
             _write_new(directory / _IDENTITY_FILE, dict(identity.fields))
 
     def identities(self) -> list[tuple[str, dict[str, Any] | None]]:
-        """Names of identities, in order, each with its fields, or None where they are damaged."""
+        """Return all identities in order: names with fields, or None where these are damaged."""
         found: list[tuple[str, dict[str, Any] | None]] = []
         for directory in sorted(self.path.iterdir()):
             if not _IDENTITY_NAME.fullmatch(directory.name) or not directory.is_dir():
@@ -140,21 +141,21 @@ class PoolDirectory:
         return found
 
     def files(self, identity: str | None = None) -> Iterator[StoredFile]:
-        """Every block's file and every one being written, of one identity or of all."""
+        """Yield all block files, unfinished ones too, of one identity or of all."""
         names = [name for name, _ in self.identities()] if identity is None else [identity]
         for name in names:
             yield from _files_below(str(self.path / name))
 
-    def place_of(self, path: str | Path) -> bytes:
-        """What the file at `path` is written for: the digest of where in the pool it stands."""
+    def location_of(self, path: str | Path) -> bytes:
+        """Return a digest of the path relative to the pool, 32 bytes. Pure."""
         relative = Path(path).relative_to(self.path)
         return hashlib.blake2b(relative.as_posix().encode(), digest_size=32).digest()
 
     def clear(self, identity: str) -> None:
-        """Remove an identity with all its blocks; engines that use it go on without them.
+        """Remove an identity and all its blocks; engines that use it compute them again.
 
         Raises:
-            ConfigError: There is none of that name.
+            ConfigError: There is no identity of that name.
             OSError: It cannot be removed.
         """
         names = [name for name, _ in self.identities()]
@@ -162,11 +163,11 @@ class PoolDirectory:
             raise ConfigError(
                 f"the pool has no identity {identity!r}", hint=f"it has: {', '.join(names) or '-'}"
             )
-        # Renamed first: an engine that stores meanwhile would refill what is being removed. The
-        # new name is an identity's too, so that what an interruption leaves can be cleared.
-        doomed = self.path / f"{identity[:_NAME_DIGITS]}-{secrets.token_hex(8)}"
-        (self.path / identity).rename(doomed)
-        shutil.rmtree(doomed)
+        # Renamed first: an engine that stores meanwhile would refill the directory. The new name is
+        # an identity's too, so that an interrupted removal can be repeated.
+        removed = self.path / f"{identity[:_NAME_DIGITS]}-{secrets.token_hex(8)}"
+        (self.path / identity).rename(removed)
+        shutil.rmtree(removed)
 
 
 def _unusable(path: Path, why: str | None) -> ConfigError:
@@ -174,7 +175,7 @@ def _unusable(path: Path, why: str | None) -> ConfigError:
 
 
 def _write_new(path: Path, content: dict[str, Any]) -> None:
-    """Write a small file whole; when two engines do so at once, either one's stays."""
+    """Write a small file whole; of two engines at once one wins."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
     try:
         temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Whose KV blocks a directory holds: everything that must be equal for a block to be usable."""
+"""Identity of KV blocks: everything that must be equal for a block to be usable."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _NAME_DIGITS: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class PoolIdentity:
-    """What blocks were computed with; blocks are shared between equal identities only.
+    """Everything that blocks depend on; blocks are shared between equal identities only.
 
     Attributes:
-        fields: JSON values by name; what is not told apart here is taken for the same.
+        fields: JSON values by name; identities that differ in nothing here are the same.
     """
 
     fields: Mapping[str, Any]
 
     @property
     def name(self) -> str:
-        """Name of the directory: 24 hexadecimal digits of the fields' SHA-256."""
+        """Name of its directory: 24 hexadecimal digits of the fields' SHA-256."""
         canonical = json.dumps(dict(self.fields), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:_NAME_DIGITS]

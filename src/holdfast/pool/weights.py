@@ -1,9 +1,8 @@
-"""A fingerprint of a model's weights that takes no time to speak of.
+"""A fingerprint of a model's weights, from samples of its files.
 
-Reading hundreds of gigabytes at each start is out of the question, and names, sizes and headers are
-the same for every fine-tuned copy. So it is made of samples that are spread over each file:
-training changes nearly every weight, and a model differs in its samples unless it was changed in
-few places on purpose.
+Reading hundreds of gigabytes at each start takes too long, and names, sizes and headers are the
+same for every fine-tuned copy. Training changes nearly every weight, so samples spread over each
+file differ, unless a model was changed in few spots on purpose.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ _DESCRIPTIONS: Final = frozenset(
 
 
 def weights_fingerprint(model: Path) -> str | None:
-    """SHA-256 over names, sizes and samples of a model's files, hexadecimal.
+    """Hash names, sizes and samples of a model's files: SHA-256, hexadecimal.
 
     Args:
         model: Directory of the model, or its only file.
 
     Returns:
-        None where no weights are to be seen.
+        None where there are no weight files.
 
     Raises:
-        OSError: They are there but cannot be read.
+        OSError: A file exists but cannot be read.
     """
     found = [model] if model.is_file() else sorted(model.glob("*")) if model.is_dir() else []
     weights = [path for path in found if path.suffix in _WEIGHT_SUFFIXES and path.is_file()]

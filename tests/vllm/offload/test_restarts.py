@@ -144,6 +144,6 @@ def test_every_block_that_is_left_is_whole(story: dict[str, Any]) -> None:
 
     pool = PoolDirectory(story["world"].pool)
     files = story["world"].block_files()
-    states = Counter(verify_block(path, pool.place_of(path)) for path in files)
+    states = Counter(verify_block(path, pool.location_of(path)) for path in files)
     assert states[BlockState.WHOLE] > 100
     assert states.total() - states[BlockState.WHOLE] <= 2  # damaged ones that nobody came to load

@@ -2,8 +2,8 @@
 
 Names of files, lookups, threads and jobs are vLLM's. What it does not do is done here: blocks are
 kept apart by all that must be equal (`model_identity`), checked when they are loaded
-(`block_file`), and bounded in bytes and age (`PoolKeeper`). Whatever goes wrong with a file is a
-block less, never a request less: it is counted, and recomputed.
+(`block_file`), and bounded in bytes and age (`GarbageCollector`). Whatever goes wrong with a file
+is a block less, never a request less: it is counted, and recomputed.
 
 Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
@@ -30,8 +30,8 @@ from vllm.v1.kv_offload.tiering.fs.manager import FileSystemTierManager
 
 from holdfast.errors import ConfigError
 from holdfast.pool.block_file import FOOTER_BYTES, BlockState, read_block, write_block
+from holdfast.pool.collector import GarbageCollector
 from holdfast.pool.directory import PoolDirectory
-from holdfast.pool.keeper import PoolKeeper
 from holdfast.vllm.offload.connector import engine_being_built
 from holdfast.vllm.offload.model_identity import check_persistable, model_identity
 from holdfast.vllm.offload.slow_disk import SlowDisk
@@ -126,7 +126,7 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         self._counts: Counter[tuple[str, str]] = Counter()
         self._counts_lock = threading.Lock()
         self._told: set[str] = set()
-        self._keeper = PoolKeeper(
+        self._collector = GarbageCollector(
             self._directory, max_bytes=pool_bytes, ttl_s=ttl_s, clock=_wall_clock_s
         )
         _logger.info("pool %s, identity %s", pool_dir, self._identity.name)
@@ -181,7 +181,8 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
     def on_request_finished(self, req_context: Any) -> None:
         """Count all blocks of the request's chain as used, in the GPU's cache or not."""
         super().on_request_finished(req_context)
-        self._keeper.renew(self._paths_of(getattr(req_context, "_offload_key_positions", ())))
+        paths = self._paths_of(getattr(req_context, "_offload_key_positions", ()))
+        self._collector.mark_used(paths)
 
     def drain_jobs(self) -> None:
         """Wait for what is under way, and use nothing any more that was written until now.
@@ -203,13 +204,13 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         with self._counts_lock:
             counts, self._counts = self._counts, Counter()
         stats = OffloadingConnectorStats()
-        record(stats, counts, self._keeper.take_removed(), self._keeper.num_bytes)
+        record(stats, counts, self._collector.take_collected(), self._collector.num_bytes)
         return stats
 
     def shutdown(self) -> None:
         """End all threads; see vLLM."""
         super().shutdown()
-        self._keeper.close()
+        self._collector.close()
         self._bytes.release()  # the host tier's memory cannot go while anything looks into it
 
     # Threads of the pool.
@@ -231,16 +232,16 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         """Write one block unless it is there; returns why not."""
         if self._is_stored(path):
             return None
-        if not self._keeper.has_room(self._num_file_bytes):
+        if not self._collector.fits(self._num_file_bytes):
             return "quota"
         try:
-            place = self._directory.place_of(path)
-            write_block(path, place, block, is_direct=self._use_o_direct)
+            location = self._directory.location_of(path)
+            write_block(path, location, block, is_direct=self._use_o_direct)
         except OSError as error:
             trouble = "disk_full" if error.errno in _FULL else "error"
             self._tell_once(trouble, "blocks are not written to the pool: %s", error)
             return trouble
-        self._keeper.add(self._num_file_bytes)
+        self._collector.add(self._num_file_bytes)
         return None
 
     def _is_stored(self, path: Path) -> bool:
@@ -268,7 +269,7 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         try:
             state = read_block(
                 path,
-                self._directory.place_of(path),
+                self._directory.location_of(path),
                 block,
                 not_before_s=self._not_before_s(),
                 is_direct=self._use_o_direct,

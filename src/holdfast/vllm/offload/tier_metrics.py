@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from vllm.v1.kv_offload.base import OffloadingCounterMetadata, OffloadingGaugeMetadata
 
-from holdfast.pool.tidying import Tidied
+from holdfast.pool.garbage_collection import Collected
 
 __all__ = ["METRICS", "record"]
 
@@ -40,7 +40,7 @@ METRICS: Final[Mapping[str, Any]] = {
 
 
 def record(
-    stats: Any, counts: Mapping[tuple[str, str], int], removed: Tidied, num_bytes: int
+    stats: Any, counts: Mapping[tuple[str, str], int], removed: Collected, num_bytes: int
 ) -> None:
     """Put what was counted since the last time into vLLM's `OffloadingConnectorStats`. Mutates.
 
