@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CALLS", "UNTOLD"]
+__all__ = ["CALLS", "UNNAMED"]
 
 _ARGUMENTS = '{"command": "git status"}'
 _JSON = f'{{"name": "bash", "arguments": {_ARGUMENTS}}}'
@@ -73,7 +73,7 @@ _STEPFUN = (
     "</steptml:invoke><｜tool_call_end｜><｜tool_calls_end｜>"
 )
 
-# What a parser reads, and what ends the message.
+# A call as a parser reads it, and the end of the message.
 CALLS: dict[str, tuple[str, str]] = {
     "apertus": (f'<|tools_prefix|>[{{"bash": {_ARGUMENTS}}}]<|tools_suffix|>', "<|assistant_end|>"),
     "beam": (f"<call>bash({_ARGUMENTS})</call>", ""),
@@ -163,5 +163,5 @@ CALLS: dict[str, tuple[str, str]] = {
     "xlam": (f"[{_JSON}]", "<|im_end|>"),
 }
 
-# Their checkpoints say how a call is written; the sample stands for what cannot be known.
-UNTOLD = frozenset({"beam", "hf"})
+# Their checkpoints define the syntax of a call; the sample is one possible syntax.
+UNNAMED = frozenset({"beam", "hf"})

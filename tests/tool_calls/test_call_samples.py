@@ -1,18 +1,20 @@
+"""Calls in the syntax of each of vLLM's tool parsers."""
+
 from __future__ import annotations
 
 import json
 
 import pytest
-from tests.tool_calls.call_samples import CALLS, UNTOLD
+from tests.tool_calls.call_samples import CALLS, UNNAMED
 
 from holdfast.tool_calls.turn_end import parse_turn_end
 
-# They begin with a word, so that a text which begins inside of it cannot be told from prose.
+# Their calls begin with a word, so a text that begins inside the call may be prose.
 BEGINS_IN_WORDS = {"mistral", "phi4_mini_json"}
 
 
-@pytest.mark.parametrize("parser", sorted(CALLS.keys() - UNTOLD))
-def test_the_call_is_read_with_its_name(parser: str) -> None:
+@pytest.mark.parametrize("parser", sorted(CALLS.keys() - UNNAMED))
+def test_call_is_read_with_its_name(parser: str) -> None:
     text, message_end = CALLS[parser]
     end = parse_turn_end(text + message_end)
     assert (end.kind, [call.name for call in end.calls]) == ("tool", ["bash"])
@@ -20,25 +22,25 @@ def test_the_call_is_read_with_its_name(parser: str) -> None:
 
 @pytest.mark.parametrize("parser", sorted(CALLS))
 @pytest.mark.parametrize("message_end", ["", "<|im_end|>", "</s>", "<|new_eos|>"])
-def test_a_call_is_never_taken_for_an_answer(parser: str, message_end: str) -> None:
+def test_call_is_never_taken_for_an_answer(parser: str, message_end: str) -> None:
     assert parse_turn_end(CALLS[parser][0] + message_end).kind != "human"
 
 
 @pytest.mark.parametrize("parser", sorted(CALLS))
-def test_a_call_that_breaks_off_anywhere_is_not_an_answer(parser: str) -> None:
+def test_call_that_breaks_off_is_not_an_answer(parser: str) -> None:
     text = "".join(CALLS[parser])
     for length in range(text.index("bash") + 1, len(text) + 1):
         assert parse_turn_end(text[:length]).kind != "human", text[:length]
 
 
 @pytest.mark.parametrize("parser", sorted(CALLS.keys() - BEGINS_IN_WORDS))
-def test_the_end_of_a_call_is_not_an_answer(parser: str) -> None:
+def test_end_of_a_call_is_not_an_answer(parser: str) -> None:
     text = "".join(CALLS[parser])
     for start in range(text.index("git status") + len("git status")):
         assert parse_turn_end(text[start:]).kind != "human", text[start:]
 
 
-@pytest.mark.parametrize("parser", sorted(CALLS.keys() - UNTOLD - {"mimo"}))
+@pytest.mark.parametrize("parser", sorted(CALLS.keys() - UNNAMED - {"mimo"}))
 def test_arguments_are_json_where_the_syntax_allows_it(parser: str) -> None:
     arguments = parse_turn_end("".join(CALLS[parser])).calls[0].arguments
     if arguments.startswith('{"'):

@@ -1,4 +1,4 @@
-"""Answers keep their kind whatever ends or frames them; markup of unknown meaning has none."""
+"""Answers are recognised in any frame; markup of unknown meaning is "unknown"."""
 
 # ruff: noqa: RUF001 - the full-width bar is part of some models' special tokens
 
@@ -12,7 +12,7 @@ from holdfast.tool_calls.turn_end import SpecialTokens, parse_turn_end
 
 ANSWER = "Done, see [the log](http://x) and item {3}."
 
-# How model families end and frame an answer.
+# Ends and frames of answers, by model family.
 FRAMES = {
     "chatml": "{}<|im_end|>\n",
     "llama": "{}<|eot_id|>",
@@ -91,54 +91,54 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("family", FRAMES)
-def test_an_answer_is_one_in_every_familys_frame(family: str) -> None:
+def test_answer_recognised_in_every_frame(family: str) -> None:
     assert parse_turn_end(FRAMES[family].format(ANSWER)).kind == "human"
 
 
 @pytest.mark.parametrize("family", FRAMES)
-def test_an_answer_is_one_when_all_its_frame_is_special_tokens(family: str) -> None:
+def test_answer_recognised_in_a_frame_of_special_tokens(family: str) -> None:
     marks = re.findall(r"<[^<>]+>|\[[^\[\]{}]+\]", FRAMES[family])
     tokens = SpecialTokens(ends=frozenset({"<|fin|>"}), others=frozenset(marks))
     assert parse_turn_end(FRAMES[family].format(ANSWER) + "<|fin|>", tokens).kind == "human"
 
 
 @pytest.mark.parametrize("family", FRAMES)
-def test_an_answer_whose_beginning_is_out_of_sight_is_one(family: str) -> None:
+def test_answer_recognised_without_its_beginning(family: str) -> None:
     text = FRAMES[family].format(ANSWER)
     assert parse_turn_end(text[text.index(ANSWER) + 5 :]).kind == "human"
 
 
 @pytest.mark.parametrize("message_end", ["", "<|im_end|>"])
 @pytest.mark.parametrize("name", ANSWERS)
-def test_what_answers_are_written_in_is_no_markup_of_a_model(name: str, message_end: str) -> None:
+def test_html_and_code_in_answers_are_no_markup(name: str, message_end: str) -> None:
     assert parse_turn_end(ANSWERS[name] + message_end).kind == "human"
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_markup_of_unknown_meaning_is_not_taken_for_an_answer(name: str) -> None:
+def test_markup_of_unknown_meaning_is_unknown(name: str) -> None:
     assert parse_turn_end(UNKNOWN[name]).kind == "unknown"
 
 
 @pytest.mark.parametrize("token", ["<|new_eos|>", "<stop_now>", "[FIN]", "◁fin▷"])
-def test_a_tokenizers_own_end_ends_an_answer(token: str) -> None:
+def test_end_token_of_the_tokenizer_ends_an_answer(token: str) -> None:
     tokens = SpecialTokens(ends=frozenset({token}))
     assert parse_turn_end(ANSWER + token, tokens).kind == "human"
 
 
 @pytest.mark.parametrize("token", ["<run>", "[RUN]", "◁run▷"])
-def test_a_tokenizers_other_special_tokens_are_of_unknown_meaning(token: str) -> None:
+def test_other_special_tokens_have_unknown_meaning(token: str) -> None:
     tokens = SpecialTokens(ends=frozenset({"<|x|>"}), others=frozenset({token}))
     assert parse_turn_end(f"I look. git status{token}<|x|>", tokens).kind == "unknown"
     assert parse_turn_end("I look.<|x|>", tokens).kind == "human"
 
 
-def test_a_tokenizers_end_after_a_call_does_not_hide_it() -> None:
+def test_end_token_after_a_call_does_not_hide_it() -> None:
     tokens = SpecialTokens(ends=frozenset({"◁fin▷"}))
     end = parse_turn_end('[TOOL_CALLS]bash{"command": "ls"}◁fin▷', tokens)
     assert [call.name for call in end.calls] == ["bash"]
 
 
-def test_an_output_that_no_token_ends_breaks_off() -> None:
+def test_output_without_an_end_token_breaks_off() -> None:
     tokens = SpecialTokens(ends=frozenset({"<|x|>"}))
     assert parse_turn_end("a long file that goes on", tokens).kind == "unknown"
     assert parse_turn_end("a long file that goes on<|x|>", tokens).kind == "human"
@@ -154,5 +154,5 @@ def test_an_output_that_no_token_ends_breaks_off() -> None:
         "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>bash<｜tool▁sep｜>{}<｜tool▁call▁end｜>",
     ],
 )
-def test_a_tokenizers_signs_for_white_space_do_not_hide_a_call(text: str) -> None:
+def test_signs_for_white_space_do_not_hide_a_call(text: str) -> None:
     assert [call.name for call in parse_turn_end(text).calls] == ["bash"]

@@ -1,10 +1,12 @@
+"""Delegated tasks, recognised in the prompts of sub-agents."""
+
 from __future__ import annotations
 
 import json
 
 import pytest
 
-from holdfast.tool_calls.delegated_tasks import DelegatedTasks, plain
+from holdfast.tool_calls.delegated_tasks import DelegatedTasks, normalized
 from holdfast.tool_calls.syntax import make_call
 from holdfast.tool_calls.turn_end import TurnEnd
 
@@ -17,25 +19,25 @@ def _called(name: str, **arguments: object) -> TurnEnd:
     return TurnEnd("tool", (call,))
 
 
-def _begins(end: TurnEnd, prompt: str) -> bool:
+def _matches(end: TurnEnd, prompt: str) -> bool:
     tasks = DelegatedTasks()
-    tasks.note("", end)
-    return tasks.begins("", plain(prompt))
+    tasks.observe("", end)
+    return tasks.matches("", normalized(prompt))
 
 
 @pytest.mark.parametrize("name", ["Task", "Agent", "spawn_agent", "multi_agent_v1__spawn_agent"])
-def test_prompt_with_the_task_in_it_is_a_sub_agents(name: str) -> None:
+def test_prompt_with_the_task_is_a_sub_agents(name: str) -> None:
     end = _called(name, description="find users", prompt=TASK, subagent_type="Explore")
-    assert _begins(end, f"You are a sub-agent.\n<user>\n{TASK}\n</user>")
-    assert not _begins(end, "You are a sub-agent.\n<user>\nfind users\n</user>")
+    assert _matches(end, f"You are a sub-agent.\n<user>\n{TASK}\n</user>")
+    assert not _matches(end, "You are a sub-agent.\n<user>\nfind users\n</user>")
 
 
-def test_long_task_counts_by_its_beginning() -> None:
+def test_long_task_matches_by_its_beginning() -> None:
     task = "word " * 1000
     end = _called("Task", prompt=f"Do this: {task}")
     assert len(end.calls[0].arguments) < len(task)
-    assert _begins(end, f"Do this: {task}")
-    assert not _begins(end, task)
+    assert _matches(end, f"Do this: {task}")
+    assert not _matches(end, task)
 
 
 @pytest.mark.parametrize(
@@ -50,22 +52,22 @@ def test_long_task_counts_by_its_beginning() -> None:
 )
 def test_other_turn_ends_give_no_task(end: TurnEnd) -> None:
     tasks = DelegatedTasks()
-    tasks.note("", end)
+    tasks.observe("", end)
     assert not tasks.has_any("")
 
 
-def test_the_oldest_tasks_are_forgotten() -> None:
+def test_oldest_tasks_are_forgotten() -> None:
     tasks = DelegatedTasks()
     for number in range(100):
-        tasks.note("", _called("Task", prompt=f"the task with the number {number}."))
-    assert tasks.begins("", "the task with the number 99.")
-    assert not tasks.begins("", "the task with the number 35.")
-    assert tasks.begins("", "the task with the number 36.")
+        tasks.observe("", _called("Task", prompt=f"the task with the number {number}."))
+    assert tasks.matches("", "the task with the number 99.")
+    assert not tasks.matches("", "the task with the number 35.")
+    assert tasks.matches("", "the task with the number 36.")
 
 
-def test_tasks_count_for_their_own_tenant_only() -> None:
+def test_tasks_match_for_their_own_tenant_only() -> None:
     tasks = DelegatedTasks()
-    tasks.note("alice", _called("Task", prompt="You are a coding agent."))
-    assert tasks.begins("alice", "You are a coding agent.")
-    assert not tasks.begins("bob", "You are a coding agent.")
+    tasks.observe("alice", _called("Task", prompt="You are a coding agent."))
+    assert tasks.matches("alice", "You are a coding agent.")
+    assert not tasks.matches("bob", "You are a coding agent.")
     assert not tasks.has_any("bob")

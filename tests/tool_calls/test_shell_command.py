@@ -1,3 +1,5 @@
+"""Classes of shell commands, and clues to their duration."""
+
 from __future__ import annotations
 
 import json
@@ -43,11 +45,11 @@ def bash(command: object, **more: object) -> ToolCall:
         ("", ""),
     ],
 )
-def test_a_shell_command_is_named_by_its_head(command: str, expected: str) -> None:
+def test_command_is_classed_by_its_head(command: str, expected: str) -> None:
     assert argument_class(bash(command)) == expected
 
 
-def test_an_argument_vector_is_read_through_its_shell() -> None:
+def test_argument_vector_is_read_through_its_shell() -> None:
     call = ToolCall("shell", '{"command": ["bash", "-lc", "cd x && git status"]}')
     assert argument_class(call) == "git status"
 
@@ -56,12 +58,12 @@ def test_an_argument_vector_is_read_through_its_shell() -> None:
     "arguments",
     ['{"command": "git diff --st', '{"cmd":["bash","-lc","git diff --st', '{"a": "git diff --st'],
 )
-def test_arguments_that_break_off_still_tell_the_command_if_it_is_there(arguments: str) -> None:
+def test_command_is_read_from_incomplete_arguments(arguments: str) -> None:
     expected = "" if '"a"' in arguments else "git diff"
     assert argument_class(ToolCall("Bash", arguments)) == expected
 
 
-def test_a_background_command_has_a_class_of_its_own() -> None:
+def test_background_command_has_its_own_class() -> None:
     assert argument_class(bash("npm run dev", run_in_background=True)) == "npm run &"
 
 
@@ -81,7 +83,7 @@ def test_other_tools_have_no_argument_class() -> None:
         (ToolCall("Task", "{}"), ArgumentClues()),
     ],
 )
-def test_the_arguments_tell_what_they_say_about_time(call: ToolCall, clues: ArgumentClues) -> None:
+def test_arguments_give_clues_to_duration(call: ToolCall, clues: ArgumentClues) -> None:
     assert argument_clues(call) == clues
 
 

@@ -1,3 +1,5 @@
+"""Tool kinds, from the names of tools."""
+
 from __future__ import annotations
 
 import pytest
@@ -29,5 +31,5 @@ from holdfast.tool_calls.tool_kind import tool_kind
         ("", "other"),
     ],
 )
-def test_a_tools_name_tells_its_kind_across_agents(name: str, kind: str) -> None:
+def test_name_gives_the_kind_across_agents(name: str, kind: str) -> None:
     assert tool_kind(name) == kind

@@ -1,3 +1,5 @@
+"""Turn ends, read from the text of outputs."""
+
 # ruff: noqa: RUF001 - the full-width bar is part of DeepSeek's special tokens
 from __future__ import annotations
 
@@ -72,25 +74,25 @@ def hermes(name: str, arguments: str = "{}") -> str:
 
 
 @pytest.mark.parametrize("syntax", ONE_CALL)
-def test_a_call_is_recognised_with_name_and_arguments(syntax: str) -> None:
+def test_call_is_read_with_name_and_arguments(syntax: str) -> None:
     end = parse_turn_end(ONE_CALL[syntax])
     assert (end.kind, [call.name for call in end.calls]) == ("tool", ["bash"])
     assert json.loads(end.calls[0].arguments) == {"command": "git status"}
 
 
 @pytest.mark.parametrize("syntax", PYTHONIC)
-def test_a_pythonic_call_is_recognised_with_its_argument_text(syntax: str) -> None:
+def test_pythonic_call_is_read_with_its_argument_text(syntax: str) -> None:
     expected = TurnEnd("tool", (ToolCall("bash", 'command="git status"'),))
     assert parse_turn_end(PYTHONIC[syntax]) == expected
 
 
-# These end in nothing that says that they were calls.
+# Their ends show no sign of a call.
 UNMARKED_ENDS = {"llama-bare", "bare", "after-thinking", "phi", "granite"}
 UNMARKED_ENDS |= {"mistral", "mistral-args", "mistral-call-id", "mistral-no-args"}
 
 
 @pytest.mark.parametrize("syntax", sorted((ONE_CALL | PYTHONIC).keys() - UNMARKED_ENDS))
-def test_the_end_of_a_call_whose_beginning_is_out_of_sight_says_tool(syntax: str) -> None:
+def test_end_of_a_call_without_its_beginning_is_a_tool(syntax: str) -> None:
     text = (ONE_CALL | PYTHONIC)[syntax]
     assert parse_turn_end(text[text.index("git status") + 3 :]).kind == "tool"
 
@@ -98,7 +100,7 @@ def test_the_end_of_a_call_whose_beginning_is_out_of_sight_says_tool(syntax: str
 @pytest.mark.parametrize(
     "syntax", sorted((ONE_CALL | PYTHONIC).keys() - {"hermes-arguments-first"})
 )
-def test_a_call_that_breaks_off_in_its_arguments_keeps_its_name(syntax: str) -> None:
+def test_call_that_breaks_off_in_arguments_keeps_its_name(syntax: str) -> None:
     text = (ONE_CALL | PYTHONIC)[syntax]
     end = parse_turn_end(text[: text.index("git status") + 3])
     assert (end.kind, [call.name for call in end.calls]) == ("tool", ["bash"])
@@ -122,7 +124,7 @@ PARALLEL = {
 
 
 @pytest.mark.parametrize("syntax", PARALLEL)
-def test_all_parallel_calls_are_found_in_order(syntax: str) -> None:
+def test_parallel_calls_are_found_in_order(syntax: str) -> None:
     end = parse_turn_end(PARALLEL[syntax])
     assert [call.name for call in end.calls] == ["Read", "Grep"]
     assert {call.arguments for call in end.calls} <= {"{}", ""}
@@ -141,37 +143,37 @@ def test_all_parallel_calls_are_found_in_order(syntax: str) -> None:
         'Close it with "</tool_call>" always.',
     ],
 )
-def test_an_answer_without_a_call_waits_for_a_human(text: str) -> None:
+def test_answer_without_a_call_waits_for_a_human(text: str) -> None:
     assert parse_turn_end(text) == TurnEnd("human")
 
 
 @pytest.mark.parametrize("syntax", [*ONE_CALL, *PYTHONIC])
-def test_a_call_that_the_answer_goes_on_after_does_not_count(syntax: str) -> None:
+def test_call_inside_an_answer_does_not_count(syntax: str) -> None:
     text = (ONE_CALL | PYTHONIC)[syntax] + " is how one would write it. " + "And so on. " * 20
     assert parse_turn_end(text).kind == "human"
 
 
-def test_a_call_quoted_in_a_code_fence_does_not_count() -> None:
+def test_call_quoted_in_a_code_fence_does_not_count() -> None:
     assert parse_turn_end(f"Example:\n```\n{hermes('Read')}\n```\n").kind == "human"
 
 
 @pytest.mark.parametrize("syntax", [*ONE_CALL, "llama4", "lfm2", "olmo"])
-def test_a_call_that_a_message_of_its_own_follows_is_not_an_answer(syntax: str) -> None:
+def test_call_followed_by_a_message_is_unknown(syntax: str) -> None:
     said = "\nThe status of the repository is being looked up, which takes a moment."
     if syntax != "llama-bare":
         assert parse_turn_end((ONE_CALL | PYTHONIC)[syntax] + said).kind == "unknown"
 
 
-def test_code_in_the_words_after_a_call_does_not_quote_it() -> None:
+def test_code_after_a_call_does_not_quote_it() -> None:
     assert parse_turn_end(hermes("Read") + "\nI run `git status`.<|im_end|>").kind == "tool"
 
 
-def test_a_final_message_after_a_harmony_call_waits_for_a_human() -> None:
+def test_final_message_after_harmony_call_waits_for_human() -> None:
     text = ONE_CALL["harmony"] + "<|start|>assistant<|channel|>final<|message|>Done.<|return|>"
     assert parse_turn_end(text).kind == "human"
 
 
-def test_a_few_words_after_a_call_do_not_hide_it() -> None:
+def test_few_words_after_a_call_do_not_hide_it() -> None:
     assert parse_turn_end(hermes("Read") + "\nLet me see.<|im_end|>").kind == "tool"
 
 
@@ -191,17 +193,17 @@ def test_a_few_words_after_a_call_do_not_hide_it() -> None:
         "to=functions.bash<|channel|>commentary json<|message|>{}<|call|>",
     ],
 )
-def test_a_call_in_a_variant_of_a_syntax_keeps_its_name(text: str) -> None:
+def test_call_in_a_variant_of_a_syntax_keeps_its_name(text: str) -> None:
     end = parse_turn_end(text)
     assert (end.kind, [call.name for call in end.calls]) == ("tool", ["bash"])
 
 
-def test_a_message_to_a_human_is_not_a_call_of_a_tool_named_user() -> None:
+def test_message_to_the_user_is_not_a_call() -> None:
     text = " to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Done.<|eot|>"
     assert parse_turn_end(text) == TurnEnd("human")
 
 
-def test_a_call_inside_the_arguments_of_another_is_not_taken_for_it() -> None:
+def test_call_in_arguments_does_not_replace_the_outer_call() -> None:
     inner = hermes("Inner")
     text = (
         f"<tool_call>\n<function=Write>\n<parameter=content>\n{inner}\n</parameter>\n</function>\n"
@@ -210,24 +212,24 @@ def test_a_call_inside_the_arguments_of_another_is_not_taken_for_it() -> None:
     assert [call.name for call in parse_turn_end(text).calls][:1] == ["Write"]
 
 
-def test_a_call_quoted_in_the_same_syntax_is_not_a_call_of_its_own() -> None:
+def test_call_quoted_in_the_same_syntax_does_not_count() -> None:
     text = hermes("Write", json.dumps({"content": hermes("Inner")}))
     assert [call.name for call in parse_turn_end(text).calls] == ["Write"]
 
 
 @pytest.mark.parametrize("text", ["", " \n"])
-def test_nothing_to_read_is_unknown(text: str) -> None:
+def test_empty_output_is_unknown(text: str) -> None:
     assert parse_turn_end(text) == TurnEnd("unknown")
 
 
 @pytest.mark.parametrize("name", ["AskUserQuestion", "ask_followup_question", "ExitPlanMode"])
-def test_a_tool_that_asks_the_human_waits_for_the_human_and_stays_visible(name: str) -> None:
+def test_tool_that_asks_the_human_waits_and_keeps_its_call(name: str) -> None:
     end = parse_turn_end(hermes("Read") + hermes(name))
     assert (end.kind, end.calls[-1].name) == ("human", name)
 
 
 @pytest.mark.parametrize("name", ["", "a" * 129, "a\\u0007b", "two words"])
-def test_an_unusable_tool_name_is_not_reported(name: str) -> None:
+def test_unusable_tool_name_is_left_out(name: str) -> None:
     assert parse_turn_end(hermes(name)) == TurnEnd("tool")
 
 
@@ -240,7 +242,7 @@ def test_only_the_tail_is_read() -> None:
     assert parse_turn_end(hermes("Read") + " " * MAX_TAIL_CHARS) == TurnEnd("unknown")
 
 
-def test_calls_that_are_known_make_a_tool_ending() -> None:
+def test_known_calls_are_a_tool_turn_end() -> None:
     assert turn_end_of((ToolCall("Bash"),)).kind == "tool"
 
 
@@ -272,7 +274,7 @@ PIECES = st.sampled_from(
 
 @settings(deadline=None)
 @given(st.lists(PIECES | st.text(max_size=6), max_size=60).map("".join))
-def test_any_mixture_of_markers_is_read_without_error_and_within_bounds(text: str) -> None:
+def test_any_mixture_of_markers_is_read_within_bounds(text: str) -> None:
     end = parse_turn_end(text)
     assert end.kind in ("tool", "human", "unknown")
     assert len(end.calls) <= 32
@@ -283,5 +285,5 @@ def test_any_mixture_of_markers_is_read_without_error_and_within_bounds(text: st
 
 
 @pytest.mark.parametrize("piece", [*MARKERS, "[", "{", "[f(", '{"name":"', "<tool_call>{", "to=a "])
-def test_repeating_a_marker_without_end_is_survived(piece: str) -> None:
+def test_endless_repetition_of_a_marker_is_read(piece: str) -> None:
     assert parse_turn_end(piece * 20_000).kind in ("tool", "human", "unknown")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.tool_calls.call_samples import CALLS, UNTOLD
+from tests.tool_calls.call_samples import CALLS, UNNAMED
 
 from holdfast.tool_calls.turn_end import SpecialTokens, parse_turn_end
 
@@ -67,7 +67,7 @@ def test_every_parser_has_a_sample() -> None:
     )
 
 
-@pytest.mark.parametrize("parser", sorted(CALLS.keys() - UNTOLD - NEEDS_MORE_THAN_TEXT))
+@pytest.mark.parametrize("parser", sorted(CALLS.keys() - UNNAMED - NEEDS_MORE_THAN_TEXT))
 def test_the_engine_and_we_read_the_same_call(parser: str) -> None:
     if parser not in registered_parsers():
         pytest.skip(f"this vLLM has no parser {parser}")

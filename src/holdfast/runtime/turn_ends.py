@@ -81,7 +81,7 @@ class TurnEnds:
 
     def prompt_read(self, session: Session, text: str) -> None:
         """The end of a session's first prompt reads so, `plain`. Mutates."""
-        if self.tasks.begins(session.tenant, text):
+        if self.tasks.matches(session.tenant, text):
             session.has_parent = True
             if session.state is SessionState.HUMAN_AWAY and not _asks(session.gap):
                 self._close_answered(session)
@@ -109,7 +109,7 @@ class TurnEnds:
         self._scores.rate(session)
         if end is None or end.kind == "unknown":
             return
-        self.tasks.note(session.tenant, end)
+        self.tasks.observe(session.tenant, end)
         if is_human and not end.calls:
             self._close_answered(session)
         elif end.kind == "tool" and not session.calls_tools:

@@ -1,1 +1,1 @@
-"""What ended a turn: tool calls found in the text of an answer."""
+"""Turn ends: tool calls and answers, read from the text of an output."""

@@ -1,7 +1,7 @@
-"""Tells the markup of chat templates from the text of an answer.
+"""Separates the markup of chat templates from the text of an answer.
 
-Models end and frame their messages with special tokens and tags. Which of them say no more than
-"the message ends here" follows from their names; the meaning of any other is not known.
+Models end and frame their messages with special tokens and tags. The names of some show that they
+only end a message; the meaning of all others is unknown.
 """
 
 # ruff: noqa: RUF001, RUF003 - the full-width bar is part of DeepSeek's special tokens
@@ -35,14 +35,14 @@ class SpecialTokens:
     ends: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()
 
-    def holds(self, token: str) -> bool:
-        """Say whether `token` is one of them. Pure."""
+    def __contains__(self, token: object) -> bool:
+        """Whether `token` is a special token. Pure."""
         return token in self.ends or token in self.others
 
 
 NO_SPECIAL_TOKENS = SpecialTokens()
 
-# Ends of messages whose names do not say so.
+# Ends of messages that their names do not show.
 _MESSAGE_ENDS = (
     "</s>",
     "</longcat_s>",
@@ -55,7 +55,7 @@ _MESSAGE_ENDS = (
     "<｜hy_place▁holder▁no▁2｜>",
 )
 
-# Names made of these words only begin, end or frame a message.
+# A token whose name consists of these words only begins, ends or frames a message.
 _MESSAGE_WORDS = """
     begin start end close open stop of eos bos eot eom eod pad turn text message msg sentence
     utterance document assistant response user human system chatbot bot model role header id im
@@ -64,7 +64,7 @@ _MESSAGE_WORDS = """
 """
 _MESSAGE_NAME = re.compile(f"(?:{'|'.join(_MESSAGE_WORDS.split())})+")
 
-# Elements in which models wrap an answer, and those that answers are written in.
+# Elements in which models wrap an answer, and HTML, in which answers are written.
 _WRAPPERS = ("answer", "final_answer", "response", "message", "assistant", "solution", "analysis")
 _HTML = """
     a abbr address area article aside audio b base bdi bdo blockquote body br button canvas caption
@@ -77,7 +77,7 @@ _HTML = """
 """
 _ORDINARY_ELEMENTS = frozenset((*_WRAPPERS, *_HTML.split()))
 
-# Special tokens by their look: <|x|>, <｜x｜>, [|x|], <|x>, <x|>.
+# Special tokens by their form: <|x|>, <｜x｜>, [|x|], <|x>, <x|>.
 _SPECIAL_TOKEN = re.compile(
     r"[<\[][|｜][^\s<>|｜][^<>\n|｜]{0,78}[|｜][>\]]"
     r"|<[|｜][A-Za-z][^\s<>|｜]{0,60}>|<[A-Za-z][^\s<>|｜/]{0,60}[|｜]>"
@@ -86,7 +86,7 @@ _CLOSING_TAG = re.compile(r"</([A-Za-z][\w.:|\-]{0,60})[^<>\n]{0,80}>")
 _MARKUP = re.compile(
     "|".join((*map(re.escape, _MESSAGE_ENDS), _SPECIAL_TOKEN.pattern, _CLOSING_TAG.pattern))
 )
-# Nothing but an answer's last word looks like a token here: <end_of_x>, [END_X], [/X].
+# At the end of an answer these are tokens too: <end_of_x>, [END_X], [/X].
 _LAST_MARKUP = re.compile(
     rf"(?:{_MARKUP.pattern}|<[A-Za-z]+_\w{{1,60}}>|\[(?:/|[A-Z]{{2,40}}_)[A-Z_]{{1,40}}\])\Z"
 )
@@ -98,7 +98,7 @@ _TAG = re.compile(r"<(/?)([A-Za-z][\w.:|\-]{0,60})(?:\s[^<>]{0,200})?(?<!/)>")
 _UNFINISHED_TAG = re.compile(
     r"<(?:[/|｜][^<>\s]{0,80}|[A-Za-z]\w{0,40}[_:|][^<>]{0,80})\Z|(?:\A|[\n>])[ \t]*<[^<>]{0,160}\Z"
 )
-# Signs for white space; those in DeepSeek's special tokens are none.
+# Signs for white space, except inside DeepSeek's special tokens.
 _PIECE = re.compile(r"(<｜[^<>｜]{1,60}｜>)|[▁Ġ]|Ċ|<0x0A>")
 _WHITE_SPACE = {"Ċ": "\n", "<0x0A>": "\n"}
 _BRACKET = re.compile(r"[\[\]{}]")
@@ -114,14 +114,14 @@ _REASONING_CLOSES = re.compile(
     r"|<\|plamo:end_think:plamo\|>|<\|message_model\|>|<\|content_text\|>|<\|start\|>"
 )
 
-# What may still be said after the end of a call; more is a message of its own.
+# Longest text after a call that does not count as a message.
 MAX_AFTERWORD_CHARS = 48
 
 
 def as_plain_text(text: str) -> str:
-    """Return `text` with white space where a tokenizer has left its own signs for it.
+    """Return `text` with white space in place of a tokenizer's own signs for it. Pure.
 
-    Some decode to pieces when special tokens are kept; such text has no space at all. Pure.
+    Some tokenizers leave these signs when special tokens are kept; such text has no space at all.
     """
     if " " in text or not _PIECE.search(text):
         return text
@@ -129,7 +129,7 @@ def as_plain_text(text: str) -> str:
 
 
 def message_start(text: str) -> int | None:
-    """Return where the message after the reasoning begins, or None when reasoning never ended."""
+    """Return the offset of the message after the reasoning; None in unfinished reasoning. Pure."""
     start = 0
     for closing in _REASONING_CLOSES.finditer(text):
         start = closing.end()
@@ -143,9 +143,9 @@ def message_start(text: str) -> int | None:
 def without_message_ends(
     text: str, kept: tuple[str, ...], tokens: SpecialTokens = NO_SPECIAL_TOKENS
 ) -> str:
-    """Return `text` without the tokens and white space at its end that end any message.
+    """Return `text` without the tokens and white space at its end that end any message. Pure.
 
-    What ends in one of `kept` is left as it is.
+    Stops at text that ends in one of `kept`.
     """
     text = text.rstrip()
     for _ in range(_MAX_MESSAGE_ENDS):
@@ -157,25 +157,25 @@ def without_message_ends(
 
 
 def without_markup(text: str, tokens: SpecialTokens = NO_SPECIAL_TOKENS) -> str:
-    """Return `text` without special tokens and closing tags, known or not."""
+    """Return `text` without special tokens and closing tags, known or not. Pure."""
     text = _MARKUP.sub("", text)
     if tokens.ends or tokens.others:
-        text = _BRACKETED.sub(lambda m: "" if tokens.holds(m[0]) else m[0], text)
+        text = _BRACKETED.sub(lambda m: "" if m[0] in tokens else m[0], text)
     return text.strip()
 
 
 def is_answer(
     message: str, known: frozenset[str], tokens: SpecialTokens = NO_SPECIAL_TOKENS
 ) -> bool:
-    """Say whether `message` is an answer through and through.
+    """Whether `message` is certainly an answer. Pure.
 
-    False for one that holds a special token, or ends in a tag, of which more is to be said than
-    that it ends a message; for one that breaks off in an element or a bracket, and for one that
-    ends such a thing without having begun it. What stands in code is not looked at.
+    False if it contains a special token, or ends in a tag, that may do more than end a message; if
+    it breaks off inside an element or a bracket; and if it closes one that it did not open. Code
+    blocks and inline code are ignored.
 
     Args:
         message: A model's message, without the tokens that end it.
-        known: Closing tags that may stand in an answer.
+        known: Closing tags that an answer may end with.
         tokens: The special tokens of the model's tokenizer.
     """
     text = _without_code(message)
@@ -225,7 +225,7 @@ def _ends_message(token: str, tokens: SpecialTokens) -> bool:
 
 
 def _has_open_tag(text: str) -> bool:
-    """Whether an element that no document has begins a line and does not end."""
+    """Whether an element that is not HTML begins a line and is not closed."""
     closed = {tag[2]: tag.start() for tag in _TAG.finditer(text) if tag[1]}
     return any(
         _begins_line(text, tag.start()) and closed.get(tag[2], -1) < tag.start()
@@ -235,7 +235,7 @@ def _has_open_tag(text: str) -> bool:
 
 
 def _has_open_bracket(text: str) -> bool:
-    """Whether a bracket that begins a line does not end."""
+    """Whether a bracket that begins a line is not closed."""
     depth = 0
     for bracket in reversed(list(_BRACKET.finditer(text))):
         if bracket[0] in "]}":
@@ -248,7 +248,7 @@ def _has_open_bracket(text: str) -> bool:
 
 
 def _ends_open_bracket(text: str) -> bool:
-    """Whether the bracket at the end ends one that is out of sight."""
+    """Whether the bracket at the end closes one before the text's beginning."""
     if not text.endswith(("}", "]")):
         return False
     depth = 0
@@ -264,7 +264,7 @@ def _begins_line(text: str, at: int) -> bool:
 
 
 def _without_code(text: str) -> str:
-    """The text with a back quote in place of each piece of code."""
+    """Return the text with a back quote in place of each piece of code."""
     pieces = text.split("```")
     if len(pieces) % 2:
         prose = pieces[::2]

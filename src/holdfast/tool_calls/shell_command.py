@@ -1,7 +1,7 @@
-"""What a tool call is about to do, in a word or two: the head of a shell command.
+"""The class of a tool call's arguments: the head of a shell command.
 
-The class separates `git status` from `npm test` without keeping the command itself: it holds
-program and sub-command names only, never paths, arguments or text of the user.
+It separates `git status` from `npm test` and consists of program and sub-command names only, never
+of paths, arguments or text of the user.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _PREPARATION_NAMES = """
     cd pushd popd export unset source set alias true echo printf umask ulimit shopt set-location
 """
 _PREPARATIONS = frozenset(_PREPARATION_NAMES.split())
-# Words that run the command behind them; with them, the options that take a value.
+# Words that run the command after them, each with its options that take a value.
 _WRAPPERS: dict[str, frozenset[str]] = {
     "sudo": frozenset({"-u", "-g"}),
     "time": frozenset(),
@@ -73,7 +73,7 @@ _WRAPPERS: dict[str, frozenset[str]] = {
     "{": frozenset(),
 }
 _TIMEOUT_OPTIONS = frozenset({"-s", "-k", "--signal", "--kill-after"})
-# `program word` pairs that run the command behind them.
+# `program word` pairs that run the command after them.
 _RUNNERS = frozenset(
     {("uv", "run"), ("poetry", "run"), ("pipenv", "run"), ("hatch", "run"), ("bundle", "exec")}
     | {("pnpm", "exec"), ("npm", "exec"), ("yarn", "exec"), ("rye", "run"), ("pdm", "run")}
@@ -96,12 +96,12 @@ _OPTIONS_WITH_VALUE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ArgumentClues:
-    """What the arguments say about the time a call will take.
+    """Clues to a call's duration in its arguments.
 
     Attributes:
-        background: The tool returns at once and goes on behind the scenes.
-        timeout_s: The limit the call sets itself, in seconds of the tool's own clock.
-        sleep_s: What a leading `sleep` asks for, on the same clock.
+        background: Whether the tool returns at once and continues in the background.
+        timeout_s: The call's own timeout, on the tool's clock (s).
+        sleep_s: Duration of a leading `sleep`, on the same clock (s).
     """
 
     background: bool = False
@@ -110,10 +110,10 @@ class ArgumentClues:
 
 
 def argument_class(call: ToolCall) -> str:
-    """Return the class of a call's arguments; "" when the tool's name says all there is.
+    """Return the class of a shell call's arguments; "" for other tools. Pure.
 
-    For shell tools the head of the command, with the sub-command where programs have them
-    (`git status`, `pytest`), and a trailing ` &` when it runs in the background. Never raises.
+    The head of the command, with the sub-command of programs that have them (`git status`,
+    `pytest`), and a trailing ` &` when it runs in the background. Never raises.
     """
     if tool_kind(call.name) != "shell":
         return ""
@@ -123,7 +123,7 @@ def argument_class(call: ToolCall) -> str:
 
 
 def argument_clues(call: ToolCall) -> ArgumentClues:
-    """Return what the arguments say about the time a call will take. Never raises."""
+    """Return the clues to a call's duration in its arguments. Pure; never raises."""
     arguments = _decoded(call.arguments)
     clues = _clues(arguments, call.arguments)
     if tool_kind(call.name) != "shell":
@@ -172,14 +172,14 @@ def _unescaped(text: str) -> str:
 
 
 def _from_words(words: list[str]) -> str:
-    """The command of an argument vector: a shell's script, or the words in a row."""
+    """Return the command of an argument vector: a shell's script, or the words joined."""
     if len(words) >= 3 and _base(words[0]) in _SHELLS and words[1].startswith("-"):
         return words[2][:_MAX_COMMAND_CHARS]
     return " ".join(words)[:_MAX_COMMAND_CHARS]
 
 
 def _words(command: str) -> Iterator[str]:
-    """The first words, without comments; an operator is the empty word."""
+    """Yield the first words, without comments; an operator is the empty word."""
     for index, match in enumerate(_TOKEN.finditer(command)):
         if index >= _MAX_WORDS:
             return
@@ -190,7 +190,7 @@ def _words(command: str) -> Iterator[str]:
 
 
 def _head(words: list[str], depth: int = 0) -> str:
-    """The head of the first command that is more than a preparation; else of the last one."""
+    """Return the head of the first command that does more than prepare another."""
     fallback = ""
     while words:
         end = words.index("") if "" in words else len(words)
@@ -209,7 +209,7 @@ def _head(words: list[str], depth: int = 0) -> str:
 
 
 def _unwrapped(command: list[str]) -> list[str]:
-    """`command` without assignments and the words that only run another command."""
+    """Return `command` without assignments and words that only run another command."""
     at = 0
     while at < len(command):
         program = _base(command[at])
@@ -244,7 +244,7 @@ def _with_subcommand(program: str, rest: list[str]) -> str:
 
 
 def _base(word: str) -> str:
-    """The program's name: without directory, quotes, extension, or a version behind `python`."""
+    """Return the program's name without directory, quotes, extension or Python version."""
     name = word.strip("\"'").replace("\\", "/").rsplit("/", 1)[-1].casefold()
     name = name.removesuffix(".exe")
     if name in ("!", "{"):
@@ -264,7 +264,7 @@ def _clues(arguments: dict[str, object], raw: str) -> ArgumentClues:
     )
     for key, unit_s in (("timeout_ms", 1e-3), ("timeout_s", 1.0), ("timeout", 1e-3)):
         if (duration_s := _duration_s(values.get(key, ""))) is not None:
-            # Agents state a bare timeout in milliseconds or in seconds; nobody means 0.1 s.
+            # Agents state a bare timeout in milliseconds or in seconds; none is below a second.
             bare_seconds = key == "timeout" and duration_s < 1000
             return ArgumentClues(background, duration_s if bare_seconds else duration_s * unit_s)
     return ArgumentClues(background)

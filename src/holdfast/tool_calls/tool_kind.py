@@ -1,4 +1,4 @@
-"""What kind of work a tool does, from its name, across the agents that are in use."""
+"""The kind of a tool, from its name in any of the common agents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ToolKind = Literal[
     "read", "search", "edit", "plan", "shell", "sub_agent", "web", "ask_user", "other"
 ]
 
-# Names as they read without case, separators and prefixes.
+# Names without case, separators and prefixes.
 _NAMES: dict[ToolKind, str] = {
     "read": """read readfile readfiles readmanyfiles view viewfile viewimage viewfileoutline
         viewcodeitem cat openfile getfile notebookread readmcpresource readmediafile lsp diagnostics
@@ -50,10 +50,10 @@ _KIND_OF: dict[str, ToolKind] = {
 
 @functools.lru_cache(maxsize=1024)
 def tool_kind(name: str) -> ToolKind:
-    """Return the kind of the tool called `name`; "other" for names nobody has told us about.
+    """Return the kind of the tool called `name`; "other" for unknown names. Pure.
 
-    Case and separators do not matter, and of an MCP tool (`mcp__server__tool`) or a namespaced
-    one (`functions.tool`) the last part counts.
+    Ignores case and separators. Of an MCP tool (`mcp__server__tool`) or a namespaced one
+    (`functions.tool`) the last part counts.
     """
     last = name.rsplit("__", 1)[-1].rsplit(".", 1)[-1].rsplit("/", 1)[-1]
     return _KIND_OF.get("".join(c for c in last.casefold() if c.isalnum()), "other")

@@ -1,9 +1,9 @@
-"""What ended a turn: a tool call, and which, or an answer that a human must react to.
+"""Turn ends: a tool call, or an answer that waits for a human.
 
-Reads the decoded tail of a model's output and, where they are known, the names of the tokenizer's
-special tokens: it knows no request and no tool schema. A tool call ends a turn only if (next to)
-nothing follows it. Taking a call for an answer costs more than not knowing, so what cannot be read
-for certain is "unknown".
+Read from the decoded tail of a model's output and, where known, the names of the tokenizer's
+special tokens; no request and no tool schema is needed. A tool call ends a turn only if hardly any
+text follows it. Taking a call for an answer costs more than not knowing, so an ambiguous output is
+"unknown".
 """
 
 # ruff: noqa: RUF001 - the full-width bar is part of DeepSeek's special tokens
@@ -47,7 +47,7 @@ TurnEndKind = Literal["tool", "human", "unknown"]
 
 MAX_TAIL_CHARS = 8192
 
-# The end of calls, or the beginning of what tools answer.
+# The end of calls, or the beginning of tool outputs.
 _SECTION_ENDS = (
     "<|tool_calls_section_end|>",
     "<｜tool▁calls▁end｜>",
@@ -62,21 +62,21 @@ _SECTION_ENDS = (
 )
 _MARKED = tuple(syntax for syntax in SYNTAXES if syntax.markers)
 _UNMARKED = tuple(syntax for syntax in SYNTAXES if not syntax.markers)
-# What may end any message closes a call too, but does not say that there was one.
-_TELLING = tuple(
+# Markers that are evidence of a call; ends of any message also close calls, but are none.
+_CALL_MARKERS = tuple(
     {marker for syntax in _MARKED for marker in syntax.closers}.union(
         _SECTION_ENDS, *(s.markers for s in _MARKED if s.markers[0][0] in "<[")
     ).difference(("</s>", "<|end|>", "<|start|>", "<|channel|>", "<|message|>"))
 )
-_KNOWN_TAGS = frozenset(marker for marker in _TELLING if marker.startswith("</"))
+_KNOWN_TAGS = frozenset(marker for marker in _CALL_MARKERS if marker.startswith("</"))
 
-_ENDINGS = re.compile("|".join(map(re.escape, sorted(_TELLING, key=len, reverse=True))))
+_ENDINGS = re.compile("|".join(map(re.escape, sorted(_CALL_MARKERS, key=len, reverse=True))))
 _LEADING_MARKUP = re.compile(rf"(?:\s{{0,16}}(?:{_ENDINGS.pattern}|\[e~\[|</?[^<>\n]{{1,80}}>))*+")
 _MAX_ENDING_CHARS = 512
 
 _MARKUP_LETTERS = re.compile(r"[<\[{}\]]|```tool")
 _NEW_MESSAGE = re.compile(r"<\|(?:start|channel|message)\|>\s*\w")
-# A sentence that goes on around a call mentions it.
+# A sentence that continues after a call mentions it.
 _SENTENCE = re.compile(r"[ \t]*[a-z.,;:)]")
 _JSON_LINE = re.compile(r"(?:^|>)[ \t]*(?=\{|\[\s*\{)", re.MULTILINE)
 _MAX_JSON_LINES = 16
@@ -85,12 +85,12 @@ _ARGUMENTS = re.compile(r"""["'](?:arguments|parameters)["']\s{0,8}:""")
 
 @dataclass(frozen=True, slots=True)
 class TurnEnd:
-    """What ended a turn.
+    """The end of a turn.
 
     Attributes:
-        kind: "tool" when tools run now, "human" when a human must act (a tool that asks the
-            human included), "unknown" when there is nothing to read, and when the output breaks
-            off or ends in markup of unknown meaning.
+        kind: "tool" when tools run now, "human" when a human must act (also for a tool that asks
+            the human), "unknown" when the output is empty, breaks off or ends in markup of unknown
+            meaning.
         calls: The tool calls, in order; empty with "tool" when their beginning was cut off.
     """
 
@@ -104,38 +104,37 @@ _UNNAMED_TOOL = TurnEnd("tool")
 
 
 def turn_end_of(calls: tuple[ToolCall, ...]) -> TurnEnd:
-    """Return the turn end for tool calls that are known: "human" if one of them asks the human."""
+    """Return the turn end for known tool calls: "human" if one of them asks the human. Pure."""
     if any(tool_kind(call.name) == "ask_user" for call in calls):
         return TurnEnd("human", calls)
     return TurnEnd("tool", calls)
 
 
 def parse_turn_end(tail_text: str, special_tokens: SpecialTokens = NO_SPECIAL_TOKENS) -> TurnEnd:
-    """Say what ended the turn whose output ends with `tail_text`.
+    """Return the end of the turn whose output ends with `tail_text`. Pure.
 
-    The text may begin in the middle of a call and break off in one (the token limit was hit);
-    special tokens must have been kept. Only the last `MAX_TAIL_CHARS` are read, in linear time.
-    Never raises.
+    The text may begin inside a call and break off inside one, at the token limit; special tokens
+    must have been kept. Reads the last `MAX_TAIL_CHARS` only, in linear time. Never raises.
 
     Args:
         tail_text: The end of a model's output.
-        special_tokens: Those of its tokenizer, where they are known. Without them special tokens
-            are told by their look; with them an output that no token ends is one that breaks off.
+        special_tokens: Those of its tokenizer, where known. Without them special tokens are
+            recognised by their form; with them an output without an end token breaks off.
     """
     text = without_namespaces(as_plain_text(tail_text[-MAX_TAIL_CHARS:]))
-    said = without_message_ends(text, _TELLING, special_tokens)
-    if not said:
+    content = without_message_ends(text, _CALL_MARKERS, special_tokens)
+    if not content:
         return _UNKNOWN
-    if special_tokens == NO_SPECIAL_TOKENS and _MARKUP_LETTERS.search(said) is None:
+    if special_tokens == NO_SPECIAL_TOKENS and _MARKUP_LETTERS.search(content) is None:
         return _HUMAN
     start = message_start(text)
     call, goes_on, message_at = _call_at_end(text, start or 0, special_tokens)
     if call is not None:
         return turn_end_of(call.calls) if call.calls else _UNNAMED_TOOL
-    if said.endswith(_TELLING):
+    if content.endswith(_CALL_MARKERS):
         return _UNNAMED_TOOL
-    message = said[message_at:].strip()
-    breaks_off = start is None or (bool(special_tokens.ends) and said == text.rstrip())
+    message = content[message_at:].strip()
+    breaks_off = start is None or (bool(special_tokens.ends) and content == text.rstrip())
     if breaks_off or goes_on or not message or _looks_like_call(message):
         return _UNKNOWN
     return _HUMAN if is_answer(message, _KNOWN_TAGS, special_tokens) else _UNKNOWN
@@ -144,9 +143,11 @@ def parse_turn_end(tail_text: str, special_tokens: SpecialTokens = NO_SPECIAL_TO
 def _call_at_end(
     text: str, start: int, tokens: SpecialTokens
 ) -> tuple[Extraction | None, bool, int]:
-    """The call that ends the text, whether one is followed by more, and where the rest begins.
+    """Find the call that ends the text, or None.
 
-    The rest is what follows the reasoning, which ends at `start`, and calls that are only quoted.
+    Returns:
+        The call; whether some call is followed by more text; and where the message begins, after
+        the reasoning (which ends at `start`) and calls that are only quoted.
     """
     best: Extraction | None = None
     goes_on = False
@@ -169,7 +170,7 @@ def _extractions(text: str, start: int) -> list[Extraction]:
         if any(marker in text for marker in syntax.markers)
         and (extraction := syntax.extract(text)) is not None
     ]
-    # Calls without a marker are the whole message, or the JSON that it ends with.
+    # A call without a marker is the whole message, or the JSON at its end.
     lines = [match.end() for match in _JSON_LINE.finditer(text, start)][-_MAX_JSON_LINES:]
     for at in (start, *lines):
         for syntax in _UNMARKED:
@@ -183,20 +184,20 @@ def _extractions(text: str, start: int) -> list[Extraction]:
 
 
 def _is_better(candidate: Extraction, best: Extraction) -> bool:
-    """A named call beats an unnamed one; else the one that begins first encloses the other."""
+    """Prefer a named call; else the one that begins first, as it encloses the other."""
     if bool(candidate.calls) != bool(best.calls):
         return bool(candidate.calls)
     return candidate.start < best.start
 
 
 def _closed_at(rest: str) -> int:
-    """Offset in the text behind a call at which all markup that closes it has ended."""
+    """Return the offset in the text after a call at which its closing markup ends."""
     closing = _LEADING_MARKUP.match(rest)
     return 0 if closing is None else closing.end()
 
 
 def _is_mentioned(text: str, call: Extraction, closed_at: int) -> bool:
-    """Whether the text quotes the call, goes on with its sentence or with another message."""
+    """Whether the text quotes the call, continues its sentence or begins another message."""
     if text[closed_at:].lstrip().startswith("`") or text.count("```", 0, call.start) % 2:
         return "`" in text[closed_at:]
     if len(text) - call.end > MAX_AFTERWORD_CHARS and _SENTENCE.match(text, closed_at):
@@ -211,7 +212,7 @@ def _is_afterword(rest: str, tokens: SpecialTokens = NO_SPECIAL_TOKENS) -> bool:
 
 
 def _looks_like_call(message: str) -> bool:
-    """Whether the message is JSON with arguments but no name, or ends in code that is a call."""
+    """Whether the message is JSON with arguments but no name, or ends in code of a call."""
     if message.startswith(("{", "[{")) and message.endswith(("}", "]")):
         return _ARGUMENTS.search(message) is not None
     if not message.endswith("```"):

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from holdfast.tool_calls.delegated_tasks import plain
+from holdfast.tool_calls.delegated_tasks import normalized
 from holdfast.tool_calls.turn_end import SpecialTokens, TurnEnd, parse_turn_end
 
 __all__ = ["OutputTails", "decoder_of", "reader_of", "special_tokens_of"]
@@ -98,7 +98,7 @@ def reader_of(model_config: Any) -> Read[TurnEnd]:
 def text_reader_of(model_config: Any) -> Read[str]:
     """The text of tokens, `plain`."""
     decode = decoder_of(model_config)
-    return lambda token_ids: plain(decode(token_ids))
+    return lambda token_ids: normalized(decode(token_ids))
 
 
 def decoder_of(model_config: Any) -> Decode:

@@ -1,7 +1,7 @@
-"""The ways in which models write tool calls: one record per syntax, grouped by the shape of a call.
+"""Syntaxes in which models write tool calls, grouped by the shape of a call.
 
-`SYNTAXES` is the table; `ToolCall` is what all of them yield. Nothing here decides whether a call
-ended the turn: that is `holdfast.tool_calls.turn_end`.
+`SYNTAXES` is the table; all syntaxes yield `ToolCall`. `holdfast.tool_calls.turn_end` decides
+whether a call ended the turn.
 """
 
 from holdfast.tool_calls.syntax.base import Extraction, ToolCall, ToolSyntax, make_call

@@ -1,4 +1,4 @@
-"""What a tool call is, and what a syntax must supply to find one."""
+"""The tool call, and the record of a syntax that finds calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ToolCall:
     Attributes:
         name: Tool name as the model wrote it, without a `functions.` prefix.
         arguments: The arguments as text, JSON where the syntax allows it, cut to
-            `MAX_ARGUMENT_CHARS` characters; so it may be JSON that breaks off.
+            `MAX_ARGUMENT_CHARS` characters, so perhaps incomplete JSON.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Extraction:
     """The calls of one syntax in a text.
 
     Attributes:
-        calls: In order of appearance; empty when a call is there but its name is not known.
+        calls: In order of appearance; empty for a call without a known name.
         start: Offset of the first call's opening marker.
-        end: Offset behind the last call, without what merely closes it; the text's length for a
-            call that breaks off.
+        end: Offset after the last call, without its closing markup; the text's length for a call
+            that breaks off.
     """
 
     calls: tuple[ToolCall, ...]
@@ -53,12 +53,12 @@ class Extraction:
 
 @dataclass(frozen=True, slots=True)
 class ToolSyntax:
-    """One way of writing tool calls.
+    """One syntax of tool calls.
 
     Attributes:
         name: For logs and tests.
-        markers: Strings of which at least one must be in the text; empty when the call has no
-            marker of its own and `extract` looks at the whole text.
+        markers: At least one of these strings must be in the text; empty when calls have no
+            marker and `extract` reads the whole text.
         closers: Strings that end a call or a section of calls.
         extract: Finds the calls, or None. Linear in the text's length; never raises.
     """
@@ -70,7 +70,7 @@ class ToolSyntax:
 
 
 def make_call(name: object, arguments: str = "") -> ToolCall | None:
-    """Return the call, its arguments cut to size, or None when `name` cannot be a tool's name."""
+    """Return the call, arguments cut to size; None if `name` is no tool's name. Pure."""
     if not isinstance(name, str):
         return None
     name = name.strip().removeprefix("functions.")
@@ -80,6 +80,6 @@ def make_call(name: object, arguments: str = "") -> ToolCall | None:
 
 
 def first_of(text: str, needles: tuple[str, ...], start: int) -> int | None:
-    """Return the lowest offset at or after `start` of any of `needles`, or None."""
+    """Return the lowest offset of any of `needles` from `start` on, or None. Pure."""
     found = [at for needle in needles if (at := text.find(needle, start)) >= 0]
     return min(found) if found else None

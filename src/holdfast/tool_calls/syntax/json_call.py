@@ -1,4 +1,4 @@
-"""Calls written as a JSON object, or an array of them, behind a marker or on their own."""
+"""Calls written as a JSON object, or an array of them, with or without a marker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DECODER = json.JSONDecoder(strict=False)
 _NAME_KEYS = ("name", "function", "tool_name", "tool")
 _ARGUMENT_KEYS = ("arguments", "parameters", "args", "input")
 
-# A call that breaks off shows its name early, or has not reached it yet.
+# A call that breaks off contains its name early, or breaks off before it.
 _HEAD_CHARS = 400
 _UNNAMED_CHARS = 64
 
@@ -56,10 +56,7 @@ def json_extractor(
 
 
 def extract_bare_json(text: str) -> Extraction | None:
-    """Find calls in a text that is nothing but JSON objects, or arrays of them.
-
-    Each object has a name and arguments.
-    """
+    """Find calls in a text of only JSON objects, or arrays of them, with names and arguments."""
     at = len(text) - len(text.lstrip())
     start = at
     calls: list[ToolCall] = []
@@ -74,7 +71,7 @@ def extract_bare_json(text: str) -> Extraction | None:
 
 
 def _openings(text: str, openers: tuple[str, ...]) -> list[tuple[int, int]]:
-    """Offsets of each opener and of what follows it; the last ones when there are too many."""
+    """Return start and end offsets of the openers; the last ones if there are too many."""
     found: list[tuple[int, int]] = []
     for opener in openers:
         at = text.find(opener)
@@ -103,7 +100,7 @@ def _read_value(
 
 
 def _decode(text: str, at: int) -> tuple[object, int]:
-    """The value that begins at `at`, and where it ends; single quotes will do."""
+    """Decode the value at `at`; returns it and its end. Accepts single quotes."""
     try:
         return _DECODER.raw_decode(text, at)
     except ValueError:

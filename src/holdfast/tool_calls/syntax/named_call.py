@@ -1,4 +1,4 @@
-"""Calls written as a name between markers, with the arguments as raw text behind it."""
+"""Calls written as a name between markers, followed by the arguments as raw text."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def named_extractor(
     """Build the extractor of calls whose start matches `head`.
 
     Args:
-        head: Pattern from the opening marker to where the arguments begin; its first group that
-            took part is the name. Its repetitions must be bounded.
-        closers: What ends the arguments; otherwise the next call or the text's end does.
-        trim: Characters to strip from the arguments' right end, on top of white space.
+        head: Pattern from the opening marker to the beginning of the arguments; its first group
+            that matched is the name. Its repetitions must be bounded.
+        closers: Strings that end the arguments; otherwise the next call or the text's end does.
+        trim: Characters to strip from the arguments' right end, besides white space.
     """
     pattern = re.compile(head)
 

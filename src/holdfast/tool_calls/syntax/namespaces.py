@@ -1,4 +1,4 @@
-"""Namespaces and suffixes of tool-call tags, which differ by model family and mean nothing."""
+"""Removal of the namespaces and suffixes that model families give to tool-call tags."""
 
 # ruff: noqa: RUF001, RUF003 - the full-width bar is part of DeepSeek's special tokens
 
@@ -23,10 +23,7 @@ _TAG = re.compile(
 
 
 def without_namespaces(text: str) -> str:
-    """Return `text` with the tags of calls and of reasoning as other families write them.
-
-    Pure; linear in the text's length.
-    """
+    """Return `text` with plain tags of calls and reasoning. Pure; linear in its length."""
     text = text.replace(_MINIMAX_NAMESPACE, "")
     if "<|open|>" in text or "<|close|>" in text:
         text = _XTML_ELEMENT.sub(_as_tag, text)

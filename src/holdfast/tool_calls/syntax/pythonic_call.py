@@ -18,7 +18,7 @@ def pythonic_extractor(opener: str, *, bracketed: bool) -> Callable[[str], Extra
 
     Args:
         opener: Marker before the calls; "" when the text must begin with them.
-        bracketed: Whether the calls stand in a list.
+        bracketed: Whether the calls are in a list.
     """
 
     def extract(text: str) -> Extraction | None:
@@ -56,7 +56,7 @@ def _read_calls(text: str, at: int) -> tuple[list[ToolCall], int]:
 
 
 def _closing_parenthesis(text: str, at: int) -> int:
-    """Offset of the parenthesis that closes the one before `at`; the text's length if none."""
+    """Return the offset of the parenthesis that closes the one before `at`, or the text's end."""
     depth = 1
     quote = ""
     for match in _STEP.finditer(text, at):

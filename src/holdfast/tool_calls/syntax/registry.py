@@ -45,11 +45,11 @@ _QUOTED_NAME = r"[\"']?([^\"'<>\s]{1,128})[\"']?"
 _NAMED = rf"name\s{{0,4}}=\s{{0,4}}{_QUOTED_NAME}"
 _ANY = r"[^<>]{0,128}"
 
-# Tags are looked for without the namespaces and suffixes that model families give them.
+# Patterns of tags are without the namespaces and suffixes that model families give them.
 _SECTION_CLOSERS = ("</tool_call>", "</tool_calls>", "</function_calls>", "</calls>")
 
 SYNTAXES: tuple[ToolSyntax, ...] = (
-    # Hermes, Qwen 2.5 and 3, Granite 3.1 and later, ERNIE, xLAM and the many that follow them.
+    # Hermes, Qwen 2.5 and 3, Granite 3.1 and later, ERNIE, xLAM and many others.
     _json("hermes", ("<tool_call>",), ("</tool_call>",)),
     _json("longcat", ("<longcat_tool_call>",), ("</longcat_tool_call>",)),
     _json("dots", ("<dots_function_call>",), ("</dots_function_call>",)),
@@ -64,7 +64,7 @@ SYNTAXES: tuple[ToolSyntax, ...] = (
         ("</parameter>", "</param>"),
         ("</function>", "</tool_call>"),
     ),
-    # GLM 4.5 and later, Hunyuan, K2-Horizon; GLM's <|observation|> says that it waits for a tool.
+    # GLM 4.5 and later, Hunyuan, K2-Horizon; GLM ends a call with <|observation|>.
     _tagged(
         "glm",
         ("<tool_call>",),
@@ -134,7 +134,7 @@ SYNTAXES: tuple[ToolSyntax, ...] = (
         ),
     ),
     # Harmony (gpt-oss): a message with a recipient is a call. Muse writes <invoke> in it, and
-    # names those who are no tools.
+    # names recipients that are not tools.
     _named(
         "harmony",
         ("<|channel|>", "<|message|>"),

@@ -26,11 +26,11 @@ def tagged_extractor(
     """Build the extractor of calls whose opening tag matches `head`.
 
     Args:
-        head: Pattern of the opening tag; the group that took part is the tool's name. Repetitions
-            bounded.
-        parameter: Pattern of an argument's opening tag; likewise the argument's name.
-        parameter_closers: What ends an argument's value.
-        closers: What ends the call.
+        head: Pattern of the opening tag; the group that matched is the tool's name. Its
+            repetitions must be bounded.
+        parameter: Pattern of an argument's opening tag; the group that matched is its name.
+        parameter_closers: Strings that end an argument's value.
+        closers: Strings that end the call.
     """
     head_pattern = re.compile(head)
     parameter_pattern = re.compile(parameter)
@@ -46,7 +46,7 @@ def tagged_extractor(
             closer_at = first_of(text, closers, match.end())
             stop = len(text) if closer_at is None else closer_at
             body = text[match.end() : stop]
-            # Prose that names the tag goes on in words; a call that breaks off goes on in tags.
+            # Prose that names the tag continues in words, a call that breaks off in tags.
             if closer_at is None and body.lstrip()[:1] not in ("", "<", "{", "]"):
                 continue
             call = make_call(
@@ -62,7 +62,7 @@ def tagged_extractor(
 
 
 def _arguments(body: str, parameter: re.Pattern[str], closers: tuple[str, ...]) -> str:
-    """The arguments as a JSON object, or the body itself when it has no argument tags."""
+    """Return the arguments as a JSON object, or the body if it has no argument tags."""
     heads = list(parameter.finditer(body))[:MAX_CALLS]
     if not heads:
         return _elements(body) or body.strip()
@@ -77,7 +77,7 @@ def _arguments(body: str, parameter: re.Pattern[str], closers: tuple[str, ...]) 
 
 
 def _elements(body: str) -> str:
-    """Elements named after the arguments as a JSON object; "" if `body` begins with none."""
+    """Return elements named after arguments as a JSON object; "" if `body` begins with none."""
     values: dict[str, str] = {}
     at = 0
     while len(values) < MAX_CALLS and (opening := _ELEMENT.match(body, at)) is not None:
