@@ -26,10 +26,12 @@ from rich.console import Console
 
 from holdfast.core.results import RunDocument
 from holdfast.policies.registry import policy_names
+from holdfast.report.cells import format_cliff
+from holdfast.report.comparison import compare, policy_order
 from holdfast.report.curves import cliffs
 from holdfast.report.document import read_document, write_document
-from holdfast.report.policy_ranking import policy_order, stand
-from holdfast.report.policy_ranking_table import format_cliff, policy_ranking_table
+from holdfast.report.simulation_report import simulation_caption, simulation_tables
+from holdfast.report.terminal import terminal_tables
 
 BEST = (
     "vllm-default",
@@ -126,7 +128,9 @@ def _merge(stem: Path, name: str) -> None:
     write_document(stem.with_suffix(".json"), RunDocument(manifest=manifest, runs=runs))
     with stem.with_suffix(".txt").open("w") as file:
         console = Console(width=_COLUMNS, file=file)
-        console.print(policy_ranking_table(stand(runs)))
+        comparison = compare(runs)
+        tables = simulation_tables(comparison)
+        console.print(terminal_tables(tables, simulation_caption(comparison)))
         for policy in policy_order({run.policy for run in runs}):
             for cliff in cliffs(runs, policy):
                 console.print(format_cliff(cliff))

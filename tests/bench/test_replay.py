@@ -17,9 +17,9 @@ from holdfast.bench.load import SendOptions
 from holdfast.bench.replay import ReplayTarget, replay_sessions
 from holdfast.bench.scrape import EngineCounters, counters_between, parse_metrics
 from holdfast.cli.replay import replay
-from holdfast.cli.replay_table import results_table
 from holdfast.core.results import summarize_run
 from holdfast.errors import ConfigError, EndpointError
+from holdfast.report.replay_report import replay_table
 
 PAGE = """\
 # TYPE vllm:prefix_cache_queries_total counter
@@ -272,6 +272,6 @@ def test_wrong_arguments_are_errors_with_a_message(arguments: Any, message: Any)
 
 def test_a_missing_figure_is_a_dash_and_has_no_ratio() -> None:
     run = summarize_run([], [], policy="p", seed=0, concurrency=1, makespan_s=None, partial=True)
-    table = results_table([run, run])
-    assert set(table.columns[3].cells) == {"\N{EN DASH}"}
-    assert table.columns[1].header == "p (partial)"
+    table = replay_table([run, run])
+    assert {row[3] for row in table.groups[0].rows} == {"\N{EN DASH}"}
+    assert table.columns[1].heading == "p (partial)"

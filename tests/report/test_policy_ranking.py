@@ -1,4 +1,4 @@
-"""What ranking and curves say about runs."""
+"""Policies at every load: order, gains, distance to the bound, and the tables on a terminal."""
 
 from __future__ import annotations
 
@@ -13,25 +13,20 @@ from rich.console import Console
 from tests.report.runs import run_of, runs_of, seconds
 
 from holdfast.core.results import RunResult
-from holdfast.report.policy_ranking import (
-    LLM_TIME,
-    Entry,
-    Gain,
-    PolicyRanking,
-    distance_to_bound,
-    paired_gain,
-    policy_order,
-    stand,
-)
-from holdfast.report.policy_ranking_table import policy_ranking_table
+from holdfast.report.bound_distance import distance_to_bound
+from holdfast.report.comparison import Comparison, Entry, compare, policy_order
+from holdfast.report.gain import Gain, paired_gain
+from holdfast.report.metrics import LLM_TIME
+from holdfast.report.simulation_report import simulation_tables
+from holdfast.report.terminal import terminal_tables
 
 
-def _entry(ranking: PolicyRanking, policy: str, point: int = 0) -> Entry:
-    return next(entry for entry in ranking.points[point].entries if entry.policy == policy)
+def _entry(comparison: Comparison, policy: str, point: int = 0) -> Entry:
+    return next(entry for entry in comparison.points[point].entries if entry.policy == policy)
 
 
 def _gain(runs: Sequence[RunResult], label: str = LLM_TIME.label) -> Gain | None:
-    return _entry(stand(runs), "holdfast").score(label).gain
+    return _entry(compare(runs), "holdfast").score(label).gain
 
 
 def _known(gain: Gain | None) -> Gain:
@@ -46,55 +41,57 @@ def _ends(gain: Gain | None) -> tuple[float | None, float | None]:
 # Order of policies, points and values.
 
 
-def test_the_floor_comes_first_then_the_baseline_and_the_bound_last() -> None:
+def test_policies_ordered_floor_baseline_others_bound() -> None:
     given_order = ["clairvoyant", "saga", "holdfast", "autellix", "vllm-default", "stateless"]
     assert policy_order(given_order) == (
         "stateless", "vllm-default", "autellix", "saga", "holdfast", "clairvoyant",
     )  # fmt: skip
 
 
-def test_another_baseline_takes_the_second_place() -> None:
+def test_any_baseline_is_ordered_second() -> None:
     assert policy_order(["vllm-default", "saga", "stateless"], "saga") == (
         "stateless", "saga", "vllm-default",
     )  # fmt: skip
 
 
-def test_points_go_by_sessions_and_then_by_cache_size() -> None:
+def test_points_ordered_by_sessions_then_cache_size() -> None:
     loads = [(32, 1024), (8, 4096), (8, None), (8, 1024)]
     runs = [run_of("holdfast", concurrency=n, kv_tokens=kv) for n, kv in loads]
-    found = [(point.concurrency, point.kv_tokens) for point in stand(runs).points]
+    found = [(point.concurrency, point.kv_tokens) for point in compare(runs).points]
     assert found == [(8, None), (8, 1024), (8, 4096), (32, 1024)]
 
 
-def test_a_score_holds_the_median_and_the_range_of_all_seeds() -> None:
-    interval = _entry(stand(runs_of("holdfast", [3.0, 9.0, 4.0])), "holdfast")
+def test_score_holds_median_and_range_of_all_seeds() -> None:
+    interval = _entry(compare(runs_of("holdfast", [3.0, 9.0, 4.0])), "holdfast")
     found = interval.score(LLM_TIME.label).interval
     assert found is not None
     assert (found.median, found.low, found.high) == (4.0, 3.0, 9.0)
 
 
-def test_scheduler_time_is_counted_a_step() -> None:
+def test_scheduler_time_is_per_step() -> None:
     # 0.05 s over 1,000 steps is 50 us a step.
-    found = _entry(stand([run_of("holdfast")]), "holdfast").score("scheduler CPU a step (\u00b5s)")
+    found = _entry(compare([run_of("holdfast")]), "holdfast").score(
+        "scheduler CPU a step (\u00b5s)"
+    )
     assert found.interval is not None
     assert found.interval.median == pytest.approx(50.0)
 
 
-def test_no_runs_make_empty_standings() -> None:
-    assert stand([]).points == ()
+def test_no_runs_give_no_points() -> None:
+    assert compare([]).points == ()
 
 
 # Gains.
 
 
-def test_the_gain_is_the_geometric_mean_of_the_ratios_of_a_seed() -> None:
+def test_gain_is_geometric_mean_of_ratios_per_seed() -> None:
     # 8 / 4 = 2 and 8 / 1 = 8: sqrt(16) = 4.
     gain = _known(_gain(runs_of("vllm-default", [8.0, 8.0]) + runs_of("holdfast", [4.0, 1.0])))
     assert gain.mean == pytest.approx(4.0)
     assert gain.by_seed == ((0, 2.0), (1, 8.0))
 
 
-def test_the_interval_is_students_t_on_logarithms() -> None:
+def test_interval_is_students_t_on_logarithms() -> None:
     # ln 2, ln 4, ln 8: centre ln 4, deviation ln 2, error ln 2 / sqrt(3), t(0.975; 2) = 4.30265.
     # 4.30265 / sqrt(3) = 2.48414, so the ends are 4 / 2^2.48414 and 4 * 2^2.48414.
     runs = runs_of("vllm-default", [8.0, 8.0, 8.0]) + runs_of("holdfast", [4.0, 2.0, 1.0])
@@ -105,7 +102,7 @@ def test_the_interval_is_students_t_on_logarithms() -> None:
     ("num_seeds", "quantile"),
     [(2, 12.7062), (3, 4.30265), (4, 3.18245), (5, 2.77645), (10, 2.26216), (31, 2.04227)],
 )
-def test_the_quantiles_are_those_of_the_printed_tables(num_seeds: int, quantile: float) -> None:
+def test_quantiles_match_printed_tables(num_seeds: int, quantile: float) -> None:
     # Alternating ratios e and 1/e; their deviation follows from the definition.
     logs = [1.0 if seed % 2 else -1.0 for seed in range(num_seeds)]
     centre = sum(logs) / num_seeds
@@ -119,7 +116,7 @@ def test_the_quantiles_are_those_of_the_printed_tables(num_seeds: int, quantile:
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 1e4), st.floats(0.1, 1e4)), min_size=2, max_size=9))
-def test_the_interval_holds_the_mean_and_swapping_sides_inverts_it(
+def test_interval_holds_mean_and_inverts_with_sides(
     pairs: list[tuple[float, float]],
 ) -> None:
     first = dict(enumerate(runs_of("a", [before for before, _ in pairs])))
@@ -134,12 +131,12 @@ def test_the_interval_holds_the_mean_and_swapping_sides_inverts_it(
     assert back.low == pytest.approx(1 / there.high)
 
 
-def test_a_gain_above_one_is_better_where_higher_is_better() -> None:
+def test_gain_above_one_when_higher_value_is_better() -> None:
     runs = [run_of("vllm-default"), run_of("holdfast", token_hit_ratio=0.75)]
     assert _known(_gain(runs, "token hit ratio")).mean == pytest.approx(1.5)
 
 
-def test_a_spread_that_both_share_leaves_no_interval_around_the_gain() -> None:
+def test_spread_common_to_both_sides_gives_narrow_interval() -> None:
     runs = runs_of("vllm-default", [2.0, 200.0, 20.0]) + runs_of("holdfast", [1.0, 100.0, 10.0])
     assert _ends(_gain(runs)) == pytest.approx((2.0, 2.0))
 
@@ -149,18 +146,18 @@ def test_one_common_seed_has_no_interval() -> None:
     assert (gain.mean, gain.low, gain.high) == (2.0, None, None)
 
 
-def test_seeds_of_only_one_policy_are_left_out_of_the_gain() -> None:
+def test_seeds_of_one_policy_only_left_out_of_gain() -> None:
     runs = [run_of("vllm-default", 0, 6.0), run_of("vllm-default", 1, 9.0)]
     runs += [run_of("holdfast", 1, 3.0), run_of("holdfast", 2, 1.0)]
     assert _known(_gain(runs)).by_seed == ((1, 3.0),)
 
 
-def test_a_seed_without_the_metric_is_left_out_of_the_gain() -> None:
+def test_seed_without_metric_left_out_of_gain() -> None:
     runs = runs_of("vllm-default", [2.0, 2.0]) + runs_of("holdfast", [None, 1.0])
     assert _known(_gain(runs)).by_seed == ((1, 2.0),)
 
 
-def test_a_ratio_with_a_zero_denominator_is_none_and_not_averaged() -> None:
+def test_ratio_with_zero_denominator_not_averaged() -> None:
     runs = [run_of("vllm-default", seed) for seed in (0, 1)]
     runs += [run_of("holdfast", 0, evicted_blocks=0), run_of("holdfast", 1, evicted_blocks=50)]
     gain = _known(_gain(runs, "evicted blocks"))
@@ -168,20 +165,20 @@ def test_a_ratio_with_a_zero_denominator_is_none_and_not_averaged() -> None:
     assert gain.mean == 2.0
 
 
-def test_only_zero_denominators_leave_no_gain() -> None:
+def test_only_zero_denominators_give_no_gain() -> None:
     runs = [run_of("vllm-default"), run_of("holdfast", evicted_blocks=0)]
     assert _gain(runs, "evicted blocks") is None
 
 
-def test_a_ratio_of_zero_makes_the_gain_zero_without_an_interval() -> None:
+def test_ratio_of_zero_gives_gain_zero_without_interval() -> None:
     runs = [run_of("vllm-default", seed) for seed in (0, 1)]
     runs += [run_of("holdfast", 0, token_hit_ratio=0.0), run_of("holdfast", 1)]
     gain = _known(_gain(runs, "token hit ratio"))
     assert (gain.mean, gain.low, gain.high) == (0.0, None, None)
 
 
-def test_the_baseline_has_no_gain_over_itself() -> None:
-    entry = _entry(stand(runs_of("vllm-default", [1.0, 2.0])), "vllm-default")
+def test_baseline_has_no_gain_over_itself() -> None:
+    entry = _entry(compare(runs_of("vllm-default", [1.0, 2.0])), "vllm-default")
     assert entry.score(LLM_TIME.label).gain is None
 
 
@@ -190,28 +187,28 @@ def test_errors_have_no_gain() -> None:
     assert _gain(runs, "errors") is None
 
 
-def test_runs_of_another_point_are_never_paired() -> None:
+def test_runs_of_different_points_not_paired() -> None:
     runs = [run_of("vllm-default", kv_tokens=2048), run_of("holdfast", kv_tokens=1024)]
     assert _gain(runs) is None
 
 
-def test_a_metric_that_no_run_knows_is_none() -> None:
-    score = _entry(stand([run_of("holdfast", evicted_blocks=None)]), "holdfast").score(
+def test_metric_unknown_to_all_runs_is_none() -> None:
+    score = _entry(compare([run_of("holdfast", evicted_blocks=None)]), "holdfast").score(
         "evicted blocks"
     )
     assert (score.interval, score.gain) == (None, None)
 
 
-def test_partial_runs_and_failed_turns_are_stated() -> None:
+def test_partial_runs_and_failed_turns_are_counted() -> None:
     runs = [run_of("holdfast", 0, num_errors=1), run_of("holdfast", 1, partial=True, num_errors=2)]
-    entry = _entry(stand(runs), "holdfast")
+    entry = _entry(compare(runs), "holdfast")
     assert (entry.partial_seeds, entry.num_errors) == ((1,), 3)
 
 
 # Distance to the bound.
 
 
-def test_the_distance_is_a_ratio_and_two_shares_of_the_way() -> None:
+def test_distance_is_ratio_and_shares_of_the_way() -> None:
     # Floor 40, baseline 20, policy 12, bound 10: 1.2 times the bound, 28 of 30 and 8 of 10.
     times_s = {"stateless": 40.0, "vllm-default": 20.0, "holdfast": 12.0, "clairvoyant": 10.0}
     runs = [run_of(policy, 0, llm_s) for policy, llm_s in times_s.items()]
@@ -219,10 +216,10 @@ def test_the_distance_is_a_ratio_and_two_shares_of_the_way() -> None:
     assert distance.times_bound == pytest.approx(1.2)
     assert distance.share_from_floor == pytest.approx(28 / 30)
     assert distance.share_from_baseline == pytest.approx(0.8)
-    assert _entry(stand(runs), "holdfast").distance == distance
+    assert _entry(compare(runs), "holdfast").distance == distance
 
 
-def test_a_policy_worse_than_where_the_way_starts_covers_a_negative_share() -> None:
+def test_policy_worse_than_start_covers_negative_share() -> None:
     runs = [
         run_of("vllm-default", 0, 20.0),
         run_of("saga", 0, 25.0),
@@ -232,7 +229,7 @@ def test_a_policy_worse_than_where_the_way_starts_covers_a_negative_share() -> N
 
 
 @pytest.mark.parametrize("bound_s", [10.0, 9.95, 11.0])
-def test_a_bound_that_is_not_better_leaves_no_way_to_share(bound_s: float) -> None:
+def test_bound_without_advantage_gives_no_share(bound_s: float) -> None:
     runs = [
         run_of("vllm-default", 0, 10.0),
         run_of("holdfast", 0, 9.99),
@@ -243,7 +240,7 @@ def test_a_bound_that_is_not_better_leaves_no_way_to_share(bound_s: float) -> No
     assert distance.times_bound is not None
 
 
-def test_without_a_bound_there_is_no_distance() -> None:
+def test_without_bound_there_is_no_distance() -> None:
     distance = distance_to_bound([run_of("vllm-default"), run_of("holdfast")], "holdfast")
     assert (distance.times_bound, distance.share_from_baseline) == (None, None)
 
@@ -258,7 +255,7 @@ def test_runs_of_two_points_have_no_common_bound() -> None:
 
 def _shown(runs: Sequence[RunResult]) -> str:
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(policy_ranking_table(stand(runs)))
+    console.print(terminal_tables(simulation_tables(compare(runs))))
     return console.export_text()
 
 
@@ -266,12 +263,12 @@ def _line(text: str, start: str) -> str:
     return next(line for line in text.splitlines() if line.strip().startswith(start))
 
 
-def test_a_loss_is_shown_as_it_is() -> None:
+def test_loss_is_shown() -> None:
     runs = runs_of("vllm-default", [2.0, 2.0]) + runs_of("holdfast", [4.0, 4.0])
     assert "0.50x 0.50 to 0.50" in " ".join(_line(_shown(runs), "holdfast").split())
 
 
-def test_large_values_of_all_policies_fit_into_120_columns() -> None:
+def test_large_values_fit_into_120_columns() -> None:
     policies = ["vllm-default", "thunderagent", "holdfast", "clairvoyant", "cachewise-oracle"]
     runs = [
         run_of(
@@ -288,18 +285,18 @@ def test_large_values_of_all_policies_fit_into_120_columns() -> None:
     ]  # fmt: skip
 
 
-def test_each_point_is_a_block_of_its_own() -> None:
+def test_each_point_has_its_own_table() -> None:
     text = _shown([run_of("holdfast", concurrency=2), run_of("holdfast", concurrency=4)])
     assert text.index("2 sessions at once") < text.index("4 sessions at once")
 
 
-def test_who_knows_the_future_is_starred_and_the_bound_is_called_bound() -> None:
+def test_policies_with_future_are_starred_except_bound() -> None:
     text = _shown([run_of("vllm-default"), run_of("cachewise-oracle"), run_of("clairvoyant")])
     assert "cachewise-oracle*: knows the future, like the bound" in text
     assert "clairvoyant*" not in text
 
 
-def test_what_is_not_comparable_is_starred_and_noted() -> None:
+def test_incomparable_runs_are_starred_and_noted() -> None:
     runs = [
         run_of("vllm-default", 0),
         run_of("vllm-default", 1),
@@ -310,6 +307,6 @@ def test_what_is_not_comparable_is_starred_and_noted() -> None:
     assert "vllm-default*" not in text
 
 
-def test_unknown_values_are_a_dash_and_markup_stays_text() -> None:
+def test_unknown_values_are_dashes_and_markup_is_text() -> None:
     line = _line(_shown([run_of("[bold]x", evicted_blocks=None)]), "[bold]x")
     assert "\u2013" in line

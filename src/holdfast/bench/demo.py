@@ -127,7 +127,7 @@ class DemoWatcher:
     def run_ends(self, result: RunResult) -> None:
         """A run is over; its result is also in `Demo.runs` or `Demo.restarted`."""
 
-    def tiers_left_out(self, why: str) -> None:
+    def tiers_left_out(self, reason: str) -> None:
         """The part with tiers cannot run here."""
 
 
@@ -143,6 +143,7 @@ class Demo:
         digests: SHA-256 by name of each trace file that was read, and of each seed's sessions.
         records: Directory for the turns of each run, as JSON lines; None writes none.
         kv_tokens: Size of the KV cache; 0 until it is known.
+        no_tiers: Reason why the part with tiers cannot run here; None where it can.
     """
 
     plan: DemoPlan
@@ -153,6 +154,7 @@ class Demo:
     digests: dict[str, str] = field(default_factory=dict)
     records: Path | None = None
     kv_tokens: int = 0
+    no_tiers: str | None = None
 
     def run(self) -> None:
         """Measure everything; servers are ended and pools removed however this returns.
@@ -183,7 +185,8 @@ class Demo:
         try:
             tier_arguments(self._tiers(seed), ())
         except HoldfastError as error:
-            self.watcher.tiers_left_out(str(error))
+            self.no_tiers = str(error)
+            self.watcher.tiers_left_out(self.no_tiers)
             return False
         finally:
             shutil.rmtree(self._pool(seed), ignore_errors=True)  # it is made when it is asked about

@@ -20,12 +20,12 @@ from holdfast.cli.options import arguments_of, takes
 from holdfast.cli.progress import progress_bar
 from holdfast.core.results import RunDocument, RunResult, TurnRecord
 from holdfast.errors import EngineError
-from holdfast.report.comparison import TIER_METRICS, compare
+from holdfast.report.demo_report import demo_page, demo_tables
 from holdfast.report.document import write_document
 from holdfast.report.html import write_html
 from holdfast.report.manifest import run_manifest
 from holdfast.report.page import require_plots
-from holdfast.report.table import comparison_table
+from holdfast.report.terminal import terminal_tables
 
 __all__ = ["demo"]
 
@@ -79,30 +79,20 @@ def demo(options: DemoArguments) -> None:
 def _report(
     measured: Demo, options: DemoArguments, arguments: dict[str, Any], console: Console
 ) -> None:
-    comparison = compare(measured.runs)
-    console.print(comparison_table(comparison))
-    _print_tiers(measured, console)
-    manifest = run_manifest(arguments=arguments, runs=measured.runs, digests=measured.digests)
+    runs, restarted = measured.runs, measured.restarted
+    console.print(terminal_tables(demo_tables(runs, restarted, TIERED)))
+    manifest = run_manifest(arguments=arguments, runs=runs, digests=measured.digests)
     if options.json_path is not None:
-        document = RunDocument(
-            manifest=manifest, runs=measured.runs, restarted=measured.restarted or UNSET
-        )
+        document = RunDocument(manifest=manifest, runs=runs, restarted=restarted or UNSET)
         write_document(options.json_path, document)
     if options.html_path is not None:
-        write_html(options.html_path, comparison, manifest)
+        remarks = () if measured.no_tiers is None else (_without_tiers(measured.no_tiers),)
+        page = demo_page(runs, restarted, TIERED, remarks)
+        write_html(options.html_path, page, manifest)
 
 
-def _print_tiers(measured: Demo, console: Console) -> None:
-    if all(run.policy != TIERED for run in measured.runs):
-        return
-    load = measured.plan.points[-1].concurrency
-    past_cliff = [run for run in measured.runs if run.concurrency == load]
-    for runs, what in (
-        (past_cliff, "KV below the cache: "),
-        (measured.restarted, "the next turn after a restart: "),
-    ):
-        found = compare(runs, baseline="holdfast", subject=TIERED, metrics=TIER_METRICS)
-        console.print(comparison_table(found, what=what))
+def _without_tiers(reason: str) -> str:
+    return f"without tiers: {reason}"
 
 
 @contextmanager
@@ -148,8 +138,8 @@ class _Progress(DemoWatcher):
             highlight=False,
         )
 
-    def tiers_left_out(self, why: str) -> None:
-        self._progress.console.print(f"without tiers: {why}", highlight=False)
+    def tiers_left_out(self, reason: str) -> None:
+        self._progress.console.print(_without_tiers(reason), highlight=False)
 
     def _show(self, description: str, total: int | None) -> None:
         self._progress.remove_task(self._task)

@@ -22,12 +22,13 @@ from holdfast.cli.load_options import SESSIONS, TRACES, LoadOptions
 from holdfast.cli.load_warnings import warn_of_lighter_load
 from holdfast.cli.options import FILE, JSON_FILE, arguments_of, option, takes
 from holdfast.cli.progress import progress_bar
-from holdfast.cli.replay_table import results_table
 from holdfast.cli.replay_workload import ReplayWorkload, read_workload
 from holdfast.core.results import RunDocument, TurnRecord
 from holdfast.errors import ConfigError
 from holdfast.report.document import write_document
 from holdfast.report.manifest import run_manifest
+from holdfast.report.replay_report import replay_table
+from holdfast.report.terminal import terminal_table
 from holdfast.traces.digest import sessions_digest
 
 __all__ = ["ReplayArguments", "replay"]
@@ -153,7 +154,7 @@ def replay(load: LoadOptions, options: ReplayArguments) -> None:
     options.check()
     workload = read_workload(load, errors)
     replays = asyncio.run(_replay_all(workload, load, options, errors))
-    console.print(results_table([done.result for done in replays]))
+    console.print(terminal_table(replay_table([done.result for done in replays])))
     for done in replays:
         warn_of_lighter_load(done.result, errors)
         _print_errors(done, errors)

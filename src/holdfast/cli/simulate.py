@@ -17,12 +17,17 @@ from holdfast.cli.progress import progress_bar
 from holdfast.cli.simulate_options import SimulateArguments
 from holdfast.cli.simulate_plans import SimulatedTraces, config_settings, run_plans
 from holdfast.core.results import RunDocument, RunResult
+from holdfast.report.comparison import compare
 from holdfast.report.document import write_document
+from holdfast.report.html import write_html
 from holdfast.report.manifest import run_manifest
 from holdfast.report.page import require_plots
-from holdfast.report.policy_ranking import stand
-from holdfast.report.policy_ranking_html import write_policy_ranking_html
-from holdfast.report.policy_ranking_table import policy_ranking_table
+from holdfast.report.simulation_report import (
+    simulation_caption,
+    simulation_page,
+    simulation_tables,
+)
+from holdfast.report.terminal import terminal_tables
 from holdfast.sim.plan import RunPlan
 from holdfast.sim.profile_file import load_profile
 from holdfast.sim.sweep import sweep
@@ -109,11 +114,12 @@ def _report(
     options: SimulateArguments,
     console: Console,
 ) -> None:
-    console.print(policy_ranking_table(stand(runs)))
+    comparison = compare(runs)
+    console.print(terminal_tables(simulation_tables(comparison), simulation_caption(comparison)))
     if options.json_path is not None:
         write_document(options.json_path, RunDocument(manifest=manifest, runs=list(runs)))
     if options.html_path is not None:
-        write_policy_ranking_html(options.html_path, runs, manifest)
+        write_html(options.html_path, simulation_page(runs), manifest)
 
 
 @contextmanager

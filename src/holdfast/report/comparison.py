@@ -1,180 +1,211 @@
-"""Two policies side by side, computed from the results of their runs.
+"""Runs of several policies against a baseline, at every load, computed from their results.
 
-Knows nothing about how it will be shown. Runs are paired by seed within a point; a seed that only
-one policy has run is left out of the ratios.
+Knows nothing about how it is shown: `tables` lays it out, `terminal` and `page` render it.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from holdfast.core.results import Distribution, RunResult, ratio
+from holdfast.core.results import RunResult
+from holdfast.report.bound_distance import (
+    BASELINE,
+    BOUND,
+    FLOOR,
+    Distance,
+    RunsBySeed,
+    by_policy,
+    distance,
+)
+from holdfast.report.gain import Gain, Interval, paired_gain, paired_ratio, spread
+from holdfast.report.metrics import ALL_METRICS, Metric
 
 __all__ = [
-    "METRICS",
-    "TIER_METRICS",
+    "SUBJECT",
     "Comparison",
-    "Interval",
-    "Metric",
+    "Entry",
     "Point",
-    "Row",
+    "Score",
     "compare",
+    "compare_pair",
+    "policy_order",
 ]
 
-Better = Literal["higher", "lower", "neither"]
+SUBJECT: Final = "holdfast"
+RELAXATION: Final = "all-kept"
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
-    """One line of a comparison.
+class Score:
+    """One metric of one policy at one point.
 
     Attributes:
-        label: With its unit.
-        better: Which direction is an improvement.
-        value: Reads it from a result; None where the run cannot know.
-        num_decimals: To show.
-    """
-
-    label: str
-    better: Better
-    value: Callable[[RunResult], float | None]
-    num_decimals: int
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Median of the seeds' values, and the lowest and highest."""
-
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One metric at one point.
-
-    Attributes:
-        metric: Which.
-        baseline: None when no run of the baseline knows it.
-        subject: None when no run of the subject knows it.
-        gain: Median over seeds of how many times better the subject is (> 1 is better); None
-            without a pair, with a zero denominator, or when neither direction is better.
+        metric: The metric.
+        interval: Over all seeds of the policy; None when no run knows it.
+        gain: Over the baseline; None for the baseline itself, without a ratio, or when neither
+            direction is better.
+        ratio: Policy / baseline, whichever direction is better; None likewise.
     """
 
     metric: Metric
-    baseline: Interval | None
-    subject: Interval | None
-    gain: float | None
+    interval: Interval | None
+    gain: Gain | None
+    ratio: Gain | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One policy at one point.
+
+    Attributes:
+        policy: Its name.
+        seeds: Seeds that it has run.
+        partial_seeds: Seeds whose run was stopped before all sessions had ended.
+        num_errors: Failed turns of all its runs.
+        scores: One for each metric of the comparison, in that order.
+        distance: How far it is from the bound.
+    """
+
+    policy: str
+    seeds: tuple[int, ...]
+    partial_seeds: tuple[int, ...]
+    num_errors: int
+    scores: tuple[Score, ...]
+    distance: Distance
+
+    def score(self, label: str) -> Score:
+        """The score of the metric with a label; pure.
+
+        Raises:
+            KeyError: No metric has it.
+        """
+        for score in self.scores:
+            if score.metric.label == label:
+                return score
+        raise KeyError(label)
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One load on one cache size."""
+    """One load on one cache size.
+
+    Attributes:
+        concurrency: Sessions live at once.
+        kv_tokens: Size of the KV cache; None where it is not known.
+        seeds: Seeds of any policy.
+        entries: One for each policy that has runs here, in the order of the comparison.
+    """
 
     concurrency: int
     kv_tokens: int | None
     seeds: tuple[int, ...]
-    rows: tuple[Row, ...]
+    entries: tuple[Entry, ...]
+
+    def entry(self, policy: str) -> Entry | None:
+        """The entry of a policy; None where it has no run; pure."""
+        return next((entry for entry in self.entries if entry.policy == policy), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A baseline, a subject, and the points at which both were measured, lightest load first."""
+    """All policies at all points, by concurrency and then by cache size.
+
+    Attributes:
+        baseline: The policy that gains are over.
+        policies: All policies, in order.
+        metrics: The metrics compared.
+        points: The points, the lightest load first.
+    """
 
     baseline: str
-    subject: str
+    policies: tuple[str, ...]
+    metrics: tuple[Metric, ...]
     points: tuple[Point, ...]
 
 
-def _part(
-    distribution: Callable[[RunResult], Distribution | None], part: str
-) -> Callable[[RunResult], float | None]:
-    def value(run: RunResult) -> float | None:
-        found = distribution(run)
-        return None if found is None else getattr(found, part)
-
-    return value
-
-
-METRICS: Final[tuple[Metric, ...]] = (
-    Metric("token hit ratio", "higher", lambda run: run.token_hit_ratio, 3),
-    Metric("evicted blocks", "lower", lambda run: run.evicted_blocks, 0),
-    Metric(
-        "LLM time a session, mean (s)", "lower", _part(lambda r: r.session_llm_time_s, "mean"), 2
-    ),
-    Metric("TTFT p50 (s)", "lower", _part(lambda run: run.ttft_s, "p50"), 3),
-    Metric("TTFT p99 (s)", "lower", _part(lambda run: run.ttft_s, "p99"), 3),
-    Metric("request latency p50 (s)", "lower", _part(lambda r: r.request_latency_s, "p50"), 3),
-    Metric("request latency p99 (s)", "lower", _part(lambda r: r.request_latency_s, "p99"), 3),
-    Metric("makespan (s)", "lower", lambda run: run.makespan_s, 1),
-    Metric("errors", "neither", lambda run: run.num_errors, 0),
-)
-
-
-def _num_computed(run: RunResult) -> float | None:
-    hit_ratio = run.token_hit_ratio
-    return None if hit_ratio is None else run.prompt_tokens * (1.0 - hit_ratio)
-
-
-TIER_METRICS: Final[tuple[Metric, ...]] = (
-    Metric("prompt tokens", "neither", lambda run: run.prompt_tokens, 0),
-    Metric("computed", "lower", _num_computed, 0),
-    Metric("from host memory", "neither", lambda run: run.host_tokens, 0),
-    Metric("from disk", "neither", lambda run: run.disk_tokens, 0),
-    *METRICS[2:],
-)
-"""What tiers below the cache change."""
+def policy_order(policies: Iterable[str], baseline: str = BASELINE) -> tuple[str, ...]:
+    """Floor, baseline, published policies by name, Holdfast, bounds; each once; pure."""
+    ranks = {FLOOR: 0, SUBJECT: 3, BOUND: 4, RELAXATION: 5, baseline: 1}
+    return tuple(sorted(set(policies), key=lambda policy: (ranks.get(policy, 2), policy)))
 
 
 def compare(
     runs: Iterable[RunResult],
     *,
-    baseline: str = "vllm-default",
-    subject: str = "holdfast",
-    metrics: Sequence[Metric] = METRICS,
+    baseline: str = BASELINE,
+    policies: Sequence[str] | None = None,
+    metrics: Sequence[Metric] = ALL_METRICS,
 ) -> Comparison:
-    """Pair the runs of two policies; pure. Runs of other policies are ignored."""
-    chosen = [run for run in runs if run.policy in (baseline, subject)]
-    loads = sorted({(run.concurrency, run.kv_tokens or 0) for run in chosen})
-    points = []
-    for concurrency, kv_tokens in loads:
-        at_load = [
-            r for r in chosen if (r.concurrency, r.kv_tokens or 0) == (concurrency, kv_tokens)
-        ]
-        first = {run.seed: run for run in at_load if run.policy == baseline}
-        second = {run.seed: run for run in at_load if run.policy == subject}
-        rows = tuple(_row(metric, first, second) for metric in metrics)
-        seeds = tuple(sorted(first.keys() | second.keys()))
-        points.append(Point(concurrency, kv_tokens or None, seeds, rows))
-    return Comparison(baseline, subject, tuple(points))
+    """Compare policies at every point; pure.
 
-
-def _row(metric: Metric, first: dict[int, RunResult], second: dict[int, RunResult]) -> Row:
-    gains = []
-    for seed in sorted(first.keys() & second.keys()):
-        gain = _gain(metric, metric.value(first[seed]), metric.value(second[seed]))
-        if gain is not None:
-            gains.append(gain)
-    return Row(
-        metric,
-        _interval([metric.value(run) for run in first.values()]),
-        _interval([metric.value(run) for run in second.values()]),
-        statistics.median(gains) if gains else None,
+    Args:
+        runs: Of runs with equal policy, seed and point the last counts.
+        baseline: The policy that gains are over.
+        policies: Policies to compare, in this order; None compares all, in `policy_order`.
+        metrics: The metrics to compare.
+    """
+    at_load: dict[tuple[int, int | None], list[RunResult]] = {}
+    for run in runs:
+        if policies is None or run.policy in policies:
+            at_load.setdefault((run.concurrency, run.kv_tokens), []).append(run)
+    found = {run.policy for at_point in at_load.values() for run in at_point}
+    order = policy_order(found, baseline) if policies is None else tuple(policies)
+    points = tuple(
+        _point(load, by_policy(at_load[load]), order, baseline, metrics)
+        for load in sorted(at_load, key=lambda load: (load[0], load[1] or 0))
     )
+    return Comparison(baseline, order, tuple(metrics), points)
 
 
-def _gain(metric: Metric, baseline: float | None, subject: float | None) -> float | None:
-    if metric.better == "neither":
-        return None
-    return ratio(subject, baseline) if metric.better == "higher" else ratio(baseline, subject)
+def compare_pair(
+    first: RunResult, second: RunResult | None, metrics: Sequence[Metric]
+) -> Comparison:
+    """Compare the second run with the first, whatever their names and cache sizes are; pure.
+
+    A run whose name is taken gets another one.
+    """
+    sides = {first.policy: {first.seed: first}}
+    if second is not None:
+        name = second.policy if second.policy != first.policy else f"{second.policy} (second)"
+        sides[name] = {first.seed: second}
+    same_cache = second is None or second.kv_tokens == first.kv_tokens
+    load = (first.concurrency, first.kv_tokens if same_cache else None)
+    point = _point(load, sides, tuple(sides), first.policy, metrics)
+    return Comparison(first.policy, tuple(sides), tuple(metrics), (point,))
 
 
-def _interval(values: Sequence[float | None]) -> Interval | None:
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    return Interval(statistics.median(known), min(known), max(known))
+def _point(
+    load: tuple[int, int | None],
+    runs: Mapping[str, RunsBySeed],
+    order: Sequence[str],
+    baseline: str,
+    metrics: Sequence[Metric],
+) -> Point:
+    seeds = sorted({seed for of_policy in runs.values() for seed in of_policy})
+    entries = [_entry(policy, runs, baseline, metrics) for policy in order if policy in runs]
+    return Point(*load, tuple(seeds), tuple(entries))
+
+
+def _entry(
+    policy: str, by_name: Mapping[str, RunsBySeed], baseline: str, metrics: Sequence[Metric]
+) -> Entry:
+    runs = by_name[policy]
+    reference = by_name.get(baseline, {}) if policy != baseline else {}
+    return Entry(
+        policy=policy,
+        seeds=tuple(sorted(runs)),
+        partial_seeds=tuple(sorted(seed for seed, run in runs.items() if run.partial)),
+        num_errors=sum(run.num_errors for run in runs.values()),
+        scores=tuple(
+            Score(
+                metric,
+                spread(metric.value(run) for run in runs.values()),
+                paired_gain(metric, reference, runs),
+                paired_ratio(metric, runs, reference),
+            )
+            for metric in metrics
+        ),
+        distance=distance(by_name, policy, baseline),
+    )

@@ -12,10 +12,12 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from holdfast.core.results import RunResult
-from holdfast.report.comparison import METRICS, Interval, Metric
-from holdfast.report.policy_ranking import BASELINE, policy_order, spread
+from holdfast.report.bound_distance import BASELINE
+from holdfast.report.comparison import policy_order
+from holdfast.report.gain import Interval, spread
+from holdfast.report.metrics import HIT_RATIO, Metric
 
-__all__ = ["AXES", "MISS_RATIO", "Axis", "Cliff", "Curve", "Panel", "cliff", "cliffs", "curves"]
+__all__ = ["AXES", "Axis", "Cliff", "Curve", "Panel", "cliff", "cliffs", "curves"]
 
 Axis = Literal["concurrency", "kv_tokens"]
 
@@ -79,15 +81,6 @@ class Cliff:
     half_lost_at: int | None
 
 
-def _miss_ratio(run: RunResult) -> float | None:
-    return None if run.token_hit_ratio is None else 1.0 - run.token_hit_ratio
-
-
-MISS_RATIO: Final = Metric("token miss ratio", "lower", _miss_ratio, 3)
-
-_HIT_RATIO: Final = next(metric for metric in METRICS if metric.label == "token hit ratio")
-
-
 def curves(
     runs: Iterable[RunResult], metric: Metric, axis: Axis, *, baseline: str = BASELINE
 ) -> tuple[Panel, ...]:
@@ -119,7 +112,7 @@ def cliffs(runs: Iterable[RunResult], policy: str) -> tuple[Cliff, ...]:
     found = (
         cliff(panel.curves[0], panel.axis, panel.fixed)
         for axis in AXES
-        for panel in curves(own, _HIT_RATIO, axis)
+        for panel in curves(own, HIT_RATIO, axis)
     )
     return tuple(each for each in found if each is not None)
 

@@ -1,42 +1,73 @@
-"""A comparison as one self-contained HTML page; needs the [plots] extra."""
+"""Reports as self-contained HTML pages; needs the [plots] extra."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holdfast.report.comparison import Comparison
 from holdfast.report.page import render_page, require_plots, write_whole
-from holdfast.report.plots import comparison_svg
-from holdfast.report.table import format_gain, format_interval, format_load
+from holdfast.report.tables import ReportTable
 
-__all__ = ["render_html", "write_html"]
+__all__ = ["Page", "PageSection", "render_html", "write_html"]
 
 
-def render_html(comparison: Comparison, manifest: Mapping[str, Any]) -> str:
-    """The table, the plots and the manifest as one page that loads nothing from elsewhere; pure.
+@dataclass(frozen=True, slots=True)
+class PageSection:
+    """A part of a page; what is empty is left out.
+
+    Attributes:
+        heading: Stands above it.
+        text: A paragraph.
+        tables: Tables below each other.
+        svg: A figure.
+        lines: A list.
+        is_folded: Whether the tables open with a click.
+    """
+
+    heading: str = ""
+    text: str = ""
+    tables: tuple[ReportTable, ...] = ()
+    svg: str | None = None
+    lines: tuple[str, ...] = ()
+    is_folded: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing below the heading and the text."""
+        return not (self.tables or self.svg or self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page: its title, a paragraph that explains the figures, and sections."""
+
+    title: str
+    text: str
+    sections: tuple[PageSection, ...]
+
+
+def render_html(page: Page, manifest: Mapping[str, Any]) -> str:
+    """A page with the manifest at its end, which loads nothing from elsewhere; pure.
 
     Raises:
         HoldfastError: jinja2 or matplotlib is not installed.
     """
     require_plots()
     return render_page(
-        "comparison",
-        comparison=comparison,
-        format_gain=format_gain,
-        format_interval=format_interval,
-        format_load=format_load,
+        "report",
+        page=page,
+        sections=[section for section in page.sections if not section.is_empty],
         manifest=json.dumps(manifest, indent=2, sort_keys=True),
-        svg=comparison_svg(comparison),
     )
 
 
-def write_html(path: Path, comparison: Comparison, manifest: Mapping[str, Any]) -> None:
+def write_html(path: Path, page: Page, manifest: Mapping[str, Any]) -> None:
     """Write `render_html` to `path`, replacing the file in one step.
 
     Raises:
         HoldfastError: The file cannot be written, or jinja2 or matplotlib is not installed.
     """
-    write_whole(path, render_html(comparison, manifest).encode())
+    write_whole(path, render_html(page, manifest).encode())

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from holdfast.report.study_findings import format_seconds, format_tokens
-from holdfast.report.svg import plain_text, svg_settings, svg_text, tidy
+from holdfast.report.svg import plain_text, style_axis, svg_settings, svg_text
 from holdfast.workload.study.distribution import PERCENTS, Distribution
 from holdfast.workload.study.load import Load
 from holdfast.workload.study.workload import Study
@@ -196,7 +196,7 @@ def study_svg(study: Study, section: str) -> str | None:
         axes = figure.subplots(1, num_axes, squeeze=False)[0]
         draw(study, axes)
         for axis in axes:
-            tidy(axis)
+            style_axis(axis)
             if len(axis.get_legend_handles_labels()[0]) > 0:
                 axis.legend(frameon=False, fontsize=7)
         return svg_text(figure)

@@ -6,18 +6,18 @@ import io
 import re
 from typing import Any
 
-__all__ = ["plain_text", "svg_settings", "svg_text", "tidy"]
+__all__ = ["plain_text", "style_axis", "svg_settings", "svg_text"]
 
 
 def svg_settings() -> Any:
-    """A context in which equal figures give equal text, with text as text."""
+    """A context in which equal figures give equal SVG, with letters as text."""
     import matplotlib
 
     return matplotlib.rc_context({"svg.hashsalt": "holdfast", "svg.fonttype": "none"})
 
 
 def svg_text(figure: Any) -> str:
-    """The figure for use inside HTML, where prologue, namespaces and metadata have no place."""
+    """The figure for use inside HTML: without prologue, namespaces and metadata."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = re.sub(r"^.*?(?=<svg)", "", buffer.getvalue(), flags=re.DOTALL)
@@ -26,12 +26,12 @@ def svg_text(figure: Any) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Text that matplotlib neither reads as mathematics nor leaves out of a legend. Pure."""
+    """Text that matplotlib does not read as mathematics or leave out of a legend. Pure."""
     escaped = text.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
 
 
-def tidy(axis: Any) -> None:
-    """Give an axis the look of all figures; changes it."""
+def style_axis(axis: Any) -> None:
+    """Give an axis the style of all figures; changes it."""
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)

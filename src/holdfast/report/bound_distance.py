@@ -1,0 +1,113 @@
+"""How far a policy is from the bound: a policy that knows when sessions return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.core.results import RunResult, ratio
+from holdfast.errors import PolicyError
+from holdfast.policies.base import Need
+from holdfast.policies.registry import policy_class
+from holdfast.report.gain import paired_gain
+from holdfast.report.metrics import LLM_TIME
+
+__all__ = [
+    "BASELINE",
+    "BOUND",
+    "FLOOR",
+    "Distance",
+    "RunsBySeed",
+    "by_policy",
+    "distance",
+    "distance_to_bound",
+    "knows_future",
+]
+
+BASELINE: Final = "vllm-default"
+FLOOR: Final = "stateless"
+BOUND: Final = "clairvoyant"
+
+_LEAST_DISTANCE_RATIO: Final = 0.01
+"""A bound that is less than this better than the start leaves no distance to take a share of."""
+
+RunsBySeed = Mapping[int, RunResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """A policy's mean LLM time a session, relative to the bound's.
+
+    Attributes:
+        times_bound: Policy / bound, geometric mean over common seeds; 1 is as good as the bound.
+        share_from_floor: Part of the distance from the floor to the bound that the policy covers,
+            of the means over common seeds; below 0 when it is worse than the floor. None where
+            the bound is less than 1 % better than the floor.
+        share_from_baseline: The same from the baseline.
+    """
+
+    times_bound: float | None
+    share_from_floor: float | None
+    share_from_baseline: float | None
+
+
+def distance_to_bound(
+    runs: Iterable[RunResult], policy: str, *, baseline: str = BASELINE
+) -> Distance:
+    """The distance of `policy` to the bound; pure.
+
+    Args:
+        runs: Runs of all policies at one point.
+        policy: Name of the policy.
+        baseline: Start of the second share.
+
+    Raises:
+        ValueError: The runs are of more than one point, so seeds cannot pair them.
+    """
+    known = list(runs)
+    if len({(run.concurrency, run.kv_tokens) for run in known}) > 1:
+        raise ValueError("runs of more than one point have no common bound")
+    return distance(by_policy(known), policy, baseline)
+
+
+def by_policy(runs: Iterable[RunResult]) -> dict[str, dict[int, RunResult]]:
+    """Runs by policy and seed; of equal ones the last counts; pure."""
+    grouped: dict[str, dict[int, RunResult]] = {}
+    for run in runs:
+        grouped.setdefault(run.policy, {})[run.seed] = run
+    return grouped
+
+
+def distance(runs: Mapping[str, RunsBySeed], policy: str, baseline: str) -> Distance:
+    """As `distance_to_bound`, of runs by policy and seed; pure."""
+    own, bound = runs.get(policy, {}), runs.get(BOUND, {})
+    gain_of_bound = paired_gain(LLM_TIME, own, bound)
+    return Distance(
+        times_bound=None if gain_of_bound is None else gain_of_bound.mean,
+        share_from_floor=_share(runs.get(FLOOR, {}), own, bound),
+        share_from_baseline=_share(runs.get(baseline, {}), own, bound),
+    )
+
+
+def knows_future(policy: str) -> bool:
+    """Whether only a simulation can run the policy; False for an unknown name. Pure."""
+    try:
+        return Need.FUTURE in policy_class(policy).spec.needs
+    except PolicyError:
+        return False
+
+
+def _share(start: RunsBySeed, runs: RunsBySeed, bound: RunsBySeed) -> float | None:
+    """Of the means, not a mean of shares, which one seed with a near bound would dominate."""
+    distance_s, covered_s, start_s = 0.0, 0.0, 0.0
+    for seed in sorted(start.keys() & runs.keys() & bound.keys()):
+        from_s, at_s, to_s = (LLM_TIME.value(side[seed]) for side in (start, runs, bound))
+        if from_s is None or at_s is None or to_s is None:
+            continue
+        start_s += from_s
+        covered_s += from_s - at_s
+        distance_s += from_s - to_s
+    if distance_s < _LEAST_DISTANCE_RATIO * start_s:
+        return None
+    return ratio(covered_s, distance_s)

@@ -1,0 +1,71 @@
+"""The report of `holdfast simulate`: all policies at every load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.core.results import RunResult
+from holdfast.report.bound_distance import BASELINE, BOUND, FLOOR
+from holdfast.report.cells import format_cliff
+from holdfast.report.comparison import Comparison, compare
+from holdfast.report.curves import cliffs
+from holdfast.report.html import Page, PageSection
+from holdfast.report.plots import curves_svg, gains_svg
+from holdfast.report.tables import ReportTable, all_metrics_table, policies_table
+
+__all__ = ["simulation_caption", "simulation_page", "simulation_tables"]
+
+
+def simulation_tables(comparison: Comparison) -> tuple[ReportTable, ...]:
+    """One table for each point; pure."""
+    return tuple(policies_table(comparison, point) for point in comparison.points)
+
+
+def simulation_caption(comparison: Comparison) -> str:
+    """What the figures of `simulation_tables` mean; pure."""
+    return (
+        "Medians over seeds. Gain: how many times shorter the LLM time is than with "
+        f"{comparison.baseline} on the same seed; below 1.00x is a loss."
+    )
+
+
+def simulation_page(runs: Sequence[RunResult], *, baseline: str = BASELINE) -> Page:
+    """Tables, figures and cliffs of all policies; pure.
+
+    Raises:
+        HoldfastError: jinja2 or matplotlib is not installed.
+    """
+    comparison = compare(runs, baseline=baseline)
+    points = comparison.points
+    tables = tuple(policies_table(comparison, point, has_distances=True) for point in points)
+    details = tuple(all_metrics_table(comparison, point) for point in points)
+    found = [each for policy in comparison.policies for each in cliffs(runs, policy)]
+    return Page(
+        title=f"Policies against {baseline}",
+        text=_explanation(baseline),
+        sections=(
+            PageSection(tables=tables),
+            PageSection("Gain in LLM time a session", svg=gains_svg(comparison)),
+            PageSection("Over sessions and cache size", svg=curves_svg(runs, baseline=baseline)),
+            PageSection("Cliffs", lines=tuple(map(format_cliff, found))),
+            PageSection(
+                "All metrics",
+                text="Medians over the seeds, the lowest and highest in brackets; below them the "
+                "gain with its 95 % interval.",
+                tables=details,
+                is_folded=True,
+            ),
+        ),
+    )
+
+
+def _explanation(baseline: str) -> str:
+    return (
+        f"Medians over the seeds. Gain: how many times better a policy is than {baseline} on the "
+        "same seed, as the geometric mean over the seeds with its 95 % confidence interval "
+        "(Student's t on the logarithms); below 1.00x is a loss. \u201cLLM time / bound\u201d is "
+        f"the mean LLM time a session relative to {BOUND}, which knows when sessions return. The "
+        f"last two columns give the share of the way from {FLOOR} (no prefix cache) and from "
+        f"{baseline} to that bound that a policy covers; they are empty where the bound is less "
+        "than 1 % better."
+    )
