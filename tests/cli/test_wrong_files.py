@@ -117,7 +117,7 @@ def test_files_that_cannot_be_read_are_named_and_cost_no_other(
     result = invoke(mixed)
     assert "cut.json: not valid UTF-8 JSON" in result.stderr
     assert "hooks.jsonl: line 1: unknown layout" in result.stderr
-    assert "such files are read of" in result.stderr
+    assert "known formats are" in result.stderr
     assert "2 problems" in message(result) or "this file and 1 more were not read" in message(
         result
     )

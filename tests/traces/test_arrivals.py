@@ -41,16 +41,16 @@ def test_requests_come_in_the_order_of_time_from_the_one_that_is_chosen(
         (ordered[position], later)
         for position, later in rotation([times[line] for line in ordered], begin)
     ]
-    taken = arrivals.taken(None if seed is None else random.Random(seed))
-    assert [(arrival.line, later) for arrival, later in taken] == expected
+    rotated = arrivals.rotated(None if seed is None else random.Random(seed))
+    assert [(arrival.line, later) for arrival, later in rotated] == expected
     assert arrivals.num_rows == len(times)
 
 
 def test_a_file_in_order_is_read_as_its_requests_are_taken_and_not_before() -> None:
     recording = Recording([1.0, 2.0, 2.0])
-    taken = Arrivals(_FILE, recording.rows, hint="").taken(None)
+    rotated = Arrivals(_FILE, recording.rows, hint="").rotated(None)
     assert recording.num_passes == 1
-    next(taken)
+    next(rotated)
     assert recording.num_passes == 2
 
 

@@ -182,7 +182,7 @@ def test_full_disk_error_of_spool_hints_at_tmpdir(
     monkeypatch.setattr(row_spool, "SpooledTemporaryFile", Full)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\n".join(msgspec.json.encode(row) for row in _bailian(1)))
-    expected = r"a\.jsonl: its rows cannot be put aside: No space"
+    expected = r"a\.jsonl: its rows cannot be written to a temporary file: No space"
     with pytest.raises(TraceError, match=expected) as caught:
         list(read_sessions(path))
     assert "TMPDIR" in (caught.value.hint or "")

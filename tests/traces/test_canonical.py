@@ -216,11 +216,11 @@ def test_another_version_is_refused_by_name(write_lines: Any) -> None:
 
 def test_a_file_that_was_cut_off_between_lines_is_not_taken_for_a_whole_one() -> None:
     lines = written([Session("a", 16, (Turn(0.0, 16, 1, (0,)),), "")]).splitlines(keepends=True)
-    with pytest.raises(TraceError, match="end: cut off behind 1 sessions"):
+    with pytest.raises(TraceError, match="end: cut off after 1 sessions"):
         list(reread(b"".join(lines[:-1])))
     with pytest.raises(TraceError, match="holds 0 sessions and 0 turns; expected 1 and 1"):
         list(reread(lines[0] + lines[2]))
-    with pytest.raises(TraceError, match="line 4, record: a line behind the end"):
+    with pytest.raises(TraceError, match="line 4, record: a line after the end"):
         list(reread(b"".join(lines) + lines[1]))
 
 

@@ -162,9 +162,9 @@ def test_events_may_come_without_an_envelope_and_others_are_not_read(
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (event("request_end", 0, MAIN), "line 2, request: is not there"),
-        (ended("b", 0, 1, MAIN, input_tokens=None), "line 2, request.input_tokens: is not there"),
-        (event("tool_end", 0, MAIN), "line 2, tool: is not there"),
+        (event("request_end", 0, MAIN), "line 2, request: is missing"),
+        (ended("b", 0, 1, MAIN, input_tokens=None), "line 2, request.input_tokens: is missing"),
+        (event("tool_end", 0, MAIN), "line 2, tool: is missing"),
         (event("tool_end", 0, MAIN, schema="x"), "line 2, schema: schema 'x'; expected dynamo"),
         (
             ended("b", 0, 1, MAIN, replay=replay([1, 2, 3, 4])),

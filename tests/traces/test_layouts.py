@@ -79,4 +79,4 @@ def test_the_format_that_comes_closest_is_named_with_what_is_missing(write_lines
     path = write_lines("a.jsonl", {"timestamp": 0, "input_length": 9, "output_length": 1})
     with pytest.raises(TraceError) as caught:
         list(read_sessions(path))
-    assert "Mooncake, which comes closest, also has hash_ids" in (caught.value.hint or "")
+    assert "Mooncake is the closest, and also has hash_ids" in (caught.value.hint or "")

@@ -134,7 +134,7 @@ def test_additions_longer_than_any_prompt_are_an_error_that_names_the_session(re
     rows = [row("a", [], 1 << 24), row("a", [], 1 << 24)]
     for one in rows:
         del one["hash_ids"]
-    with pytest.raises(TraceError, match=r"m\.jsonl: session 'a', input_length: what its rows add"):
+    with pytest.raises(TraceError, match=r"m\.jsonl: session 'a', input_length: its rows add up"):
         read(*rows)
 
 

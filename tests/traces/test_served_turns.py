@@ -189,5 +189,5 @@ def test_a_restart_on_the_same_clock_begins_new_sessions(logged: Any) -> None:
 
 
 def test_a_log_without_lengths_is_an_error_that_says_so(logged: Any) -> None:
-    with pytest.raises(TraceError, match="line 1, prompt_tokens: is not there"):
+    with pytest.raises(TraceError, match="line 1, prompt_tokens: is missing"):
         logged(arrived(1.0, "a", prompt_tokens=None))

@@ -144,7 +144,7 @@ def test_weka_nests_sub_agents_behind_the_call_that_started_them() -> None:
 
 
 def test_weka_cannot_have_other_blocks_or_mixed_ones() -> None:
-    with pytest.raises(ConfigError, match="none can be chosen"):
+    with pytest.raises(ConfigError, match="none can be set"):
         rows("weka", session(turn(1)), block_size_tokens=16)
     child = replace(session(turn(1), session_id="x", parent_id="a"), block_size_tokens=16)
     with pytest.raises(ConfigError, match="'x' has blocks of 16 tokens and its main agent of 64"):

@@ -1,4 +1,4 @@
-"""One module per foreign trace format."""
+"""Trace formats: one module per format, and what they share."""
 
 from __future__ import annotations
 

@@ -1,21 +1,23 @@
-"""Reader of Mooncake requests that form sessions, among them Dynamo's agentic Mooncake.
+"""Reader of Mooncake requests with sessions, such as Dynamo's agentic Mooncake.
 
-Three kinds of rows are read. Mooncake's own with a `session_id`: turns in the order of lines, with
-a `delay`. Version 1 of agentic Mooncake: requests that name those they `wait_for`. Version 2: a
-first line with the schema and the block size, and typed `dependencies`.
+Reads three kinds of rows. Mooncake's own with a `session_id`: turns in the order of lines, with a
+`delay`. Version 1 of agentic Mooncake: requests that list the requests they `wait_for`. Version 2:
+a first line with the schema and the block size, and typed `dependencies`.
 
-Rows of sessions may record whole prompts or, as aiperf's do, only what each adds to the last prompt
-and its answer. A `context_mode` says which. Without one, and without ids of requests, they are
-additions where no later row of the file begins with the first hash of the one before. Rows without
-hashes share nothing but what additions share.
+Rows hold whole prompts or, as aiperf's do, only the tokens that each adds to the previous prompt
+and its answer. `context_mode` names which. Without it, and without request ids, rows are additions
+if no row of the file begins with the first hash of its session's previous row. Rows without hashes
+share only what additions share.
 
-Known: lengths, block hashes, who waits for whom and how long, tools with their times. A request
-that waits for another session's began it as a sub-agent, if it is a first one; otherwise it waits
-for that sub-agent's end, and its gap is then only the part behind it.
+Known: lengths, block hashes, dependencies with their delays, tools with their times. A session's
+first request that waits for another session's request makes its session a sub-agent. A later
+request that waits for a sub-agent's last request joins it, and its gap starts at the sub-agent's
+end.
 
-Assumed: where the file does not say it, the block size is the power of two that fits all numbers
-of blocks, Mooncake's 512 if that does. Times of tools count from 0 where a request has no time.
-Not known: latencies, and what an answer asked for; one that tools were called for ended in them.
+Assumed: if the file has no block size, it is the power of two that fits all block counts, 512
+(Mooncake's) first. Tool times count from 0 if a request has no time.
+Not known: latencies, and how answers ended; an answer is taken to end with the tools whose results
+the next request carries.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ class _Row(msgspec.Struct):
         return [*self.wait_for, *(dependency.request_id for dependency in self.dependencies)]
 
     def wait_ms(self) -> float | None:
-        """From the end of what it waits for to this request; None where that is not said."""
+        """Time from the end of its dependencies to this request; None if not recorded."""
         if self.dependencies:
             return max(dependency.delay_ms for dependency in self.dependencies)
         if self.wait_for or self.delay is not None:
@@ -129,12 +131,12 @@ class _Row(msgspec.Struct):
 
 @dataclass(slots=True)
 class _Stream:
-    """One session: where its rows are put aside, and what the graph says about it.
+    """One session: the offsets of its spooled rows, and its links to other sessions.
 
     Attributes:
-        waits: What rows wait for that is not the session's own, by their index.
-        first_hash: That of the latest row's prompt.
-        context_mode: What its rows record, where they say so.
+        waits: By row index, the requests of other sessions that the row waits for.
+        first_hash: The first hash of the latest row's prompt.
+        context_mode: The recorded `context_mode`; None if not recorded.
     """
 
     session_id: str
@@ -149,20 +151,20 @@ class _Stream:
 
 @dataclass(slots=True)
 class _Graph:
-    """What a first pass over a file found.
+    """The sessions of a file and their links, as its first pass collects them.
 
     Attributes:
-        places: Which session's each request is, and which row of it.
-        block_sizes: Those that fit all numbers of blocks so far, the likeliest first.
-        num_estimated_gaps: Gaps that the file leaves out.
-        has_ids: Whether a row has an id, as Dynamo's do, which record whole prompts.
-        num_later: Rows that follow another one of their session.
-        num_continued: Those that begin with the first hash of the one before.
+        positions: By request id, its session and its row index there.
+        block_sizes: Sizes that fit all block counts so far, the likeliest first.
+        num_estimated_gaps: Gaps that are not recorded.
+        has_ids: Whether a row has a request id. Dynamo's rows do, and hold whole prompts.
+        num_later: Rows that are not the first of their session.
+        num_continued: Later rows that begin with the first hash of the previous row.
     """
 
     spool: RowSpool[_Row]
     streams: dict[str, _Stream] = field(default_factory=dict)
-    places: dict[str, tuple[_Stream, int]] = field(default_factory=dict)
+    positions: dict[str, tuple[_Stream, int]] = field(default_factory=dict)
     block_sizes: tuple[int, ...] = _BLOCK_SIZES
     num_estimated_gaps: int = 0
     has_ids: bool = False
@@ -170,7 +172,7 @@ class _Graph:
     num_continued: int = 0
 
     def context_mode(self, stream: _Stream) -> str:
-        """What a session's rows record: whole prompts, or what each adds."""
+        """Return the mode of a session's rows; "" for whole prompts."""
         if stream.context_mode is not None:
             return stream.context_mode
         adds = self.num_later > 0 and self.num_continued == 0 and not self.has_ids
@@ -180,17 +182,17 @@ class _Graph:
 def read_agentic_mooncake(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file; taking its sessions adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
         file: The file.
-        interner: Shared by the files of one reading.
-        scope: This file's own scope in it (> 0).
-        rng: Chooses the order, as `reordered` does; None keeps that of the first requests.
+        interner: Shared by all files that are read together.
+        scope: This file's scope of hashes (> 0).
+        rng: Shuffles as `reordered` does; None keeps the order of first requests.
 
     Raises:
-        TraceError: A line is not such a request or has the id of another, no block size fits, or
-            there is no request.
+        TraceError: A line is not such a request or repeats an id, no block size fits, or there is
+            no request.
     """
     header = _header(file)
     graph = _graph(file, has_header=header is not None)
@@ -203,7 +205,7 @@ def read_agentic_mooncake(
 def _header(file: TraceFile) -> _Header | None:
     if missing_fields(next(file.fields(), {}), _HEADER):
         return None
-    # Without it nothing behind it can be read, so it cannot be left out.
+    # The rows cannot be read without the header, so it is never skipped.
     line, header = next(replace(file, on_skipped=None).decode(_Header, hint=_HINT))
     if (header.schema, header.version) != (_SCHEMA, _VERSION):
         raise file.error(
@@ -219,7 +221,7 @@ def _graph(file: TraceFile, *, has_header: bool) -> _Graph:
     graph = _Graph(RowSpool(file.source, _Row))
     rows = file.decode(_Row, hint=_HINT, num_header_lines=int(has_header))
     for line, row in rows:
-        if row.request_id is not None and row.request_id in graph.places:
+        if row.request_id is not None and row.request_id in graph.positions:
             file.refuse(second_request(file, line, "request_id", row.request_id))
             continue
         name = row.session_id or row.request_id or f"{file.label}-{line}"
@@ -234,13 +236,13 @@ def _graph(file: TraceFile, *, has_header: bool) -> _Graph:
 def _add_row(graph: _Graph, stream: _Stream, row: _Row) -> None:
     index = len(stream.rows)
     others = [
-        name for name in row.waits_for() if graph.places.get(name, (None, 0))[0] is not stream
+        name for name in row.waits_for() if graph.positions.get(name, (None, 0))[0] is not stream
     ]
     if others:
         stream.waits[index] = others
     if row.request_id is not None:
         graph.has_ids = True
-        graph.places[row.request_id] = (stream, index)
+        graph.positions[row.request_id] = (stream, index)
     _compare(graph, stream, row, is_later=index > 0)
     graph.num_estimated_gaps += index > 0 and row.wait_ms() is None
     if row.hash_ids is not None:
@@ -254,7 +256,7 @@ def _add_row(graph: _Graph, stream: _Stream, row: _Row) -> None:
 
 
 def _compare(graph: _Graph, stream: _Stream, row: _Row, *, is_later: bool) -> None:
-    """Look for what tells whole prompts from additions."""
+    """Count the evidence that rows hold whole prompts or additions."""
     if row.context_mode is not None:
         stream.context_mode = row.context_mode.lower()
         return
@@ -265,17 +267,17 @@ def _compare(graph: _Graph, stream: _Stream, row: _Row, *, is_later: bool) -> No
 
 
 def _link(graph: _Graph) -> None:
-    """Find out who began which session, and who waited for its end."""
-    streams, places = graph.streams.values(), graph.places
+    """Set each session's parent and the turn that joins it."""
+    streams, positions = graph.streams.values(), graph.positions
     for stream in streams:
         for name in stream.waits.get(0, ()):
-            parent, index = places.get(name, (stream, 0))
+            parent, index = positions.get(name, (stream, 0))
             if parent is not stream and stream.parent_id is None:
                 stream.parent_id, stream.parent_turn = parent.session_id, index
     for stream in streams:
         for index, names in stream.waits.items():
             for name in names if index else ():
-                child, position = places.get(name, (stream, 0))
+                child, position = positions.get(name, (stream, 0))
                 if child.parent_id == stream.session_id and position == len(child.rows) - 1:
                     child.join_turn = index
 
@@ -329,7 +331,7 @@ def _sessions(
 def _prompts(
     source: str, session_id: str, rows: list[_Row], mode: str, block_tokens: int
 ) -> Iterator[tuple[int, list[int]]]:
-    """The length of each row's whole prompt, and the hashes of its full blocks."""
+    """Yield each whole prompt's length and the hashes of its full blocks."""
     if mode not in (_WITH_ANSWERS, _WITHOUT_ANSWERS):
         for row in rows:
             yield row.input_length, row.hashes[: row.input_length // block_tokens]
@@ -339,7 +341,7 @@ def _prompts(
         prompt.add(row.hashes, row.input_length)
         if prompt.num_tokens > MAX_TOKENS:
             raise TraceError(
-                f"what its rows add is more than {MAX_TOKENS:,} tokens together",
+                f"its rows add up to more than {MAX_TOKENS:,} tokens",
                 source=source,
                 where=f"session {session_id!r}, input_length",
             )
@@ -371,7 +373,7 @@ def _gap_s(before: _Row, row: _Row) -> float:
 
 
 def _tool_spans(row: _Row) -> Iterator[ToolSpan]:
-    """The tools whose results a request brought, from the end of the answer that called them."""
+    """Yield the tools whose results a request carries, timed from the previous answer."""
     answer_ms = 0.0
     if row.time_ms is not None:
         answer_ms = row.time_ms - (row.wait_ms() or 0.0)
@@ -390,5 +392,5 @@ def _tool_spans(row: _Row) -> Iterator[ToolSpan]:
 
 
 def _from(answer_ms: float, time_ms: float) -> float:
-    # Written to the nanosecond, so that differences come out as they were.
+    # Rounded to a nanosecond, which undoes the error of the subtraction.
     return round(max(0.0, time_ms - answer_ms), 6) / 1000

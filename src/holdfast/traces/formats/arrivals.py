@@ -1,4 +1,4 @@
-"""Requests that arrive at recorded times and belong to nobody: read again rather than held."""
+"""Open-loop requests in the order of time, read twice instead of held in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Row = TypeVar("_Row")
 
 @dataclass(frozen=True, slots=True)
 class Arrival(Generic[_Row]):
-    """One request: when it arrived, in any unit; its line; and what else is known."""
+    """One request: its arrival time in the file's unit, its line, and its row."""
 
     at: float
     line: int
@@ -30,16 +30,16 @@ class Arrival(Generic[_Row]):
 class Arrivals(Generic[_Row]):
     """The requests of one file in the order of time.
 
-    The file is read once to find out what is wrong with it, and once more as requests are taken.
-    Published files are in that order; the requests of one that is not are held in memory.
+    Reads the file once to check it, and again for each iteration. Published files are in the order
+    of time; the requests of a file that is not are held in memory.
 
     Args:
         file: The file.
-        rows: Yields the requests in the order of lines, once for each call.
-        hint: Says what a file should look like that has none.
+        rows: Yields the requests in the order of lines, anew for each call.
+        hint: The expected content, for a file without a request.
 
     Raises:
-        TraceError: As `rows` does, or there is none.
+        TraceError: From `rows`, or the file has no request.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Arrivals(Generic[_Row]):
     ) -> None:
         self._rows = rows
         self._file = file.silently()
-        self._held: list[Arrival[_Row]] | None = None
+        self._sorted: list[Arrival[_Row]] | None = None
         self.num_rows = 0
         first = last = 0.0
         is_in_order = True
@@ -64,22 +64,22 @@ class Arrivals(Generic[_Row]):
             raise TraceError("holds no request", source=file.source, hint=hint)
         self._lap = lap_after(first, last, self.num_rows)
         if not is_in_order:
-            self._held = sorted(self._all(), key=attrgetter("at"))
+            self._sorted = sorted(self._all(), key=attrgetter("at"))
 
-    def taken(self, rng: random.Random | None) -> Iterator[tuple[Arrival[_Row], float]]:
-        """Yield the requests from one that `rng` chooses on, then those before it.
+    def rotated(self, rng: random.Random | None) -> Iterator[tuple[Arrival[_Row], float]]:
+        """Yield requests from a random one on, then the earlier ones, each with its shift.
 
-        With each comes how much later it arrives: the latter, one length of the recording. None
-        begins at the beginning.
+        Earlier requests shift by the length of the recording, others by 0. None starts with the
+        first request.
         """
         begin = 0 if rng is None else rng.randrange(self.num_rows)
-        return self._taken(begin)
+        return self._rotated(begin)
 
-    def _taken(self, begin: int) -> Iterator[tuple[Arrival[_Row], float]]:
+    def _rotated(self, begin: int) -> Iterator[tuple[Arrival[_Row], float]]:
         for arrival in islice(self._all(), begin, None):
             yield arrival, 0.0
         for arrival in islice(self._all(), begin):
             yield arrival, self._lap
 
     def _all(self) -> Iterator[Arrival[_Row]]:
-        return self._rows(self._file) if self._held is None else iter(self._held)
+        return self._rows(self._file) if self._sorted is None else iter(self._sorted)

@@ -1,14 +1,16 @@
-"""Reader of ATIF trajectories (version 1): one trajectory a document, sub-agents' inside or beside.
+"""Reader of ATIF trajectories (version 1): one trajectory a document.
 
-Known: steps in order, lengths of calls (a prompt's with what came from a cache), tools, which step
-started which trajectory and had its result. Steps in a row that one call answered with are one
-turn. A trajectory that goes on in another document is one session; where that one begins with
-copied steps, they are what a compaction left.
+Sub-agents' trajectories are in the same document or in documents that it refers to.
 
-Assumed: an answer from whose observation the agent goes on has called a tool, named or not. A step
-has one time, taken as the end of its answer. Time between two steps of the agent
-therefore contains the later answer's, and such gaps are counted as estimated. A step that several
-calls were merged into records the sum of their prompts, so its prompt's length is estimated.
+Known: steps in order, lengths of calls (prompts with their cached tokens), tools, and the step
+that started each sub-agent and received its result. Consecutive steps of one answer are one turn.
+A trajectory that another document continues is one session; steps that the continuation copies are
+the result of a compaction.
+
+Assumed: an answer whose observation the agent continues from called a tool, named or not. A step's
+only time is the end of its answer, so the time between two steps of the agent includes the second
+answer, and the gap counts as estimated. A step merged from several calls records the sum of their
+prompts, so its prompt length is estimated.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
     CalledTool,
-    Happening,
+    RecordedEvent,
     Stream,
     seconds,
     transcript_reading,
@@ -49,45 +51,45 @@ LAYOUTS = (frozenset({"schema_version", "agent", "steps"}),)
 
 _HINT = "expected one trajectory: {schema_version: ATIF-v1.…, agent, steps: […]}"
 _VERSIONS = "ATIF-v1."
-# As a reason for the end of an answer.
-_WENT_ON = "tool_use"
+# Recorded reason for the end of an answer that called a tool.
+_TOOL_USE = "tool_use"
 
 
 @dataclass(slots=True)
 class _Conversation:
-    """One trajectory, put together step by step."""
+    """One trajectory, built step by step."""
 
     file: TraceFile
     stream: Stream
     head: str
     is_whole: bool
     model: str
-    # What stands before all steps.
+    # Messages before the first step.
     opening: History
     history: History
     said_s: float | None = None
     trigger: Trigger = "user"
-    # Whether the latest answer was acted upon, and the latest step reports what the program did.
-    was_acted_upon: bool = False
+    # Whether a tool ran after the latest answer; whether the latest step reports a program's act.
+    had_tool_result: bool = False
     is_report: bool = False
     launches: dict[str, int] = field(default_factory=dict)
 
-    def go_on(self, trajectory: Trajectory) -> None:
-        """Add the steps of a trajectory that continues it."""
+    def continue_with(self, trajectory: Trajectory) -> None:
+        """Add the steps of the trajectory that continues this one."""
         if trajectory.steps and trajectory.steps[0].is_copied_context:
             self.history = self.opening
-            self.stream.events.append(Happening("compaction", len(self.stream.calls)))
+            self.stream.events.append(RecordedEvent("compaction", len(self.stream.calls)))
         self.add(trajectory.steps)
 
     def add(self, steps: Sequence[Step]) -> None:
-        """Add steps that one program recorded."""
+        """Add steps that one program recorded, so that they count tokens alike."""
         parts = list(answers(steps))
         prompts = whole_prompts(usage_of(part) for part in parts)
         for part, prompt_tokens in zip(parts, prompts, strict=True):
             self._add(part, prompt_tokens)
 
     def turn_before(self, inner: Trajectory) -> int | None:
-        """The turn after which a trajectory began, as far as both have times."""
+        """Return the turn after which a trajectory began; None if times are missing."""
         begun_s = next((at for step in inner.steps if (at := seconds(step.timestamp))), None)
         if begun_s is None:
             return None
@@ -97,7 +99,7 @@ class _Conversation:
 
     def _add(self, steps: list[Step], prompt_tokens: int | None) -> None:
         last = steps[-1]
-        messages = [message for step in steps for message in self._said(step)]
+        messages = [message for step in steps for message in self._messages(step)]
         if last.is_answer:
             self._answered(steps, prompt_tokens, messages)
         results = [result for step in steps for result in step.results]
@@ -109,9 +111,9 @@ class _Conversation:
         elif last.source != "system":
             self.trigger = "user"
         if last.is_answer:
-            self.was_acted_upon = self.trigger == "tool_result"
+            self.had_tool_result = self.trigger == "tool_result"
         elif last.source == "user" and not (last.is_copied_context or self.is_report):
-            self.was_acted_upon = False
+            self.had_tool_result = False
         self.is_report = last.source == "system" and bool(returned)
         self.said_s = None if is_agent else seconds(last.timestamp)
         if self.stream.calls:
@@ -120,7 +122,7 @@ class _Conversation:
                     turn = len(self.stream.calls) - 1
                     self.launches.update(dict.fromkeys(reference.names(), turn))
 
-    def _said(self, step: Step) -> Iterator[Message]:
+    def _messages(self, step: Step) -> Iterator[Message]:
         yield self._message(step.source, step.message)
         if step.reasons:
             yield self._message(step.source, step.reasoning_content)
@@ -136,9 +138,9 @@ class _Conversation:
         last = steps[-1]
         end_s = seconds(last.timestamp)
         earlier = self.stream.calls
-        if earlier and self.was_acted_upon and not earlier[-1].tools:
-            # It went on by itself from what came back, whatever the answer had asked for.
-            earlier[-1].stop = _WENT_ON
+        if earlier and self.had_tool_result and not earlier[-1].tools:
+            # The agent continued without a user, so the answer called a tool.
+            earlier[-1].stop = _TOOL_USE
         if self.said_s is None and earlier and None not in (end_s, earlier[-1].end_s):
             self.stream.num_estimated_gaps += 1
         model = last.model_name or self.model
@@ -168,7 +170,7 @@ class _Conversation:
 def _conversation(file: TraceFile, trajectory: Trajectory, stream: Stream) -> _Conversation:
     agent = trajectory.agent
     begins_with_system = bool(trajectory.steps) and trajectory.steps[0].source == "system"
-    # Told in full it is the same for every agent that is told the same.
+    # A recorded system message identifies the head by its content alone.
     head = "atif" if begins_with_system else f"atif {agent.name} {agent.version}"
     opening = EMPTY_HISTORY
     if agent.has_tool_definitions:
@@ -183,7 +185,7 @@ def _conversation(file: TraceFile, trajectory: Trajectory, stream: Stream) -> _C
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A trajectory, and the document that it is in; `place` is its field there, ending in a dot."""
+    """A trajectory and its document; `place` is the prefix of its fields there."""
 
     file: TraceFile
     trajectory: Trajectory
@@ -204,18 +206,18 @@ class _Found:
 
 
 class _Family:
-    """A main agent's trajectory, and those of its sub-agents, in its document or in others."""
+    """A main agent's trajectory and its sub-agents', across documents."""
 
     def __init__(self, main: _Found, others: Mapping[str, _Found]) -> None:
         self._waiting = [(main, main.main_stream())]
-        # By their paths; each is taken once.
+        # By path; each is read once.
         self._others = dict(others)
 
     def streams(self) -> Iterator[Stream]:
-        """The main agent's stream, then those of the agents that were started."""
+        """Yield the main agent's stream, then those of its sub-agents."""
         while self._waiting or self._others:
             if not self._waiting:
-                # What named it was left out.
+                # The trajectory that refers to it was skipped.
                 other = self._others.pop(next(iter(self._others)))
                 self._waiting.append((other, other.main_stream()))
             found, stream = self._waiting.pop(0)
@@ -224,7 +226,7 @@ class _Family:
             conversation = _conversation(found.file, found.trajectory, stream)
             parts = [found]
             while (part := self._continuation(parts[-1])) is not None:
-                conversation.go_on(part.trajectory)
+                conversation.continue_with(part.trajectory)
                 parts.append(part)
             yield stream
             for part in parts:
@@ -257,14 +259,14 @@ class _Family:
             found.trajectory.agent.name,
             parent_id=parent_id,
             parent_turn=parent_turn,
-            # The step that started it has its result, so the next one has waited.
+            # The step that started it holds its result, so the next step waited for it.
             join_turn=None if parent_turn is None else parent_turn + 1,
         )
         self._waiting.append((found, stream))
 
 
 def _beside(file: TraceFile, reference: str) -> str:
-    """The path of a document that another one refers to."""
+    """Return the path of a document that another one refers to."""
     return os.path.normpath(Path(file.source).parent / reference)
 
 
@@ -273,10 +275,10 @@ def _document(file: TraceFile) -> Trajectory:
 
 
 def links_of(file: TraceFile) -> FileLinks:
-    """Return which other documents one refers to, and whose session it may be a conversion of.
+    """Return the documents it refers to, and the session it may be converted from.
 
     Raises:
-        TraceError: It is no such trajectory.
+        TraceError: The file is not a trajectory.
     """
     main = _document(file)
     waiting = [main]
@@ -294,16 +296,16 @@ def links_of(file: TraceFile) -> FileLinks:
 def read_atif(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one trajectory; taking its sessions adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
-        file: UTF-8 JSON; documents that it refers to are its `children`.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Not needed: sub-agents stay behind their main agent.
+        file: UTF-8 JSON; its `children` are the documents that it refers to.
+        interner: Shared by all files that are read together.
+        scope: Ignored: content hashes are comparable between files.
+        rng: Ignored: sub-agents follow their main agent.
 
     Raises:
-        TraceError: It is no such trajectory.
+        TraceError: The file is not a trajectory.
     """
     del scope, rng
     main = _Found(file, _document(file))

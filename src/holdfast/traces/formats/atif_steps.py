@@ -1,4 +1,4 @@
-"""Trajectories as ATIF's documents hold them, and which steps are one answer."""
+"""ATIF's trajectories and steps, and the grouping of steps into answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.traces.formats.quantities import MAX_TOKENS, Tokens
 __all__ = ["Step", "Trajectory", "answers", "completion_of", "usage_of"]
 
 _NOTHING: Final = msgspec.Raw(b"null")
-# What the tokens of a prompt that were written to a cache are called beside the metrics.
+# Names, outside of the format's own, of prompt tokens written to a cache and read from it.
 _WRITTEN: Final = (
     "cache_creation_input_tokens",
     "cache_write_input_tokens",
@@ -32,20 +32,20 @@ class _ToolCall(msgspec.Struct):
 
 
 class _Reference(msgspec.Struct):
-    """How a step names a trajectory that it started."""
+    """A step's reference to a trajectory that it started."""
 
     trajectory_id: str | None = None
     session_id: str | None = None
     trajectory_path: str | None = None
 
     def names(self) -> Iterator[str]:
-        """Yield what the trajectory may be called."""
+        """Yield the names that may identify the trajectory."""
         names = (self.trajectory_id, self.session_id, self.trajectory_path)
         return (name for name in names if name is not None)
 
 
 class _Result(msgspec.Struct):
-    """What came back from an action."""
+    """The result of an action."""
 
     content: msgspec.Raw = _NOTHING
     subagent_trajectory_ref: list[_Reference] | None = None
@@ -62,7 +62,7 @@ class _Metrics(msgspec.Struct):
     extra: Any = None
 
     def usage(self) -> CacheUsage:
-        """What the call used of the cache."""
+        """Return the prompt's length and its cached tokens."""
         read = self.cached_tokens
         if read is None:
             read = _count(self.extra, _READ)
@@ -70,7 +70,7 @@ class _Metrics(msgspec.Struct):
 
 
 class Step(msgspec.Struct):
-    """What one side said or did, with what came back from it."""
+    """One side's message or actions, and their results."""
 
     source: str
     message: msgspec.Raw = _NOTHING
@@ -86,7 +86,7 @@ class Step(msgspec.Struct):
 
     @property
     def is_sidechain(self) -> bool:
-        """Whether it is a sub-agent's, beside those of its caller."""
+        """Whether it is a sub-agent's step among its parent's."""
         return isinstance(self.extra, dict) and self.extra.get("is_sidechain") is True
 
     @property
@@ -97,12 +97,12 @@ class Step(msgspec.Struct):
 
     @property
     def reasons(self) -> bool:
-        """Whether it has a reasoning of its own."""
+        """Whether it records reasoning."""
         return self.reasoning_content != _NOTHING
 
     @property
     def says_nothing(self) -> bool:
-        """Whether its message is none, or what Harbor writes where a call has none."""
+        """Whether its message is empty, or the text that Harbor writes for an empty one."""
         silent = {b"null", b'""'}
         for call in self.calls:
             silent.add(msgspec.json.encode(f"Executed {call.function_name} {call.tool_call_id}"))
@@ -110,17 +110,17 @@ class Step(msgspec.Struct):
 
     @property
     def calls(self) -> list[_ToolCall]:
-        """The tools that it calls."""
+        """Its tool calls."""
         return self.tool_calls or []
 
     @property
     def results(self) -> list[_Result]:
-        """What came back from it."""
+        """Its actions' results."""
         return [] if self.observation is None else self.observation.results
 
     @property
     def usage(self) -> CacheUsage | None:
-        """What its call used; None where not recorded."""
+        """Its call's cache usage; None if not recorded."""
         metrics = self.metrics
         if metrics is None or not (metrics.prompt_tokens or metrics.completion_tokens):
             return None
@@ -139,7 +139,7 @@ class _Agent(msgspec.Struct):
 
 
 class Trajectory(msgspec.Struct):
-    """A document, or a sub-agent's trajectory in one."""
+    """A document, or a sub-agent's trajectory in a document."""
 
     schema_version: str
     agent: _Agent
@@ -150,29 +150,31 @@ class Trajectory(msgspec.Struct):
     continued_trajectory_ref: str | None = None
 
     def apart(self) -> Trajectory:
-        """It with sub-agents' steps in trajectories of their own; pure.
+        """Return it with each sub-agent's steps in a trajectory of its own; pure.
 
-        Assumed: one user's step begins each of them.
+        Assumed: a user's step begins each sub-agent.
         """
-        chains: list[list[Step]] = []
+        sidechains: list[list[Step]] = []
         for step in self.steps:
-            if step.is_sidechain and (step.source == "user" or not chains):
-                chains.append([])
+            if step.is_sidechain and (step.source == "user" or not sidechains):
+                sidechains.append([])
             if step.is_sidechain:
-                chains[-1].append(step)
-        if not chains or not any(not step.is_sidechain for step in self.steps):
+                sidechains[-1].append(step)
+        if not sidechains or not any(not step.is_sidechain for step in self.steps):
             return self
         steps = [step for step in self.steps if not step.is_sidechain]
         agent = msgspec.structs.replace(self.agent, name=f"{self.agent.name} sidechain")
         added = [
-            Trajectory(self.schema_version, agent, chain, trajectory_id=f"sidechain-{number}")
-            for number, chain in enumerate(chains, start=1)
+            Trajectory(
+                self.schema_version, agent, sidechain_steps, trajectory_id=f"sidechain-{number}"
+            )
+            for number, sidechain_steps in enumerate(sidechains, start=1)
         ]
         inner = [*(self.subagent_trajectories or ()), *added]
         return msgspec.structs.replace(self, steps=steps, subagent_trajectories=inner)
 
     def references(self) -> Iterator[_Reference]:
-        """Name the trajectories that its steps started."""
+        """Yield references to the trajectories that its steps started."""
         for step in self.steps:
             for result in step.results:
                 yield from result.subagent_trajectory_ref or ()
@@ -180,17 +182,17 @@ class Trajectory(msgspec.Struct):
 
 @dataclass(slots=True)
 class _Answer:
-    """Steps in a row that one call answered with, or one step of another kind."""
+    """Consecutive steps of one answer, or one step of another kind."""
 
     steps: list[Step] = field(default_factory=list)
 
     def includes(self, step: Step) -> bool:
-        """Whether a call also answered with the next step.
+        """Whether the next step is part of the same answer.
 
-        Some writers make a step of each part of an answer, and repeat its metrics in each or have
-        them in the first alone. What comes back from a call stands in its step, so calls of one
-        answer may have it between them: then the later one says nothing by itself. An answer that
-        neither calls nor has anything back gives a model nothing to go on from.
+        Some writers make a step of each part of an answer, with the answer's metrics in each step
+        or in the first only. A call's result is in the call's step, so parallel calls may have
+        results between them; the later call's step then has no message. After an answer without
+        calls and results a model has nothing to continue from, so the next step belongs to it.
         """
         last = self.steps[-1]
         if not (last.is_answer and step.is_answer) or step.llm_call_count is not None:
@@ -207,7 +209,7 @@ class _Answer:
 
 
 def answers(steps: Iterable[Step]) -> Iterator[list[Step]]:
-    """Yield steps by the call that answered with them; each other step alone. Pure."""
+    """Yield the steps of each answer together, and every other step alone; pure."""
     answer: _Answer | None = None
     for step in steps:
         if answer is not None and answer.includes(step):
@@ -221,18 +223,18 @@ def answers(steps: Iterable[Step]) -> Iterator[list[Step]]:
 
 
 def usage_of(answer: Iterable[Step]) -> CacheUsage:
-    """What the call used that answered with these steps; pure."""
+    """Return the cache usage of an answer's call; pure."""
     return next((step.usage for step in answer if step.usage is not None), CacheUsage())
 
 
 def completion_of(answer: Iterable[Step]) -> int | None:
-    """The length of an answer, of which a writer may have noted a part first; pure."""
+    """Return an answer's length, the largest that its steps record; pure."""
     noted = [step.metrics.completion_tokens for step in answer if step.metrics is not None]
     return max((count for count in noted if count is not None), default=None)
 
 
 def _count(extra: Any, names: Iterable[str]) -> int | None:
-    """A number of tokens among the metrics that the format has no names for."""
+    """Return a token count from metrics outside of the format; None if there is none."""
     if not isinstance(extra, dict):
         return None
     details = extra.get("prompt_tokens_details")

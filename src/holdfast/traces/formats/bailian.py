@@ -1,12 +1,12 @@
-"""Reader of Alibaba's Bailian traces: requests with block hashes that name the one they continue.
+"""Reader of Alibaba's Bailian traces: requests with block hashes and a parent.
 
-Known: arrivals, lengths, hashes of 16-token blocks, and which request a request continues.
+Known: arrivals, lengths, hashes of 16-token blocks, and the request that a request continues.
 
 A conversation is a session: a request without a known parent and all that continue it, in the
-order of time. One that does not continue the request before it is a fork.
+order of time. A request that does not continue the one before it is a fork.
 
-Estimated: every gap. Latencies are not recorded, so the time between two requests contains the
-answer. Not known: why anybody waited.
+Estimated: every gap. Latencies are not recorded, so the time between two requests includes the
+answer. Not known: how answers ended.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ class _Request(msgspec.Struct):
 def read_bailian(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file; taking its sessions adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
         file: The file.
-        interner: Shared by the files of one reading.
-        scope: This file's own scope in it (> 0).
-        rng: Chooses the arrival to begin with, as `reordered` does.
+        interner: Shared by all files that are read together.
+        scope: This file's scope of hashes (> 0).
+        rng: Chooses the first arrival as `reordered` does; None keeps the order of time.
 
     Raises:
-        TraceError: A line is not such a request, has more blocks than fit or the id of another, or
-            there is none.
+        TraceError: A line is not such a request, has more blocks than fit or repeats an id, or
+            there is no request.
     """
     spool = RowSpool(file.source, _Request)
     parents: dict[int, int] = {}
-    # When each request came, and where it is put aside.
+    # Arrival time and spool offset of each request.
     stored: dict[int, tuple[float, int]] = {}
     for line, request in file.decode(_Request, hint=_HINT):
         problem = _problem(file, line, request, parents)
@@ -82,14 +82,14 @@ def read_bailian(
         requests.sort()
     ordered = sorted(conversations.values(), key=lambda requests: requests[0][0])
     num_continued = sum(len(requests) - 1 for requests in ordered)
-    read = (spool.read(place for _, place in requests) for requests in ordered)
+    read = (spool.read(offset for _, offset in requests) for requests in ordered)
     return Reading(
         len(ordered), num_continued, reordered(_sessions(file, read, interner, scope), rng)
     )
 
 
 def _roots(parents: Mapping[int, int]) -> Iterator[tuple[int, int]]:
-    """Each request with the first one of its conversation, wherever in the file that stands."""
+    """Yield each request with the first one of its conversation."""
     roots: dict[int, int] = {}
     for chat_id in parents:
         path: dict[int, None] = {}

@@ -1,7 +1,7 @@
-"""Lengths of prompts from usage, in which providers and clients count caches differently.
+"""Prompt lengths from usage records, which count cached tokens in different ways.
 
-A whole prompt is what was read from a cache, what was written to it and the rest. Some count all
-of it as the prompt, some leave out what was written, and some what was read as well.
+A whole prompt consists of tokens read from a cache, tokens written to it, and the rest. Some
+programs count all of them as the prompt, some exclude the written ones, some the read ones as well.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ __all__ = ["CacheUsage", "whole_prompts"]
 
 @dataclass(frozen=True, slots=True)
 class CacheUsage:
-    """What one call is said to have used, in tokens.
+    """The recorded usage of one call, in tokens.
 
     Attributes:
-        prompt: As counted; None where not recorded.
-        read: What came from the cache; None where not recorded.
-        written: What was written to it, 0 where not recorded.
+        prompt: The prompt as the program counts it; None if not recorded.
+        read: Tokens read from the cache; None if not recorded.
+        written: Tokens written to the cache; 0 if not recorded.
     """
 
     prompt: int | None = None
@@ -28,10 +28,10 @@ class CacheUsage:
 
 
 def whole_prompts(usages: Iterable[CacheUsage]) -> list[int | None]:
-    """Return the length of each whole prompt, of calls that one program counted; pure.
+    """Return the whole prompt lengths of calls that one program counted; pure.
 
-    A count below what was read, or read and written, tells what the program leaves out, of all of
-    its calls.
+    A prompt count below the tokens read, or read and written, shows what the program excludes from
+    all its counts.
     """
     usages = list(usages)
     counted = [(usage.prompt, usage.read or 0, usage.written) for usage in usages]

@@ -1,10 +1,10 @@
-"""Holdfast's own trace format, `holdfast.trace/1`: all that a `Session` holds, one a line.
+"""Holdfast's own trace format, `holdfast.trace/1`: one whole `Session` a line.
 
-The first line names the schema, the last one says how much there was, so that a file that was cut
-off is not taken for a whole one. See docs/trace-format.md.
+The first line has the schema, the last one the counts of sessions and turns, which reveal a
+truncated file. See docs/trace-format.md.
 
-Blocks are written as ids that identify prefixes in the whole file, so a session is read without
-those before it: the memory it takes does not depend on the length of the file.
+Block ids identify prefixes in the whole file, so a session is read without the ones before it, in
+memory that does not depend on the length of the file.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ LAYOUTS = (frozenset({"record=trace", "schema"}),)
 
 _HINT = "docs/trace-format.md has every line and field"
 _BlockId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 48)]
-_Run: TypeAlias = tuple[_BlockId, PromptTokens]
+_IdRange: TypeAlias = tuple[_BlockId, PromptTokens]
 
 
 class Header(msgspec.Struct, tag_field="record", tag="trace"):
@@ -62,9 +62,9 @@ class Header(msgspec.Struct, tag_field="record", tag="trace"):
 
     Attributes:
         schema: `SCHEMA`.
-        writer: What wrote the file.
-        prefixes: "blocks" where turns list the ids of their new blocks; "lengths" where they say
-            only how much they share, and no new block is known to be anybody else's.
+        writer: The program that wrote the file.
+        prefixes: "blocks" if turns list the ids of their new blocks; "lengths" if they record only
+            how many tokens they share, and new blocks are not shared.
     """
 
     schema: str
@@ -73,7 +73,7 @@ class Header(msgspec.Struct, tag_field="record", tag="trace"):
 
 
 class _Row(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """What a line consists of; a misspelt field must not pass for one that is left out."""
+    """Base of rows; rejects unknown fields, so that a misspelt one is an error."""
 
 
 class ToolRow(_Row, kw_only=True):
@@ -112,11 +112,11 @@ class TextRow(_Row, kw_only=True):
 
 
 class TurnRow(_Row, kw_only=True):
-    """A `Turn`; the prompt begins with `shared_tokens` of an earlier one of the session.
+    """A `Turn`; its prompt begins with `shared_tokens` of an earlier prompt.
 
     Attributes:
-        from_turn: Which earlier turn; None for the one before.
-        new_blocks: The full blocks behind those, as runs of ids: the first one, and how many.
+        from_turn: That earlier turn; None for the previous one.
+        new_blocks: The full blocks after the shared ones, as ranges of ids: first id and count.
     """
 
     gap_s: Seconds = 0.0
@@ -124,7 +124,7 @@ class TurnRow(_Row, kw_only=True):
     output_tokens: Tokens = 0
     shared_tokens: Tokens = 0
     from_turn: Count | None = None
-    new_blocks: list[_Run] = []
+    new_blocks: list[_IdRange] = []
     trigger: Trigger = "user"
     ended_by: EndedBy = "unknown"
     tool_name: str | None = None
@@ -165,18 +165,18 @@ _ROWS: Any = _AnyRow
 def read_canonical(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file as a stream; taking its sessions reserves their ids in `interner`.
+    """Read one file as a stream; iterating it reserves its block ids in `interner`.
 
     Args:
-        file: The file; text that it holds is left out unless it `keeps_text`.
-        interner: Shared by the files of one reading.
-        scope: Not needed, as no hash of this format is compared with another's.
-        rng: Chooses the order, as `reordered` does, and holds all sessions; None keeps that of
-            the file and holds one.
+        file: The file; its text is dropped unless `file.keeps_text`.
+        interner: Shared by all files that are read together.
+        scope: Ignored: the format's block ids are comparable within one file only.
+        rng: Shuffles as `reordered` does, which holds all sessions in memory; None keeps the order
+            of the file and holds one.
 
     Raises:
-        TraceError: From `Reading.sessions`: the schema is another, a line is not such a session,
-            or the end is missing.
+        TraceError: From `Reading.sessions`: another schema, a line that is not a session, or a
+            missing last line.
     """
     del scope
     return Reading(None, 0, reordered(_sessions(file, interner), rng))
@@ -189,7 +189,7 @@ def _sessions(file: TraceFile, interner: PrefixInterner) -> Iterator[Session]:
     end: End | None = None
     for line, row in rows:
         if end is not None or isinstance(row, Header):
-            raise file.error("a line behind the end", line=line, field="record", hint=_HINT)
+            raise file.error("a line after the end", line=line, field="record", hint=_HINT)
         if isinstance(row, End):
             end = row
             continue
@@ -219,7 +219,7 @@ def _check_end(file: TraceFile, end: End | None, num_sessions: int, num_turns: i
     if end is None:
         file.refuse(
             TraceError(
-                f"cut off behind {num_sessions} sessions; expected a last line that counts them",
+                f"cut off after {num_sessions} sessions; expected a last line that counts them",
                 source=file.source,
                 where="end",
                 hint="write or fetch the file again",
@@ -244,7 +244,7 @@ class _MisfitError(Exception):
 
 
 class _Blocks:
-    """The ids of one file's blocks, among those of the reading."""
+    """Maps one file's block ids to ids of the whole reading."""
 
     def __init__(self, header: Header, interner: PrefixInterner) -> None:
         self._is_listed = header.prefixes == "blocks"
@@ -252,19 +252,23 @@ class _Blocks:
         self._base = interner.next_id
 
     def of(self, row: SessionRow) -> list[tuple[int, ...]]:
-        """The ids of each prompt's full blocks, as far as the file tells them."""
+        """Return the block ids of each prompt; reserves them in the interner."""
         prompts: list[tuple[int, ...]] = []
         for index, turn in enumerate(row.turns):
             kept = self._kept(row, index, prompts)
-            room = max(1, turn.prompt_tokens // row.block_size_tokens) - len(kept)
-            if sum(count for _, count in turn.new_blocks) > room:
+            num_free = max(1, turn.prompt_tokens // row.block_size_tokens) - len(kept)
+            if sum(count for _, count in turn.new_blocks) > num_free:
                 raise _MisfitError(
                     f"more blocks than fit in a prompt of {turn.prompt_tokens} tokens; expected "
-                    f"at most {room} behind the {len(kept)} shared ones",
+                    f"at most {num_free} after the {len(kept)} shared ones",
                     f"turns[{index}].new_blocks",
                 )
             if self._is_listed:
-                new = [self._base + n for first, num in turn.new_blocks for n in _run(first, num)]
+                new = [
+                    self._base + n
+                    for first, num in turn.new_blocks
+                    for n in range(first, first + num)
+                ]
             elif turn.new_blocks:
                 raise _MisfitError(
                     "ids of blocks in a file that says it has none", f"turns[{index}].new_blocks"
@@ -288,7 +292,7 @@ class _Blocks:
                 f"turns[{index}].from_turn",
             )
         longest = min(turn.prompt_tokens, row.turns[from_turn].prompt_tokens)
-        # A prompt shorter than a block may still name the block it begins.
+        # A prompt shorter than a block may list the block that it begins.
         if turn.shared_tokens > max(longest, row.block_size_tokens):
             raise _MisfitError(
                 f"shares {turn.shared_tokens} tokens with turn {from_turn}; expected at most "
@@ -296,10 +300,6 @@ class _Blocks:
                 f"turns[{index}].shared_tokens",
             )
         return prompts[from_turn][: turn.shared_tokens // row.block_size_tokens]
-
-
-def _run(first: int, num_blocks: int) -> range:
-    return range(first, first + num_blocks)
 
 
 def _session(row: SessionRow, file: TraceFile, blocks: _Blocks) -> Session:
@@ -328,21 +328,21 @@ def _session(row: SessionRow, file: TraceFile, blocks: _Blocks) -> Session:
 
 
 def _texts(row: SessionRow) -> Iterator[TurnText | None]:
-    """What was said in each turn; checks what it repeats of the one before."""
-    num_said = 0
+    """Yield each turn's text; checks the messages that it repeats."""
+    num_messages = 0
     for index, turn in enumerate(row.turns):
         text = turn.text
         if text is None:
-            num_said = 0
+            num_messages = 0
             yield None
             continue
-        if text.repeated > num_said:
+        if text.repeated > num_messages:
             raise _MisfitError(
-                f"repeats {text.repeated} messages; expected at most {num_said}, those of the "
+                f"repeats {text.repeated} messages; expected at most {num_messages}, those of the "
                 "turn before",
                 f"turns[{index}].text.repeated",
             )
-        num_said = text.repeated + len(text.prompt) + len(text.answer)
+        num_messages = text.repeated + len(text.prompt) + len(text.answer)
         yield TurnText(text.repeated, _messages(text.prompt), _messages(text.answer))
 
 

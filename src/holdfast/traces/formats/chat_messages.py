@@ -1,7 +1,7 @@
-"""Messages as chat interfaces of several providers write them, as a model is shown them.
+"""Chat messages of several providers, split into the parts that a model sees.
 
-OpenAI's chat completions and responses, Anthropic's messages, Gemini's and Bedrock's contents,
-OpenTelemetry's parts, and what frameworks make of them.
+Reads OpenAI's chat completions and responses, Anthropic's messages, Gemini's and Bedrock's
+contents, OpenTelemetry's parts, and the variants that frameworks write.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from holdfast.tool_calls.syntax import ToolCall
 from holdfast.traces.formats.repairs import with_whole_characters
 from holdfast.traces.history import Message
 
-__all__ = ["is_tool_result", "json_or_text", "parts_said", "said", "tool_calls"]
+__all__ = ["content_parts", "is_tool_result", "json_or_text", "message_parts", "tool_calls"]
 
 _ROLES: Final = {
     "ai": "assistant",
@@ -26,7 +26,7 @@ _ROLES: Final = {
     "function": "tool",
 }
 _PART_LISTS: Final = ("parts", "content", "contents", "tool_calls")
-# Compared, not looked up: a damaged type may be anything.
+# Tuples, since a damaged type may be unhashable.
 _CALL_TYPES: Final = (
     "tool_call",
     "tool_use",
@@ -50,24 +50,26 @@ _MEDIA_TYPES: Final = (
     *("file", "input_file", "document", "blob", "media"),
 )
 _MEDIA_FIELDS: Final = ("inlineData", "inline_data", "fileData", "file_data")
-# Parts that are named by their only field.
+# Fields that hold the whole part.
 _CALL_FIELDS: Final = ("functionCall", "function_call", "toolUse", "tool_call")
 _RESULT_FIELDS: Final = ("functionResponse", "function_response", "toolResult")
-# What is said about a message and is not in it.
-_ABOUT: Final = frozenset({"role", "type", "id", "index", "status", "finish_reason", *_PART_LISTS})
+# Fields that are not part of what the model sees.
+_METADATA: Final = frozenset(
+    {"role", "type", "id", "index", "status", "finish_reason", *_PART_LISTS}
+)
 _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 def json_or_text(value: Any) -> Any:
-    """Return what a text of JSON objects or lists says; other values as they are. Pure."""
+    """Decode a text that holds a JSON object or list; return other values as they are."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _ANYTHING.decode(with_whole_characters(value.encode()))
     return value
 
 
-def said(message: dict[str, Any], *, keeps_text: bool) -> list[Message]:
-    """Return a message by its parts, however it writes them; pure."""
+def message_parts(message: dict[str, Any], *, keeps_text: bool) -> list[Message]:
+    """Split a message into one `Message` a part; pure."""
     role = _role(message)
     found: list[Message] = []
     for part in _content(message):
@@ -78,22 +80,22 @@ def said(message: dict[str, Any], *, keeps_text: bool) -> list[Message]:
         if content not in ("", None):
             is_media = call is None and _is_media(part)
             found.append(Message.of(role, content, is_media=is_media, keeps_text=keeps_text))
-    about = {name: value for name, value in message.items() if name not in _ABOUT and value}
-    if about and _call(message) is None:
-        found.insert(0, Message.of(role, about, keeps_text=keeps_text))
-    # One that says nothing is there all the same.
+    metadata = {name: value for name, value in message.items() if name not in _METADATA and value}
+    if metadata and _call(message) is None:
+        found.insert(0, Message.of(role, metadata, keeps_text=keeps_text))
+    # An empty message is still part of the prompt.
     return found or [Message.of(role, {"role": message.get("role")}, keeps_text=keeps_text)]
 
 
-def parts_said(role: str, content: Any, *, keeps_text: bool) -> list[Message]:
-    """Return content that stands outside of messages by its parts; pure."""
+def content_parts(role: str, content: Any, *, keeps_text: bool) -> list[Message]:
+    """Split content outside of messages into one `Message` a part; pure."""
     content = json_or_text(content)
     parts = content if isinstance(content, list) else [content]
     return [Message.of(role, part, keeps_text=keeps_text) for part in parts]
 
 
 def tool_calls(message: dict[str, Any]) -> Iterator[ToolCall]:
-    """Yield the calls in a message."""
+    """Yield a message's tool calls; pure."""
     for part in _content(message):
         call = _call(part)
         name = None if call is None else call.get("name", call.get("toolName"))
@@ -103,7 +105,7 @@ def tool_calls(message: dict[str, Any]) -> Iterator[ToolCall]:
 
 
 def is_tool_result(message: dict[str, Any]) -> bool:
-    """Whether a message has what came back from a tool; pure."""
+    """Whether a message holds a tool's result; pure."""
     if _role(message) == "tool":
         return True
     return any(
@@ -121,7 +123,7 @@ def _role(message: dict[str, Any]) -> str:
 
 
 def _content(message: dict[str, Any]) -> Iterator[Any]:
-    """The parts of a message, a text being one; of one that is a part, it."""
+    """Yield a message's parts: a text is one part, a bare part is itself."""
     is_part = True
     for name in _PART_LISTS:
         if message.get(name) is None:
@@ -151,7 +153,7 @@ def _are_parts(value: Any) -> bool:
 
 
 def _call(part: Any) -> dict[str, Any] | None:
-    """The name and the arguments of a part that calls a tool."""
+    """Return the object with a tool call's name and arguments; None for other parts."""
     if not isinstance(part, dict):
         return None
     named = (part[name] for name in _CALL_FIELDS if isinstance(part.get(name), dict))

@@ -1,18 +1,17 @@
-"""Reader of ChatDev's role hand-offs: one model call a line, a session a project.
+"""Reader of ChatDev's role hand-offs: a model call a line, a session a project.
 
-Known: which phase and which two roles a call belongs to, its lengths, and when it was sent and
-answered (to the second; some projects lack the sending). In an exchange of two calls only the
-second line names a role, that of the message logged after it. The lengths tell who speaks: the
-second prompt is the first one and its answer with the other role's system message in front, so
-the first call is the pair's first role's and the second the other's.
+Known: a call's phase, its pair of roles, its lengths, and when it was sent and answered (to the
+second; some projects lack the time of sending). In an exchange of two calls only the second line
+names a role, that of the message logged after it. Lengths identify the speakers: the second prompt
+is the other role's system message, the first prompt and its answer, so the pair's first role makes
+the first call and the other role the second.
 
-Assumed: ChatDev puts a role's system message in front of all its prompts. How long it is is not
-recorded; 144 tokens is about what the shortest of its published role texts comes to with a task
-of one sentence. The prompts of one role in one project share that much and nothing else, which
-is less than an engine could reuse: ChatDev repeats the code under review as well.
+Assumed: a role's system message precedes all its prompts and has 144 tokens, about the length of
+the shortest published role text with a task of one sentence; the real length is not recorded. The
+prompts of one role in one project share that much and nothing else, which is less than an engine
+could reuse: ChatDev also repeats the code under review.
 
-Role hand-offs are made by the program, so what an answer asked for is "unknown", and only
-`Turn.agent` tells more.
+The program makes the hand-offs, so `Turn.ended_by` is "unknown"; `Turn.agent` has the role.
 """
 
 from __future__ import annotations
@@ -57,17 +56,17 @@ class _Call(msgspec.Struct):
 def read_chatdev(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file; taking its sessions adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
         file: The file.
-        interner: Shared by the files of one reading.
-        scope: This file's own scope in it (> 0).
+        interner: Shared by all files that are read together.
+        scope: This file's scope of hashes (> 0).
         rng: Shuffles the projects; None keeps their order.
 
     Raises:
-        TraceError: A line is not such a call, a project's calls are not in order, or there is
-            none.
+        TraceError: A line is not such a call, a project's calls are out of order, or there is no
+            call.
     """
     projects: dict[str, list[_Call]] = {}
     for line, call in file.decode(_Call, hint=_HINT):
@@ -116,7 +115,7 @@ def _sessions(
 
 
 def _speakers(calls: list[_Call]) -> Iterator[str]:
-    """The role that each call speaks for; in an exchange the pair's first, then the other."""
+    """Yield the role of each call: in an exchange the pair's first, then its second."""
     opened: tuple[str | None, tuple[str, str]] | None = None
     for call in calls:
         is_second = opened == (call.phase, call.pair)
@@ -125,7 +124,7 @@ def _speakers(calls: list[_Call]) -> Iterator[str]:
 
 
 def _gaps_s(calls: list[_Call]) -> Iterator[float]:
-    """The gap before each call; where no sending is recorded none is known, and most are 0."""
+    """Yield the gap before each call; 0 if unknown, as most gaps are 0."""
     yield 0.0
     for before, call in pairwise(calls):
         if call.gap is not None:

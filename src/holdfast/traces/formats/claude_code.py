@@ -1,18 +1,18 @@
-"""Reader of Claude Code's own session files: one entry of a conversation a line.
+"""Reader of Claude Code's session files: one entry of a conversation a line.
 
-Entries name their parent, so a file is a tree: a user who goes back starts a branch (a fork), a
-compaction a new root, and a sub-agent a tree of its own, in this file or in one beside it. A prompt
-is the way from the root to its answer. An answer is written in several lines, one for each part of
-it, and parallel tool results hang from the part they belong to: they are read as following each
-other. A sub-agent's session joins its caller's at the first answer behind the call's result.
+Entries refer to their parent, so a file is a tree: a user who goes back starts a branch (a fork), a
+compaction starts a new root, and a sub-agent a tree of its own, in this file or in one beside it. A
+prompt is the path from the root to its answer. An answer has one line for each of its parts, and
+parallel tool results are children of the part with their call; both are read as a sequence. A
+sub-agent joins its parent at the first answer after the call's result.
 
-Known: lengths of prompts, tools, what was said before, when each part was written. A prompt's
-length is its fresh, written and read tokens together.
+Known: prompt lengths, tools, histories, the time of each part. A prompt's length is the sum of its
+uncached, cache-written and cache-read tokens.
 
-Assumed: system message and tools, which are not recorded, fill what the first prompt's text does
-not. They are shared with sessions of the same model, client version and type of agent as far as
-the provider read them from its cache. The length of an answer is only recorded in its last part;
-where that is missing it is estimated from the text.
+Assumed: system message and tools are not recorded; they fill the part of the first prompt that has
+no text. Sessions of the same model, client version and agent type share them as far as the provider
+read them from its cache. Only the last part of an answer has its length; without that part the
+length is estimated from the text.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
     CalledTool,
-    Happening,
+    RecordedEvent,
     Stream,
     transcript_reading,
 )
@@ -52,16 +52,16 @@ _MAIN = "main"
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A point in a conversation, where an entry's children go on.
+    """A point in a conversation, from which an entry's children continue.
 
     Attributes:
-        stream: Whose conversation it is.
-        history: What had been said.
-        answer: The latest answer in it.
-        time_s, trigger: Of the request that would follow here.
-        compacted_at: How many answers its agent had given when a compaction began the history;
-            None where none did.
-        is_torn: Whether the files lack what was said before.
+        stream: The agent's name in the tree.
+        history: The messages so far.
+        answer: Index of the latest answer.
+        time_s, trigger: Of a request that follows here.
+        compacted_at: The agent's number of answers when a compaction began the history; None
+            without a compaction.
+        is_torn: Whether the files lack earlier messages.
     """
 
     stream: str
@@ -75,7 +75,7 @@ class _Node:
 
 @dataclass(slots=True)
 class _Answer:
-    """One call, and what is only known when all parts of its answer were read."""
+    """One call, completed as the parts of its answer are read."""
 
     call: Call
     head: tuple[str, ...]
@@ -95,7 +95,7 @@ class _Answer:
     def finished(self, agent: str) -> Call:
         call = self.call
         call.head = " ".join((*self.head, agent))
-        # Parts before the last carry the count of a moment at which little had been written.
+        # Parts before the last have the count at the time of their writing.
         if call.stop is not None or self.output_tokens >= estimated_tokens(call.answer_bytes):
             call.output_tokens = self.output_tokens
         return call
@@ -103,20 +103,20 @@ class _Answer:
 
 @dataclass(slots=True)
 class _Agent:
-    """One agent's calls, what happened between them, and how it was first spoken to."""
+    """One agent's answers by index, its events and its first input."""
 
     session: str
     opening: Message | None = None
     answers: list[int] = field(default_factory=list)
-    events: list[Happening] = field(default_factory=list)
+    events: list[RecordedEvent] = field(default_factory=list)
 
     def note(self, kind: EventKind, time_s: float | None = None) -> None:
-        self.events.append(Happening(kind, len(self.answers), time_s))
+        self.events.append(RecordedEvent(kind, len(self.answers), time_s))
 
 
 @dataclass(slots=True)
 class _Start:
-    """A call that starts a sub-agent: whose it is, in which turn, and which turn had its result."""
+    """A call that starts a sub-agent, with its caller and its turns of start and join."""
 
     launch: Launch
     caller: str
@@ -125,29 +125,29 @@ class _Start:
 
 
 class _Tree:
-    """The conversations of one session, put together entry by entry."""
+    """The conversations of one session, built entry by entry."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, _Node] = {}
         self._agents: dict[str, _Agent] = {}
         self._answers: list[_Answer] = []
         self._positions: dict[tuple[str, str], int] = {}
-        # The latest entry behind each answer and before the next.
+        # The latest entry between each answer and the next.
         self._latest: dict[int, _Node] = {}
         self._tools: dict[str, CalledTool] = {}
-        # The calls that start sub-agents, by their ids; by sub-agents the ids of their calls, of
-        # which a second one goes on with the same conversation.
+        # Calls that start sub-agents, by call id; and each sub-agent's call ids: a second call
+        # continues its conversation.
         self._starts: dict[str, _Start] = {}
         self._starts_of: dict[str, list[str]] = {}
-        # Where sub-agents' entries are, for those that have files of their own.
+        # Files of sub-agents that have their own.
         self._files: dict[str, Path] = {}
 
     def note_file(self, agent_id: str, path: Path) -> None:
-        """Note which file a sub-agent's entries are in."""
+        """Note the file of a sub-agent's entries."""
         self._files.setdefault(agent_id, path)
 
     def add(self, entry: Entry, session: str) -> None:
-        """Add one entry; one that was written before is left out."""
+        """Add one entry; ignores a repeated one."""
         if entry.uuid in self._nodes:
             return
         parent = self._parent(entry, session)
@@ -156,9 +156,9 @@ class _Tree:
             agent.note("compaction", entry.time_s)
             parent = replace(parent, compacted_at=len(agent.answers))
         if entry.is_answer:
-            node = self._answered(entry, parent)
+            node = self._add_answer(entry, parent)
         elif entry.messages:
-            node = self._said(entry, parent)
+            node = self._add_input(entry, parent)
         else:
             node = parent
         self._nodes[entry.uuid] = node
@@ -176,12 +176,12 @@ class _Tree:
         return node
 
     def _end(self, node: _Node) -> _Node:
-        """The last thing said before the answer that follows `node`."""
+        """Return the latest node before the answer that follows `node`."""
         return node if node.answer is None else self._latest[node.answer]
 
-    def _said(self, entry: Entry, parent: _Node) -> _Node:
-        # Only a human goes back; results of parallel calls hang from calls that others follow.
-        is_human = not (entry.is_aside or entry.results)
+    def _add_input(self, entry: Entry, parent: _Node) -> _Node:
+        # Only a human starts a branch; parallel calls' results are children of earlier parts.
+        is_human = not (entry.is_automatic or entry.results)
         base = parent if is_human else self._end(parent)
         trigger: Trigger = "user" if is_human else base.trigger
         node = replace(
@@ -194,10 +194,10 @@ class _Tree:
             self._latest[node.answer] = node
         agent = self._agents[node.stream]
         agent.opening = agent.opening or entry.messages[0]
-        self._take_results(entry)
+        self._add_results(entry)
         return node
 
-    def _take_results(self, entry: Entry) -> None:
+    def _add_results(self, entry: Entry) -> None:
         for tool_id, is_error in entry.results.items():
             tool = self._tools.get(tool_id)
             if tool is not None:
@@ -212,7 +212,7 @@ class _Tree:
             if entry.is_launched and tool_id in self._tools:
                 self._tools[tool_id].is_background = True
 
-    def _answered(self, entry: Entry, parent: _Node) -> _Node:
+    def _add_answer(self, entry: Entry, parent: _Node) -> _Node:
         base = self._end(parent)
         agent = self._agents[base.stream]
         key = (base.stream, entry.answer_id)
@@ -237,7 +237,7 @@ class _Tree:
         return node
 
     def streams(self) -> list[Stream]:
-        """The main agent's stream, then its sub-agents' by their start."""
+        """Return the main agent's stream, then its sub-agents' by their start."""
         found = [self._stream(name, agent) for name, agent in self._agents.items()]
         found.sort(key=lambda stream: (stream.agent != _MAIN, _start_s(stream)))
         return found
@@ -263,20 +263,21 @@ class _Tree:
         return stream
 
     def _starts_with(self, name: str, agent: _Agent) -> list[_Start]:
-        """The calls that a sub-agent was spoken to by, in order."""
+        """Return the calls that prompted a sub-agent, in order."""
         run = self._files[name].parent.name if name in self._files else ""
         ids = self._starts_of.get(name) or self._starts_of.get(run, [])
-        told = [self._starts[tool_id] for tool_id in ids if tool_id in self._starts]
-        if told:
-            return told
-        return [made for made in self._starts.values() if made.launch.opening == agent.opening][:1]
+        known = [self._starts[tool_id] for tool_id in ids if tool_id in self._starts]
+        if known:
+            return known
+        starts = self._starts.values()
+        return [start for start in starts if start.launch.opening == agent.opening][:1]
 
     def _calls(self, agent: _Agent, kind: str) -> list[Call]:
         return [self._answers[position].finished(kind) for position in agent.answers]
 
 
 def _goes_back(node: _Node, agent: _Agent) -> bool:
-    """Whether a request leaves what its agent answered last, other than by a compaction."""
+    """Whether a request after `node` is a fork: not after the latest answer."""
     if not agent.answers or node.is_torn:
         return False
     return node.answer != agent.answers[-1] and node.compacted_at != len(agent.answers)
@@ -289,17 +290,17 @@ def _start_s(stream: Stream) -> float:
 def read_claude_code(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one session; taking it and its sub-agents adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
-        file: The session's file; those of its sub-agents are read from the directory of its name
-            and from its `children`.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Not needed: sub-agents stay behind their main agent.
+        file: The session's file. Sub-agents' files are its `children` and those in the directory
+            of its name.
+        interner: Shared by all files that are read together.
+        scope: Ignored: content hashes are comparable between files.
+        rng: Ignored: sub-agents follow their main agent.
 
     Raises:
-        TraceError: A line is no such entry or a file is damaged, and nothing may be left out.
+        TraceError: A line is not such an entry or a file is damaged, and `file.on_skipped` is None.
     """
     del scope, rng
     tree = _Tree()

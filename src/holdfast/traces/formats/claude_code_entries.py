@@ -1,4 +1,4 @@
-"""Entries of Claude Code's session files: what a line says, and nothing about other lines."""
+"""Entries of Claude Code's session files, each decoded on its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LAYOUTS = (
     frozenset({f"type={_NOTES}", "sessionId"}),
     frozenset({"type=queue-operation", "operation", "timestamp", "sessionId"}),
 )
-"""An entry of a conversation, and lines that come before the first one or stand alone."""
+"""An entry of a conversation, and lines that precede the first entry or stand alone."""
 
 _HINT = "expected one entry a line: {type, uuid, parentUuid, sessionId, timestamp, message, …}"
 _NOTHING = msgspec.Raw(b"null")
@@ -43,12 +43,12 @@ _SPEAKERS = frozenset({"user", "assistant"})
 _BOUNDARY = "compact_boundary"
 _LAUNCHED = "async_launched"
 _SUB_AGENT_FILE = "agent-"
-# Its sub-agents are called by their run, and their files lie in a directory of that name.
+# Its result names the run; the sub-agents' files are in a directory of the run's name.
 _WORKFLOW = "Workflow"
 
 
 class Usage(msgspec.Struct):
-    """What the provider counted; fresh, written and read tokens make up a prompt."""
+    """The provider's counts; uncached, written and read tokens make up a prompt."""
 
     input_tokens: Tokens | None = None
     output_tokens: Tokens | None = None
@@ -57,13 +57,13 @@ class Usage(msgspec.Struct):
 
     @property
     def prompt_tokens(self) -> int:
-        """Length of the whole prompt; 0 where not recorded."""
+        """Length of the whole prompt; 0 if not recorded."""
         parts = (self.input_tokens, self.cache_creation_input_tokens, self.cache_read_input_tokens)
         return sum(part or 0 for part in parts)
 
 
 class _Block(msgspec.Struct, omit_defaults=True):
-    """A part of a message; all of it that a model sees."""
+    """A part of a message: the fields that a model sees."""
 
     type: str = ""
     text: str | None = None
@@ -114,8 +114,8 @@ class Launch:
 
     Attributes:
         tool_id: The call's id.
-        agent: Type of the sub-agent; "" where not named.
-        opening: What it is told.
+        agent: Type of the sub-agent; "" if not recorded.
+        opening: Its first input.
     """
 
     tool_id: str
@@ -129,19 +129,19 @@ class Entry:
 
     Attributes:
         uuid, parent_uuid, session_id, agent_id, version, is_sidechain: As recorded, "" for none.
-        time_s: When it was written.
-        is_answer: Whether the model wrote it; otherwise what it says is for the model.
-        is_aside: Whether the program said it by itself.
-        is_compaction: Whether it stands where a history was replaced by a summary.
-        messages: What it says, in parts; none for entries that are only for the program.
+        time_s: Its time in unix seconds; None if not recorded.
+        is_answer: Whether the model wrote it; otherwise its messages are input.
+        is_automatic: Whether the program wrote it without the user.
+        is_compaction: Whether a summary replaces the history here.
+        messages: Its parts; empty for entries that only the program uses.
         answer_id: Equal for all entries of one answer.
         model, stop, usage: Of an answer.
-        tools: Tool calls of an answer, by their ids.
-        launches: Those of them that start sub-agents.
-        results: By the id of the call that each tool result answers, whether it failed.
-        returned: What the sub-agents are called by whose start or result this is, and the tool
-            call's id; None for others.
-        is_launched: Whether that sub-agent goes on in the background.
+        tools: Tool calls of an answer, with their ids.
+        launches: Tool calls that start sub-agents.
+        results: By call id, whether its result is an error.
+        returned: Names of the sub-agents whose start or result this is, and the call's id; None for
+            other entries.
+        is_launched: Whether that sub-agent continues in the background.
     """
 
     uuid: str
@@ -152,7 +152,7 @@ class Entry:
     is_sidechain: bool
     time_s: float | None
     is_answer: bool = False
-    is_aside: bool = False
+    is_automatic: bool = False
     is_compaction: bool = False
     messages: list[Message] = field(default_factory=list)
     answer_id: str = ""
@@ -167,11 +167,13 @@ class Entry:
 
 
 def read_entries(file: TraceFile) -> Iterator[Entry]:
-    """Yield the entries that others may follow.
+    """Yield the entries that have an id.
+
+    With `file.on_skipped`, an entry with a wrong message is yielded without it, so that its
+    children keep their history.
 
     Raises:
-        TraceError: A line is no such entry, and none may be left out. Of one whose message alone is
-            wrong only that is left out, so that what follows it still follows those before.
+        TraceError: A line is not such an entry, and `file.on_skipped` is None.
     """
     for number, line in file.decode(_Line, hint=_HINT):
         if line.uuid is not None:
@@ -187,12 +189,12 @@ def read_entries(file: TraceFile) -> Iterator[Entry]:
 
 
 def links_of(file: TraceFile) -> FileLinks | None:
-    """Return whose file it is; None where it does not say.
+    """Return the session or sub-agent of a file; None if no entry names one.
 
-    A sub-agent's own file is known by its name: a session's may begin with a sub-agent as well.
+    The file name identifies a sub-agent's file: a session's file may begin with a sub-agent, too.
 
     Raises:
-        TraceError: A line before the first entry is none of Claude Code's.
+        TraceError: A line before the first entry is not Claude Code's.
     """
     names: list[str] = []
     for _, line in islice(file.decode(_Line, hint=_HINT), MAX_PREAMBLE_LINES):
@@ -205,15 +207,15 @@ def links_of(file: TraceFile) -> FileLinks | None:
 
 
 def own_name(file: TraceFile, names: Sequence[str]) -> str:
-    """The session that a file is of, given those that its entries name; "" for none. Pure.
+    """Return a file's session id, given those of its entries; "" for none. Pure.
 
-    One that was resumed may begin with entries of the session before, but is called by its own.
+    A resumed session's file may begin with entries of the earlier session, but has its own name.
     """
     return file.name if file.name in names else next(iter(names), "")
 
 
 def _entry(line: _Line, uuid: str) -> Entry:
-    """What a line says about itself."""
+    """Return a line's entry without its message."""
     return Entry(
         uuid=uuid,
         parent_uuid=line.parent_uuid or "",
@@ -222,13 +224,13 @@ def _entry(line: _Line, uuid: str) -> Entry:
         version=line.version or "",
         is_sidechain=line.is_sidechain,
         time_s=seconds(line.timestamp),
-        is_aside=line.is_meta or line.type == "attachment",
+        is_automatic=line.is_meta or line.type == "attachment",
         is_compaction=line.is_compact_summary or line.subtype == _BOUNDARY,
     )
 
 
 def _add_message(entry: Entry, line: _Line, file: TraceFile, number: int) -> None:
-    """Add what a line says to the model, or the model in it."""
+    """Add a line's message to its entry."""
     if line.type == "attachment":
         entry.messages.append(Message.of("user", line.attachment, keeps_text=file.keeps_text))
     if line.type not in _SPEAKERS:
@@ -248,12 +250,12 @@ def _add_message(entry: Entry, line: _Line, file: TraceFile, number: int) -> Non
             for block in blocks
             if block.type == "tool_result"
         }
-        told = {
+        values = {
             name: _text(line.tool_use_result, name, file, number, "toolUseResult")
             for name in ("agentId", "runId", "transcriptDir", "status")
         }
-        entry.is_launched = told.pop("status") == _LAUNCHED
-        names = [name.rstrip("/").rpartition("/")[2] for name in told.values() if name]
+        entry.is_launched = values.pop("status") == _LAUNCHED
+        names = [name.rstrip("/").rpartition("/")[2] for name in values.values() if name]
         if entry.results and names:
             entry.returned = (list(dict.fromkeys(names)), next(iter(entry.results)))
         return
@@ -278,7 +280,7 @@ def _launch(block: _Block, file: TraceFile, number: int) -> Launch:
 
 
 def _text(value: msgspec.Raw, name: str, file: TraceFile, number: int, where: str) -> str | None:
-    """A text of an object that may be anything else as well."""
+    """Return a text field of a value; None if it has no such field."""
     decoded = file.decode_part(value, _ANYTHING, line=number, field=where)
     text = decoded.get(name) if isinstance(decoded, dict) else None
     return text if isinstance(text, str) else None

@@ -1,7 +1,7 @@
-"""The files that Claude Code keeps: which hold sessions, and which only say something about them.
+"""Claude Code's files: those with sessions, and those it keeps beside them.
 
-A session `ID.jsonl` has its sub-agents' files in `ID/subagents`, those of a workflow in a directory
-of the run's below, and beside them what the program keeps for itself.
+The sub-agents of a session `ID.jsonl` have files in `ID/subagents`, those of a workflow in a
+directory of their run below it, among files of the program's own.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class _Description(msgspec.Struct, rename="camel"):
 
 
 def companions_of(path: Path) -> tuple[Path, ...]:
-    """The files of a session's sub-agents, which lie in a directory named after it."""
+    """Return the files of a session's sub-agents, in the directory of its name."""
     directory = path.with_name(path.name.partition(".")[0]) / _SUB_AGENTS
     return tuple(file for file in sorted(directory.rglob("agent-*")) if _is_sub_agents(file))
 
 
 def is_aside(path: Path) -> bool:
-    """Whether a file is one that Claude Code keeps beside its sessions and that holds none."""
+    """Whether Claude Code keeps a file beside its sessions that holds none."""
     if path.name in _OF_PROJECT or path.parent.name == "tool-results":
         return True
     directories = [parent.name for parent in path.parents]
@@ -46,7 +46,7 @@ def is_aside(path: Path) -> bool:
         is_journal = path.name.startswith("journal.") and "workflows" in directories
         if is_journal or path.name.endswith(".meta.json"):
             return True
-    # These directories also stay where the session's own file is gone.
+    # These directories also remain after the session's own file is deleted.
     is_runs = path.parent.name == "workflows" and (path.parent.parent / _SUB_AGENTS).is_dir()
     return is_runs or any(_is_sessions(parent) for parent in path.parents)
 
@@ -56,14 +56,14 @@ def _is_sub_agents(path: Path) -> bool:
 
 
 def _is_sessions(directory: Path) -> bool:
-    """Whether a directory belongs to the session whose file lies beside it."""
+    """Whether a directory belongs to a session with a file beside it."""
     if _SESSION_ID.fullmatch(directory.name) is None:
         return False
     return any(directory.with_name(f"{directory.name}{suffix}").is_file() for suffix in _SUFFIXES)
 
 
 def agent_kind(path: Path) -> str:
-    """The type of a sub-agent, as the description beside its file has it; "" where none has."""
+    """Return a sub-agent's type from the description beside its file; "" if missing."""
     description = path.with_name(f"{path.name.partition('.')[0]}.meta.json")
     with suppress(TraceError):
         if description.is_file():

@@ -1,4 +1,4 @@
-"""Where clients keep their files."""
+"""Directories in which clients keep their files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ __all__ = ["lies_below"]
 
 
 def lies_below(path: Path, *directories: str) -> bool:
-    """Whether directories of these names, each in the one before, hold a file; pure."""
+    """Whether a path has these directories in sequence above the file; pure."""
     parts, num = path.parts[:-1], len(directories)
     return any(parts[at : at + num] == directories for at in range(len(parts)))

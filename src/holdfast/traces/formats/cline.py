@@ -1,12 +1,12 @@
-"""Reader of Cline's sessions, as it writes them from version 4 on: one document a session.
+"""Reader of Cline's sessions since version 4: one document a session.
 
-Known: lengths, what was read from the cache, tools with the time each result was added, models. A
-sub-agent's session is named after its main agent's (`MAIN__AGENT`).
+Known: lengths, cached tokens, tools with the time of each result, models. A sub-agent's session
+id begins with its main agent's (`MAIN__AGENT`).
 
-Assumed: the time of a message of the model is the end of its answer. A prompt's length is
-`inputTokens`, which includes what came from the cache, except where that is less than the cached
-part. Tools, which are not recorded, fill what the first prompt's text does not. What a compaction
-left of a conversation stands in another file and shows in the next prompt's length only.
+Assumed: the time of a model's message is the end of its answer. A prompt's length is
+`inputTokens`, cached tokens included, unless it is less than the cached tokens. Tools are not
+recorded; they fill the part of the first prompt that has no text. A compacted history is in
+another file and shows only in the next prompt's length.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class _Metrics(msgspec.Struct, rename="camel"):
     @property
     def prompt_tokens(self) -> int:
         cached = (self.cache_read_tokens or 0) + (self.cache_write_tokens or 0)
-        fresh = self.input_tokens or 0
-        return fresh if cached <= fresh else fresh + cached
+        prompt = self.input_tokens or 0
+        return prompt if cached <= prompt else prompt + cached
 
 
 class _Block(msgspec.Struct, omit_defaults=True):
-    """A part of a message; all of it that a model sees."""
+    """A part of a message: the fields that a model sees."""
 
     type: str = ""
     text: str | None = None
@@ -101,7 +101,7 @@ class _Head(msgspec.Struct, rename={"session_id": "sessionId"}):
 
     @property
     def parent_id(self) -> str | None:
-        """The main agent's session; None for that one itself."""
+        """The main agent's session; None for that session itself."""
         main, divider, _ = (self.session_id or "").partition("__")
         return main if divider and self.agent != _MAIN else None
 
@@ -116,55 +116,59 @@ _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 class _Chat:
-    """A session, put together message by message."""
+    """A session, built message by message."""
 
     def __init__(self, file: TraceFile) -> None:
         self._file = file
-        self._talk = Conversation(file)
+        self._conversation = Conversation(file)
         self._point = Point()
 
     def read(self) -> Stream:
         session = self._file.document(_Session, hint=_HINT)
         if session.system_prompt:
-            said = self._talk.message("system", session.system_prompt)
-            self._point = self._point.heard([said], None)
+            messages = self._conversation.message("system", session.system_prompt)
+            self._point = self._point.after_input([messages], None)
         for place, written in enumerate(session.messages):
             field = f"messages[{place}]"
             try:
                 message = self._file.decode_part(
                     written, _MESSAGE, line=None, field=field, hint=_HINT
                 )
-                self._add(message)
+                self._add_message(message)
             except TraceError as error:
                 self._file.refuse(error)
         agent = "main" if session.agent == _MAIN else session.agent or ""
-        for call in self._talk.calls:
+        for call in self._conversation.calls:
             call.head = f"cline {call.head} {agent}"
         return Stream(
             session.session_id or self._file.name,
             agent,
-            self._talk.calls,
+            self._conversation.calls,
             parent_id=session.parent_id,
         )
 
-    def _add(self, message: _Message) -> None:
-        said = list(self._said(message))
+    def _add_message(self, message: _Message) -> None:
+        messages = list(self._messages(message))
         if message.role == "assistant":
-            self._answer(message, said)
+            self._add_answer(message, messages)
             return
         results = [block for block in message.blocks if block.type == "tool_result"]
         for block in results:
             is_error = block.is_error is True
-            self._talk.returned(block.tool_use_id or "", message.time_s, is_error=is_error)
-        self._point = self._point.heard(said, message.time_s, "tool_result" if results else "user")
+            self._conversation.note_tool_result(
+                block.tool_use_id or "", message.time_s, is_error=is_error
+            )
+        self._point = self._point.after_input(
+            messages, message.time_s, "tool_result" if results else "user"
+        )
 
-    def _answer(self, message: _Message, said: list[Message]) -> None:
+    def _add_answer(self, message: _Message, messages: list[Message]) -> None:
         metrics, model = message.metrics or _Metrics(), message.model or _Model()
         call = Call(
             head=f"{model.provider or ''}/{model.id or ''}",
             model=model.id or "",
             end_s=message.time_s,
-            answer=said,
+            answer=messages,
         )
         if metrics.prompt_tokens:
             call.prompt_tokens = metrics.prompt_tokens
@@ -172,12 +176,14 @@ class _Chat:
             call.output_tokens = metrics.output_tokens
         for block in message.blocks:
             if block.type == "tool_use":
-                made = ToolCall(block.name or "", self._arguments(block.input))
-                self._talk.called(call, block.id or "", CalledTool.of(made, message.time_s))
-        self._point = self._talk.answered(self._point, call)
+                tool_call = ToolCall(block.name or "", self._arguments(block.input))
+                self._conversation.add_tool_call(
+                    call, block.id or "", CalledTool.of(tool_call, message.time_s)
+                )
+        self._point = self._conversation.add_call(self._point, call)
 
     def _arguments(self, written: msgspec.Raw) -> str:
-        """Those of a tool call; several commands in one call are one script."""
+        """Return a tool call's arguments; several commands in one call are one script."""
         value = self._file.decode_part(written, _ANYTHING, line=None, field="input", hint=_HINT)
         commands = value.get("commands") if isinstance(value, dict) else None
         if not isinstance(commands, list):
@@ -185,13 +191,15 @@ class _Chat:
         script = "\n".join(command for command in commands if isinstance(command, str))
         return msgspec.json.encode({"command": script}).decode()
 
-    def _said(self, message: _Message) -> Iterator[Message]:
+    def _messages(self, message: _Message) -> Iterator[Message]:
         for block in message.blocks:
-            yield self._talk.message(message.role or "", block, is_media=block.type in _MEDIA)
+            yield self._conversation.message(
+                message.role or "", block, is_media=block.type in _MEDIA
+            )
 
 
 def is_aside(path: Path) -> bool:
-    """Whether a file is one that Cline keeps beside its sessions and that holds none."""
+    """Whether Cline keeps a file beside its sessions that holds none."""
     if _MESSAGES in path.name:
         return False
     is_beside = path.with_name(f"{path.parent.name}{_MESSAGES}").is_file()
@@ -199,10 +207,10 @@ def is_aside(path: Path) -> bool:
 
 
 def links_of(file: TraceFile) -> FileLinks:
-    """Return whose session it is.
+    """Return the session of a document, and its parent.
 
     Raises:
-        TraceError: It is no such document.
+        TraceError: The file is not such a document.
     """
     head = file.document(_Head, hint=_HINT)
     return FileLinks(head.session_id or file.name, head.parent_id)
@@ -211,16 +219,16 @@ def links_of(file: TraceFile) -> FileLinks:
 def read_cline(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one session and its sub-agents'; taking them adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
-        file: UTF-8 JSON; sessions of sub-agents are its `children`.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Not needed: sub-agents stay behind their main agent.
+        file: UTF-8 JSON; its `children` are sub-agents' sessions.
+        interner: Shared by all files that are read together.
+        scope: Ignored: content hashes are comparable between files.
+        rng: Ignored: sub-agents follow their main agent.
 
     Raises:
-        TraceError: It is no such document, and nothing may be left out.
+        TraceError: The file is not such a document, and `file.on_skipped` is None.
     """
     del scope, rng
     streams = [_Chat(file).read(), *_children(file)]

@@ -1,14 +1,14 @@
-"""Reader of Codex's rollouts: one item of a conversation, or an event about it, a line.
+"""Reader of Codex's rollouts: a conversation's item or an event a line.
 
-Known: the items in order with the time each was complete, tool calls, compactions, turns that were
-rolled back (forks), and after each answer the tokens used so far. A prompt's length includes what
-came from the cache, an answer's its reasoning. A sub-agent's rollout names its parent, and the
-parent's calls say in which turn it was started, waited for and closed.
+Known: items in order with their times of completion, tool calls, compactions, turns rolled back
+(forks), and after each answer the tokens used so far. A prompt's length includes its cached tokens,
+an answer's its reasoning. A sub-agent's rollout names its parent, and the parent's calls show the
+turns that started, awaited and closed it.
 
-Assumed: items of the model in a row are one answer, which ends when usage is reported or the
-program or the user adds something. Instructions and tools, which are not among the items, fill
-what the first prompt's text does not. The rollout of a fork begins with a copy of the one that it
-was forked from: its leading answers that are also in that one are no turns of its own.
+Assumed: consecutive items of the model are one answer, which ends when usage is reported or the
+program or the user adds an item. Instructions and tools are not among the items; they fill the part
+of the first prompt that has no text. A fork's rollout begins with a copy of its origin's: leading
+answers that are also in the origin are not its turns.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
     CalledTool,
-    Happening,
+    RecordedEvent,
     Stream,
-    leave_copies,
+    drop_copied_calls,
     seconds,
     transcript_reading,
 )
@@ -70,7 +70,7 @@ LAYOUTS = (frozenset({"timestamp", f"type={_TYPES}", "payload"}),)
 
 _TOOL_CALLS = frozenset({"function_call", "custom_tool_call", "local_shell_call"})
 _LOCAL_SHELL = "local_shell"
-# What an answer ends with that neither calls a tool nor says anything.
+# Stop reason of an answer without a tool call or a message.
 _INCOMPLETE = "incomplete"
 _BEGINNINGS = frozenset({"task_started", "turn_started"})
 _Value = TypeVar("_Value")
@@ -86,7 +86,7 @@ _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 @dataclass(slots=True)
 class _Started:
-    """What a rollout says about a sub-agent: which turns started it and went on behind its end."""
+    """A rollout's record of a sub-agent: the turns that started and joined it."""
 
     turn: int
     tool: CalledTool | None = None
@@ -97,7 +97,7 @@ class _Started:
 
 @dataclass(slots=True)
 class _Rollout:
-    """A conversation, put together line by line."""
+    """A conversation, built line by line."""
 
     file: TraceFile
     lines: Callable[[TraceFile], Iterator[tuple[int | None, Line]]]
@@ -110,11 +110,11 @@ class _Rollout:
     tools: dict[str, CalledTool] = field(default_factory=dict)
     is_open: bool = False
     used: UsedSoFar = field(default_factory=UsedSoFar)
-    events: list[Happening] = field(default_factory=list)
-    # What had been said before each turn of the user, and before the one that may follow.
+    events: list[RecordedEvent] = field(default_factory=list)
+    # The histories before each turn of the user, and before the turn that may follow.
     user_turns: list[History] = field(default_factory=list)
     beginning: History | None = None
-    # The sub-agents, by their ids or paths.
+    # Sub-agents, by id or path.
     started: dict[str, _Started] = field(default_factory=dict)
 
     def read(self) -> Stream:
@@ -154,7 +154,7 @@ class _Rollout:
             case "compacted":
                 self._compact(self._part(number, line.payload, _COMPACTED), time_s)
             case "event_msg":
-                self._note(number, self._part(number, line.payload, _EVENT), time_s)
+                self._add_event(number, self._part(number, line.payload, _EVENT), time_s)
 
     def _part(
         self,
@@ -174,7 +174,7 @@ class _Rollout:
             self.is_open = False
             if item.is_output and item.call_id in self.tools:
                 self.tools[item.call_id].end_s = time_s
-                self._take_output(number, item, item.call_id)
+                self._add_output(number, item, item.call_id)
         else:
             tool = self._tool(number, item, time_s) if item.type in _TOOL_CALLS else None
             call = self._open_call()
@@ -220,8 +220,8 @@ class _Rollout:
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
         return ToolCall(item.name or "", text)
 
-    def _take_output(self, number: int | None, item: Item, call_id: str) -> None:
-        """Find out which sub-agents a call has started or waited for."""
+    def _add_output(self, number: int | None, item: Item, call_id: str) -> None:
+        """Note the sub-agents that a call has started or waited for."""
         name = last_name(self.tools[call_id].name)
         if name not in ("spawn_agent", "wait", "wait_agent"):
             return
@@ -253,12 +253,12 @@ class _Rollout:
         if kept is None:
             messages = [Message.of("user", compacted.message, keeps_text=keeps_text)]
         self.history = EMPTY_HISTORY.then(*messages)
-        self._happened("compaction", time_s)
+        self._note_event("compaction", time_s)
 
-    def _happened(self, kind: EventKind, time_s: float | None) -> None:
-        self.events.append(Happening(kind, len(self.calls), time_s))
+    def _note_event(self, kind: EventKind, time_s: float | None) -> None:
+        self.events.append(RecordedEvent(kind, len(self.calls), time_s))
 
-    def _note(self, number: int | None, event: Event, time_s: float | None) -> None:
+    def _add_event(self, number: int | None, event: Event, time_s: float | None) -> None:
         match event.type:
             case "token_count":
                 self._count(number, event)
@@ -268,7 +268,7 @@ class _Rollout:
             case "thread_rolled_back":
                 self._roll_back(event.num_turns, time_s)
             case "context_compacted":
-                self._happened("compaction", time_s)
+                self._note_event("compaction", time_s)
             case "collab_agent_spawn_end":
                 self._start(event.new_thread_id, event.call_id)
             case "collab_waiting_end":
@@ -283,20 +283,20 @@ class _Rollout:
             self.is_open = False
             self.history = self.user_turns[-num_turns]
             del self.user_turns[-num_turns:]
-            self._happened("fork", time_s)
+            self._note_event("fork", time_s)
 
     def _count(self, number: int | None, event: Event) -> None:
         info = self._part(number, event.info, _TOKEN_INFO, "info") or TokenInfo()
         before, now = self.used, info.total_token_usage
-        # The same figures come again with every change of the rate limits.
+        # Every change of the rate limits repeats the same figures.
         if now is not None and now != before:
             self.used = now
-            # A compaction uses tokens as well, and is none of the calls.
+            # A compaction also uses tokens but is no call.
             if self.is_open or (self.calls and not self.calls[-1].prompt_tokens):
-                self._use(number, info.last_token_usage or used_between(before, now))
+                self._set_usage(number, info.last_token_usage or used_between(before, now))
             self.is_open = False
 
-    def _use(self, number: int | None, used: Used) -> None:
+    def _set_usage(self, number: int | None, used: Used) -> None:
         if used.input_tokens > MAX_TOKENS:
             raise self.file.error(
                 f"a prompt of {used.input_tokens} tokens; expected at most {MAX_TOKENS}",
@@ -310,12 +310,12 @@ class _Rollout:
 
 
 def _link(rollouts: Sequence[_Rollout], streams: Sequence[Stream]) -> None:
-    """Find out what each rollout has from the others: parents stand before their sub-agents."""
+    """Drop copied calls and link sub-agents; parents precede their sub-agents."""
     by_id = {stream.session_id: at for at, stream in reversed([*enumerate(streams)])}
     for at, stream in enumerate(streams):
         origin = by_id.get(stream.origin_id or "", at)
         if origin < at:
-            leave_copies(stream, streams[origin])
+            drop_copied_calls(stream, streams[origin])
         parent = by_id.get(stream.parent_id or "")
         if parent is not None:
             _join_parent(rollouts[at], stream, rollouts[parent], len(streams[parent].copied))
@@ -332,14 +332,14 @@ def _join_parent(child: _Rollout, stream: Stream, parent: _Rollout, num_copied: 
     if started.tool is not None:
         started.tool.session_id = stream.session_id
     if started.is_closed:
-        stream.events.append(Happening("close", len(stream.calls), started.closed_s))
+        stream.events.append(RecordedEvent("close", len(stream.calls), started.closed_s))
 
 
 def links_of(file: TraceFile) -> FileLinks | None:
-    """Return whose rollout it is; None where it does not say.
+    """Return a rollout's session and its parent or origin; None if not recorded.
 
     Raises:
-        TraceError: A line before that is none of Codex's.
+        TraceError: A line before the first `session_meta` is not Codex's.
     """
     for number, line in islice(file.decode(Line, hint=HINT), MAX_PREAMBLE_LINES):
         if line.type == "session_meta":
@@ -351,16 +351,16 @@ def links_of(file: TraceFile) -> FileLinks | None:
 def read_codex(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one rollout and its sub-agents'; taking their sessions adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
-        file: The file; rollouts of sub-agents and forks are its `children`.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Not needed: sub-agents stay behind their main agent.
+        file: The file; its `children` are rollouts of sub-agents and forks.
+        interner: Shared by all files that are read together.
+        scope: Ignored: content hashes are comparable between files.
+        rng: Ignored: sub-agents follow their main agent.
 
     Raises:
-        TraceError: A line is no such item or a file is damaged, and nothing may be left out.
+        TraceError: A line is not such an item or a file is damaged, and `file.on_skipped` is None.
     """
     del scope, rng
     rollouts = [_Rollout(part, _lines) for part in (file, *map(file.beside, file.children))]
@@ -381,14 +381,14 @@ def stream_of(
 
     Args:
         file: The file.
-        lines: Yields what it says, line by line, each with its number where it has one.
+        lines: Yields its content as lines of a rollout, with line numbers if it has any.
 
     Raises:
-        TraceError: It cannot be read, and nothing may be left out.
+        TraceError: The file cannot be read, and `file.on_skipped` is None.
     """
     return _Rollout(file, lines).read()
 
 
 def is_aside(path: Path) -> bool:
-    """Whether a file is one that Codex keeps beside its sessions and that holds none."""
+    """Whether Codex keeps a file beside its sessions that holds none."""
     return path.parent.name == ".codex"

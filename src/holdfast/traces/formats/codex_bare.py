@@ -1,7 +1,7 @@
-"""Readers of Codex's rollouts of before 0.34, and of the documents of its client in TypeScript.
+"""Readers of Codex's rollouts before 0.34 and of its TypeScript client.
 
-A first line or object says whose session it is, and items follow as in later rollouts, without an
-envelope. Lengths are not recorded and mostly no times: lengths are estimated, gaps are 0.
+A first line or object has the session's id; items follow as in later rollouts, without an envelope.
+Lengths and most times are not recorded: lengths are estimated, gaps are 0.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LINE_LAYOUTS = (
     frozenset({"id", "timestamp", "instructions"}),
     frozenset({"record_type=state"}),
 )
-"""The first line of such a file, and one that tells of a change of its state."""
+"""The first line of such a file, and a line for a change of its state."""
 
 DOCUMENT_LAYOUTS = (frozenset({"session.id", "session.timestamp", "items"}),)
-"""A document of the older client."""
+"""A document of the TypeScript client."""
 
 _HINT = "expected {id, timestamp, instructions} and then one item a line: {type, role, content, …}"
 _DOCUMENT_HINT = "expected one session: {session: {id, timestamp}, items: [{type, …}]}"
@@ -49,7 +49,7 @@ class _Document(msgspec.Struct):
 
 
 def _enveloped(file: TraceFile) -> Iterator[tuple[int | None, Line]]:
-    """Yield what each line says, as a line of a later rollout."""
+    """Yield each line as a line of a later rollout."""
     decoder = msgspec.json.Decoder(_Bare)
     for number, data in file.lines():
         written = msgspec.Raw(data)
@@ -67,7 +67,7 @@ def _enveloped(file: TraceFile) -> Iterator[tuple[int | None, Line]]:
 
 
 def _items(file: TraceFile) -> Iterator[tuple[int | None, Line]]:
-    """Yield what a document holds, as lines of a later rollout."""
+    """Yield a document's items as lines of a later rollout."""
     document = file.document(_Document, hint=_DOCUMENT_HINT)
     yield None, Line("session_meta", document.session)
     for item in document.items:
@@ -77,16 +77,16 @@ def _items(file: TraceFile) -> Iterator[tuple[int | None, Line]]:
 def read_bare_codex(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one rollout; taking its session adds its chain to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
-        file: The file; it names no other.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Not needed: a file holds one session.
+        file: The file.
+        interner: Shared by all files that are read together.
+        scope: Ignored: content hashes are comparable between files.
+        rng: Ignored: a file holds one session.
 
     Raises:
-        TraceError: A line is no such item or a file is damaged, and nothing may be left out.
+        TraceError: A line is not such an item or a file is damaged, and `file.on_skipped` is None.
     """
     del scope, rng
     return transcript_reading(file, [[stream_of(file, _enveloped)]], interner=interner)
@@ -95,6 +95,6 @@ def read_bare_codex(
 def read_codex_document(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one document as `read_bare_codex` does a file of lines."""
+    """Read one document as `read_bare_codex` reads a file of lines."""
     del scope, rng
     return transcript_reading(file, [[stream_of(file, _items)]], interner=interner)

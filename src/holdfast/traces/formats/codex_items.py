@@ -1,4 +1,4 @@
-"""Lines of Codex's rollouts: what an item says, and nothing about other items."""
+"""Items of Codex's rollouts, each decoded on its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HINT: Final = "expected one item a line: {timestamp, type, payload}"
 NOTHING: Final = msgspec.Raw(b"null")
 _UNFINISHED = frozenset({"pending_init", "running"})
 
-# Over a whole session, so not bounded like one prompt.
+# Tokens of a whole session, which exceed the bound of one prompt.
 _Total = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 
@@ -47,7 +47,7 @@ class Line(msgspec.Struct):
 
 
 class Meta(msgspec.Struct):
-    """What a rollout says about itself in its first line."""
+    """A rollout's first line: its session and its parent."""
 
     id: str | None = None
     cli_version: str | None = None
@@ -57,7 +57,7 @@ class Meta(msgspec.Struct):
 
     @property
     def agent(self) -> str:
-        """Whom it is of: the main agent, or a type of sub-agent; "" where that is not named."""
+        """The agent's type, "main" for a main agent; "" if not recorded."""
         kind = self._sub_agent
         if isinstance(kind, dict):
             role = self._spawned.get("agent_role")
@@ -68,13 +68,13 @@ class Meta(msgspec.Struct):
 
     @property
     def parent_id(self) -> str | None:
-        """The session that started it as a sub-agent."""
+        """The session that started it as a sub-agent; None for a main agent."""
         parent = self.parent_thread_id or self._spawned.get("parent_thread_id")
         return parent if isinstance(parent, str) else None
 
     @property
     def names(self) -> list[str]:
-        """What its parent may call it: by its id, or its path among the sub-agents."""
+        """Names in its parent's records: its id, or its path among the sub-agents."""
         names = (self.id, self._spawned.get("agent_path"))
         return [name for name in names if isinstance(name, str)]
 
@@ -96,7 +96,7 @@ class TurnContext(msgspec.Struct):
 
 
 class Item(msgspec.Struct, omit_defaults=True):
-    """A part of the conversation; all of it that a model sees."""
+    """A part of the conversation: the fields that a model sees."""
 
     type: str = ""
     role: str | None = None
@@ -110,7 +110,7 @@ class Item(msgspec.Struct, omit_defaults=True):
     output: msgspec.Raw = NOTHING
 
     def message(self, *, keeps_text: bool) -> Message:
-        """It as a message; pure."""
+        """Return it as a message; pure."""
         return Message.of(self.role or "", self, keeps_text=keeps_text)
 
     @property
@@ -130,7 +130,7 @@ class Item(msgspec.Struct, omit_defaults=True):
 
 
 class Compacted(msgspec.Struct):
-    """What is left of a history."""
+    """A compaction: the history that replaces the earlier one."""
 
     message: str | None = None
     replacement_history: list[Item] | None = None
@@ -153,14 +153,14 @@ class UsedSoFar(msgspec.Struct, frozen=True):
 
 
 class TokenInfo(msgspec.Struct):
-    """What was used."""
+    """A report of used tokens."""
 
     total_token_usage: UsedSoFar | None = None
     last_token_usage: Used | None = None
 
 
 class Event(msgspec.Struct):
-    """Something that happened beside the conversation."""
+    """An event that is not part of the conversation."""
 
     type: str = ""
     info: msgspec.Raw = NOTHING
@@ -172,7 +172,7 @@ class Event(msgspec.Struct):
 
 
 def used_between(before: UsedSoFar, now: UsedSoFar) -> Used:
-    """What one answer used; figures that fell began anew. Pure."""
+    """Return the usage between two totals; a lower total restarts at 0. Pure."""
     if now.input_tokens < before.input_tokens:
         before = UsedSoFar()
     return Used(
@@ -183,19 +183,19 @@ def used_between(before: UsedSoFar, now: UsedSoFar) -> Used:
 
 
 def ended_threads(statuses: Any) -> Iterator[str]:
-    """The sub-agents that have ended, of what a wait for them returned: `{id: status}`."""
+    """Yield the ended sub-agents of a wait's result `{id: status}`; pure."""
     for thread_id, status in statuses.items() if isinstance(statuses, dict) else ():
         if isinstance(thread_id, str) and not (isinstance(status, str) and status in _UNFINISHED):
             yield thread_id
 
 
 def last_name(name: str) -> str:
-    """A tool's name without the namespace before it; pure."""
+    """Return a tool's name without its namespace; pure."""
     return name.rsplit("__", 1)[-1].rsplit(".", 1)[-1]
 
 
 def json_object(value: Any) -> dict[str, Any]:
-    """A JSON object that may be written as text; empty for anything else. Pure."""
+    """Return a JSON object, decoded if it is text; {} for other values. Pure."""
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(with_whole_characters(value.encode()))

@@ -1,18 +1,17 @@
-"""Reader of coding agents' requests with tool names, and the tool calls that go with them.
+"""Reader of coding agents' requests with tool names, and of their tool calls.
 
-`requests.jsonl` has one request a line; `tools.jsonl` beside it, where present, has one tool call
-a line. The stream of one agent is a session; sub-agents are sessions of their own that name their
-parent and the turn that started them. The parent's gap contains their time.
+`requests.jsonl` has one request a line; `tools.jsonl` beside it, if present, one tool call a line.
+The stream of one agent is a session; sub-agents are sessions with a parent and the parent's turn
+that started them. The parent's gap includes their time.
 
-Known: lengths, gaps, the tools called, and how many tokens a prompt shares with the same agent's
-previous one, which also covers compaction and going back. No hashes are recorded: blocks get
-ids that share exactly so much.
+Known: lengths, gaps, the tools called, and how many tokens a prompt shares with the agent's
+previous one, also after compactions and forks. No hashes are recorded: block ids share exactly that
+much.
 
-Assumed: a first prompt shares what the provider read from its cache with the first prompts of the
-same source, model and type of agent, as far as both reads go and no further than the shortest
-of these prompts, since what they have in common is system message and tools. A read of 0 may only
-mean that the provider's cache had gone cold, so this is less than an engine could reuse.
-An answer without a tool call went to a human, unless its stop says something else.
+Assumed: a first prompt shares its cached tokens with the first prompts of the same source, model
+and agent type, up to the smaller of both cached lengths and the shortest of these prompts: system
+message and tools. The provider's cache may have been cold, so this is less than an engine could
+reuse. An answer without a tool call goes to a human, unless its stop differs.
 """
 
 from __future__ import annotations
@@ -110,12 +109,12 @@ class _Stream:
 
     @property
     def group(self) -> tuple[str, str, str]:
-        """Agents with an equal one begin with the same system message and tools."""
+        """Key of the agents that share a system message and tools."""
         return self.requests[0].src, self.requests[0].model, self.agent
 
 
 def companions_of(path: Path) -> tuple[Path, ...]:
-    """The files of tool calls beside one of requests; that of them is read which comes first."""
+    """Return the tool-call files beside a file of requests; the first one is read."""
     if path.name not in _REQUESTS_NAMES:
         return ()
     return tuple(file for name in _TOOLS_NAMES if (file := path.with_name(name)).is_file())
@@ -124,7 +123,7 @@ def companions_of(path: Path) -> tuple[Path, ...]:
 def read_with_companion(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read requests, with the tool calls beside them where there are; as `read_coding_agents`."""
+    """Read requests, and the tool calls beside them, as `read_coding_agents` does."""
     beside = (path for path in companions_of(Path(file.source)) if path not in file.left_out)
     companions = tuple(islice(beside, 1))
     tools = file.beside(companions[0]) if companions else None
@@ -140,19 +139,19 @@ def read_coding_agents(
     scope: int,
     rng: random.Random | None = None,
 ) -> Reading:
-    """Read one pair of files; taking the sessions adds their blocks to `interner`.
+    """Read a pair of files; iterating the sessions adds their blocks to `interner`.
 
     Args:
         requests: The file of requests.
-        tools: The file of tool calls; without it commands and types of sub-agents are not known.
-        interner: Shared by the files of one reading.
-        scope: Not needed, as there are no hashes.
-        rng: Shuffles the sessions, sub-agents staying behind their main agent; None keeps the
-            order of the file.
+        tools: The file of tool calls; without it commands and sub-agents' types are unknown.
+        interner: Shared by all files that are read together.
+        scope: Ignored: there are no hashes.
+        rng: Shuffles the sessions; sub-agents follow their main agent. None keeps the order of the
+            file.
 
     Raises:
-        TraceError: A line is not such a request or call, an agent's requests are not in order,
-            share more than there is, or there is none.
+        TraceError: A line is not such a request or call, an agent's requests are out of order or
+            share more tokens than they have, or there is no request.
     """
     del scope
     calls: _ToolCalls = {}
@@ -176,7 +175,7 @@ def read_coding_agents(
 
 
 def _families(file: TraceFile) -> Iterator[list[_Stream]]:
-    """The streams of each recorded session: the main agent's, then sub-agents by their start."""
+    """Yield each session's streams: the main agent's, then sub-agents' by start."""
     families: dict[tuple[str, str], dict[str, _Stream]] = {}
     for line, request in file.decode(_Request, hint=_HINT):
         family = families.setdefault((request.src, request.session), {})
@@ -234,8 +233,8 @@ def _problem(
 
 
 def _name_parents(family: list[_Stream], calls: _ToolCalls) -> None:
-    """Find out who started each sub-agent, and of which type it is."""
-    callers = {
+    """Set each sub-agent's parent, its type and its turn of join."""
+    calling_turns = {
         tool_id: (stream.session_id, request.turn)
         for stream in family
         for request in stream.requests
@@ -248,7 +247,7 @@ def _name_parents(family: list[_Stream], calls: _ToolCalls) -> None:
             continue
         call = calls.get((first.src, first.session, first.spawned_by))
         stream.agent = (call.subagent if call is not None else None) or stream.agent
-        stream.parent_id, stream.parent_turn = callers.get(first.spawned_by, (None, None))
+        stream.parent_id, stream.parent_turn = calling_turns.get(first.spawned_by, (None, None))
         if stream.parent_turn is None or call is None or call.background:
             continue
         if stream.parent_turn + 1 < num_turns[stream.parent_id or ""]:

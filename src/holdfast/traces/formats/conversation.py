@@ -1,7 +1,7 @@
-"""Conversations put together message by message, along branches as well.
+"""Conversations built message by message, with branches.
 
-What the readers of clients' own session files share: each knows what a line says, and at which
-point of the conversation it was said.
+Shared by the readers of clients' own session files: each decodes a line and knows at which point
+of the conversation it belongs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from holdfast.traces.formats.trace_file import TraceFile
-from holdfast.traces.formats.transcript import Call, CalledTool, Happening, Stream
+from holdfast.traces.formats.transcript import Call, CalledTool, RecordedEvent, Stream
 from holdfast.traces.history import EMPTY_HISTORY, History, Message
 from holdfast.traces.record import EventKind, Trigger
 
@@ -19,16 +19,15 @@ __all__ = ["Conversation", "Point", "link_sub_agents"]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point in a conversation, from which it goes on, once or several times.
+    """A point in a conversation; several branches may continue from it.
 
     Attributes:
-        history: What had been said.
-        time_s: When the latest of it was said; None where not recorded.
-        trigger: What brings the request about that follows here.
-        num_calls: How many calls there had been when the latest one of this history was made; 0
-            before the first.
-        is_new: Whether the history begins behind that call, after a compaction or where the file
-            lacks what was said before.
+        history: The messages so far.
+        time_s: Time of the latest message; None if not recorded.
+        trigger: The trigger of a request that follows here.
+        num_calls: Number of the latest call in this history, from 1; 0 before the first.
+        is_new: Whether the history begins after that call: after a compaction, or because the file
+            lacks earlier messages.
     """
 
     history: History = EMPTY_HISTORY
@@ -37,10 +36,10 @@ class Point:
     num_calls: int = 0
     is_new: bool = False
 
-    def heard(
+    def after_input(
         self, messages: Iterable[Message], time_s: float | None, trigger: Trigger = "user"
     ) -> Point:
-        """Return the point behind what the program or the user said to the model; pure."""
+        """Return the point after messages of the program or the user; pure."""
         return replace(
             self,
             history=self.history.then(*messages),
@@ -51,10 +50,10 @@ class Point:
 
 @dataclass(slots=True)
 class Conversation:
-    """The calls of one agent, in the order in which they were made.
+    """One agent's calls, in their order.
 
     Attributes:
-        file: Where it was recorded.
+        file: The recording.
         calls: As in `Stream`.
         events: As in `Stream`.
         tools: The tool calls of all answers, by their ids.
@@ -62,57 +61,61 @@ class Conversation:
 
     file: TraceFile
     calls: list[Call] = field(default_factory=list)
-    events: list[Happening] = field(default_factory=list)
+    events: list[RecordedEvent] = field(default_factory=list)
     tools: dict[str, CalledTool] = field(default_factory=dict)
 
     def message(self, role: str, content: object, *, is_media: bool = False) -> Message:
-        """Take the fingerprint of a message, its text where that is kept; pure."""
+        """Hash a message; keep its text if `file.keeps_text`. Pure."""
         return Message.of(role, content, is_media=is_media, keeps_text=self.file.keeps_text)
 
-    def answered(self, point: Point, call: Call, *, is_kept: bool = True) -> Point:
-        """Add a call that was made at a point; returns the one behind its answer.
+    def add_call(self, point: Point, call: Call, *, is_kept: bool = True) -> Point:
+        """Add a call made at a point; return the point after its answer.
+
+        Notes a fork if the point does not follow the latest call.
 
         Args:
-            point: Where.
-            call: Its answer, lengths and end; the prompt and its time come from the point.
+            point: Sets the call's prompt, start and trigger.
+            call: Has the answer, lengths and end.
             is_kept: Whether later prompts repeat the answer.
         """
         if point.num_calls != len(self.calls) and not point.is_new:
-            self.happened("fork", None)
+            self.note_event("fork", None)
         call.prompt, call.start_s, call.trigger = point.history, point.time_s, point.trigger
         self.calls.append(call)
         history = point.history.then(*call.answer) if is_kept else point.history
         time_s = point.time_s if call.end_s is None else call.end_s
         return Point(history, time_s, num_calls=len(self.calls))
 
-    def called(self, call: Call, tool_id: str, tool: CalledTool) -> None:
+    def add_tool_call(self, call: Call, tool_id: str, tool: CalledTool) -> None:
         """Add a tool call to an answer."""
         call.tools.append(tool)
         if tool_id:
             self.tools[tool_id] = tool
 
-    def returned(self, tool_id: str, time_s: float | None, *, is_error: bool | None) -> None:
-        """Note when the result of a tool call was there."""
+    def note_tool_result(
+        self, tool_id: str, time_s: float | None, *, is_error: bool | None
+    ) -> None:
+        """Set the end of a tool call, if its id is known."""
         tool = self.tools.get(tool_id)
         if tool is not None:
             tool.end_s, tool.is_error = time_s, is_error
 
-    def compacted(self, point: Point, messages: Iterable[Message], time_s: float | None) -> Point:
-        """Replace what had been said at a point by `messages`; returns the point behind them."""
-        self.happened("compaction", time_s)
+    def compact(self, point: Point, messages: Iterable[Message], time_s: float | None) -> Point:
+        """Replace the history at a point by `messages`; return the point after them."""
+        self.note_event("compaction", time_s)
         return replace(
             point, history=EMPTY_HISTORY.then(*messages), time_s=time_s or point.time_s, is_new=True
         )
 
-    def happened(self, kind: EventKind, time_s: float | None) -> None:
-        """Note what happened before the next call."""
-        self.events.append(Happening(kind, len(self.calls), time_s))
+    def note_event(self, kind: EventKind, time_s: float | None) -> None:
+        """Note an event before the next call."""
+        self.events.append(RecordedEvent(kind, len(self.calls), time_s))
 
 
 def link_sub_agents(streams: Sequence[Stream]) -> None:
-    """Find out which turns started sub-agents, as their tool calls say, and which had the results.
+    """Set parents and join turns of sub-agents from the tool calls that started them.
 
-    A sub-agent that does not name its parent or its type has those of the call.
+    A sub-agent without a recorded parent or type takes them from the call.
     """
     by_id = {stream.session_id: stream for stream in streams}
     for caller in streams:

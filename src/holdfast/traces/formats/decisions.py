@@ -1,12 +1,12 @@
-"""Reader of Holdfast's own decision log: the turns that an engine served, as it saw them.
+"""Reader of Holdfast's decision log: the turns that an engine served.
 
-Known: when turns arrived and ended, lengths, which session each belongs to, what it waited for
-afterwards, and how much of its prompt was cached.
+Known: arrivals and ends of turns, lengths, sessions, turn ends, and how much of each prompt was
+cached.
 
-Assumed: a prompt shares with its session's one before what was cached of it when it arrived, and a
-first one with all other first ones; what had been evicted by then looks like sharing less. Each
-start of an engine has sessions of its own, and engines may share a file. Turns without an end,
-which were still running or were dropped from the log, are left out.
+Assumed: a prompt shares its cached tokens with its session's previous prompt, a first prompt with
+all other first prompts; evicted blocks reduce what it seems to share. Each start of an engine has
+its own sessions, and engines may share a file. Turns without an end, which were running or dropped
+from the log, are skipped.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Event(msgspec.Struct):
 
 
 class _Served(msgspec.Struct):
-    """One turn from its arrival to its end."""
+    """One turn with its arrival and its end."""
 
     arrived_s: float
     ended_s: float
@@ -72,7 +72,7 @@ _Process = tuple[int, int]  # engine, process id
 
 @dataclass(slots=True)
 class _Start:
-    """One start of an engine: its number in the file, and what it is serving."""
+    """One start of an engine: its number in the file, and its running turns."""
 
     number: int
     last_s: float = 0.0
@@ -84,10 +84,10 @@ class _Stream:
     """One session.
 
     Attributes:
-        first_s: When it began (s).
-        turns: Where its turns are put aside, in order of their end.
+        first_s: Arrival of its first turn.
+        turns: Spool offsets of its turns, in order of their end.
         numbers: The engine's number of each turn, increasing; 0 in logs without them.
-        ends: What each turn was followed by, a place in `_Log.ends`.
+        ends: Each turn's end, as an index into `_Log.ends`.
     """
 
     first_s: float
@@ -98,7 +98,7 @@ class _Stream:
 
 @dataclass(slots=True)
 class _Log:
-    """What has been read so far."""
+    """The sessions read so far; `ends` numbers the pairs of kind and tool."""
 
     spool: RowSpool[_Served]
     prefixes: PrefixLengths
@@ -111,33 +111,33 @@ class _Log:
 def read_decisions(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file; taking its sessions adds their blocks to `interner`.
+    """Read one file; iterating its sessions adds their blocks to `interner`.
 
     Args:
         file: The file.
-        interner: Shared by the files of one reading.
-        scope: Not needed, as there are no hashes.
-        rng: Chooses the arrival to begin with, as `reordered` does.
+        interner: Shared by all files that are read together.
+        scope: Ignored: there are no hashes.
+        rng: Chooses the first arrival as `reordered` does; None keeps the order of time.
 
     Raises:
-        TraceError: A line is not such a record, a turn has no lengths, or none ended.
+        TraceError: A line is not such a record, a turn has no lengths, or no turn ended.
     """
     del scope
     spool = RowSpool(file.source, _Served)
     log = _Log(spool, PrefixLengths(interner, block_tokens=_BLOCK_TOKENS))
     for line, event in file.decode(_Event, hint=_HINT):
-        missing = _note(log, _start_of(log, event), event)
+        missing = _add_record(log, _start_of(log, event), event)
         if missing:
-            file.refuse(file.error("is not there", line=line, field=missing, hint=_HINT))
+            file.refuse(file.error("is missing", line=line, field=missing, hint=_HINT))
     if not log.sessions:
         raise TraceError("holds no turn that ended", source=file.source, hint=_HINT)
     return Reading(len(log.sessions), 0, reordered(_sessions(file, log), rng))
 
 
 def _start_of(log: _Log, event: _Event) -> _Start:
-    """The start of the engine that wrote a record.
+    """Return the engine's start that a record belongs to.
 
-    Logs that do not say when an engine starts tell it by a clock that goes back.
+    In logs without starts, a clock that goes back marks a new one.
     """
     process = (event.engine, event.pid)
     start = log.starts.get(process)
@@ -149,14 +149,14 @@ def _start_of(log: _Log, event: _Event) -> _Start:
     return start
 
 
-def _note(log: _Log, start: _Start, event: _Event) -> str:
-    """Take in one record; returns the field that it lacks, "" for none."""
+def _add_record(log: _Log, start: _Start, event: _Event) -> str:
+    """Add one record; return the name of a missing field, "" for none."""
     if event.event not in ("turn_arrived", "turn_ended", "pause_explained"):
         return ""
     if event.session is None:
         return "session"
     if event.event == "pause_explained":
-        _explain(log, start, event.session, event)
+        _set_turn_end(log, start, event.session, event)
         return ""
     if event.request is None:
         return "request"
@@ -168,20 +168,20 @@ def _note(log: _Log, start: _Start, event: _Event) -> str:
     arrival = start.running.pop(event.request, None)
     if arrival is not None and arrival.prompt_tokens is not None:
         turn = _served(arrival, arrival.prompt_tokens, event)
-        _put_aside(log, (start.number, event.session), turn, event)
+        _add_turn(log, (start.number, event.session), turn, event)
     return ""
 
 
-def _explain(log: _Log, start: _Start, session: int, event: _Event) -> None:
-    """Take in what ended a turn, which is found after the turn's end is logged."""
+def _set_turn_end(log: _Log, start: _Start, session: int, event: _Event) -> None:
+    """Set a turn's end, which the engine may learn after it logs the turn."""
     stream = log.sessions.get((start.number, session))
     if stream is not None:
-        place = bisect_left(stream.numbers, event.turn)
-        if place < len(stream.numbers) and stream.numbers[place] == event.turn:
-            stream.ends[place] = _end_of(log, event)
+        index = bisect_left(stream.numbers, event.turn)
+        if index < len(stream.numbers) and stream.numbers[index] == event.turn:
+            stream.ends[index] = _end_index(log, event)
 
 
-def _end_of(log: _Log, event: _Event) -> int:
+def _end_index(log: _Log, event: _Event) -> int:
     return log.ends.setdefault((event.kind, event.tool), len(log.ends))
 
 
@@ -196,14 +196,14 @@ def _served(arrival: _Event, prompt_tokens: int, end: _Event) -> _Served:
     )
 
 
-def _put_aside(log: _Log, session: tuple[int, int], turn: _Served, event: _Event) -> None:
+def _add_turn(log: _Log, session: tuple[int, int], turn: _Served, event: _Event) -> None:
     stream = log.sessions.get(session)
     if stream is None:
         stream = log.sessions[session] = _Stream(turn.arrived_s)
         log.prefixes.note_first("", turn.prompt_tokens)
     stream.turns.append(log.spool.add(turn))
     stream.numbers.append(event.turn)
-    stream.ends.append(_end_of(log, event))
+    stream.ends.append(_end_index(log, event))
 
 
 def _sessions(file: TraceFile, log: _Log) -> Iterator[Session]:

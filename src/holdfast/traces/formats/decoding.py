@@ -1,4 +1,4 @@
-"""JSON into typed values, with errors that say which field and never quote what they found."""
+"""JSON decoded into types; errors name the field and never quote the content."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from holdfast.traces.formats.repairs import Repairs, repaired, with_whole_charac
 __all__ = ["DAMAGED_HINT", "ErrorMaker", "convert_json", "decode_json", "within"]
 
 ErrorMaker = Callable[[str, str, str | None], TraceError]
-"""Makes an error of a message, a field ("" where none is known) and a hint."""
+"""Makes an error from a message, a field ("" if unknown) and a hint."""
 
 DAMAGED_HINT: Final = "the file may be cut off or damaged; fetch it again"
-"""What to do about a file whose bytes are wrong."""
+"""Advice for a damaged file."""
 
 _Value = TypeVar("_Value")
 _PLAIN: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
@@ -33,23 +33,23 @@ def decode_json(
     hint: str | None = None,
     repairs: Repairs | None = None,
 ) -> _Value:
-    """Decode one JSON text; pure, but for `repairs`.
+    """Decode one JSON text; pure, except for `repairs`.
 
     Args:
-        data: UTF-8 JSON; a text is JSON that was written as one, whose escapes come to light here.
-        decoder: Knows the type.
-        error_maker: Makes what is raised.
-        hint: Says what the data should look like when it is JSON of another type.
-        repairs: Counts what was read as something else, see there.
+        data: UTF-8 JSON; a str is JSON inside a JSON string, which may hold halves of characters.
+        decoder: Has the type.
+        error_maker: Makes the raised error.
+        hint: The expected content, for JSON of another type.
+        repairs: Counts repaired values; mutated.
 
     Raises:
-        TraceError: The data is not JSON, or not of the decoder's type.
+        TraceError: The data is not JSON or not of the decoder's type.
     """
     try:
         if isinstance(data, str):
             data = with_whole_characters(data.encode())
         if isinstance(data, bytes) and not data.isascii():
-            # A decoder does not look into what it leaves as it is, and others decode later.
+            # A decoder does not check the UTF-8 of raw fields, which others decode later.
             data.decode()
         return _decoded(data, decoder, repairs)
     except msgspec.ValidationError as error:
@@ -98,9 +98,9 @@ def convert_json(
     hint: str | None = None,
     repairs: Repairs | None = None,
 ) -> _Value:
-    """Return decoded values as another type, a number written as text included; pure.
+    """Convert decoded values to a type, also numbers written as text; pure.
 
-    Takes and raises what `decode_json` does; values that are repaired are so in a copy.
+    Takes and raises what `decode_json` does; repairs a copy.
     """
     try:
         return msgspec.convert(value, value_type, strict=False)
@@ -123,7 +123,7 @@ def _invalid(
 
 
 def within(place: str, error_maker: ErrorMaker) -> ErrorMaker:
-    """Return the maker of errors in the fields of `place`; pure."""
+    """Return an error maker that prefixes fields with `place`; pure."""
 
     def make(message: str, field: str, hint: str | None) -> TraceError:
         joint = "." if place and field and not field.startswith("[") else ""

@@ -1,4 +1,4 @@
-"""Which format a file is of, by its suffix and by what is in its first objects."""
+"""Finds a file's format from its suffix and its first objects."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = ["SUFFIXES", "UnknownLayoutError", "reader_of"]
 
 _KINDS: dict[str, FileKind] = {".json": "document", ".jsonl": "lines"}
 SUFFIXES = tuple(f"{kind}{compression}" for kind in _KINDS for compression in COMPRESSIONS)
-"""Of the files that are read."""
+"""Suffixes of trace files."""
 
 
 class UnknownLayoutError(TraceError):
-    """A file is of no format that is read."""
+    """A file has no known format."""
 
 
 def reader_of(file: TraceFile, path: Path) -> TraceReader:
-    """The reader of a file; looks into its beginning, or into a document as a whole.
+    """Return a file's reader; reads its first lines, or the whole document.
 
     Raises:
-        UnknownLayoutError: It is of no format that is read.
-        TraceError: It is empty, damaged or cannot be read.
+        UnknownLayoutError: The file has no known format.
+        TraceError: The file is empty, damaged or unreadable.
     """
     kind = next(
         kind
@@ -59,11 +59,11 @@ def reader_of(file: TraceFile, path: Path) -> TraceReader:
 
 def _unknown_layout(file: TraceFile, kind: FileKind, record: Mapping[str, Raw]) -> TraceError:
     names = dict.fromkeys(reader.name for reader in READERS if reader.kind == kind)
-    hint = f"such files are read of {', '.join(names)}; docs/traces.md describes them"
+    hint = f"known formats are {', '.join(names)}; docs/traces.md describes them"
     closest = closest_layout(kind, record)
     if closest is not None:
         reader, missing = closest
-        hint = f"{hint}. {reader.name}, which comes closest, also has {', '.join(missing)}"
+        hint = f"{hint}. {reader.name} is the closest, and also has {', '.join(missing)}"
     return UnknownLayoutError(
         f"unknown layout with the fields {', '.join(sorted(record)) or '(none)'}",
         source=file.source,

@@ -1,16 +1,15 @@
-"""Reader of Dynamo's request traces: `dynamo.request.trace.v1`, and the older agent traces.
+"""Reader of Dynamo's `dynamo.request.trace.v1` and its older agent traces.
 
-Each line is one event, in an envelope `{timestamp, event}` or bare. Ends of requests are turns,
-ends of tool calls their tools; payloads and starts of tools are not read.
+Each line is one event, bare or in an envelope `{timestamp, event}`. Ends of requests are turns,
+ends of tool calls their tools; payloads and starts of tools are ignored.
 
-Known: when requests came and how long they took, lengths, what the engine had cached, the hashes
-of their blocks, which agent's they are, who started an agent, why an answer ended, tools with
-their times and results.
+Known: arrivals, latencies, lengths, cached tokens, block hashes, agents and their parents, reasons
+for the ends of answers, tools with their times and results.
 
-Assumed: a request without a session is one of its own. Where requests have no hashes, a prompt
-shares with its agent's one before what the engine had cached of it, and a first one with those of
-the same model. Who brought a request about follows from how the answer before it ended, unless it
-is recorded. A sub-agent was called by the last answer of its parent before its first request.
+Assumed: a request without a session is a session of its own. Without hashes a prompt shares its
+cached tokens with its agent's previous prompt, a first prompt with those of the same model. A
+request's trigger follows from the end of the previous answer, unless recorded. The parent's last
+answer before a sub-agent's first request called the sub-agent.
 """
 
 from __future__ import annotations
@@ -54,10 +53,11 @@ _BLOCK_TOKENS = 64
 
 @dataclass(slots=True)
 class _Stream:
-    """One agent's requests and tools: their times, and where they are put aside.
+    """One agent's requests and tools, in the spool.
 
     Attributes:
-        calls: When each began and ended, and its place; in the order of time once sorted.
+        calls: Start (ms), end (ms) and spool offset of each call; in order of time once sorted.
+        tools: Spool offsets of tool calls.
     """
 
     session_id: str
@@ -70,16 +70,17 @@ class _Stream:
         return self.calls[0][0]
 
     def last_call_before(self, time_ms: float) -> int | None:
-        """Index of the last call that was answered by then."""
+        """Return the index of the last call that ended by then; None for none."""
         ended = (index for index, (_, end_ms, _) in enumerate(self.calls) if end_ms <= time_ms)
         return max(ended, default=None)
 
 
 class _Rows:
-    """What a first pass over a file put aside.
+    """The spooled events of a file, by agent.
 
     Attributes:
-        block_tokens: Of the recorded hashes; None where there are none.
+        streams: By agent.
+        block_tokens: Block size of the recorded hashes; None without hashes.
     """
 
     def __init__(self, source: str) -> None:
@@ -102,7 +103,7 @@ class _Rows:
         return self._calls.read([stream.calls[0][2]])[0]
 
     def calls_of(self, stream: _Stream) -> list[Call]:
-        return self._calls.read(place for _, _, place in stream.calls)
+        return self._calls.read(offset for _, _, offset in stream.calls)
 
     def tools_of(self, stream: _Stream) -> list[TimedTool]:
         return self._tools.read(stream.tools)
@@ -111,17 +112,17 @@ class _Rows:
 def read_dynamo(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file; taking its sessions adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
         file: The file.
-        interner: Shared by the files of one reading.
-        scope: This file's own scope in it (> 0).
-        rng: Chooses the arrival to begin with, as `reordered` does.
+        interner: Shared by all files that are read together.
+        scope: This file's scope of hashes (> 0).
+        rng: Chooses the first arrival as `reordered` does; None keeps the order of time.
 
     Raises:
-        TraceError: A line is not such an event, lacks what a turn needs, has another block size
-            than those before, or no request ends.
+        TraceError: A line is not such an event, lacks a field of a turn or changes the block size,
+            or no request ends.
     """
     rows = _Rows(file.source)
     for line, row in file.decode(Event, hint=HINT):

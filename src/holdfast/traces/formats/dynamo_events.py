@@ -1,4 +1,4 @@
-"""Events of Dynamo's request traces as they are written, and what a turn needs of them."""
+"""Events of Dynamo's request traces, and the calls and tools that they end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HINT: Final = (
     "expected one event a line: {timestamp, event: {schema, event_type, event_time_unix_ms, "
     "agent_context, request: {request_id, …} or tool: {…}}}"
 )
-"""What a line should look like."""
+"""The expected content of a line."""
 
 _SCHEMAS = ("dynamo.request.trace.v1", "dynamo.agent.trace.v1")
 
@@ -35,7 +35,7 @@ class _Context(msgspec.Struct):
 
     @property
     def agent_id(self) -> str | None:
-        """The stream it belongs to, by its name in the revision that has one."""
+        """The agent's id, in whichever field the schema's revision has."""
         return self.trajectory_id or self.program_id or self.session_id
 
     @property
@@ -59,7 +59,7 @@ class _Replay(msgspec.Struct):
 
 
 class Request(msgspec.Struct):
-    """One request, as its end tells."""
+    """One request, from the event of its end."""
 
     request_id: str
     model: str | None = None
@@ -81,7 +81,7 @@ class _Tool(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """One line, or what its envelope holds."""
+    """One line, or the event in its envelope."""
 
     schema: str | None = None
     event_type: str | None = None
@@ -93,13 +93,13 @@ class Event(msgspec.Struct):
 
     @property
     def agent_id(self) -> str | None:
-        """The stream it belongs to, where it is said."""
+        """The agent's id; None if not recorded."""
         return None if self.agent_context is None else self.agent_context.agent_id
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request with all that a turn needs; times in unix milliseconds."""
+    """One request with its times in unix milliseconds."""
 
     request: Request
     context: _Context
@@ -110,7 +110,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class TimedTool:
-    """One call of a tool; times in unix milliseconds."""
+    """One tool call with its times in unix milliseconds."""
 
     start_ms: float
     end_ms: float
@@ -120,13 +120,13 @@ class TimedTool:
 def problem_of(
     file: TraceFile, line: int, event: Event, block_tokens: int | None
 ) -> TraceError | None:
-    """What is wrong with an event, if anything; pure.
+    """Return the error of an unusable event, None for a usable one; pure.
 
     Args:
-        file: Where it stands.
+        file: The event's file.
         line: Its line.
-        event: Out of its envelope.
-        block_tokens: Of the events before, where they have hashes.
+        event: Without its envelope.
+        block_tokens: Block size of earlier events; None without hashes.
     """
     if event.schema not in _SCHEMAS:
         return file.error(
@@ -142,7 +142,7 @@ def problem_of(
     else:
         return None
     if missing:
-        return file.error("is not there", line=line, field=missing, hint=HINT)
+        return file.error("is missing", line=line, field=missing, hint=HINT)
     replay = None if event.request is None else event.request.replay
     if replay is None:
         return None
@@ -159,7 +159,7 @@ def problem_of(
 
 
 def _missing(event: Event) -> str:
-    """The first field that a turn needs and an event has not; "" for none."""
+    """Return the first missing field of a turn; "" for none."""
     request = event.request
     if request is None:
         return "request"
@@ -173,7 +173,7 @@ def _missing(event: Event) -> str:
 
 
 def call_of(event: Event) -> Call:
-    """The request whose end an event tells, without a problem; pure."""
+    """Return the call of an end of a request without a problem; pure."""
     request = event.request or Request("")
     start_ms = request.request_received_ms or 0.0
     if request.total_time_ms is None:
@@ -187,7 +187,7 @@ def call_of(event: Event) -> Call:
 
 
 def timed_tool(event: Event) -> TimedTool:
-    """The tool call whose end an event tells, without a problem; pure."""
+    """Return the tool call of an end of a tool without a problem; pure."""
     tool = event.tool or _Tool("")
     end_ms = tool.ended_at_unix_ms or event.event_time_unix_ms or 0.0
     start_ms = tool.started_at_unix_ms

@@ -1,4 +1,4 @@
-"""The order of Claude Code's entries: each behind the one that it hangs from."""
+"""Orders Claude Code's entries so that parents precede children."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ __all__ = ["parents_before"]
 
 
 def parents_before(entries: Sequence[Entry]) -> Iterator[Entry]:
-    """Yield entries in their order, but none before one that it hangs from and that is there.
+    """Yield entries in their order, but each after its parent if that exists; pure.
 
-    Pure. An entry that hangs from itself, by way of others or not, comes last.
+    Entries of a circle come last.
     """
-    there = {entry.uuid for entry in entries}
-    taken: set[str] = set()
-    held: dict[str, list[Entry]] = {}
+    known = {entry.uuid for entry in entries}
+    yielded: set[str] = set()
+    postponed: dict[str, list[Entry]] = {}
     for entry in entries:
-        if entry.parent_uuid in there and entry.parent_uuid not in taken:
-            held.setdefault(entry.parent_uuid, []).append(entry)
+        if entry.parent_uuid in known and entry.parent_uuid not in yielded:
+            postponed.setdefault(entry.parent_uuid, []).append(entry)
             continue
         waiting = [entry]
         while waiting:
             one = waiting.pop()
-            taken.add(one.uuid)
+            yielded.add(one.uuid)
             yield one
-            waiting += reversed(held.pop(one.uuid, []))
-    for group in held.values():
+            waiting += reversed(postponed.pop(one.uuid, []))
+    for group in postponed.values():
         yield from group

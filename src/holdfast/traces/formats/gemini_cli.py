@@ -1,18 +1,17 @@
-"""Reader of Gemini CLI's chat recordings: a document a session, or since 2026 a record a line.
+"""Reader of Gemini CLI's chats: a document a session, since 2026 a record a line.
 
-A document holds the messages as they were when it was last written. Lines hold each message as
-often as it changed, and say where the conversation was taken back (`$rewindTo`, a fork) and what
-it was replaced by (`$set` of `messages`, a compaction where messages are gone).
+A document holds the messages at its last write. Lines hold each version of a message, rewinds of
+the conversation (`$rewindTo`, a fork), and its replacement (`$set` of `messages`, a compaction if
+messages are gone).
 
-Known: lengths, what was read from the cache, tools with the time each result was recorded, models.
-A prompt's length is `tokens.input`, which includes what came from the cache; an answer's is
-`tokens.output` and `tokens.thoughts`. A sub-agent's recording lies in a directory named after its
-parent's session, and the parent's call names it.
+Known: lengths, cached tokens, tools with the time of each result, models. A prompt's length is
+`tokens.input`, cached tokens included; an answer's is `tokens.output` plus `tokens.thoughts`. A
+sub-agent's recording is in a directory of its parent's session id, and the parent's call names it.
 
-Assumed: an answer was complete at the time of its message. One that was written together with its
-tools' results, as older versions did, was complete when the last thought was; that gap counts as
-estimated. A message of the model without a model and without tokens is the program's. System
-message and tools, which are not recorded, fill what the first prompt's text does not.
+Assumed: an answer ends at the time of its message. An answer written together with its tools'
+results, as older versions do, ends at its last thought; its gap counts as estimated. A message of
+the model without a model and tokens is the program's. System message and tools are not recorded;
+they fill the part of the first prompt that has no text.
 """
 
 from __future__ import annotations
@@ -28,7 +27,13 @@ from holdfast.errors import TraceError
 from holdfast.traces.formats.client_files import lies_below
 from holdfast.traces.formats.conversation import Conversation, Point, link_sub_agents
 from holdfast.traces.formats.gemini_cli_records import ENDINGS, SPEAKERS, Line, Record, Session
-from holdfast.traces.formats.gemini_parts import FunctionCall, Part, messages_of, parts_of, use
+from holdfast.traces.formats.gemini_parts import (
+    FunctionCall,
+    Part,
+    messages_of,
+    parts_of,
+    set_usage,
+)
 from holdfast.traces.formats.reading import FileLinks, Reading
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import Call, Stream, seconds, transcript_reading
@@ -51,7 +56,7 @@ LAYOUTS = (frozenset({"sessionId", "projectHash", "messages"}),)
 """A document with all of these fields is of this format."""
 
 LINE_LAYOUTS = (frozenset({"sessionId", "projectHash"}),)
-"""A file of lines begins with such a one."""
+"""The first line of a file of lines."""
 
 _HINT = "expected a session {sessionId, messages: [{id, type, timestamp, content, tokens, …}]}"
 _LINE_HINT = "expected one record a line: {sessionId, projectHash, …} or {id, type, timestamp, …}"
@@ -64,8 +69,8 @@ _LINE = msgspec.json.Decoder(Line)
 
 
 @dataclass(slots=True)
-class _Said:
-    """A message of the conversation as it is now, and the point behind it."""
+class _Entry:
+    """A message of the current conversation, and the point after it."""
 
     record: Record
     point: Point
@@ -73,30 +78,30 @@ class _Said:
 
 @dataclass(slots=True)
 class _Chat:
-    """One recording, put together record by record."""
+    """One recording, built record by record."""
 
     file: TraceFile
-    talk: Conversation = field(init=False)
+    conversation: Conversation = field(init=False)
     session: Session = field(default_factory=Session)
-    said: list[_Said] = field(default_factory=list)
-    places: dict[str, int] = field(default_factory=dict)
-    # Of each answer the call and its number, from 1.
+    entries: list[_Entry] = field(default_factory=list)
+    positions: dict[str, int] = field(default_factory=dict)
+    # By message id: the call's number, from 1, and the call.
     calls: dict[str, tuple[int, Call]] = field(default_factory=dict)
     start: Point = field(default_factory=Point)
     num_estimated_gaps: int = 0
 
     def __post_init__(self) -> None:
-        self.talk = Conversation(self.file)
+        self.conversation = Conversation(self.file)
 
     def stream(self) -> Stream:
-        """What was read so far."""
+        """Return the stream read so far."""
         is_sub_agent = self.session.kind == _SUB_AGENT
         return Stream(
             self.session.session_id or self.file.label,
             "" if is_sub_agent else "main",
-            self.talk.calls,
+            self.conversation.calls,
             parent_id=_parent(self.file) if is_sub_agent else None,
-            events=self.talk.events,
+            events=self.conversation.events,
             num_estimated_gaps=self.num_estimated_gaps,
         )
 
@@ -104,7 +109,7 @@ class _Chat:
         self.session = self.file.document(Session, hint=_HINT)
         for place, message in enumerate(self.session.messages or ()):
             try:
-                self._put(self._record(message, f"messages[{place}]"), place)
+                self._add_message(self._record(message, f"messages[{place}]"), place)
             except TraceError as error:
                 self.file.refuse(error)
         return self.stream()
@@ -113,20 +118,20 @@ class _Chat:
         try:
             for number, line in self.file.lines():
                 try:
-                    self._add(number, line)
+                    self._add_line(number, line)
                 except TraceError as error:
                     self.file.refuse(error)
         except TraceError as error:
             self.file.refuse(error)
         return self.stream()
 
-    def _add(self, number: int, data: bytes) -> None:
+    def _add_line(self, number: int, data: bytes) -> None:
         written = msgspec.Raw(data)
         line = self.file.decode_part(written, _LINE, line=number, field="", hint=_LINE_HINT)
         if line.rewind_to is not None:
             self._rewind(line.rewind_to)
         elif line.id is not None:
-            self._put(self._record(written, "", number), number)
+            self._add_message(self._record(written, "", number), number)
         elif line.changes is not None:
             self.session = _merged(self.session, line.changes)
             if line.changes.messages is not None:
@@ -134,32 +139,32 @@ class _Chat:
         elif line.session_id is not None:
             self.session = _merged(self.session, line)
             for place, message in enumerate(line.messages or ()):
-                self._put(self._record(message, f"messages[{place}]", number), place)
+                self._add_message(self._record(message, f"messages[{place}]", number), place)
 
     def _record(self, message: msgspec.Raw, field: str, number: int | None = None) -> Record:
         hint = _LINE_HINT if number else _HINT
         return self.file.decode_part(message, _RECORD, line=number, field=field, hint=hint)
 
-    def _put(self, record: Record, number: int) -> None:
-        """Add a message, or what has become of one."""
+    def _add_message(self, record: Record, number: int) -> None:
+        """Add a message, or a new version of one."""
         if record.type not in SPEAKERS:
             return
         record.id = record.id or f"message {number}"
-        at = self.places.setdefault(record.id, len(self.said))
-        if at == len(self.said):
-            self.said.append(_Said(record, self.start))
-        self.said[at].record = record
+        at = self.positions.setdefault(record.id, len(self.entries))
+        if at == len(self.entries):
+            self.entries.append(_Entry(record, self.start))
+        self.entries[at].record = record
         if record.id in self.calls:
             self._update(record, self.calls[record.id][1])
-        self._retell(at)
+        self._recompute(at)
 
     def _rewind(self, name: str) -> None:
-        at = self.places.get(name, 0)
-        del self.said[at:]
-        self._number()
+        at = self.positions.get(name, 0)
+        del self.entries[at:]
+        self._index()
 
-    def _number(self) -> None:
-        self.places = {said.record.id or "": at for at, said in enumerate(self.said)}
+    def _index(self) -> None:
+        self.positions = {entry.record.id or "": at for at, entry in enumerate(self.entries)}
 
     def _replace(self, number: int, messages: Sequence[msgspec.Raw]) -> None:
         records = [
@@ -167,24 +172,24 @@ class _Chat:
             for place, message in enumerate(messages)
         ]
         records = [record for record in records if record.type in SPEAKERS]
-        self.start = Point(num_calls=len(self.talk.calls))
-        if self.places.keys() - {record.id for record in records}:
-            self.start = self.talk.compacted(self.start, (), None)
-        self.said = [_Said(record, self.start) for record in records]
-        self._number()
-        self._retell(0)
+        self.start = Point(num_calls=len(self.conversation.calls))
+        if self.positions.keys() - {record.id for record in records}:
+            self.start = self.conversation.compact(self.start, (), None)
+        self.entries = [_Entry(record, self.start) for record in records]
+        self._index()
+        self._recompute(0)
 
-    def _retell(self, at: int) -> None:
-        """Find out anew where the conversation stands behind each message from one on."""
-        point = self.said[at - 1].point if at else self.start
-        for said in self.said[at:]:
-            point = said.point = self._behind(said.record, point)
+    def _recompute(self, at: int) -> None:
+        """Recompute the points after each message from index `at` on."""
+        point = self.entries[at - 1].point if at else self.start
+        for entry in self.entries[at:]:
+            point = entry.point = self._after(entry.record, point)
 
-    def _behind(self, record: Record, point: Point) -> Point:
+    def _after(self, record: Record, point: Point) -> Point:
         time_s = seconds(record.timestamp)
         if record.type == "user":
-            return self._heard(record, point, time_s)
-        answer = self._answer(record)
+            return self._add_input(record, point, time_s)
+        answer = self._answer_messages(record)
         if record.id in self.calls:
             num_calls, call = self.calls[record.id]
             history = point.history.then(*answer)
@@ -194,29 +199,29 @@ class _Chat:
         elif record.is_call:
             call = Call(model=record.model or "")
             self._update(record, call)
-            point = self.talk.answered(point, call)
+            point = self.conversation.add_call(point, call)
             self.calls[record.id or ""] = (point.num_calls, call)
         else:
-            point = point.heard(answer, time_s)
-        return self._returned(record, point)
+            point = point.after_input(answer, time_s)
+        return self._add_results(record, point)
 
-    def _heard(self, record: Record, point: Point, time_s: float | None) -> Point:
-        """Add what a user said, or the program; results that their calls have as well only once."""
+    def _add_input(self, record: Record, point: Point, time_s: float | None) -> Point:
+        """Add input; skips results that the calls' own records already have."""
         is_result = False
         new: list[Part] = []
         for part in parts_of(record.content):
             response = part.function_response
             is_result = is_result or response is not None
-            tool = None if response is None else self.talk.tools.get(response.id or "")
+            tool = None if response is None else self.conversation.tools.get(response.id or "")
             if tool is None or tool.end_s is None:
                 new.append(part)
             if response is not None and tool is not None and tool.end_s is None:
                 tool.end_s = time_s
-        messages = messages_of(self.talk, "user", new)
-        return point.heard(messages, time_s, "tool_result" if is_result else "user")
+        messages = messages_of(self.conversation, "user", new)
+        return point.after_input(messages, time_s, "tool_result" if is_result else "user")
 
-    def _answer(self, record: Record) -> list[Message]:
-        """What an answer said: its text in one, as a version that goes on writes it in parts."""
+    def _answer_messages(self, record: Record) -> list[Message]:
+        """Return an answer's messages, its text as one: later versions split it."""
         said = [part for part in parts_of(record.content) if not part.thought]
         text = "".join(part.text for part in said if part.text is not None).strip()
         parts = [Part(text=text)] if text else []
@@ -224,22 +229,22 @@ class _Chat:
         parts += [
             Part(function_call=FunctionCall(call.id, call.name, call.args)) for call in record.calls
         ]
-        return list(messages_of(self.talk, "model", parts))
+        return list(messages_of(self.conversation, "model", parts))
 
     def _update(self, record: Record, call: Call) -> None:
-        """Take over what a message says of its call."""
-        call.answer, call.tools = self._answer(record), []
+        """Update a call from a version of its message."""
+        call.answer, call.tools = self._answer_messages(record), []
         call.end_s = self._end_s(record)
-        use(call, record.tokens.usage if record.tokens else None)
+        set_usage(call, record.tokens.usage if record.tokens else None)
         for made in record.calls:
-            tool = made.called(call.end_s)
+            tool = made.as_called_tool(call.end_s)
             tool.session_id = made.agent_id
             if made.status in ENDINGS:
                 tool.end_s, tool.is_error = seconds(made.timestamp), ENDINGS[made.status]
-            self.talk.called(call, made.id or "", tool)
+            self.conversation.add_tool_call(call, made.id or "", tool)
 
     def _end_s(self, record: Record) -> float | None:
-        """When an answer was complete."""
+        """Return the end of an answer; None if not recorded."""
         end_s = seconds(record.timestamp)
         ends = [seconds(call.timestamp) for call in record.tool_calls or ()]
         if end_s is None or not ends or any(end is None or end > end_s for end in ends):
@@ -249,13 +254,13 @@ class _Chat:
         thoughts = [seconds(thought.timestamp) for thought in record.thoughts or ()]
         return max((time for time in thoughts if time is not None), default=end_s)
 
-    def _returned(self, record: Record, point: Point) -> Point:
-        """Add what the tools returned that an answer called."""
+    def _add_results(self, record: Record, point: Point) -> Point:
+        """Add the results of an answer's tools."""
         for call in record.tool_calls or ():
-            responses = messages_of(self.talk, "user", call.responses)
+            responses = messages_of(self.conversation, "user", call.responses)
             if call.status in ENDINGS:
                 times = [time for time in (point.time_s, seconds(call.timestamp)) if time]
-                point = point.heard(responses, max(times, default=None), "tool_result")
+                point = point.after_input(responses, max(times, default=None), "tool_result")
         return point
 
 
@@ -264,13 +269,13 @@ def _merged(session: Session, changes: Session) -> Session:
 
 
 def _parent(file: TraceFile) -> str | None:
-    """The session whose directory a sub-agent's recording lies in."""
+    """Return the session whose directory holds a sub-agent's recording."""
     directory = Path(file.source).parent
     return directory.name if directory.parent.name == _CHATS else None
 
 
 def companions_of(path: Path) -> tuple[Path, ...]:
-    """The document that a session had been recorded in before it was written as lines."""
+    """Return the older document of a session that is now recorded as lines."""
     base, dot, rest = path.name.partition(".jsonl")
     if not dot or path.parent.name != _CHATS:
         return ()
@@ -279,7 +284,7 @@ def companions_of(path: Path) -> tuple[Path, ...]:
 
 
 def is_aside(path: Path) -> bool:
-    """Whether a file is one that Gemini CLI keeps beside its sessions and that holds none."""
+    """Whether Gemini CLI keeps a file beside its sessions that holds none."""
     is_known = path.name == "logs.json" or path.name.startswith("checkpoint")
     if is_known and path.with_name(_CHATS).is_dir():
         return True
@@ -294,7 +299,7 @@ def _links(file: TraceFile, session: Session, agents: Iterator[str]) -> FileLink
 
 
 def _agents(messages: Sequence[msgspec.Raw]) -> Iterator[str]:
-    """The sub-agents that messages name; none of messages that cannot be read."""
+    """Yield the sub-agents in tool calls; skips unreadable messages."""
     for message in messages:
         try:
             record = _RECORD.decode(message)
@@ -306,20 +311,20 @@ def _agents(messages: Sequence[msgspec.Raw]) -> Iterator[str]:
 
 
 def links_of(file: TraceFile) -> FileLinks:
-    """Return whose recording a document is, and which sub-agents it names.
+    """Return a document's session, its parent and its sub-agents.
 
     Raises:
-        TraceError: It is no such document.
+        TraceError: The file is not such a document.
     """
     session = file.document(Session, hint=_HINT)
     return _links(file, session, _agents(session.messages or ()))
 
 
 def links_of_lines(file: TraceFile) -> FileLinks:
-    """Return whose recording a file of lines is, and which sub-agents it names.
+    """Return the session, the parent and the sub-agents of a file of lines.
 
     Raises:
-        TraceError: It cannot be read.
+        TraceError: The file cannot be read.
     """
     lines = [msgspec.Raw(line) for _, line in file.lines()]
     session = Session()
@@ -331,16 +336,16 @@ def links_of_lines(file: TraceFile) -> FileLinks:
 def read_gemini_cli(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read a document and its sub-agents'; taking their sessions adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
-        file: The file; recordings of its sub-agents are its `children`.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Not needed: sub-agents stay behind their main agent.
+        file: The file; its `children` are recordings of sub-agents.
+        interner: Shared by all files that are read together.
+        scope: Ignored: content hashes are comparable between files.
+        rng: Ignored: sub-agents follow their main agent.
 
     Raises:
-        TraceError: It is no such document, and nothing may be left out.
+        TraceError: The file is not such a document, and `file.on_skipped` is None.
     """
     del scope, rng
     return _reading(file, _Chat(file).read_document(), interner)
@@ -349,7 +354,7 @@ def read_gemini_cli(
 def read_gemini_cli_lines(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read a recording of lines as `read_gemini_cli` does a document."""
+    """Read a recording of lines as `read_gemini_cli` reads a document."""
     del scope, rng
     return _reading(file, _Chat(file).read_lines(), interner)
 

@@ -1,4 +1,4 @@
-"""Records of Gemini CLI's chats: what a message says, and nothing about other messages."""
+"""Records of Gemini CLI's chats, each decoded on its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPEAKERS: Final = frozenset({"user", "gemini"})
 """Types of messages that a model sees."""
 
 ENDINGS: Final = {"success": False, "error": True, "cancelled": None}
-"""States of a tool call that has ended, and whether it failed."""
+"""Statuses of ended tool calls, and whether each is an error."""
 
 
 class _Tokens(msgspec.Struct):
@@ -36,7 +36,7 @@ class _Timed(msgspec.Struct):
 
 
 class ToolCall(FunctionCall, rename="camel"):
-    """A tool call as the program tells it."""
+    """A tool call in the program's record."""
 
     result: Content = None
     status: str | None = None
@@ -45,7 +45,7 @@ class ToolCall(FunctionCall, rename="camel"):
 
     @property
     def responses(self) -> list[Part]:
-        """Its result, without those of parallel calls that stand beside it."""
+        """Its result, without parallel calls' results in the same list."""
         parts = parts_of(self.result)
         others = (None, self.id)
         return [
@@ -69,12 +69,12 @@ class Record(msgspec.Struct, rename="camel"):
 
     @property
     def is_call(self) -> bool:
-        """Whether a request to a model was made for it."""
+        """Whether it answers a request to a model."""
         return self.type == "gemini" and bool(self.tokens or self.model)
 
     @property
     def calls(self) -> list[ToolCall]:
-        """The tools that it calls; those that never ended stand among what it says only."""
+        """Its tool calls; unfinished ones are only in its content."""
         known = {call.id: call for call in self.tool_calls or ()}
         for part in parts_of(self.content):
             call = part.function_call
@@ -84,7 +84,7 @@ class Record(msgspec.Struct, rename="camel"):
 
 
 class Session(msgspec.Struct, rename="camel"):
-    """What a session says about itself."""
+    """A session's id, kind and messages."""
 
     session_id: str | None = None
     kind: str | None = None

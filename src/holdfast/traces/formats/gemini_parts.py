@@ -1,4 +1,4 @@
-"""Messages and usage in the words of the Gemini API, as Gemini CLI and Qwen Code record them."""
+"""Gemini API messages and usage, as Gemini CLI and Qwen Code record them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.traces.formats.quantities import Tokens
 from holdfast.traces.formats.transcript import Call, CalledTool
 from holdfast.traces.history import Message
 
-__all__ = ["Content", "FunctionCall", "Part", "Usage", "messages_of", "parts_of", "use"]
+__all__ = ["Content", "FunctionCall", "Part", "Usage", "messages_of", "parts_of", "set_usage"]
 
 _NOTHING = msgspec.Raw(b"null")
 
@@ -24,8 +24,8 @@ class FunctionCall(msgspec.Struct, omit_defaults=True):
     name: str | None = None
     args: msgspec.Raw = _NOTHING
 
-    def called(self, start_s: float | None) -> CalledTool:
-        """Keep of it what is no text; pure."""
+    def as_called_tool(self, start_s: float | None) -> CalledTool:
+        """Reduce it to its name and command; pure."""
         arguments = bytes(self.args).decode(errors="replace")
         return CalledTool.of(ToolCall(self.name or "", arguments), start_s)
 
@@ -39,7 +39,7 @@ class FunctionResponse(msgspec.Struct, omit_defaults=True):
 
 
 class Part(msgspec.Struct, rename="camel", omit_defaults=True):
-    """A part of a message; all of it that a model sees."""
+    """A part of a message: the fields that a model sees."""
 
     text: str | None = None
     thought: bool | None = None
@@ -62,18 +62,18 @@ class Part(msgspec.Struct, rename="camel", omit_defaults=True):
 _EMPTY = Part()
 
 Content = str | Part | list[str | Part] | None
-"""What a message says: a text, a part, or a list of them."""
+"""A message's content: a text, a part, or a list of them."""
 
 
 class Usage(msgspec.Struct):
-    """What the provider counted.
+    """The provider's counts.
 
     Attributes:
-        prompt: Tokens of the prompt, those from a cache included.
-        cached: Those from a cache.
+        prompt: Tokens of the prompt, cached ones included.
+        cached: Cached tokens.
         output: Tokens of the answer.
-        thoughts: Tokens of its reasoning; most providers count them beside `output`.
-        total: All together.
+        thoughts: Tokens of its reasoning; most providers exclude them from `output`.
+        total: Sum of prompt, output and separate thoughts.
     """
 
     prompt: Tokens | None = None
@@ -84,7 +84,7 @@ class Usage(msgspec.Struct):
 
     @property
     def output_tokens(self) -> int | None:
-        """Length of the answer, its reasoning included; None where neither is recorded. Pure."""
+        """Length of the answer with its reasoning; None if not recorded."""
         if self.output is None and self.thoughts is None:
             return None
         output, thoughts = self.output or 0, self.thoughts or 0
@@ -92,8 +92,8 @@ class Usage(msgspec.Struct):
         return output if has_thoughts else output + thoughts
 
 
-def use(call: Call, usage: Usage | None) -> None:
-    """Add to a call what was counted of it, unless that was nothing."""
+def set_usage(call: Call, usage: Usage | None) -> None:
+    """Set a call's lengths, if its prompt was counted."""
     if usage is not None and usage.prompt:
         call.prompt_tokens = usage.prompt
         call.cached_tokens = usage.cached
@@ -101,13 +101,13 @@ def use(call: Call, usage: Usage | None) -> None:
 
 
 def parts_of(content: Content) -> list[Part]:
-    """List the parts of what a message says, one for a text; pure."""
+    """List a content's parts, one for a text; pure."""
     said = content if isinstance(content, list) else [content]
     parts = (Part(text=part or None) if isinstance(part, str) else part for part in said)
     return [part for part in parts if part is not None and not part.is_empty]
 
 
-def messages_of(talk: Conversation, role: str, parts: Sequence[Part]) -> Iterator[Message]:
-    """Yield the fingerprints of parts; pure."""
+def messages_of(conversation: Conversation, role: str, parts: Sequence[Part]) -> Iterator[Message]:
+    """Yield each part as a hashed message; pure."""
     for part in parts:
-        yield talk.message(role, part, is_media=part.is_media)
+        yield conversation.message(role, part, is_media=part.is_media)

@@ -1,4 +1,4 @@
-"""Layouts: fields that tell one format from the others, looked for in a JSON object."""
+"""Layouts: fields of a JSON object that identify its format."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import msgspec
 __all__ = ["Layout", "missing_fields"]
 
 Layout: TypeAlias = frozenset[str]
-"""Fields that an object must have, all of them.
+"""Fields that an object must all have.
 
-`a.b` is a field of the object in `a`, `a[].b` one of the first object in the list `a`. `a=x|y` is
-a field whose text is one of these, `a=x*` one whose text begins so.
+`a.b` is a field of the object in `a`, `a[].b` of the first object in the list `a`. `a=x|y` is a
+field whose text is x or y, `a=x*` one whose text begins with x.
 """
 
 _OBJECT: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -23,7 +23,7 @@ _ITEM = "[]"
 
 
 def missing_fields(record: Mapping[str, msgspec.Raw], layout: Layout) -> list[str]:
-    """The fields of a layout that an object lacks, sorted; none if it has the layout. Pure."""
+    """Return the fields of a layout that an object lacks, sorted; pure."""
     return sorted(field for field in layout if not _has(record, field))
 
 
@@ -49,7 +49,7 @@ def _is_one_of(text: str | None, texts: str) -> bool:
 
 
 def _decoded(value: msgspec.Raw, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """A value as a decoder reads it; None where it is another one."""
+    """Return a decoded value; None if it has another type."""
     try:
         return decoder.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -1,12 +1,12 @@
-"""Reader of mini-swe-agent's trajectories: one run a document, with all messages of its chat.
+"""Reader of mini-swe-agent's trajectories: one run a document.
 
-Known: everything that was said, the commands, and from version 1.14 on what the provider counted
-of each answer, in its response. Without that lengths are estimated. A prompt's length includes what
-came from the cache, an answer's its reasoning. Newer versions record when each message was made.
+Known: all messages, the commands, and since version 1.14 the provider's usage in each answer's
+response. Without usage lengths are estimated. A prompt's length includes its cached tokens, an
+answer's its reasoning. Newer versions record the time of each message.
 
-Assumed: a message without a response is an answer if the model's role says so. Where no list of
-actions is recorded, the one block of shell code in an answer is the command that was run. An answer
-that the program could not use is only known by its response, and no later prompt repeats it.
+Assumed: a message without a response is an answer if it has the model's role. Without a list of
+actions, the single block of shell code in an answer is its command. An answer that the program
+could not use is recorded only as a response, and no later prompt repeats it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NOTHING = msgspec.Raw(b"null")
 _SHELL = "bash"
 _Value = TypeVar("_Value")
 _CODE = re.compile(r"```(?:bash|sh|mswea_bash_command)\s*\n(.*?)\n```", re.DOTALL)
-# What an answer ends with that runs no command: the program asks again.
+# Stop reason of an answer without a command: the program asks again.
 _UNUSABLE = "unusable"
 _RESULTS = frozenset({"user", "tool"})
 
@@ -49,7 +49,7 @@ class _Details(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    """In the words of either API of OpenAI's."""
+    """Usage with the names of either of OpenAI's APIs."""
 
     prompt_tokens: Tokens | None = None
     input_tokens: Tokens | None = None
@@ -104,10 +104,10 @@ class _Message(msgspec.Struct):
         return self.timestamp if self.extra is None else self.extra.timestamp or self.timestamp
 
     @property
-    def said(self) -> list[Any]:
-        """All of it that a model sees."""
-        seen = (self.content, self.reasoning_content, self.tool_calls, self.output)
-        return [self.tool_call_id or self.call_id, *seen]
+    def seen(self) -> list[Any]:
+        """The fields that a model sees."""
+        fields = (self.content, self.reasoning_content, self.tool_calls, self.output)
+        return [self.tool_call_id or self.call_id, *fields]
 
 
 class _Trajectory(msgspec.Struct):
@@ -122,11 +122,11 @@ _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 class _Run:
-    """A trajectory, put together message by message."""
+    """A trajectory, built message by message."""
 
     def __init__(self, file: TraceFile) -> None:
         self._file = file
-        self._talk = Conversation(file)
+        self._conversation = Conversation(file)
         self._trajectory = file.document(_Trajectory, hint=_HINT)
         self._model = self._configured_model()
         self._point = Point()
@@ -138,15 +138,15 @@ class _Run:
         for place, written in enumerate(self._trajectory.messages):
             try:
                 message = self._part(written, _MESSAGE, f"messages[{place}]")
-                self._add(message, self._response(message, place))
+                self._add_message(message, self._response(message, place))
             except TraceError as error:
                 self._file.refuse(error)
-        for call in self._talk.calls:
+        for call in self._conversation.calls:
             call.head = f"mini-swe-agent {call.model}"
-        return Stream(self._name(), "main", self._talk.calls)
+        return Stream(self._name(), "main", self._conversation.calls)
 
     def _name(self) -> str:
-        """The instance, behind the batch that it was run in: others have it as well."""
+        """Return BATCH/INSTANCE: several batches may run one instance."""
         name = self._trajectory.instance_id or self._file.name
         directory = Path(self._file.source).parent
         batch = directory.parent.name if directory.name == name else directory.name
@@ -162,7 +162,7 @@ class _Run:
         return info if isinstance(info, str) else ""
 
     def _response(self, message: _Message, place: int) -> _Response | None:
-        """What a provider answered; None where it is not recorded, or only as text."""
+        """Return a provider's response; None if not recorded as an object."""
         if message.object == "response":
             return _Response(message.usage, message.model)
         written = _NOTHING if message.extra is None else message.extra.response
@@ -170,61 +170,63 @@ class _Run:
             return None
         return self._part(written, _RESPONSE, f"messages[{place}].extra.response")
 
-    def _add(self, message: _Message, response: _Response | None) -> None:
-        said = [self._talk.message(message.role or "", message.said)]
+    def _add_message(self, message: _Message, response: _Response | None) -> None:
+        messages = [self._conversation.message(message.role or "", message.seen)]
         if message.is_answer:
-            self._answer(message, response, said)
+            self._add_answer(message, response, messages)
             return
         if response is not None:
-            # The answer that this message complains about.
-            self._answer(message, response, [])
+            # The unusable answer that this message rejects.
+            self._add_answer(message, response, [])
         self._is_whole = self._is_whole or message.role == "system"
         if message.is_result or message.role == "system":
-            self._hear(message, said)
+            self._add_input(message, messages)
 
-    def _answer(self, message: _Message, response: _Response | None, said: list[Message]) -> None:
+    def _add_answer(
+        self, message: _Message, response: _Response | None, messages: list[Message]
+    ) -> None:
         response = response or _Response()
         call = Call(
             is_whole=self._is_whole,
             model=response.model or self._model,
             end_s=message.time_s,
-            answer=said,
+            answer=messages,
             stop=_UNUSABLE,
         )
-        _use(call, response.usage or _Usage())
-        if said:
+        _set_usage(call, response.usage or _Usage())
+        if messages:
             for action in self._actions(message):
                 tool = CalledTool.of(
                     ToolCall(_SHELL, msgspec.json.encode({"command": action.command}).decode()),
                     message.time_s,
                 )
-                self._talk.called(call, action.tool_call_id or "", tool)
+                self._conversation.add_tool_call(call, action.tool_call_id or "", tool)
         self._pending = list(call.tools)
-        self._point = self._talk.answered(self._point, call, is_kept=bool(said))
+        self._point = self._conversation.add_call(self._point, call, is_kept=bool(messages))
 
     def _actions(self, message: _Message) -> Sequence[_Action]:
-        """The commands that an answer runs."""
+        """Return an answer's commands."""
         if message.extra is not None and message.extra.actions is not None:
             return message.extra.actions
         content = self._part(message.content, _ANYTHING, "content")
         found = [code for text in _texts(content) for code in _CODE.findall(text)]
         return [_Action(found[0])] if len(found) == 1 else ()
 
-    def _hear(self, message: _Message, said: list[Message]) -> None:
+    def _add_input(self, message: _Message, messages: list[Message]) -> None:
         is_result = bool(self._pending)
-        tool = self._talk.tools.get(message.tool_call_id or message.call_id or "")
+        tool = self._conversation.tools.get(message.tool_call_id or message.call_id or "")
         for ended in self._pending if tool is None else [tool]:
             ended.end_s = message.time_s
             code = None if message.extra is None else message.extra.returncode
             ended.is_error = code != 0 if isinstance(code, int) else None
         if tool is None:
             self._pending = []
-        self._point = self._point.heard(
-            said, message.time_s, "tool_result" if is_result else "user"
+        self._point = self._point.after_input(
+            messages, message.time_s, "tool_result" if is_result else "user"
         )
 
 
-def _use(call: Call, usage: _Usage) -> None:
+def _set_usage(call: Call, usage: _Usage) -> None:
     details = usage.prompt_tokens_details or usage.input_tokens_details or _Details()
     call.prompt_tokens = usage.prompt_tokens or usage.input_tokens
     if call.prompt_tokens:
@@ -240,23 +242,23 @@ def _texts(content: Any) -> Iterator[str]:
 
 
 def is_aside(path: Path) -> bool:
-    """Whether a file holds the patches of a batch of runs, which lie beside it."""
+    """Whether a file holds the patches of a batch, beside the batch's runs."""
     return path.name == "preds.json" and any(path.parent.glob("*/*.traj.json*"))
 
 
 def read_mini_swe_agent(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one run; taking its session adds its chain to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
         file: UTF-8 JSON.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Not needed: a document holds one session.
+        interner: Shared by all files that are read together.
+        scope: Ignored: content hashes are comparable between files.
+        rng: Ignored: a document holds one session.
 
     Raises:
-        TraceError: It is no such document, and nothing may be left out.
+        TraceError: The file is not such a document, and `file.on_skipped` is None.
     """
     del scope, rng
     return transcript_reading(file, [[_Run(file).read()]], interner=interner)

@@ -1,11 +1,11 @@
-"""Reader of Mooncake's request traces: open-loop arrivals with block hashes, one a line.
+"""Reader of Mooncake's request traces: open-loop arrivals with block hashes.
 
-Known: when each request arrived, its lengths, and the hashes of its 512-token blocks, the partial
-last one included. In the published conversation trace a hash has only ever one predecessor and
-one depth, so equal hash = equal prefix; chaining makes sure of it for any file.
+Known: arrival times, lengths, and the hashes of 512-token blocks, the partial last one included.
+In the published conversation trace a hash has one predecessor and one depth, so equal hashes mean
+equal prefixes; the interner ensures it for any file.
 
-Not known: which requests belong to one conversation, and what anybody waited for. Each request
-is a session of one turn that arrives at `Session.start_s`.
+Not known: which requests belong to one conversation. Each request is a session of one turn that
+arrives at `Session.start_s`.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ class _Request(msgspec.Struct):
 def read_mooncake(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file; taking its sessions adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
         file: The file.
-        interner: Shared by the files of one reading.
-        scope: This file's own scope in it (> 0).
-        rng: Chooses where in the recording to begin. Shuffled arrivals would have neither the
-            recorded load nor the recorded sharing, so what lies before the beginning follows at
-            the end, one length of the recording later. None begins at the beginning.
+        interner: Shared by all files that are read together.
+        scope: This file's scope of hashes (> 0).
+        rng: Chooses the first request; earlier ones follow at the end, shifted by the length of
+            the recording. A shuffle would change the load and the sharing. None starts with the
+            first request.
 
     Raises:
         TraceError: A line is not such a request, or there is none.
     """
     arrivals = Arrivals(file, _requests, hint=_HINT)
-    return Reading(arrivals.num_rows, 0, _sessions(file, arrivals.taken(rng), interner, scope))
+    return Reading(arrivals.num_rows, 0, _sessions(file, arrivals.rotated(rng), interner, scope))
 
 
 def _requests(file: TraceFile) -> Iterator[Arrival[_Request]]:

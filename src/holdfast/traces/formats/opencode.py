@@ -1,11 +1,11 @@
-"""Reader of OpenCode's exports: one session a document, its messages made of parts.
+"""Reader of OpenCode's exports: one session a document, its messages in parts.
 
-Known: lengths of every step, tools with the time each ran, compactions. A prompt's length is
-fresh, read and written tokens together, an answer's its reasoning as well. A sub-agent's export
-names its parent, and the parent's call of the tool names the sub-agent.
+Known: lengths of every step, tools with their times, compactions. A prompt's length is the sum of
+its uncached, cache-read and cache-written tokens; an answer's includes its reasoning. A sub-agent's
+export names its parent, and the parent's tool call names the sub-agent.
 
-Assumed: what the model said in a step was said before its tools ran. System message and tools,
-which are not recorded, fill what the first prompt's text does not.
+Assumed: the model writes all of a step before the step's tools run. System message and tools are
+not recorded; they fill the part of the first prompt that has no text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
     CalledTool,
-    Happening,
+    RecordedEvent,
     Stream,
     transcript_reading,
 )
@@ -48,8 +48,8 @@ LAYOUTS = (
 
 _HINT = "expected one exported session: {info, messages: [{info, parts: […]}]}"
 _NOTHING = msgspec.Raw(b"null")
-_SPOKEN = frozenset({"text", "reasoning", "tool"})
-# What an answer ends with that was broken off.
+_MODEL_PARTS = frozenset({"text", "reasoning", "tool"})
+# Stop reason of an interrupted answer.
 _INCOMPLETE = "incomplete"
 _HOME = "opencode"
 _DATABASE = "opencode.db"
@@ -136,7 +136,7 @@ _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 @dataclass(slots=True)
 class _Conversation:
-    """A session, put together message by message."""
+    """A session, built message by message."""
 
     file: TraceFile
     version: str
@@ -145,17 +145,17 @@ class _Conversation:
     ready_s: float | None = None
     trigger: Trigger = "user"
     calls: list[Call] = field(default_factory=list)
-    events: list[Happening] = field(default_factory=list)
+    events: list[RecordedEvent] = field(default_factory=list)
 
     def add(self, message: _Message) -> None:
         if message.info.role == "assistant":
-            self._answered(message)
+            self._add_answer(message)
             return
         self.request = tuple(self._request(message.parts))
         self.history = self.history.then(*self.request)
         self.trigger = "user"
 
-    def _answered(self, message: _Message) -> None:
+    def _add_answer(self, message: _Message) -> None:
         info = message.info
         is_summary = info.summary is True
         head = f"opencode {self.version} {info.provider_id}/{info.model_id}"
@@ -172,13 +172,13 @@ class _Conversation:
             )
             self._add(call, step, info if len(steps) == 1 else None)
         if is_summary and steps:
-            spoken = [message for step in steps for message in self._spoken(step)]
-            self.events.append(Happening("compaction", len(self.calls), self.calls[-1].end_s))
-            self.history = EMPTY_HISTORY.then(*self.request, *spoken)
+            answer = [message for step in steps for message in self._answer_messages(step)]
+            self.events.append(RecordedEvent("compaction", len(self.calls), self.calls[-1].end_s))
+            self.history = EMPTY_HISTORY.then(*self.request, *answer)
 
     def _add(self, call: Call, step: list[_Part], info: _MessageInfo | None) -> None:
-        """Add one step; `info` is that of its message where the step is all of it."""
-        spoken = self._spoken(step)
+        """Add one step; `info` is its message's if the message has no other step."""
+        answer = self._answer_messages(step)
         tools = [part for part in step if part.type == "tool"]
         finish = next((part for part in step if part.type == "step-finish"), _Part())
         tokens = finish.tokens or (info.tokens if info else None) or _Tokens()
@@ -186,11 +186,11 @@ class _Conversation:
         if call.prompt_tokens:
             call.cached_tokens = tokens.cache.read
             call.output_tokens = tokens.output + tokens.reasoning
-        call.answer = spoken
+        call.answer = answer
         call.stop = finish.reason or (info.finish if info else None) or _INCOMPLETE
-        call.tools = [self._called(part) for part in tools]
+        call.tools = [self._called_tool(part) for part in tools]
         results = [self._message("tool", [part.state.output, part.state.error]) for part in tools]
-        self.history = self.history.then(*spoken, *results)
+        self.history = self.history.then(*answer, *results)
         self.trigger = "tool_result" if tools else "user"
         ends = [part.state.time.end for part in tools if part.state.time is not None]
         self.ready_s = max((end / 1000 for end in ends if end is not None), default=call.end_s)
@@ -206,15 +206,15 @@ class _Conversation:
             elif not part.ignored:
                 yield self._message("user", [part.type, part.text])
 
-    def _spoken(self, step: list[_Part]) -> list[Message]:
-        """What the model wrote in a step: of a tool's part, the call."""
+    def _answer_messages(self, step: list[_Part]) -> list[Message]:
+        """Return the model's messages in a step; of a tool's part, the call."""
         return [
             self._message("assistant", [part.text, part.tool, part.call_id, part.state.input])
             for part in step
-            if part.type in _SPOKEN
+            if part.type in _MODEL_PARTS
         ]
 
-    def _called(self, part: _Part) -> CalledTool:
+    def _called_tool(self, part: _Part) -> CalledTool:
         arguments = bytes(part.state.input).decode("utf-8", "replace")
         tool = CalledTool.of(ToolCall(part.tool, arguments))
         if part.state.time is not None:
@@ -231,21 +231,21 @@ class _Conversation:
 
 
 def _steps(message: _Message) -> Iterator[list[_Part]]:
-    """The parts of each call that an assistant's message holds."""
+    """Yield the parts of each call in an assistant's message."""
     step: list[_Part] = []
     for part in message.parts:
-        if part.type == "step-start" and any(earlier.type in _SPOKEN for earlier in step):
+        if part.type == "step-start" and any(earlier.type in _MODEL_PARTS for earlier in step):
             yield step
             step = []
         step.append(part)
     tokens = message.info.tokens or _Tokens()
-    if any(part.type in _SPOKEN for part in step) or (step and tokens.output):
+    if any(part.type in _MODEL_PARTS for part in step) or (step and tokens.output):
         yield step
 
 
 def _end_s(step: list[_Part], info: _MessageInfo | None) -> float | None:
-    """When the model was done: tools of the step run after that."""
-    ends = [part.time.end for part in step if part.type in _SPOKEN and part.time is not None]
+    """Return the end of a step's answer, after which its tools run."""
+    ends = [part.time.end for part in step if part.type in _MODEL_PARTS and part.time is not None]
     starts = [part.state.time.start for part in step if part.type == "tool" and part.state.time]
     known = [time for time in (*ends, *starts) if time is not None]
     if known:
@@ -255,18 +255,18 @@ def _end_s(step: list[_Part], info: _MessageInfo | None) -> float | None:
 
 
 def _seconds(time: float | None) -> float | None:
-    # A time before 1970 has been read as 0.
+    # A negative time is repaired to 0.
     return time / 1000 if time else None
 
 
 def is_aside(path: Path) -> bool:
-    """Whether a file is one of OpenCode's own, of a directory that sessions are exported from."""
+    """Whether a file is OpenCode's own, which holds no exported session."""
     is_own = path.parent.name == _HOME and path.name in _OWN_FILES
     return is_own or any(lies_below(path, _HOME, name) for name in _OWN_DIRECTORIES)
 
 
 def hint_for(path: Path) -> str | None:
-    """Say how to get sessions out of OpenCode's own directory or database; None for others."""
+    """Return advice to export from OpenCode's directory or database; None for others."""
     directory = path if path.is_dir() else path.parent
     if path.name != _DATABASE and not any((directory / name).exists() for name in _STORES):
         return None
@@ -274,10 +274,10 @@ def hint_for(path: Path) -> str | None:
 
 
 def links_of(file: TraceFile) -> FileLinks:
-    """Return whose export it is.
+    """Return the session of an export, and its parent.
 
     Raises:
-        TraceError: It is no such export.
+        TraceError: The file is not such an export.
     """
     info = file.document(_Head, hint=_HINT).info
     return FileLinks(info.id, info.parent_id)
@@ -304,16 +304,16 @@ def _stream(file: TraceFile) -> Stream:
 def read_opencode(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one export and its sub-agents'; taking their sessions adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
-        file: UTF-8 JSON; exports of sub-agents are its `children`.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Not needed: sub-agents stay behind their main agent.
+        file: UTF-8 JSON; its `children` are sub-agents' exports.
+        interner: Shared by all files that are read together.
+        scope: Ignored: content hashes are comparable between files.
+        rng: Ignored: sub-agents follow their main agent.
 
     Raises:
-        TraceError: It is no such export.
+        TraceError: The file is not such an export.
     """
     del scope, rng
     streams: list[Stream] = []

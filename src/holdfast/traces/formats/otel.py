@@ -1,12 +1,12 @@
-"""Reader of OpenTelemetry GenAI spans: one span a model call, inside spans of agents.
+"""Reader of OpenTelemetry GenAI spans: one span a model call, in spans of agents.
 
-Known: when each call was sent and answered, lengths (of a prompt with what a cache had and took, of
-an answer with its reasoning), who called whom and when that ended, and where content is recorded
-the whole prompt of every call. An agent that was called is closed when its span ends.
+Known: times of calls and answers, lengths (a prompt's with tokens read from and written to a cache,
+an answer's with its reasoning), agents, their parents and their ends, and, if content is recorded,
+every whole prompt. A sub-agent is closed when its span ends.
 
-Assumed: without content a prompt that is not shorter than the same agent's last one continues
-it, and a shorter one shares nothing. The first then shares with other sessions of its model and
-agent what the provider read from its cache.
+Assumed: without content, a prompt not shorter than the same agent's previous one continues it, and
+a shorter one shares nothing. The first prompt shares its cached tokens with other sessions of its
+model and agent.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import msgspec
 from holdfast.errors import TraceError
 from holdfast.traces.formats.cache_usage import CacheUsage, whole_prompts
 from holdfast.traces.formats.chat_messages import (
+    content_parts,
     is_tool_result,
     json_or_text,
-    parts_said,
-    said,
+    message_parts,
     tool_calls,
 )
 from holdfast.traces.formats.decoding import convert_json, decode_json, within
@@ -34,7 +34,7 @@ from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
     CalledTool,
-    Happening,
+    RecordedEvent,
     Stream,
     transcript_reading,
 )
@@ -49,69 +49,73 @@ LAYOUTS = (
     frozenset({"batches[].scopeSpans"}),
     frozenset({"data[].traceID", "data[].spans"}),
 )
-"""An object with one of these fields is an export of spans."""
+"""An object with the fields of one of these is an export of spans."""
 
 LINE_LAYOUTS = (*LAYOUTS, frozenset({"context.trace_id", "context.span_id", "start_time"}))
-"""A line with all fields of one of these is an export or a span."""
+"""A line with the fields of one of these is an export or a span."""
 
 _CALLS = frozenset(
     {
         *("chat", "text_completion", "generate_content"),
-        # Not in the conventions.
+        # Outside of the conventions.
         *("completion", "response", "responses", "message", "messages", "converse"),
         *("generate_text", "text_generation", "invoke_model"),
     }
 )
 _AGENT = "invoke_agent"
 _NOT_RECORDED = "not recorded"
-# Spans of calls that follow each other may overlap by what closing one takes.
+# Spans of consecutive calls may overlap by the time of closing one.
 _SLACK_S = 0.05
 _MESSAGES = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 @dataclass(slots=True)
 class _Agent:
-    """One agent's calls; `root` is the name of the outermost agent that it worked for.
+    """One agent's calls.
 
-    `span` is the call of an agent that works for another one; `beside` are calls that ran while
-    others of the same agent did.
+    Attributes:
+        stream: Its calls in sequence.
+        root: Id of the outermost agent above it, or its own.
+        span: The span of a sub-agent; None for an outermost agent.
+        spans: Spans of its calls.
+        parallel: Streams of calls that ran at the same time as calls in `stream`.
     """
 
     stream: Stream
     root: str
     span: Span | None = None
     spans: list[Span] = field(default_factory=list)
-    beside: list[Stream] = field(default_factory=list)
+    parallel: list[Stream] = field(default_factory=list)
 
     def stream_of(self, call: Call) -> Stream:
-        """The stream that a call goes on with, a new one where all are busy.
+        """Return the stream that a call continues; a new one if all are busy.
 
-        That is the one whose last prompt it extends, and without one the first that is not busy.
+        Prefers the stream whose last prompt the call extends, then the first one that is not busy.
         """
-        streams = [self.stream, *self.beside]
+        streams = [self.stream, *self.parallel]
         added = _added(call.prompt)
         extended = [one for one in streams if one.calls and one.calls[-1].prompt.digest in added]
         for one in sorted(extended, key=lambda one: added[one.calls[-1].prompt.digest]):
-            # What has its answer as well came after it, whenever its span ended.
+            # A prompt that includes the answer follows it, even if its span ended later.
             if added[one.calls[-1].prompt.digest] > 1 or _is_free(one, call):
                 return one
         free = next((one for one in streams if _is_free(one, call)), None)
-        return free or self._begin_beside(call)
+        return free or self._begin_parallel(call)
 
-    def _begin_beside(self, call: Call) -> Stream:
+    def _begin_parallel(self, call: Call) -> Stream:
         main = self.stream
         stream = Stream(
-            f"{main.session_id}/beside-{len(self.beside) + 1}",
+            f"{main.session_id}/beside-{len(self.parallel) + 1}",
             main.agent,
             parent_id=main.session_id,
             parent_turn=_turn_before(main, call.start_s or 0.0),
         )
-        self.beside.append(stream)
+        self.parallel.append(stream)
         return stream
 
 
 class _Trace:
-    """The spans of a file, and the agents that they show."""
+    """The spans of a file and their agents."""
 
     def __init__(self, file: TraceFile, spans: Iterable[Span]) -> None:
         self._file = file
@@ -119,32 +123,34 @@ class _Trace:
         self._agents: dict[str, _Agent] = {}
 
     def families(self) -> list[list[Stream]]:
-        """Each outermost agent's stream, then those of the agents that worked for it."""
+        """Return each outermost agent's streams followed by its sub-agents'."""
         calls = self._model_calls()
         for span in sorted(calls, key=lambda span: span.start_s):
             self._agent(span).spans.append(span)
         for agent in self._agents.values():
             self._take_calls(agent)
         for agent in self._agents.values():
-            self._end(agent)
+            self._close(agent)
         families: dict[str, list[Stream]] = {}
         for agent in sorted(
             self._agents.values(), key=lambda agent: agent.stream.session_id != agent.root
         ):
-            families.setdefault(agent.root, []).extend((agent.stream, *agent.beside))
+            families.setdefault(agent.root, []).extend((agent.stream, *agent.parallel))
         return list(families.values())
 
     def _model_calls(self) -> list[Span]:
-        """The spans of calls, without those that only hold others: sums, and second records."""
+        """Return spans of calls, without those around others: totals and duplicates."""
         calls = [span for span in self._spans.values() if _is_call(span)]
         outer = {(at.trace_id, at.span_id) for span in calls for at in self._above(span)}
         return [span for span in calls if (span.trace_id, span.span_id) not in outer]
 
     def _agent(self, span: Span) -> _Agent:
         invocations = [at for at in self._above(span) if at.attributes.operation == _AGENT]
-        said = [at.attributes for at in (span, *invocations)]
-        whole = next((at.conversation for at in reversed(said) if at.conversation), span.trace_id)
-        outermost = said[-1]
+        recorded = [at.attributes for at in (span, *invocations)]
+        whole = next(
+            (at.conversation for at in reversed(recorded) if at.conversation), span.trace_id
+        )
+        outermost = recorded[-1]
         label = outermost.agent_name or outermost.agent_id or ""
         root = "/".join(
             part for part in (self._file.label, whole, outermost.agent_id or label) if part
@@ -162,23 +168,23 @@ class _Trace:
             agent = self._agents[name]
         return agent
 
-    def _end(self, agent: _Agent) -> None:
-        """Find the caller's turns before and after an agent that works for another one."""
+    def _close(self, agent: _Agent) -> None:
+        """Set a sub-agent's end, and its parent's turns before and after it."""
         stream, span = agent.stream, agent.span
         if span is None:
             return
-        stream.events.append(Happening("close", len(stream.calls), span.end_s))
+        stream.events.append(RecordedEvent("close", len(stream.calls), span.end_s))
         parent = self._agents[stream.parent_id or ""].stream
         stream.parent_turn = _turn_before(parent, span.start_s)
         calls = parent.calls
         begun = [(call.start_s or 0.0) >= span.start_s for call in calls]
         following = begun.index(True) if True in begun else len(calls)
-        # A parent that went on before did not wait.
+        # A parent that continued earlier did not wait.
         if following < len(calls) and (calls[following].start_s or 0.0) >= span.end_s:
             stream.join_turn = following
 
     def _above(self, span: Span) -> Iterator[Span]:
-        """The spans around one, innermost first; a circle ends where it closes."""
+        """Yield the spans around one, innermost first; stops at a cycle."""
         seen = {span.span_id}
         while (found := self._spans.get((span.trace_id, span.parent_id))) is not None:
             if found.span_id in seen:
@@ -196,12 +202,12 @@ class _Trace:
                 continue
             stream = agent.stream_of(call)
             if span.attributes.input_messages is None:
-                _continue(call, stream.calls[-1] if stream.calls else None, span)
+                _set_prompt_by_length(call, stream.calls[-1] if stream.calls else None, span)
             stream.calls.append(call)
 
 
 def _added(prompt: History) -> dict[int, int]:
-    """Count the messages that follow each beginning of a prompt."""
+    """Map each prefix of a prompt, by digest, to the number of messages after it."""
     found: dict[int, int] = {}
     node: History | None = prompt
     while node is not None and node.last is not None:
@@ -211,7 +217,7 @@ def _added(prompt: History) -> dict[int, int]:
 
 
 def _is_free(stream: Stream, call: Call) -> bool:
-    """Whether the latest call had ended when another one began."""
+    """Whether a stream's latest call ended before another one began."""
     if not stream.calls:
         return True
     before = stream.calls[-1]
@@ -221,19 +227,19 @@ def _is_free(stream: Stream, call: Call) -> bool:
 
 
 def _turn_before(stream: Stream, time_s: float) -> int | None:
-    """The latest turn that had ended by then, if any."""
+    """Return the latest turn that ended by a time; None for none."""
     num_ended = sum((call.end_s or 0.0) <= time_s for call in stream.calls)
     return num_ended - 1 if num_ended else None
 
 
 def _is_call(span: Span) -> bool:
-    """Whether it stands for a call of a model that was answered."""
-    said = span.attributes
-    if span.is_error and not said.output_tokens and said.output_messages is None:
+    """Whether a span is an answered model call."""
+    recorded = span.attributes
+    if span.is_error and not recorded.output_tokens and recorded.output_messages is None:
         return False
-    if said.operation is not None:
-        return said.operation in _CALLS
-    return said.input_messages is not None or said.input_tokens is not None
+    if recorded.operation is not None:
+        return recorded.operation in _CALLS
+    return recorded.input_messages is not None or recorded.input_tokens is not None
 
 
 def _call(span: Span, *, keeps_text: bool) -> Call:
@@ -248,7 +254,7 @@ def _call(span: Span, *, keeps_text: bool) -> Call:
         prompt_tokens=prompt_tokens,
         cached_tokens=recorded.cached_tokens,
         output_tokens=recorded.output_tokens,
-        answer=[part for each in output for part in said(each, keeps_text=keeps_text)],
+        answer=[part for each in output for part in message_parts(each, keeps_text=keeps_text)],
         stop=_stop(recorded, output),
         tools=[CalledTool.of(tool) for message in output for tool in tool_calls(message)],
     )
@@ -258,16 +264,16 @@ def _call(span: Span, *, keeps_text: bool) -> Call:
     messages = _messages(span, "gen_ai.input.messages", recorded.input_messages)
     for value in (recorded.tool_definitions, recorded.system_instructions):
         if value is not None:
-            call.prompt = call.prompt.then(*parts_said("system", value, keeps_text=keeps_text))
+            call.prompt = call.prompt.then(*content_parts("system", value, keeps_text=keeps_text))
     for each in messages:
-        call.prompt = call.prompt.then(*said(each, keeps_text=keeps_text))
+        call.prompt = call.prompt.then(*message_parts(each, keeps_text=keeps_text))
     is_result = bool(messages) and is_tool_result(messages[-1])
     call.trigger = "tool_result" if is_result else "user"
     return call
 
 
-def _continue(call: Call, before: Call | None, span: Span) -> None:
-    """Give a call whose prompt was not recorded one that goes by its length."""
+def _set_prompt_by_length(call: Call, before: Call | None, span: Span) -> None:
+    """Make up a prompt from its length for a call without a recorded prompt."""
     recorded = span.attributes
     num_tokens = call.prompt_tokens or 0
     call.head = f"otel {recorded.model or ''} {recorded.agent_name or ''} by length"
@@ -282,7 +288,7 @@ def _continue(call: Call, before: Call | None, span: Span) -> None:
 
 
 def _messages(span: Span, name: str, value: Any) -> list[dict[str, Any]]:
-    """Messages, which some record as a list and others as its text."""
+    """Return messages recorded as a list or as JSON text."""
     error_maker = within(f"attributes.{name}", span.error_maker)
     if isinstance(value, str):
         return decode_json(value, _MESSAGES, error_maker)
@@ -302,17 +308,17 @@ def _stop(recorded: Attributes, output: list[dict[str, Any]]) -> str | None:
 def read_otel(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read a document of spans; taking its sessions adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
         file: OTLP as JSON, or inference-perf's plain spans.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Shuffles the outermost agents' sessions, the others staying behind them; None keeps
-            the order of their first calls.
+        interner: Shared by all files that are read together.
+        scope: Ignored: content hashes are comparable between files.
+        rng: Shuffles the outermost agents' sessions; sub-agents follow theirs. None keeps the
+            order of first calls.
 
     Raises:
-        TraceError: It is no such export.
+        TraceError: The file is not such an export.
     """
     del scope
     return _reading(file, read_spans(file), interner, rng)
@@ -321,7 +327,7 @@ def read_otel(
 def read_otel_lines(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read a file with one export, or one span, a line; as `read_otel`."""
+    """Read one export or one span a line, as `read_otel` reads a document."""
     del scope
     return _reading(file, read_span_lines(file), interner, rng)
 
@@ -332,6 +338,6 @@ def _reading(
     try:
         families = _Trace(file, spans).families()
     except RecursionError:
-        # From Python 3.12 on decoders written in C go deeper than code in Python may.
+        # Since Python 3.12 C decoders may nest deeper than Python code.
         raise file.error("nested too deeply to be read") from None
     return transcript_reading(file, families, interner=interner, rng=rng)

@@ -1,7 +1,7 @@
-"""What instrumentation calls the attributes of model calls, in the conventions' present names.
+"""Maps several instrumentations' attributes to OpenTelemetry's present names.
 
-OpenTelemetry's own names and its older ones, OpenLLMetry's, OpenInference's, Langfuse's, Logfire's,
-the Vercel AI SDK's, Sentry's and inference-perf's.
+Reads OpenTelemetry's present and older names, OpenLLMetry's, OpenInference's, Langfuse's,
+Logfire's, the Vercel AI SDK's, Sentry's and inference-perf's.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ _OTHER_NAMES: Final[dict[str, tuple[str, ...]]] = {
         "output.value",
     ),
 }
-"""Other names of an attribute, the one that says most first."""
+"""Other names of each attribute, the most informative first."""
 
-# Not of model calls alone.
+# Names that are also used outside of model calls.
 _VAGUE: Final = frozenset(
     {
         "input.value",
@@ -135,7 +135,7 @@ _LANGFUSE_USAGE: Final = {
     "input_cached_tokens": "gen_ai.usage.cache_read.input_tokens",
     "cache_creation_input_tokens": "gen_ai.usage.cache_creation.input_tokens",
 }
-# Kinds of spans, each in one dialect's words.
+# Attributes with the kind of a span, each of one dialect.
 _KIND_NAMES: Final = (
     "llm.request.type",
     "openinference.span.kind",
@@ -152,7 +152,7 @@ _OPERATIONS: Final = {
     "tool": "execute_tool",
 }
 _VERCEL_CALL: Final = re.compile(r"^ai\.\w+\.do(Generate|Stream)$")
-# A message's role by the event that recorded it.
+# A message's role by the name of its event.
 _MESSAGE_EVENTS: Final = {
     "gen_ai.system.message": "system",
     "gen_ai.user.message": "user",
@@ -160,14 +160,14 @@ _MESSAGE_EVENTS: Final = {
     "gen_ai.tool.message": "tool",
 }
 _CHOICE_EVENT: Final = "gen_ai.choice"
-# An object with none of these is an answer that happens to be JSON.
+# An object without any of these is an answer in JSON.
 _CHAT_FIELDS: Final = frozenset(
     {
         *("role", "content", "parts", "type", "text", "tool_calls"),
         *("message", "messages", "choices", "contents", "input", "output"),
     }
 )
-# First parts of the names above, and of kinds of spans.
+# Namespaces of all names above.
 _NAMESPACES: Final = frozenset(
     ".".join(name.split(".")[:length])
     for name in (
@@ -182,10 +182,12 @@ _WRAPPERS: Final = ("message", "tool_call", "message_content", "tool", "prompt",
 
 
 def conventional(recorded: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
-    """Return a span's attributes by their present names, and which stood under which other. Pure.
+    """Return attributes by their present names, and the original of each renamed one.
+
+    Pure.
 
     Args:
-        recorded: By the names of any dialect.
+        recorded: By names of any dialect.
     """
     attributes = dict(_dotted(recorded))
     attributes = _unflattened(attributes) | attributes
@@ -212,10 +214,10 @@ def conventional(recorded: Mapping[str, object]) -> tuple[dict[str, object], dic
 
 
 def event_attributes(events: Iterable[tuple[str, Mapping[str, object]]]) -> dict[str, object]:
-    """Return what a span's events say of its call, by the names of attributes; pure.
+    """Return the attributes that a span's events hold; pure.
 
     Args:
-        events: Each one's name and attributes.
+        events: Name and attributes of each event.
     """
     found: dict[str, object] = {}
     messages = []
@@ -228,7 +230,7 @@ def event_attributes(events: Iterable[tuple[str, Mapping[str, object]]]) -> dict
 
 
 def _of_events(events: Any) -> dict[str, object]:
-    """Messages that were recorded as events, in the order in which they were."""
+    """Return messages recorded as events, in their order."""
     given: list[dict[str, Any]] = []
     answered: list[dict[str, Any]] = []
     for event in events if isinstance(events, list) else ():
@@ -260,7 +262,7 @@ def _without_dialect(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dotted(recorded: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Attributes by their whole names, where an export has objects for parts of names."""
+    """Yield attributes by their full names, from nested objects as well."""
     for name, value in recorded.items():
         if isinstance(value, dict) and prefix + name in _NAMESPACES:
             yield from _dotted(value, f"{prefix}{name}.")
@@ -269,7 +271,7 @@ def _dotted(recorded: Mapping[str, object], prefix: str = "") -> Iterator[tuple[
 
 
 def _unflattened(attributes: Mapping[str, object]) -> dict[str, object]:
-    """Lists that were recorded as an attribute for each value, as `NAME.0.role`."""
+    """Return lists that were recorded with one attribute a value, as `NAME.0.role`."""
     flat: dict[str, dict[int, dict[str, object]]] = {}
     for key, value in attributes.items():
         if (match := _FLAT.match(key)) is not None:
@@ -280,7 +282,7 @@ def _unflattened(attributes: Mapping[str, object]) -> dict[str, object]:
 
 
 def _nested(flat: Mapping[str, object]) -> Any:
-    """One value of `a.0.b` and the like; levels that only say what a value is are left out."""
+    """Nest attributes such as `a.0.b`; drops levels that only name a value's type."""
     groups: dict[str, dict[str, object]] = {}
     plain: dict[str, object] = {}
     for key, value in flat.items():
@@ -303,7 +305,7 @@ def _nested(flat: Mapping[str, object]) -> Any:
 
 
 def _chat(name: str, other: str, value: Any) -> Any:
-    """Messages of any wording as a list of messages; other attributes as they are."""
+    """Return messages of any layout as a list; other attributes as they are."""
     if name not in (_INPUT, _OUTPUT):
         return value
     role = "user" if name == _INPUT else "assistant"
@@ -318,7 +320,7 @@ def _chat(name: str, other: str, value: Any) -> Any:
 
 
 def _messages_in(value: dict[str, Any], role: str) -> Iterator[dict[str, Any]]:
-    """The messages of a request or an answer, or the one that it is."""
+    """Yield the messages of a request or an answer, or of a single message."""
     for name in ("messages", "choices", "contents", "input", "output"):
         inner = value.get(name)
         if isinstance(inner, list) and "role" not in value:
@@ -339,7 +341,7 @@ def _messages_in(value: dict[str, Any], role: str) -> Iterator[dict[str, Any]]:
 
 
 def _add_tool_calls(found: dict[str, object]) -> None:
-    """Add calls that were recorded beside the text of the answer."""
+    """Add tool calls that are recorded beside the answer's text."""
     calls = next((json_or_text(found[name]) for name in _TOOL_CALLS if name in found), None)
     if not isinstance(calls, list) or not calls:
         return

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans as files hold them: OTLP's JSON, plain spans, and those of Jaeger."""
+"""OpenTelemetry spans in files: OTLP's JSON, plain spans, and Jaeger's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Attributes(msgspec.Struct):
-    """The attributes of a span that tell about model calls, by their names in the conventions."""
+    """A span's attributes of a model call, by their names in the conventions."""
 
     operation: str | None = msgspec.field(default=None, name="gen_ai.operation.name")
     conversation: str | None = msgspec.field(default=None, name="gen_ai.conversation.id")
@@ -57,10 +57,10 @@ class Span:
     """One span.
 
     Attributes:
-        trace_id, span_id, parent_id: Who it is; `parent_id` is "" for a root.
+        trace_id, span_id, parent_id: Its ids; `parent_id` is "" for a root.
         start_s, end_s: On one clock for all spans of a file.
-        attributes: What it says about a model call.
-        is_error: Whether it says that what it stands for failed.
+        attributes: Those of a model call.
+        is_error: Whether it records a failure.
         error_maker: Makes errors that name the span.
     """
 
@@ -83,7 +83,7 @@ class _Value(msgspec.Struct, rename="camel"):
     kvlist_value: _KeyValues | None = None
 
     def plain(self) -> object:
-        """The value as JSON would write it."""
+        """Return the value as in plain JSON."""
         if self.array_value is not None:
             return [value.plain() for value in self.array_value.values]
         if self.kvlist_value is not None:
@@ -144,7 +144,7 @@ class _ScopeSpans(msgspec.Struct):
 
 class _ResourceSpans(msgspec.Struct, rename="camel"):
     scope_spans: list[_ScopeSpans] = []
-    # What they were called before.
+    # The older name.
     instrumentation_library_spans: list[_ScopeSpans] = []
 
 
@@ -190,7 +190,7 @@ class _JaegerSpan(
     msgspec.Struct,
     rename={"trace_id": "traceID", "span_id": "spanID", "start_us": "startTime"},
 ):
-    """A span as Jaeger shows it, with times in microseconds."""
+    """A span of Jaeger's, with times in microseconds."""
 
     trace_id: str
     span_id: str
@@ -248,7 +248,7 @@ class _Line(msgspec.Struct, rename={"resource_spans": "resourceSpans"}):
     status_code: str = ""
 
     def export(self) -> _Export:
-        """It as an export; a span without an end is none."""
+        """Return it as an export; drops a span without an end."""
         context, start, end = self.context, self.start_time, self.end_time
         if context is None or start is None or end is None:
             return _Export(self.resource_spans, self.spans)
@@ -264,7 +264,7 @@ class _Line(msgspec.Struct, rename={"resource_spans": "resourceSpans"}):
 class _Export(msgspec.Struct, rename={"resource_spans": "resourceSpans"}):
     resource_spans: list[_ResourceSpans] = []
     spans: list[_PlainSpan] = []
-    # What Tempo calls them, and Jaeger's traces.
+    # Tempo's name, and Jaeger's traces.
     batches: list[_ResourceSpans] = []
     data: list[_JaegerTrace] = []
 
@@ -273,18 +273,18 @@ def read_spans(file: TraceFile) -> Iterator[Span]:
     """Yield the spans of a document.
 
     Raises:
-        TraceError: It is no such export; or an attribute has the wrong type, and no span may be
-            left out.
+        TraceError: The file is not such an export; or an attribute has the wrong type, and
+            `file.on_skipped` is None.
     """
     yield from _spans(file, None, file.document(_Export, hint=_HINT, strict=False))
 
 
 def read_span_lines(file: TraceFile) -> Iterator[Span]:
-    """Yield the spans of a file with one export, or one span, a line.
+    """Yield the spans of a file with one export or one span a line.
 
     Raises:
-        TraceError: A line is no such export, or an attribute has the wrong type, and none may be
-            left out.
+        TraceError: A line is not such an export, or an attribute has the wrong type, and
+            `file.on_skipped` is None.
     """
     for line, recorded in file.decode(_Line, hint=_HINT, strict=False):
         yield from _spans(file, line, recorded.export())
@@ -296,7 +296,7 @@ def _spans(file: TraceFile, line: int | None, export: _Export) -> Iterator[Span]
         attributes, renamed = conventional(span.recorded())
         as_recorded = _renaming(renamed, within("attributes", error_maker))
         try:
-            told = convert_json(attributes, Attributes, as_recorded, repairs=file.repairs)
+            decoded = convert_json(attributes, Attributes, as_recorded, repairs=file.repairs)
         except TraceError as error:
             file.refuse(error)
             continue
@@ -307,14 +307,14 @@ def _spans(file: TraceFile, line: int | None, export: _Export) -> Iterator[Span]
             span.parent_span_id or "",
             start_s,
             end_s,
-            told,
+            decoded,
             span.status is not None and span.status.is_error,
             error_maker,
         )
 
 
 def _renaming(renamed: Mapping[str, str], error_maker: ErrorMaker) -> ErrorMaker:
-    """Makes errors that name attributes as they were recorded."""
+    """Return an error maker that uses the recorded names of attributes."""
 
     def make(message: str, field: str, hint: str | None) -> TraceError:
         return error_maker(message, renamed.get(field, field), hint)
@@ -326,7 +326,7 @@ _RecordedSpan = _OtlpSpan | _PlainSpan | _JaegerSpan
 
 
 def _recorded(export: _Export) -> Iterator[tuple[str, _RecordedSpan]]:
-    """Each span with its place in the export."""
+    """Yield each span with its path in the export."""
     for index, plain in enumerate(export.spans):
         yield f"spans[{index}]", plain
     for number, trace in enumerate(export.data):

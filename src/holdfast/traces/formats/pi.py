@@ -1,18 +1,18 @@
-"""Reader of pi's session files, which OpenClaw writes as well: one entry of a tree a line.
+"""Reader of pi's and OpenClaw's session files: one entry of a tree a line.
 
-An entry names its parent; files of the first version have no ids, and there each entry follows the
-one before. A prompt is the way from the root to its answer, without answers that failed or were
-aborted: pi leaves those out of later prompts. Behind a compaction it begins with the summary and
-the entries from the first that was kept.
+An entry names its parent; in files of the first version, without ids, each entry follows the
+previous one. A prompt is the path from the root to its answer, without failed and aborted answers,
+which pi omits from later prompts. After a compaction it begins with the summary and the entries
+from the first kept one.
 
-Known: lengths, what was read from the cache, tools with the time of each result, models, branches,
-compactions. A prompt's length is fresh, read and written tokens together, an answer's its reasoning
-as well.
+Known: lengths, cached tokens, tools with the time of each result, models, branches, compactions. A
+prompt's length is the sum of its uncached, cache-read and cache-written tokens; an answer's
+includes its reasoning.
 
-Assumed: system message and tools, which are not recorded, fill what the first prompt's text does
-not. A session that was branched from another (`parentSession`) begins with a copy of it: its
-leading answers that are also in that one are no turns of its own. Messages that OpenClaw puts into
-a session itself are neither turns nor parts of prompts.
+Assumed: system message and tools are not recorded; they fill the part of the first prompt that has
+no text. A session branched from another (`parentSession`) begins with a copy of it: leading answers
+that are also in its origin are not its turns. Messages that OpenClaw itself adds to a session are
+neither turns nor parts of prompts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from holdfast.traces.formats.transcript import (
     Call,
     CalledTool,
     Stream,
-    leave_copies,
+    drop_copied_calls,
     seconds,
     transcript_reading,
 )
@@ -51,12 +51,12 @@ LAYOUTS = (
     frozenset({"type=session", "id", "timestamp", "cwd"}),
     frozenset({"type=message", "id", "parentId", "timestamp", "message.role"}),
 )
-"""The first line, and a message of a file that lost it."""
+"""The first line, and a message, for a file without its first line."""
 
 _HINT = "expected one entry a line: {type, id, parentId, timestamp, message, …}"
 _NOTHING = msgspec.Raw(b"null")
 _HEADER = "session"
-# pi writes the first, OpenClaw also those of some providers.
+# pi writes the first; OpenClaw also writes some providers' names.
 _TOOL_CALLS = frozenset({"toolCall", "toolUse", "functionCall", "tool_use"})
 _BROKEN_OFF = frozenset({"error", "aborted"})
 _OPENCLAW = "openclaw"
@@ -77,7 +77,7 @@ class _Usage(msgspec.Struct, rename="camel"):
 
 
 class _Block(msgspec.Struct, omit_defaults=True):
-    """A part of a message; all of it that a model sees."""
+    """A part of a message: the fields that a model sees."""
 
     type: str = ""
     text: str | None = None
@@ -130,37 +130,37 @@ _CONTENT = msgspec.json.Decoder(str | list[_Block] | None)
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """An entry: where the conversation stands behind it, and what it added to prompts."""
+    """An entry: the point after it, and the messages that it added to prompts."""
 
     point: Point
     parent: str | None
-    said: Sequence[Message] = ()
+    messages: Sequence[Message] = ()
 
 
 @dataclass(slots=True)
 class _Session:
-    """One file, put together entry by entry."""
+    """One file, built entry by entry."""
 
     file: TraceFile
-    talk: Conversation = field(init=False)
+    conversation: Conversation = field(init=False)
     header: _Entry = field(default_factory=_Entry)
     nodes: dict[str, _Node] = field(default_factory=dict)
-    # Names of entries in the order of the file, the first line's included.
+    # Ids of entries in the order of the file, the first line's included.
     names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.talk = Conversation(self.file)
+        self.conversation = Conversation(self.file)
 
     @property
     def origin(self) -> str | None:
-        """Name of the file that this one was branched from."""
-        return _name(self.header.parent_session)
+        """Name of the file that this one was branched from; None for no branch."""
+        return _file_name(self.header.parent_session)
 
     def read(self) -> Stream:
         try:
             for number, entry in self.file.decode(_Entry, hint=_HINT):
                 try:
-                    self._add(number, entry)
+                    self._add_entry(number, entry)
                 except TraceError as error:
                     self.file.refuse(error)
         except TraceError as error:
@@ -168,12 +168,12 @@ class _Session:
         return Stream(
             self.header.id or self.file.label,
             "main",
-            self.talk.calls,
-            events=self.talk.events,
+            self.conversation.calls,
+            events=self.conversation.events,
             origin_id=self.origin,
         )
 
-    def _add(self, number: int, entry: _Entry) -> None:
+    def _add_entry(self, number: int, entry: _Entry) -> None:
         if entry.type == _HEADER:
             self.header = entry if self.header.id is None else self.header
             self.names.append("")
@@ -187,9 +187,9 @@ class _Session:
             return
         before = self.nodes.get(parent or "")
         point = Point(is_new=bool(parent)) if before is None else before.point
-        # A parent that does not stand before its entry is none, so that no way back is a circle.
+        # A parent after its entry is ignored, so that there are no cycles.
         parent = None if before is None else parent
-        # The entry stays in the tree even where its message cannot be read.
+        # The entry stays in the tree even if its message is unreadable.
         self.nodes[name] = _Node(point, parent)
         self.nodes[name] = self._node(number, entry, point, parent)
 
@@ -201,50 +201,54 @@ class _Session:
                     entry.message, _MESSAGE, line=number, field="message", hint=_HINT
                 )
                 if message.role == "assistant":
-                    return self._answer(message, point, parent, time_s)
-                return self._hear(message, point, parent, time_s)
+                    return self._add_answer(message, point, parent, time_s)
+                return self._add_input(message, point, parent, time_s)
             case "custom_message":
                 content = self.file.decode_part(
                     entry.content, _CONTENT, line=number, field="content", hint=_HINT
                 )
-                return self._hear(_Message("custom", content), point, parent, time_s)
+                return self._add_input(_Message("custom", content), point, parent, time_s)
             case "branch_summary" if entry.summary:
-                return self._hear(_Message("branchSummary", entry.summary), point, parent, time_s)
+                return self._add_input(
+                    _Message("branchSummary", entry.summary), point, parent, time_s
+                )
             case "compaction":
-                summary = self._said(_Message("compactionSummary", entry.summary or ""))
+                summary = self._messages(_Message("compactionSummary", entry.summary or ""))
                 kept = self._kept(entry, parent)
-                point = self.talk.compacted(point, [*summary, *kept], time_s)
+                point = self.conversation.compact(point, [*summary, *kept], time_s)
                 return _Node(point, parent)
         return _Node(point, parent)
 
     def _kept(self, entry: _Entry, parent: str | None) -> list[Message]:
-        """What was said from the first entry that a compaction keeps on."""
+        """Return the messages from the first entry that a compaction keeps."""
         first, index = entry.first_kept_entry_id, entry.first_kept_entry_index
         if first is None and isinstance(index, int) and 0 <= index < len(self.names):
             first = self.names[index]
         kept: list[Sequence[Message]] = []
         while parent is not None and (node := self.nodes.get(parent)) is not None:
-            kept.append(node.said)
+            kept.append(node.messages)
             if parent == first:
-                return [message for said in reversed(kept) for message in said]
+                return [message for messages in reversed(kept) for message in messages]
             parent = node.parent
         return []
 
-    def _hear(
+    def _add_input(
         self, message: _Message, point: Point, parent: str | None, time_s: float | None
     ) -> _Node:
         if message.exclude_from_context:
             return _Node(point, parent)
-        said = self._said(message)
+        messages = self._messages(message)
         is_result = message.role == "toolResult"
         if is_result:
-            self.talk.returned(message.tool_call_id or "", time_s, is_error=message.is_error)
-        # What an extension adds does not change what the request answers.
+            self.conversation.note_tool_result(
+                message.tool_call_id or "", time_s, is_error=message.is_error
+            )
+        # An extension's message does not change the trigger.
         trigger = point.trigger if message.role in ("custom", "hookMessage") else "user"
-        heard = point.heard(said, time_s, "tool_result" if is_result else trigger)
-        return _Node(heard, parent, said)
+        heard = point.after_input(messages, time_s, "tool_result" if is_result else trigger)
+        return _Node(heard, parent, messages)
 
-    def _answer(
+    def _add_answer(
         self, message: _Message, point: Point, parent: str | None, time_s: float | None
     ) -> _Node:
         usage = message.usage or _Usage()
@@ -252,12 +256,12 @@ class _Session:
         is_answered = usage.prompt_tokens > 0 or (message.blocks and message.stop_reason != "error")
         if message.provider == _OPENCLAW or not is_answered:
             return _Node(point, parent)
-        said = self._said(message)
+        messages = self._messages(message)
         call = Call(
             head=f"pi {message.provider or ''}/{message.model or ''}",
             model=message.model or "",
             end_s=time_s,
-            answer=said,
+            answer=messages,
             stop=message.stop_reason,
         )
         if usage.prompt_tokens:
@@ -267,24 +271,24 @@ class _Session:
             if block.type in _TOOL_CALLS:
                 written = block.input if block.arguments == _NOTHING else block.arguments
                 called = ToolCall(block.name or "", bytes(written).decode(errors="replace"))
-                self.talk.called(call, block.id or "", CalledTool.of(called, time_s))
-        point = self.talk.answered(point, call, is_kept=not is_broken_off)
-        return _Node(point, parent, () if is_broken_off else said)
+                self.conversation.add_tool_call(call, block.id or "", CalledTool.of(called, time_s))
+        point = self.conversation.add_call(point, call, is_kept=not is_broken_off)
+        return _Node(point, parent, () if is_broken_off else messages)
 
-    def _said(self, message: _Message) -> list[Message]:
+    def _messages(self, message: _Message) -> list[Message]:
         return [
-            self.talk.message(message.role, block, is_media=block.type == "image")
+            self.conversation.message(message.role, block, is_media=block.type == "image")
             for block in message.blocks
         ]
 
 
-def _name(path: str | None) -> str | None:
-    """A file's name as `TraceFile.name` gives it, of a path of any machine."""
+def _file_name(path: str | None) -> str | None:
+    """Return the `TraceFile.name` of a path of any operating system."""
     return None if path is None else PurePosixPath(path.replace("\\", "/")).name.partition(".")[0]
 
 
 def is_aside(path: Path) -> bool:
-    """Whether a file is one that pi or OpenClaw keep beside sessions and that holds none."""
+    """Whether pi or OpenClaw keeps a file beside its sessions that holds none."""
     if path.name == "sessions.json":
         return path.parent.name == _SESSIONS
     is_own = any(lies_below(path, *directories) for directories in _DIRECTORIES)
@@ -298,39 +302,39 @@ def _headers(file: TraceFile) -> Iterator[_Entry]:
 
 
 def links_of(file: TraceFile) -> FileLinks | None:
-    """Return whose session it is, and from which it was branched.
+    """Return a session's file name and its origin's; None without a header.
 
     Raises:
-        TraceError: A line before the header is none of pi's.
+        TraceError: A line before the header is not pi's.
     """
     header = next(_headers(file), None)
-    return None if header is None else FileLinks(file.name, _name(header.parent_session))
+    return None if header is None else FileLinks(file.name, _file_name(header.parent_session))
 
 
 def _link(files: Sequence[_Session], streams: Sequence[Stream]) -> None:
-    """Leave out of each session what it copied of another; origins stand before their branches."""
+    """Drop the calls that branches copied; origins precede their branches."""
     by_file: dict[str, Stream] = {}
     for session, stream in zip(files, streams, strict=True):
         origin = by_file.get(stream.origin_id or "")
         if origin is not None:
             stream.origin_id = origin.session_id
-            leave_copies(stream, origin)
+            drop_copied_calls(stream, origin)
         by_file.setdefault(session.file.name, stream)
 
 
 def read_pi(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one session and its branches; taking their turns adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
-        file: The file; sessions that were branched from it are its `children`.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Not needed: branches stay behind what they were branched from.
+        file: The file; its `children` are sessions branched from it.
+        interner: Shared by all files that are read together.
+        scope: Ignored: content hashes are comparable between files.
+        rng: Ignored: branches follow their origin.
 
     Raises:
-        TraceError: A line is no such entry or a file is damaged, and nothing may be left out.
+        TraceError: A line is not such an entry or a file is damaged, and `file.on_skipped` is None.
     """
     del scope, rng
     sessions = [_Session(part) for part in (file, *map(file.beside, file.children))]

@@ -1,6 +1,6 @@
-"""Numbers as files have them, within bounds that no recording of an agent exceeds.
+"""Number types of trace files, with bounds that no real recording exceeds.
 
-The bounds keep a damaged file from asking for more memory than there is, and sums finite.
+The bounds limit the memory that a damaged file can take, and keep sums finite.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import msgspec
 __all__ = ["MAX_TOKENS", "Count", "Milliseconds", "PromptTokens", "Seconds", "Tokens"]
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
-"""A number of things, a position among them, or an id."""
+"""A number of things, an index, or an id."""
 
 MAX_TOKENS: Final = 1 << 24
-"""The longest prompt that is believed."""
+"""The longest accepted prompt."""
 
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 """Tokens of an answer or of a part of a prompt."""
@@ -24,7 +24,7 @@ PromptTokens = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]
 """Tokens of a whole prompt, or of a block."""
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
-"""A duration, or a time from some beginning."""
+"""A duration, or a time since any epoch."""
 
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
-"""The same, in milliseconds; also a moment, from 1970 on."""
+"""A duration in milliseconds, or unix milliseconds."""

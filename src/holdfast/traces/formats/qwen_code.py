@@ -1,17 +1,17 @@
-"""Reader of Qwen Code's sessions: Claude Code's envelope around messages of the Gemini API.
+"""Reader of Qwen Code's sessions: Claude Code's envelope, Gemini API messages.
 
 A record names its parent, so a file is a tree: a rewind starts a branch (a fork). A compression
-holds the history that takes the place of what was said. Records of the model without usage that
-follow an answer are parts of it, as sub-agents' tool calls are.
+holds the history that replaces the earlier one. Records of the model without usage after an answer
+are parts of it, such as sub-agents' tool calls.
 
-Known: lengths, what was read from the cache, tools with the time each result was recorded, models.
-A prompt's length is `promptTokenCount`, which includes what came from the cache; an answer's is
-`candidatesTokenCount`, with `thoughtsTokenCount` where the total says that it is not in there. A
-sub-agent's file lies in a directory named after its session, and names that session.
+Known: lengths, cached tokens, tools with the time of each result, models. A prompt's length is
+`promptTokenCount`, cached tokens included; an answer's is `candidatesTokenCount`, plus
+`thoughtsTokenCount` if the total shows that it is not included. A sub-agent's file is in a
+directory of its session's id, and names that session.
 
-Assumed: system message and tools, which are not recorded, fill what the first prompt's text does
-not. A session that was branched from another (`forkedFrom`) begins with a copy of it: its leading
-answers that are also in that one are no turns of its own.
+Assumed: system message and tools are not recorded; they fill the part of the first prompt that has
+no text. A session branched from another (`forkedFrom`) begins with a copy of it: leading answers
+that are also in its origin are not its turns.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from holdfast.traces.formats.gemini_parts import (
     Usage,
     messages_of,
     parts_of,
-    use,
+    set_usage,
 )
 from holdfast.traces.formats.quantities import Tokens
 from holdfast.traces.formats.reading import FileLinks, Reading
@@ -44,7 +44,7 @@ from holdfast.traces.formats.trace_file import MAX_PREAMBLE_LINES, TraceFile
 from holdfast.traces.formats.transcript import (
     Call,
     Stream,
-    leave_copies,
+    drop_copied_calls,
     seconds,
     transcript_reading,
 )
@@ -57,15 +57,15 @@ LAYOUTS = (
     frozenset({"type", "uuid", "parentUuid", "sessionId", "cwd", "message.parts"}),
     frozenset({"type", "uuid", "parentUuid", "sessionId", "cwd", "systemPayload"}),
 )
-"""A record of a message, and one of something that happened beside them."""
+"""A record of a message, and one of an event."""
 
 _HINT = "expected one record a line: {type, uuid, parentUuid, sessionId, message: {parts}, …}"
 _NOTHING = msgspec.Raw(b"null")
 _COMPRESSION = "chat_compression"
 _BOOTSTRAP = "agent_bootstrap"
 _PARENT = "parent_session"
-# What the program says by itself does not change what the request answers.
-_ASIDES = frozenset({"mid_turn_user_message", "notification", "goal_runtime"})
+# The program's own messages do not change the trigger.
+_AUTOMATIC = frozenset({"mid_turn_user_message", "notification", "goal_runtime"})
 _SESSIONS = ("chats", "subagents")
 _DIRECTORIES = ("projects", "tmp", "todos")
 _Value = TypeVar("_Value")
@@ -104,8 +104,8 @@ class _Payload(msgspec.Struct, rename="camel"):
     parent_session_id: str | None = None
 
 
-class _About(msgspec.Struct, rename="camel"):
-    """What stands beside a sub-agent's file."""
+class _Metadata(msgspec.Struct, rename="camel"):
+    """The metadata file beside a sub-agent's file."""
 
     tool_use_id: str | None = None
     parent_agent_id: str | None = None
@@ -132,7 +132,7 @@ class _Record(msgspec.Struct, rename="camel"):
 
     @property
     def name(self) -> str:
-        """Of the agent that it is of."""
+        """The id of its agent's session."""
         session = self.session_id or ""
         return f"{session}/{self.agent_id or ''}" if self.is_sidechain else session
 
@@ -145,7 +145,7 @@ _PAYLOAD = msgspec.json.Decoder(_Payload | None)
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """Where the conversation stands behind a record, and whether an answer was the last of it."""
+    """The point after a record, and whether the record is part of an answer."""
 
     point: Point
     is_answer: bool = False
@@ -153,70 +153,70 @@ class _Node:
 
 @dataclass(slots=True)
 class _Session:
-    """One file, put together record by record."""
+    """One file, built record by record."""
 
     file: TraceFile
-    talk: Conversation = field(init=False)
+    conversation: Conversation = field(init=False)
     first: _Record = field(default_factory=_Record)
     parent_id: str | None = None
     nodes: dict[str, _Node] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.talk = Conversation(self.file)
+        self.conversation = Conversation(self.file)
 
     def read(self) -> Stream:
         try:
             for number, record in self.file.decode(_Record, hint=_HINT):
                 try:
-                    self._add(number, record)
+                    self._add_record(number, record)
                 except TraceError as error:
                     self.file.refuse(error)
         except TraceError as error:
             self.file.refuse(error)
         first = self.first
         agent = (first.agent_name or "") if first.is_sidechain else "main"
-        for call in self.talk.calls:
+        for call in self.conversation.calls:
             call.head = f"qwen-code {first.version or ''} {call.model} {agent}"
         return Stream(
             first.name or self.file.label,
             agent,
-            self.talk.calls,
+            self.conversation.calls,
             parent_id=first.session_id if first.is_sidechain else self.parent_id,
-            events=self.talk.events,
+            events=self.conversation.events,
             origin_id=first.forked_from.session_id if first.forked_from else None,
         )
 
-    def _add(self, number: int, record: _Record) -> None:
+    def _add_record(self, number: int, record: _Record) -> None:
         if record.uuid is None or record.uuid in self.nodes:
             return
         if self.first.uuid is None:
             self.first = record
         parent = record.parent_uuid or ""
         node = self.nodes.get(parent, _Node(Point(is_new=parent != "")))
-        # The record stays in the tree even where its message cannot be read.
+        # The record stays in the tree even if its message is unreadable.
         self.nodes[record.uuid] = node
-        self.nodes[record.uuid] = self._behind(number, record, node)
+        self.nodes[record.uuid] = self._after(number, record, node)
 
-    def _behind(self, number: int, record: _Record, node: _Node) -> _Node:
+    def _after(self, number: int, record: _Record, node: _Node) -> _Node:
         if record.type == "system":
-            return self._happened(number, record, node)
+            return self._add_system_record(number, record, node)
         message = self._part(number, record.message, _MESSAGE, "message")
         parts = parts_of(message.parts if message else None)
         if record.type == "assistant":
-            return self._answered(number, record, node, parts)
-        trigger = node.point.trigger if record.subtype in _ASIDES else "user"
+            return self._add_answer(number, record, node, parts)
+        trigger = node.point.trigger if record.subtype in _AUTOMATIC else "user"
         if record.type == "tool_result":
             trigger = "tool_result"
-            self._returned(number, record, parts)
-        said = messages_of(self.talk, "user", parts)
-        return _Node(node.point.heard(said, seconds(record.timestamp), trigger))
+            self._add_results(number, record, parts)
+        messages = messages_of(self.conversation, "user", parts)
+        return _Node(node.point.after_input(messages, seconds(record.timestamp), trigger))
 
     def _part(
         self, number: int, part: msgspec.Raw, decoder: msgspec.json.Decoder[_Value], name: str
     ) -> _Value:
         return self.file.decode_part(part, decoder, line=number, field=name, hint=_HINT)
 
-    def _happened(self, number: int, record: _Record, node: _Node) -> _Node:
+    def _add_system_record(self, number: int, record: _Record, node: _Node) -> _Node:
         if record.subtype not in (_COMPRESSION, _BOOTSTRAP, _PARENT):
             return node
         payload = self._part(number, record.system_payload, _PAYLOAD, "systemPayload")
@@ -224,50 +224,56 @@ class _Session:
         self.parent_id = payload.parent_session_id or self.parent_id
         if record.subtype == _COMPRESSION:
             if payload.compressed_history is None:
-                # One that failed, or that does not say what is left.
+                # It failed, or does not record the new history.
                 return node
-            said = self._said(payload.compressed_history)
-            return _Node(self.talk.compacted(node.point, said, seconds(record.timestamp)))
-        return replace(node, point=node.point.heard(self._said(payload.history), None))
+            messages = self._messages(payload.compressed_history)
+            return _Node(self.conversation.compact(node.point, messages, seconds(record.timestamp)))
+        return replace(node, point=node.point.after_input(self._messages(payload.history), None))
 
-    def _said(self, messages: Sequence[_Message] | None) -> Iterator[Message]:
+    def _messages(self, messages: Sequence[_Message] | None) -> Iterator[Message]:
         for message in messages or ():
-            yield from messages_of(self.talk, message.role or "user", parts_of(message.parts))
+            yield from messages_of(
+                self.conversation, message.role or "user", parts_of(message.parts)
+            )
 
-    def _answered(self, number: int, record: _Record, node: _Node, parts: Sequence[Part]) -> _Node:
+    def _add_answer(
+        self, number: int, record: _Record, node: _Node, parts: Sequence[Part]
+    ) -> _Node:
         usage = self._part(number, record.usage_metadata, _USAGE, "usageMetadata")
         if not parts and usage is None:
             return node
         time_s = seconds(record.timestamp)
-        answer = list(messages_of(self.talk, "model", parts))
+        answer = list(messages_of(self.conversation, "model", parts))
         point = node.point
         if node.is_answer and usage is None:
-            call = self.talk.calls[point.num_calls - 1]
+            call = self.conversation.calls[point.num_calls - 1]
             call.end_s = time_s
             call.answer += answer
             point = replace(point, history=point.history.then(*answer), time_s=time_s)
         else:
             call = Call(model=record.model or "", end_s=time_s, answer=answer)
-            use(call, usage.usage if usage else None)
-            point = self.talk.answered(point, call)
+            set_usage(call, usage.usage if usage else None)
+            point = self.conversation.add_call(point, call)
         for part in parts:
             if part.function_call is not None:
-                tool = part.function_call.called(time_s)
-                self.talk.called(call, part.function_call.id or "", tool)
+                tool = part.function_call.as_called_tool(time_s)
+                self.conversation.add_tool_call(call, part.function_call.id or "", tool)
         return _Node(point, is_answer=True)
 
-    def _returned(self, number: int, record: _Record, parts: Sequence[Part]) -> None:
+    def _add_results(self, number: int, record: _Record, parts: Sequence[Part]) -> None:
         result = self._part(number, record.tool_call_result, _ANYTHING, "toolCallResult")
         status = result.get("status") if isinstance(result, dict) else None
         is_error = status == "error" if status in ("success", "error") else None
         for part in parts:
             if part.function_response is not None:
                 name = part.function_response.id or ""
-                self.talk.returned(name, seconds(record.timestamp), is_error=is_error)
+                self.conversation.note_tool_result(
+                    name, seconds(record.timestamp), is_error=is_error
+                )
 
 
 def is_aside(path: Path) -> bool:
-    """Whether a file is one that Qwen Code keeps beside its sessions and that holds none."""
+    """Whether Qwen Code keeps a file beside its sessions that holds none."""
     is_below = any(lies_below(path, name) for name in _SESSIONS)
     if path.name.endswith((".meta.json", ".runtime.json")):
         return is_below
@@ -278,10 +284,10 @@ def is_aside(path: Path) -> bool:
 
 
 def links_of(file: TraceFile) -> FileLinks | None:
-    """Return whose session it is; None where it does not say.
+    """Return a file's session and its parent or origin; None if not recorded.
 
     Raises:
-        TraceError: A line before the first record is none of Qwen Code's.
+        TraceError: A line before the first record is not Qwen Code's.
     """
     links: FileLinks | None = None
     for _, record in islice(file.decode(_Record, hint=_HINT), MAX_PREAMBLE_LINES):
@@ -297,49 +303,51 @@ def links_of(file: TraceFile) -> FileLinks | None:
     return links
 
 
-def _describe(session: _Session, stream: Stream, callers: Mapping[str, _Session]) -> None:
-    """Take over what the file beside a sub-agent's says about it."""
+def _add_metadata(
+    session: _Session, stream: Stream, sessions_by_id: Mapping[str, _Session]
+) -> None:
+    """Set a sub-agent's parent and call from the metadata file beside its file."""
     if not session.first.is_sidechain or not isinstance(session.file.content, Path):
         return
     path = session.file.content
     beside = path.with_name(f"{path.name.partition('.jsonl')[0]}.meta.json")
     try:
-        about = TraceFile(str(beside), beside).document(_About)
+        metadata = TraceFile(str(beside), beside).document(_Metadata)
     except TraceError:
-        # It is not there, or damaged: the sub-agent is known without it.
+        # Missing or damaged metadata is ignored.
         return
-    if about.parent_agent_id is not None:
-        stream.parent_id = f"{session.first.session_id or ''}/{about.parent_agent_id}"
-    caller = callers.get(stream.parent_id or "")
-    tool = None if caller is None else caller.talk.tools.get(about.tool_use_id or "")
+    if metadata.parent_agent_id is not None:
+        stream.parent_id = f"{session.first.session_id or ''}/{metadata.parent_agent_id}"
+    caller = sessions_by_id.get(stream.parent_id or "")
+    tool = None if caller is None else caller.conversation.tools.get(metadata.tool_use_id or "")
     if tool is not None:
         tool.session_id = stream.session_id
-        tool.is_background = tool.is_background or about.is_backgrounded is True
+        tool.is_background = tool.is_background or metadata.is_backgrounded is True
 
 
 def read_qwen_code(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one session and its sub-agents'; taking them adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
-        file: The file; those of sub-agents and branches are its `children`.
-        interner: Shared by the files of one reading.
-        scope: Not needed: content is comparable between files.
-        rng: Not needed: sub-agents stay behind their main agent.
+        file: The file; its `children` are files of sub-agents and branches.
+        interner: Shared by all files that are read together.
+        scope: Ignored: content hashes are comparable between files.
+        rng: Ignored: sub-agents follow their main agent.
 
     Raises:
-        TraceError: A line is no such record or a file is damaged, and nothing may be left out.
+        TraceError: A line is not such a record or a file is damaged, and `file.on_skipped` is None.
     """
     del scope, rng
     sessions = [_Session(part) for part in (file, *map(file.beside, file.children))]
     streams = [session.read() for session in sessions]
     by_id = {stream.session_id: at for at, stream in reversed([*enumerate(streams)])}
-    callers = {name: sessions[at] for name, at in by_id.items()}
+    sessions_by_id = {name: sessions[at] for name, at in by_id.items()}
     for at, (session, stream) in enumerate(zip(sessions, streams, strict=True)):
-        _describe(session, stream, callers)
+        _add_metadata(session, stream, sessions_by_id)
         if by_id.get(stream.origin_id or "", at) < at:
-            leave_copies(stream, streams[by_id[stream.origin_id or ""]])
+            drop_copied_calls(stream, streams[by_id[stream.origin_id or ""]])
     link_sub_agents(streams)
     reading = transcript_reading(file, [streams], interner=interner)
     return replace(reading, companions=file.children)

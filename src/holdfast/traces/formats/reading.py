@@ -1,4 +1,4 @@
-"""What reading a file of many sessions yields."""
+"""The results of a reader: sessions, and links between files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["FileLinks", "Reading"]
 
 @dataclass(frozen=True, slots=True)
 class FileLinks:
-    """What a file says about which files belong together, in names that all of them use.
+    """A file's name and its links to other files, in names that the format uses.
 
     Attributes:
-        name: What it is called.
-        parent: The file that it is read with, where that is there; None for a main agent's.
-        children: Files that are read with it, where they are there.
-        converted_id: The session that it may be a conversion of, "" where it does not say which;
-            None for a recording.
+        name: The file's own name.
+        parent: The file that reads this one, if that exists; None for a main agent's.
+        children: Files that this one reads, if they exist.
+        converted_id: The session that it may be converted from, "" if not recorded; None for a
+            recording.
     """
 
     name: str
@@ -35,17 +35,15 @@ class Reading:
     """The sessions of one file, checked but not yet built.
 
     Attributes:
-        num_sessions: How many there are, sub-agents included; None for a file that is read as a
-            stream.
-        num_estimated_gaps: Gaps that the file leaves out, taken from timestamps where it has
-            them, else 0.
-        sessions: Builds each as it is taken, so that those nobody takes cost little; once only.
+        num_sessions: Sessions, sub-agents included; None for a file read as a stream.
+        num_estimated_gaps: Gaps that are not recorded; estimated from timestamps, else 0.
+        sessions: Builds each session when iterated; once only.
         gaps: Evidence for the known gap defect of WEKA's format; empty for other formats.
         companions: Other files that were read with this one.
-        num_estimated_lengths: Lengths of prompts and answers that the file leaves out, estimated
-            from the length of their text.
-        num_unanswered: Sessions that are left out because no request of theirs was answered.
-        num_orphans: Sessions that name a parent, or one they were forked from, that is not there.
+        num_estimated_lengths: Lengths of prompts and answers that are not recorded; estimated from
+            the length of their text.
+        num_unanswered: Sessions dropped because they have no answered request.
+        num_orphans: Sessions with a missing parent or origin.
     """
 
     num_sessions: int | None

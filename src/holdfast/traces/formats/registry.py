@@ -1,4 +1,4 @@
-"""The trace formats that are read: a line or two each."""
+"""The registry of readers, one entry a format and kind of file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from holdfast.traces.lineage import PrefixInterner
 __all__ = ["READERS", "FileKind", "TraceReader", "closest_layout", "reader_for"]
 
 FileKind = Literal["document", "lines"]
-"""A JSON document, or JSON objects a line; from the file's suffix."""
+"""One JSON document, or one JSON object a line; the file's suffix decides."""
 
 
 class _Read(Protocol):
@@ -61,19 +61,18 @@ def _none(_: Path) -> Iterable[Path]:
 
 @dataclass(frozen=True, slots=True)
 class TraceReader:
-    """One format.
+    """A reader of one format.
 
     Attributes:
-        name: As `holdfast traces` shows it.
-        kind: Which files it reads.
-        layouts: Fields that only its files have; an object of a file must have all of one of
-            these.
+        name: The format's name in `holdfast traces`.
+        kind: The kind of its files.
+        layouts: Fields that only its files have; one object of a file has all of one layout.
         read: Reads one file.
-        companions_of: Other files that belong to one and are no traces of their own.
-        links_of: Says which files of the format are read together, where their content tells.
-        is_aside: Whether a file is one that its client keeps beside its sessions and that has none.
-        sees_text: Whether its files can hold what was said.
-        is_conversion: Whether its files may say again what a client's own recordings say.
+        companions_of: Lists files that belong to a file and are not traces themselves.
+        links_of: Reads a file's links to other files; None for formats without links.
+        is_aside: Whether its client keeps a file beside its sessions that holds none.
+        sees_text: Whether its files can hold text.
+        is_conversion: Whether its files may repeat sessions of a client's own recordings.
     """
 
     name: str
@@ -219,9 +218,9 @@ READERS: tuple[TraceReader, ...] = (
 
 
 def reader_for(kind: FileKind, record: Mapping[str, Raw]) -> TraceReader | None:
-    """The reader whose layout has the most of an object's fields, all of its own among them. Pure.
+    """Return the reader with the largest layout that an object has; None if none has.
 
-    Of equals the one named first: it reads more than those behind it.
+    Of equal layouts the earlier reader wins: it reads more of the file.
     """
     fitting = [
         (len(layout), -position)
@@ -236,9 +235,9 @@ def reader_for(kind: FileKind, record: Mapping[str, Raw]) -> TraceReader | None:
 def closest_layout(
     kind: FileKind, record: Mapping[str, Raw]
 ) -> tuple[TraceReader, list[str]] | None:
-    """The reader whose layout an object has most of, and what it lacks. Pure.
+    """Return the reader with the most complete layout, and the missing fields. Pure.
 
-    None where the object has neither two fields nor half of any layout.
+    None if the object has neither two fields nor half of any layout.
     """
     lacking = [
         (len(missing) / len(layout), position, len(layout), missing)

@@ -1,8 +1,8 @@
-"""Values that files have by accident, read as what they stand for.
+"""Repairs of accidental values.
 
-A field that may be left out may also be null, which says no more. A time below 0 comes of clocks
-that disagree and counts as 0; a count below 0 stands for one that is not known. Where JavaScript
-cuts a text inside a character of two UTF-16 units, its half becomes the replacement character.
+An optional field may be null, which equals leaving it out. A time below 0, from clocks that
+disagree, counts as 0; a count below 0 as not recorded. If JavaScript cut a text inside a character
+of two UTF-16 units, its half becomes the replacement character.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["Repairs", "repaired", "with_whole_characters"]
 
 _Value = TypeVar("_Value")
 
-# More kinds of odd fields in one object are no accident.
+# More kinds of odd fields in one object are not accidental.
 _MAX_FIELDS = 32
-_REFUSED = re.compile(
+_REJECTED = re.compile(
     r"^Expected (?:.*, got `(?P<null>null)`|`(?P<number>int|float)` >= (?P<least>[\d.]+))"
     r" - at `\$(?:.*\])?\.(?P<field>[^\]]+)`$",
     re.DOTALL,
@@ -35,7 +35,7 @@ _ESCAPE = re.compile(
 
 @dataclass(slots=True)
 class Repairs:
-    """Counts values that were read as something else than what the file has.
+    """Counts repaired values.
 
     Attributes:
         num_negative: Numbers below 0: times, read as 0, and counts, read as not recorded.
@@ -47,20 +47,20 @@ class Repairs:
 def repaired(
     value: Any, error: msgspec.ValidationError, attempt: Callable[[Any], _Value]
 ) -> tuple[_Value, Repairs] | None:
-    """Read once more what was refused, odd values of optional fields put right.
+    """Repair odd values of optional fields and convert again.
 
     Args:
-        value: Plain decoded JSON; changed.
-        error: Why it was refused.
-        attempt: Makes the wanted type of it.
+        value: Plain decoded JSON; mutated.
+        error: The error of the first conversion.
+        attempt: Converts the value to the wanted type.
 
     Returns:
-        What was made, and how; None where something else is wrong.
+        The converted value and its repairs; None if another value is wrong.
     """
     repairs = Repairs()
     for _ in range(_MAX_FIELDS):
-        refused = _REFUSED.match(str(error))
-        if refused is None or not _put_right(value, refused, attempt, repairs):
+        rejected = _REJECTED.match(str(error))
+        if rejected is None or not _repair(value, rejected, attempt, repairs):
             return None
         try:
             return attempt(value), repairs
@@ -69,43 +69,43 @@ def repaired(
     return None
 
 
-def _put_right(
-    value: Any, refused: re.Match[str], attempt: Callable[[Any], Any], repairs: Repairs
+def _repair(
+    value: Any, rejected: re.Match[str], attempt: Callable[[Any], Any], repairs: Repairs
 ) -> bool:
-    """Put right all fields of the refused one's name; False where the field is needed."""
-    name, holders = _holders(value, refused)
+    """Repair all fields of the rejected one's name; False if the field is required."""
+    name, holders = _holders(value, rejected)
     olds = [holder.pop(name) for holder in holders]
-    if not olds or _is_needed(name, value, attempt):
+    if not olds or _is_required(name, value, attempt):
         return False
-    if refused["null"] is None:
+    if rejected["null"] is None:
         repairs.num_negative += sum(old < 0 for old in olds)
-    if refused["number"] == "float":
+    if rejected["number"] == "float":
         for holder in holders:
             holder[name] = 0.0
     return True
 
 
-def _holders(value: Any, refused: re.Match[str]) -> tuple[str, list[dict[str, Any]]]:
-    """The field's name, and the objects in which it has such a value."""
-    # Names of some fields have dots in them, as the way to a field has.
-    words = refused["field"].split(".")
+def _holders(value: Any, rejected: re.Match[str]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the rejected field's name and the objects that have such a value."""
+    # Field names may contain dots, as the path to a field does.
+    words = rejected["field"].split(".")
     for name in (".".join(words[start:]) for start in range(len(words))):
         holders = [
-            each for each in _objects(value) if name in each and _is_refused(each[name], refused)
+            each for each in _objects(value) if name in each and _is_rejected(each[name], rejected)
         ]
         if holders:
             return name, holders
     return "", []
 
 
-def _is_refused(value: Any, refused: re.Match[str]) -> bool:
-    if refused["null"] is not None:
+def _is_rejected(value: Any, rejected: re.Match[str]) -> bool:
+    if rejected["null"] is not None:
         return value is None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and value < float(refused["least"])
+    return is_number and value < float(rejected["least"])
 
 
-def _is_needed(name: str, value: Any, attempt: Callable[[Any], Any]) -> bool:
+def _is_required(name: str, value: Any, attempt: Callable[[Any], Any]) -> bool:
     try:
         attempt(value)
     except msgspec.ValidationError as error:
@@ -125,9 +125,9 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def with_whole_characters(data: bytes) -> bytes:
-    """JSON text without halves of characters, escaped ones or encoded as if they were whole. Pure.
+    """Replace halves of characters in JSON text, escaped or encoded; pure.
 
-    What is not UTF-8 for another reason is left as it is.
+    Text that is not UTF-8 for another reason stays as it is.
     """
     try:
         if not data.isascii():

@@ -1,12 +1,12 @@
-"""Reader of what `holdfast replay --records` wrote: one turn a line, as an endpoint served it.
+"""Reader of `holdfast replay --records`: one turn of an endpoint a line.
 
-Known: lengths, times, what the endpoint had cached, how many tokens a prompt added to what its
-session had sent before, and how many to what any session had.
+Known: lengths, times, cached tokens, the tokens that a prompt appends to its session's, and the
+tokens that no session of the run had sent before.
 
-Assumed: what a prompt does not add it shares with its session's previous prompt; a first prompt
-with the other first ones of the run. Each policy's run is sessions of its own, as are those of
-each endpoint. Not known: what an answer asked for. A turn that failed is left out with those after
-it, which the replay did not send.
+Assumed: a prompt shares the tokens that it does not append with its session's previous prompt, a
+first prompt with the other first ones of the run. Each policy and each endpoint has its own
+sessions. Not known: how answers ended. A failed turn is dropped with those after it, which the
+replay did not send.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ class _Record(msgspec.Struct):
 def read_replay_records(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file; taking its sessions adds their blocks to `interner`.
+    """Read one file; iterating its sessions adds their blocks to `interner`.
 
     Args:
         file: The file.
-        interner: Shared by the files of one reading.
-        scope: Not needed, as there are no hashes.
+        interner: Shared by all files that are read together.
+        scope: Ignored: there are no hashes.
         rng: Shuffles the sessions; None keeps their order.
 
     Raises:
-        TraceError: A line is not such a turn or is not the next of its session, or there is none.
+        TraceError: A line is not such a turn or not the next of its session, or there is none.
     """
     del scope
     streams: dict[tuple[str, str], array[int]] = {}

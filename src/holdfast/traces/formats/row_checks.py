@@ -1,4 +1,4 @@
-"""What several formats' rows must not do, as errors that name line and field."""
+"""Checks of rows for several formats; errors name line and field."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["second_request", "too_many_blocks", "wrong_turn"]
 def too_many_blocks(
     file: TraceFile, line: int, hash_ids: Sized, input_length: int, block_tokens: int
 ) -> TraceError | None:
-    """The error of a row with more blocks than its prompt has, the partial last one included."""
+    """Return the error of a row with more blocks than its prompt; None for no error."""
     num_blocks = -(-input_length // block_tokens)
     if len(hash_ids) <= num_blocks:
         return None
@@ -28,15 +28,15 @@ def too_many_blocks(
 def wrong_turn(
     file: TraceFile, line: int, field: str, turn: str, number: int, expected: int
 ) -> TraceError | None:
-    """The error of a row that is not the next one of its session.
+    """Return the error of a row that is not its session's next; None for no error.
 
     Args:
-        file: Where it stands.
+        file: The row's file.
         line: Its line.
-        field: The one with the number.
-        turn: What it calls itself, as in "turn 3 of session 'a'".
-        number: The one it has, from 0.
-        expected: The one it should have.
+        field: The field with its number.
+        turn: Its name in the message, such as "turn 3 of session 'a'".
+        number: Its number, from 0.
+        expected: The next number.
     """
     if number == expected:
         return None
@@ -44,5 +44,5 @@ def wrong_turn(
 
 
 def second_request(file: TraceFile, line: int, field: str, name: object) -> TraceError:
-    """The error of a row that has another one's id in `field`."""
+    """Return the error of a row whose `field` repeats another row's id."""
     return file.error(f"a second request {name!r}; expected another id", line=line, field=field)

@@ -1,7 +1,7 @@
-"""Rows put aside while a file is read, where those of one session stand among those of others.
+"""A spool of rows, for files that mix the rows of several sessions.
 
-A first pass over the file finds out what is wrong and which rows are whose; then sessions are
-built one at a time. In between only the place of each row is held in memory.
+A first pass checks the file and assigns rows to sessions; then sessions are built one at a time. In
+between only each row's offset is in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["RowSpool"]
 
 _Row = TypeVar("_Row")
 
-# More than this goes to a file without a name, which is gone with the process.
+# More bytes go to an unnamed file, which disappears with the process.
 _MEMORY_BYTES = 1 << 26
 
 
@@ -27,9 +27,8 @@ class RowSpool(Generic[_Row]):
     """Rows of one type; all are added before the first is read.
 
     Args:
-        source: The file they come from, for messages.
-        row_type: A type that msgspec writes and reads as JSON. Fields it does not have are not put
-            aside.
+        source: The rows' file, for error messages.
+        row_type: A type that msgspec encodes as JSON. Other fields are dropped.
     """
 
     def __init__(self, source: str, row_type: type[_Row]) -> None:
@@ -41,28 +40,28 @@ class RowSpool(Generic[_Row]):
         weakref.finalize(self, self._file.close)
 
     def add(self, row: _Row) -> int:
-        """Put a row aside; returns its place.
+        """Add a row; return its offset.
 
         Raises:
-            TraceError: There is no room for temporary files.
+            TraceError: The temporary file cannot be written.
         """
-        place = self._end
+        offset = self._end
         line = self._encoder.encode(row) + b"\n"
         try:
             self._file.write(line)
         except OSError as error:
             raise TraceError(
-                f"its rows cannot be put aside: {error.strerror or error}",
+                f"its rows cannot be written to a temporary file: {error.strerror or error}",
                 source=self._source,
-                hint="TMPDIR may name a directory with as much room as the file takes unpacked",
+                hint="set TMPDIR to a directory with as much free space as the uncompressed file",
             ) from error
         self._end += len(line)
-        return place
+        return offset
 
-    def read(self, places: Iterable[int]) -> list[_Row]:
-        """The rows at these places, in their order."""
-        return [self._read(place) for place in places]
+    def read(self, offsets: Iterable[int]) -> list[_Row]:
+        """Return the rows at these offsets, in the given order."""
+        return [self._read(offset) for offset in offsets]
 
-    def _read(self, place: int) -> _Row:
-        self._file.seek(place)
+    def _read(self, offset: int) -> _Row:
+        self._file.seek(offset)
         return self._decoder.decode(self._file.readline())

@@ -1,4 +1,4 @@
-"""Trace files, decoded with errors that say which line and field."""
+"""Trace files, decoded with errors that name line and field."""
 
 from __future__ import annotations
 
@@ -26,32 +26,31 @@ __all__ = ["MAX_PREAMBLE_LINES", "OnSkipped", "TraceFile", "ignored"]
 
 _Value = TypeVar("_Value")
 _OBJECT: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
-# A session of the longest published traces takes some megabytes.
+# Sessions of the longest published traces take some megabytes.
 _MAX_LINE_BYTES = 1 << 28
 
 
 MAX_PREAMBLE_LINES: Final = 64
-"""Lines read to find out what a file is: some clients begin with lines of no known layout."""
+"""Lines read to detect a format: some clients begin with lines of no known layout."""
 
 OnSkipped = Callable[[TraceError], None]
-"""Told what is wrong with a part of a file that is left out."""
+"""Called with the error of each skipped part of a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceFile:
-    """One file: a JSON document, JSON objects a line, or lines of something else.
+    """One file: a JSON document, or one JSON object a line.
 
     Attributes:
         source: The file's name, for messages and `Session.source`.
-        content: UTF-8 text; or the file that holds it, which is then read as a stream, once for
-            each call. Blank lines are left out.
-        on_skipped: Told about each part that is left out because it is wrong; None stops the
-            reading there.
-        keeps_text: Whether what was said is kept, by readers that see it.
-        children: Files that are read with this one: those of its sub-agents.
-        repairs: Counts what is read as something else than what the file has.
-        left_out: Files that would be read with this one as well, but for what is wrong in them.
-        own_label: `label`, where another file is called by the same `name`.
+        content: UTF-8 text, or the path of a file, which each call reads anew as a stream. Blank
+            lines are ignored.
+        on_skipped: Called for each wrong part, which is then skipped; None raises its error.
+        keeps_text: Whether readers keep the text of messages.
+        children: Files that are read with this one: its sub-agents'.
+        repairs: Counts repaired values.
+        left_out: Files that would be read with this one but are wrong.
+        own_label: The `label`, if another file has the same `name`.
     """
 
     source: str
@@ -70,23 +69,23 @@ class TraceFile:
 
     @property
     def label(self) -> str:
-        """What no other file of a reading is called, for sessions that have no own name."""
+        """A name that is unique among the files of a reading, for sessions without an id."""
         return self.own_label or self.name
 
     def silently(self) -> TraceFile:
-        """The same file, to be read once more without telling what is left out or repaired."""
+        """Return the same file for another pass that reports no skips and repairs."""
         on_skipped = None if self.on_skipped is None else ignored
         return replace(self, on_skipped=on_skipped, repairs=Repairs())
 
     def beside(self, path: Path) -> TraceFile:
-        """Another file that is read with this one, and tells the same ones what is wrong in it."""
+        """Return another file that is read with this one, with the same `on_skipped`."""
         return replace(self, source=str(path), content=path, children=(), own_label="")
 
     def fields(self) -> Iterator[dict[str, msgspec.Raw]]:
-        """Yield each line's fields by their names; none for a line that will be left out.
+        """Yield each line's fields by name; {} for a line that is skipped.
 
         Raises:
-            TraceError: A line is not a JSON object, and none may be left out.
+            TraceError: A line is not a JSON object, and `on_skipped` is None.
         """
         for number, line in self.lines():
             try:
@@ -97,10 +96,10 @@ class TraceFile:
                 yield {}
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yield each line that is not blank with its number, from 1; one in memory at a time.
+        """Yield each line with its number, from 1; one in memory at a time, none blank.
 
         Raises:
-            TraceError: The file cannot be read, is damaged, or has a line of 256 MiB or more.
+            TraceError: The file is unreadable, damaged, or has a line of 256 MiB or more.
         """
         if isinstance(self.content, bytes):
             yield from self._numbered(BytesIO(self.content))
@@ -114,12 +113,12 @@ class TraceFile:
         """Return the whole content as one JSON document.
 
         Args:
-            document_type: What msgspec shall make of it.
-            hint: Says what a document should look like when this one does not.
-            strict: Whether a number may not be written as text.
+            document_type: A type that msgspec decodes.
+            hint: The expected content, for a document of another type.
+            strict: Whether to reject numbers written as text.
 
         Raises:
-            TraceError: It cannot be read, is not JSON or not of this type; names the field.
+            TraceError: The file is unreadable, not JSON or not of this type; names the field.
         """
         decoder = msgspec.json.Decoder(document_type, strict=strict)
         return decode_json(
@@ -137,14 +136,14 @@ class TraceFile:
         """Yield each line with its number, from 1.
 
         Args:
-            line_type: What msgspec shall make of a line.
-            hint: Says what a line should look like when one does not.
-            strict: Whether a number may not be written as text.
-            num_header_lines: Leading lines that are something else and are left out.
+            line_type: A type that msgspec decodes.
+            hint: The expected content, for a line of another type.
+            strict: Whether to reject numbers written as text.
+            num_header_lines: Leading lines of another type to ignore.
 
         Raises:
-            TraceError: A line is not JSON or not of this type, and none may be left out; names
-                the line and the field.
+            TraceError: A line is not JSON or not of this type, and `on_skipped` is None; names the
+                line and the field.
         """
         decoder = msgspec.json.Decoder(line_type, strict=strict)
         for number, line in islice(self.lines(), num_header_lines, None):
@@ -166,20 +165,20 @@ class TraceFile:
         field: str,
         hint: str | None = None,
     ) -> _Value:
-        """Return one field's value, left as JSON until its type was known; pure.
+        """Decode one raw field; pure, except for `repairs`.
 
         Raises:
-            TraceError: It is not of the decoder's type; names the line, where
-                there is one, and the field inside.
+            TraceError: It is not of the decoder's type; names the line, if any, and the field
+                inside.
         """
         error_maker = within(field, self.error_maker(line))
         return decode_json(part, decoder, error_maker, hint=hint, repairs=self.repairs)
 
     def refuse(self, error: TraceError) -> None:
-        """Stop at a part that is wrong, or leave it out where that is wanted.
+        """Report a wrong part to `on_skipped`, or raise its error.
 
         Raises:
-            TraceError: That error, unless `on_skipped` is there to be told.
+            TraceError: That error, if `on_skipped` is None.
         """
         if self.on_skipped is None:
             raise error
@@ -193,12 +192,12 @@ class TraceFile:
         field: str = "",
         hint: str | None = None,
     ) -> TraceError:
-        """Make the error for one line, or a document's field, to be raised by the caller."""
+        """Return an error for one line or one field of a document; pure."""
         where = ", ".join(part for part in (line and f"line {line}", field) if part)
         return TraceError(message, source=self.source, where=where or None, hint=hint)
 
     def error_maker(self, line: int | None = None) -> ErrorMaker:
-        """Return what makes the errors of one line, or of a document; pure."""
+        """Return an error maker for one line or for a document; pure."""
         return lambda message, field, hint: self.error(message, line=line, field=field, hint=hint)
 
     def _data(self) -> bytes:
@@ -218,4 +217,4 @@ class TraceFile:
 
 
 def ignored(_: TraceError) -> None:
-    """Tell no more: what is left out has been told once."""
+    """Ignore an error that an earlier pass reported."""

@@ -1,12 +1,11 @@
-"""Reader of TraceLab's rounds: Claude Code and Codex sessions, one model call a line.
+"""Reader of TraceLab's rounds of Claude Code and Codex: one model call a line.
 
-Known: lengths, what the provider read from its cache, tools with their times and errors, and when
-the parts of a round were seen.
+Known: lengths, cached tokens, tools with their times and errors, and the times of a round's parts.
 
-Assumed: a prompt shares with the one before what the provider read from its cache, and a first one
-with those of the same provider and model; a cache gone cold looks like sharing less. An answer
-without a tool call went to a human. A round begins with the last input seen before its first
-output; of Codex that input is recorded at the end of the round before.
+Assumed: a prompt shares its cached tokens with the previous one, a first prompt with those of the
+same provider and model; a cold cache reduces what it seems to share. An answer without a tool call
+goes to a human. A round begins with the last input before its first output; Codex records that
+input at the end of the previous round.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _HINT = (
     "output_tokens, timing_events: [{event_type, timestamp}], tools: [{tool_name, …}], …}"
 )
 
-# Without a time zone a moment would depend on the machine that reads it.
+# A time without a zone would depend on the reading machine.
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -75,7 +74,7 @@ class _Round(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class _Times:
-    """When a round was asked for and answered, in unix seconds; None where nothing was seen."""
+    """Times of a round's request and answer in unix seconds; None if not recorded."""
 
     request_s: float | None
     answer_s: float | None
@@ -85,16 +84,16 @@ class _Times:
 def read_tracelab(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read one file; taking its sessions adds their blocks to `interner`.
+    """Read one file; iterating its sessions adds their blocks to `interner`.
 
     Args:
         file: The file.
-        interner: Shared by the files of one reading.
-        scope: Not needed, as there are no hashes.
+        interner: Shared by all files that are read together.
+        scope: Ignored: there are no hashes.
         rng: Shuffles the sessions; None keeps their order.
 
     Raises:
-        TraceError: A line is not such a round or is there twice, or there is none.
+        TraceError: A line is not such a round or repeats one, or there is none.
     """
     del scope
     sessions: dict[str, dict[int, int]] = {}
@@ -128,7 +127,7 @@ def read_tracelab(
 
 
 def _group(rounds: list[_Round]) -> tuple[str | None, str | None]:
-    """Sessions with an equal one begin with the same system message and tools."""
+    """Return the key of sessions that share a system message and tools."""
     return rounds[0].provider, rounds[0].model
 
 
@@ -192,7 +191,7 @@ def _turn(row: _Round, time: _Times, answered_s: float | None, block_ids: tuple[
 def _span(tool: _Tool, answer_s: float | None) -> ToolSpan:
     start_s = end_s = None
     if answer_s is not None and tool.emitted_at is not None:
-        # A call is seen with the answer that makes it, so none begins before the answer's end.
+        # A call is recorded during its answer, but begins at the answer's end at the earliest.
         start_s = max(0.0, tool.emitted_at.timestamp() - answer_s)
         if tool.tool_wall_latency_ms is not None:
             end_s = start_s + tool.tool_wall_latency_ms / 1000

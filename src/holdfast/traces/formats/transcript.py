@@ -1,7 +1,7 @@
-"""Model calls of recorded conversations, turned into sessions.
+"""Sessions from the model calls of recorded conversations.
 
-What the readers of text-bearing formats share: they find the calls and say what was said before
-each; lengths, blocks, gaps, events and the order of sessions come from here.
+Shared by the readers of formats with text: they find the calls and each call's history; this
+module computes lengths, blocks, gaps, events and the order of sessions.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ from holdfast.traces.record import (
 __all__ = [
     "Call",
     "CalledTool",
-    "Happening",
+    "RecordedEvent",
     "Stream",
-    "leave_copies",
+    "drop_copied_calls",
     "seconds",
     "transcript_reading",
 ]
 
-# Content is comparable between all files of a reading, and with no other format's hashes.
+# Content hashes are comparable between all files of a reading, but with no recorded hashes.
 _CONTENT_SCOPE: Final = 1 << 32
 
 
 def seconds(time: datetime | None) -> float | None:
-    """Return the time on a common clock; one without a zone counts as UTC. Pure."""
+    """Return unix seconds; a time without a zone counts as UTC. Pure."""
     if time is None:
         return None
     return time.replace(tzinfo=time.tzinfo or UTC).timestamp()
@@ -65,13 +65,13 @@ def seconds(time: datetime | None) -> float | None:
 
 @dataclass(slots=True)
 class CalledTool:
-    """A tool call of an answer, its arguments left behind.
+    """A tool call of an answer, without its arguments.
 
     Attributes:
         name, command, is_error, is_background: As in `ToolSpan`.
-        session_id: The session it started, whether or not that is in the same reading.
-        start_s: When it began; None where not recorded.
-        end_s: When its result was there, on the same clock.
+        session_id: The session that it started, in the same reading or not.
+        start_s: Its start in unix seconds; None if not recorded.
+        end_s: The arrival of its result, on the same clock.
     """
 
     name: str
@@ -84,16 +84,16 @@ class CalledTool:
 
     @classmethod
     def of(cls, call: ToolCall, start_s: float | None = None) -> CalledTool:
-        """Keep of a call what is no text; pure."""
+        """Reduce a call to its name and command; pure."""
         command, is_background = argument_class(call) or None, argument_clues(call).background
         return cls(call.name, command, start_s, is_background=is_background)
 
     def span(self, answer_s: float | None, known: Container[str]) -> ToolSpan:
-        """The call as timed from the end of its answer, before which none is taken to begin.
+        """Return the call timed from the end of its answer; an earlier start counts as 0.
 
         Args:
-            answer_s: That end.
-            known: The sessions of the reading.
+            answer_s: The end of the answer; None if not recorded.
+            known: Ids of the sessions of the reading.
         """
         start_s = end_s = None
         if answer_s is not None and self.start_s is not None:
@@ -113,22 +113,22 @@ class CalledTool:
 
 @dataclass(slots=True)
 class Call:
-    """One request to a model and the answer to it, as recorded.
+    """One recorded request to a model and its answer.
 
     Attributes:
-        prompt: The messages it was sent.
+        prompt: The messages of the prompt.
         head, is_whole: See `PromptLayout.place`.
-        model: The model asked; "" where not known.
-        start_s: When the request was sent; None where not recorded.
-        end_s: When its answer was complete, on the same clock.
-        prompt_tokens: Length of the whole prompt, what came from a cache included; None or 0 where
-            not recorded.
-        cached_tokens: What the provider read from its cache; None where not recorded.
-        output_tokens: Length of the answer; None where not recorded.
-        answer: The messages of the answer, to estimate its length from.
-        trigger: What brought the request about.
+        model: The requested model; "" if unknown.
+        start_s: Time of the request in unix seconds; None if not recorded.
+        end_s: Time of the complete answer, on the same clock.
+        prompt_tokens: Length of the whole prompt, cached tokens included; None or 0 if not
+            recorded.
+        cached_tokens: Tokens that the provider read from its cache; None if not recorded.
+        output_tokens: Length of the answer; None if not recorded.
+        answer: The messages of the answer.
+        trigger: As in `Turn`.
         stop: The recorded reason for the answer's end, in the provider's words.
-        tools: The calls that the answer asked for, in order.
+        tools: The answer's tool calls, in order.
     """
 
     prompt: History = EMPTY_HISTORY
@@ -152,25 +152,25 @@ class Call:
 
     @property
     def ended_by(self) -> EndedBy:
-        """Whom the answer handed over to."""
+        """The turn end."""
         return ended_by(has_tools=bool(self.tools), stop=self.stop)
 
     @property
     def latency_s(self) -> float | None:
-        """From the request to the end of the answer; None where one moment stands for both."""
+        """Time from the request to the end of the answer; None unless above 0."""
         if self.start_s is None or self.end_s is None or self.end_s <= self.start_s:
             return None
         return self.end_s - self.start_s
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """A session's event as it was recorded.
+class RecordedEvent:
+    """A recorded session event.
 
     Attributes:
         kind: As in `SessionEvent`.
-        turn_index: How many calls had been answered.
-        time_s: When, on the clock of the calls; None where not recorded.
+        turn_index: Number of calls before it.
+        time_s: Its time, on the clock of the calls; None if not recorded.
     """
 
     kind: EventKind
@@ -184,12 +184,12 @@ class Stream:
 
     Attributes:
         session_id, agent: As in `Session`.
-        calls: Those that were answered.
-        parent_id, parent_turn, join_turn: As in `Session`, whether or not the reading has them.
-        events: In the order of the calls; what was recorded twice counts once.
-        origin_id: The session that it was forked from and whose calls it begins with, if any.
-        copied: Those calls, which are turns of that session and none of this one.
-        num_estimated_gaps: Gaps that are only known as part of something longer.
+        calls: Answered calls.
+        parent_id, parent_turn, join_turn: As in `Session`, in the same reading or not.
+        events: In the order of the calls; repeated records count once.
+        origin_id: The session that it was forked from; None for no fork.
+        copied: The origin's calls that the recording begins with; no turns of this session.
+        num_estimated_gaps: Gaps that are recorded only as part of a longer time.
     """
 
     session_id: str
@@ -198,14 +198,14 @@ class Stream:
     parent_id: str | None = None
     parent_turn: int | None = None
     join_turn: int | None = None
-    events: list[Happening] = field(default_factory=list)
+    events: list[RecordedEvent] = field(default_factory=list)
     origin_id: str | None = None
     copied: list[Call] = field(default_factory=list)
     num_estimated_gaps: int = 0
 
 
-def leave_copies(stream: Stream, origin: Stream) -> None:
-    """Take the calls out of a fork that it copied from where it was forked."""
+def drop_copied_calls(stream: Stream, origin: Stream) -> None:
+    """Move a fork's leading calls that repeat its origin's answers to `copied`."""
     known = {message.digest for call in (*origin.copied, *origin.calls) for message in call.answer}
     copied = list(
         takewhile(
@@ -221,7 +221,7 @@ def leave_copies(stream: Stream, origin: Stream) -> None:
         for event in stream.events
         if event.turn_index >= num_copied
     )
-    stream.events = [Happening("fork", 0), *own]
+    stream.events = [RecordedEvent("fork", 0), *own]
 
 
 def transcript_reading(
@@ -231,17 +231,17 @@ def transcript_reading(
     interner: PrefixInterner,
     rng: random.Random | None = None,
 ) -> Reading:
-    """Return the reading of one file; taking its sessions adds their chains to `interner`.
+    """Return one file's reading; iterating its sessions adds prefixes to `interner`.
 
     Args:
         file: The file.
-        families: Each main agent's stream, and its sub-agents' behind it. Streams without a call
-            are left out and counted as unanswered; a file without any counts as one.
-        interner: Shared by the files of one reading.
+        families: Each main agent's stream, followed by its sub-agents'. Streams without a call are
+            dropped and counted as unanswered; a file without a stream counts as one.
+        interner: Shared by all files that are read together.
         rng: Shuffles the families; None keeps their order.
 
     Raises:
-        TraceError: Two agents go by one name, and none may be left out.
+        TraceError: Two streams have one id, and `file.on_skipped` is None.
     """
     order = list(families)
     if rng is not None:
@@ -320,7 +320,7 @@ def _turns(
     for call in stream.copied:
         _placed(layout, call)
     before: Call | None = None
-    said: list[Message] = []
+    previous: list[Message] = []
     for call in stream.calls:
         placement = _placed(layout, call)
         output_tokens = call.output_tokens
@@ -341,13 +341,13 @@ def _turns(
             latency_s=call.latency_s,
             cached_tokens=call.cached_tokens,
             tools=tools,
-            text=_text(said, call) if keeps_text else None,
+            text=_text(previous, call) if keeps_text else None,
         )
         before = call
 
 
 def _first_origin_id(stream: Stream, known: Mapping[str, Stream]) -> str | None:
-    """The session that a fork, the one it was forked from, and so on go back to."""
+    """Return the first origin of a fork, through forks of forks; None for no fork."""
     origins: dict[str, None] = {}
     origin_id = stream.origin_id
     while origin_id is not None and origin_id not in origins:
@@ -366,20 +366,20 @@ def _placed(layout: PromptLayout, call: Call) -> Placement:
     )
 
 
-def _text(said: list[Message], call: Call) -> TurnText | None:
-    """What a call adds to what was `said` in the one before, which then becomes what it said.
+def _text(previous: list[Message], call: Call) -> TurnText | None:
+    """Return the text that a call adds to the previous one; None if not recorded.
 
-    None where only lengths are recorded.
+    Replaces `previous`, the messages of the previous call, by those of this one.
     """
     prompt = call.prompt.messages()
     num_repeated = common_prefix_length(
-        [message.digest for message in said], [message.digest for message in prompt]
+        [message.digest for message in previous], [message.digest for message in prompt]
     )
     new, answer = _texts(prompt[num_repeated:]), _texts(call.answer)
     if new is None or answer is None:
-        said.clear()
+        previous.clear()
         return None
-    said[:] = [*prompt, *call.answer]
+    previous[:] = [*prompt, *call.answer]
     return TurnText(num_repeated, new, answer)
 
 
@@ -389,7 +389,7 @@ def _texts(messages: Sequence[Message]) -> tuple[MessageText, ...] | None:
 
 
 def _gap_s(before: Call, call: Call) -> float | None:
-    """Time from the end of the answer to the next request; None where one is not recorded."""
+    """Time from an answer's end to the next request; None if either is not recorded."""
     if before.end_s is None or call.start_s is None:
         return None
     return max(0.0, call.start_s - before.end_s)

@@ -1,9 +1,8 @@
-"""Reader of WEKA's Claude Code traces (kv-cache-tester, AgentX corpus): one JSON per session.
+"""Reader of WEKA's Claude Code traces (kv-cache-tester, AgentX corpus).
 
-A file has one session, or one a line. Calls that were recorded twice, once streaming and once
-not, are one turn. In a file with the known gap defect the gaps are corrected (`traces.gaps`).
-Sub-agents become sessions of their own that start with the others; the parent's gap contains their
-time.
+A file has one session, or one session a line. A call recorded twice, once streaming and once not,
+is one turn. Gaps of a file with the known gap defect are corrected (`traces.gaps`). Sub-agents are
+sessions of their own; the parent's gap includes their time.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from holdfast.traces.record import EndedBy, Session, Trigger, Turn
 __all__ = ["GLOBAL_SCOPE", "LAYOUTS", "read_weka", "read_weka_lines"]
 
 GLOBAL_SCOPE = 0
-"""The interner's scope of all files whose hash ids are comparable with each other."""
+"""The interner's scope of files with global hash ids."""
 
 LAYOUTS = (frozenset({"id", "block_size", "requests"}),)
 """An object with all of these fields is of this format."""
@@ -74,7 +73,7 @@ class _File(msgspec.Struct):
 
 @dataclass(slots=True)
 class _Merged:
-    """One turn's call, its duplicate folded in."""
+    """One turn's call, merged with its duplicate."""
 
     first: _Call
     answer: _Call
@@ -86,7 +85,7 @@ class _Merged:
 
 @dataclass(slots=True)
 class _Agent:
-    """One agent's calls, and who called it."""
+    """One agent's calls, and its parent."""
 
     session_id: str
     name: str
@@ -114,16 +113,16 @@ class _Agent:
 def read_weka(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read a file of one session; taking its agents adds their chains to `interner`.
+    """Read one file; iterating its sessions adds their prefixes to `interner`.
 
     Args:
         file: UTF-8 JSON.
-        interner: Shared by the files of one reading.
-        scope: This file's own scope (> 0), used when its ids are not global.
-        rng: Not needed: sub-agents stay behind their main agent.
+        interner: Shared by all files that are read together.
+        scope: This file's scope of hashes (> 0), used if its ids are not global.
+        rng: Ignored: sub-agents follow their main agent.
 
     Raises:
-        TraceError: The data is not such a file; names the request's index and the field.
+        TraceError: The file is not such a session; names the request's index and the field.
     """
     del rng
     document = file.document(_File, hint=_HINT)
@@ -143,14 +142,13 @@ def read_weka(
 def read_weka_lines(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
-    """Read a file of one session a line, twice: what is wrong is found before the first is taken.
+    """Read a file of one session a line in two passes; the first one checks it.
 
     Args:
         file: UTF-8 JSON, one session a line.
-        interner: Shared by the files of one reading.
-        scope: Not needed: ids that are not global are comparable within a line only.
-        rng: Shuffles the sessions, sub-agents staying behind their main agent; None keeps their
-            order.
+        interner: Shared by all files that are read together.
+        scope: Ignored: ids that are not global are comparable within a line only.
+        rng: Shuffles the sessions; sub-agents follow their main agent. None keeps their order.
 
     Raises:
         TraceError: A line is not such a session, or there is none.
@@ -186,7 +184,7 @@ def _lines(file: TraceFile) -> Iterator[tuple[_File, list[_Agent]]]:
 
 
 def _agents(document: _File, error: ErrorMaker) -> list[_Agent]:
-    """The main agent, where it has a request, then its sub-agents."""
+    """Return the main agent, if it has a request, then its sub-agents."""
     agents: list[_Agent] = []
     main = _Agent(document.id, "main", [])
     _add_agent(agents, main, "requests", document, document.requests, error)
@@ -212,10 +210,10 @@ def _add_agent(
     agent.calls = _merge_pairs(calls)
     if calls:
         agents.append(agent)
-    runs: dict[str, int] = {}
+    num_calls_of: dict[str, int] = {}
     for child, place, num_calls in children:
-        run = runs[child.agent_id] = runs.get(child.agent_id, 0) + 1
-        suffix = "" if run == 1 else f"#{run}"
+        number = num_calls_of[child.agent_id] = num_calls_of.get(child.agent_id, 0) + 1
+        suffix = "" if number == 1 else f"#{number}"
         has_caller = num_calls > 0
         sub_agent = _Agent(
             f"{agent.session_id}/{child.agent_id}{suffix}",
@@ -264,7 +262,7 @@ def _merge_pairs(calls: list[_Call]) -> list[_Merged]:
     for call in calls:
         last = merged[-1] if merged else None
         if last is not None and last.first is last.answer and _is_duplicate(last.first, call):
-            # Whichever carries a stop is what the agent went on with; both had to end first.
+            # The agent continued from the answer with a stop, after both had ended.
             answer = call if call.stop or not last.first.stop else last.first
             last.answer = msgspec.structs.replace(answer, t=call.t, api_time=call.api_time)
         else:
@@ -285,7 +283,7 @@ def _evidence(agents: Iterable[_Agent]) -> GapEvidence:
 
 
 def _gap(before: _Merged, after: _Merged) -> Gap | None:
-    """What is recorded of a gap; None where that does not tell what it contains."""
+    """Return a recorded gap; None if its latency or its time is not recorded."""
     latency_s, recorded_s = before.answer.api_time, after.first.think_time
     if latency_s is None or recorded_s is None:
         return None
@@ -322,7 +320,7 @@ def _turns(calls: list[_Merged], trail: PrefixTrail, *, has_defect: bool) -> tup
 
 
 def _latency_s(call: _Merged) -> float | None:
-    """Until the answer was there, its duplicate's included: both had to end first."""
+    """Time to the end of both the answer and its duplicate; None if not recorded."""
     if call.answer.api_time is None or call.answer is call.first:
         return call.answer.api_time
     return max(0.0, call.end_s - call.first.t)

@@ -1,4 +1,4 @@
-"""One module per trace format that can be written."""
+"""Writers: one module per trace format, and what they share."""
 
 from __future__ import annotations
 

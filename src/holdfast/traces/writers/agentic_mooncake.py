@@ -1,7 +1,7 @@
-"""Writer of Dynamo's agentic Mooncake: requests that name those they wait for.
+"""Writer of Dynamo's agentic Mooncake: requests with the requests they wait for.
 
-A sub-agent's first request waits for the answer that called it; where it is known which of the
-parent's requests waited for the sub-agent, that one does here as well.
+A sub-agent's first request waits for the answer that called it. The parent's request that joins
+the sub-agent waits for its last request, if the session records the join.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ _KEPT = Kept(
 def write_agentic_mooncake(
     sessions: Iterable[Session], file: IO[bytes], *, block_size_tokens: int | None = None
 ) -> Losses:
-    """Write sessions as a graph of requests; holds a main agent and its sub-agents at a time.
+    """Write sessions as a graph of requests; holds one family of agents at a time.
 
     Args:
-        sessions: Of one reading, sub-agents behind their main agents.
+        sessions: Of one reading, sub-agents after their main agents.
         file: Takes the lines; mutated.
         block_size_tokens: Tokens in a block of the whole file; None keeps each session's own.
 
     Returns:
-        What was lost. "Session.block_size_tokens" counts sessions whose blocks became larger;
-        "ToolSpan without times" counts calls that are left out; "Session.join_turn"
-        sub-agents that nothing waits for, since their own latencies are not all recorded.
+        Losses. "Session.block_size_tokens" counts sessions whose blocks became larger, "ToolSpan
+        without times" omitted tool calls, and "Session.join_turn" sub-agents without a join,
+        because a latency of theirs is not recorded.
 
     Raises:
-        ConfigError: A session's blocks do not fit into such blocks.
+        ConfigError: Neither block size is a multiple of the other.
     """
     names = BlockNames(block_size_tokens)
     encoder = msgspec.json.Encoder()
     losses = Losses()
     for family in families(sessions):
-        # Its parent is not right before it.
+        # A parent outside of the family is lost.
         losses["Session.parent_id"] += family[0].parent_id is not None
         graph = _Graph(family, losses)
         for session in family:
@@ -68,21 +68,21 @@ def write_agentic_mooncake(
 
 @dataclass(frozen=True, slots=True)
 class _Join:
-    """A sub-agent that one of its parent's turns waited for."""
+    """The last request of a sub-agent that a parent's turn waits for, and its end."""
 
     request_id: str
     end_s: float
 
 
 class _Graph:
-    """Who waits for whom in one family."""
+    """The dependencies between one family's requests."""
 
     def __init__(self, family: Sequence[Session], losses: Losses) -> None:
         self._timeline = family_timeline(family)
         self._losses = losses
         self._branches: dict[str, list[str]] = {}
         self._joins: dict[str, list[_Join]] = {}
-        self._callers: dict[str, str] = {}
+        self._calls: dict[str, str] = {}
         sessions = {session.session_id: session for session in family}
         for session in family:
             parent = sessions.get(session.parent_id or "")
@@ -92,7 +92,7 @@ class _Graph:
     def _add_child(self, parent: Session, child: Session) -> None:
         if child.parent_turn is not None and child.parent_turn < len(parent.turns):
             caller = _request_id(parent, child.parent_turn)
-            self._callers[child.session_id] = caller
+            self._calls[child.session_id] = caller
             self._branches.setdefault(caller, []).append(_request_id(child, 0))
         if child.join_turn is None or child.join_turn >= len(parent.turns):
             return
@@ -104,7 +104,7 @@ class _Graph:
         self._joins.setdefault(_request_id(parent, child.join_turn), []).append(last)
 
     def row(self, session: Session, index: int) -> dict[str, Any]:
-        """One turn's row, but for its blocks."""
+        """Return one turn's row without its blocks; adds to the losses."""
         turn = session.turns[index]
         span = self._timeline[session.session_id][index]
         request_id = _request_id(session, index)
@@ -117,15 +117,15 @@ class _Graph:
         }
         if index == 0:
             row["prefix_reset"] = True
-            if session.session_id in self._callers:
-                row |= {"wait_for": [self._callers[session.session_id]], "delay": 0}
+            if session.session_id in self._calls:
+                row |= {"wait_for": [self._calls[session.session_id]], "delay": 0}
         else:
-            row |= self._waiting(session, index, request_id)
+            row |= self._dependencies(session, index, request_id)
         if request_id in self._branches:
             row["branches"] = self._branches[request_id]
         return row
 
-    def _waiting(self, session: Session, index: int, request_id: str) -> dict[str, Any]:
+    def _dependencies(self, session: Session, index: int, request_id: str) -> dict[str, Any]:
         before, turn = session.turns[index - 1], session.turns[index]
         spans = self._timeline[session.session_id]
         joins = self._joins.get(request_id, [])
@@ -152,7 +152,7 @@ def _request_id(session: Session, index: int) -> str:
 
 
 def _tool_wait_s(before: Turn, gap_s: float) -> float:
-    """Time until the tools of an answer were done; all of the gap where they are not recorded."""
+    """Time until an answer's tools end; the whole gap if not recorded."""
     ends_s = [t.end_s for t in before.tools if t.end_s is not None and not t.is_background]
     if not ends_s:
         return gap_s if before.ended_by == "tool" else 0.0

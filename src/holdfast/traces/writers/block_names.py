@@ -1,4 +1,4 @@
-"""Block ids as other formats have them: dense, of their block size, the partial last one named."""
+"""Dense block ids in a written format's block size, with partial last blocks."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ __all__ = ["BlockNames"]
 
 
 class BlockNames:
-    """Gives each distinct prefix of a written trace the next whole number, from 0."""
+    """Numbers the distinct prefixes of a written trace, from 0."""
 
     def __init__(self, block_size_tokens: int | None) -> None:
-        """`block_size_tokens` is that of the written trace; None keeps each session's own."""
+        """Set the written trace's block size; None keeps each session's own."""
         self._block_size_tokens = block_size_tokens
         self._names: dict[Hashable, int] = {}
         self._num_names = 0
 
     def is_coarser(self, session: Session) -> bool:
-        """Whether the written blocks are larger, so that prompts share less. Pure."""
+        """Whether written blocks are larger, so that prompts share less; pure."""
         return (self._block_size_tokens or 0) > session.block_size_tokens
 
     def of(self, session: Session, turn: Turn) -> list[int]:
-        """Name all blocks of a prompt, as many as it takes; adds those not seen before.
+        """Return the numbers of all blocks of a prompt; adds new ones.
 
-        Blocks that the trace does not tell apart, such as the partial last one, get names that
-        nothing else has.
+        Blocks without an id, such as the partial last one, get unique numbers.
 
         Raises:
-            ConfigError: Neither of the two block sizes is a multiple of the other.
+            ConfigError: Neither block size is a multiple of the other.
         """
         size = self._block_size_tokens or session.block_size_tokens
         num_blocks = -(-turn.prompt_tokens // size)
         names = [self._name(key) for key in self._keys(session, turn, size)][:num_blocks]
-        names.extend(self._fresh() for _ in range(num_blocks - len(names)))
+        names.extend(self._next_name() for _ in range(num_blocks - len(names)))
         return names
 
     @staticmethod
@@ -56,9 +55,9 @@ class BlockNames:
     def _name(self, key: Hashable) -> int:
         name = self._names.get(key)
         if name is None:
-            name = self._names[key] = self._fresh()
+            name = self._names[key] = self._next_name()
         return name
 
-    def _fresh(self) -> int:
+    def _next_name(self) -> int:
         self._num_names += 1
         return self._num_names - 1

@@ -1,4 +1,4 @@
-"""Writer of Holdfast's own trace format; nothing is lost but the names of blocks."""
+"""Writer of Holdfast's own trace format, which loses only the ids of blocks."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ from holdfast.traces.writers.losses import Losses
 
 __all__ = ["write_canonical"]
 
-# A branch that a session goes back to is rarely older (99 % within 26 turns in recorded ones).
+# Forks rarely go further back (99 % within 26 turns in recorded sessions).
 _LOOK_BACK_TURNS = 32
 
 
 def write_canonical(
     sessions: Iterable[Session], file: IO[bytes], *, block_size_tokens: int | None = None
 ) -> Losses:
-    """Write sessions as they come, one in memory at a time.
+    """Write sessions one at a time.
 
     Args:
         sessions: Of one reading, so that their block ids are comparable.
         file: Takes the lines; mutated.
-        block_size_tokens: Must be None: the format says for each session what its blocks are.
+        block_size_tokens: Must be None: each session keeps its block size.
 
     Returns:
-        What was lost: nothing.
+        No losses.
 
     Raises:
-        ConfigError: Another block size is asked for.
+        ConfigError: `block_size_tokens` is not None.
     """
     if block_size_tokens is not None:
         raise ConfigError("Holdfast's own files keep the block size of each session")
@@ -95,7 +95,7 @@ def _turn_row(session: Session, index: int) -> TurnRow:
         output_tokens=turn.output_tokens,
         shared_tokens=num_kept * session.block_size_tokens,
         from_turn=None if from_turn == index - 1 else from_turn,
-        new_blocks=list(_runs(turn.block_ids[num_kept:])),
+        new_blocks=list(_id_ranges(turn.block_ids[num_kept:])),
         trigger=turn.trigger,
         ended_by=turn.ended_by,
         tool_name=turn.tool_name,
@@ -122,7 +122,10 @@ def _message_rows(messages: Sequence[MessageText]) -> list[MessageRow]:
 
 
 def _longest_shared(turns: Sequence[Turn], index: int) -> tuple[int, int]:
-    """The earlier turn whose prompt shares the most blocks, the latest of equals; and how many."""
+    """Return the earlier turn that shares the most blocks, and their number.
+
+    Of equal turns the latest.
+    """
     best, num_best = index - 1, 0
     block_ids = turns[index].block_ids
     for earlier in range(index - 1, max(-1, index - 1 - _LOOK_BACK_TURNS), -1):
@@ -134,8 +137,8 @@ def _longest_shared(turns: Sequence[Turn], index: int) -> tuple[int, int]:
     return best, num_best
 
 
-def _runs(block_ids: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Runs of consecutive ids: the first, and how many."""
+def _id_ranges(block_ids: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield ranges of consecutive ids as first id and count."""
     first = last = None
     for block_id in block_ids:
         if first is None or last is None:

@@ -1,4 +1,4 @@
-"""What a format cannot hold, counted while it is written."""
+"""Counts the values that a written format cannot hold."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from holdfast.traces.record import Session, SessionEvent, ToolSpan, Turn
 __all__ = ["Kept", "Losses"]
 
 Losses = Counter[str]
-"""How many sessions, turns or calls had a value that was left out, by `Type.field`."""
+"""Number of sessions, turns or tool calls with a lost value, by `Type.field`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The fields of the record that a format holds; all others are counted where they have a value.
+    """The fields that a format keeps; values of all others are counted as lost.
 
     Attributes:
-        session: Of `Session`.
-        turn: Of `Turn`.
-        tool: Of `ToolSpan`; only needed where turns keep `tools`.
+        session: Fields of `Session`.
+        turn: Fields of `Turn`.
+        tool: Fields of `ToolSpan`; needed only if turns keep `tools`.
     """
 
     session: AbstractSet[str]
@@ -29,7 +29,7 @@ class Kept:
     tool: AbstractSet[str] = field(default_factory=frozenset)
 
     def count(self, session: Session, losses: Losses) -> None:
-        """Add what is lost of a session to `losses`."""
+        """Add a session's lost values to `losses`."""
         _count(session, self.session | {"source"}, losses)
         for turn in session.turns:
             _count(turn, self.turn, losses)

@@ -1,6 +1,6 @@
-"""Writer of Mooncake's request traces: every turn an arrival of its own.
+"""Writer of Mooncake's request traces: each turn is an arrival of its own.
 
-The rows are held in memory, as they must be in the order of time.
+Holds all rows in memory, to write them in the order of time.
 """
 
 from __future__ import annotations
@@ -31,19 +31,18 @@ def write_mooncake(
     """Write sessions as open-loop arrivals.
 
     Args:
-        sessions: Of one reading, sub-agents behind their main agents.
+        sessions: Of one reading, sub-agents after their main agents.
         file: Takes the lines; mutated.
-        block_size_tokens: Tokens in a block; None is the format's own, 512.
+        block_size_tokens: Tokens in a block; None is the format's default, 512.
 
     Returns:
-        What was lost. "Session.block_size_tokens" counts sessions whose blocks became larger;
-        "Session.turns" counts the sessions of several turns, which are no longer
-        known to belong together; "Session without start_s" those that now arrive at 0, and "Turn
-        without latency_s" the answers that now take no time. "Turn.prompt_tokens" counts empty
-        prompts, which these formats do not have: they are written with one token.
+        Losses. "Session.block_size_tokens" counts sessions whose blocks became larger,
+        "Session.turns" sessions of several turns, which lose their link, "Session without start_s"
+        sessions that now arrive at 0, "Turn without latency_s" answers that now take no time, and
+        "Turn.prompt_tokens" empty prompts, which are written with one token.
 
     Raises:
-        ConfigError: A session's blocks do not fit into such blocks.
+        ConfigError: Neither block size is a multiple of the other.
     """
     names = BlockNames(block_size_tokens or _BLOCK_TOKENS)
     encoder = msgspec.json.Encoder()
@@ -73,12 +72,12 @@ def write_mooncake(
 
 
 def input_length(turn: Turn, losses: Losses) -> int:
-    """A prompt's length as Mooncake's formats can have it, at least 1; adds to `losses`."""
+    """Return a prompt's length, at least 1 as Mooncake requires; adds to `losses`."""
     losses["Turn.prompt_tokens"] += turn.prompt_tokens < 1
     return max(1, turn.prompt_tokens)
 
 
 def milliseconds(time_s: float) -> float:
-    """Seconds as milliseconds, to a nanosecond; a whole number where it is one. Pure."""
+    """Convert seconds to milliseconds, rounded to a nanosecond; pure."""
     time_ms = round(time_s * 1000, 6)
     return int(time_ms) if time_ms.is_integer() else time_ms

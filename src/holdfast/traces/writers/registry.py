@@ -1,4 +1,4 @@
-"""The trace formats that are written: one line each."""
+"""The registry of writers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["WRITERS", "TraceWriter"]
 
 
 class TraceWriter(Protocol):
-    """Writes sessions into one file, and returns what the format could not hold."""
+    """Writes sessions to one file, and returns the losses."""
 
     def __call__(
         self, sessions: Iterable[Session], file: IO[bytes], *, block_size_tokens: int | None = None
@@ -31,4 +31,4 @@ WRITERS: Mapping[str, TraceWriter] = {
     "agentic-mooncake": write_agentic_mooncake,
     "weka": write_weka,
 }
-"""By the name that `holdfast traces convert --to` takes."""
+"""Writers by the name in `holdfast traces convert --to`."""

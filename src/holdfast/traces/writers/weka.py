@@ -1,4 +1,4 @@
-"""Writer of WEKA's Claude Code traces: a main agent and its sub-agents are one JSON object."""
+"""Writer of WEKA's Claude Code traces: a main agent with sub-agents an object."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ _STOPS = {"tool": "tool_use", "human": "end_turn", "unknown": ""}
 def write_weka(
     sessions: Iterable[Session], file: IO[bytes], *, block_size_tokens: int | None = None
 ) -> Losses:
-    """Write one object a line, each with a main agent and its sub-agents; holds one at a time.
+    """Write one main agent with its sub-agents a line; holds one at a time.
 
     Args:
-        sessions: Of one reading, sub-agents behind their main agents.
+        sessions: Of one reading, sub-agents after their main agents.
         file: Takes the lines; mutated.
-        block_size_tokens: Must be None: the format says in each object what its blocks are.
+        block_size_tokens: Must be None: each object keeps its block size.
 
     Returns:
-        What was lost. "Session without parent_turn" counts the sub-agents that are written behind
-        their parent's last turn, since it is not known which called them.
+        Losses. "Session without parent_turn" counts sub-agents that are written after their
+        parent's last turn, because the calling turn is unknown.
 
     Raises:
-        ConfigError: Another block size is asked for, or a sub-agent's blocks differ from its
+        ConfigError: `block_size_tokens` is not None, or a sub-agent's block size differs from its
             main agent's.
     """
     if block_size_tokens is not None:
-        raise ConfigError("WEKA files keep the block size of each session; none can be chosen")
+        raise ConfigError("WEKA files keep the block size of each session; none can be set")
     encoder = msgspec.json.Encoder()
     losses = Losses()
     for family in families(sessions):
-        # Its parent is not right before it.
+        # A parent outside of the family is lost.
         losses["Session.parent_id"] += family[0].parent_id is not None
         main = family[0]
         for session in family:
