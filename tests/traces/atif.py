@@ -8,7 +8,7 @@ __all__ = ["agent", "step", "trajectory"]
 
 
 def step(source: str, time_s: int | None = None, **fields: Any) -> dict[str, Any]:
-    """A step at a second of ten o'clock."""
+    """Build a step at 10:00 and this second."""
     stamp = None if time_s is None else f"2026-01-05T10:{time_s // 60:02d}:{time_s % 60:02d}"
     return {"source": source, "message": f"{source} {time_s}", "timestamp": stamp} | fields
 
@@ -21,7 +21,7 @@ def agent(
     refs: list[dict[str, Any]] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
-    """An agent's step with its usage, the tools it called and what came back."""
+    """Build an agent's step with its usage, tool calls and results."""
     metrics = {"prompt_tokens": prompt, "completion_tokens": 30, "cached_tokens": cached}
     called = [
         {"tool_call_id": name, "function_name": name, "arguments": {"command": "npm test"}}
@@ -40,7 +40,7 @@ def agent(
 
 
 def trajectory(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """A document of these steps."""
+    """Build a document of these steps."""
     return {
         "schema_version": "ATIF-v1.7",
         "session_id": "s",

@@ -1,4 +1,4 @@
-"""A session of each client whose files are read since late 2026; see `text_samples`."""
+"""Sample sessions of clients; see `text_samples`."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def _recordings(draw: st.DrawFn) -> list[Session]:
         draw(st.lists(st.lists(prompt, min_size=1, max_size=4), min_size=1, max_size=4))
     ):
         trail = interner.trail(0)
-        # Sub-agents stand behind their main agent, before the next one.
+        # Sub-agents follow their main agent.
         main = max((at for at, one in enumerate(sessions) if one.parent_id is None), default=0)
         parent = draw(st.none() | st.sampled_from(sessions[main:])) if sessions else None
         last = None if parent is None else len(parent.turns) - 1
@@ -168,13 +168,13 @@ def _recordings(draw: st.DrawFn) -> list[Session]:
 
 @pytest.fixture(scope="session")
 def recordings() -> st.SearchStrategy[list[Session]]:
-    """Sessions with every field of the record, sub-agents behind their parents; source is ""."""
+    """Draw sessions with every field, sub-agents after their parents; source is ""."""
     return _recordings()
 
 
 @pytest.fixture(scope="session")
 def renumbered() -> Callable[[Iterable[Session]], list[Session]]:
-    """Sessions without their source, blocks numbered in the order they are first seen."""
+    """Drop sources and number blocks in order of their first use."""
 
     def renumber(sessions: Iterable[Session]) -> list[Session]:
         numbers: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Families of files: a main agent's, two sub-agents', and one that the first of those started."""
+"""Sample families of files: a main agent, two sub-agents and a sub-sub-agent."""
 
 from __future__ import annotations
 

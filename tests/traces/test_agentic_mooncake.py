@@ -1,4 +1,4 @@
-"""The reader of Mooncake requests that form sessions."""
+"""Reader of Mooncake requests with sessions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read(write_lines: Any) -> Any:
     return build
 
 
-def test_a_request_waits_for_the_answer_before_and_then_for_its_tools(read: Any) -> None:
+def test_request_waits_for_previous_answer_and_its_tools(read: Any) -> None:
     (session,) = read(
         row("a", "s", timestamp=2000, prefix_reset=True),
         row("b", "s", num_blocks=3, wait_for=["a"], delay=500, tool_wait_ms=1500),
@@ -40,7 +40,7 @@ def test_a_request_waits_for_the_answer_before_and_then_for_its_tools(read: Any)
     assert first.block_ids == second.block_ids[:2]
 
 
-def test_a_first_request_that_waits_for_another_sessions_is_a_sub_agents(read: Any) -> None:
+def test_first_request_waiting_for_a_session_is_a_sub_agent(read: Any) -> None:
     main, explorer = read(
         row("a", "main", timestamp=0, branches=["x"]),
         row("x", "explorer", wait_for=["a"]),
@@ -67,7 +67,7 @@ def test_tools_belong_to_the_answer_that_called_them(read: Any) -> None:
     assert (first.ended_by, first.tool_name, second.trigger) == ("tool", "Bash", "tool_result")
 
 
-def test_rows_of_a_session_without_ids_follow_each_other(read: Any) -> None:
+def test_rows_without_request_ids_follow_each_other(read: Any) -> None:
     rows = [row("", "s", timestamp=n) for n in (0, 700)] + [row("", "s", delay=300)]
     for one in rows:
         del one["request_id"]
@@ -78,7 +78,7 @@ def test_rows_of_a_session_without_ids_follow_each_other(read: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [16, 64, 128, 512, 1024])
-def test_the_block_size_is_the_one_that_fits_the_numbers_of_blocks(read: Any, size: int) -> None:
+def test_block_size_fits_all_block_counts(read: Any, size: int) -> None:
     lengths = [size * n + n for n in range(1, 9)]
     rows = [
         row(f"{n}", f"{n}", input_length=length, hash_ids=list(range(-(-length // size))))
@@ -87,7 +87,7 @@ def test_the_block_size_is_the_one_that_fits_the_numbers_of_blocks(read: Any, si
     assert {session.block_size_tokens for session in read(*rows)} == {size}
 
 
-def test_version_2_says_its_block_size_and_types_its_dependencies(read: Any) -> None:
+def test_version_2_has_block_size_and_typed_dependencies(read: Any) -> None:
     header = {
         "schema": "dynamo.agentic_mooncake",
         "version": 2,
@@ -111,7 +111,7 @@ def test_version_2_says_its_block_size_and_types_its_dependencies(read: Any) -> 
     main, child, other, _ = read(header, *rows)
     assert (main.session_id, main.start_s, main.turns[1].gap_s) == ("p/main", 0.0, 0.04)
     assert (child.parent_id, child.parent_turn, child.turns[0].model) == ("p/main", 0, "m")
-    # A hash is comparable within a play only.
+    # Hashes are comparable only within a play.
     assert main.turns[0].block_ids == child.turns[0].block_ids
     assert not set(main.turns[0].block_ids) & set(other.turns[0].block_ids)
 

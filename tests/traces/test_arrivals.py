@@ -1,4 +1,4 @@
-"""Requests in the order of time, read again rather than held."""
+"""Open-loop requests in the order of time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FILE = TraceFile("a.jsonl", b"")
 
 
 class Recording:
-    """A file that counts how often it is read."""
+    """A file that counts its passes."""
 
     def __init__(self, times: list[float]) -> None:
         self.times = times
@@ -31,7 +31,7 @@ class Recording:
 
 
 @given(st.lists(st.integers(0, 9).map(float), min_size=1, max_size=8), st.none() | st.integers(0))
-def test_requests_come_in_the_order_of_time_from_the_one_that_is_chosen(
+def test_requests_in_order_of_time_from_the_chosen_one(
     times: list[float], seed: int | None
 ) -> None:
     arrivals = Arrivals(_FILE, Recording(times).rows, hint="")
@@ -46,7 +46,7 @@ def test_requests_come_in_the_order_of_time_from_the_one_that_is_chosen(
     assert arrivals.num_rows == len(times)
 
 
-def test_a_file_in_order_is_read_as_its_requests_are_taken_and_not_before() -> None:
+def test_ordered_file_read_again_only_when_iterated() -> None:
     recording = Recording([1.0, 2.0, 2.0])
     rotated = Arrivals(_FILE, recording.rows, hint="").rotated(None)
     assert recording.num_passes == 1
@@ -54,6 +54,6 @@ def test_a_file_in_order_is_read_as_its_requests_are_taken_and_not_before() -> N
     assert recording.num_passes == 2
 
 
-def test_a_file_without_a_request_is_an_error() -> None:
+def test_file_without_a_request_is_an_error() -> None:
     with pytest.raises(TraceError, match=r"a\.jsonl: holds no request"):
         Arrivals(_FILE, Recording([]).rows, hint="expected one")

@@ -1,4 +1,4 @@
-"""The reader of ATIF trajectories."""
+"""Reader of ATIF trajectories."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def conversation() -> dict[str, Any]:
     )
 
 
-def test_a_step_of_the_agent_is_a_turn_with_its_lengths_and_times(read: Any) -> None:
+def test_agent_step_is_a_turn_with_lengths_and_times(read: Any) -> None:
     reports: list[FileReport] = []
     (session,) = read(conversation(), reports)
     assert [turn.prompt_tokens for turn in session.turns] == [6400, 7040, 7200]
     assert [turn.output_tokens for turn in session.turns] == [30, 30, 30]
-    # Only the user's steps tell an answer's time from a gap.
+    # Only a user's step separates an answer's time from a gap.
     assert [turn.gap_s for turn in session.turns] == [0.0, 20.0, 65.0]
     assert reports[0].num_estimated_gaps == 1
     assert [turn.trigger for turn in session.turns] == ["user", "tool_result", "user"]
@@ -50,17 +50,17 @@ def test_a_step_of_the_agent_is_a_turn_with_its_lengths_and_times(read: Any) -> 
     assert (session.session_id, session.agent) == ("s", "main")
 
 
-def test_prompts_share_what_they_repeat(read: Any) -> None:
+def test_prompts_share_repeated_messages(read: Any) -> None:
     (session,) = read(conversation())
     assert (shared_blocks(session, 0, 1), shared_blocks(session, 1, 2)) == (100, 110)
 
 
 @pytest.mark.parametrize("version", ["ATIF-v1.0", "ATIF-v1.7", "ATIF-v1.8"])
-def test_all_first_versions_are_read(read: Any, version: str) -> None:
+def test_all_versions_1_are_read(read: Any, version: str) -> None:
     assert read(conversation() | {"schema_version": version})
 
 
-def test_copied_steps_are_in_the_prompt_and_no_turns(read: Any) -> None:
+def test_copied_steps_are_in_the_prompt_but_no_turns(read: Any) -> None:
     copied: dict[str, Any] = {"is_copied_context": True}
     (session,) = read(
         trajectory(
@@ -74,14 +74,14 @@ def test_copied_steps_are_in_the_prompt_and_no_turns(read: Any) -> None:
     assert 2000 <= session.turns[0].prompt_tokens <= 2050
 
 
-def test_a_step_without_a_call_is_in_the_prompt_and_no_turn(read: Any) -> None:
+def test_step_without_a_call_is_in_the_prompt_but_no_turn(read: Any) -> None:
     (session,) = read(
         trajectory(step("user", 0), agent(1, None, "lint", llm_call_count=0), agent(5, 640))
     )
     assert (len(session.turns), session.turns[0].trigger) == (1, "tool_result")
 
 
-def test_the_prompt_of_a_step_of_several_calls_is_estimated(read: Any) -> None:
+def test_prompt_of_a_step_with_several_calls_is_estimated(read: Any) -> None:
     reports: list[FileReport] = []
     (session,) = read(
         trajectory(step("user", 0, message="x" * 4000), agent(5, 9000, llm_call_count=3)), reports
@@ -97,7 +97,7 @@ def test_a_gap_without_times_is_0_and_counted(read: Any) -> None:
     assert reports[0].num_estimated_gaps == 1
 
 
-def test_an_embedded_trajectory_names_its_parent_and_the_turn_that_started_it(read: Any) -> None:
+def test_embedded_trajectory_has_parent_and_starting_turn(read: Any) -> None:
     inner = trajectory(
         step("user", 6), agent(8, 320), trajectory_id="x", agent={"name": "searcher"}
     )
@@ -135,7 +135,7 @@ def test_sessions_share_a_recorded_system_message(write_lines: Any) -> None:
     assert 45 <= shared < 50
 
 
-def test_sessions_share_the_head_that_the_provider_found_in_its_cache(write_lines: Any) -> None:
+def test_sessions_share_the_cached_head(write_lines: Any) -> None:
     for name, cached in (("a", 3200), ("b", 2560)):
         steps = (step("user", 0, message=name), agent(2, 6400, cached=cached))
         path = write_lines(f"{name}.json", trajectory(*steps, session_id=name))
@@ -179,16 +179,16 @@ def test_a_bad_trajectory_is_an_error_that_names_the_field(
         read(conversation() | change)
 
 
-def test_what_is_known_of_a_turn_is_told_and_nothing_else(read: Any) -> None:
+def test_turn_has_recorded_values_and_no_others(read: Any) -> None:
     (session,) = read(trajectory(step("user", 0), agent(4, 640, "bash", cached=600), agent(9, 700)))
     first, second = session.turns
     assert (first.model, first.latency_s, first.cached_tokens) == ("m", 4.0, 600)
     assert first.tools == (ToolSpan("bash", "npm test"),)
-    # When the second request was sent is not recorded.
+    # The second request's time is not recorded.
     assert second.latency_s is None
 
 
-def test_a_bad_trajectory_inside_another_can_be_left_out(write_lines: Any) -> None:
+def test_bad_embedded_trajectory_can_be_skipped(write_lines: Any) -> None:
     inner = conversation() | {"schema_version": "x"}
     path = write_lines("a.json", conversation() | {"subagent_trajectories": [inner]})
     skipped: list[TraceError] = []
@@ -197,7 +197,7 @@ def test_a_bad_trajectory_inside_another_can_be_left_out(write_lines: Any) -> No
     assert [error.where for error in skipped] == ["subagent_trajectories[0].schema_version"]
 
 
-def test_of_two_agents_of_one_name_the_second_can_be_left_out(write_lines: Any) -> None:
+def test_second_agent_of_one_name_can_be_skipped(write_lines: Any) -> None:
     path = write_lines("a.json", conversation() | {"subagent_trajectories": [conversation()] * 2})
     skipped: list[TraceError] = []
     sessions = list(read_sessions(path, on_skipped=skipped.append))
@@ -209,7 +209,7 @@ def continued(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return trajectory(*steps, session_id="s-cont-1", **fields)
 
 
-def test_a_trajectory_that_goes_on_in_another_document_is_one_session(
+def test_trajectory_continued_in_another_document_is_one_session(
     write_lines: Any, tmp_path: Any
 ) -> None:
     copied = step("user", 90, message="x" * 400, is_copied_context=True)
@@ -229,7 +229,7 @@ def test_a_trajectory_that_goes_on_in_another_document_is_one_session(
     assert (len(alone.turns), alone.events) == (3, ())
 
 
-def test_a_continuation_without_copied_steps_goes_on_with_the_same_history(
+def test_continuation_without_copied_steps_keeps_the_history(
     write_lines: Any, tmp_path: Any
 ) -> None:
     write_lines("t2.json", continued(step("user", 100), agent(105, 7400)))
@@ -239,7 +239,7 @@ def test_a_continuation_without_copied_steps_goes_on_with_the_same_history(
     assert shared_blocks(session, 2, 3) == 7200 // 64
 
 
-def test_a_sub_agent_in_another_document_names_its_parent(write_lines: Any, tmp_path: Any) -> None:
+def test_sub_agent_in_another_document_has_its_parent(write_lines: Any, tmp_path: Any) -> None:
     write_lines("sub.json", trajectory(step("user", 6), agent(8, 320), agent={"name": "searcher"}))
     refs = [{"session_id": "s", "trajectory_path": "sub.json"}]
     steps = (step("user", 0), agent(5, 700, "delegate", refs=refs), agent(25, 800))
@@ -250,16 +250,14 @@ def test_a_sub_agent_in_another_document_names_its_parent(write_lines: Any, tmp_
     assert searcher.agent == "searcher"
 
 
-def test_documents_that_refer_to_each_other_in_a_circle_are_read_once(
-    write_lines: Any, tmp_path: Any
-) -> None:
+def test_documents_with_circular_references_are_read_once(write_lines: Any, tmp_path: Any) -> None:
     write_lines("a.json", conversation() | {"continued_trajectory_ref": "b.json"})
     write_lines("b.json", continued(step("user"), agent(1), continued_trajectory_ref="a.json"))
     (session,) = read_sessions(tmp_path)
     assert len(session.turns) == 4
 
 
-def test_a_reference_to_a_document_that_is_not_there_is_no_error(write_lines: Any) -> None:
+def test_reference_to_a_missing_document_is_no_error(write_lines: Any) -> None:
     path = write_lines("t.json", conversation() | {"continued_trajectory_ref": "../gone.json"})
     (session,) = read_sessions(path)
     assert len(session.turns) == 3
@@ -272,9 +270,7 @@ def test_a_continuation_of_an_unknown_version_is_an_error(write_lines: Any, tmp_
         list(read_sessions(tmp_path))
 
 
-def test_tool_definitions_are_part_of_the_prompt_behind_a_compaction(
-    write_lines: Any, tmp_path: Any
-) -> None:
+def test_tool_definitions_stay_after_a_compaction(write_lines: Any, tmp_path: Any) -> None:
     tools = {"name": "mini", "tool_definitions": [{"name": "bash", "description": "x" * 4000}]}
     copied = step("user", 90, is_copied_context=True)
     write_lines("t2.json", continued(copied, agent(95)))
@@ -284,7 +280,7 @@ def test_tool_definitions_are_part_of_the_prompt_behind_a_compaction(
     assert 1000 <= session.turns[1].prompt_tokens <= 1100
 
 
-def test_leniently_what_an_unknown_version_refers_to_is_read_by_itself(
+def test_lenient_reads_references_of_an_unknown_version_alone(
     write_lines: Any, tmp_path: Any
 ) -> None:
     write_lines("b.json", continued(step("user"), agent(1)))

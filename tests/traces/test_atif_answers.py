@@ -1,4 +1,4 @@
-"""Which steps of ATIF trajectories are one answer, what it used, and what it handed over to."""
+"""Answers of several ATIF steps: their grouping, usage and turn end."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def used(prompt: int, cached: int = 0, written: int = 0, answer: int = 7) -> dic
 
 
 def part(time_s: int, tool: str, **fields: Any) -> dict[str, Any]:
-    """A call in a step of its own, as Harbor writes it for what has no text."""
+    """Build a call in a step of its own, as Harbor writes it without a text."""
     return agent(time_s, None, tool, message=f"Executed {tool} {tool}", **fields)
 
 
 def harbors() -> list[dict[str, Any]]:
-    """A call with a tool, one with text and two tools, and an answer, a step for each part."""
+    """Build three answers as Harbor writes them, one step for each part."""
     return [
         step("user", 0),
         part(3, "Read", **used(402, 400, 1000)),
@@ -51,7 +51,7 @@ def harbors() -> list[dict[str, Any]]:
     ]
 
 
-def test_steps_in_a_row_with_equal_metrics_are_one_answer(read: Any) -> None:
+def test_consecutive_steps_with_equal_metrics_are_one_answer(read: Any) -> None:
     (session,) = read(*harbors())
     assert endings(session) == ["tool", "tool", "human"]
     assert [[tool.name for tool in turn.tools] for turn in session.turns] == [
@@ -60,19 +60,19 @@ def test_steps_in_a_row_with_equal_metrics_are_one_answer(read: Any) -> None:
         [],
     ]
     assert [turn.trigger for turn in session.turns] == ["user", "tool_result", "tool_result"]
-    # Each from the end of one answer to the end of the next.
+    # Each gap runs from one answer's end to the next answer's end.
     assert [turn.gap_s for turn in session.turns] == [0.0, 10.0, 7.0]
     assert [turn.output_tokens for turn in session.turns] == [7, 40, 7]
 
 
-def test_what_was_written_to_a_cache_is_added_where_prompts_leave_it_out(read: Any) -> None:
+def test_cache_writes_added_if_prompts_exclude_them(read: Any) -> None:
     (session,) = read(*harbors())
-    # The last step alone would not tell.
+    # The last step alone does not show it.
     assert prompts(session) == [1402, 1492, 1508]
     assert [turn.cached_tokens for turn in session.turns] == [400, 1400, 1490]
 
 
-def test_a_step_without_metrics_after_one_with_them_is_its_answer(read: Any) -> None:
+def test_step_without_metrics_joins_the_answer_before_it(read: Any) -> None:
     (session,) = read(
         step("user", 0),
         agent(5, 640),
@@ -85,7 +85,7 @@ def test_a_step_without_metrics_after_one_with_them_is_its_answer(read: Any) -> 
     assert endings(session) == ["tool", "tool", "human"]
 
 
-def test_a_text_and_the_next_call_without_metrics_are_one_answer(read: Any) -> None:
+def test_text_and_next_call_without_metrics_are_one_answer(read: Any) -> None:
     (session,) = read(
         step("user", 0),
         agent(4),
@@ -111,15 +111,15 @@ def test_steps_of_different_calls_stay_apart(read: Any, second: dict[str, Any]) 
     assert len(session.turns) == 2
 
 
-def test_steps_with_texts_and_results_are_answers_of_their_own(read: Any) -> None:
-    # Whatever a model that is made up says of its usage.
+def test_steps_with_texts_and_results_are_separate_answers(read: Any) -> None:
+    # The usage of a made-up model is ignored.
     (session,) = read(
         step("user", 0), agent(5, 640, "bash"), agent(9, 640, "bash"), agent(12, None, "bash")
     )
     assert endings(session) == ["tool", "tool", "tool"]
 
 
-def test_a_users_step_stands_between_answers(read: Any) -> None:
+def test_user_step_separates_answers(read: Any) -> None:
     (session,) = read(step("user", 0), agent(5, 640), step("user", 9), agent(12, 640))
     assert (len(session.turns), endings(session)) == (2, ["human", "human"])
 
@@ -128,20 +128,20 @@ def observed(time_s: int, prompt: int) -> dict[str, Any]:
     return agent(time_s, prompt, observation={"results": [{"content": "$ "}]})
 
 
-def test_an_observation_that_the_agent_goes_on_from_is_a_tools(read: Any) -> None:
+def test_observation_followed_by_the_agent_is_a_tool_result(read: Any) -> None:
     (session,) = read(step("user", 0), observed(10, 640), observed(25, 700), observed(40, 760))
     assert endings(session) == ["tool", "tool", "human"]
     assert [turn.trigger for turn in session.turns] == ["user", "tool_result", "tool_result"]
     assert [(turn.tool_name, turn.tools) for turn in session.turns] == [(None, ())] * 3
 
 
-def test_an_observation_that_a_user_answers_is_a_humans(read: Any) -> None:
+def test_observation_followed_by_the_user_ends_for_a_human(read: Any) -> None:
     (session,) = read(step("user", 0), observed(10, 640), step("user", 25), agent(30, 700))
     assert endings(session) == ["human", "human"]
     assert [turn.trigger for turn in session.turns] == ["user", "user"]
 
 
-def test_what_a_system_step_reports_is_no_users(read: Any) -> None:
+def test_system_step_report_is_not_a_user_input(read: Any) -> None:
     seen: dict[str, Any] = {"observation": {"results": [{"content": "context was cut"}]}}
     (session,) = read(
         step("user", 0), observed(10, 640), step("system", 12, **seen), agent(20, 700)
@@ -150,7 +150,7 @@ def test_what_a_system_step_reports_is_no_users(read: Any) -> None:
     assert session.turns[1].gap_s == 2.0
 
 
-def test_a_summary_handed_over_is_no_human(read: Any, write_lines: Any) -> None:
+def test_handed_over_summary_is_not_a_human_input(read: Any, write_lines: Any) -> None:
     report = step("system", 12, observation={"results": [{"content": None}]})
     (session,) = read(
         step("user", 0), observed(10, 640), report, step("user", 13), observed(20, 700)
@@ -167,12 +167,12 @@ def test_a_summary_handed_over_is_no_human(read: Any, write_lines: Any) -> None:
     assert endings(session) == ["tool", "human"]
 
 
-def test_a_call_whose_result_is_not_recorded_is_a_tools_all_the_same(read: Any) -> None:
+def test_call_without_a_recorded_result_ends_by_tool(read: Any) -> None:
     (session,) = read(step("user", 0), agent(5, 640, "bash", observation=None), agent(9, 700))
     assert session.turns[1].trigger == "tool_result"
 
 
-def test_sub_agents_steps_among_those_of_their_caller_are_sessions_of_their_own(read: Any) -> None:
+def test_sidechain_steps_are_separate_sessions(read: Any) -> None:
     side: dict[str, Any] = {"extra": {"is_sidechain": True}}
     main, first, second = read(
         step("user", 6, **side),
@@ -217,7 +217,7 @@ def test_text_and_one_text_part_are_the_same_message(write_lines: Any) -> None:
     ],
     ids=["whole", "without-writes", "without-both", "unknown"],
 )
-def test_a_prompt_is_all_that_was_read_written_and_sent(
+def test_prompt_is_read_written_and_uncached_tokens(
     usages: list[tuple[int | None, int | None, int]], expected: list[int | None]
 ) -> None:
     assert whole_prompts(CacheUsage(*usage) for usage in usages) == expected

@@ -1,4 +1,4 @@
-"""The reader of Bailian's conversations."""
+"""Reader of Bailian's conversations."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def test_requests_that_continue_each_other_are_one_session(read: Any) -> None:
     assert one.block_size_tokens == 16
 
 
-def test_the_hash_of_a_partial_last_block_is_left_out(read: Any) -> None:
+def test_hash_of_a_partial_last_block_is_dropped(read: Any) -> None:
     (session,) = read(request(1))
     assert len(session.turns[0].block_ids) == 2
 
 
-def test_a_request_that_goes_back_is_a_fork(read: Any) -> None:
+def test_request_continuing_an_earlier_one_is_a_fork(read: Any) -> None:
     (session,) = read(request(1), request(2, parent=1, at_s=1.0), request(3, parent=1, at_s=2.0))
     assert session.events == (SessionEvent("fork", 2),)
 
 
-def test_a_parent_that_is_not_in_the_file_begins_a_session(read: Any) -> None:
+def test_request_with_a_missing_parent_begins_a_session(read: Any) -> None:
     assert len(read(request(1), request(3, parent=2))) == 2
 
 
@@ -67,7 +67,7 @@ def test_a_request_before_its_parent_is_of_the_same_session(read: Any) -> None:
         assert (session.session_id, len(session.turns), session.events) == ("b-1", 3, ())
 
 
-def test_requests_that_name_each_other_as_parents_are_one_session(read: Any) -> None:
+def test_requests_with_circular_parents_are_one_session(read: Any) -> None:
     (session,) = read(request(1, parent=2), request(2, parent=1), request(3, parent=3, at_s=1.0))[
         :1
     ]

@@ -67,13 +67,13 @@ def reread(content: bytes) -> Iterator[Session]:
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_what_was_written_is_read_block_for_block(recordings: Any, data: Any) -> None:
+def test_written_sessions_read_back_block_for_block(recordings: Any, data: Any) -> None:
     sessions = data.draw(recordings)
     assert list(reread(written(sessions))) == sessions
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
-def test_files_are_recognised_however_they_are_compressed(tmp_path: Path, suffix: str) -> None:
+def test_format_detected_in_any_compression(tmp_path: Path, suffix: str) -> None:
     one = Session("a", 16, (Turn(0.0, 16, 1, (0,)),), "")
     path = tmp_path / f"t.jsonl{suffix}"
     with new_file(path) as file:
@@ -84,7 +84,7 @@ def test_files_are_recognised_however_they_are_compressed(tmp_path: Path, suffix
     assert (reports[0].format_name, reports[0].num_sessions) == ("Holdfast", None)
 
 
-def test_a_prompt_begins_with_that_of_the_named_turn_and_ends_with_runs_of_new_blocks(
+def test_prompt_is_a_prefix_of_from_turn_and_new_blocks(
     read: Any,
 ) -> None:
     (found,) = read(
@@ -101,7 +101,7 @@ def test_a_prompt_begins_with_that_of_the_named_turn_and_ends_with_runs_of_new_b
     ]
 
 
-def test_without_ids_new_blocks_are_nobody_elses(read: Any) -> None:
+def test_without_ids_new_blocks_are_not_shared(read: Any) -> None:
     one, other = read(
         session(turn(64), turn(80, shared_tokens=40)),
         session(turn(16), session="b"),
@@ -113,7 +113,7 @@ def test_without_ids_new_blocks_are_nobody_elses(read: Any) -> None:
     assert not set(first[2:] + second[2:]) & set(other.turns[0].block_ids)
 
 
-def test_ids_of_two_files_have_nothing_in_common(read: Any, tmp_path: Path) -> None:
+def test_ids_of_two_files_are_disjoint(read: Any, tmp_path: Path) -> None:
     read(session(turn(64, new_blocks=[[0, 4]])))
     content = (tmp_path / "a.jsonl").read_bytes()
     (tmp_path / "b.jsonl").write_bytes(content.replace(b'"session":"a"', b'"session":"b"'))
@@ -121,7 +121,7 @@ def test_ids_of_two_files_have_nothing_in_common(read: Any, tmp_path: Path) -> N
     assert not set(one.turns[0].block_ids) & set(other.turns[0].block_ids)
 
 
-def test_every_field_of_a_session_has_its_place(read: Any) -> None:
+def test_every_field_of_a_session_is_written(read: Any) -> None:
     _, found = read(
         session(turn(), turn(), turn(), session="p"),
         session(
@@ -192,7 +192,7 @@ def test_every_field_of_a_session_has_its_place(read: Any) -> None:
         (session(turn(), block_size_tokens=0), "block_size_tokens: Expected `int` >= 1"),
     ],
 )
-def test_a_bad_session_is_an_error_that_names_line_and_field_or_is_left_out(
+def test_bad_session_is_an_error_or_skipped(
     read: Any, second: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(TraceError, match=rf"a\.jsonl: line 3, {message}"):
@@ -203,18 +203,18 @@ def test_a_bad_session_is_an_error_that_names_line_and_field_or_is_left_out(
     assert len(skipped) == 1
 
 
-def test_ids_in_a_file_that_says_it_has_none_are_an_error(read: Any) -> None:
+def test_ids_in_a_file_without_ids_are_an_error(read: Any) -> None:
     with pytest.raises(TraceError, match=r"turns\[0\].new_blocks: ids of blocks in a file"):
         read(session(turn(new_blocks=[[0, 1]])), prefixes="lengths")
 
 
-def test_another_version_is_refused_by_name(write_lines: Any) -> None:
+def test_another_version_is_an_error_that_names_it(write_lines: Any) -> None:
     path = write_lines("a.jsonl", {"record": "trace", "schema": "holdfast.trace/2"})
     with pytest.raises(TraceError, match=r"line 1, schema: .*/2'; expected 'holdfast.trace/1'"):
         list(read_sessions(path))
 
 
-def test_a_file_that_was_cut_off_between_lines_is_not_taken_for_a_whole_one() -> None:
+def test_file_cut_between_lines_is_an_error() -> None:
     lines = written([Session("a", 16, (Turn(0.0, 16, 1, (0,)),), "")]).splitlines(keepends=True)
     with pytest.raises(TraceError, match="end: cut off after 1 sessions"):
         list(reread(b"".join(lines[:-1])))
@@ -224,14 +224,14 @@ def test_a_file_that_was_cut_off_between_lines_is_not_taken_for_a_whole_one() ->
         list(reread(b"".join(lines) + lines[1]))
 
 
-def test_a_linear_session_takes_a_run_or_two_a_turn() -> None:
+def test_linear_session_takes_few_id_ranges_a_turn() -> None:
     grown = [Turn(0.0, 16 * n, 1, tuple(range(n))) for n in range(1, 200)]
     content = written([Session("a", 16, tuple(grown), "")])
     rows = msgspec.json.decode(content.splitlines()[1])["turns"]
     assert all(row["new_blocks"] == [[n, 1]] for n, row in enumerate(rows))
 
 
-def test_a_branch_is_written_as_what_it_shares_with_the_turn_it_goes_back_to() -> None:
+def test_branch_shares_with_the_turn_it_continues() -> None:
     prompts = [(0, 1, 2), (0, 7), (0, 1, 2, 3)]
     turns = tuple(Turn(0.0, 16 * len(ids), 1, ids) for ids in prompts)
     rows = msgspec.json.decode(written([Session("a", 16, turns, "")]).splitlines()[1])["turns"]
@@ -242,7 +242,7 @@ def test_a_branch_is_written_as_what_it_shares_with_the_turn_it_goes_back_to() -
     )
 
 
-def test_reading_and_writing_take_the_memory_of_one_session(tmp_path: Path) -> None:
+def test_reading_and_writing_hold_one_session(tmp_path: Path) -> None:
     num_sessions = 400
 
     def generated() -> Iterator[Session]:
@@ -281,7 +281,7 @@ def test_a_seed_shuffles_families_and_rotates_arrivals(read: Any) -> None:
     assert starts_s[0] != 0.0
 
 
-def test_the_example_of_the_documentation_is_such_a_file() -> None:
+def test_documented_example_is_valid() -> None:
     page = (Path(__file__).parents[2] / "docs" / "trace-format.md").read_text()
     example = page.split("```")[1].replace("\n   ", "").encode()
     (found,) = reread(example.lstrip())

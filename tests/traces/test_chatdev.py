@@ -1,4 +1,4 @@
-"""The reader of ChatDev's role hand-offs."""
+"""Reader of ChatDev's role hand-offs."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_a_project_is_a_session_and_a_call_a_turn(read: Any) -> None:
     assert (turn.prompt_tokens, turn.output_tokens, turn.gap_s) == (500, 7, 3.0)
 
 
-def test_a_single_call_speaks_for_the_first_role_of_its_pair(read: Any) -> None:
+def test_single_call_has_the_first_role_of_its_pair(read: Any) -> None:
     (session,) = read(call(), call(1))
     assert agents(session) == ["Reviewer", "Reviewer"]
 
 
-def test_the_second_call_of_an_exchange_speaks_for_the_other_role(read: Any) -> None:
+def test_second_call_of_an_exchange_has_the_other_role(read: Any) -> None:
     (session,) = read(call(role=None), call(1), call(2, role=None), call(3))
     assert agents(session) == ["Reviewer", "Programmer", "Reviewer", "Programmer"]
 
@@ -71,7 +71,7 @@ def test_an_exchange_ends_with_its_phase(read: Any) -> None:
     assert agents(session) == ["Reviewer", "Reviewer"]
 
 
-def test_prompts_of_one_role_share_its_system_message_and_nothing_else(read: Any) -> None:
+def test_prompts_of_one_role_share_only_its_system_message(read: Any) -> None:
     (session,) = read(call(), call(1))
     first, second = (turn.block_ids for turn in session.turns)
     assert common_prefix_length(first, second) == 144 // session.block_size_tokens
@@ -85,7 +85,7 @@ def test_roles_and_projects_share_nothing(read: Any) -> None:
     assert not (reviewer | programmer) & set(other.turns[0].block_ids)
 
 
-def test_a_prompt_shorter_than_a_system_message_has_only_its_own_blocks(read: Any) -> None:
+def test_prompt_shorter_than_the_system_message_has_own_blocks(read: Any) -> None:
     (session,) = read(call(prompt=40))
     assert len(session.turns[0].block_ids) == 2
 
@@ -95,9 +95,7 @@ def test_a_prompt_shorter_than_a_system_message_has_only_its_own_blocks(read: An
     [({"gap": 4.0}, 4.0), ({}, 70.0), ({"t_send": 10.0}, 0.0), ({"t_send": None}, 0.0)],
     ids=["recorded", "timestamps", "before-the-answer", "not-known"],
 )
-def test_the_gap_is_the_recorded_one_else_that_of_the_timestamps_else_none(
-    read: Any, fields: Any, gap_s: float
-) -> None:
+def test_gap_is_recorded_or_from_timestamps_or_0(read: Any, fields: Any, gap_s: float) -> None:
     (session,) = read(call(), call(1, **fields))
     assert session.turns[1].gap_s == gap_s
 
@@ -109,7 +107,7 @@ def test_gaps_that_are_not_recorded_are_counted(write_lines: Any) -> None:
     assert reports[0].num_estimated_gaps == 1
 
 
-def test_what_ended_a_turn_is_not_known(read: Any) -> None:
+def test_turn_end_is_unknown(read: Any) -> None:
     (session,) = read(call())
     assert session.turns[0].ended_by == "unknown"
 

@@ -1,4 +1,4 @@
-"""The reader of Claude Code's session files."""
+"""Reader of Claude Code's session files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def shared_blocks(session: Session, left: int, right: int) -> int:
     return common_prefix_length(turns[left].block_ids, turns[right].block_ids)
 
 
-def test_a_request_and_its_answer_are_a_turn_with_recorded_lengths_and_times(read: Any) -> None:
+def test_request_and_answer_are_a_turn_with_lengths_and_times(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(6400, 6000, 80), tool=("t1", "Read", {"file_path": "x"})),
@@ -50,7 +50,7 @@ def test_a_request_and_its_answer_are_a_turn_with_recorded_lengths_and_times(rea
     assert (session.session_id, session.agent, session.block_size_tokens) == ("s", "main", 64)
 
 
-def test_a_prompt_shares_all_of_the_previous_one_that_it_repeats(read: Any) -> None:
+def test_prompt_shares_repeated_messages_with_the_previous_one(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(6400)),
@@ -60,7 +60,7 @@ def test_a_prompt_shares_all_of_the_previous_one_that_it_repeats(read: Any) -> N
     assert shared_blocks(session, 0, 1) == 6400 // 64
 
 
-def test_the_parts_of_an_answer_are_one_turn_and_its_length_is_that_of_the_last(read: Any) -> None:
+def test_answer_parts_are_one_turn_with_the_last_length(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(640, output=1), message_id="m", stop=None),
@@ -72,12 +72,12 @@ def test_the_parts_of_an_answer_are_one_turn_and_its_length_is_that_of_the_last(
     assert session.turns[1].gap_s == 1.0
 
 
-def test_a_line_that_was_written_twice_counts_once(read: Any) -> None:
+def test_repeated_line_counts_once(read: Any) -> None:
     lines = [said("u1", None, 0), answered("a1", "u1", 4, stop=None)]
     assert read(*lines, *lines)[0].turns == read(*lines)[0].turns
 
 
-def test_a_length_written_before_the_answer_was_is_estimated_and_counted(
+def test_length_recorded_too_early_is_estimated_and_counted(
     write_lines: Any,
 ) -> None:
     text = "x" * 400
@@ -117,7 +117,7 @@ def test_results_of_parallel_calls_are_all_in_the_next_prompt(read: Any, last: s
     assert session.turns[1].gap_s == 3.0
 
 
-def test_a_message_that_waited_for_the_answer_leaves_no_gap(read: Any) -> None:
+def test_message_queued_during_the_answer_has_no_gap(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 9, usage(640)),
@@ -127,7 +127,7 @@ def test_a_message_that_waited_for_the_answer_leaves_no_gap(read: Any) -> None:
     assert session.turns[1].gap_s == 0.0
 
 
-def test_going_back_shares_what_lies_before_the_edited_message(read: Any) -> None:
+def test_fork_shares_messages_before_the_edited_one(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(6400)),
@@ -137,7 +137,7 @@ def test_going_back_shares_what_lies_before_the_edited_message(read: Any) -> Non
         answered("a3", "u3", 24, usage(9600)),
     )
     shared = shared_blocks(session, 1, 2)
-    # The answer lies between the first prompt's end and the message that was edited.
+    # The answer is between the first prompt and the edited message.
     assert 100 < shared < 150
     assert shared_blocks(session, 0, 2) == 100
 
@@ -151,12 +151,12 @@ def test_a_compaction_keeps_system_message_and_tools_only(read: Any) -> None:
         said("u3", "u2", 30),
         answered("a2", "u3", 34, usage(7400)),
     )
-    # Of 6400 tokens about 100 are text.
+    # About 100 of 6400 tokens are text.
     assert 97 <= shared_blocks(session, 0, 1) < 100
     assert session.turns[1].trigger == "user"
 
 
-def test_a_prompt_that_lost_something_shares_what_the_provider_found(read: Any) -> None:
+def test_prompt_with_lost_messages_shares_cached_tokens(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(6400)),
@@ -171,7 +171,7 @@ def test_a_prompt_that_lost_something_shares_what_the_provider_found(read: Any) 
     assert shared_blocks(session, 2, 3) == 12000 // 64
 
 
-def test_asides_of_the_program_do_not_make_a_tools_return_the_users(read: Any) -> None:
+def test_program_messages_keep_the_tool_result_trigger(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(640), tool=("t", "Read", {})),
@@ -196,7 +196,7 @@ def test_an_interrupted_tool_is_followed_by_the_user(read: Any) -> None:
     assert (session.turns[1].trigger, session.turns[1].gap_s) == ("user", 36.0)
 
 
-def test_errors_of_the_provider_are_no_answers(read: Any) -> None:
+def test_provider_errors_are_not_answers(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("e1", "u1", 2, usage(1), isApiErrorMessage=True),
@@ -210,12 +210,12 @@ def test_errors_of_the_provider_are_no_answers(read: Any) -> None:
     ("stop", "ended_by"),
     [("end_turn", "human"), ("stop_sequence", "human"), (None, "human"), ("max_tokens", "unknown")],
 )
-def test_the_answer_says_what_ended_a_turn(read: Any, stop: str | None, ended_by: str) -> None:
+def test_answer_tells_the_turn_end(read: Any, stop: str | None, ended_by: str) -> None:
     (session,) = read(said("u1", None, 0), answered("a1", "u1", 4, usage(640), stop=stop))
     assert session.turns[0].ended_by == ended_by
 
 
-def test_of_parallel_calls_the_decisive_one_is_named_with_the_head_of_its_command(
+def test_parallel_calls_name_the_decisive_tool_and_command(
     read: Any,
 ) -> None:
     command = {"command": "cd /secret && go test ./...", "run_in_background": True}
@@ -230,7 +230,7 @@ def test_of_parallel_calls_the_decisive_one_is_named_with_the_head_of_its_comman
 TASK = {"prompt": "look around", "subagent_type": "Explore", "description": "x"}
 
 
-def test_a_sub_agent_in_its_own_file_names_its_parent_and_the_turn_that_called_it(
+def test_sub_agent_file_has_parent_and_calling_turn(
     read: Any,
 ) -> None:
     agent: dict[str, Any] = {"isSidechain": True, "agentId": "ag1"}
@@ -254,7 +254,7 @@ def test_a_sub_agent_in_its_own_file_names_its_parent_and_the_turn_that_called_i
     assert len(main.turns) == 3
 
 
-def test_a_sub_agent_in_the_same_file_is_found_by_what_it_was_told(read: Any) -> None:
+def test_sub_agent_in_the_same_file_found_by_its_prompt(read: Any) -> None:
     main, explorer = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(640), tool=("t", "Task", TASK)),
@@ -275,7 +275,7 @@ def test_a_sub_agent_whose_call_is_not_recorded_has_no_parent(read: Any) -> None
     assert (orphan.session_id, orphan.parent_id, orphan.agent) == ("s/x", None, "")
 
 
-def test_sessions_share_the_head_that_the_provider_found_in_its_cache(write_lines: Any) -> None:
+def test_sessions_share_the_cached_head(write_lines: Any) -> None:
     for name, cached in (("one", 3200), ("two", 2560)):
         write_lines(
             f"{name}.jsonl",
@@ -292,7 +292,7 @@ def test_sessions_share_the_head_that_the_provider_found_in_its_cache(write_line
     assert common_prefix_length(one.turns[0].block_ids, three.turns[0].block_ids) == 0
 
 
-def test_lines_before_the_first_entry_do_not_hide_the_format(read: Any) -> None:
+def test_format_detected_after_other_lines(read: Any) -> None:
     (session,) = read(
         {"type": "summary", "summary": "earlier", "leafUuid": "z"},
         {"type": "file-history-snapshot", "messageId": "m", "snapshot": {}},

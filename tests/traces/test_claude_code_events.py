@@ -1,4 +1,4 @@
-"""Claude Code's sessions: forks, compactions, joins, and sub-agents' files beside the session's."""
+"""Forks, compactions and joins of Claude Code's sessions, and sub-agents' files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(path: Path, *lines: Any) -> Path:
     return path
 
 
-def main_lines(*behind: Any, **returned: Any) -> list[Any]:
+def main_lines(*following: Any, **returned: Any) -> list[Any]:
     return [
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(640)),
@@ -31,7 +31,7 @@ def main_lines(*behind: Any, **returned: Any) -> list[Any]:
         answered("a2", "u2", 6, usage(700), tool=("t", "Task", TASK)),
         result("r", "a2", 30, "t", toolUseResult={"agentId": "x"} | returned),
         answered("a3", "r", 33, usage(800)),
-        *behind,
+        *following,
     ]
 
 
@@ -51,7 +51,7 @@ def read(tmp_path: Path) -> Any:
     return build
 
 
-def test_an_answer_behind_an_earlier_message_is_behind_a_fork(read: Any) -> None:
+def test_answer_after_an_earlier_message_is_a_fork(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(6400)),
@@ -65,7 +65,7 @@ def test_an_answer_behind_an_earlier_message_is_behind_a_fork(read: Any) -> None
     assert session.events == (SessionEvent("fork", 2),)
 
 
-def test_a_first_message_that_was_edited_is_a_fork(read: Any) -> None:
+def test_edited_first_message_is_a_fork(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(6400)),
@@ -75,7 +75,7 @@ def test_a_first_message_that_was_edited_is_a_fork(read: Any) -> None:
     assert session.events == (SessionEvent("fork", 1),)
 
 
-def test_parallel_results_and_asides_are_no_forks(read: Any) -> None:
+def test_parallel_results_and_program_messages_are_no_forks(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(640), message_id="m", tool=("t1", "Read", {})),
@@ -91,7 +91,7 @@ def test_parallel_results_and_asides_are_no_forks(read: Any) -> None:
     assert session.events == ()
 
 
-def test_a_compaction_is_an_event_when_it_was_written_and_no_fork(read: Any) -> None:
+def test_compaction_is_a_timed_event_and_no_fork(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(6400)),
@@ -113,7 +113,7 @@ def test_a_summary_without_a_boundary_is_a_compaction(read: Any) -> None:
     assert session.events == (SessionEvent("compaction", 1, 17.0),)
 
 
-def test_going_back_behind_a_compaction_is_a_fork_as_well(read: Any) -> None:
+def test_going_back_before_a_compaction_is_a_fork(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(6400)),
@@ -126,7 +126,7 @@ def test_going_back_behind_a_compaction_is_a_fork_as_well(read: Any) -> None:
     assert session.events == (SessionEvent("compaction", 1, 16.0), SessionEvent("fork", 2))
 
 
-def test_a_compaction_that_nothing_follows_is_an_event_at_the_end(read: Any) -> None:
+def test_trailing_compaction_is_an_event_after_the_last_turn(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(6400)),
@@ -135,7 +135,7 @@ def test_a_compaction_that_nothing_follows_is_an_event_at_the_end(read: Any) -> 
     assert session.events == (SessionEvent("compaction", 1, 16.0),)
 
 
-def test_what_hangs_from_a_line_that_is_not_there_is_no_fork(read: Any) -> None:
+def test_entry_with_a_missing_parent_is_no_fork(read: Any) -> None:
     (session,) = read(
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(6400)),
@@ -145,24 +145,24 @@ def test_what_hangs_from_a_line_that_is_not_there_is_no_fork(read: Any) -> None:
     assert session.events == ()
 
 
-def test_the_answer_behind_a_sub_agents_result_has_waited_for_it(read: Any) -> None:
+def test_answer_after_a_sub_agents_result_joins_it(read: Any) -> None:
     main, explorer = read(*main_lines(), *sub_agent_lines())
     assert (explorer.parent_turn, explorer.join_turn) == (1, 2)
     assert not main.turns[1].tools[0].is_background
 
 
-def test_nothing_waits_for_a_sub_agent_that_was_launched_into_the_background(read: Any) -> None:
+def test_background_sub_agent_has_no_join(read: Any) -> None:
     main, explorer = read(*main_lines(status="async_launched"), *sub_agent_lines())
     assert (explorer.parent_turn, explorer.join_turn) == (1, None)
     assert main.turns[1].tools[0].is_background
 
 
-def test_nothing_waits_for_a_sub_agent_whose_result_nobody_read(read: Any) -> None:
+def test_sub_agent_with_an_unread_result_has_no_join(read: Any) -> None:
     _, explorer = read(*main_lines()[:-1], *sub_agent_lines())
     assert (explorer.parent_turn, explorer.join_turn) == (1, None)
 
 
-def test_a_sub_agent_that_is_spoken_to_again_was_started_by_the_first_call(read: Any) -> None:
+def test_sub_agent_called_twice_was_started_by_the_first_call(read: Any) -> None:
     again = [
         answered("a4", "a3", 40, usage(900), tool=("t2", "Task", TASK | {"prompt": "again"})),
         result("r2", "a4", 60, "t2", toolUseResult={"agentId": "x"}),
@@ -172,7 +172,7 @@ def test_a_sub_agent_that_is_spoken_to_again_was_started_by_the_first_call(read:
     assert (explorer.parent_turn, explorer.join_turn) == (1, 4)
 
 
-def test_a_sub_agents_file_beside_the_session_is_read_with_it(tmp_path: Path) -> None:
+def test_sub_agent_file_beside_its_session_is_read_with_it(tmp_path: Path) -> None:
     write(tmp_path / "agent-x.jsonl", *sub_agent_lines())
     write(tmp_path / "s.jsonl", *main_lines())
     reports: list[FileReport] = []
@@ -185,14 +185,14 @@ def test_a_sub_agents_file_beside_the_session_is_read_with_it(tmp_path: Path) ->
     ]
 
 
-def test_a_session_that_begins_with_a_sub_agent_is_still_the_parent(tmp_path: Path) -> None:
+def test_session_that_begins_with_a_sub_agent_is_the_parent(tmp_path: Path) -> None:
     write(tmp_path / "agent-x.jsonl", *sub_agent_lines())
     write(tmp_path / "s.jsonl", *sub_agent_lines("warm"), *main_lines())
     parents = {one.session_id: one.parent_id for one in read_sessions(tmp_path)}
     assert parents == {"s": None, "s/x": "s", "s/warm": "s"}
 
 
-def test_a_sub_agents_file_that_is_given_beside_its_session_is_read_once(tmp_path: Path) -> None:
+def test_sub_agent_file_given_with_its_session_is_read_once(tmp_path: Path) -> None:
     path = write(tmp_path / "s.jsonl", *main_lines())
     sub_agent = write(tmp_path / "s" / "subagents" / "agent-x.jsonl", *sub_agent_lines())
     reports: list[FileReport] = []
@@ -201,7 +201,7 @@ def test_a_sub_agents_file_that_is_given_beside_its_session_is_read_once(tmp_pat
     assert [report.path for report in reports] == [path, sub_agent]
 
 
-def test_a_sub_agent_that_no_call_started_has_its_session_for_a_parent(tmp_path: Path) -> None:
+def test_sub_agent_without_a_call_has_its_session_as_parent(tmp_path: Path) -> None:
     write(tmp_path / "agent-y.jsonl", *sub_agent_lines("y"))
     lines = main_lines()
     del lines[3:5]
@@ -210,7 +210,7 @@ def test_a_sub_agent_that_no_call_started_has_its_session_for_a_parent(tmp_path:
     assert (other.parent_id, other.parent_turn, other.agent) == ("s", None, "")
 
 
-def test_sub_agents_whose_session_is_gone_stand_alone_and_are_counted(tmp_path: Path) -> None:
+def test_sub_agents_without_their_session_count_as_orphans(tmp_path: Path) -> None:
     for name in ("x", "y"):
         write(tmp_path / f"agent-{name}.jsonl", *sub_agent_lines(name))
     reports: list[FileReport] = []
@@ -255,7 +255,7 @@ def test_a_seed_leaves_sub_agents_of_one_session_in_their_order(tmp_path: Path) 
     assert orders == {("s", "s/a", "s/b", "s/c", "s/d")}
 
 
-def test_a_bad_line_before_the_first_entry_is_told_once(tmp_path: Path) -> None:
+def test_bad_line_before_the_first_entry_is_reported_once(tmp_path: Path) -> None:
     path = write(tmp_path / "s.jsonl", *main_lines())
     path.write_bytes(b'{"type": 5}\n' + path.read_bytes())
     skipped: list[TraceError] = []

@@ -1,4 +1,4 @@
-"""Claude Code's entries where they are not written in the order in which they follow each other."""
+"""Claude Code's entries in an order other than the conversation's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.traces.record import Session, ToolSpan
 
 
 def conversation() -> list[Any]:
-    """An answer in two parts, the second one a call, and a note behind the next answer."""
+    """Build an answer in two parts with a call, and a note after the next answer."""
     return [
         said("u1", None, 0),
         answered("a1", "u1", 5, usage(640), message_id="m", stop=None),
@@ -36,7 +36,7 @@ def read(write_lines: Any) -> Any:
     return build
 
 
-def test_entries_before_the_one_they_hang_from_follow_it_all_the_same(read: Any) -> None:
+def test_entries_written_before_their_parent_follow_it(read: Any) -> None:
     first, part, call, outcome, answer, note, *others = conversation()
     (session,) = read([first, part, outcome, call, note, answer, *others])
     assert [turn.prompt_tokens for turn in session.turns] == [640, 800, 1000]
@@ -54,7 +54,7 @@ def test_any_order_of_the_lines_is_the_same_conversation(read: Any, seed: int) -
     assert read(lines) == in_order
 
 
-def test_entries_whose_parent_is_not_there_begin_anew_where_they_stand(read: Any) -> None:
+def test_entries_with_a_missing_parent_begin_a_new_history(read: Any) -> None:
     lines = conversation()
     del lines[3]
     (session,) = read(lines)
@@ -62,12 +62,12 @@ def test_entries_whose_parent_is_not_there_begin_anew_where_they_stand(read: Any
     assert session.turns[0].tools == (ToolSpan("Bash", "ls", 0.0, None),)
 
 
-def test_entries_that_hang_from_each_other_are_read(read: Any) -> None:
+def test_entries_with_circular_parents_are_read(read: Any) -> None:
     (session,) = read([said("u1", "a1", 0), answered("a1", "u1", 4, usage(640))])
     assert len(session.turns) == 1
 
 
-def test_a_resumed_session_is_called_by_its_own_file(tmp_path: Path, write_lines: Any) -> None:
+def test_resumed_session_has_the_id_of_its_own_file(tmp_path: Path, write_lines: Any) -> None:
     old = [said("u1", None, 0, sessionId="a"), answered("a1", "u1", 4, usage(640), sessionId="a")]
     new = [said("u2", "a1", 9, sessionId="b"), answered("a2", "u2", 12, usage(800), sessionId="b")]
     write_lines("a.jsonl", *old)
@@ -90,7 +90,7 @@ def _side(agent: str, time_s: int) -> list[Any]:
 
 @pytest.fixture
 def project(tmp_path: Path, write_lines: Any) -> Path:
-    """A session whose second turn runs a workflow of two agents, and what is written beside it."""
+    """Write a session with a workflow of two agents in its second turn, and its files."""
     run = f"{_ID}/subagents/workflows/wf_7"
     (tmp_path / run).mkdir(parents=True)
     (tmp_path / _ID / "workflows").mkdir()
@@ -113,7 +113,7 @@ def project(tmp_path: Path, write_lines: Any) -> Path:
     return tmp_path
 
 
-def test_agents_of_a_workflow_are_sub_agents_of_the_turn_that_ran_it(project: Path) -> None:
+def test_workflow_agents_are_sub_agents_of_the_calling_turn(project: Path) -> None:
     reports: list[FileReport] = []
     main, *agents = read_sessions(project, on_file=reports.append)
     assert [report.path.suffix for report in reports] == [".jsonl"] * 3
@@ -125,9 +125,7 @@ def test_agents_of_a_workflow_are_sub_agents_of_the_turn_that_ran_it(project: Pa
     assert (tool.name, tool.is_background, tool.session_id) == ("Workflow", True, "s/x")
 
 
-def test_a_turn_that_had_a_workflows_result_has_waited_for_its_agents(
-    project: Path, write_lines: Any
-) -> None:
+def test_turn_with_a_workflow_result_joins_its_agents(project: Path, write_lines: Any) -> None:
     path = project / f"{_ID}.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"async_launched"', b'"completed"'))
     _, *agents = read_sessions(project)
@@ -144,7 +142,7 @@ def test_a_turn_that_had_a_workflows_result_has_waited_for_its_agents(
         "memory/notes.jsonl",
     ],
 )
-def test_what_lies_beside_a_session_is_left_alone(
+def test_other_files_beside_a_session_are_ignored(
     project: Path, write_lines: Any, name: str
 ) -> None:
     (project / _ID / name).parent.mkdir(parents=True, exist_ok=True)
@@ -162,9 +160,7 @@ def test_a_directory_beside_a_file_of_another_name_is_read(
         list(read_sessions(tmp_path))
 
 
-def test_a_file_of_notes_alone_is_a_session_without_an_answer(
-    tmp_path: Path, write_lines: Any
-) -> None:
+def test_file_of_notes_only_is_an_unanswered_session(tmp_path: Path, write_lines: Any) -> None:
     write_lines("a.jsonl", {"type": "last-prompt", "lastPrompt": "x", "sessionId": "a"})
     write_lines("s.jsonl", *conversation())
     reports: list[FileReport] = []

@@ -1,4 +1,4 @@
-"""A directory of Claude Code's sessions: tools' times, sub-agents' files, what is left out."""
+"""Directories of Claude Code's sessions: tools' times, sub-agents, skipped parts."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_call_that_started_a_sub_agent_names_its_session(tmp_path: Path) -> 
     assert (tool.name, tool.session_id, tool.end_s) == ("Task", explorer.session_id, 26.0)
 
 
-def test_sub_agents_files_are_read_with_their_session_and_once(tmp_path: Path) -> None:
+def test_sub_agent_files_are_read_once_with_their_session(tmp_path: Path) -> None:
     path = session_with_sub_agent(tmp_path / "project")
     (tmp_path / "project" / "sessions-index.json").write_text("{}")
     (tmp_path / "project" / "s" / "subagents" / "agent-x.meta.json").write_text("{}")
@@ -92,7 +92,7 @@ def test_sub_agents_files_are_read_with_their_session_and_once(tmp_path: Path) -
     ]
 
 
-def test_sub_agents_whose_session_is_gone_are_read_by_themselves(tmp_path: Path) -> None:
+def test_sub_agents_without_their_session_are_read_alone(tmp_path: Path) -> None:
     session_with_sub_agent(tmp_path).unlink()
     (orphan,) = read_sessions(tmp_path)
     assert (orphan.session_id, orphan.parent_id) == ("s/x", None)
@@ -111,7 +111,7 @@ def test_sub_agents_whose_session_is_gone_are_read_by_themselves(tmp_path: Path)
     ],
     ids=["unanswered", "summary", "snapshot", "queue"],
 )
-def test_sessions_without_an_answer_are_left_out_and_counted(
+def test_sessions_without_an_answer_are_dropped_and_counted(
     tmp_path: Path, lines: list[Any]
 ) -> None:
     write(tmp_path / "empty.jsonl", *lines)
@@ -132,11 +132,11 @@ def lenient(path: Path) -> tuple[list[Session], list[str]]:
     return sessions, [str(error) for error in errors]
 
 
-def test_where_parts_may_be_left_out_nothing_answered_is_no_error(tmp_path: Path) -> None:
+def test_lenient_no_answered_request_is_no_error(tmp_path: Path) -> None:
     assert lenient(write(tmp_path / "s.jsonl", said("u1", None, 0))) == ([], [])
 
 
-def test_an_entry_with_a_bad_message_stays_in_its_place_without_it(tmp_path: Path) -> None:
+def test_entry_with_a_bad_message_stays_in_the_tree(tmp_path: Path) -> None:
     lines = [
         said("u1", None, 0),
         answered("a1", "u1", 4, usage(6400)),
@@ -150,7 +150,7 @@ def test_an_entry_with_a_bad_message_stays_in_its_place_without_it(tmp_path: Pat
     assert two.block_ids[:100] == one.block_ids
 
 
-def test_a_bad_line_of_a_sub_agent_is_left_out_of_its_own_file_only(tmp_path: Path) -> None:
+def test_bad_sub_agent_line_is_skipped_in_its_own_file_only(tmp_path: Path) -> None:
     path = session_with_sub_agent(tmp_path)
     sub_agent = tmp_path / "s" / "subagents" / "agent-x.jsonl"
     sub_agent.write_bytes(b"{]\n" + sub_agent.read_bytes())
@@ -160,7 +160,7 @@ def test_a_bad_line_of_a_sub_agent_is_left_out_of_its_own_file_only(tmp_path: Pa
     assert "agent-x.jsonl: line 1" in errors[0]
 
 
-def test_lines_of_no_known_layout_may_come_first_but_not_without_end(tmp_path: Path) -> None:
+def test_limited_number_of_unknown_lines_may_come_first(tmp_path: Path) -> None:
     title = {"type": "custom-title", "customTitle": "x"}
     lines = [said("u1", None, 0), answered("a1", "u1", 4, usage(640))]
     (session,) = read_sessions(write(tmp_path / "s.jsonl", *[title] * 63, *lines))

@@ -1,3 +1,5 @@
+"""Reader of Cline's sessions."""
+
 from __future__ import annotations
 
 import json
@@ -62,7 +64,7 @@ def test_lengths_gaps_and_tools(tmp_path: Path) -> None:
     assert second.block_ids[: len(first.block_ids)] == first.block_ids
 
 
-def test_input_without_what_came_from_the_cache(tmp_path: Path) -> None:
+def test_input_tokens_below_the_cached_ones_exclude_them(tmp_path: Path) -> None:
     counts = {"cacheReadTokens": 900, "cacheWriteTokens": 90}
     path = write(tmp_path, "1_a", user(1), answer(5, 10, **counts))
     (session,) = read_sessions(path)
@@ -76,7 +78,7 @@ def test_an_answer_without_metrics_is_estimated(tmp_path: Path) -> None:
     assert (len(session.turns), reports[0].num_estimated_lengths) == (1, 2)
 
 
-def test_what_lies_beside_sessions_is_left_alone(tmp_path: Path) -> None:
+def test_other_files_beside_sessions_are_ignored(tmp_path: Path) -> None:
     sessions = tmp_path / ".cline" / "data" / "sessions"
     write(sessions, "1_a", user(1), answer(5, 1000))
     write(sessions, "1_a__scout", user(2), answer(3, 500), agent="subagent", taskType="x")

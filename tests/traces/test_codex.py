@@ -1,4 +1,4 @@
-"""The reader of Codex's rollouts."""
+"""Reader of Codex's rollouts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read(write_lines: Any) -> Any:
     return build
 
 
-def test_a_rollout_becomes_turns_with_their_own_lengths_and_times(read: Any) -> None:
+def test_rollout_becomes_turns_with_lengths_and_times(read: Any) -> None:
     session = read(*conversation())
     assert [turn.prompt_tokens for turn in session.turns] == [6400, 7040, 7200]
     assert [turn.output_tokens for turn in session.turns] == [80, 30, 20]
@@ -33,13 +33,13 @@ def test_a_rollout_becomes_turns_with_their_own_lengths_and_times(read: Any) -> 
     assert (session.session_id, session.agent) == ("s", "main")
 
 
-def test_prompts_share_what_they_repeat(read: Any) -> None:
+def test_prompts_share_repeated_messages(read: Any) -> None:
     turns = read(*conversation()).turns
     assert common_prefix_length(turns[0].block_ids, turns[1].block_ids) == 6400 // 64
     assert common_prefix_length(turns[1].block_ids, turns[2].block_ids) == 7040 // 64
 
 
-def test_without_the_last_usage_lengths_are_differences_of_the_totals(read: Any) -> None:
+def test_lengths_without_last_usage_are_differences_of_totals(read: Any) -> None:
     lines = conversation()
     for event in lines:
         event["payload"].get("info", {}).pop("last_token_usage", None)
@@ -47,7 +47,7 @@ def test_without_the_last_usage_lengths_are_differences_of_the_totals(read: Any)
     assert without.turns == with_last.turns
 
 
-def test_totals_that_fell_began_anew(read: Any) -> None:
+def test_lower_totals_restart_at_0(read: Any) -> None:
     session = read(
         meta(),
         message(1, "user", "a"),
@@ -63,7 +63,7 @@ def test_totals_that_fell_began_anew(read: Any) -> None:
     ]
 
 
-def test_totals_that_come_again_end_no_answer(read: Any) -> None:
+def test_repeated_totals_end_no_answer(read: Any) -> None:
     session = read(
         meta(),
         message(1, "user", "a"),
@@ -79,7 +79,7 @@ def test_totals_that_come_again_end_no_answer(read: Any) -> None:
     assert [turn.prompt_tokens for turn in session.turns] == [640, 700]
 
 
-def test_two_answers_in_a_row_are_told_apart_by_their_usage(read: Any) -> None:
+def test_usage_separates_consecutive_answers(read: Any) -> None:
     session = read(
         meta(),
         message(1, "user", "a"),
@@ -92,7 +92,7 @@ def test_two_answers_in_a_row_are_told_apart_by_their_usage(read: Any) -> None:
     assert session.turns[1].trigger == "user"
 
 
-def test_usage_that_comes_behind_the_tools_output_belongs_to_the_answer_before(read: Any) -> None:
+def test_usage_after_tool_output_belongs_to_the_answer_before(read: Any) -> None:
     session = read(
         meta(),
         message(1, "user", "a"),
@@ -123,7 +123,7 @@ def test_a_compaction_keeps_the_head_and_is_no_turn(read: Any) -> None:
     ]
     turns = read(*lines).turns
     assert [turn.prompt_tokens for turn in turns] == [6400, 64000, 7000]
-    # The first prompt is head but for one short message.
+    # The first prompt is head except for one short message.
     assert 98 <= common_prefix_length(turns[1].block_ids, turns[2].block_ids) < 100
 
 
@@ -196,7 +196,7 @@ def test_a_tool_call_is_named_with_the_head_of_its_command(
         ({"subagent": {"thread_spawn": {"depth": 1}}}, ""),
     ],
 )
-def test_a_rollout_says_whose_it_is(read: Any, source: Any, agent: str) -> None:
+def test_rollout_names_its_agent(read: Any, source: Any, agent: str) -> None:
     lines = conversation()
     lines[0] = meta(source=source)
     assert read(*lines).agent == agent
@@ -213,7 +213,7 @@ def test_lengths_that_are_missing_are_estimated_and_counted(write_lines: Any) ->
     assert reports[0].num_estimated_lengths == 2
 
 
-def test_sessions_share_the_head_that_the_provider_found_in_its_cache(write_lines: Any) -> None:
+def test_sessions_share_the_cached_head(write_lines: Any) -> None:
     for name, cached in (("one", 3200), ("two", 2560)):
         write_lines(
             f"{name}.jsonl",
@@ -253,7 +253,7 @@ def test_a_bad_line_is_an_error_that_names_line_and_field(
         read(meta(), message(1, "user", "a"), message(1, "assistant", "b"), bad)
 
 
-def test_models_latencies_cache_reads_and_tools_are_those_of_each_turn(read: Any) -> None:
+def test_turns_have_models_latencies_cache_reads_and_tools(read: Any) -> None:
     lines = conversation()
     lines[6] = used(5, (6400, 80), (6400, 80), cached=6000)
     first, second, third = read(*lines).turns
@@ -264,7 +264,7 @@ def test_models_latencies_cache_reads_and_tools_are_those_of_each_turn(read: Any
     assert second.tools == ()
 
 
-def test_bad_lines_can_be_left_out(write_lines: Any) -> None:
+def test_bad_lines_can_be_skipped(write_lines: Any) -> None:
     lines = conversation()
     lines[4:4] = [line("response_item", 3, type=5), {"type": "turn_context"}]
     skipped: list[TraceError] = []

@@ -1,3 +1,5 @@
+"""Readers of Codex's rollouts before 0.34 and of its TypeScript client."""
+
 from __future__ import annotations
 
 import json

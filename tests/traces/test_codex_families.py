@@ -1,4 +1,4 @@
-"""Events of Codex's rollouts, and what rollouts say about each other."""
+"""Events of Codex's rollouts, and links between rollouts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def event(time_s: int, kind: str, **fields: Any) -> dict[str, Any]:
 
 
 def said(time_s: int, text: str) -> list[dict[str, Any]]:
-    """A turn of the user's as recorded: the event comes behind the item."""
+    """Build a user's turn as recorded: the event follows the item."""
     return [
         event(time_s, "task_started"),
         message(time_s, "user", text),
@@ -49,7 +49,7 @@ def sub_agent(name: str = "child", parent: str = "s", **fields: Any) -> list[dic
 
 
 def parent_of(*children: str) -> list[dict[str, Any]]:
-    """Starts sub-agents in the second turn, goes on, waits in the third for all but the last."""
+    """Build a parent that starts sub-agents in turn 2 and joins all but one in turn 3."""
     spawns = [call(4, f"c{name}", "spawn_agent", "{}") for name in children]
     given = [output(5, f"c{name}", json.dumps({"agent_id": name})) for name in children]
     statuses = {name: {"completed": "done"} for name in children[:-1]} | {children[-1]: "running"}
@@ -66,7 +66,7 @@ def parent_of(*children: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_sub_agents_rollout_joins_the_parent_that_started_it(read: Any) -> None:
+def test_sub_agent_rollout_has_the_parent_that_started_it(read: Any) -> None:
     main, one, two = read(sub_agent("one"), parent_of("one", "two"), sub_agent("two"))
     assert [main.session_id, one.session_id, two.session_id] == ["s", "one", "two"]
     assert (one.parent_id, one.parent_turn, one.agent) == ("s", 1, "explorer")
@@ -74,13 +74,13 @@ def test_a_sub_agents_rollout_joins_the_parent_that_started_it(read: Any) -> Non
     assert (main.parent_id, main.agent) == (None, "main")
 
 
-def test_the_turn_behind_a_wait_that_saw_it_end_has_waited_for_a_sub_agent(read: Any) -> None:
+def test_turn_after_a_completed_wait_joins_the_sub_agent(read: Any) -> None:
     main, one, two = read(parent_of("one", "two"), sub_agent("one"), sub_agent("two"))
     assert len(main.turns) == 4
     assert (one.join_turn, two.join_turn) == (3, None)
 
 
-def test_events_say_the_same_as_the_results_of_the_calls(read: Any) -> None:
+def test_events_link_sub_agents_like_call_results(read: Any) -> None:
     lines = parent_of("one")
     lines[5] = output(5, "cone", "started")
     lines[7] = output(20, "w", "over")
@@ -111,12 +111,12 @@ def test_a_sub_agent_that_its_parent_closed_is_closed(read: Any, closing: dict[s
     assert one.events == (SessionEvent("close", 1, 21.0),)
 
 
-def test_a_parent_whose_calls_do_not_name_a_sub_agent_is_still_its_parent(read: Any) -> None:
+def test_parent_without_a_matching_call_is_still_the_parent(read: Any) -> None:
     _, one = read(conversation(), sub_agent("one"))
     assert (one.parent_id, one.parent_turn, one.join_turn) == ("s", None, None)
 
 
-def test_a_sub_agent_whose_parent_is_not_there_stands_alone_and_is_counted(read: Any) -> None:
+def test_sub_agent_with_a_missing_parent_counts_as_orphan(read: Any) -> None:
     reports: list[FileReport] = []
     main, one = read(conversation(), sub_agent("one", "gone"), reports=reports.append)
     assert (main.session_id, one.session_id, one.parent_id) == ("s", "one", None)
@@ -131,13 +131,13 @@ def test_a_parent_may_be_named_beside_the_source(read: Any) -> None:
 
 
 def fork(*more: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
-    """A rollout that begins with a copy of the conversation up to its second answer."""
+    """Build a rollout that begins with a copy of the origin's first two answers."""
     first, *rest = conversation()
     copied = [each | {"timestamp": "2026-01-05T10:10:00Z"} for each in rest[:-3]]
     return [meta(**{"id": "f", "forked_from_id": "s"} | fields), first, *copied, *more]
 
 
-def test_a_fork_goes_on_from_the_prompt_where_it_was_forked(read: Any) -> None:
+def test_fork_continues_its_origins_prompt(read: Any) -> None:
     more = [
         message(700, "user", "another way"),
         message(705, "assistant", "yes"),
@@ -149,11 +149,11 @@ def test_a_fork_goes_on_from_the_prompt_where_it_was_forked(read: Any) -> None:
     assert forked.events == (SessionEvent("fork", 0),)
     assert (forked.parent_id, forked.turns[0].gap_s) == (None, 0.0)
     shared = common_prefix_length(main.turns[2].block_ids, forked.turns[0].block_ids)
-    # All but what the two users said.
+    # All but the two users' messages.
     assert 7040 // 64 <= shared <= 7200 // 64
 
 
-def test_a_fork_of_a_session_that_is_not_there_keeps_what_it_copied_and_is_counted(
+def test_fork_without_its_origin_keeps_copies_and_is_orphan(
     read: Any,
 ) -> None:
     reports: list[FileReport] = []
@@ -178,7 +178,7 @@ def test_a_fork_of_a_fork_shares_with_the_first(read: Any) -> None:
     assert common_prefix_length(first, last) == len(first)
 
 
-def test_turns_of_a_fork_that_start_sub_agents_are_counted_from_its_own_first(read: Any) -> None:
+def test_fork_parent_turns_count_from_its_first_own_turn(read: Any) -> None:
     started = [
         message(700, "user", "another way"),
         message(701, "assistant", "yes"),
@@ -194,7 +194,7 @@ def test_turns_of_a_fork_that_start_sub_agents_are_counted_from_its_own_first(re
     assert (child.parent_id, child.parent_turn, child.join_turn) == ("f", 1, 3)
 
 
-def test_a_turn_that_a_fork_copied_starts_none_of_its_sub_agents(read: Any) -> None:
+def test_copied_turn_of_a_fork_starts_no_sub_agent(read: Any) -> None:
     first, *rest = parent_of("one", "two")
     copy = [meta(id="f", forked_from_id="s"), first, *rest]
     more = [message(700, "user", "another way"), message(705, "assistant", "yes")]
@@ -203,7 +203,7 @@ def test_a_turn_that_a_fork_copied_starts_none_of_its_sub_agents(read: Any) -> N
     assert (child.parent_id, child.parent_turn) == ("f", None)
 
 
-def test_what_happened_before_a_fork_did_not_happen_to_it(read: Any) -> None:
+def test_events_before_a_fork_are_not_its_own(read: Any) -> None:
     lines = [
         meta(),
         message(1, "user", "please"),
@@ -251,34 +251,32 @@ def rolled_back(num_turns: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("num_turns", "num_tokens"), [(1, 3000), (2, 2000), (3, 1000)])
-def test_turns_that_were_rolled_back_are_not_in_the_next_prompt(
+def test_rolled_back_turns_are_not_in_the_next_prompt(
     read: Any, num_turns: int, num_tokens: int
 ) -> None:
     (session,) = read(rolled_back(num_turns))
     assert num_tokens <= session.turns[3].prompt_tokens <= num_tokens + 200
     assert session.events == (SessionEvent("fork", 3, 3.0),)
-    # With the same messages before it shares with the turn that it goes back to.
+    # Its history equals that of the turn it returns to.
     back = session.turns[3 - num_turns]
     shared = common_prefix_length(back.block_ids, session.turns[3].block_ids)
     assert shared >= (num_tokens - 1000) // 64
 
 
 @pytest.mark.parametrize("num_turns", [0, -1, 4, None, "1", 1.5])
-def test_a_roll_back_of_turns_that_there_were_not_changes_nothing(
-    read: Any, num_turns: Any
-) -> None:
+def test_rollback_of_missing_turns_changes_nothing(read: Any, num_turns: Any) -> None:
     (session,) = read(rolled_back(num_turns))
     assert (session.events, len(session.turns)) == ((), 4)
     assert session.turns[3].prompt_tokens >= 4000
 
 
-def test_without_the_events_of_a_turns_begin_it_begins_with_the_users_message(read: Any) -> None:
+def test_turn_without_start_event_begins_at_the_user_message(read: Any) -> None:
     lines = [each for each in rolled_back(1) if each["payload"].get("type") != "task_started"]
     (session,) = read(lines)
     assert 3000 <= session.turns[3].prompt_tokens <= 3200
 
 
-def test_a_second_roll_back_goes_on_from_the_first(read: Any) -> None:
+def test_second_rollback_continues_from_the_first(read: Any) -> None:
     lines = rolled_back(1)
     lines.insert(-4, event(9, "thread_rolled_back", num_turns=1))
     (session,) = read(lines)

@@ -1,4 +1,4 @@
-"""The reader of coding agents' requests and tool calls."""
+"""Reader of coding agents' requests and tool calls."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_request_becomes_a_turn_with_its_recorded_figures(read: Any) -> None:
 
 
 @pytest.mark.parametrize(("prefix", "blocks"), [(640, 10), (639, 9), (64, 1), (63, 0), (0, 0)])
-def test_a_prompt_shares_the_whole_blocks_of_the_recorded_prefix(
+def test_prompt_shares_the_full_blocks_of_the_recorded_prefix(
     read: Any, prefix: int, blocks: int
 ) -> None:
     (session,) = read(request(), request(1, prompt=1280, prefix=prefix))
@@ -76,7 +76,7 @@ def test_a_prompt_shares_the_whole_blocks_of_the_recorded_prefix(
     assert not set(first) & set(second[blocks:])
 
 
-def test_the_block_that_a_prompt_left_unfinished_is_new_in_the_next(read: Any) -> None:
+def test_partial_last_block_is_new_in_the_next_prompt(read: Any) -> None:
     (session,) = read(request(prompt=100), request(1, prompt=200, prefix=100))
     assert common_prefix_length(*(turn.block_ids for turn in session.turns)) == 1
 
@@ -87,7 +87,7 @@ def test_first_prompts_share_the_shorter_of_their_cache_reads(read: Any) -> None
 
 
 def test_first_prompts_share_no_more_than_the_shortest_of_them(read: Any) -> None:
-    # Two resumed conversations have their system message in common, not their history.
+    # Two resumed conversations share their system message, not their history.
     resumed, other, _ = read(
         request(prefix=600),
         request(session="s2", prefix=600),
@@ -102,7 +102,7 @@ def test_first_prompts_of_other_sources_and_models_share_nothing(read: Any, fiel
     assert shared_blocks(one, other) == 0
 
 
-def test_a_sub_agent_is_a_session_that_names_its_parent_and_the_turn_that_called_it(
+def test_sub_agent_session_has_parent_and_calling_turn(
     read: Any,
 ) -> None:
     main, explorer = read(
@@ -121,7 +121,7 @@ def test_a_sub_agent_does_not_share_the_main_agents_first_prompt(read: Any) -> N
     assert shared_blocks(main, explorer) == 0
 
 
-def test_a_call_that_nobody_recorded_leaves_the_parent_open(read: Any) -> None:
+def test_unrecorded_call_leaves_the_parent_unknown(read: Any) -> None:
     _, orphan = read(request(), request(agent="x", spawned_by="gone"))
     assert (orphan.parent_id, orphan.parent_turn) == (None, None)
 
@@ -136,13 +136,13 @@ def test_a_call_that_nobody_recorded_leaves_the_parent_open(read: Any) -> None:
         ({"stop": "max_tokens"}, "unknown"),
     ],
 )
-def test_the_answer_says_what_ended_a_turn(read: Any, fields: Any, ended_by: str) -> None:
+def test_answer_tells_the_turn_end(read: Any, fields: Any, ended_by: str) -> None:
     (session,) = read(request(**fields))
     assert session.turns[0].ended_by == ended_by
 
 
 @pytest.mark.parametrize("trigger", ["user", "meta", "compact"])
-def test_what_no_tool_brought_about_counts_as_the_users(read: Any, trigger: str) -> None:
+def test_request_without_a_tool_result_counts_as_the_users(read: Any, trigger: str) -> None:
     (session,) = read(request(trigger=trigger))
     assert session.turns[0].trigger == "user"
 
@@ -156,7 +156,7 @@ def test_what_no_tool_brought_about_counts_as_the_users(read: Any, trigger: str)
         (["Grep", "Glob"], "Glob"),
     ],
 )
-def test_of_parallel_calls_the_one_that_a_return_is_predicted_from_is_named(
+def test_parallel_calls_name_the_tool_that_predicts_the_return(
     read: Any, tools: list[str], name: str
 ) -> None:
     (session,) = read(request(tools=tools))
@@ -174,7 +174,7 @@ def test_the_command_is_that_of_the_named_call(read: Any) -> None:
     assert session.turns[0].tool_command == "go test"
 
 
-def test_a_command_in_the_background_says_so(read: Any) -> None:
+def test_background_command_is_marked(read: Any) -> None:
     (session,) = read(
         request(tools=["Bash"]),
         tools=(tool("0-0", "Bash", command="go test", background=True),),
@@ -198,12 +198,12 @@ def test_a_tool_that_runs_no_shell_has_no_command(read: Any) -> None:
     assert session.turns[0].tool_command is None
 
 
-def test_without_the_file_of_tool_calls_commands_are_not_known(read: Any) -> None:
+def test_commands_unknown_without_the_file_of_tool_calls(read: Any) -> None:
     (session,) = read(request(tools=["Bash"]))
     assert (session.turns[0].tool_name, session.turns[0].tool_command) == ("Bash", None)
 
 
-def test_a_gap_that_is_left_out_is_taken_from_the_timestamps_and_counted(write_lines: Any) -> None:
+def test_missing_gap_is_estimated_from_timestamps_and_counted(write_lines: Any) -> None:
     path = write_lines("requests.jsonl", request(), request(1, gap_s=None, prefix=640))
     reports: list[FileReport] = []
     (session,) = read_sessions(path, on_file=reports.append)
@@ -211,7 +211,7 @@ def test_a_gap_that_is_left_out_is_taken_from_the_timestamps_and_counted(write_l
     assert reports[0].num_estimated_gaps == 1
 
 
-def test_sub_agents_stay_behind_their_main_agent_in_any_order(write_lines: Any) -> None:
+def test_sub_agents_follow_their_main_agent_in_any_order(write_lines: Any) -> None:
     lines = [
         request(session=f"s{number}", agent=agent) for number in range(9) for agent in ["x", "main"]
     ]

@@ -1,4 +1,4 @@
-"""The reader of Dynamo's request traces."""
+"""Reader of Dynamo's request traces."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_requests_of_one_agent_are_its_turns(read: Any) -> None:
     assert common_prefix_length(first.block_ids, second.block_ids) == 2
 
 
-def test_without_hashes_a_prompt_shares_what_the_engine_had_cached(read: Any) -> None:
+def test_prompt_without_hashes_shares_cached_tokens(read: Any) -> None:
     (session,) = read(
         ended("a", 0, 1, MAIN, input_tokens=640),
         ended("b", 5, 1, MAIN, input_tokens=700, cached_tokens=320),
@@ -77,7 +77,7 @@ def test_without_hashes_a_prompt_shares_what_the_engine_had_cached(read: Any) ->
     assert common_prefix_length(first, second) == 5
 
 
-def test_the_reason_of_the_end_says_what_ended_a_turn_and_brought_the_next_about(read: Any) -> None:
+def test_finish_reason_tells_turn_end_and_next_trigger(read: Any) -> None:
     (session,) = read(
         ended("a", 0, 1, MAIN, finish_reason_metadata=calling("Read", "Bash")),
         ended("b", 5, 1, MAIN, finish_reason_metadata={"finish_reason": "stop"}),
@@ -112,7 +112,7 @@ def test_tools_belong_to_the_last_answer_before_them(read: Any) -> None:
     assert session.turns[1].tools == ()
 
 
-def test_a_tool_that_starts_during_an_answer_was_called_by_the_one_before(read: Any) -> None:
+def test_tool_started_during_an_answer_belongs_to_the_last_one(read: Any) -> None:
     tool = {"tool_class": "x", "started_at_unix_ms": 2500, "ended_at_unix_ms": 2600}
     (session,) = read(
         ended("a", 0, 1000, MAIN),
@@ -123,7 +123,7 @@ def test_a_tool_that_starts_during_an_answer_was_called_by_the_one_before(read: 
 
 
 @pytest.mark.parametrize("name", ["session", "trajectory", "program"])
-def test_every_revision_names_the_agent_that_started_another(read: Any, name: str) -> None:
+def test_every_revision_names_the_parent_agent(read: Any, name: str) -> None:
     child = {"session_id": "run", f"{name}_id": "x", f"parent_{name}_id": "p"}
     parent = {"session_id": "run", f"{name}_id": "p"}
     main, explorer = read(
@@ -147,9 +147,7 @@ def test_a_request_without_an_agent_is_a_session(read: Any) -> None:
 
 
 @pytest.mark.parametrize("schema", ["dynamo.request.trace.v1", "dynamo.agent.trace.v1"])
-def test_events_may_come_without_an_envelope_and_others_are_not_read(
-    write_lines: Any, schema: str
-) -> None:
+def test_bare_events_are_read_and_other_events_ignored(write_lines: Any, schema: str) -> None:
     rows = [
         event("request_payload", 0, MAIN, schema=schema),
         event("tool_start", 0, MAIN, schema=schema),

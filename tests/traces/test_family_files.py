@@ -1,4 +1,4 @@
-"""Families of files, read whole, in part, in any order and damaged."""
+"""Families of files: whole, in part, in any order and damaged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read(
 
 
 @FORMATS
-def test_the_files_of_a_family_are_read_as_one(sample: str) -> None:
+def test_files_of_a_family_are_read_together(sample: str) -> None:
     family = FAMILIES[sample]()
     reports: list[FileReport] = []
     sessions = read(family, family, reports)
@@ -61,7 +61,7 @@ def test_a_call_that_started_a_session_names_it(sample: str) -> None:
 
 
 @FORMATS
-def test_of_every_part_of_a_family_each_file_is_read_once(sample: str) -> None:
+def test_each_file_of_any_part_of_a_family_is_read_once(sample: str) -> None:
     family = FAMILIES[sample]()
     for size in range(1, len(family) + 1):
         for names in itertools.combinations(family, size):
@@ -79,12 +79,12 @@ def test_of_every_part_of_a_family_each_file_is_read_once(sample: str) -> None:
 
 
 def num_lonely(sample: str, family: Family, names: tuple[str, ...]) -> int:
-    """How many files say that they have a parent which is not there."""
+    """Count the files whose recorded parent is missing."""
     if sample in ("ATIF", "Gemini CLI"):
-        # There the parent names its sub-agents, and they do not name it.
+        # Their parents name the sub-agents, not the reverse.
         return 0
     if sample == "Claude Code":
-        # There all sub-agents name the session, not the one that called them.
+        # All sub-agents name the session, not their calling agent.
         return 0 if "s.jsonl" in names else len(names)
     return sum(family[name][1] not in (None, *names) for name in names)
 
@@ -120,7 +120,7 @@ def test_damaged_families_are_read_as_far_as_they_can_be(sample: str, seed: int)
         assert all(event.turn_index <= len(one.turns) for event in one.events)
     for one in sessions:
         if one.parent_id is not None:
-            # A name that was hit may be another one's as well.
+            # A damaged name may equal another one.
             parents = [other for other in sessions if other.session_id == one.parent_id]
             num_turns = max(len(parent.turns) for parent in parents)
             assert (one.parent_turn or 0) < num_turns
@@ -129,7 +129,7 @@ def test_damaged_families_are_read_as_far_as_they_can_be(sample: str, seed: int)
 
 @pytest.mark.parametrize("sample", ["Claude Code", "Codex"])
 @pytest.mark.parametrize("damaged", range(4))
-def test_leniently_a_file_that_was_cut_off_costs_only_what_is_left_of_it(
+def test_lenient_reading_loses_only_the_rest_of_a_cut_file(
     tmp_path: Path, sample: str, damaged: int
 ) -> None:
     family = FAMILIES[sample]()

@@ -1,3 +1,5 @@
+"""Reader of Gemini CLI's chats."""
+
 from __future__ import annotations
 
 import json
@@ -71,7 +73,7 @@ def test_lengths_gaps_and_tools(tmp_path: Path, read: Any) -> None:
 
 
 @READ
-def test_results_recorded_with_the_call_and_as_a_message_are_one(tmp_path: Path, read: Any) -> None:
+def test_result_recorded_with_call_and_message_counts_once(tmp_path: Path, read: Any) -> None:
     said = [{"functionResponse": {"id": "c", "name": "x", "response": {"output": "a" * 9000}}}]
     calls = [tool("c", 9, "a" * 9000)]
     messages = [user("0", 0), answer("1", 7, toolCalls=calls)]
@@ -82,7 +84,7 @@ def test_results_recorded_with_the_call_and_as_a_message_are_one(tmp_path: Path,
 
 
 @READ
-def test_a_result_that_is_only_a_message_ends_its_tool(tmp_path: Path, read: Any) -> None:
+def test_result_recorded_only_as_message_ends_its_tool(tmp_path: Path, read: Any) -> None:
     call = [{"functionCall": {"id": "c", "name": "read_file", "args": {}}}]
     said = [{"functionResponse": {"id": "c", "name": "read_file", "response": {}}}]
     (session,) = read(
@@ -97,7 +99,7 @@ def test_a_result_that_is_only_a_message_ends_its_tool(tmp_path: Path, read: Any
 
 
 @READ
-def test_messages_of_the_program_are_no_turns(tmp_path: Path, read: Any) -> None:
+def test_program_messages_are_not_turns(tmp_path: Path, read: Any) -> None:
     shown = {"id": "i", "timestamp": at(1), "type": "error", "content": "API error"}
     made = {"id": "m", "timestamp": at(2), "type": "gemini", "content": "Binary received."}
     (session,) = read(tmp_path, user("0", 0), shown, made, user("1", 3), answer("2", 9, 500))
@@ -130,9 +132,7 @@ def test_nulls_and_missing_usage(tmp_path: Path, read: Any) -> None:
 
 
 @READ
-def test_an_answer_written_with_its_results_ended_with_its_thoughts(
-    tmp_path: Path, read: Any
-) -> None:
+def test_answer_written_with_results_ends_with_its_thoughts(tmp_path: Path, read: Any) -> None:
     reports: list[FileReport] = []
     thoughts = [{"subject": "x", "description": "y", "timestamp": at(4)}]
     calls = [tool("c", 9)]
@@ -148,14 +148,14 @@ def test_an_answer_written_with_its_results_ended_with_its_thoughts(
 
 
 @READ
-def test_clocks_that_run_backward(tmp_path: Path, read: Any) -> None:
+def test_times_that_go_backward(tmp_path: Path, read: Any) -> None:
     (session,) = read(
         tmp_path, user("0", 30), answer("1", 7, 900), user("2", 5), answer("3", 2, 950)
     )
     assert [(turn.gap_s, turn.latency_s) for turn in session.turns] == [(0, None), (0, None)]
 
 
-def test_a_message_that_changes_is_one_turn(tmp_path: Path) -> None:
+def test_changed_message_is_one_turn(tmp_path: Path) -> None:
     (session,) = read_lines(
         tmp_path,
         user("0", 0),
@@ -194,7 +194,7 @@ def test_a_rewind_is_a_fork(tmp_path: Path) -> None:
     assert not set(first[20:]) & set(fourth[20:])
 
 
-def test_messages_that_are_gone_are_a_compaction(tmp_path: Path) -> None:
+def test_removed_messages_are_a_compaction(tmp_path: Path) -> None:
     kept = [user("9", 8, [{"text": "summary"}]), {"id": "8", "type": "gemini", "content": "Got it"}]
     (session,) = read_lines(
         tmp_path,
@@ -209,7 +209,7 @@ def test_messages_that_are_gone_are_a_compaction(tmp_path: Path) -> None:
     assert [turn.prompt_tokens for turn in session.turns] == [5000, 2900]
 
 
-def test_content_written_anew_is_no_compaction(tmp_path: Path) -> None:
+def test_rewritten_content_is_no_compaction(tmp_path: Path) -> None:
     said = [user("0", 0), answer("1", 1, 5000, content="Hi")]
     parts = [said[0] | {"content": [{"text": "hello"}]}, said[1] | {"content": [{"text": "Hi"}]}]
     (session,) = read_lines(
@@ -219,7 +219,7 @@ def test_content_written_anew_is_no_compaction(tmp_path: Path) -> None:
     assert session.turns[1].block_ids[:78] == session.turns[0].block_ids
 
 
-def test_a_session_that_was_gone_on_with_later(tmp_path: Path) -> None:
+def test_session_continued_by_a_later_version(tmp_path: Path) -> None:
     said = [{"functionResponse": {"id": "c", "name": "x", "response": {"output": "a" * 8000}}}]
     call: dict[str, Any] = {"functionCall": {"id": "c", "name": "run_shell_command"}}
     call["functionCall"] |= {"args": {"command": "git log -5"}}
@@ -254,7 +254,7 @@ def test_a_session_that_was_gone_on_with_later(tmp_path: Path) -> None:
     assert [turn.prompt_tokens for turn in session.turns] == [3000, 5200, 5400]
 
 
-def test_a_damaged_message_costs_no_other_one(tmp_path: Path) -> None:
+def test_damaged_message_loses_no_other_message(tmp_path: Path) -> None:
     path = tmp_path / "session-1.json"
     messages = [user("0", 0), answer("1", 1, 900), {"id": 7}, answer("2", 2, 950)]
     path.write_text(json.dumps(HEAD | {"messages": messages}))
@@ -266,7 +266,7 @@ def test_a_damaged_message_costs_no_other_one(tmp_path: Path) -> None:
     assert len(problems) == 1
 
 
-def test_a_sub_agent_lies_in_a_directory_named_after_its_parent(tmp_path: Path) -> None:
+def test_sub_agent_is_in_the_directory_of_its_parents_id(tmp_path: Path) -> None:
     chats = tmp_path / ".gemini" / "tmp" / "project" / "chats"
     (chats / "s").mkdir(parents=True)
     calls = [tool("c", 9, agentId="x") | {"name": "codebase_investigator"}]
@@ -280,13 +280,13 @@ def test_a_sub_agent_lies_in_a_directory_named_after_its_parent(tmp_path: Path) 
     assert main.turns[0].tools[0].session_id == "x"
 
 
-def test_what_lies_beside_sessions_is_left_alone(tmp_path: Path) -> None:
+def test_other_files_beside_sessions_are_ignored(tmp_path: Path) -> None:
     project = tmp_path / ".gemini" / "tmp" / "project"
     chats = project / "chats"
     chats.mkdir(parents=True)
     document = HEAD | {"messages": [user("0", 0), answer("1", 2, 900)]}
     (chats / "session-1.json").write_text(json.dumps(document))
-    # The same session, when it was gone on with by a version that writes lines.
+    # The same session, continued by a version that writes lines.
     records = [HEAD, user("0", 0), answer("1", 2, 900), user("2", 5), answer("3", 9, 950)]
     (chats / "session-1.jsonl").write_text("\n".join(map(json.dumps, records)))
     (project / "logs.json").write_text("[]")

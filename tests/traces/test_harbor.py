@@ -1,4 +1,4 @@
-"""Directories of Harbor's jobs: what is left alone, and what is there twice."""
+"""Directories of Harbor's jobs: ignored files, and sessions recorded twice."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def converted(path: Path, session_id: str = ID, **fields: Any) -> Path:
 
 
 def trial(job: Path, name: str = "task__abc") -> Path:
-    """A job's directory with a trial; returns the trial's."""
+    """Make a job's directory with a trial; return the trial's."""
     write(job / "config.json", {"job_name": job.name, "n_attempts": 1, "agents": []})
     write(job / "result.json", {"id": "x", "n_total_trials": 1, "stats": {}})
     directory = job / name
@@ -60,7 +60,7 @@ def prompts(session: Session) -> list[int]:
     return [turn.prompt_tokens for turn in session.turns]
 
 
-def test_of_a_session_as_recorded_and_as_converted_the_recorded_one_is_read(tmp_path: Path) -> None:
+def test_recording_is_read_instead_of_its_conversion(tmp_path: Path) -> None:
     directory = trial(tmp_path / "jobs" / "today")
     converted(directory / "agent" / "trajectory.json")
     recorded_in(directory / "agent")
@@ -71,7 +71,7 @@ def test_of_a_session_as_recorded_and_as_converted_the_recorded_one_is_read(tmp_
         assert [report.format_name for report in reports] == ["Claude Code"]
 
 
-def test_a_trial_is_found_from_inside_of_it(
+def test_trial_found_from_inside_its_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = trial(tmp_path / "job")
@@ -84,7 +84,7 @@ def test_a_trial_is_found_from_inside_of_it(
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_order_of_files_does_not_decide_which_is_read(tmp_path: Path, seed: int) -> None:
+def test_order_of_files_does_not_matter(tmp_path: Path, seed: int) -> None:
     directory = trial(tmp_path / "job")
     converted(directory / "agent" / "trajectory.json")
     recorded_in(directory / "agent")
@@ -106,7 +106,7 @@ def test_a_conversion_in_a_trial_may_have_another_id(tmp_path: Path) -> None:
     directory = trial(tmp_path / "job")
     converted(directory / "agent" / "trajectory.json", OTHER_ID)
     recorded_in(directory / "agent")
-    # The one of another trial is that of another session.
+    # The recording of another trial is another session.
     other = trial(tmp_path / "job", "task__def")
     converted(other / "agent" / "trajectory.json", "c")
     sessions = {session.session_id: session for session in read_sessions(tmp_path)}
@@ -116,7 +116,7 @@ def test_a_conversion_in_a_trial_may_have_another_id(tmp_path: Path) -> None:
     }
 
 
-def test_a_conversion_elsewhere_is_told_by_the_recordings_name(tmp_path: Path) -> None:
+def test_conversion_elsewhere_is_matched_by_name(tmp_path: Path) -> None:
     converted(tmp_path / "atif" / "one.json")
     converted(tmp_path / "atif" / "two.json", OTHER_ID)
     recorded(tmp_path / "sessions" / f"{ID}.jsonl")
@@ -128,7 +128,7 @@ def test_a_conversion_elsewhere_is_told_by_the_recordings_name(tmp_path: Path) -
     assert [report.format_name for report in reports] == ["Claude Code", "Codex"]
 
 
-def test_what_belongs_to_a_conversion_is_left_with_it(tmp_path: Path) -> None:
+def test_children_of_an_unread_conversion_are_not_read(tmp_path: Path) -> None:
     directory = trial(tmp_path / "job")
     rest = "trajectory.cont-1.json"
     converted(directory / "agent" / "trajectory.json", continued_trajectory_ref=rest)
@@ -138,11 +138,11 @@ def test_what_belongs_to_a_conversion_is_left_with_it(tmp_path: Path) -> None:
     assert prompts(session) == [640, 800]
 
 
-def test_a_recording_that_cannot_be_read_does_not_hide_its_conversion(tmp_path: Path) -> None:
+def test_unreadable_recording_does_not_hide_its_conversion(tmp_path: Path) -> None:
     directory = trial(tmp_path / "job")
     converted(directory / "agent" / "trajectory.json")
     path = recorded_in(directory / "agent")
-    # As when the agent's time was up.
+    # As after the agent's timeout.
     path.write_bytes(path.read_bytes()[:-40])
     unread: list[TraceError] = []
     (session,) = read_sessions(tmp_path, on_unread=unread.append)
@@ -155,7 +155,7 @@ def test_a_recording_that_cannot_be_read_does_not_hide_its_conversion(tmp_path: 
     assert (prompts(session), len(unread)) == ([600, 640], 2)
 
 
-def test_harbors_files_are_no_traces_and_those_named_alike_are(tmp_path: Path) -> None:
+def test_only_harbors_own_files_are_not_traces(tmp_path: Path) -> None:
     directory = trial(tmp_path / "job")
     path = converted(directory / "agent" / "trajectory.json")
     alike = converted(tmp_path / "other" / "config.json", "c")
@@ -166,7 +166,7 @@ def test_harbors_files_are_no_traces_and_those_named_alike_are(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("damage", [b"", b"[1]", b"{", b"\xff", b'{"trial_name": 1}'])
-def test_descriptions_that_cannot_be_read_are_no_harbors(tmp_path: Path, damage: bytes) -> None:
+def test_unreadable_descriptions_are_not_harbors(tmp_path: Path, damage: bytes) -> None:
     directory = trial(tmp_path / "job")
     for name in ("config.json", "result.json"):
         (directory / name).write_bytes(damage)

@@ -1,4 +1,4 @@
-"""How the format of a file is told: by what only files of that format have."""
+"""Detection of a file's format by fields that only the format has."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _missing(record: dict[str, Any], *layout: str) -> list[str]:
         ({"a": {"b": "dynamo.v1"}}, "a.b=dynamo.*"),
     ],
 )
-def test_a_layout_looks_into_objects_lists_and_texts(record: dict[str, Any], field: str) -> None:
+def test_layout_matches_objects_lists_and_texts(record: dict[str, Any], field: str) -> None:
     assert _missing(record, field) == []
 
 
@@ -44,7 +44,7 @@ def test_a_layout_looks_into_objects_lists_and_texts(record: dict[str, Any], fie
         ({"a": "x"}, "a=xy*"),
     ],
 )
-def test_a_value_of_another_kind_is_not_looked_into(record: dict[str, Any], field: str) -> None:
+def test_value_of_another_type_does_not_match(record: dict[str, Any], field: str) -> None:
     assert _missing(record, "also", field) == sorted([field, "also"])
 
 
@@ -66,16 +66,14 @@ _ENTRY = {"uuid": "u", "parentUuid": None, "sessionId": "s", "timestamp": "2026-
         ("mails.json", {"info": {"box": "in"}, "messages": [{"role": "user", "content": "a"}]}),
     ],
 )
-def test_a_file_of_something_else_is_not_taken_for_a_trace(
-    write_lines: Any, name: str, record: dict[str, Any]
-) -> None:
+def test_unrelated_file_is_not_a_trace(write_lines: Any, name: str, record: dict[str, Any]) -> None:
     with pytest.raises(TraceError, match="unknown layout with the fields") as caught:
         list(read_sessions(write_lines(name, record)))
     kind = "document" if name.endswith(".json") else "lines"
     assert all(each.name in (caught.value.hint or "") for each in READERS if each.kind == kind)
 
 
-def test_the_format_that_comes_closest_is_named_with_what_is_missing(write_lines: Any) -> None:
+def test_closest_format_named_with_missing_fields(write_lines: Any) -> None:
     path = write_lines("a.jsonl", {"timestamp": 0, "input_length": 9, "output_length": 1})
     with pytest.raises(TraceError) as caught:
         list(read_sessions(path))

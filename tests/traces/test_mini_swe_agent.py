@@ -1,3 +1,5 @@
+"""Reader of mini-swe-agent's trajectories."""
+
 from __future__ import annotations
 
 import json
@@ -86,7 +88,7 @@ def test_recorded_responses_and_times(tmp_path: Path) -> None:
     assert reports[0].num_estimated_lengths == 0
 
 
-def test_an_answer_that_could_not_be_used_is_a_turn(tmp_path: Path) -> None:
+def test_unusable_answer_is_a_turn(tmp_path: Path) -> None:
     complaint = {"role": "user", "content": "No tool call found."}
     extra = {"interrupt_type": "FormatError", "response": response(950), "timestamp": 1006.0}
     session = run(
@@ -119,7 +121,7 @@ def test_answers_of_the_responses_api(tmp_path: Path) -> None:
     assert (first.tool_name, second.trigger, first.model) == ("bash", "tool_result", "m-2")
 
 
-def test_the_patches_of_a_batch_are_no_run(tmp_path: Path) -> None:
+def test_patches_of_a_batch_are_not_a_run(tmp_path: Path) -> None:
     (tmp_path / "preds.json").write_text('{"repo__repo-1": {"model_patch": ""}}')
     assert len(run(tmp_path, _SYSTEM, _TASK, acting(5, "a")).turns) == 1
 

@@ -1,4 +1,4 @@
-"""The reader of Mooncake's arrivals."""
+"""Reader of Mooncake's arrivals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read(write_lines: Any) -> Any:
     return build
 
 
-def test_a_request_is_a_session_of_one_turn_that_arrives_when_recorded(read: Any) -> None:
+def test_request_is_a_session_of_one_turn_at_its_arrival(read: Any) -> None:
     (session,) = read(arrival(2500, [1, 2], output_length=4))
     (turn,) = session.turns
     assert session.start_s == 2.5
@@ -43,22 +43,22 @@ def test_a_request_is_a_session_of_one_turn_that_arrives_when_recorded(read: Any
     assert session.block_size_tokens == 512
 
 
-def test_the_hash_of_a_partial_last_block_is_left_out(read: Any) -> None:
+def test_hash_of_a_partial_last_block_is_dropped(read: Any) -> None:
     (session,) = read(arrival(0, [1, 2], input_length=1000))
     assert len(session.turns[0].block_ids) == 1
 
 
-def test_equal_hashes_are_shared_as_far_as_all_before_them_are_equal(read: Any) -> None:
+def test_equal_hashes_are_shared_after_equal_prefixes(read: Any) -> None:
     one, other = read(arrival(0, [1, 2, 3]), arrival(0, [1, 2, 4]))
     assert common_prefix_length(one.turns[0].block_ids, other.turns[0].block_ids) == 2
 
 
-def test_equal_hashes_behind_different_predecessors_are_not_shared(read: Any) -> None:
+def test_equal_hashes_after_different_prefixes_are_not_shared(read: Any) -> None:
     one, other = read(arrival(0, [1, 3]), arrival(0, [2, 3]))
     assert not set(one.turns[0].block_ids) & set(other.turns[0].block_ids)
 
 
-def test_hashes_of_different_files_have_nothing_in_common(write_lines: Any) -> None:
+def test_hashes_of_different_files_are_not_shared(write_lines: Any) -> None:
     path = write_lines("a.jsonl", arrival(0, [1]))
     write_lines("b.jsonl", arrival(0, [1]))
     one, other = read_sessions(path.parent)
@@ -70,13 +70,13 @@ def test_sessions_come_in_the_order_of_their_arrival(read: Any) -> None:
     assert [session.start_s for session in sessions] == [1.0, 3.0]
 
 
-def test_a_seed_chooses_where_the_recording_begins(read: Any) -> None:
+def test_seed_chooses_the_first_arrival(read: Any) -> None:
     arrivals = [arrival(1000 * n, [n]) for n in range(20)]
     first = {read(*arrivals, seed=seed)[0].start_s for seed in range(8)}
     assert len(first) > 1
 
 
-def test_what_lies_before_the_beginning_follows_a_recordings_length_later(read: Any) -> None:
+def test_earlier_arrivals_follow_one_recording_length_later(read: Any) -> None:
     arrivals = [arrival(1000 * n, [n]) for n in range(20)]
     sessions = read(*arrivals, seed=0)
     assert len({session.session_id for session in sessions}) == 20

@@ -1,4 +1,4 @@
-"""Values that files have by accident: null, numbers below 0, halves of characters."""
+"""Accidental values: null, negative numbers, halves of characters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _written(rows: list[Any]) -> bytes:
 
 
 def _fields(value: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every field of every object inside, with the object."""
+    """Yield every object inside with each of its fields."""
     for inner in value.values() if isinstance(value, dict) else value:
         if isinstance(inner, dict | list):
             yield from _fields(inner)
@@ -50,7 +50,7 @@ def _read(rows: list[Any], suffix: str) -> list[Session] | None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_null_says_no_more_than_a_field_that_is_left_out(name: str) -> None:
+def test_null_equals_a_missing_field(name: str) -> None:
     rows, suffix = _rows(name), SAMPLES[name][0]
     for holder, field in _fields(rows):
         old = holder.pop(field)
@@ -64,7 +64,7 @@ def test_null_says_no_more_than_a_field_that_is_left_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_number_below_0_in_an_optional_field_stops_no_file(name: str) -> None:
+def test_negative_optional_number_is_no_error(name: str) -> None:
     rows, suffix = _rows(name), SAMPLES[name][0]
     for holder, field in _fields(rows):
         old = holder[field]
@@ -86,7 +86,7 @@ def _canonical(*turns: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_times_below_0_are_read_as_0_and_counted(write_lines: Any) -> None:
+def test_negative_times_are_read_as_0_and_counted(write_lines: Any) -> None:
     odd: dict[str, Any] = {"prompt_tokens": 20, "gap_s": -0.4, "latency_s": -1}
     reports: list[FileReport] = []
     (session,) = read_sessions(
@@ -96,7 +96,7 @@ def test_times_below_0_are_read_as_0_and_counted(write_lines: Any) -> None:
     assert reports[0].num_negative_values == 2
 
 
-def test_counts_below_0_are_read_as_not_recorded_and_counted(write_lines: Any) -> None:
+def test_negative_counts_are_read_as_not_recorded_and_counted(write_lines: Any) -> None:
     turn = {"prompt_tokens": 20, "cached_tokens": -1, "trigger": None}
     reports: list[FileReport] = []
     (session,) = read_sessions(write_lines("a.jsonl", *_canonical(turn)), on_file=reports.append)
@@ -129,7 +129,7 @@ def test_odd_values_of_a_call_do_not_stop_a_session_of_many(call: Any, write_tra
     assert reports[0].num_negative_values == 1
 
 
-def test_a_session_a_line_is_read_twice_and_its_values_counted_once(tmp_path: Path) -> None:
+def test_repairs_counted_once_in_a_file_read_twice(tmp_path: Path) -> None:
     rows = _rows("WEKA lines")
     rows[0]["requests"][2]["think_time"] = -1
     path = tmp_path / "a.jsonl"
@@ -141,7 +141,7 @@ def test_a_session_a_line_is_read_twice_and_its_values_counted_once(tmp_path: Pa
 
 @pytest.mark.parametrize("half", [rb"\ud83d", rb"\uDC1F", b"\xed\xa0\xbd", rb"\\ud83d"])
 @pytest.mark.parametrize("name", sorted(TEXT_SAMPLES))
-def test_halves_of_characters_in_texts_stop_no_file(name: str, half: bytes) -> None:
+def test_halves_of_characters_are_no_error(name: str, half: bytes) -> None:
     suffix, content = SAMPLES[name]
     cut = content.replace(SECRET.encode(), b"x" + half + b"y")
     assert cut != content
@@ -168,14 +168,14 @@ def test_only_halves_of_characters_are_replaced(text: bytes, whole: bytes) -> No
     assert with_whole_characters(text) == whole
 
 
-def test_other_bytes_that_are_no_characters_are_an_error_wherever_they_are(tmp_path: Path) -> None:
+def test_other_invalid_bytes_are_an_error_anywhere(tmp_path: Path) -> None:
     suffix, content = SAMPLES["ATIF"]
     with pytest.raises(TraceError, match="not valid UTF-8 JSON"):
         read(content.replace(SECRET.encode(), b"\xff"), suffix)
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))
-def test_a_mark_of_the_byte_order_before_a_file_is_no_part_of_it(name: str) -> None:
+def test_byte_order_mark_is_ignored(name: str) -> None:
     suffix, content = SAMPLES[name]
     marked = read(b"\xef\xbb\xbf" + content, suffix)
     assert [len(one.turns) for one in marked] == [len(one.turns) for one in read(content, suffix)]

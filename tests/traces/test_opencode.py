@@ -1,4 +1,4 @@
-"""The reader of OpenCode's exports."""
+"""Reader of OpenCode's exports."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ def test_a_step_is_a_turn_with_its_lengths_and_times(read: Any) -> None:
     assert (session.session_id, session.agent) == ("s", "main")
 
 
-def test_prompts_share_what_they_repeat(read: Any) -> None:
+def test_prompts_share_repeated_messages(read: Any) -> None:
     session = read(*conversation())
     assert (shared_blocks(session, 0, 1), shared_blocks(session, 1, 2)) == (100, 110)
 
 
-def test_steps_in_one_message_read_like_steps_in_messages_of_their_own(read: Any) -> None:
+def test_steps_in_one_message_equal_steps_in_own_messages(read: Any) -> None:
     apart = conversation()
     together = [
         apart[0],
@@ -109,12 +109,12 @@ def test_steps_in_one_message_read_like_steps_in_messages_of_their_own(read: Any
     ]
     one, other = read(*apart), read(*together)
     assert [turn.block_ids for turn in one.turns] == [turn.block_ids for turn in other.turns]
-    # Only the message's own time says that a second went by after the tool.
+    # Only the message's own time shows the second after the tool.
     assert [turn.gap_s for turn in other.turns] == [0.0, 20.0, 61.0]
     assert [turn.ended_by for turn in other.turns] == ["tool", "human", "human"]
 
 
-def test_usage_of_the_message_counts_where_its_only_step_has_none(read: Any) -> None:
+def test_message_usage_counts_if_its_only_step_has_none(read: Any) -> None:
     session = read(
         user(0, text("a")),
         assistant(
@@ -132,7 +132,7 @@ def test_usage_of_the_message_counts_where_its_only_step_has_none(read: Any) -> 
     assert session.turns[1].gap_s == 2.0
 
 
-def test_a_compaction_is_a_turn_after_which_only_its_summary_is_left(read: Any) -> None:
+def test_compaction_is_a_turn_that_keeps_only_its_summary(read: Any) -> None:
     session = read(
         user(0, text("x" * 400)),
         assistant(1, text("b", 2), finish(tokens(6400), "stop")),
@@ -141,26 +141,26 @@ def test_a_compaction_is_a_turn_after_which_only_its_summary_is_left(read: Any) 
         user(10, text("on")),
         assistant(11, text("c", 12), finish(tokens(6500), "stop")),
     )
-    # The summary is written by another agent, with another head.
+    # Another agent, with another head, writes the summary.
     assert shared_blocks(session, 0, 1) == 0
-    # The first prompt is head but for about 100 tokens.
+    # The first prompt is head except for about 100 tokens.
     assert 97 <= shared_blocks(session, 0, 2) < 100
     assert session.events == (SessionEvent("compaction", 2, 0.0),)
 
 
-def test_a_user_messages_summary_is_no_compaction(read: Any) -> None:
+def test_summary_of_a_user_message_is_no_compaction(read: Any) -> None:
     messages = conversation()
     messages[3]["info"]["summary"] = {"title": "t", "diffs": []}
     assert shared_blocks(read(*messages), 1, 2) == 110
 
 
-def test_what_the_user_took_back_is_not_in_the_prompt(read: Any) -> None:
+def test_withdrawn_input_is_not_in_the_prompt(read: Any) -> None:
     kept = read(user(0, text("a")), assistant(1, text("b")))
     ignored = read(user(0, text("a"), text("z" * 999) | {"ignored": True}), assistant(1, text("b")))
     assert ignored.turns == kept.turns
 
 
-def test_a_message_that_failed_before_its_first_word_is_no_turn(read: Any) -> None:
+def test_message_that_failed_without_output_is_no_turn(read: Any) -> None:
     session = read(
         user(0, text("a")),
         assistant(1, START, error={"name": "APIError"}, tokens=tokens(100, 0, 0)),
@@ -169,12 +169,12 @@ def test_a_message_that_failed_before_its_first_word_is_no_turn(read: Any) -> No
     assert [turn.prompt_tokens for turn in session.turns] == [640]
 
 
-def test_a_session_with_a_parent_is_a_sub_agents(read: Any) -> None:
+def test_session_with_a_parent_is_a_sub_agent(read: Any) -> None:
     session = read(*conversation(), parentID="other")
     assert (session.agent, session.parent_id) == ("build", None)
 
 
-def test_an_attachment_counts_as_one_however_it_is_encoded(write_lines: Any) -> None:
+def test_attachment_counts_once_in_any_encoding(write_lines: Any) -> None:
     file = {"type": "file", "mime": "image/png", "url": "data:" + "x" * 100_000}
     messages = [user(0, file), assistant(1, text("b" * 400))]
     path = write_lines("a.json", {"info": {"id": "s"}, "messages": messages})
@@ -218,7 +218,7 @@ def test_a_session_without_an_answer_is_an_error(read: Any) -> None:
         read(user(0, text("a")))
 
 
-def test_models_latencies_cache_reads_and_tools_are_those_of_each_turn(read: Any) -> None:
+def test_turns_have_models_latencies_cache_reads_and_tools(read: Any) -> None:
     messages = conversation()
     messages[1]["parts"].insert(2, tool(6, 9, "read"))
     messages[1]["parts"][2]["state"]["status"] = "error"
@@ -267,20 +267,18 @@ def test_the_call_of_a_sub_agent_names_its_export(read_family: Any) -> None:
     assert two.join_turn == 3
 
 
-def test_nothing_waits_for_a_sub_agent_in_the_background_or_without_an_end(
+def test_background_or_endless_sub_agent_has_no_join(
     read_family: Any,
 ) -> None:
     lasting = task(95, 110, "b")
     del lasting["state"]["time"]["end"]
-    behind = task(95, 96, "a", run_in_background=True)
-    _, one, two = read_family(delegating(behind, lasting), "a", "b")
+    background = task(95, 96, "a", run_in_background=True)
+    _, one, two = read_family(delegating(background, lasting), "a", "b")
     assert (one.parent_turn, one.join_turn, two.parent_turn, two.join_turn) == (2, None, 2, None)
 
 
 @pytest.mark.parametrize("metadata", [None, 5, "x", {"sessionId": 5}, {"sessionId": "gone"}])
-def test_a_call_that_does_not_say_which_sub_agent_it_started_names_none(
-    read_family: Any, metadata: Any
-) -> None:
+def test_call_without_a_sub_agent_id_links_none(read_family: Any, metadata: Any) -> None:
     part = task(95, 120, "a")
     part["state"]["metadata"] = metadata
     main, one = read_family(delegating(part), "a")
@@ -288,9 +286,7 @@ def test_a_call_that_does_not_say_which_sub_agent_it_started_names_none(
     assert (one.parent_id, one.parent_turn) == ("s", None)
 
 
-def test_an_export_whose_parent_is_not_there_stands_alone_and_is_counted(
-    write_lines: Any, tmp_path: Any
-) -> None:
+def test_export_with_a_missing_parent_counts_as_orphan(write_lines: Any, tmp_path: Any) -> None:
     info = {"id": "a", "version": "1.1", "parentID": "gone"}
     write_lines("a.json", {"info": info, "messages": conversation()})
     reports: list[FileReport] = []
@@ -298,9 +294,7 @@ def test_an_export_whose_parent_is_not_there_stands_alone_and_is_counted(
     assert (session.parent_id, reports[0].num_orphans) == (None, 1)
 
 
-def test_leniently_the_rest_of_a_family_is_read_without_a_broken_export(
-    write_lines: Any, tmp_path: Any
-) -> None:
+def test_lenient_reads_a_family_without_a_broken_export(write_lines: Any, tmp_path: Any) -> None:
     write_lines("a.json", {"info": {"id": "a", "parentID": "s"}, "messages": conversation()})
     write_lines("s.json", {"info": {"id": "s", "version": "1"}, "messages": 5})
     with pytest.raises(TraceError, match=r"s\.json: messages: Expected `array`"):
@@ -310,7 +304,7 @@ def test_leniently_the_rest_of_a_family_is_read_without_a_broken_export(
     assert (session.session_id, session.parent_id, len(skipped)) == ("a", None, 1)
 
 
-def test_leniently_a_broken_export_is_no_session_without_an_answer(write_lines: Any) -> None:
+def test_lenient_broken_export_is_not_an_unanswered_session(write_lines: Any) -> None:
     path = write_lines("s.json", {"info": {"id": "s", "version": "1"}, "messages": 5})
     skipped: list[TraceError] = []
     reports: list[FileReport] = []
@@ -318,7 +312,7 @@ def test_leniently_a_broken_export_is_no_session_without_an_answer(write_lines: 
     assert (len(skipped), reports) == (1, [])
 
 
-def test_a_sub_agent_that_is_called_again_was_started_by_the_first_call(read_family: Any) -> None:
+def test_sub_agent_called_twice_was_started_by_the_first_call(read_family: Any) -> None:
     again = assistant(131, START, task(135, 150, "a"), finish(tokens(7500)))
     last = assistant(160, START, text("done", 170), finish(tokens(7600, 10, 0), "stop"))
     _, one = read_family([*delegating(task(95, 120, "a")), again, last], "a")
@@ -326,7 +320,7 @@ def test_a_sub_agent_that_is_called_again_was_started_by_the_first_call(read_fam
 
 
 @pytest.mark.parametrize("given", ["opencode", "opencode/opencode.db"])
-def test_the_database_is_answered_with_how_to_export(tmp_path: Path, given: str) -> None:
+def test_error_for_the_database_tells_how_to_export(tmp_path: Path, given: str) -> None:
     home = tmp_path / "opencode"
     (home / "storage" / "session").mkdir(parents=True)
     for name in ("opencode.db", "auth.json", "storage/session/ses_1.json"):

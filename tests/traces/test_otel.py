@@ -1,4 +1,4 @@
-"""The reader of OpenTelemetry GenAI spans."""
+"""Reader of OpenTelemetry GenAI spans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holdfast.traces.record import Session, SessionEvent, ToolSpan, common_prefi
 def span(
     span_id: str, start_s: int, end_s: int, parent: str = "", **attributes: Any
 ) -> dict[str, Any]:
-    """A plain span; `_` in the names of its attributes stands for `.` behind `gen_ai`."""
+    """Build a plain span; `_` in attribute names means `.` after `gen_ai`."""
     return {
         "trace_id": "t",
         "span_id": span_id,
@@ -133,7 +133,7 @@ def test_a_span_of_a_call_is_a_turn_with_its_lengths_and_times(read: Any) -> Non
     assert shared_blocks(session, 0, 1) == 100
 
 
-def test_otlp_reads_like_plain_spans(read: Any, write_lines: Any) -> None:
+def test_otlp_equals_plain_spans(read: Any, write_lines: Any) -> None:
     (plain,) = read(*tool_loop())
     for spelling in ("document.json", "lines.jsonl"):
         (session,) = read_sessions(write_lines(spelling, otlp(*tool_loop())))
@@ -149,7 +149,7 @@ def test_lines_of_one_file_are_one_recording(write_lines: Any) -> None:
     assert [turn.prompt_tokens for turn in session.turns] == [6400, 7040]
 
 
-def test_messages_written_as_text_and_in_an_event_count_as_much(write_lines: Any) -> None:
+def test_messages_as_text_and_in_events_are_equal(write_lines: Any) -> None:
     export = otlp(*tool_loop())
     for recorded in export["resourceSpans"][0]["scopeSpans"][0]["spans"]:
         moved = [at for at in recorded["attributes"] if "messages" in at["key"]]
@@ -175,7 +175,7 @@ def test_prompts_share_up_to_the_first_message_that_differs(read: Any) -> None:
         chat("1", 0, 4, 3200, system_instructions=system, input__messages=[ASKED]),
         chat("2", 5, 6, 3200, system_instructions=system, input__messages=[RETURNED]),
     )
-    # System message and question are of one length: half of 50 blocks.
+    # System message and question have equal lengths, half of 50 blocks.
     assert shared_blocks(session, 0, 1) == 25
 
 
@@ -197,7 +197,7 @@ def test_another_model_shares_nothing(read: Any) -> None:
     assert shared_blocks(session, 0, 1) == 0
 
 
-def test_without_content_a_prompt_that_grew_continues_the_last_one(read: Any) -> None:
+def test_longer_prompt_without_content_continues_the_previous(read: Any) -> None:
     (session,) = read(
         chat("1", 0, 4, 3200, response__finish_reasons=["tool_calls"]),
         chat("2", 5, 6, 6400),
@@ -209,7 +209,7 @@ def test_without_content_a_prompt_that_grew_continues_the_last_one(read: Any) ->
     assert [turn.trigger for turn in session.turns] == ["user", "tool_result", "user"]
 
 
-def test_without_content_first_prompts_share_what_the_provider_found(read: Any) -> None:
+def test_first_prompts_without_content_share_cached_tokens(read: Any) -> None:
     name = "usage__cache_read__input_tokens"
     cached: list[dict[str, Any]] = [{name: 3200}, {name: 2560}]
     one, two = read(
@@ -225,7 +225,7 @@ def test_the_older_names_of_usage_are_read(read: Any) -> None:
     assert (session.turns[0].prompt_tokens, session.turns[0].output_tokens) == (640, 7)
 
 
-def test_calls_of_one_conversation_are_one_session_over_all_traces(read: Any) -> None:
+def test_calls_of_one_conversation_are_one_session_across_traces(read: Any) -> None:
     (session,) = read(
         chat("1", 0, 4, 640, conversation__id="c"),
         chat("2", 9, 12, 700, conversation__id="c") | {"trace_id": "u"},
@@ -234,7 +234,7 @@ def test_calls_of_one_conversation_are_one_session_over_all_traces(read: Any) ->
     assert session.session_id == "a/c"
 
 
-def test_an_agent_inside_another_is_a_session_that_names_its_parent_and_the_turn(
+def test_nested_agent_is_a_session_with_parent_and_turn(
     read: Any,
 ) -> None:
     main, inner = read(
@@ -253,7 +253,7 @@ def test_an_agent_inside_another_is_a_session_that_names_its_parent_and_the_turn
     assert [turn.prompt_tokens for turn in inner.turns] == [320, 400]
 
 
-def test_an_agent_inside_another_is_closed_when_its_span_ends_and_waited_for(read: Any) -> None:
+def test_nested_agent_closes_with_its_span_and_is_joined(read: Any) -> None:
     _, inner = read(
         agent("A", 0, 40, "planner"),
         chat("1", 1, 4, 640, "A"),
@@ -264,7 +264,7 @@ def test_an_agent_inside_another_is_closed_when_its_span_ends_and_waited_for(rea
     assert (inner.join_turn, inner.events) == (1, (SessionEvent("close", 1, 17.0),))
 
 
-def test_nothing_waits_for_an_agent_that_its_caller_goes_on_beside(read: Any) -> None:
+def test_agent_running_beside_its_parent_has_no_join(read: Any) -> None:
     _, inner = read(
         agent("A", 0, 40, "planner"),
         chat("1", 1, 4, 640, "A"),
@@ -275,7 +275,7 @@ def test_nothing_waits_for_an_agent_that_its_caller_goes_on_beside(read: Any) ->
     assert (inner.parent_turn, inner.join_turn) == (0, None)
 
 
-def test_agents_that_work_for_one_that_calls_no_model_have_no_parent(read: Any) -> None:
+def test_agents_below_one_without_calls_have_no_parent(read: Any) -> None:
     reports: list[FileReport] = []
     one, two = read(
         agent("A", 0, 40, "crew"),
@@ -286,18 +286,18 @@ def test_agents_that_work_for_one_that_calls_no_model_have_no_parent(read: Any) 
         on_file=reports.append,
     )
     assert (one.agent, two.agent) == ("writer", "critic")
-    assert reports[0].num_orphans == 0  # It is there, after all.
+    assert reports[0].num_orphans == 0  # The parent exists, without a turn.
     assert one.parent_id is two.parent_id is None
 
 
-def test_spans_in_a_circle_are_read_all_the_same(read: Any) -> None:
+def test_spans_with_circular_parents_are_read(read: Any) -> None:
     (session,) = read(
         agent("A", 0, 9, "a", "B"), agent("B", 0, 9, "b", "A"), chat("1", 1, 2, 64, "A")
     )
     assert len(session.turns) == 1
 
 
-def test_other_operations_are_no_calls(read: Any) -> None:
+def test_other_operations_are_not_calls(read: Any) -> None:
     (session,) = read(
         span("e", 0, 1, operation__name="embeddings", usage__input_tokens=9), chat("1", 1, 2, 64)
     )
@@ -308,12 +308,12 @@ def test_other_operations_are_no_calls(read: Any) -> None:
     ("reason", "ended_by"),
     [("stop", "human"), ("tool_call", "tool"), ("length", "unknown"), ("end_turn", "human")],
 )
-def test_the_recorded_reason_says_what_ended_a_turn(read: Any, reason: str, ended_by: str) -> None:
+def test_finish_reason_tells_the_turn_end(read: Any, reason: str, ended_by: str) -> None:
     (session,) = read(chat("1", 0, 1, 64, response__finish_reasons=[reason]))
     assert session.turns[0].ended_by == ended_by
 
 
-def test_calls_in_openais_words_are_tool_calls(read: Any) -> None:
+def test_openai_function_calls_are_tool_calls(read: Any) -> None:
     call = {
         "type": "function",
         "id": "c",
@@ -377,7 +377,7 @@ def test_a_bad_line_of_exports_is_an_error_that_names_it(write_lines: Any) -> No
         list(read_sessions(path))
 
 
-def test_models_latencies_cache_reads_and_tools_are_those_of_each_turn(read: Any) -> None:
+def test_turns_have_models_latencies_cache_reads_and_tools(read: Any) -> None:
     cached: dict[str, Any] = {"usage__cache_read__input_tokens": 600}
     (session,) = read(
         chat("1", 0, 4, 640, output__messages=[CALLED], **cached), chat("2", 9, 11, 700)
@@ -388,7 +388,7 @@ def test_models_latencies_cache_reads_and_tools_are_those_of_each_turn(read: Any
     assert (second.latency_s, second.cached_tokens, second.tools) == (2.0, None, ())
 
 
-def test_bad_spans_can_be_left_out(write_lines: Any) -> None:
+def test_bad_spans_can_be_skipped(write_lines: Any) -> None:
     spans = [chat("1", 0, 1, 2**40), chat("2", 2, 3, 64), chat("3", 4, 5, 64, input__messages=[5])]
     skipped: list[TraceError] = []
     path = write_lines("a.json", {"spans": spans})

@@ -1,4 +1,4 @@
-"""One conversation as several kinds of instrumentation record it."""
+"""One conversation recorded by several instrumentations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CALLED, ANSWERED = OPENAI_GIVEN[2], {"role": "assistant", "content": TOLD}
 
 
 def usage(names: tuple[str, str, str], number: int) -> Attributes:
-    """Prompt, answer and what was read from a cache, of the first call and the second."""
+    """Return prompt, answer and cached tokens of the first or second call."""
     counts = ((640, 20, 0), (704, 7, 576))[number]
     return dict(zip(names, counts, strict=True))
 
@@ -275,7 +275,7 @@ def read(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.__name__)
-def test_every_dialect_says_the_same(read: Any, dialect: Callable[[int], Attributes]) -> None:
+def test_all_dialects_read_alike(read: Any, dialect: Callable[[int], Attributes]) -> None:
     (session,) = read(span(0, dialect(0)), span(1, dialect(1)))
     first, second = session.turns
     assert [(one.prompt_tokens, one.output_tokens) for one in session.turns] == [
@@ -304,7 +304,7 @@ def test_messages_in_events_of_a_span_are_read(read: Any) -> None:
     assert session.turns[1].trigger == "tool_result"
 
 
-def test_a_prompt_that_leaves_out_its_cache_is_made_whole(read: Any) -> None:
+def test_prompt_count_without_cached_tokens_is_completed(read: Any) -> None:
     counted = {
         "gen_ai.operation.name": "chat",
         "gen_ai.usage.input_tokens": 4,
@@ -315,7 +315,7 @@ def test_a_prompt_that_leaves_out_its_cache_is_made_whole(read: Any) -> None:
     assert (session.turns[0].prompt_tokens, session.turns[0].cached_tokens) == (640, 600)
 
 
-def test_a_call_that_holds_another_one_is_a_sum_or_a_second_record(read: Any) -> None:
+def test_call_around_another_call_is_ignored(read: Any) -> None:
     total = {"gen_ai.usage.input_tokens": 1344, "gen_ai.agent.name": "a"}
     (session,) = read(
         span(0, openllmetry(0), "9"),
@@ -325,7 +325,7 @@ def test_a_call_that_holds_another_one_is_a_sum_or_a_second_record(read: Any) ->
     assert [turn.prompt_tokens for turn in session.turns] == [640, 704]
 
 
-def test_spans_of_other_kinds_are_no_calls(read: Any) -> None:
+def test_spans_of_other_kinds_are_not_calls(read: Any) -> None:
     chain = {"openinference.span.kind": "CHAIN", "llm.token_count.prompt": 9, "input.value": "x"}
     generate = {"ai.operationId": "ai.generateText", "ai.usage.promptTokens": 9, "ai.prompt": "x"}
     (session,) = read(
@@ -351,7 +351,7 @@ def test_a_session_id_of_any_dialect_joins_traces(read: Any) -> None:
     assert session.session_id == "a/x"
 
 
-def test_agents_are_found_by_other_names_as_well(read: Any) -> None:
+def test_agents_are_found_by_other_attribute_names(read: Any) -> None:
     agent = {"traceloop.span.kind": "agent", "traceloop.entity.name": "planner"}
     (session,) = read(span(2, agent), span(0, openllmetry(0), "2"))
     assert (session.agent, session.session_id) == ("planner", "a/t/planner")
@@ -361,9 +361,7 @@ def test_agents_are_found_by_other_names_as_well(read: Any) -> None:
     ("answer", "num_tokens"),
     [('{"city": "A"}', 4), ("[1, 2]", 2), ("x" * 41, 11), ("[not JSON", 3)],
 )
-def test_an_answer_that_looks_like_json_is_as_long_as_it_is(
-    read: Any, answer: str, num_tokens: int
-) -> None:
+def test_answer_in_json_keeps_its_length(read: Any, answer: str, num_tokens: int) -> None:
     asked = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": OPENAI_GIVEN[:2]}
     for name in ("gen_ai.output.text", "gen_ai.completion"):
         (session,) = read(span(0, asked | {name: answer}))

@@ -1,4 +1,4 @@
-"""Files of spans as exporters other than OTLP's write them."""
+"""Files of spans from exporters other than OTLP's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CALL = {"id": "c", "function": {"name": "shell", "arguments": '{"command": "git 
 
 
 def phoenix(number: int) -> dict[str, Any]:
-    """A span with attributes in objects, as Phoenix exports them."""
+    """Build a span with attributes in objects, as Phoenix exports them."""
     called = {"role": "assistant", "tool_calls": [{"tool_call": CALL}]}
     given = [ASKED, called, {"role": "tool", "tool_call_id": "c", "content": "done"}]
     output = (called, {"role": "assistant", "content": "It is done."})[number]
@@ -57,7 +57,7 @@ def test_a_span_that_failed_or_has_not_ended_is_no_turn(write_lines: Any) -> Non
     assert [turn.prompt_tokens for turn in session.turns] == [704]
 
 
-def test_a_span_with_a_bad_id_is_an_error_that_names_line_and_field(write_lines: Any) -> None:
+def test_span_with_a_bad_id_is_an_error_with_line_and_field(write_lines: Any) -> None:
     bad = phoenix(1) | {"context": {"trace_id": "0x1", "span_id": 5}}
     with pytest.raises(TraceError, match=r"spans\.jsonl: line 2, context\.span_id: Expected `str`"):
         list(read_sessions(write_lines("spans.jsonl", phoenix(0), bad)))
@@ -66,7 +66,7 @@ def test_a_span_with_a_bad_id_is_an_error_that_names_line_and_field(write_lines:
 @pytest.mark.parametrize(
     "asked", ["u" * 4000, ASKED, {"messages": [ASKED]}], ids=["text", "message", "request"]
 )
-def test_a_prompt_that_is_no_list_of_messages_is_read(write_lines: Any, asked: Any) -> None:
+def test_prompt_that_is_not_a_list_of_messages_is_read(write_lines: Any, asked: Any) -> None:
     def span(number: int, given: Any) -> dict[str, Any]:
         attributes = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": given}
         return phoenix(number) | {"attributes": attributes | {"gen_ai.usage.input_tokens": 1024}}
@@ -97,7 +97,7 @@ def test_the_older_name_of_scopes_is_read(write_lines: Any) -> None:
     ],
     ids=["openai", "parts", "gemini"],
 )
-def test_an_image_is_not_as_long_as_its_encoding(write_lines: Any, image: Any) -> None:
+def test_image_length_does_not_depend_on_its_encoding(write_lines: Any, image: Any) -> None:
     given = [{"role": "user", "content": [image]}]
     attributes = {"gen_ai.operation.name": "chat", "gen_ai.input.messages": given}
     (session,) = read_sessions(write_lines("a.jsonl", phoenix(0) | {"attributes": attributes}))
@@ -121,7 +121,7 @@ def jaeger(number: int, **tags: Any) -> dict[str, Any]:
     }
 
 
-def test_what_jaeger_shows_is_read(write_lines: Any) -> None:
+def test_jaeger_traces_are_read(write_lines: Any) -> None:
     agent = jaeger(0, **{"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "planner"})
     agent["references"] = []
     stop = {"gen_ai.response.finish_reasons": '["tool_calls"]'}

@@ -1,4 +1,4 @@
-"""Calls that one agent, or one trace, has in flight at the same time."""
+"""Concurrent calls of one agent or one trace."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def gaps(session: Session) -> list[float]:
     return [round(turn.gap_s, 3) for turn in session.turns]
 
 
-def test_calls_in_flight_together_are_streams_of_their_own(read: Any) -> None:
+def test_concurrent_calls_are_separate_streams(read: Any) -> None:
     main, one, two = read(
         call(0, 2, user("a")),
         call(3, 6, user("b")),
@@ -56,7 +56,7 @@ def test_calls_in_flight_together_are_streams_of_their_own(read: Any) -> None:
     assert [each.session_id for each in (one, two)] == ["a/t/beside-1", "a/t/beside-2"]
 
 
-def test_each_stream_goes_on_with_the_call_that_extends_it(read: Any) -> None:
+def test_stream_continues_with_the_call_that_extends_it(read: Any) -> None:
     main, beside = read(
         call(0, 5, user("a")),
         call(1, 4, user("b")),
@@ -66,18 +66,18 @@ def test_each_stream_goes_on_with_the_call_that_extends_it(read: Any) -> None:
     assert (gaps(main), gaps(beside)) == ([0.0, 2.0], [0.0, 2.0])
 
 
-def test_calls_without_content_are_told_apart_by_their_times(read: Any) -> None:
+def test_calls_without_content_are_separated_by_their_times(read: Any) -> None:
     main, beside = read(call(0, 5), call(1, 4), call(6, 7))
     assert (gaps(main), gaps(beside)) == ([0.0, 1.0], [0.0])
 
 
 @pytest.mark.parametrize("start_s", [5.0, 4.97, 5.5])
-def test_calls_that_follow_each_other_stay_one_stream(read: Any, start_s: float) -> None:
+def test_consecutive_calls_stay_one_stream(read: Any, start_s: float) -> None:
     (session,) = read(call(0, 5, user("a")), call(start_s, 9, user("b")))
     assert len(session.turns) == 2
 
 
-def test_what_has_the_answer_follows_it_though_its_span_ends_late(read: Any) -> None:
+def test_prompt_with_the_answer_follows_a_span_that_ends_late(read: Any) -> None:
     (session,) = read(call(0, 5, user("a")), call(4, 9, user("a"), answer("a"), user("b")))
     assert gaps(session) == [0.0, 0.0]
 

@@ -1,3 +1,5 @@
+"""Reader of pi's and OpenClaw's sessions."""
+
 from __future__ import annotations
 
 import json
@@ -82,7 +84,7 @@ def test_lengths_gaps_and_tools(tmp_path: Path) -> None:
     assert (second.ended_by, second.model, session.agent) == ("human", "m", "main")
 
 
-def test_failed_requests_are_no_turns_and_in_no_prompt(tmp_path: Path) -> None:
+def test_failed_requests_are_neither_turns_nor_in_prompts(tmp_path: Path) -> None:
     failed = {"usage": {"input": 0, "output": 0}, "stopReason": "error", "errorMessage": "busy"}
     session = read(
         tmp_path,
@@ -96,7 +98,7 @@ def test_failed_requests_are_no_turns_and_in_no_prompt(tmp_path: Path) -> None:
     assert (session.turns[0].latency_s, session.events) == (8, ())
 
 
-def test_an_aborted_answer_is_a_turn_and_in_no_prompt(tmp_path: Path) -> None:
+def test_aborted_answer_is_a_turn_but_in_no_prompt(tmp_path: Path) -> None:
     session = read(
         tmp_path,
         HEAD,
@@ -128,7 +130,9 @@ def test_a_branch_is_a_fork(tmp_path: Path) -> None:
     assert not set(second[32:]) & set(third[32:])
 
 
-def test_a_compaction_keeps_what_it_says(tmp_path: Path, assert_prefix_identity: Any) -> None:
+def test_compaction_keeps_summary_and_kept_entries(
+    tmp_path: Path, assert_prefix_identity: Any
+) -> None:
     session = read(
         tmp_path,
         HEAD,
@@ -151,7 +155,7 @@ def test_a_compaction_keeps_what_it_says(tmp_path: Path, assert_prefix_identity:
     assert_prefix_identity([session])
 
 
-def test_shell_commands_of_the_user_and_extensions_are_in_the_prompt(tmp_path: Path) -> None:
+def test_user_commands_and_extensions_are_in_the_prompt(tmp_path: Path) -> None:
     def lengths(**fields: Any) -> int:
         shell = {"role": "bashExecution", "command": "ls", "output": "o" * 4000} | fields
         session = read(
@@ -189,7 +193,7 @@ def test_files_of_the_first_version_have_no_ids(tmp_path: Path) -> None:
     assert [event.kind for event in session.events] == ["compaction"]
 
 
-def test_a_branched_session_leaves_out_what_it_copied(tmp_path: Path) -> None:
+def test_branched_session_drops_copied_turns(tmp_path: Path) -> None:
     said = [user("1", None, 1, "a" * 4000), answer("2", "1", 2, 2000)]
     write(tmp_path / "1_old.jsonl", HEAD, *said, user("3", "2", 3), answer("4", "3", 4, 2100))
     head = HEAD | {"id": "t", "parentSession": "C:\\pi\\sessions\\1_old.jsonl"}
@@ -205,7 +209,7 @@ def test_a_branched_session_leaves_out_what_it_copied(tmp_path: Path) -> None:
     assert [report.num_orphans for report in reports] == [0, 0, 1]
 
 
-def test_sessions_that_name_each_other_as_origins_keep_their_turns(tmp_path: Path) -> None:
+def test_sessions_with_circular_origins_keep_their_turns(tmp_path: Path) -> None:
     said = [user("1", None, 1), answer("2", "1", 2, 2000)]
     for name, other in (("a", "b"), ("b", "a")):
         write(tmp_path / f"{name}.jsonl", HEAD | {"id": name, "parentSession": other}, *said)
@@ -213,7 +217,7 @@ def test_sessions_that_name_each_other_as_origins_keep_their_turns(tmp_path: Pat
     assert [turn.prompt_tokens for turn in session.turns] == [2000]
 
 
-def test_what_openclaw_writes_itself_is_left_out(tmp_path: Path) -> None:
+def test_openclaws_own_messages_are_ignored(tmp_path: Path) -> None:
     sessions = tmp_path / "agents" / "main" / "sessions"
     mirror = {"provider": "openclaw", "model": "delivery-mirror", "usage": {"input": 0}}
     write(
@@ -231,7 +235,7 @@ def test_what_openclaw_writes_itself_is_left_out(tmp_path: Path) -> None:
     assert [turn.prompt_tokens for turn in session.turns] == [1000, 1100]
 
 
-def test_tool_calls_as_openclaw_writes_them(tmp_path: Path) -> None:
+def test_openclaws_tool_calls_are_read(tmp_path: Path) -> None:
     made = {"type": "toolUse", "id": "c", "name": "exec", "input": {"command": "git log"}}
     session = read(
         tmp_path, HEAD, user("1", None, 1), answer("2", "1", 2, 1000, made, stopReason="toolUse")
@@ -241,7 +245,7 @@ def test_tool_calls_as_openclaw_writes_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("parent", ["3", "4", "5"])
-def test_entries_that_name_each_other_as_parents(tmp_path: Path, parent: str) -> None:
+def test_entries_with_circular_parents_are_read(tmp_path: Path, parent: str) -> None:
     compacted = {"summary": "x", "firstKeptEntryId": "0", "tokensBefore": 9}
     session = read(
         tmp_path,

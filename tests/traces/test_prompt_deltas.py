@@ -1,4 +1,4 @@
-"""Mooncake's rows that record only what each adds to the session's last prompt."""
+"""Mooncake's rows that hold only additions to the previous prompt."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def additions() -> list[dict[str, Any]]:
     ]
 
 
-def test_rows_that_never_repeat_a_beginning_add_to_the_last_prompt_and_answer(read: Any) -> None:
+def test_rows_without_repeats_extend_the_last_prompt(read: Any) -> None:
     one, two = read(*additions())
     assert lengths(one) == [1600, 1600 + 200 + 1000, 2800 + 300 + 400]
     assert lengths(two) == [1700, 1700 + 60 + 500]
@@ -60,13 +60,13 @@ def test_rows_that_never_repeat_a_beginning_add_to_the_last_prompt_and_answer(re
     assert [turn.output_tokens for turn in one.turns] == [200, 300, 50]
 
 
-def test_each_prompt_of_additions_begins_with_the_one_before(read: Any) -> None:
+def test_each_prompt_begins_with_the_previous_one(read: Any) -> None:
     one, two = read(*additions())
     for session in (one, two):
         for before, turn in pairwise(session.turns):
             assert turn.block_ids[: len(before.block_ids)] == before.block_ids
             assert len(turn.block_ids) == turn.prompt_tokens // 512
-    # The three whole blocks that both record; their partial ones differ.
+    # Both record three full blocks; their partial ones differ.
     assert shared(one, two) == 3
     assert shared(one, two, 2, 1) == 3
 
@@ -78,8 +78,8 @@ def test_recorded_whole_prompts_stay_as_they_are(read: Any) -> None:
     assert lengths(session) == [1024, 1536, 1536]
 
 
-def test_one_session_with_whole_prompts_tells_those_of_its_file(read: Any) -> None:
-    # The second was compacted between its two prompts.
+def test_one_session_with_whole_prompts_decides_for_its_file(read: Any) -> None:
+    # The second session has a compaction between its two prompts.
     _, compacted = read(
         row("a", [0, 1], 1024),
         row("a", [0, 1, 2], 1536),
@@ -89,7 +89,7 @@ def test_one_session_with_whole_prompts_tells_those_of_its_file(read: Any) -> No
     assert lengths(compacted) == [1024, 512]
 
 
-def test_rows_with_ids_of_requests_are_whole_prompts(read: Any) -> None:
+def test_rows_with_request_ids_are_whole_prompts(read: Any) -> None:
     (session,) = read(
         row("a", [0, 1], 1024, request_id="x"), row("a", [5], 512, request_id="y", wait_for=["x"])
     )
@@ -104,14 +104,14 @@ def test_rows_with_ids_of_requests_are_whole_prompts(read: Any) -> None:
         ("deltas_with_responses", [1024, 1024 + 512]),
     ],
 )
-def test_a_context_mode_says_what_rows_record(read: Any, mode: str, expected: list[int]) -> None:
+def test_context_mode_decides_what_rows_hold(read: Any, mode: str, expected: list[int]) -> None:
     (session,) = read(
         row("a", [0, 1], 1024, context_mode=mode), row("a", [0], 512, context_mode=mode)
     )
     assert lengths(session) == expected
 
 
-def test_additions_that_hold_their_answers_are_shared_between_sessions(read: Any) -> None:
+def test_additions_with_answers_are_shared_between_sessions(read: Any) -> None:
     mode: dict[str, Any] = {"context_mode": "deltas_with_responses"}
     one, two = read(
         *(row(name, [0, 1], 700, **mode) for name in "ab"),
@@ -130,7 +130,7 @@ def test_additions_without_hashes_share_what_they_repeat(read: Any) -> None:
     assert shared(one, two) == 0
 
 
-def test_additions_longer_than_any_prompt_are_an_error_that_names_the_session(read: Any) -> None:
+def test_too_long_additions_are_an_error_with_the_session(read: Any) -> None:
     rows = [row("a", [], 1 << 24), row("a", [], 1 << 24)]
     for one in rows:
         del one["hash_ids"]
@@ -142,7 +142,7 @@ PIECES = st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=1, max_
 
 
 @given(PIECES, st.sampled_from([1, 4, 16]))
-def test_blocks_once_full_stay_and_number_as_many_as_fit(pieces: Any, size: int) -> None:
+def test_full_blocks_stay_and_as_many_as_fit(pieces: Any, size: int) -> None:
     prompt = PromptDeltas("s", size)
     before: list[int] = []
     for num_tokens, is_answer in pieces:

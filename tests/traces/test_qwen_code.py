@@ -1,3 +1,5 @@
+"""Reader of Qwen Code's sessions."""
+
 from __future__ import annotations
 
 import json
@@ -94,7 +96,7 @@ def test_lengths_gaps_and_tools(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("total", "output"), [(1045, 40 + 5), (1040, 40), (None, 45)])
-def test_thoughts_count_where_the_total_has_them(
+def test_thoughts_count_if_the_total_includes_them(
     tmp_path: Path, total: int | None, output: int
 ) -> None:
     counts = used(1000, thoughtsTokenCount=5, totalTokenCount=total)
@@ -102,7 +104,7 @@ def test_thoughts_count_where_the_total_has_them(
     assert session.turns[0].output_tokens == output
 
 
-def test_a_system_record_may_stand_first(tmp_path: Path) -> None:
+def test_system_record_may_come_first(tmp_path: Path) -> None:
     reports: list[FileReport] = []
     session = read(
         tmp_path,
@@ -131,7 +133,7 @@ def test_a_rewind_is_a_fork(tmp_path: Path) -> None:
     assert not set(second[33:]) & set(third[33:])
 
 
-def test_a_compression_keeps_what_it_says(tmp_path: Path) -> None:
+def test_compression_keeps_its_recorded_history(tmp_path: Path) -> None:
     kept = [
         {"role": "user", "parts": [{"text": "summary"}]},
         {"role": "model", "parts": [{"text": "Got it."}]},
@@ -163,7 +165,7 @@ def test_a_compression_that_failed_changes_nothing(tmp_path: Path) -> None:
     assert session.turns[1].block_ids[:78] == session.turns[0].block_ids
 
 
-def test_a_failed_request_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_request_adds_nothing(tmp_path: Path) -> None:
     session = read(
         tmp_path,
         user("1", None, 1),
@@ -180,7 +182,7 @@ def sub_agent(name: str, *records: Any) -> list[dict[str, Any]]:
     return [one | own for one in records]
 
 
-def test_a_sub_agent_is_known_by_its_directory(tmp_path: Path) -> None:
+def test_sub_agent_is_identified_by_its_directory(tmp_path: Path) -> None:
     project = tmp_path / ".qwen" / "projects" / "-repo"
     write(
         project / "chats" / "s.jsonl",
@@ -218,7 +220,7 @@ def test_a_sub_agent_is_known_by_its_directory(tmp_path: Path) -> None:
     assert (child.parent_id, child.parent_turn) == ("s", None)
 
 
-def test_a_branched_session_leaves_out_what_it_copied(tmp_path: Path) -> None:
+def test_branched_session_drops_copied_turns(tmp_path: Path) -> None:
     said = [user("1", None, 1, "a" * 4000), answer("2", "1", 2, 2000)]
     write(tmp_path / "s.jsonl", *said, user("3", "2", 3), answer("4", "3", 4, 2100))
     copied = [
@@ -232,7 +234,7 @@ def test_a_branched_session_leaves_out_what_it_copied(tmp_path: Path) -> None:
     assert branch.turns[0].block_ids[:31] == old.turns[0].block_ids
 
 
-def test_a_session_that_another_one_started_names_it(tmp_path: Path) -> None:
+def test_session_started_by_another_has_it_as_parent(tmp_path: Path) -> None:
     write(tmp_path / "s.jsonl", user("1", None, 1), answer("2", "1", 2, 2000))
     started = [
         system("0", None, 3, "parent_session", parentSessionId="s"),

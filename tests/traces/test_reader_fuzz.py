@@ -1,4 +1,4 @@
-"""Every reader on damaged input: an error that names the file, or sessions; never anything else."""
+"""Every reader on damaged input yields sessions or an error that names the file."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def read(content: bytes, suffix: str, **options: Any) -> list[Session]:
 
 
 def check(content: bytes, suffix: str) -> None:
-    """Reading raises only errors about the file; leaving out what is wrong, nothing at all."""
+    """Check that reading raises only errors of the file, and none with `on_skipped`."""
     try:
         read(content, suffix)
     except TraceError as error:
@@ -255,14 +255,14 @@ def test_a_sample_of_each_format_is_recognised_and_read(tmp_path: Path, name: st
     assert_sound(sessions)
 
 
-def test_there_is_a_sample_of_every_format() -> None:
+def test_every_format_has_a_sample() -> None:
     assert {reader.name for reader in READERS} <= set(SAMPLES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_files_that_were_cut_or_hit_anywhere(name: str, data: Any) -> None:
+def test_files_cut_or_damaged_anywhere(name: str, data: Any) -> None:
     suffix, content = SAMPLES[name]
     at = data.draw(st.integers(0, len(content)))
     hit = data.draw(st.binary(max_size=4) | st.sampled_from([b"\xff\xfe", b"\x00", b"\n", b"\r\n"]))
@@ -273,7 +273,7 @@ def test_files_that_were_cut_or_hit_anywhere(name: str, data: Any) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_values_of_another_kind_or_beyond_all_bounds(name: str, data: Any) -> None:
+def test_values_of_other_types_or_out_of_bounds(name: str, data: Any) -> None:
     suffix, content = SAMPLES[name]
     tokens = [b'"', *(str(digit).encode() for digit in range(10)), b"[", b"{"]
     places = [at for at in range(len(content)) if content[at : at + 1] in tokens]
@@ -319,7 +319,7 @@ def test_damaged_compression(name: str, suffix: str, compress: Any) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_leaving_out_a_line_keeps_the_others(name: str) -> None:
+def test_skipping_a_line_keeps_the_others(name: str) -> None:
     suffix, content = SAMPLES[name]
     if suffix == "json":
         return

@@ -1,4 +1,4 @@
-"""The readers of what Holdfast recorded itself: decision logs and replay records."""
+"""Readers of Holdfast's own recordings: decision logs and replay records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def replayed(tmp_path: Path) -> Any:
     return build
 
 
-def test_turns_of_a_replay_are_read_as_the_endpoint_served_them(replayed: Any) -> None:
+def test_replay_records_are_turns_as_served(replayed: Any) -> None:
     (session,) = replayed(
         record("a", 0, 1.0),
         record("a", 1, 4.5, prompt_tokens=800, appended_tokens=480, cached_tokens=9),
@@ -48,7 +48,7 @@ def test_turns_of_a_replay_are_read_as_the_endpoint_served_them(replayed: Any) -
     assert common_prefix_length(first.block_ids, second.block_ids) == 5
 
 
-def test_first_prompts_share_what_another_session_of_the_run_had_sent(replayed: Any) -> None:
+def test_first_prompts_share_what_the_run_had_sent_before(replayed: Any) -> None:
     one, other = replayed(
         record("a", 0, 1.0, first_seen_tokens=512), record("b", 0, 2.0, first_seen_tokens=448)
     )
@@ -56,13 +56,13 @@ def test_first_prompts_share_what_another_session_of_the_run_had_sent(replayed: 
     assert shared == 2
 
 
-def test_each_policy_is_a_run_of_its_own(replayed: Any) -> None:
+def test_each_policy_has_its_own_sessions(replayed: Any) -> None:
     replayed(record("a", 0, 1.0))
     one, other = replayed(record("a", 0, 1.0), policy="vllm-default")
     assert (one.session_id, other.session_id) == ("holdfast/a", "vllm-default/a")
 
 
-def test_a_turn_that_failed_is_left_out_and_a_hole_is_an_error(replayed: Any) -> None:
+def test_failed_turn_is_dropped_and_a_missing_one_is_an_error(replayed: Any) -> None:
     (session,) = replayed(record("a", 0, 1.0), record("a", 1, 4.0, last_token_s=None))
     assert len(session.turns) == 1
     with pytest.raises(TraceError, match=r"line 3, turn_index: turn 2 .* expected 1, the next"):
@@ -108,7 +108,7 @@ def explained(time_s: float, session: int = 1, **fields: Any) -> dict[str, Any]:
     return {"event": "pause_explained", "time_s": time_s, "session": session, "tool": ""} | fields
 
 
-def test_turns_of_a_decision_log_are_read_as_the_engine_served_them(logged: Any) -> None:
+def test_decision_log_records_are_turns_as_served(logged: Any) -> None:
     (session,) = logged(
         arrived(5.0, "a"),
         {"event": "evicted", "time_s": 5.5, "reason": "tool", "num_blocks": 3},
@@ -123,7 +123,7 @@ def test_turns_of_a_decision_log_are_read_as_the_engine_served_them(logged: Any)
     assert common_prefix_length(first.block_ids, second.block_ids) == 5
 
 
-def test_sessions_arrive_when_their_first_turn_did_and_others_end_unknown(logged: Any) -> None:
+def test_sessions_arrive_with_their_first_turn(logged: Any) -> None:
     one, other = logged(
         arrived(5.0, "a"),
         arrived(6.0, "b", session=2),
@@ -142,7 +142,7 @@ def test_an_engine_that_starts_again_begins_new_sessions(logged: Any) -> None:
     assert other.start_s == 0.0
 
 
-def test_what_ended_a_turn_is_joined_when_it_was_found_later(logged: Any) -> None:
+def test_turn_end_found_later_is_joined(logged: Any) -> None:
     unknown: dict[str, Any] = {"kind": "unknown", "tool": ""}
     (session,) = logged(
         started(0.5),
@@ -188,6 +188,6 @@ def test_a_restart_on_the_same_clock_begins_new_sessions(logged: Any) -> None:
     assert (len(before.turns), len(after.turns)) == (1, 1)
 
 
-def test_a_log_without_lengths_is_an_error_that_says_so(logged: Any) -> None:
+def test_log_without_lengths_is_an_error(logged: Any) -> None:
     with pytest.raises(TraceError, match="line 1, prompt_tokens: is missing"):
         logged(arrived(1.0, "a", prompt_tokens=None))

@@ -1,4 +1,4 @@
-"""What the sessions of a reading say about each other: ids, parents and their turns."""
+"""Links between the sessions of a reading: ids, parents and their turns."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def copies(write_lines: Any) -> Path:
     return Path(path).parent
 
 
-def test_a_second_session_of_one_id_is_an_error_that_names_both_files(copies: Path) -> None:
+def test_repeated_session_id_is_an_error_with_both_files(copies: Path) -> None:
     with pytest.raises(TraceError, match=r"two\.jsonl: session 'a': a second .* in .*one\.jsonl"):
         list(read_sessions(copies))
 
 
-def test_leniently_the_second_session_of_an_id_is_left_out(copies: Path) -> None:
+def test_lenient_skips_the_second_session_of_an_id(copies: Path) -> None:
     skipped: list[TraceError] = []
     sessions = list(read_sessions(copies, on_skipped=skipped.append))
     assert [session.session_id for session in sessions] == ["a", "b"]
@@ -56,7 +56,7 @@ def _lines(*rows: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"record": "trace", "schema": SCHEMA}, *rows, end | {"num_turns": num_turns}]
 
 
-def test_sub_agents_of_a_second_session_are_left_out_with_it(write_lines: Any) -> None:
+def test_sub_agents_of_a_skipped_session_are_skipped(write_lines: Any) -> None:
     write_lines("a.jsonl", *_lines(_row("s"), _row("s/x", parent="s")))
     again = [_row("s", 9), _row("s/y", parent="s", parent_turn=7), _row("s/y/z", parent="s/y")]
     path = write_lines("b.jsonl", *_lines(*again, _row("t")))
@@ -74,7 +74,7 @@ def test_sub_agents_of_a_second_session_are_left_out_with_it(write_lines: Any) -
         ({"parent": "p", "parent_turn": 1, "join_turn": 5}, "join_turn: turn 5", ("p", 1, None)),
     ],
 )
-def test_a_link_that_leads_nowhere_is_an_error_and_leniently_cut(
+def test_broken_link_is_an_error_or_leniently_removed(
     write_lines: Any, links: dict[str, Any], message: str, left: Any
 ) -> None:
     path = write_lines("a.jsonl", *_lines(_row("p", 2), _row("c", **links)))
@@ -86,7 +86,7 @@ def test_a_link_that_leads_nowhere_is_an_error_and_leniently_cut(
     assert len(skipped) == 1
 
 
-def test_where_a_seed_orders_files_a_parent_may_come_later(write_lines: Any) -> None:
+def test_parent_may_come_later_in_seeded_order(write_lines: Any) -> None:
     write_lines("a.jsonl", *_lines(_row("p", 2)))
     path = write_lines("b.jsonl", *_lines(_row("c", parent="p", parent_turn=1)))
     for seed in range(8):
@@ -94,9 +94,7 @@ def test_where_a_seed_orders_files_a_parent_may_come_later(write_lines: Any) -> 
 
 
 @pytest.mark.parametrize("name", ["Mooncake", "Bailian", "decision log"])
-def test_files_of_one_name_in_two_directories_have_sessions_of_their_own(
-    tmp_path: Path, name: str
-) -> None:
+def test_files_of_one_name_have_separate_sessions(tmp_path: Path, name: str) -> None:
     suffix, content = SAMPLES[name]
     for directory in ("one", "other"):
         (tmp_path / directory).mkdir()
@@ -112,7 +110,7 @@ def _session(name: str, parent: str | None = None) -> Session:
     return Session(name, 16, (Turn(0.0, 20, 1, (1,)),), "test", parent_id=parent)
 
 
-def test_parents_come_first_and_families_stay_together_whatever_the_seed() -> None:
+def test_any_seed_keeps_parents_first_and_families_together() -> None:
     links = {"x": None, "b": "a", "y": None, "a": None, "c": "b"}
     sessions = [_session(name, parent) for name, parent in links.items()]
     for seed in range(20):
@@ -121,7 +119,7 @@ def test_parents_come_first_and_families_stay_together_whatever_the_seed() -> No
         assert names[names.index("a") :][:3] == ["a", "b", "c"]
 
 
-def test_of_a_circle_every_item_is_there_once() -> None:
+def test_every_item_of_a_circle_appears_once() -> None:
     links = {"a": "b", "b": "a", "c": "c", "d": "e"}
     assert sorted(parents_first(list(links), str, links.get)) == sorted(links)
 
@@ -142,7 +140,7 @@ def test_agents_of_a_circle_are_sessions_and_one_has_no_parent(write_lines: Any)
     assert (one.parent_id, other.parent_id) == (None, one.session_id)
 
 
-def test_a_session_too_long_to_be_believed_is_an_error_and_leniently_left_out(
+def test_too_long_session_is_an_error_or_leniently_skipped(
     write_lines: Any,
 ) -> None:
     tokens = {"input_tokens": 1, "cache_read_input_tokens": 1 << 24, "output_tokens": 5}
@@ -154,7 +152,7 @@ def test_a_session_too_long_to_be_believed_is_an_error_and_leniently_left_out(
     assert session.session_id == "b"
 
 
-def test_a_files_name_that_is_no_text_gives_ids_that_are(tmp_path: Path) -> None:
+def test_undecodable_file_name_gives_printable_ids(tmp_path: Path) -> None:
     _, content = SAMPLES["Mooncake"]
     path = tmp_path / os.fsdecode(b"\xff.jsonl")
     try:

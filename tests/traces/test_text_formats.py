@@ -1,4 +1,4 @@
-"""What readers of formats with text have in common: they keep none of it, and break on nothing."""
+"""All readers of formats with text: they keep none of it and survive any input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read(
     *,
     keeps_text: bool = False,
 ) -> list[Any]:
-    """Read it, and check that no error quotes the text or hides the file."""
+    """Read a file; check that errors name it and do not quote its text."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / f"a.{TEXT_SAMPLES[sample][0]}"
         path.write_bytes(data)
@@ -42,7 +42,7 @@ def read(
 
 
 @FORMATS
-def test_no_text_is_in_what_is_read(sample: str) -> None:
+def test_sessions_hold_no_text(sample: str) -> None:
     reports: list[FileReport] = []
     sessions = read(sample, written(TEXT_SAMPLES[sample][1]()), reports)
     assert sessions
@@ -58,7 +58,7 @@ def test_equal_ids_mean_equal_prefixes(assert_prefix_identity: Any, sample: str)
 
 
 @FORMATS
-def test_lengths_do_not_depend_on_what_the_text_says(sample: str) -> None:
+def test_lengths_do_not_depend_on_the_words(sample: str) -> None:
     one = read(sample, written(TEXT_SAMPLES[sample][1]()))
     other = read(sample, written(TEXT_SAMPLES[sample][1]()).replace(SECRET.encode(), b"Plugh"))
     for left, right in zip(one, other, strict=True):
@@ -147,7 +147,7 @@ def test_damaged_bytes_are_read_or_an_error(sample: str, seed: int) -> None:
     [b"[", b'{"parts":[', b'{"kvlistValue":{"values":[{"key":"a","value":'],
     ids=["list", "parts", "values"],
 )
-def test_nesting_without_end_is_read_or_an_error(sample: str, depth: int, opening: bytes) -> None:
+def test_deep_nesting_is_read_or_an_error(sample: str, depth: int, opening: bytes) -> None:
     closing = opening[::-1].translate(bytes.maketrans(b"[{", b"]}"))
     closing = bytes(byte for byte in closing if byte in b"]}")
     nested = opening * depth + b"null" + closing * depth

@@ -29,7 +29,7 @@ _REQUEST = {
 
 
 @pytest.mark.parametrize(("suffix", "compress"), [("xz", lzma.compress), ("gz", gzip.compress)])
-def test_compressed_files_read_like_plain_ones(
+def test_compressed_files_equal_plain_ones(
     call: Any, write_trace: Any, suffix: Any, compress: Any
 ) -> None:
     plain = write_trace([call(0, [1, 2])])
@@ -38,7 +38,7 @@ def test_compressed_files_read_like_plain_ones(
     assert next(read_sessions(packed)).turns == next(read_sessions(plain)).turns
 
 
-def test_a_directory_is_read_by_name_and_other_files_are_left_alone(
+def test_directory_is_read_by_name_without_other_files(
     call: Any, write_trace: Any, tmp_path: Path
 ) -> None:
     for name in ("b.json", "a.json"):
@@ -69,7 +69,7 @@ def test_a_file_is_opened_only_when_its_turn_comes(
     assert next(read_sessions(tmp_path)).session_id == "a"
 
 
-def test_the_report_carries_the_digest_of_the_stored_bytes(call: Any, write_trace: Any) -> None:
+def test_report_has_the_digest_of_the_stored_bytes(call: Any, write_trace: Any) -> None:
     reports: list[FileReport] = []
     path = write_trace([call(0, [1])])
     list(read_sessions(path, on_file=reports.append))
@@ -77,7 +77,7 @@ def test_the_report_carries_the_digest_of_the_stored_bytes(call: Any, write_trac
     assert reports[0].num_sessions == 1
 
 
-def test_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_missing_path_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="no such file or directory"):
         list(read_sessions(tmp_path / "nothing"))
 
@@ -117,7 +117,7 @@ def test_tool_calls_are_read_with_the_requests_beside_them(write_lines: Any) -> 
     assert [(report.path, report.num_sessions) for report in reports] == [(requests, 1), (tools, 0)]
 
 
-def test_lines_are_told_apart_by_their_fields_not_by_the_name_of_the_file(write_lines: Any) -> None:
+def test_format_of_lines_detected_by_fields_not_by_file_name(write_lines: Any) -> None:
     path = write_lines("a.jsonl", _ARRIVAL)
     write_lines("b.jsonl", _REQUEST)
     arrival, request = read_sessions(path.parent)
@@ -136,7 +136,7 @@ def test_sessions_of_different_layouts_share_no_block(
     assert_prefix_identity(sessions)
 
 
-def test_later_sessions_of_a_file_are_built_only_when_taken(write_lines: Any) -> None:
+def test_later_sessions_of_a_file_are_built_only_when_iterated(write_lines: Any) -> None:
     path = write_lines("a.jsonl", _ARRIVAL, _ARRIVAL)
     reports: list[FileReport] = []
     sessions = read_sessions(path, on_file=reports.append)
@@ -144,7 +144,7 @@ def test_later_sessions_of_a_file_are_built_only_when_taken(write_lines: Any) ->
     assert reports[0].num_sessions == 2
 
 
-def test_blank_lines_are_left_out_but_counted(write_lines: Any) -> None:
+def test_blank_lines_are_ignored_but_counted(write_lines: Any) -> None:
     path = write_lines("a.jsonl", _ARRIVAL)
     path.write_bytes(path.read_bytes() + b"\n{}\n")
     with pytest.raises(TraceError, match=r"a\.jsonl: line 3: .*missing required field"):
@@ -169,14 +169,14 @@ def test_lines_of_no_known_layout_are_an_error(tmp_path: Path, line: bytes, mess
         list(read_sessions(path))
 
 
-def test_a_layout_is_told_by_fields_inside_of_fields_as_well(tmp_path: Path) -> None:
+def test_layout_detected_by_nested_fields(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b'{"info": {"version": "1"}, "messages": []}')
     with pytest.raises(TraceError, match=r"unknown layout with the fields info, messages"):
         list(read_sessions(path))
 
 
-def test_an_unknown_layout_is_answered_with_the_known_ones(write_lines: Any) -> None:
+def test_error_for_an_unknown_layout_lists_the_known_ones(write_lines: Any) -> None:
     with pytest.raises(TraceError) as caught:
         list(read_sessions(write_lines("a.jsonl", {"x": 1})))
     hint = caught.value.hint or ""

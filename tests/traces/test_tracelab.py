@@ -1,4 +1,4 @@
-"""The reader of TraceLab's rounds."""
+"""Reader of TraceLab's rounds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read(write_lines: Any) -> Any:
     return build
 
 
-def test_a_round_begins_with_its_last_input_and_ends_with_its_last_output(read: Any) -> None:
+def test_round_spans_its_last_input_to_its_last_output(read: Any) -> None:
     (session,) = read(
         round_(0, events(("user_message", 1.0), ("reasoning", 3.0), ("tool_call", 4.0))),
         round_(1, events(("tool_result", 9.0), ("tool_result", 9.5), ("text", 12.0))),
@@ -52,8 +52,8 @@ def test_a_round_begins_with_its_last_input_and_ends_with_its_last_output(read: 
     assert (second.gap_s, second.latency_s, second.trigger) == (5.5, 2.5, "tool_result")
 
 
-def test_an_input_behind_the_outputs_brings_the_next_round_about(read: Any) -> None:
-    """Codex closes a round after its tool's result is there."""
+def test_input_after_the_outputs_triggers_the_next_round(read: Any) -> None:
+    """Codex ends a round after its tool's result."""
     (session,) = read(
         round_(0, events(("user_message", 1.0), ("tool_call", 4.0), ("tool_result", 6.0))),
         round_(1, events(("text", 8.0))),
@@ -63,7 +63,7 @@ def test_an_input_behind_the_outputs_brings_the_next_round_about(read: Any) -> N
     assert (second.gap_s, second.latency_s, second.trigger) == (2.0, 2.0, "tool_result")
 
 
-def test_tools_count_from_the_end_of_the_answer_and_end_it(read: Any) -> None:
+def test_tools_are_timed_from_the_end_of_the_answer(read: Any) -> None:
     tool = {"tool_name": "Bash", "emitted_at": at(4.0), "result_at": at(6.5), "is_error": True}
     (session,) = read(
         round_(0, events(("user_message", 1.0), ("tool_call", 4.0)), tools=[tool]),
@@ -74,14 +74,14 @@ def test_tools_count_from_the_end_of_the_answer_and_end_it(read: Any) -> None:
     assert (first.tool_name, first.ended_by, second.ended_by) == ("Bash", "tool", "human")
 
 
-def test_prompts_share_what_the_provider_had_cached(read: Any) -> None:
+def test_prompts_share_cached_tokens(read: Any) -> None:
     (session,) = read(round_(0, []), round_(1, [], input_tokens_total=700, prefix_tokens=650))
     first, second = (turn.block_ids for turn in session.turns)
     assert common_prefix_length(first, second) == 10
     assert session.turns[1].cached_tokens == 650
 
 
-def test_rounds_without_times_have_gaps_that_are_reported_as_estimates(read: Any) -> None:
+def test_gaps_of_rounds_without_times_count_as_estimates(read: Any) -> None:
     reports: list[FileReport] = []
     (session,) = read(round_(0, []), round_(1, []), on_file=reports.append)
     assert [turn.gap_s for turn in session.turns] == [0.0, 0.0]

@@ -1,4 +1,4 @@
-"""Files that cannot be read: they cost no other file of their directory."""
+"""Unreadable files do not stop the reading of others in their directory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _names(errors: list[TraceError]) -> list[str]:
         ("noise.jsonl.gz", b"\x00" * 64),
     ],
 )
-def test_a_file_of_no_known_format_costs_no_other_file(
+def test_file_of_unknown_format_leaves_others_readable(
     tmp_path: Path, read: Any, unread: list[TraceError], name: str, content: bytes
 ) -> None:
     suffix, sample = SAMPLES["Mooncake"]
@@ -65,7 +65,7 @@ def test_a_file_with_a_wrong_line_is_read_whole_or_not_at_all(
     assert "(read as Holdfast)" in str(unread[0])
 
 
-def test_one_file_that_cannot_be_read_is_an_error(
+def test_single_unreadable_file_is_an_error(
     write_lines: Any, read: Any, unread: list[TraceError]
 ) -> None:
     with pytest.raises(TraceError, match="unknown layout"):
@@ -73,7 +73,7 @@ def test_one_file_that_cannot_be_read_is_an_error(
     assert not unread
 
 
-def test_nothing_but_files_that_cannot_be_read_is_an_error(
+def test_only_unreadable_files_are_an_error(
     write_lines: Any, read: Any, unread: list[TraceError]
 ) -> None:
     write_lines("a.jsonl", {"x": 1})
@@ -83,7 +83,7 @@ def test_nothing_but_files_that_cannot_be_read_is_an_error(
     assert len(unread) == 2
 
 
-def test_an_error_says_what_the_file_was_taken_for(write_lines: Any) -> None:
+def test_error_names_the_detected_format(write_lines: Any) -> None:
     path = write_lines("a.jsonl", *_lines(_row("a", agent=5)))
     with pytest.raises(TraceError, match=r"line 2, agent: Expected .* \(read as Holdfast\)$"):
         list(read_sessions(path))
@@ -94,7 +94,7 @@ def test_an_error_says_what_the_file_was_taken_for(write_lines: Any) -> None:
 
 @pytest.fixture
 def family(tmp_path: Path, write_lines: Any) -> Path:
-    """A Claude Code session with two sub-agents beside it."""
+    """Write a Claude Code session with two sub-agents beside it."""
     (tmp_path / "s" / "subagents").mkdir(parents=True)
     launch = ("t1", "Task", {"prompt": "told x", "subagent_type": "Explore"})
     write_lines(
@@ -114,7 +114,7 @@ def family(tmp_path: Path, write_lines: Any) -> Path:
     return tmp_path
 
 
-def test_a_sub_agents_file_that_is_wrong_does_not_cost_its_session(
+def test_wrong_sub_agent_file_leaves_its_session_readable(
     family: Path, read: Any, unread: list[TraceError]
 ) -> None:
     (family / "s" / "subagents" / "agent-x.jsonl").write_bytes(b'{"uuid": 5}\n')
@@ -122,7 +122,7 @@ def test_a_sub_agents_file_that_is_wrong_does_not_cost_its_session(
     assert _names(unread) == ["agent-x.jsonl"]
 
 
-def test_a_sessions_file_that_is_wrong_does_not_cost_its_sub_agents(
+def test_wrong_session_file_leaves_its_sub_agents_readable(
     family: Path, read: Any, unread: list[TraceError]
 ) -> None:
     with (family / "s.jsonl").open("ab") as file:

@@ -1,4 +1,4 @@
-"""The reader of WEKA's Claude Code traces."""
+"""Reader of WEKA's Claude Code traces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_call_becomes_a_turn_with_its_recorded_figures(call: Any, write_trace:
     ("stop", "ended_by"),
     [("tool_use", "tool"), ("end_turn", "human"), ("max_tokens", "unknown"), ("", "unknown")],
 )
-def test_the_recorded_stop_says_what_ended_a_turn(
+def test_recorded_stop_tells_the_turn_end(
     call: Any, write_trace: Any, stop: Any, ended_by: Any
 ) -> None:
     (session,) = read(write_trace([call(0, [1], stop=stop)]))
@@ -49,14 +49,14 @@ def test_the_trigger_is_the_recorded_one(call: Any, write_trace: Any) -> None:
         ([], "end_turn", "user"),
     ],
 )
-def test_a_missing_trigger_follows_from_the_input_then_the_last_stop(
+def test_missing_trigger_follows_from_input_or_last_stop(
     call: Any, write_trace: Any, input_types: Any, stop_before: Any, trigger: Any
 ) -> None:
     path = write_trace([call(0, [1], stop=stop_before), call(9, [1], input_types=input_types)])
     assert read(path)[0].turns[1].trigger == trigger
 
 
-def test_equal_hashes_behind_different_predecessors_get_different_ids(
+def test_equal_hashes_after_different_prefixes_get_different_ids(
     call: Any, write_trace: Any
 ) -> None:
     (session,) = read(write_trace([call(0, [1, 2, 5]), call(9, [1, 3, 5])]))
@@ -65,7 +65,7 @@ def test_equal_hashes_behind_different_predecessors_get_different_ids(
     assert first[2] != second[2]
 
 
-def test_global_ids_are_shared_across_files_and_local_ones_are_not(
+def test_global_ids_are_shared_across_files_but_local_ones_not(
     call: Any, write_trace: Any, tmp_path: Path
 ) -> None:
     for name, scope in (("a", "global"), ("b", "global"), ("c", "local"), ("d", "local")):
@@ -75,7 +75,7 @@ def test_global_ids_are_shared_across_files_and_local_ones_are_not(
     assert len({a, c, d}) == 3
 
 
-def test_a_call_recorded_twice_is_one_turn_and_the_next_gap_starts_after_both(
+def test_duplicate_calls_are_one_turn_and_gaps_start_after_both(
     call: Any, write_trace: Any
 ) -> None:
     path = write_trace(
@@ -90,9 +90,7 @@ def test_a_call_recorded_twice_is_one_turn_and_the_next_gap_starts_after_both(
     assert second.gap_s == 3.0  # 15 - (10 + 2 s of api_time)
 
 
-def test_the_stop_of_a_call_recorded_twice_is_kept_whichever_has_it(
-    call: Any, write_trace: Any
-) -> None:
+def test_stop_of_either_duplicate_call_is_kept(call: Any, write_trace: Any) -> None:
     path = write_trace(
         [
             call(0, [1], stop="tool_use", out=5),
@@ -112,9 +110,7 @@ def test_a_subagent_is_a_session_of_its_own(call: Any, write_trace: Any) -> None
     assert first.turns[0].block_ids[0] == main.turns[0].block_ids[0]
 
 
-def test_a_subagent_names_its_parent_where_that_has_requests_of_its_own(
-    call: Any, write_trace: Any
-) -> None:
+def test_subagent_has_a_parent_if_that_has_requests(call: Any, write_trace: Any) -> None:
     inner = {"type": "subagent", "t": 4, "agent_id": "y", "requests": [call(4, [1, 8])]}
     outer = {"type": "subagent", "t": 3, "agent_id": "x", "requests": [call(3, [1, 7]), inner]}
     silent = {"type": "subagent", "t": 3, "agent_id": "z", "requests": [inner]}
@@ -166,7 +162,7 @@ def test_a_file_without_requests_is_an_error(write_trace: Any) -> None:
         read(write_trace([]))
 
 
-def test_a_document_of_another_format_is_an_error_that_says_what_is_expected(
+def test_document_of_another_format_is_an_error_with_a_hint(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "other.json"
@@ -182,9 +178,7 @@ def test_a_single_calls_latency_is_the_recorded_one(call: Any, write_trace: Any)
     assert (session.turns[0].latency_s, session.turns[0].model) == (16.28, "m")
 
 
-def test_a_sub_agent_names_its_type_and_the_turn_that_called_it(
-    call: Any, write_trace: Any
-) -> None:
+def test_sub_agent_has_its_type_and_calling_turn(call: Any, write_trace: Any) -> None:
     nested = {"t": 4, "type": "subagent", "agent_id": "x", "subagent_type": "Explore"}
     path = write_trace(
         [call(0, [1]), call(3, [1, 2]), nested | {"requests": [call(4, [9], type="n")]}]

@@ -1,4 +1,4 @@
-"""Writers of other people's formats: what they keep, and what they say they lost."""
+"""Writers of other formats: the values they keep and the losses they count."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def again(tmp_path: Path) -> Callable[..., list[Session]]:
     return build
 
 
-def test_mooncake_gets_an_arrival_for_every_turn_in_the_order_of_time() -> None:
+def test_mooncake_has_an_arrival_a_turn_in_order_of_time() -> None:
     long = session(turn(8, latency_s=2.0), turn(16, gap_s=1.5), start_s=1.0)
     late = session(turn(8, 100), session_id="b", start_s=2.25)
     written, losses = rows("mooncake", long, late)
@@ -55,18 +55,18 @@ def test_mooncake_gets_an_arrival_for_every_turn_in_the_order_of_time() -> None:
     assert losses == {"Session.turns": 1, "Turn.latency_s": 1, "Session.block_size_tokens": 2}
 
 
-def test_mooncakes_blocks_are_shared_as_far_as_whole_ones_are() -> None:
+def test_mooncake_blocks_are_shared_as_far_as_full_ones() -> None:
     one, other, third = (session(turn(8 * n), session_id=f"{n}", start_s=0.0) for n in (1, 2, 3))
     written, _ = rows("mooncake", one, other, third)
     first, second, last = (row["hash_ids"] for row in written)
     assert [len(ids) for ids in (first, second, last)] == [2, 3, 4]
     assert first[:1] == second[:1] == last[:1]
     assert second[:2] == last[:2]
-    # The partial last block is nobody else's.
+    # The partial last block is not shared.
     assert len({*first, *second, *last}) == 3 + 3
 
 
-def test_a_larger_block_is_shared_only_where_all_of_it_is() -> None:
+def test_larger_block_is_shared_only_if_all_of_it_is() -> None:
     prompts = [tuple(range(8)), (*range(7), 99)]
     sessions = [
         session(Turn(0.0, 512, 1, ids), session_id=f"{number}", start_s=0.0)
@@ -82,7 +82,7 @@ def test_mooncake_counts_what_it_had_to_assume() -> None:
     assert losses["Turn.model"] == 1
 
 
-def test_smaller_blocks_split_and_odd_ones_are_refused() -> None:
+def test_smaller_blocks_split_and_odd_sizes_are_an_error() -> None:
     ((row,), _) = rows("mooncake", session(turn(2), start_s=0.0), block_size_tokens=32)
     assert len(row["hash_ids"]) == 5
     with pytest.raises(
@@ -91,7 +91,7 @@ def test_smaller_blocks_split_and_odd_ones_are_refused() -> None:
         rows("mooncake", session(turn(2)), block_size_tokens=96)
 
 
-def test_agentic_mooncake_says_who_waits_for_whom() -> None:
+def test_agentic_mooncake_has_dependencies() -> None:
     tools = (ToolSpan("Task", None, 0.5, 4.0, False),)
     main = session(
         turn(2, latency_s=1.0, ended_by="tool", tools=tools), turn(3, gap_s=5.0), start_s=2.0
@@ -107,7 +107,7 @@ def test_agentic_mooncake_says_who_waits_for_whom() -> None:
     assert (first["request_id"], first["timestamp"], first["branches"]) == ("a:0", 2000, ["a/x:0"])
     assert (third["wait_for"], third["delay"], third["timestamp"]) == (["a:0"], 0, 3000)
     assert (fourth["wait_for"], fourth["delay"]) == (["a/x:0"], 500)
-    # The parent goes on at 8 s, the sub-agent ends at 4.75 s.
+    # The parent continues at 8 s, the sub-agent ends at 4.75 s.
     assert second["wait_for"] == ["a:0", "a/x:1"]
     assert second["delay"] + second["tool_wait_ms"] == 3250
     (event,) = second["tool_events"]
@@ -119,7 +119,7 @@ def test_agentic_mooncake_says_who_waits_for_whom() -> None:
     assert losses == {"Turn.latency_s": 3, "Turn.ended_by": 1}
 
 
-def test_agentic_mooncake_lets_nothing_wait_for_a_sub_agent_of_unknown_length() -> None:
+def test_agentic_mooncake_drops_joins_of_unknown_latency() -> None:
     main = session(turn(2), turn(3, gap_s=5.0))
     child = session(turn(2, 50), session_id="x", parent_id="a", parent_turn=0, join_turn=1)
     written, losses = rows("agentic-mooncake", main, child)
@@ -127,7 +127,7 @@ def test_agentic_mooncake_lets_nothing_wait_for_a_sub_agent_of_unknown_length() 
     assert losses["Session.join_turn"] == 1
 
 
-def test_weka_nests_sub_agents_behind_the_call_that_started_them() -> None:
+def test_weka_nests_sub_agents_after_their_calls() -> None:
     main = session(
         turn(2, latency_s=1.0, ended_by="tool"), turn(3, gap_s=9.0, trigger="tool_result")
     )
@@ -143,7 +143,7 @@ def test_weka_nests_sub_agents_behind_the_call_that_started_them() -> None:
     assert not losses
 
 
-def test_weka_cannot_have_other_blocks_or_mixed_ones() -> None:
+def test_weka_rejects_other_or_mixed_block_sizes() -> None:
     with pytest.raises(ConfigError, match="none can be set"):
         rows("weka", session(turn(1)), block_size_tokens=16)
     child = replace(session(turn(1), session_id="x", parent_id="a"), block_size_tokens=16)
@@ -151,7 +151,7 @@ def test_weka_cannot_have_other_blocks_or_mixed_ones() -> None:
         rows("weka", session(turn(1)), child)
 
 
-def test_a_parent_that_is_not_right_before_is_counted_as_lost() -> None:
+def test_parent_outside_of_the_family_counts_as_lost() -> None:
     others = [session(turn(8), session_id=name) for name in ("a", "b")]
     child = session(turn(8), session_id="x", parent_id="a")
     for name in ("weka", "agentic-mooncake"):
@@ -161,7 +161,7 @@ def test_a_parent_that_is_not_right_before_is_counted_as_lost() -> None:
 def _kept(
     sessions: Iterable[Session], session_fields: set[str], turn_fields: set[str]
 ) -> list[Any]:
-    """What is to come back, field by field."""
+    """Return the fields that a round trip keeps."""
     return [
         (
             {name: getattr(one, name) for name in session_fields},
@@ -173,7 +173,7 @@ def _kept(
 
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])
-def test_weka_comes_back_as_it_was(
+def test_weka_round_trip_is_exact(
     recordings: Any, renumbered: Any, data: Any, tmp_path_factory: Any
 ) -> None:
     sessions = [
@@ -200,7 +200,7 @@ def test_weka_comes_back_as_it_was(
 
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])
-def test_agentic_mooncake_comes_back_as_it_was(
+def test_agentic_mooncake_round_trip_is_exact(
     recordings: Any, renumbered: Any, data: Any, tmp_path_factory: Any
 ) -> None:
     sessions = [
@@ -214,7 +214,7 @@ def test_agentic_mooncake_comes_back_as_it_was(
     assert _kept(read_sessions(path), fields, turn_fields) == _kept(sessions, fields, turn_fields)
 
 
-def test_arrivals_of_mooncake_come_back_as_they_were(again: Any, write_lines: Any) -> None:
+def test_mooncake_round_trip_is_exact(again: Any, write_lines: Any) -> None:
     arrivals = [
         {
             "timestamp": 27482 + n,
@@ -232,7 +232,7 @@ def test_arrivals_of_mooncake_come_back_as_they_were(again: Any, write_lines: An
     assert [one.start_s for one in again("holdfast", sessions)] == [one.start_s for one in sessions]
 
 
-def test_weka_can_be_a_new_directory_with_a_file_for_each_main_agent(tmp_path: Path) -> None:
+def test_weka_can_write_a_directory_with_a_file_a_main_agent(tmp_path: Path) -> None:
     sessions = [session(turn(1), session_id=name) for name in ("a", "b")]
     write_sessions(sessions, tmp_path / "corpus", "weka", None)
     assert [one.session_id for one in read_sessions(tmp_path / "corpus")] == ["a", "b"]
@@ -255,7 +255,7 @@ def test_a_source_that_fails_leaves_no_output(tmp_path: Path, name: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_of_another_name_and_an_unknown_format_are_refused(tmp_path: Path) -> None:
+def test_other_output_names_and_unknown_formats_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ends in \.jsonl"):
         write_sessions([], tmp_path / "out.txt", "mooncake", None)
     with pytest.raises(ConfigError, match="format 'x'; expected one of holdfast"):

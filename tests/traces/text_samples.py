@@ -1,4 +1,4 @@
-"""A file of each format with text, in which everything a person wrote is `SECRET`."""
+"""A sample file of each format with text; every text in it is `SECRET`."""
 
 from __future__ import annotations
 
@@ -212,5 +212,5 @@ TEXT_SAMPLES: dict[str, tuple[str, Callable[[], list[Any]]]] = {
 
 
 def written(values: list[Any]) -> bytes:
-    """One value a line, as JSON."""
+    """Return the values as JSON, one a line."""
     return b"\n".join(map(msgspec.json.encode, values))
