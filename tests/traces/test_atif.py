@@ -167,7 +167,7 @@ def test_tool_definitions_are_part_of_the_prompt(read: Any) -> None:
         ),
         (
             {"subagent_trajectories": [conversation(), conversation()]},
-            "holds two sessions of one name",
+            "holds two sessions with one id",
         ),
     ],
     ids=["version", "source", "huge", "inner-version", "twins"],

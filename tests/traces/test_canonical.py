@@ -188,7 +188,10 @@ def test_every_field_of_a_session_is_written(read: Any) -> None:
             session(turn(tools=[{"name": "x", "start_s": 2, "end_s": 1}])),
             r"turns\[0\].tools\[0\].end_s: .* at least 2.0",
         ),
-        (session(events=[{"kind": "fork", "turn": 2}]), r"events\[0\].turn: before turn 2 of 1"),
+        (
+            session(events=[{"kind": "fork", "turn": 2}]),
+            r"events\[0\].turn: before turn 2; expected at most 1",
+        ),
         (session(turn(), block_size_tokens=0), "block_size_tokens: Expected `int` >= 1"),
     ],
 )
@@ -204,7 +207,7 @@ def test_bad_session_is_an_error_or_skipped(
 
 
 def test_ids_in_a_file_without_ids_are_an_error(read: Any) -> None:
-    with pytest.raises(TraceError, match=r"turns\[0\].new_blocks: ids of blocks in a file"):
+    with pytest.raises(TraceError, match=r"turns\[0\].new_blocks: block ids in a file"):
         read(session(turn(new_blocks=[[0, 1]])), prefixes="lengths")
 
 

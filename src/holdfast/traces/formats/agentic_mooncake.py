@@ -286,7 +286,7 @@ def _block_tokens(file: TraceFile, graph: _Graph) -> int:
     if graph.block_sizes:
         return graph.block_sizes[0]
     raise TraceError(
-        "no block size fits the numbers of blocks; expected a power of two up to 16,384",
+        "no block size fits all block counts; expected a power of two up to 16,384",
         source=file.source,
         where="hash_ids",
         hint=_HINT,

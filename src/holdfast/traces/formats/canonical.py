@@ -271,7 +271,8 @@ class _Blocks:
                 ]
             elif turn.new_blocks:
                 raise _MisfitError(
-                    "ids of blocks in a file that says it has none", f"turns[{index}].new_blocks"
+                    'block ids in a file with prefixes "lengths"; expected none',
+                    f"turns[{index}].new_blocks",
                 )
             else:
                 num_full = turn.prompt_tokens // row.block_size_tokens
@@ -306,7 +307,7 @@ def _session(row: SessionRow, file: TraceFile, blocks: _Blocks) -> Session:
     for index, event in enumerate(row.events):
         if event.turn > len(row.turns):
             raise _MisfitError(
-                f"before turn {event.turn} of {len(row.turns)}; expected at most their number",
+                f"before turn {event.turn}; expected at most {len(row.turns)}, the number of turns",
                 f"events[{index}].turn",
             )
     texts = list(_texts(row))

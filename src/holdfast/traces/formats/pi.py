@@ -107,8 +107,8 @@ class _Message(msgspec.Struct, rename="camel"):
     def blocks(self) -> list[_Block]:
         if isinstance(self.content, str):
             return [_Block("text", text=self.content)]
-        told = [text for text in (self.command, self.output, self.summary) if text]
-        return [*(self.content or ()), *(_Block("text", text=text) for text in told)]
+        texts = [text for text in (self.command, self.output, self.summary) if text]
+        return [*(self.content or ()), *(_Block("text", text=text) for text in texts)]
 
 
 class _Entry(msgspec.Struct, rename="camel"):
@@ -245,8 +245,8 @@ class _Session:
             )
         # An extension's message does not change the trigger.
         trigger = point.trigger if message.role in ("custom", "hookMessage") else "user"
-        heard = point.after_input(messages, time_s, "tool_result" if is_result else trigger)
-        return _Node(heard, parent, messages)
+        point = point.after_input(messages, time_s, "tool_result" if is_result else trigger)
+        return _Node(point, parent, messages)
 
     def _add_answer(
         self, message: _Message, point: Point, parent: str | None, time_s: float | None

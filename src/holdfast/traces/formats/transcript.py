@@ -254,7 +254,7 @@ def transcript_reading(
     streams: dict[str, Stream] = {}
     for stream in found:
         if stream.session_id in streams:
-            file.refuse(file.error("holds two sessions of one name"))
+            file.refuse(file.error("holds two sessions with one id"))
         elif stream.calls:
             streams[stream.session_id] = stream
     calls = [call for stream in streams.values() for call in stream.calls]
