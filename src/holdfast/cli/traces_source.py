@@ -150,7 +150,7 @@ class TextCount:
 
     def add_file(self, report: FileReport) -> None:
         """Add a file's format."""
-        if report.format_name and not report.sees_text:
+        if report.format_name and not report.has_text:
             self.formats_without.add(report.format_name)
 
     def counted(self, sessions: Iterable[Session]) -> Iterator[Session]:

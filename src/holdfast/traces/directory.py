@@ -42,7 +42,8 @@ def trace_files(path: Path) -> tuple[Path, ...]:
         for file in sorted(path.rglob("*"))
         if file.name.endswith(SUFFIXES)
         and not (
-            _is_hidden(file.relative_to(path)) or any(reader.is_aside(file) for reader in READERS)
+            _is_hidden(file.relative_to(path))
+            or any(reader.is_auxiliary(file) for reader in READERS)
         )
         and file.is_file()
         and not _is_harbors(file, harbor)

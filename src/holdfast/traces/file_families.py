@@ -48,10 +48,10 @@ class FileFamilies:
 
     def _is_recording(self, path: Path) -> bool:
         """Whether a file is a client's own recording with a readable session."""
-        file = TraceFile(str(path), path, self._on_skipped).silently()
+        file = TraceFile(str(path), path, self._on_skipped).without_reports()
         try:
             reader = reader_of(file, path)
-            if reader.is_conversion or not reader.sees_text:
+            if reader.is_conversion or not reader.has_text:
                 return False
             reading = reader.read(file, interner=PrefixInterner(), scope=1, rng=None)
         except TraceError:
@@ -62,7 +62,7 @@ class FileFamilies:
         if all(one.links_of is None for one in READERS if one.name == reader.name):
             return
         for path in self._files:
-            file = TraceFile(str(path), path, self._on_skipped).silently()
+            file = TraceFile(str(path), path, self._on_skipped).without_reports()
             try:
                 own = reader_of(file, path)
                 links = own.links_of(file) if own.links_of and own.name == reader.name else None

@@ -42,7 +42,7 @@ class FileReport:
             their text.
         num_unanswered: Sessions left out because none of their requests was answered.
         num_orphans: Sessions whose parent, or whose origin of a fork, is missing.
-        sees_text: Whether the format can hold message texts.
+        has_text: Whether the format can hold message texts.
         repairs: Values that were corrected while reading; complete for a stream only at its end.
     """
 
@@ -55,7 +55,7 @@ class FileReport:
     num_estimated_lengths: int = 0
     num_unanswered: int = 0
     num_orphans: int = 0
-    sees_text: bool = False
+    has_text: bool = False
     repairs: Repairs = field(default_factory=Repairs)
 
     @property
@@ -210,18 +210,20 @@ class _FilesRead:
                 return self._whole_reading(replace(file, repairs=Repairs()), reader)
             except TraceError as error:
                 part = Path(error.source)
-                if self._on_unread is None or part in (file.content, *file.left_out):
+                if self._on_unread is None or part in (file.content, *file.unreadable):
                     raise
                 self._leave_out(file, error.read_as(reader.name))
                 children = tuple(child for child in file.children if child != part)
-                file = replace(file, children=children, left_out=(*file.left_out, part))
+                file = replace(file, children=children, unreadable=(*file.unreadable, part))
 
     def _whole_reading(self, file: TraceFile, reader: TraceReader) -> Reading:
         scope, rng = self._scope, self._rng
         reading = reader.read(file, interner=self._interner, scope=scope, rng=rng)
         if self._on_unread is not None and reading.num_sessions is None:
             # A stream reports errors only while it is read: read it once without yielding.
-            trial = reader.read(file.silently(), interner=PrefixInterner(), scope=scope, rng=None)
+            trial = reader.read(
+                file.without_reports(), interner=PrefixInterner(), scope=scope, rng=None
+            )
             for _ in trial.sessions:
                 pass
         _report(Path(file.source), reader, reading, self._on_file, file.repairs)
@@ -274,7 +276,7 @@ def _report(
             num_estimated_lengths=reading.num_estimated_lengths,
             num_unanswered=reading.num_unanswered,
             num_orphans=reading.num_orphans,
-            sees_text=reader.sees_text,
+            has_text=reader.has_text,
             repairs=repairs,
         )
     )

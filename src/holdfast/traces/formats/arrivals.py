@@ -50,7 +50,7 @@ class Arrivals(Generic[_Row]):
         hint: str,
     ) -> None:
         self._rows = rows
-        self._file = file.silently()
+        self._file = file.without_reports()
         self._sorted: list[Arrival[_Row]] | None = None
         self.num_rows = 0
         first = last = 0.0

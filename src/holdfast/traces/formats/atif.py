@@ -311,7 +311,7 @@ def read_atif(
     main = _Found(file, _document(file))
     others = {
         os.path.normpath(child.source): _Found(child, _document(child))
-        for child in map(file.beside, file.children)
+        for child in map(file.sibling, file.children)
     }
     streams = list(_Family(main, others).streams())
     reading = transcript_reading(file, [streams], interner=interner)

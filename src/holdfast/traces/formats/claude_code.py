@@ -30,7 +30,7 @@ from holdfast.traces.formats.claude_code_entries import (
     own_name,
     read_entries,
 )
-from holdfast.traces.formats.claude_code_files import agent_kind, companions_of, is_aside
+from holdfast.traces.formats.claude_code_files import agent_kind, companions_of, is_auxiliary
 from holdfast.traces.formats.entry_order import parents_before
 from holdfast.traces.formats.reading import Reading
 from holdfast.traces.formats.trace_file import TraceFile
@@ -45,7 +45,7 @@ from holdfast.traces.history import EMPTY_HISTORY, History, Message, estimated_t
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import EventKind, Trigger
 
-__all__ = ["LAYOUTS", "companions_of", "is_aside", "links_of", "read_claude_code"]
+__all__ = ["LAYOUTS", "companions_of", "is_auxiliary", "links_of", "read_claude_code"]
 
 _MAIN = "main"
 
@@ -305,10 +305,10 @@ def read_claude_code(
     del scope, rng
     tree = _Tree()
     beside = companions_of(file.content) if isinstance(file.content, Path) else ()
-    beside = tuple(path for path in beside if path not in file.left_out)
+    beside = tuple(path for path in beside if path not in file.unreadable)
     companions = tuple(dict.fromkeys((*beside, *file.children)))
     entries: list[Entry] = []
-    for part in (file, *map(file.beside, companions)):
+    for part in (file, *map(file.sibling, companions)):
         try:
             for entry in read_entries(part):
                 entries.append(entry)

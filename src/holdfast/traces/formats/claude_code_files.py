@@ -17,7 +17,7 @@ from holdfast.errors import TraceError
 from holdfast.traces.formats.trace_file import TraceFile
 from holdfast.traces.storage import COMPRESSIONS
 
-__all__ = ["agent_kind", "companions_of", "is_aside"]
+__all__ = ["agent_kind", "companions_of", "is_auxiliary"]
 
 _SUB_AGENTS: Final = "subagents"
 _SUFFIXES = tuple(f".jsonl{compression}" for compression in COMPRESSIONS)
@@ -35,7 +35,7 @@ def companions_of(path: Path) -> tuple[Path, ...]:
     return tuple(file for file in sorted(directory.rglob("agent-*")) if _is_sub_agents(file))
 
 
-def is_aside(path: Path) -> bool:
+def is_auxiliary(path: Path) -> bool:
     """Whether Claude Code keeps a file beside its sessions that holds none."""
     if path.name in _OF_PROJECT or path.parent.name == "tool-results":
         return True

@@ -30,7 +30,7 @@ from holdfast.traces.formats.transcript import Call, CalledTool, Stream, transcr
 from holdfast.traces.history import Message
 from holdfast.traces.lineage import PrefixInterner
 
-__all__ = ["LAYOUTS", "is_aside", "links_of", "read_cline"]
+__all__ = ["LAYOUTS", "is_auxiliary", "links_of", "read_cline"]
 
 LAYOUTS = (frozenset({"version", "sessionId", "messages", "agent=lead|subagent|teammate"}),)
 """A document with all of these fields is of this format."""
@@ -198,7 +198,7 @@ class _Chat:
             )
 
 
-def is_aside(path: Path) -> bool:
+def is_auxiliary(path: Path) -> bool:
     """Whether Cline keeps a file beside its sessions that holds none."""
     if _MESSAGES in path.name:
         return False
@@ -238,7 +238,7 @@ def read_cline(
 
 def _children(file: TraceFile) -> Sequence[Stream]:
     found: list[Stream] = []
-    for child in map(file.beside, file.children):
+    for child in map(file.sibling, file.children):
         try:
             found.append(_Chat(child).read())
         except TraceError as error:

@@ -58,7 +58,7 @@ from holdfast.traces.record import EventKind, Trigger
 
 __all__ = [
     "LAYOUTS",
-    "is_aside",
+    "is_auxiliary",
     "links_of",
     "read_codex",
     "stream_of",
@@ -363,7 +363,7 @@ def read_codex(
         TraceError: A line is not such an item or a file is damaged, and `file.on_skipped` is None.
     """
     del scope, rng
-    rollouts = [_Rollout(part, _lines) for part in (file, *map(file.beside, file.children))]
+    rollouts = [_Rollout(part, _lines) for part in (file, *map(file.sibling, file.children))]
     streams = [rollout.read() for rollout in rollouts]
     _link(rollouts, streams)
     reading = transcript_reading(file, [streams], interner=interner)
@@ -389,6 +389,6 @@ def stream_of(
     return _Rollout(file, lines).read()
 
 
-def is_aside(path: Path) -> bool:
+def is_auxiliary(path: Path) -> bool:
     """Whether Codex keeps a file beside its sessions that holds none."""
     return path.parent.name == ".codex"

@@ -124,9 +124,9 @@ def read_with_companion(
     file: TraceFile, *, interner: PrefixInterner, scope: int, rng: random.Random | None = None
 ) -> Reading:
     """Read requests, and the tool calls beside them, as `read_coding_agents` does."""
-    beside = (path for path in companions_of(Path(file.source)) if path not in file.left_out)
+    beside = (path for path in companions_of(Path(file.source)) if path not in file.unreadable)
     companions = tuple(islice(beside, 1))
-    tools = file.beside(companions[0]) if companions else None
+    tools = file.sibling(companions[0]) if companions else None
     reading = read_coding_agents(file, tools, interner=interner, scope=scope, rng=rng)
     return replace(reading, companions=companions)
 

@@ -45,7 +45,7 @@ __all__ = [
     "LAYOUTS",
     "LINE_LAYOUTS",
     "companions_of",
-    "is_aside",
+    "is_auxiliary",
     "links_of",
     "links_of_lines",
     "read_gemini_cli",
@@ -283,7 +283,7 @@ def companions_of(path: Path) -> tuple[Path, ...]:
     return tuple(document for name in names if (document := path.with_name(name)).is_file())
 
 
-def is_aside(path: Path) -> bool:
+def is_auxiliary(path: Path) -> bool:
     """Whether Gemini CLI keeps a file beside its sessions that holds none."""
     is_known = path.name == "logs.json" or path.name.startswith("checkpoint")
     if is_known and path.with_name(_CHATS).is_dir():
@@ -361,7 +361,7 @@ def read_gemini_cli_lines(
 
 def _reading(file: TraceFile, main: Stream, interner: PrefixInterner) -> Reading:
     streams = [main]
-    for child in map(file.beside, file.children):
+    for child in map(file.sibling, file.children):
         try:
             chat = _Chat(child)
             is_document = ".jsonl" not in Path(child.source).name

@@ -29,7 +29,7 @@ from holdfast.traces.formats.transcript import Call, CalledTool, Stream, transcr
 from holdfast.traces.history import Message
 from holdfast.traces.lineage import PrefixInterner
 
-__all__ = ["LAYOUTS", "is_aside", "read_mini_swe_agent"]
+__all__ = ["LAYOUTS", "is_auxiliary", "read_mini_swe_agent"]
 
 LAYOUTS = (frozenset({"trajectory_format=mini-swe-agent*", "messages"}),)
 """A document with all of these fields is of this format."""
@@ -241,7 +241,7 @@ def _texts(content: Any) -> Iterator[str]:
             yield text
 
 
-def is_aside(path: Path) -> bool:
+def is_auxiliary(path: Path) -> bool:
     """Whether a file holds the patches of a batch, beside the batch's runs."""
     return path.name == "preds.json" and any(path.parent.glob("*/*.traj.json*"))
 

@@ -38,7 +38,7 @@ from holdfast.traces.history import EMPTY_HISTORY, History, Message
 from holdfast.traces.lineage import PrefixInterner
 from holdfast.traces.record import Trigger
 
-__all__ = ["LAYOUTS", "hint_for", "is_aside", "links_of", "read_opencode"]
+__all__ = ["LAYOUTS", "hint_for", "is_auxiliary", "links_of", "read_opencode"]
 
 LAYOUTS = (
     frozenset({"info.id", "messages[].info", "messages[].parts"}),
@@ -259,7 +259,7 @@ def _seconds(time: float | None) -> float | None:
     return time / 1000 if time else None
 
 
-def is_aside(path: Path) -> bool:
+def is_auxiliary(path: Path) -> bool:
     """Whether a file is OpenCode's own, which holds no exported session."""
     is_own = path.parent.name == _HOME and path.name in _OWN_FILES
     return is_own or any(lies_below(path, _HOME, name) for name in _OWN_DIRECTORIES)
@@ -317,7 +317,7 @@ def read_opencode(
     """
     del scope, rng
     streams: list[Stream] = []
-    for part in (file, *map(file.beside, file.children)):
+    for part in (file, *map(file.sibling, file.children)):
         try:
             streams.append(_stream(part))
         except TraceError as error:

@@ -45,7 +45,7 @@ from holdfast.traces.formats.transcript import (
 from holdfast.traces.history import Message
 from holdfast.traces.lineage import PrefixInterner
 
-__all__ = ["LAYOUTS", "is_aside", "links_of", "read_pi"]
+__all__ = ["LAYOUTS", "is_auxiliary", "links_of", "read_pi"]
 
 LAYOUTS = (
     frozenset({"type=session", "id", "timestamp", "cwd"}),
@@ -287,7 +287,7 @@ def _file_name(path: str | None) -> str | None:
     return None if path is None else PurePosixPath(path.replace("\\", "/")).name.partition(".")[0]
 
 
-def is_aside(path: Path) -> bool:
+def is_auxiliary(path: Path) -> bool:
     """Whether pi or OpenClaw keeps a file beside its sessions that holds none."""
     if path.name == "sessions.json":
         return path.parent.name == _SESSIONS
@@ -337,7 +337,7 @@ def read_pi(
         TraceError: A line is not such an entry or a file is damaged, and `file.on_skipped` is None.
     """
     del scope, rng
-    sessions = [_Session(part) for part in (file, *map(file.beside, file.children))]
+    sessions = [_Session(part) for part in (file, *map(file.sibling, file.children))]
     streams = [session.read() for session in sessions]
     _link(sessions, streams)
     reading = transcript_reading(file, [streams], interner=interner)

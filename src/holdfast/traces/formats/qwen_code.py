@@ -51,7 +51,7 @@ from holdfast.traces.formats.transcript import (
 from holdfast.traces.history import Message
 from holdfast.traces.lineage import PrefixInterner
 
-__all__ = ["LAYOUTS", "is_aside", "links_of", "read_qwen_code"]
+__all__ = ["LAYOUTS", "is_auxiliary", "links_of", "read_qwen_code"]
 
 LAYOUTS = (
     frozenset({"type", "uuid", "parentUuid", "sessionId", "cwd", "message.parts"}),
@@ -272,7 +272,7 @@ class _Session:
                 )
 
 
-def is_aside(path: Path) -> bool:
+def is_auxiliary(path: Path) -> bool:
     """Whether Qwen Code keeps a file beside its sessions that holds none."""
     is_below = any(lies_below(path, name) for name in _SESSIONS)
     if path.name.endswith((".meta.json", ".runtime.json")):
@@ -340,7 +340,7 @@ def read_qwen_code(
         TraceError: A line is not such a record or a file is damaged, and `file.on_skipped` is None.
     """
     del scope, rng
-    sessions = [_Session(part) for part in (file, *map(file.beside, file.children))]
+    sessions = [_Session(part) for part in (file, *map(file.sibling, file.children))]
     streams = [session.read() for session in sessions]
     by_id = {stream.session_id: at for at, stream in reversed([*enumerate(streams)])}
     sessions_by_id = {name: sessions[at] for name, at in by_id.items()}

@@ -70,8 +70,8 @@ class TraceReader:
         read: Reads one file.
         companions_of: Lists files that belong to a file and are not traces themselves.
         links_of: Reads a file's links to other files; None for formats without links.
-        is_aside: Whether its client keeps a file beside its sessions that holds none.
-        sees_text: Whether its files can hold text.
+        is_auxiliary: Whether its client keeps a file beside its sessions that holds none.
+        has_text: Whether its files can hold text.
         is_conversion: Whether its files may repeat sessions of a client's own recordings.
     """
 
@@ -81,13 +81,13 @@ class TraceReader:
     read: _Read
     companions_of: Callable[[Path], Iterable[Path]] = _none
     links_of: Callable[[TraceFile], FileLinks | None] | None = None
-    is_aside: Callable[[Path], bool] = _never
-    sees_text: bool = False
+    is_auxiliary: Callable[[Path], bool] = _never
+    has_text: bool = False
     is_conversion: bool = False
 
 
 READERS: tuple[TraceReader, ...] = (
-    TraceReader("Holdfast", "lines", canonical.LAYOUTS, canonical.read_canonical, sees_text=True),
+    TraceReader("Holdfast", "lines", canonical.LAYOUTS, canonical.read_canonical, has_text=True),
     TraceReader("WEKA", "document", weka.LAYOUTS, weka.read_weka),
     TraceReader("WEKA", "lines", weka.LAYOUTS, weka.read_weka_lines),
     TraceReader(
@@ -119,8 +119,8 @@ READERS: tuple[TraceReader, ...] = (
         claude_code.read_claude_code,
         claude_code.companions_of,
         claude_code.links_of,
-        claude_code.is_aside,
-        sees_text=True,
+        claude_code.is_auxiliary,
+        has_text=True,
     ),
     TraceReader(
         "Codex",
@@ -128,18 +128,18 @@ READERS: tuple[TraceReader, ...] = (
         codex.LAYOUTS,
         codex.read_codex,
         links_of=codex.links_of,
-        is_aside=codex.is_aside,
-        sees_text=True,
+        is_auxiliary=codex.is_auxiliary,
+        has_text=True,
     ),
     TraceReader(
-        "Codex", "lines", codex_bare.LINE_LAYOUTS, codex_bare.read_bare_codex, sees_text=True
+        "Codex", "lines", codex_bare.LINE_LAYOUTS, codex_bare.read_bare_codex, has_text=True
     ),
     TraceReader(
         "Codex",
         "document",
         codex_bare.DOCUMENT_LAYOUTS,
         codex_bare.read_codex_document,
-        sees_text=True,
+        has_text=True,
     ),
     TraceReader(
         "Gemini CLI",
@@ -147,8 +147,8 @@ READERS: tuple[TraceReader, ...] = (
         gemini_cli.LAYOUTS,
         gemini_cli.read_gemini_cli,
         links_of=gemini_cli.links_of,
-        is_aside=gemini_cli.is_aside,
-        sees_text=True,
+        is_auxiliary=gemini_cli.is_auxiliary,
+        has_text=True,
     ),
     TraceReader(
         "Gemini CLI",
@@ -157,7 +157,7 @@ READERS: tuple[TraceReader, ...] = (
         gemini_cli.read_gemini_cli_lines,
         gemini_cli.companions_of,
         gemini_cli.links_of_lines,
-        sees_text=True,
+        has_text=True,
     ),
     TraceReader(
         "Qwen Code",
@@ -165,8 +165,8 @@ READERS: tuple[TraceReader, ...] = (
         qwen_code.LAYOUTS,
         qwen_code.read_qwen_code,
         links_of=qwen_code.links_of,
-        is_aside=qwen_code.is_aside,
-        sees_text=True,
+        is_auxiliary=qwen_code.is_auxiliary,
+        has_text=True,
     ),
     TraceReader(
         "pi",
@@ -174,8 +174,8 @@ READERS: tuple[TraceReader, ...] = (
         pi.LAYOUTS,
         pi.read_pi,
         links_of=pi.links_of,
-        is_aside=pi.is_aside,
-        sees_text=True,
+        is_auxiliary=pi.is_auxiliary,
+        has_text=True,
     ),
     TraceReader(
         "Cline",
@@ -183,27 +183,27 @@ READERS: tuple[TraceReader, ...] = (
         cline.LAYOUTS,
         cline.read_cline,
         links_of=cline.links_of,
-        is_aside=cline.is_aside,
-        sees_text=True,
+        is_auxiliary=cline.is_auxiliary,
+        has_text=True,
     ),
     TraceReader(
         "mini-swe-agent",
         "document",
         mini_swe_agent.LAYOUTS,
         mini_swe_agent.read_mini_swe_agent,
-        is_aside=mini_swe_agent.is_aside,
-        sees_text=True,
+        is_auxiliary=mini_swe_agent.is_auxiliary,
+        has_text=True,
     ),
-    TraceReader("OpenTelemetry", "document", otel.LAYOUTS, otel.read_otel, sees_text=True),
-    TraceReader("OpenTelemetry", "lines", otel.LINE_LAYOUTS, otel.read_otel_lines, sees_text=True),
+    TraceReader("OpenTelemetry", "document", otel.LAYOUTS, otel.read_otel, has_text=True),
+    TraceReader("OpenTelemetry", "lines", otel.LINE_LAYOUTS, otel.read_otel_lines, has_text=True),
     TraceReader(
         "OpenCode",
         "document",
         opencode.LAYOUTS,
         opencode.read_opencode,
         links_of=opencode.links_of,
-        is_aside=opencode.is_aside,
-        sees_text=True,
+        is_auxiliary=opencode.is_auxiliary,
+        has_text=True,
     ),
     TraceReader(
         "ATIF",
@@ -211,7 +211,7 @@ READERS: tuple[TraceReader, ...] = (
         atif.LAYOUTS,
         atif.read_atif,
         links_of=atif.links_of,
-        sees_text=True,
+        has_text=True,
         is_conversion=True,
     ),
 )

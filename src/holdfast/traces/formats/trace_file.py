@@ -49,7 +49,7 @@ class TraceFile:
         keeps_text: Whether readers keep the text of messages.
         children: Files that are read with this one: its sub-agents'.
         repairs: Counts repaired values.
-        left_out: Files that would be read with this one but are wrong.
+        unreadable: Files that would be read with this one but are wrong.
         own_label: The `label`, if another file has the same `name`.
     """
 
@@ -59,7 +59,7 @@ class TraceFile:
     keeps_text: bool = False
     children: tuple[Path, ...] = ()
     repairs: Repairs = field(default_factory=Repairs)
-    left_out: tuple[Path, ...] = ()
+    unreadable: tuple[Path, ...] = ()
     own_label: str = ""
 
     @property
@@ -72,12 +72,12 @@ class TraceFile:
         """A name that is unique among the files of a reading, for sessions without an id."""
         return self.own_label or self.name
 
-    def silently(self) -> TraceFile:
+    def without_reports(self) -> TraceFile:
         """Return the same file for another pass that reports no skips and repairs."""
         on_skipped = None if self.on_skipped is None else ignored
         return replace(self, on_skipped=on_skipped, repairs=Repairs())
 
-    def beside(self, path: Path) -> TraceFile:
+    def sibling(self, path: Path) -> TraceFile:
         """Return another file that is read with this one, with the same `on_skipped`."""
         return replace(self, source=str(path), content=path, children=(), own_label="")
 

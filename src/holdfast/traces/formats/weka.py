@@ -165,7 +165,7 @@ def read_weka_lines(
     has_defect = evidence.known_gap_defect
     sessions = (
         session
-        for document, agents in _lines(file.silently())
+        for document, agents in _lines(file.without_reports())
         for session in _sessions(
             file.source, document, agents, interner, interner.own_scope(), has_defect=has_defect
         )
