@@ -1,1 +1,1 @@
-"""Workloads: what traces look like, and traces made to look alike."""
+"""Workloads: statistics and studies of traces, and generated sessions that resemble them."""

@@ -1,4 +1,4 @@
-"""What a reading holds, in a few figures: sessions, turns, tokens, gaps, reuse."""
+"""Summary figures of a reading: sessions, turns, tokens, gaps, reuse."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SCHEMA = "holdfast.trace-stats/1"
 
 
 class GapStatistics(msgspec.Struct, frozen=True):
-    """Gaps behind answers that ended in one way.
+    """Gaps after answers that ended in the same way.
 
     Attributes:
-        num_gaps: How many.
+        num_gaps: Number of gaps.
         total_s: Their sum.
         gap_s: Their distribution; None without one.
     """
@@ -49,28 +49,28 @@ class FileStatistics(msgspec.Struct, frozen=True):
 
 
 class StatisticsDocument(msgspec.Struct, frozen=True):
-    """All figures; a ratio without anything to divide by is None.
+    """All figures; a ratio with a zero denominator is None.
 
     Attributes:
-        files: In the order they were read.
-        num_sessions: Agents' streams, sub-agents included.
-        num_sub_agents: Those that name a parent.
-        num_arrivals: Those that arrive at a recorded time.
+        files: In reading order.
+        num_sessions: Sessions, sub-agents included.
+        num_sub_agents: Sessions that name a parent.
+        num_arrivals: Sessions with a recorded arrival.
         num_turns: Requests.
-        num_tool_calls: Calls that are recorded one by one.
-        prompt_tokens: Of all prompts together.
-        output_tokens: Of all answers together.
+        num_tool_calls: Individually recorded tool calls.
+        prompt_tokens: Sum over all prompts.
+        output_tokens: Sum over all answers.
         turns_per_session: Distribution over sessions.
         tokens_per_prompt: Distribution over turns.
         tokens_per_answer: Distribution over turns.
-        gaps: By what the answer before the gap asked for: "tool", "human" or "unknown".
-        session_reuse_ratio: Share of prompt tokens that an earlier prompt of the session held.
-        reading_reuse_ratio: Share that any earlier prompt of the reading held.
-        distinct_tokens: Tokens in full blocks that differ: what a cache would have to hold.
-        turns_by_model: Turns of each model that is recorded.
+        gaps: By the end of the answer before the gap: "tool", "human" or "unknown".
+        session_reuse_ratio: Share of prompt tokens in an earlier prompt of the same session.
+        reading_reuse_ratio: Share of prompt tokens in any earlier prompt of the reading.
+        distinct_tokens: Tokens in distinct full blocks: the size of a cache that never evicts.
+        turns_by_model: Turns of each recorded model.
         calls_by_tool: Recorded calls of each tool.
-        num_skipped: Parts of files that were left out because they are wrong.
-        unread_files: Names of files that could not be read and were left out as a whole.
+        num_skipped: Malformed parts of files that were left out.
+        unread_files: Names of unreadable files that were left out as a whole.
     """
 
     files: list[FileStatistics]
@@ -100,7 +100,7 @@ class StatisticsDocument(msgspec.Struct, frozen=True):
 
 
 class Statistics:
-    """Adds sessions up as they come; keeps some bytes a turn and each distinct block's id."""
+    """Accumulates sessions; keeps a few bytes a turn and the id of each distinct block."""
 
     def __init__(self) -> None:
         self._files: list[FileReport] = []
@@ -114,11 +114,11 @@ class Statistics:
         self._tools: Counter[str] = Counter()
 
     def add_file(self, report: FileReport) -> None:
-        """Note a file that is read."""
+        """Add a file's report."""
         self._files.append(report)
 
     def add(self, session: Session) -> None:
-        """Add one session; O(its blocks)."""
+        """Add one session; O(blocks of the session)."""
         counts = self._counts
         counts["sub_agents"] += session.parent_id is not None
         counts["arrivals"] += session.start_s is not None

@@ -1,4 +1,4 @@
-"""Sessions for when no trace is at hand: generated ones like recorded Claude Code sessions."""
+"""The default workload without a trace: generated sessions that resemble Claude Code's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SET = "claude-code"
 
 
 def generate_sessions(num_sessions: int, seed: int) -> tuple[Session, ...]:
-    """Generate sessions; equal arguments give equal sessions, and more add to the same ones.
+    """Generate sessions, equal for equal arguments; a larger number adds to the same ones.
 
     Raises:
         ConfigError: `num_sessions` is below 1.
@@ -28,6 +28,6 @@ def generate_sessions(num_sessions: int, seed: int) -> tuple[Session, ...]:
 
 
 def iterate_sessions(seed: int) -> Iterator[Session]:
-    """Generate sessions without end; none of them is a sub-agent."""
+    """Generate sessions endlessly; none of them is a sub-agent."""
     for family in iterate_families(load_set(_SET), seed, name=_NAME):
         yield from family

@@ -94,7 +94,7 @@ class TestLimits:
         ({"other": agent()}, {}, "no 'main'"),
         ({"main": agent(num_turns=[1, 2, 3])}, {}, r"agents.main.num_turns. has 3 entries"),
         ({"main": agent(num_turns=[3, 1])}, {}, "ascending"),
-        ({"main": agent(num_turns=[float("nan"), 1])}, {}, "numbers up to 100,000"),
+        ({"main": agent(num_turns=[float("nan"), 1])}, {}, "a number up to 100,000"),
         ({"main": agent(steps={"work": STEP | {"gap_s": 1e9}})}, {}, "up to 100,000,000"),
         ({"main": agent(num_turns=-1)}, {}, "at least 0"),
         ({"main": agent()}, {"percents": [0, 50]}, "from 0 to 100"),
@@ -102,11 +102,11 @@ class TestLimits:
         ({"main": agent(first={})}, {}, "no weight above 0"),
         ({"main": agent(steps={"work": STEP | {"next": {"rest": 1}}})}, {}, "names 'rest'"),
         ({"main": agent(steps={"work": STEP | {"role": "judge"}})}, {}, "is 'judge'"),
-        ({"main": agent(steps={"work": STEP | {"calls": {"agent": "x"}}})}, {}, "called so"),
-        ({"main": agent(steps={"work": STEP | {"calls": {"agent": "main"}}})}, {}, "in a circle"),
+        ({"main": agent(steps={"work": STEP | {"calls": {"agent": "x"}}})}, {}, "not in `agents`"),
+        ({"main": agent(steps={"work": STEP | {"calls": {"agent": "main"}}})}, {}, "in a cycle"),
         ({"main": agent(steps={"work": STEP | {"rewrites": {"tail": 1}}})}, {}, "rewrites"),
         ({"main": agent(compaction_chances=[0.5])}, {}, "needs `agents.main.rewrites.compaction`"),
-        ({"main": agent(num_turns=None)}, {}, "never comes to `end`"),
+        ({"main": agent(num_turns=None)}, {}, "never reaches `end`"),
         (
             {
                 "main": agent(
@@ -134,10 +134,10 @@ class TestLimits:
         (
             {"main": agent(roles={"": {"prompt_tokens": 1, "heads": [{"weight": math.inf}]}})},
             {},
-            "heads. has weights whose sum is infinite",
+            "heads. has weights with an infinite sum",
         ),
         ({"main": agent(steps={"work": STEP | {"next": {"work": math.inf}}})}, {}, "infinite"),
-        ({"main": agent(steps={"end": STEP}, first={"end": 1})}, {}, "name of a session's end"),
+        ({"main": agent(steps={"end": STEP}, first={"end": 1})}, {}, "is reserved for"),
         ({"main": agent()}, {"answer_s_per_token": math.inf}, "answer_s_per_token"),
     ],
 )
@@ -160,7 +160,7 @@ class TestFiles:
         assert [turn.agent for turn in session.turns] == ["me", "me"]
 
     def test_an_unknown_name_lists_the_known_ones(self) -> None:
-        with pytest.raises(ConfigError, match="unknown set") as caught:
+        with pytest.raises(ConfigError, match="unknown parameter set") as caught:
             load_set("claude")
         assert all(name in (caught.value.hint or "") for name in set_names())
 
@@ -282,13 +282,13 @@ def test_sessions_without_turns_have_one(num_turns: Any, dependence: Any) -> Non
 
 @pytest.mark.parametrize("sessions", [[], [traits([0, 0, 0, 0, 1])], [traits(), traits()]])
 def test_ranks_that_are_none_are_refused(sessions: list[Any]) -> None:
-    with pytest.raises(msgspec.ValidationError, match="each rank from 0 on once for `"):
+    with pytest.raises(msgspec.ValidationError, match="each rank from 0 exactly once for `"):
         parameters_of({"main": agent(dependence=independent(sessions=sessions))})
 
 
 def test_levels_that_are_no_numbers_are_refused() -> None:
     sessions = [traits(levels=[0.0, float("nan"), 0.0])]
-    with pytest.raises(msgspec.ValidationError, match="the level of `output_tokens`"):
+    with pytest.raises(msgspec.ValidationError, match="a finite level of `output_tokens`"):
         parameters_of({"main": agent(dependence=independent(sessions=sessions))})
 
 

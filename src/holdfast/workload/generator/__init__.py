@@ -1,5 +1,5 @@
-"""Generated sessions that stand in for recorded ones, and workflows described by hand.
+"""Generates sessions from parameter sets, fitted to a study or written by hand.
 
-`parameters` is what a set says, `files` where it is read, `fit` makes one from a study, `families`
-draws sessions from it.
+`parameters` defines a set, `files` reads it, `fit` makes one from a study, `families` draws
+sessions from it.
 """

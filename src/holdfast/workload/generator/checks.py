@@ -1,4 +1,4 @@
-"""Whether a set of parameters describes sessions at all."""
+"""Checks that a parameter set can generate sessions."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from holdfast.workload.study.wait import END
 __all__ = ["check_parameters"]
 
 _SIGNED = ("added_tokens",)
-# Far beyond anything recorded; more would be generated for days, or fill the memory.
+# Far beyond any recording; larger values would run for days or fill the memory.
 _LARGEST = 1e8
 _LARGEST_NUMS = {"num_turns": 1e5, "num": 1e3}
 
 
 def check_parameters(parameters: Parameters) -> None:
-    """Make sure that sessions can be drawn. Pure.
+    """Raise unless sessions can be generated from the set. Pure.
 
     Raises:
-        ConfigError: A table is not one, something that is named does not exist, a session could go
-            on for ever, or an agent could call itself; the message says where.
+        ConfigError: A table is malformed, a named part does not exist, a session may never end, or
+            an agent may call itself; the message has the field.
     """
     percents = parameters.percents
     if (percents[:1], percents[-1:]) != ((0.0,), (100.0,)) or not _is_ascending(percents):
-        raise ConfigError("`percents` must go up from 0 to 100")
+        raise ConfigError("`percents` does not ascend from 0 to 100")
     if not parameters.answer_s_per_token <= _LARGEST:
         raise ConfigError(f"`answer_s_per_token` is not a number up to {_LARGEST:,.0f}")
     for path, value in _tables(parameters, ""):
         _check_table(path, value, len(percents))
     if MAIN not in parameters.agents:
-        raise ConfigError(f"`agents` has no {MAIN!r}, with which every family begins")
+        raise ConfigError(f"`agents` has no {MAIN!r}; expected it, since every family starts there")
     for name, agent in parameters.agents.items():
         _check_agent(f"agents.{name}", agent, parameters.agents)
     calls = {
@@ -47,7 +47,7 @@ def check_parameters(parameters: Parameters) -> None:
     try:
         TopologicalSorter(calls).prepare()
     except CycleError as error:
-        raise ConfigError(f"agents call each other in a circle: {error.args[1]}") from error
+        raise ConfigError(f"agents call each other in a cycle: {error.args[1]}") from error
 
 
 def _tables(part: msgspec.Struct, path: str) -> Iterator[tuple[str, Table]]:
@@ -61,7 +61,7 @@ def _tables(part: msgspec.Struct, path: str) -> Iterator[tuple[str, Table]]:
 
 
 def _parts(value: object) -> Iterator[tuple[str, msgspec.Struct]]:
-    """The structures in a value, with the way to them."""
+    """Yield the structures in a value, each with its path."""
     if isinstance(value, msgspec.Struct):
         yield "", value
     elif isinstance(value, Mapping):
@@ -83,7 +83,7 @@ def _check_table(path: str, table: Table, num_percents: int) -> None:
         )
     limit = _LARGEST_NUMS.get(path.rpartition(".")[2], _LARGEST)
     if not all(abs(value) <= limit for value in values):
-        raise ConfigError(f"`{path}` is not made of numbers up to {limit:,.0f}")
+        raise ConfigError(f"`{path}` has a value that is not a number up to {limit:,.0f}")
     if not _is_ascending(values, may_be_equal=True):
         raise ConfigError(f"`{path}` is not ascending")
     if values[0] < 0 and not path.endswith(_SIGNED):
@@ -93,7 +93,7 @@ def _check_table(path: str, table: Table, num_percents: int) -> None:
 def _check_agent(path: str, agent: Agent, agents: Mapping[str, Agent]) -> None:
     if END in agent.steps:
         raise ConfigError(
-            f"`{path}.steps` has {END!r}, the name of a session's end; expected another"
+            f"`{path}.steps` has {END!r}, which is reserved for a session's end; expected another"
         )
     _check_weights(f"{path}.first", agent.first, agent.steps)
     if agent.labels:
@@ -109,7 +109,7 @@ def _check_agent(path: str, agent: Agent, agents: Mapping[str, Agent]) -> None:
             )
         if step.calls is not None and step.calls.agent not in agents:
             raise ConfigError(
-                f"`{step_path}.calls.agent` is {step.calls.agent!r}; no agent is called so"
+                f"`{step_path}.calls.agent` is {step.calls.agent!r}, which is not in `agents`"
             )
         missing = set(step.rewrites) - {"compaction"} - set(agent.rewrites)
         if "compaction" in step.rewrites or missing:
@@ -128,7 +128,7 @@ def _check_weights(
 ) -> None:
     unknown = [name for name in weights if name not in known]
     if unknown:
-        raise ConfigError(f"`{path}` names {unknown[0]!r}, which is no step")
+        raise ConfigError(f"`{path}` names {unknown[0]!r}, which is not a step")
     _check_sum(path, weights.values())
 
 
@@ -137,11 +137,11 @@ def _check_sum(path: str, weights: Iterable[float]) -> None:
     if not total > 0:
         raise ConfigError(f"`{path}` has no weight above 0")
     if total == math.inf:
-        raise ConfigError(f"`{path}` has weights whose sum is infinite")
+        raise ConfigError(f"`{path}` has weights with an infinite sum")
 
 
 def _check_end(path: str, agent: Agent) -> None:
-    """Every step can reach the end, and sessions do before they are too long."""
+    """Raise unless every step can reach the end, after a bounded mean number of turns."""
     ending = {END}
     while True:
         added = {
@@ -155,24 +155,24 @@ def _check_end(path: str, agent: Agent) -> None:
     stuck = sorted(set(agent.steps) - ending)
     if stuck:
         raise ConfigError(
-            f"`{path}.steps.{stuck[0]}` never comes to `end`; expected that it can, or "
+            f"`{path}.steps.{stuck[0]}` never reaches `end`; expected a way to it, or "
             f"`{path}.num_turns`"
         )
     mean_turns, most = _mean_turns(agent), _LARGEST_NUMS["num_turns"]
     if mean_turns > most:
         raise ConfigError(
-            f"`{path}.steps` come to `end` after {mean_turns:,.0f} turns on average; expected up "
+            f"`{path}.steps` reach `end` after {mean_turns:,.0f} turns on average; expected up "
             f"to {most:,.0f}, or `{path}.num_turns`"
         )
 
 
 def _mean_turns(agent: Agent) -> float:
-    """How many turns sessions have that walk on until `end`."""
+    """Mean number of turns until `end` (fundamental matrix of the step transitions)."""
     names = tuple(agent.steps)
     follows = np.array([_shares(step.next, (*names, END))[:-1] for step in agent.steps.values()])
     try:
         turns = np.linalg.solve(np.eye(len(names)) - follows, np.ones(len(names)))
-    except np.linalg.LinAlgError:  # so rarely that it is lost in rounding
+    except np.linalg.LinAlgError:  # the chance of an end is lost in rounding
         return math.inf
     mean = float(np.dot(_shares(agent.first, names), turns))
     return mean if mean >= 1.0 else math.inf

@@ -1,4 +1,4 @@
-"""The prompts of one session: each role's own, as the conversation goes on and is rewritten."""
+"""Makes the prompts of one session: each role's own, extended and rewritten turn by turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_BRANCHES = 16
 
 @dataclass(slots=True)
 class _Branch:
-    """Prompts that extend each other: the last of them, and which of its role's turns that was."""
+    """A branch of a role's prompts: its last prompt and that prompt's turn of the role."""
 
     prompt: Prompt
     turn_index: int
@@ -25,7 +25,7 @@ class _Branch:
 
 @dataclass(slots=True)
 class _RoleState:
-    """A role: its branches, the one it is on last, and how much was said since its last prompt."""
+    """A role: its branches, the current one last, and the tokens since its last prompt."""
 
     branches: list[_Branch] = field(default_factory=list)
     num_turns: int = 0
@@ -33,14 +33,14 @@ class _RoleState:
 
 
 class Conversation:
-    """Goes on as things are said; makes the prompt of who speaks next.
+    """A session's growing conversation; makes each role's next prompt.
 
     Args:
-        agent: Whose session.
+        agent: The session's agent.
         maker: Makes the prompts; mutated.
-        heads: The agent's; mutated.
-        draws: The session's; mutated.
-        caller: The prompt that all prompts begin with in place of a head, where there is one.
+        heads: The agent's shared heads; mutated.
+        draws: The session's random draws; mutated.
+        caller: The caller's prompt, if all prompts start with it instead of a head.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Conversation:
         self._said_tokens = 0.0
 
     def say(self, num_tokens: float) -> None:
-        """Everybody hears more; negative where the end is taken back. Mutates."""
+        """Add tokens to every role's next prompt; negative values remove some. Mutates."""
         self._said_tokens = num_tokens
         for role in self._roles.values():
             role.unread_tokens += num_tokens
@@ -63,12 +63,12 @@ class Conversation:
     def prompt(
         self, role_name: str, rewrite: MutationKind | None, limit_tokens: float = math.inf
     ) -> Prompt:
-        """The prompt of the role that speaks next; mutates.
+        """Make the next prompt of a role; mutates.
 
         Args:
-            role_name: Who speaks.
-            rewrite: How it leaves that role's last prompt, if there is one; None extends it.
-            limit_tokens: What leaves it is no longer than this.
+            role_name: The role.
+            rewrite: Kind of rewrite of the role's last prompt, if there is one; None extends it.
+            limit_tokens: Longest rewritten prompt.
         """
         role = self._roles[role_name]
         if not self._agent.roles[role_name].keeps_history:
@@ -92,7 +92,7 @@ class Conversation:
         return self._heads.first_prompt(role_name, self._draws, tokens)
 
     def _next(self, role: _RoleState, rewrite: MutationKind | None, limit_tokens: float) -> Prompt:
-        """The prompt of the branch that is gone on with, which is put last."""
+        """Make the next prompt of a role; moves the branch it continues to the end."""
         last = role.branches[-1].prompt
         added_tokens = role.unread_tokens
         if rewrite is None:
@@ -105,7 +105,7 @@ class Conversation:
             self._go_back(role)
             return self._maker.extended(role.branches[-1].prompt, added_tokens)
         if rewrite == "return":
-            # What will be gone back to begins here.
+            # The first return of a session starts a branch for later returns.
             rewrite = "branch" if "branch" in self._agent.rewrites else rewrite
         if rewrite != "compaction":
             role.branches.append(role.branches[-1])
@@ -113,7 +113,7 @@ class Conversation:
         return self._replaced(last, rewrite, limit_tokens)
 
     def _go_back(self, role: _RoleState) -> None:
-        """Put the branch last whose last prompt is about as many turns ago as returns go back."""
+        """Make the branch current whose last prompt is closest to a drawn number of turns ago."""
         turns_back = self._draws.value(self._agent.rewrites["return"].turns_back)
         wanted = role.num_turns - turns_back
         branch = min(role.branches[:-1], key=lambda branch: abs(branch.turn_index - wanted))

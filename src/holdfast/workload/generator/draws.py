@@ -1,4 +1,4 @@
-"""Random draws for one session: independent ones, and those that depend on each other."""
+"""Random draws for one session, independent or correlated."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ Matrix = NDArray[np.float64]
 
 
 class Draws:
-    """Draws from tables of percentiles; every call goes on in the same stream of random numbers.
+    """Draws values from percentile tables, all from one stream of random numbers.
 
-    A session is like one of `Dependence.sessions`: it has its levels, and its ranks but for what
-    lies between one rank and the next (an empirical copula). The quantities of a turn come from a
-    Gaussian copula: scores that are normal and correlated, each turned into the value at its rank
-    in a table. A turn's score is the sum of its session's level and of a part that goes on from
-    turn to turn (first-order autoregressive).
+    A session copies the levels and ranks of one of `Dependence.sessions`, with a uniform draw
+    within each rank (an empirical copula). The quantities of a turn come from a Gaussian copula:
+    correlated normal scores select values in a table by their rank. A turn's score is its session's
+    level plus a first-order autoregressive part.
 
     Args:
         rng: Mutated by every draw.
-        percents: Which percentile each entry of a table is.
-        dependence: None draws everything independently.
+        percents: The percentile of each table entry.
+        dependence: None draws all values independently.
 
     Attributes:
-        ends_full: Whether the session ends where its context is full.
+        ends_full: Whether the session ends with its context full.
     """
 
     def __init__(
@@ -60,19 +59,19 @@ class Draws:
             self._levels = np.array([getattr(session, name) for name in QUANTITIES])
             self.ends_full = session.ends_full
             self._turn_root = _root(dependence)
-            # Below 1, where a turn would only repeat the last one's scores.
+            # Below 1; at 1 a turn would only repeat the last one's scores.
             self._next = np.clip(dependence.next_correlations, 0.0, 0.99)
         self._within = self._turn_root @ rng.standard_normal(_NUM)
         self._scores = self._levels
 
     def trait(self, name: str, table: Table) -> float:
-        """The session's value of one of `TRAITS`, from `table`; the same whenever it is asked."""
+        """The session's value of one of `TRAITS`, from `table`; constant over its turns."""
         return value_at(table, self._percents, float(self._ranks[TRAITS.index(name)]))
 
-    def go_on(self) -> None:
+    def next_turn(self) -> None:
         """Draw the scores of the next turn. Mutates."""
-        fresh = self._turn_root @ self._rng.standard_normal(_NUM)
-        self._within = self._next * self._within + np.sqrt(1 - self._next**2) * fresh
+        innovation = self._turn_root @ self._rng.standard_normal(_NUM)
+        self._within = self._next * self._within + np.sqrt(1 - self._next**2) * innovation
         self._scores = self._levels + self._within
 
     def quantity(self, name: str, table: Table) -> float:
@@ -89,15 +88,15 @@ class Draws:
         return float(self._rng.random())
 
     def happens(self, chance: float) -> bool:
-        """Whether something of this chance (0 to 1) happens."""
+        """Whether an event of this chance (0 to 1) happens."""
         return bool(self._rng.random() < chance)
 
     def choice(self, weights: Mapping[_Name, float]) -> _Name:
-        """One of the names, by weight (>= 0, not all 0)."""
-        place = self._rng.random() * sum(weights.values())
+        """Draw one of the names by weight (>= 0, not all 0)."""
+        remaining = self._rng.random() * sum(weights.values())
         for name, weight in weights.items():
-            place -= weight
-            if place < 0:
+            remaining -= weight
+            if remaining < 0:
                 return name
         return next(name for name in reversed(list(weights)) if weights[name] > 0)
 
@@ -105,8 +104,8 @@ class Draws:
 def _root(dependence: Dependence) -> Matrix:
     """The matrix that gives independent normal numbers the covariance of a turn.
 
-    Measured correlations need not fit each other, since they need not come from the same turns:
-    they are weakened until they do.
+    Measured correlations may come from different turns and contradict each other; they are weakened
+    until they are consistent.
     """
     spread = np.sqrt(np.maximum(1.0 - np.asarray(dependence.session_shares), _LEAST_VARIANCE))
     correlations = np.asarray(dependence.turn_correlations)

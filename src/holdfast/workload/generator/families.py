@@ -1,4 +1,4 @@
-"""Generated families of sessions: main agents, each followed by the sub-agents under it."""
+"""Generates families of sessions: main agents, each followed by its sub-agents."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["iterate_families"]
 def iterate_families(
     parameters: Parameters, seed: int, *, name: str
 ) -> Iterator[tuple[Session, ...]]:
-    """Generate families without end: a main agent, and behind each session those it called.
+    """Generate families endlessly: a main agent, and after each session its sub-agents.
 
     Equal arguments give equal families. Block ids are comparable in all families of one call.
 
     Args:
-        parameters: With which `check_parameters` finds nothing wrong.
-        seed: Of the random numbers, >= 0.
-        name: Session ids begin with it.
+        parameters: A set that passes `check_parameters`.
+        seed: Random seed, >= 0.
+        name: Prefix of the session ids.
     """
     maker = PromptMaker(parameters.block_size_tokens)
     kinds = {
@@ -47,14 +47,14 @@ def iterate_families(
 
 @dataclass(frozen=True, slots=True)
 class _AgentKind:
-    """An agent, with what all its sessions have in common."""
+    """An agent with the state that all its sessions share."""
 
     agent: Agent
     heads: Heads
     shares: AgentShares | None
 
     def odds_ratios(self, draws: Draws) -> OddsRatios:
-        """Those of one session."""
+        """The odds ratios of one session."""
         if self.agent.dependence is None or self.shares is None:
             return OddsRatios()
         return OddsRatios.of(self.agent.dependence, self.shares, draws)
@@ -67,9 +67,10 @@ def _agent_shares(agent: Agent, percents: tuple[float, ...]) -> AgentShares | No
 
 @dataclass(frozen=True, slots=True)
 class _Caller:
-    """The turn that starts a session; `prompt` where the session begins with it.
+    """The turn that starts a session.
 
-    `join_turn` is the turn that waits for the session's end, where one does.
+    `prompt` is set if the session starts with it. `join_turn` is the turn that waits for the
+    session's end, if one does.
     """
 
     session_id: str
@@ -80,7 +81,7 @@ class _Caller:
 
 @dataclass(slots=True)
 class _Family:
-    """One family in the making."""
+    """Writes one family."""
 
     parameters: Parameters
     maker: PromptMaker
@@ -91,11 +92,11 @@ class _Family:
     num_subagents: int = 0
 
     def sessions(self) -> tuple[Session, ...]:
-        """The main agent first."""
+        """The family's sessions, the main agent's first."""
         return tuple(self._write(MAIN, self.main_id, None))
 
     def _write(self, name: str, session_id: str, caller: _Caller | None) -> list[Session]:
-        """A session and all under it."""
+        """Write a session and its sub-agents."""
         kind = self.kinds[name]
         agent = kind.agent
         draws = Draws(self.rng, self.parameters.percents, agent.dependence)
@@ -129,7 +130,7 @@ class _Family:
             join_turn=None if caller is None else caller.join_turn,
             events=tuple(event for event in writer.events if event.turn_index < num_turns),
         )
-        # Nobody waits for what the last turn called.
+        # No turn waits for the calls of the last turn.
         unmet = (session_id, num_turns)
         return [
             session,
@@ -142,7 +143,7 @@ class _Family:
     def _call(
         self, calls: Calls, draws: Draws, caller_id: str, turn_index: int, prompt: Prompt
     ) -> list[list[Session]]:
-        """The sub-agents that one turn calls, each with all under it."""
+        """Write the sub-agents that one turn calls, each with its own."""
         caller = _Caller(
             caller_id,
             turn_index,
@@ -157,7 +158,7 @@ class _Family:
         return families
 
     def _duration_s(self, session: Session) -> float:
-        """How long a session takes on an engine that keeps up."""
+        """Duration of a session on an engine without queueing."""
         answers = sum(turn.output_tokens for turn in session.turns)
         gaps_s = sum(turn.gap_s for turn in session.turns)
         return gaps_s + answers * self.parameters.answer_s_per_token

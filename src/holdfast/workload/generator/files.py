@@ -1,4 +1,4 @@
-"""Files that parameters come from: sets of them, with Holdfast or not, and studies."""
+"""Reads and writes parameter sets, shipped or the user's own, and reads studies."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from holdfast.workload.study.workload import SCHEMA as STUDY_SCHEMA
 __all__ = ["fit_study", "load_set", "set_names", "set_text"]
 
 _DECODERS = {".json": msgspec.json.decode, ".toml": msgspec.toml.decode}
-# No string of a document has a line break in it.
+# No string of a set contains a line break.
 _NUMBERS = re.compile(r"\[\n([^][{}\"]*)\]")
 _Read = TypeVar("_Read", bound=msgspec.Struct)
 
 
 class _Study(msgspec.Struct):
-    """What is read of a study."""
+    """The fields of a study that a fit needs."""
 
     schema: str
     profiles: dict[str, Profile] = {}
 
 
 def set_names() -> tuple[str, ...]:
-    """Names of the sets that come with Holdfast, sorted."""
+    """Names of the shipped sets, sorted."""
     return tuple(sorted(_shipped()))
 
 
 def load_set(name_or_path: str | Path) -> Parameters:
-    """Read a set that comes with Holdfast, or one from a `.toml` or `.json` file.
+    """Read a shipped set, or one from a `.toml` or `.json` file.
 
     Raises:
-        ConfigError: The name is unknown, the file cannot be read, or it describes no sessions; the
-            message has the file and the field.
+        ConfigError: The name is unknown, the file cannot be read, or no session can be generated
+            from it; the message has the file and the field.
     """
     shipped = _shipped()
     if isinstance(name_or_path, str) and name_or_path in shipped:
@@ -50,7 +50,7 @@ def load_set(name_or_path: str | Path) -> Parameters:
     path = Path(name_or_path)
     if path.suffix not in _DECODERS:
         raise ConfigError(
-            f"unknown set of parameters {str(name_or_path)!r}",
+            f"unknown parameter set {str(name_or_path)!r}",
             hint=f"known: {', '.join(sorted(shipped))}; or a file that ends in "
             f"{' or '.join(_DECODERS)}",
         )
@@ -62,29 +62,30 @@ def fit_study(path: Path, about: str | None = None) -> Parameters:
 
     Args:
         path: The study.
-        about: What the set stands for; None names the study.
+        about: Description of the set; None names the study.
 
     Raises:
-        ConfigError: It cannot be read or is no such study; the message has the file and the field.
+        ConfigError: The file cannot be read or is not such a study; the message has the file and
+            the field.
     """
     study = _decoded(path, _Study)
     if study.schema != STUDY_SCHEMA or not study.profiles:
         raise ConfigError(
-            f"{path}: is no study with profiles; its schema is {study.schema!r}, expected "
+            f"{path}: is not a study with profiles; its schema is {study.schema!r}, expected "
             f"{STUDY_SCHEMA!r}",
             hint="holdfast traces study PATH... --json STUDY.json",
         )
     try:
         parameters = fitted(study.profiles, about or f"Fitted to {path.name}.")
-        # What holds for a set that is read from a file holds for one of a damaged study.
+        # A damaged study must pass the checks of a set that is read from a file.
         parameters = msgspec.convert(msgspec.to_builtins(parameters), Parameters)
     except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"{path}: its profiles describe no sessions: {error}") from error
+        raise ConfigError(f"{path}: no set can be fitted to its profiles: {error}") from error
     return _checked(parameters, str(path))
 
 
 def set_text(parameters: Parameters) -> str:
-    """A set as JSON that `load_set` reads, each table and session on a line. Pure."""
+    """A set as JSON for `load_set`, with each table and session on one line. Pure."""
     text = msgspec.json.format(msgspec.json.encode(parameters), indent=1).decode()
     return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 

@@ -1,4 +1,4 @@
-"""Parameters from a study: what it says about agents turn by turn, in the generator's words."""
+"""Fits generator parameters to the agent profiles of a study."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def fitted(profiles: Mapping[str, Profile], about: str) -> Parameters:
 
     Args:
         profiles: `Study.profiles`.
-        about: What the set stands for.
+        about: Description of the set.
 
     Raises:
-        ConfigError: There is no main agent among them.
+        ConfigError: There is no profile of main agents.
     """
     if MAIN not in profiles:
-        raise ConfigError("the study has no main agents; there is nothing to generate")
+        raise ConfigError("the study has no main agents; expected at least one")
     return Parameters(
         schema=SCHEMA,
         about=about,
@@ -109,7 +109,7 @@ def _step(step: StepProfile, *, can_call: bool) -> Step:
 
 
 def _heads(heads: tuple[StudiedHead, ...]) -> tuple[Head, ...]:
-    """Those of several sessions; all that share with nobody are one."""
+    """The heads of several sessions, and one for all sessions that share none."""
     shared = tuple(
         Head(
             weight=head.num_sessions,
@@ -129,7 +129,7 @@ def _rewrite(kind: str, profile: RewriteProfile) -> Rewrite:
     kept_tokens = _table(profile.kept_tokens)
     if kind == "compaction":
         return Rewrite(kept_tokens=kept_tokens, size_ratio=_table(profile.size_ratio))
-    # Short prompts become many times longer and long ones do not: by amounts both do alike.
+    # Absolute amounts, not ratios: short prompts grow by a large factor and long ones do not.
     turns_back = _table(profile.turns_back, default=2.0)
     added_tokens = _table(profile.added_tokens)
     return Rewrite(kept_tokens=kept_tokens, added_tokens=added_tokens, turns_back=turns_back)
@@ -158,7 +158,7 @@ def _dependence(profile: Profile) -> Dependence:
 
 
 def _labels(num_by_agent: Mapping[str, int]) -> dict[str, float]:
-    """Types of agents; rare ones, which may name what is nobody's business, have none."""
+    """Types of agents; rare ones, whose names may be private, become ""."""
     labels: Counter[str] = Counter()
     for label, num in num_by_agent.items():
         labels[label if num >= _MIN_LABELLED else ""] += num
@@ -177,7 +177,7 @@ def _table(distribution: Distribution, default: float = 0.0) -> Table:
 
 
 def _share(num: int, num_all: int) -> float:
-    """Where there are none at all, none of them."""
+    """`num / num_all`; 0 without any."""
     return _rounded(num / num_all) if num_all > 0 else 0.0
 
 

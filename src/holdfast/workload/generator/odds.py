@@ -1,4 +1,4 @@
-"""What an agent does how often, and what one session does of it more or less than others."""
+"""Shares of an agent's waits, rewrites and calls, and each session's odds relative to them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["AgentShares", "OddsRatios", "is_human", "leaving_shares", "scaled_ch
 
 @dataclass(frozen=True, slots=True)
 class AgentShares:
-    """What an agent does how often, over all its sessions, as shares (0 to 1).
+    """Shares (0 to 1) over all sessions of an agent.
 
     Attributes:
-        human: Of the waits, those for a human.
-        rewrite: Of the waits, those followed by a return or a branch.
-        call: Of the turns, those that call sub-agents.
+        human: Share of waits that are for a human.
+        rewrite: Share of waits that a return or a branch follows.
+        call: Share of turns that call sub-agents.
     """
 
     human: float
@@ -32,7 +32,7 @@ class AgentShares:
 
     @classmethod
     def of(cls, agent: Agent, dependence: Dependence, percents: tuple[float, ...]) -> AgentShares:
-        """What the sessions in `dependence` have together, the longer ones more of it. Pure."""
+        """The mean shares of the sessions in `dependence`, weighted by their turns. Pure."""
         num = len(dependence.sessions)
 
         def values(name: str, table: Table) -> list[float]:
@@ -40,19 +40,19 @@ class AgentShares:
             return [value_at(table, percents, (rank + 0.5) / num) for rank in ranks]
 
         wanted = values("num_turns", 1.0 if agent.num_turns is None else agent.num_turns)
-        num_turns = [max(1.0, each) for each in wanted]  # every session has a turn
+        num_turns = [max(1.0, each) for each in wanted]  # every session has at least one turn
         shares = [values(f"{name}_share", table) for name, table in _tables(dependence).items()]
         return cls(*(float(np.dot(num_turns, each)) / sum(num_turns) for each in shares))
 
 
 @dataclass(frozen=True, slots=True)
 class OddsRatios:
-    """By what factor one session's odds differ from those of all (>= 0).
+    """Odds of one session divided by those of all sessions (>= 0).
 
     Attributes:
-        human: Of a wait for a human.
-        rewrite: Of a return or a branch.
-        call: Of a call of sub-agents.
+        human: For a wait for a human.
+        rewrite: For a return or a branch.
+        call: For a call of sub-agents.
     """
 
     human: float = 1.0
@@ -61,7 +61,7 @@ class OddsRatios:
 
     @classmethod
     def of(cls, dependence: Dependence, shares: AgentShares, draws: Draws) -> OddsRatios:
-        """Those of the session that `draws` are for."""
+        """The odds ratios of the session of `draws`."""
         return cls(
             *(
                 _odds_ratio(draws.trait(f"{name}_share", table), getattr(shares, name))
@@ -71,7 +71,7 @@ class OddsRatios:
 
 
 def _tables(dependence: Dependence) -> dict[str, Table]:
-    """The shares of sessions, in the order of `AgentShares`."""
+    """The tables of sessions' shares, in the order of `AgentShares`."""
     return {
         "human": dependence.human_share,
         "rewrite": dependence.rewrite_share,
@@ -80,17 +80,17 @@ def _tables(dependence: Dependence) -> dict[str, Table]:
 
 
 def is_human(step: Step) -> bool:
-    """Whether a human is waited for. Pure."""
+    """Whether the session waits for a human after the step. Pure."""
     return step.ended_by == "human"
 
 
 def leaving_shares(step: Step) -> Mapping[MutationKind, float]:
-    """How often the next prompt goes back to an earlier one or branches off. Pure."""
+    """Chances that the next prompt returns to an earlier one or branches off, by kind. Pure."""
     return {kind: share for kind, share in step.rewrites.items() if kind in ("return", "branch")}
 
 
 def scaled_chance(chance: float, factor: float) -> float:
-    """The chance (0 to 1) whose odds are `factor` times as high. Pure."""
+    """Return the chance (0 to 1) whose odds are `factor` times those of `chance`. Pure."""
     if not 0.0 < chance < 1.0 or factor == 1.0:
         return chance
     odds = chance / (1.0 - chance) * factor

@@ -1,9 +1,9 @@
-"""What sessions are drawn from: a few numbers for each thing an agent does.
+"""The parameters of generated sessions.
 
-An agent walks from step to step. A step is a turn that ends in a certain call: it says how long the
-answer is, how long the session is then away, what that adds to the next prompt, and what follows.
-Several roles may take turns in a session, each with a prompt of its own; a step may call
-sub-agents, which are sessions of their own.
+An agent is a Markov chain of steps. A step is a turn that ends in a certain call; it has tables for
+the answer's length, the gap and the added tokens, and weights of the next step. Several roles may
+take turns in a session, each with a prompt of its own. A step may call sub-agents, which are
+sessions of their own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 SCHEMA: Final = "holdfast.generator/1"
 MAIN = "main"
-"""The agent that every family begins with."""
+"""The agent of every family's main session."""
 
 Table = float | tuple[float, ...]
 """A constant, or the value at each of `Parameters.percents`."""
@@ -46,16 +46,16 @@ _Correlation = Annotated[float, msgspec.Meta(ge=-1, le=1)]
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a set is made of: an unknown name in it is an error."""
+    """Base of all parts of a set; refuses unknown fields."""
 
 
 class Head(_Part, frozen=True, kw_only=True):
-    """Sessions that begin alike: what they share lies on one line, each goes along part of it.
+    """A prefix that sessions share; each session uses a part of it, from its start.
 
     Attributes:
-        weight: How often, against the role's other heads.
-        min_tokens: All of its sessions share so much.
-        max_tokens: None share more.
+        weight: Weight among the role's heads.
+        min_tokens: Tokens that all of its sessions share.
+        max_tokens: Most tokens that any of them share.
     """
 
     weight: _Weight = 1.0
@@ -64,14 +64,14 @@ class Head(_Part, frozen=True, kw_only=True):
 
 
 class Role(_Part, frozen=True, kw_only=True):
-    """Somebody who speaks in a session, with prompts of its own.
+    """A participant of a session with prompts of its own.
 
     Attributes:
-        prompt_tokens: Its prompt before anything was said, the head included.
-        head_tokens: Part of that which other sessions share.
-        heads: Which sessions share.
-        keeps_history: Whether its prompts hold all that was said in the session so far; else only
-            what was said last.
+        prompt_tokens: Its prompt before the conversation, the head included.
+        head_tokens: Part of that prompt that sessions share.
+        heads: The heads that sessions share.
+        keeps_history: Whether its prompts hold the whole conversation; otherwise only the last
+            turn's tokens.
     """
 
     prompt_tokens: Table
@@ -81,13 +81,13 @@ class Role(_Part, frozen=True, kw_only=True):
 
 
 class Calls(_Part, frozen=True, kw_only=True):
-    """Sub-agents that a turn calls, all at once.
+    """Parallel sub-agents that a turn calls.
 
     Attributes:
-        agent: Which.
-        num: How many.
-        share: Of the step's turns, those that call any.
-        shares_prompt: Whether they begin with the caller's prompt instead of a head of their own.
+        agent: Their agent.
+        num: Number of sub-agents.
+        share: Share of the step's turns that call any.
+        shares_prompt: Whether they start with the caller's prompt instead of a head of their own.
         is_joined: Whether the caller's gap lasts at least until the last of them has ended.
     """
 
@@ -102,17 +102,17 @@ class Step(_Part, frozen=True, kw_only=True):
     """A turn that ends in a certain call.
 
     Attributes:
-        next: What follows, by weight; `end` ends the session, where the agent has no `num_turns`.
-        role: Who speaks.
-        ended_by: What the answer asks for.
+        next: Weights of the next step; `end` ends the session if the agent has no `num_turns`.
+        role: The role that takes the turn.
+        ended_by: As `Turn.ended_by`.
         tool: As `Turn.tool_name`; "" for none.
         command: As `Turn.tool_command`; "" for none.
-        gap_s: How long the session is away then.
-        output_tokens: The answer.
-        added_tokens: What this turn adds to later prompts, the answer included.
-        user_share: How often the user goes on; None where `ended_by` says it.
-        rewrites: How often the next prompt leaves this one, by kind.
-        calls: Sub-agents.
+        gap_s: Gap after the turn.
+        output_tokens: Length of the answer.
+        added_tokens: Tokens that this turn adds to later prompts, the answer included.
+        user_share: Share of next turns that the user triggers; None derives it from `ended_by`.
+        rewrites: Chances that the next prompt is rewritten, by kind.
+        calls: Sub-agents that the step calls.
     """
 
     next: dict[str, _Weight]
@@ -129,12 +129,12 @@ class Step(_Part, frozen=True, kw_only=True):
 
 
 class Rewrite(_Part, frozen=True, kw_only=True):
-    """How a prompt leaves the last one.
+    """Size of a rewritten prompt relative to the last one.
 
     Attributes:
-        kept_tokens: What it keeps of that; of a `tail`, what it does not keep.
+        kept_tokens: Tokens it shares with the last prompt; for a `tail`, tokens it drops.
         size_ratio: Its size relative to the last prompt's.
-        added_tokens: What it has more than that.
+        added_tokens: Tokens on top of that size.
         turns_back: For a return, turns between the prompt it extends and itself, >= 2.
     """
 
@@ -145,16 +145,17 @@ class Rewrite(_Part, frozen=True, kw_only=True):
 
 
 class Dependence(_Part, frozen=True, kw_only=True):
-    """What values have to do with each other; all as in the study's `Profile`.
+    """Dependence between values; all as in the study's `Profile`.
 
     Attributes:
-        human_share: Of each session's waits, those for a human.
-        rewrite_share: Of each session's waits, those followed by a return or a branch.
-        call_share: Of each session's turns, those that call sub-agents.
-        sessions: What sessions have as a whole; every session is like one of these.
-        session_shares: What sessions as a whole have of the variance of each quantity.
-        next_correlations: Of each quantity, beyond its session's level, with itself one turn on.
-        turn_correlations: Of each pair of quantities, beyond those levels, in one turn.
+        human_share: Share of each session's waits that are for a human.
+        rewrite_share: Share of each session's waits that a return or a branch follows.
+        call_share: Share of each session's turns that call sub-agents.
+        sessions: Traits of recorded sessions; each generated session copies one of them.
+        session_shares: Share of each quantity's variance that lies between sessions.
+        next_correlations: Correlation of each quantity, less its session's level, with its next
+            value.
+        turn_correlations: Correlation of each pair of quantities, less those levels, in one turn.
     """
 
     human_share: Table
@@ -173,30 +174,29 @@ class Dependence(_Part, frozen=True, kw_only=True):
         ranks = list(range(len(self.sessions)))
         for name in TRAITS:
             if sorted(getattr(each, name) for each in self.sessions) != ranks or not ranks:
-                raise ValueError(f"`sessions` needs each rank from 0 on once for `{name}`")
+                raise ValueError(f"`sessions` needs each rank from 0 exactly once for `{name}`")
         for name in QUANTITIES:
             if not all(math.isfinite(getattr(each, name)) for each in self.sessions):
-                raise ValueError(f"`sessions` needs a number for the level of `{name}`")
+                raise ValueError(f"`sessions` needs a finite level of `{name}`")
 
 
 class Agent(_Part, frozen=True, kw_only=True):
-    """How one kind of agent goes on.
+    """One kind of agent.
 
     Attributes:
-        labels: `Session.agent`, by weight; the agent's own name where there is none.
-        num_turns: Turns of a session; None walks on until a step is followed by `end`.
-        task_tokens: What is said before the first turn.
-        roles: Who speaks.
-        steps: What it does.
-        first: The first step, by weight.
-        rewrites: How prompts leave the last one, by kind.
-        early_added_tokens: What the first four turns add, whatever their step; None where the step
-            says it.
-        compaction_chances: That a prompt which reaches a size is compacted there: an entry for each
-            16,384 tokens, from 0; behind the last it always is. Empty for never. From 0.1 on the
-            context is full there: a session that was compacted there will be so again.
-        full_tokens: What the context of a session holds that ends with it full.
-        dependence: None where everything is drawn independently.
+        labels: Weights of `Session.agent`; the agent's own name if empty.
+        num_turns: Turns of a session; None continues until `end` follows a step.
+        task_tokens: Tokens of the task before the first turn.
+        roles: Roles by name.
+        steps: Steps by name.
+        first: Weights of the first step.
+        rewrites: Rewrites by kind.
+        early_added_tokens: Tokens that each of the first four turns adds; None uses the step's.
+        compaction_chances: Chance that a prompt which reaches a size is compacted there: an entry
+            for each 16,384 tokens, from 0; 1 after the last. Empty for never. At a chance of 0.1 or
+            more the context counts as full: the session's later compactions have the same limit.
+        full_tokens: Context size of a session that ends with its context full.
+        dependence: None draws all values independently.
     """
 
     labels: dict[str, _Weight] = {}
@@ -212,13 +212,13 @@ class Agent(_Part, frozen=True, kw_only=True):
     dependence: Dependence | None = None
 
     def is_full(self, limit_tokens: float) -> bool:
-        """Whether a limit that was drawn is that of the context. Pure."""
+        """Whether a drawn compaction limit is the size of a full context. Pure."""
         size_bin = int(limit_tokens // SIZE_BIN_TOKENS)
         chances = self.compaction_chances
         return size_bin >= len(chances) or chances[size_bin] >= FULL_SHARE
 
     def limit_tokens(self, share: float) -> float:
-        """The size below which a share (0 to below 1) of growing prompts are compacted. Pure."""
+        """The size below which a share (>= 0, < 1) of growing prompts is compacted. Pure."""
         if not self.compaction_chances:
             return math.inf
         left = 1.0
@@ -232,15 +232,15 @@ class Agent(_Part, frozen=True, kw_only=True):
 
 
 class Parameters(_Part, frozen=True, kw_only=True):
-    """A set of parameters, complete.
+    """A complete parameter set.
 
     Attributes:
         schema: `holdfast.generator/1`.
-        about: What it stands for, and where its numbers are from.
-        percents: Which percentile each entry of a table is, ascending from 0 to 100.
+        about: Description of the set and of the source of its numbers.
+        percents: The percentile of each table entry, ascending from 0 to 100.
         block_size_tokens: Tokens in a block.
-        answer_s_per_token: How long answers are taken to last where a caller waits for sub-agents.
-        agents: By name; every family begins with `main`.
+        answer_s_per_token: Assumed time per answer token of sub-agents that a caller waits for.
+        agents: Agents by name; every family starts with `main`.
     """
 
     schema: Literal["holdfast.generator/1"]

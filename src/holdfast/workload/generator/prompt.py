@@ -1,4 +1,4 @@
-"""Prompts in the making: how long they are, and which blocks they have."""
+"""Makes prompts: their lengths and their blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Prompt:
 
     Attributes:
         num_tokens: Its length.
-        block_ids: Its full blocks, as in `Turn`.
+        block_ids: Its full blocks, as `Turn.block_ids`.
     """
 
     num_tokens: int
@@ -24,7 +24,7 @@ class Prompt:
 
 
 class PromptMaker:
-    """Makes prompts of other prompts; blocks that nobody has sent get ids that nobody has.
+    """Makes prompts from other prompts; each new block gets a new id.
 
     Args:
         block_size_tokens: Tokens in a block, >= 1.
@@ -35,19 +35,19 @@ class PromptMaker:
         self._num_ids = 0
 
     def fresh(self, num_blocks: int) -> tuple[int, ...]:
-        """New ids, one after the other; mutates."""
+        """Return consecutive new ids; mutates."""
         first, self._num_ids = self._num_ids, self._num_ids + max(0, num_blocks)
         return tuple(range(first, self._num_ids))
 
     def extended(
         self, prompt: Prompt, added_tokens: float, opening: tuple[int, ...] = ()
     ) -> Prompt:
-        """The prompt with more behind it, or with its end taken off where that is negative.
+        """Return the prompt with tokens added at its end, or removed if negative.
 
         Args:
             prompt: Not changed.
-            added_tokens: How much more.
-            opening: Blocks that what is added begins with; the prompt must end with a full block.
+            added_tokens: Number of added tokens.
+            opening: First blocks of the added tokens; the prompt must end with a full block.
         """
         num_tokens = max(1, prompt.num_tokens + round(added_tokens))
         num_blocks = num_tokens // self.block_size_tokens
@@ -55,15 +55,15 @@ class PromptMaker:
         return Prompt(num_tokens, known + self.fresh(num_blocks - len(known)))
 
     def cut(self, prompt: Prompt, kept_tokens: float) -> Prompt:
-        """The prompt's leading full blocks within so many tokens (>= 0). Pure."""
+        """The prompt's leading full blocks within `kept_tokens` (>= 0). Pure."""
         num_blocks = min(len(prompt.block_ids), int(kept_tokens) // self.block_size_tokens)
         return Prompt(num_blocks * self.block_size_tokens, prompt.block_ids[:num_blocks])
 
 
 class Heads:
-    """The beginnings that the sessions of one agent share, for each of its roles.
+    """The heads that the sessions of one agent share, for each of its roles.
 
-    Of a head as many blocks exist as any session has used; they are the same for all.
+    A head has as many blocks as the longest use of it so far.
     """
 
     def __init__(self, maker: PromptMaker, agent: Agent) -> None:
@@ -72,23 +72,23 @@ class Heads:
         self._blocks: dict[tuple[str, str], tuple[int, ...]] = {}
 
     def first_prompt(self, role_name: str, draws: Draws, prompt_tokens: float) -> Prompt:
-        """A role's prompt of so many tokens before anything was said; mutates."""
+        """Make a role's prompt of `prompt_tokens` before the conversation; mutates."""
         role = self._agent.roles[role_name]
-        place, head = _chosen(role, draws)
+        head_name, head = _chosen(role, draws)
         shared = min(max(draws.value(role.head_tokens), head.min_tokens), head.max_tokens)
         num_shared = int(min(shared, prompt_tokens)) // self._maker.block_size_tokens
-        opening = self._shared_blocks(role_name, place, num_shared)
+        opening = self._shared_blocks(role_name, head_name, num_shared)
         return self._maker.extended(Prompt(0, ()), prompt_tokens, opening)
 
-    def _shared_blocks(self, role_name: str, place: str, num_blocks: int) -> tuple[int, ...]:
-        """The first blocks of a head, more of it where there is not enough yet."""
-        known = self._blocks.get((role_name, place), ())
+    def _shared_blocks(self, role_name: str, head_name: str, num_blocks: int) -> tuple[int, ...]:
+        """The first blocks of a head; makes missing ones."""
+        known = self._blocks.get((role_name, head_name), ())
         known += self._maker.fresh(num_blocks - len(known))
-        self._blocks[role_name, place] = known
+        self._blocks[role_name, head_name] = known
         return known[:num_blocks]
 
 
 def _chosen(role: Role, draws: Draws) -> tuple[str, Head]:
-    weights = {str(place): head.weight for place, head in enumerate(role.heads)}
-    place = draws.choice(weights)
-    return place, role.heads[int(place)]
+    weights = {str(index): head.weight for index, head in enumerate(role.heads)}
+    name = draws.choice(weights)
+    return name, role.heads[int(name)]

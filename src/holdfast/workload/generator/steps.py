@@ -1,4 +1,4 @@
-"""Which steps a session takes, one after the other."""
+"""Draws the sequence of a session's steps."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ _Weights = Mapping[str, float]
 
 
 def steps_of(agent: Agent, draws: Draws, human_odds_ratio: float) -> Iterator[Step]:
-    """The steps of one session, at least one, each drawn by what it follows.
+    """Yield the steps of one session, at least one, each drawn by the weights of the one before.
 
-    A session of a given number of turns does not end before, unless its context is full: its last
-    step is drawn by how often each one ends a session as well, all others by how often it does not.
+    A session with a given number of turns ends there. The weights of its last step are multiplied
+    by the step's chance to end a session, those of all others by its chance not to.
 
     Args:
-        agent: Whose session.
+        agent: The session's agent.
         draws: Mutated.
-        human_odds_ratio: By what factor the odds of waiting for a human differ from those of all.
+        human_odds_ratio: The session's odds of a wait for a human, relative to all sessions.
     """
     num_turns = None if agent.num_turns is None else _num_turns(agent.num_turns, draws)
     weights_of: dict[tuple[str | None, bool], _Weights] = {}
     name: str | None = None
-    for place in count(1):
-        key = (name, place == num_turns)
+    for turn_number in count(1):
+        key = (name, turn_number == num_turns)
         if key not in weights_of:
             weights_of[key] = _with_humans(agent, _weights(agent, *key), human_odds_ratio)
         name = draws.choice(weights_of[key])
         if name == END:
             return
         yield agent.steps[name]
-        if place == num_turns:
+        if turn_number == num_turns:
             return
 
 
 def _num_turns(table: Table, draws: Draws) -> int:
-    """What a session has; where a full context ends it, the most that any has."""
+    """Number of turns of a session; the largest one if a full context ends it."""
     if draws.ends_full and isinstance(table, tuple):
         return max(1, round(table[-1]))
     return max(1, round(draws.trait("num_turns", table)))
 
 
 def _weights(agent: Agent, last: str | None, is_final: bool) -> _Weights:
-    """What follows a step, or what sessions begin with."""
+    """Weights of the next step, or of the first one."""
     weights = agent.first if last is None else agent.steps[last].next
     if agent.num_turns is None:
         return weights
@@ -59,7 +59,7 @@ def _weights(agent: Agent, last: str | None, is_final: bool) -> _Weights:
         name: weight * (ends[name] if is_final else 1.0 - ends[name])
         for name, weight in known.items()
     }
-    # Where none of these ever followed: anything that did, or as a session begins.
+    # Fall back to any recorded follower, then to first steps, if all weights are 0.
     return next(each for each in (chosen, known, agent.first) if sum(each.values()) > 0)
 
 

@@ -1,4 +1,4 @@
-"""Values from tables of percentiles."""
+"""Interpolates values in percentile tables."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["value_at"]
 
 
 def value_at(table: Table, percents: tuple[float, ...], share: float) -> float:
-    """The value below which a share (0 to 1) of all values lie. Pure.
+    """The value below which a share (0 to 1) of all values lies. Pure.
 
-    Between two entries it goes up by factors rather than by amounts (by inverse hyperbolic sine,
-    which also knows 0 and negative values): a straight line from the 99.9th percentile to the
-    maximum would make the mean of a long tail many times too large.
+    Interpolates on an inverse hyperbolic sine scale: logarithmic for large values, and defined for
+    0 and negative ones. A straight line from the 99.9th percentile to the maximum would make the
+    mean of a long tail many times too large.
     """
     if not isinstance(table, tuple):
         return table
-    places, heights = _curve(table, percents)
-    return math.sinh(float(np.interp(100.0 * share, places, heights)))
+    known_percents, heights = _curve(table, percents)
+    return math.sinh(float(np.interp(100.0 * share, known_percents, heights)))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""One session in the making: its turns, and what each of them leads to."""
+"""Writes the turns and events of one session, step by step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from holdfast.workload.study.shape import EARLY_TURNS
 
 __all__ = ["TurnWriter"]
 
-# No recording tells gaps finer.
+# The finest resolution of recorded gaps.
 _GAP_DIGITS = 3
 _EVENTS: Mapping[MutationKind | None, EventKind] = {"compaction": "compaction", "return": "fork"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Return:
-    """How a session comes back to its next turn; as it stands, how it begins."""
+    """How a session's next turn starts; the defaults are those of its first turn."""
 
     gap_s: float = 0.0
     trigger: Trigger = "user"
@@ -31,13 +31,13 @@ class _Return:
 
 
 class TurnWriter:
-    """Writes the turns of one session, as its steps come.
+    """Writes one turn of a session for each of its steps.
 
     Args:
-        agent: Whose session.
+        agent: The session's agent.
         conversation: Makes its prompts; mutated.
         draws: Mutated.
-        odds_ratios: The session's.
+        odds_ratios: The session's odds relative to all sessions.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class TurnWriter:
     def write(self, step: Step) -> Prompt:
         """Write the next turn; returns its prompt."""
         draws = self._draws
-        draws.go_on()
+        draws.next_turn()
         prompt = self._conversation.prompt(step.role, self._back.rewrite, self._limit_tokens)
         self.turns.append(
             Turn(
@@ -82,10 +82,10 @@ class TurnWriter:
         return prompt
 
     def wait(self, step: Step, prompt: Prompt, least_s: float) -> bool:
-        """Be away behind the turn that was written, for at least so long (s).
+        """Draw the gap after the last turn, at least `least_s` (s), and the next turn's start.
 
         Returns:
-            Whether the session goes on; one that ends with its context full may not.
+            Whether the session continues; False when it ends with its context full.
         """
         if self._draws.ends_full and self._is_at_limit(prompt):
             return False
@@ -101,7 +101,7 @@ class TurnWriter:
         return "user" if self._draws.happens(share) else "tool_result"
 
     def _rewrite(self, step: Step, prompt: Prompt) -> MutationKind | None:
-        """How the next prompt leaves this one; None where it extends it."""
+        """Draw the rewrite of the next prompt; None extends this one."""
         if self._is_at_limit(prompt):
             if not self._agent.is_full(self._limit_tokens):
                 self._limit_tokens = self._agent.limit_tokens(self._draws.share())

@@ -1,4 +1,4 @@
-"""What a workload of agents asks of a KV cache, computed from recorded or generated sessions.
+"""Measures the demands of agent sessions, recorded or generated, on a KV cache.
 
-Pure: takes sessions one at a time, reads no file and no clock, draws nothing.
+Takes sessions one at a time; does no I/O, reads no clock and draws no random numbers.
 """

@@ -1,4 +1,4 @@
-"""Sub-agents: how many a turn calls, how large they get, how long their parents wait."""
+"""Measures sub-agents: number per turn, size, and waits of their parents."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["FanOut", "FanOutMeter"]
 
 
 class FanOut(msgspec.Struct, frozen=True):
-    """Sessions that another session called.
+    """Sub-agents.
 
     Attributes:
-        num_subagents: How many.
-        num_by_agent: By type; "" where not known.
-        num_each: Of each session without a parent, the sub-agents under it.
-        num_per_call: Of each turn that called any, how many at once.
+        num_subagents: Number of sub-agents.
+        num_by_agent: Number by type; "" where unknown.
+        num_each: Sub-agents of each session without a parent.
+        num_per_call: Parallel sub-agents of each turn that called any.
         num_turns_each: Turns of each sub-agent.
-        first_prompt_tokens: Of each sub-agent.
-        peak_prompt_tokens: Of each sub-agent.
-        parent_gap_s: How long the session that called waited before its next turn.
+        first_prompt_tokens: First prompt of each sub-agent.
+        peak_prompt_tokens: Largest prompt of each sub-agent.
+        parent_gap_s: Gap of the parent after each turn that called any.
     """
 
     num_subagents: int
@@ -38,7 +38,7 @@ class FanOut(msgspec.Struct, frozen=True):
 
 
 class FanOutMeter:
-    """Takes families of sessions."""
+    """Accumulates families of sessions."""
 
     def __init__(self) -> None:
         self._num_by_agent: Counter[str] = Counter()
@@ -50,7 +50,7 @@ class FanOutMeter:
         self._parent_gap_s = array("d")
 
     def add(self, family: tuple[SteppedSession, ...]) -> None:
-        """Take a family, its main agent first."""
+        """Add a family, its main agent first."""
         called = family[1:] if family[0].parent is None else family
         if family[0].parent is None:
             self._num_each.append(len(called))
@@ -74,7 +74,7 @@ class FanOutMeter:
                 self._parent_gap_s.append(steps[turn_index + 1].turn.gap_s)
 
     def result(self) -> FanOut:
-        """What was found so far."""
+        """The result for the families added so far."""
         return FanOut(
             num_subagents=sum(self._num_by_agent.values()),
             num_by_agent=dict(self._num_by_agent.most_common()),

@@ -1,4 +1,4 @@
-"""What a load of so many sessions at once asks of a cache: its size, and how long it must hold."""
+"""Measures a load of concurrent sessions: cache curve, working set and holding times."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from holdfast.workload.study.working_set import WorkingSetAdmission, WorkingSetM
 
 __all__ = ["HOLD_S", "CacheCurve", "Cliff", "Holding", "Load", "LoadMeter"]
 
-HOLD_S: Final = tuple(float(f"{10 ** (place / 6):.3g}") for place in range(-6, 31))
-"""Times of holding that are reported: a tenth of a second to about a day."""
+HOLD_S: Final = tuple(float(f"{10 ** (step / 6):.3g}") for step in range(-6, 31))
+"""Reported holding times: a tenth of a second to about a day."""
 
 _FIRST_CACHE_TOKENS = 1024
 _NO_HASHES: Hashes = np.empty(0, dtype=np.uint64)
@@ -34,10 +34,10 @@ class CacheCurve(msgspec.Struct, frozen=True):
     """Hit ratio of an LRU cache over its size.
 
     Attributes:
-        cache_tokens: Sizes, ascending, the last one large enough for everything.
-        hit_ratio: Of all prompt tokens, by size; falls short of 1 by what nobody had sent.
-        error: None when exact; sampled, the largest half width over all sizes of the 95 %
-            confidence interval that the disjoint parts of the sample give.
+        cache_tokens: Sizes, ascending; the last one fits all blocks.
+        hit_ratio: Share of all prompt tokens that hit, by size; below 1 by the new tokens.
+        error: None when exact. Sampled: largest half width over all sizes of the 95 % confidence
+            interval between the partitions of the sample.
     """
 
     cache_tokens: tuple[int, ...]
@@ -46,12 +46,12 @@ class CacheCurve(msgspec.Struct, frozen=True):
 
 
 class Cliff(msgspec.Struct, frozen=True):
-    """Where a smaller cache begins to hurt.
+    """The cache size below which the hit ratio falls.
 
     Attributes:
-        best_hit_ratio: With a cache that never evicts.
-        edge_tokens: The smallest cache with at least 95 % of that; below it the hit ratio falls.
-        half_tokens: The smallest with at least half of it.
+        best_hit_ratio: Hit ratio of a cache that never evicts.
+        edge_tokens: The smallest cache with at least 95 % of the best hit ratio.
+        half_tokens: The smallest cache with at least half of it.
     """
 
     best_hit_ratio: float
@@ -60,13 +60,13 @@ class Cliff(msgspec.Struct, frozen=True):
 
 
 class Holding(msgspec.Struct, frozen=True):
-    """What holding KV for a time after each turn keeps, and what it costs.
+    """Benefit and cost of holding KV for a fixed time after each turn.
 
     Attributes:
-        hold_s: Times, ascending.
-        kept_share: Of all tokens that are reused, those reused within the time.
-        kept_own_share: The same for what sessions reuse of their own prompts.
-        held_tokens: Idle KV that is held, mean over time with every place taken.
+        hold_s: Holding times, ascending.
+        kept_share: Share of reused tokens that are reused within the time.
+        kept_own_share: The same for tokens that a session reuses of its own prompts.
+        held_tokens: Idle KV that is held, mean over the time at full load.
     """
 
     hold_s: tuple[float, ...]
@@ -76,18 +76,18 @@ class Holding(msgspec.Struct, frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True):
-    """Sessions laid over each other at one load.
+    """Measurements of sessions overlaid at one load.
 
     Attributes:
         concurrency: Main agents live at once; None with recorded arrivals.
-        num_turns: Requests.
-        makespan_s: Start to end when nothing is in the way of any request.
-        prompt_tokens: Of all requests.
-        distinct_tokens: In all full blocks of prompts, each counted once.
-        working_set: What live sessions hold.
+        num_turns: Number of requests.
+        makespan_s: Time from start to end without queueing.
+        prompt_tokens: Sum over all requests.
+        distinct_tokens: Tokens in distinct full blocks of prompts.
+        working_set: Contexts of live sessions over time.
         cache: Hit ratio over the size of the cache.
-        cliff: None where nothing is ever reused.
-        holding: None where nothing is ever reused.
+        cliff: None if nothing is ever reused.
+        holding: None if nothing is ever reused.
     """
 
     concurrency: int | None
@@ -101,17 +101,17 @@ class Load(msgspec.Struct, frozen=True):
     holding: Holding | None
 
     def hit_ratio(self, cache_tokens: float) -> float:
-        """Hit ratio at a size (> 0), between two that were computed on the line through both."""
+        """Hit ratio at a size (> 0), interpolated between computed sizes."""
         sizes = np.log2(self.cache.cache_tokens)
         return float(np.interp(np.log2(cache_tokens), sizes, self.cache.hit_ratio))
 
 
 class LoadMeter:
-    """Takes sessions, family by family, and measures one load.
+    """Measures one load of families of sessions.
 
     Args:
-        overlay: Fresh; lays them over each other.
-        sampler: The blocks that take part in what is said about caches.
+        overlay: A new overlay; schedules the families.
+        sampler: Chooses the blocks that cache figures are computed from.
     """
 
     def __init__(self, overlay: Overlay, sampler: BlockSampler) -> None:
@@ -124,7 +124,7 @@ class LoadMeter:
         self._full_from_s: float | None = None
 
     def add(self, family: Sequence[SteppedSession]) -> None:
-        """Take the next family."""
+        """Add the next family."""
         for event in self._overlay.add(family):
             self._take(event)
         if self._full_from_s is None and self._overlay.is_full:
@@ -132,19 +132,19 @@ class LoadMeter:
 
     @property
     def sample_rate(self) -> float:
-        """Share of the blocks that take part by now."""
+        """Current share of the blocks that are sampled."""
         return sum(partition.sample.rate for partition in self._partitions)
 
     @property
     def has_been_full(self) -> bool:
-        """Whether there were enough sessions to reach the load."""
+        """Whether enough sessions were added to reach the load."""
         return self._full_from_s is not None
 
     def finish(self, concurrency: int | None) -> Load:
-        """Run what is still open; at least one family must have been added, nothing can be after.
+        """Finish the overlay and return the load; call it once, after at least one family.
 
         Args:
-            concurrency: As given to the overlay.
+            concurrency: The overlay's concurrency.
         """
         full_until_s = self._overlay.now_s
         for event in self._overlay.finish():
@@ -178,7 +178,7 @@ class LoadMeter:
             self._shrink_samples()
 
     def _shrink_samples(self) -> None:
-        """Go over to a sample of the blocks, or to a smaller one."""
+        """Switch to a sample of the blocks, or to a smaller one."""
         if len(self._partitions) == 1:
             samples = self._sampler.partitions()
             self._partitions = [deepcopy(self._partitions[0]) for _ in samples]
@@ -189,7 +189,7 @@ class LoadMeter:
                 partition.shrink()
 
     def _total(self, of: Callable[[Reuses], float]) -> float:
-        """The estimate for all blocks: each partition makes one, from its own blocks."""
+        """Mean over the partitions of their estimates for all blocks."""
         return sum(map(of, self._partitions)) / len(self._partitions)
 
     def _hit_ratio(self, cache_tokens: float) -> float:
@@ -199,8 +199,8 @@ class LoadMeter:
         largest = max(_FIRST_CACHE_TOKENS, self._total(lambda p: p.distinct_tokens()))
         num_sizes = 1 + int(np.ceil(_SIZES_PER_DOUBLING * np.log2(largest / _FIRST_CACHE_TOKENS)))
         sizes = [
-            round(_FIRST_CACHE_TOKENS * 2 ** (place / _SIZES_PER_DOUBLING))
-            for place in range(num_sizes)
+            round(_FIRST_CACHE_TOKENS * 2 ** (step / _SIZES_PER_DOUBLING))
+            for step in range(num_sizes)
         ]
         by_partition = np.array([[p.hit_tokens(size) for p in self._partitions] for size in sizes])
         ratios = by_partition / max(1, self._prompt_tokens)
@@ -218,7 +218,7 @@ class LoadMeter:
         )
 
     def _smallest(self, hit_ratio: float, high_tokens: int) -> int:
-        """The smallest cache with at least this hit ratio, which `high_tokens` has."""
+        """The smallest cache (at most `high_tokens`) with at least this hit ratio."""
         sizes = range(1, high_tokens + 1)
         return sizes[bisect_left(sizes, hit_ratio, key=self._hit_ratio)]
 
@@ -244,7 +244,7 @@ class LoadMeter:
 
 
 def _error_of(ratios: Numbers) -> float | None:
-    """The largest half width of the confidence intervals; rows are sizes, columns partitions."""
+    """Largest half width of the confidence intervals; rows are sizes, columns partitions."""
     num_partitions = ratios.shape[1]
     if num_partitions == 1:
         return None

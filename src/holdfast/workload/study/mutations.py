@@ -1,4 +1,4 @@
-"""Prompts that do not extend the one before: where they leave it, and what that costs."""
+"""Finds prompts that do not extend the one before (mutations) and their recompute cost."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["Mutation", "MutationKind", "MutationMeter", "Mutations", "mutation_o
 
 MutationKind = Literal["tail", "return", "compaction", "branch"]
 
-# A message that is rewritten at the end, such as a reminder, is no other conversation.
+# A rewritten last message, such as a reminder, does not start a new branch.
 _TAIL_TOKENS = 1024
 _COMPACTED_RATIO = 0.6
 
 
 class Mutation(msgspec.Struct, frozen=True):
-    """One such prompt.
+    """A prompt that does not extend the one before.
 
     Attributes:
-        kind: `tail`: up to 1024 tokens at the end were replaced. `return`: an earlier prompt of the
-            session is extended instead. `compaction`: under 60 % of the last prompt's length.
+        kind: `tail`: it replaces up to 1024 tokens at the end. `return`: it extends an earlier
+            prompt of the session. `compaction`: it has under 60 % of the last prompt's length.
             `branch`: any other.
-        depth_tokens: What is still shared with the last prompt, in full blocks.
-        lost_tokens: What the last prompt has behind that, in full blocks.
-        recompute_tokens: What an append-only prompt of this length would have reused and no prompt
-            of the session holds.
+        depth_tokens: Tokens shared with the last prompt, in full blocks.
+        lost_tokens: Tokens of the last prompt after those, in full blocks.
+        recompute_tokens: Tokens that an append-only prompt of this length would reuse and that no
+            prompt of the session has.
     """
 
     kind: MutationKind
@@ -43,14 +43,14 @@ class Mutations(msgspec.Struct, frozen=True):
     """All mutations.
 
     Attributes:
-        num_turns: Turns that have one before them.
-        num_by_kind: Mutations, by kind.
-        recompute_tokens_by_kind: Sums.
+        num_turns: Turns after a session's first.
+        num_by_kind: Mutations by kind.
+        recompute_tokens_by_kind: Recompute tokens by kind.
         recompute_tokens: Sum over all kinds.
-        prompt_tokens: Of all turns, to compare with.
+        prompt_tokens: Prompt tokens of all turns, to compare with.
         depth_share: Depth relative to the last prompt's full blocks (0 to 1), without `tail`.
-        lost_tokens: Of each mutation.
-        recompute_tokens_each: Of each mutation.
+        lost_tokens: Lost tokens of each mutation.
+        recompute_tokens_each: Recompute tokens of each mutation.
     """
 
     num_turns: int
@@ -64,7 +64,7 @@ class Mutations(msgspec.Struct, frozen=True):
 
 
 def mutation_of(session: SteppedSession, turn_index: int) -> Mutation | None:
-    """How a turn (>= 1) leaves the prompt before it; None when it has all its full blocks. Pure."""
+    """Return the mutation of a turn (>= 1); None if it has all full blocks of the last. Pure."""
     before, step = session.steps[turn_index - 1], session.steps[turn_index]
     block_tokens = session.block_tokens
     lost = (before.num_blocks - step.num_kept) * block_tokens
@@ -90,7 +90,7 @@ def _kind(before: Step, step: Step, block_tokens: int) -> MutationKind:
 
 
 class MutationMeter:
-    """Counts them over sessions."""
+    """Accumulates the mutations of sessions."""
 
     def __init__(self) -> None:
         self._num_turns = 0
@@ -102,7 +102,7 @@ class MutationMeter:
         self._recompute_each = array("d")
 
     def add(self, session: SteppedSession) -> None:
-        """Take a session."""
+        """Add a session."""
         self._num_turns += len(session.steps) - 1
         self._prompt_tokens += sum(step.turn.prompt_tokens for step in session.steps)
         for turn_index in range(1, len(session.steps)):
@@ -118,7 +118,7 @@ class MutationMeter:
                 self._depth_share.append(mutation.depth_tokens / whole)
 
     def result(self) -> Mutations:
-        """What was found so far."""
+        """The result for the sessions added so far."""
         return Mutations(
             num_turns=self._num_turns,
             num_by_kind=dict(self._num),

@@ -1,7 +1,7 @@
-"""Sessions laid over each other in time, a given number at once, as an engine would see them.
+"""Overlays sessions in time, a given number at once, in an engine's order of requests.
 
-Recordings of agents hardly overlap: they were made on one developer's machine. Here sessions run
-closed-loop: when one ends the next starts, at the recorded gaps.
+Recordings of agents hardly overlap, since each comes from one developer's machine. The overlay is a
+closed loop at the recorded gaps: when one session ends the next starts.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["Overlay", "OverlayEvent", "ServiceTime"]
 
 @dataclass(frozen=True, slots=True)
 class ServiceTime:
-    """How long requests take when nothing is in their way.
+    """Service times of requests without queueing.
 
     Attributes:
-        prompt_s_per_token: Per prompt token that the session's previous prompt does not have, >= 0.
+        prompt_s_per_token: Per prompt token that is not in the session's previous prompt, >= 0.
         output_s_per_token: Per answer token, >= 0.
     """
 
@@ -45,13 +45,13 @@ class ServiceTime:
 
 @dataclass(frozen=True, slots=True)
 class OverlayEvent:
-    """Something that happens.
+    """A turn's request or a session's end.
 
     Attributes:
-        at_s: When, from the start of the overlay.
-        session: To whom.
-        turn_index: Which turn is requested; None when the session has ended.
-        end_s: When its answer will end; equals `at_s` when the session has ended.
+        at_s: Time, from the start of the overlay.
+        session: The session.
+        turn_index: The requested turn; None for the session's end.
+        end_s: End of the turn's answer; equals `at_s` for the session's end.
     """
 
     at_s: float
@@ -62,9 +62,9 @@ class OverlayEvent:
 
 @dataclass(slots=True)
 class _Family:
-    """Sessions that take one place together.
+    """The live sessions of one family.
 
-    `waiting` holds sub-agents by the parent and its turn, at whose end they start.
+    `waiting` has the sub-agents that start at the end of a turn, by parent and turn index.
     """
 
     num_open: int
@@ -72,15 +72,15 @@ class _Family:
 
 
 class Overlay:
-    """Takes families of sessions in their order, and tells what happens until the next has room.
+    """Schedules families of sessions and yields their events in time order.
 
-    A sub-agent starts when the turn that called it ends, or with its family where that is not
-    known. It needs no place of its own.
+    A sub-agent starts at the end of the turn that called it, or with its family where that turn is
+    unknown. It does not count towards the concurrency.
 
     Args:
-        concurrency: Families at once, >= 1. None starts each at its recorded arrival.
-        service: How long requests take.
-        gap_cap_s: Longer gaps are cut to this. None keeps them.
+        concurrency: Live families, >= 1. None starts each at its recorded arrival.
+        service: Service times of requests.
+        gap_cap_s: Cap of longer gaps; None keeps them.
     """
 
     def __init__(
@@ -100,27 +100,28 @@ class Overlay:
 
     @property
     def now_s(self) -> float:
-        """When the last thing happened, or the last family started."""
+        """Time of the last event or of the last family's start."""
         return self._now_s
 
     @property
     def slot_s(self) -> float:
-        """Time that families were live, summed over families."""
+        """Sum over families of their live times."""
         return self._slot_s
 
     @property
     def is_full(self) -> bool:
-        """Whether another family has to wait; never with recorded arrivals."""
+        """Whether the next family must wait; never with recorded arrivals."""
         return self._num_live == self._concurrency
 
     def add(self, members: Sequence[SteppedSession]) -> Iterator[OverlayEvent]:
-        """Yield what happens until the family can start, then start it.
+        """Yield the events until the family can start, then start it.
 
         Args:
-            members: A main agent and the sub-agents under it, in this order.
+            members: A main agent, then its sub-agents.
 
         Raises:
-            ConfigError: Arrivals are asked for, and there is none or it is out of order.
+            ConfigError: The overlay uses recorded arrivals, and the family has none or arrives
+                before the last one.
         """
         if self._concurrency is None:
             start_s = self._arrival_s(members[0])
@@ -133,18 +134,20 @@ class Overlay:
         self._start(members)
 
     def finish(self) -> Iterator[OverlayEvent]:
-        """Yield all that is still to happen."""
+        """Yield the remaining events."""
         while self._due:
             yield self._advance()
 
     def _arrival_s(self, session: SteppedSession) -> float:
         if session.start_s is None:
-            raise ConfigError("recorded arrivals are asked for, and a session has none")
+            raise ConfigError("a session has no recorded arrival; expected one for an open loop")
         if self._first_start_s is None:
             self._first_start_s = session.start_s
         start_s = session.start_s - self._first_start_s
         if start_s < self._now_s:
-            raise ConfigError(f"a session arrives at {session.start_s!r} s, before the last one")
+            raise ConfigError(
+                f"a session arrives at {session.start_s!r} s; expected no arrival before the last"
+            )
         return start_s
 
     def _start(self, members: Sequence[SteppedSession]) -> None:

@@ -1,6 +1,6 @@
-"""What prompts repeat of their own session, its family and strangers; the head they share.
+"""Measures repeated prompt tokens by their last sender, and the heads that sessions share.
 
-As a cache that never evicts would see it, sessions one after the other.
+The figures are those of a cache that never evicts, with sessions one after another.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["Head", "PrefixMeter", "Prefixes"]
 
 
 class Head(msgspec.Struct, frozen=True):
-    """Sessions whose first prompts begin alike: here with the same block.
+    """A group of sessions whose first prompts start with the same block.
 
     Attributes:
-        num_sessions: How many.
-        shared_by_all_tokens: What all of these prompts begin with.
-        shared_by_two_tokens: The most that any two of them begin with; 0 for one session.
+        num_sessions: Number of sessions.
+        shared_by_all_tokens: Prefix that all of their first prompts share.
+        shared_by_two_tokens: Longest prefix that any two of them share; 0 for one session.
     """
 
     num_sessions: int
@@ -31,18 +31,18 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Prefixes(msgspec.Struct, frozen=True):
-    """Where the tokens of all prompts had been sent before.
+    """Prompt tokens by their last sender.
 
     Attributes:
-        prompt_tokens: Of all turns.
-        own_tokens: In full blocks that the same session had sent.
-        family_tokens: In others that its parent, its sub-agents or theirs had sent last.
-        foreign_tokens: In others that another session had sent last.
-        new_tokens: The rest, blocks that are not full included.
-        own_share: Of each turn but the first of a session, `own_tokens` relative to its prompt.
-        head_tokens: Of each session, the part of its first prompt that another session's first
-            prompt begins with as well: system message and tools, or a conversation resumed.
-        heads: First prompts that begin alike, those of most sessions first.
+        prompt_tokens: Prompt tokens of all turns.
+        own_tokens: Tokens in full blocks that the same session sent before.
+        family_tokens: Tokens in other blocks, last sent by its parent, its sub-agents or theirs.
+        foreign_tokens: Tokens in other blocks, last sent by another session.
+        new_tokens: All other tokens, partial blocks included.
+        own_share: `own_tokens` of each turn after a session's first, relative to its prompt.
+        head_tokens: Prefix of each session's first prompt that another session's first prompt
+            shares: system message and tools, or a resumed conversation.
+        heads: Shared heads, by descending number of sessions.
     """
 
     prompt_tokens: int
@@ -56,11 +56,11 @@ class Prefixes(msgspec.Struct, frozen=True):
 
 
 class PrefixMeter:
-    """Counts over sessions; keeps the blocks of their first prompts.
+    """Accumulates sessions; keeps the blocks of their first prompts.
 
     Args:
-        alike_tokens: First prompts have the same head that share more than this (>= 0), or all
-            that they share with anybody.
+        alike_tokens: First prompts have the same head if they share more than this (>= 0), or all
+            that they share with any other.
     """
 
     def __init__(self, alike_tokens: int = 0) -> None:
@@ -71,22 +71,22 @@ class PrefixMeter:
         self._num_users = np.zeros(1, dtype=np.int64)
 
     def add(self, session: SteppedSession) -> None:
-        """Take a session."""
+        """Add a session."""
         first = next(session.paths())
         self._first_prompts.append((first, session.block_tokens))
         self._num_users = reach(self._num_users, int(first.max(initial=-1)) + 1, 0)
         self._num_users[first] += 1
-        for place, step in enumerate(session.steps):
+        for turn_index, step in enumerate(session.steps):
             self._tokens["prompt"] += step.turn.prompt_tokens
             self._tokens["own"] += step.num_own * session.block_tokens
             self._tokens["family"] += step.num_family * session.block_tokens
             self._tokens["foreign"] += step.num_foreign * session.block_tokens
-            if place > 0 and step.turn.prompt_tokens > 0:
+            if turn_index > 0 and step.turn.prompt_tokens > 0:
                 own = step.num_own * session.block_tokens
                 self._own_share.append(own / step.turn.prompt_tokens)
 
     def result(self) -> Prefixes:
-        """What was found so far."""
+        """The result for the sessions added so far."""
         tokens = self._tokens
         repeated = tokens["own"] + tokens["family"] + tokens["foreign"]
         return Prefixes(
@@ -106,13 +106,13 @@ class PrefixMeter:
         )
 
     def _heads(self) -> tuple[Head, ...]:
-        """A block is preceded by blocks that at least as many prompts begin with."""
+        """Group first prompts by a shared block; each block has at most its parent's users."""
         groups: defaultdict[int, list[tuple[Blocks, int]]] = defaultdict(list)
         for first, block_tokens in self._first_prompts:
             if len(first):
                 num_shared = int(np.count_nonzero(self._num_users[first] > 1))
-                place = max(0, min(self._alike_tokens // block_tokens, num_shared - 1))
-                groups[int(first[place])].append((first, block_tokens))
+                depth = max(0, min(self._alike_tokens // block_tokens, num_shared - 1))
+                groups[int(first[depth])].append((first, block_tokens))
         heads = []
         for members in groups.values():
             users = [self._num_users[first] for first, _ in members]

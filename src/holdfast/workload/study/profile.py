@@ -1,7 +1,7 @@
-"""How agents of one kind behave, turn by turn: what the generator is fitted to.
+"""Profiles of agents' turn-by-turn behaviour, the input of the generator's fit.
 
-Marginals are tables of percentiles. What depends on what is said on two levels: what each session
-has as a whole, in ranks, and what turns have beyond that, as correlations of scores.
+Marginal distributions are tables of percentiles. Dependence has two levels: traits of whole
+sessions as ranks, and correlations of the turns' scores beyond their session's levels.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from holdfast.workload.study.prefixes import Head
 __all__ = ["QUANTITIES", "TRAITS", "Profile", "RewriteProfile", "SessionTraits", "StepProfile"]
 
 QUANTITIES = ("gap_s", "output_tokens", "added_tokens")
-"""What a turn draws; the order of everything that has one entry for each."""
+"""Quantities of a turn; the order of all values that have one entry for each."""
 
 TRAITS = ("num_turns", "first_prompt_tokens", "human_share", "rewrite_share", "call_share")
-"""What a session draws."""
+"""Traits of a session."""
 
 
 class SessionTraits(msgspec.Struct, frozen=True, array_like=True):
-    """What one session has as a whole; in JSON an array, in this order.
+    """Traits of one session; in JSON an array, in this order.
 
     Attributes:
-        num_turns: Its rank among all sessions, from 0; equal ones have ranks of their own.
-        first_prompt_tokens: The same.
-        human_share: The same.
-        rewrite_share: The same.
-        call_share: The same.
-        gap_s: Its level: the mean score of its turns within their steps, chance taken off.
-        output_tokens: The same.
-        added_tokens: The same.
-        ends_full: Whether it ended where contexts are full: at a size at which at least a tenth of
-            all that reach it are compacted.
+        num_turns: Rank among all sessions, from 0; equal values have different ranks.
+        first_prompt_tokens: Rank, as above.
+        human_share: Rank, as above.
+        rewrite_share: Rank, as above.
+        call_share: Rank, as above.
+        gap_s: Level: mean score of the session's turns within their steps, corrected for chance.
+        output_tokens: Level, as above.
+        added_tokens: Level, as above.
+        ends_full: Whether its context was full at its end: at a size at which at least a tenth of
+            all sessions that reach it are compacted.
     """
 
     num_turns: int
@@ -52,18 +52,18 @@ class StepProfile(msgspec.Struct, frozen=True):
     """Turns that end in the same call.
 
     Attributes:
-        ended_by: What their answers asked for.
-        tool: Name of the tool, the most frequent where several share the step; "" for none.
+        ended_by: As `Turn.ended_by`.
+        tool: Name of the tool, the most frequent if several share the step; "" for none.
         command: As `Turn.tool_command`; "" for none.
-        num_turns: How many.
-        gap_s: How long the session was away then.
-        output_tokens: The answers.
-        added_tokens: What the next prompt has beyond this one, where it extends it but for a tail;
-            of early turns only where there are no others.
-        user_share: Those that the user went on from, of all that were gone on from (0 to 1).
-        num_rewrites: Those whose next prompt leaves this one, by kind, compactions left out.
-        num_called: Sub-agents that each of those which called any did.
-        next: How often each step followed; `end` where the session ended.
+        num_turns: Number of turns.
+        gap_s: Gaps after the turns.
+        output_tokens: Lengths of the answers.
+        added_tokens: Tokens that the next prompt adds, if it extends this one or replaces its tail;
+            of early turns only if there are no others.
+        user_share: Share of next turns that the user triggered (0 to 1).
+        num_rewrites: Turns whose next prompt is rewritten, by kind, without compactions.
+        num_called: Sub-agents of each turn that called any.
+        next: Counts of the next step; `end` at the session's end.
     """
 
     ended_by: EndedBy
@@ -80,14 +80,14 @@ class StepProfile(msgspec.Struct, frozen=True):
 
 
 class RewriteProfile(msgspec.Struct, frozen=True):
-    """Prompts that leave the last one in the same way; as `Mutation.kind` has it.
+    """Rewritten prompts of one `Mutation.kind`.
 
     Attributes:
-        kept_tokens: What is still shared with the last prompt.
-        lost_tokens: What the last prompt has behind that, in full blocks.
-        size_ratio: The new prompt relative to the last one.
-        added_tokens: What the new one has more; negative where it is shorter.
-        turns_back: Turns between the prompt that is extended and the new one; for returns only.
+        kept_tokens: Tokens shared with the last prompt.
+        lost_tokens: Tokens of the last prompt after those, in full blocks.
+        size_ratio: The new prompt's length relative to the last one's.
+        added_tokens: Difference of the two lengths; negative if the new prompt is shorter.
+        turns_back: Turns between the extended prompt and the new one; for returns only.
     """
 
     kept_tokens: Distribution
@@ -98,33 +98,33 @@ class RewriteProfile(msgspec.Struct, frozen=True):
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """Agents of one kind.
+    """The profile of one kind of agent.
 
     Attributes:
-        num_sessions: How many.
-        block_tokens: Tokens in a block, of most of them.
+        num_sessions: Number of sessions.
+        block_tokens: Tokens in a block, in most sessions.
         num_by_agent: Sessions by name or type of the agent.
-        num_turns: Of each session.
-        first_prompt_tokens: Of each session.
+        num_turns: Turns of each session.
+        first_prompt_tokens: First prompt of each session.
         head_tokens: As `Prefixes.head_tokens`, among agents of this kind.
-        heads: First prompts among them that share more than 4,096 tokens, or all they share with
-            anybody.
-        first: How often a session began with each step.
-        steps: By tool and head of its command; calls of which there are under 20 by kind of tool.
-        human_share: Of each session's waits, those for a human (0 to 1).
-        rewrite_share: Of each session's waits, those followed by a return or a branch (0 to 1).
-        call_share: Of each session's turns, those that call sub-agents (0 to 1).
-        rewrites: By kind.
+        heads: Groups of first prompts that share more than 4,096 tokens, or all that they share
+            with any other.
+        first: Counts of sessions' first steps.
+        steps: Steps by tool and head of its command; calls with fewer than 20 turns by tool kind.
+        human_share: Share of each session's waits that are for a human (0 to 1).
+        rewrite_share: Share of each session's waits that a return or a branch follows (0 to 1).
+        call_share: Share of each session's turns that call sub-agents (0 to 1).
+        rewrites: Rewritten prompts by kind.
         num_growth_phases_by_size: Growth phases that reached each size, without those that ended
             full with their session: an entry for each 16,384 tokens, from 0.
-        num_compactions_by_size: Compactions, by the size of the prompt before.
+        num_compactions_by_size: Compactions by the size of the prompt before.
         full_tokens: Largest prompt since the last compaction, of sessions that ended full.
-        sessions: Each of them; of more than 1,000 as many, evenly by number of turns.
-        session_shares: Of the variance of scores within a step, for each of `QUANTITIES`: what lies
-            between sessions.
-        next_correlations: Of what scores are beyond their session's level with the same of the next
-            turn, for each of `QUANTITIES`.
-        turn_correlations: Of the same in one turn, for each pair of `QUANTITIES`.
+        sessions: Traits of each session; at most 1,000, spread evenly over the number of turns.
+        session_shares: Share of the variance of scores within a step that lies between sessions,
+            for each of `QUANTITIES`.
+        next_correlations: Correlation of scores, less their session's level, with those of the
+            next turn, for each of `QUANTITIES`.
+        turn_correlations: Correlation of such scores in one turn, for each pair of `QUANTITIES`.
     """
 
     num_sessions: int

@@ -1,4 +1,4 @@
-"""Measures how agents of one kind behave, turn by turn."""
+"""Measures profiles of agents from their sessions."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ from holdfast.workload.study.wait import wait_kind
 __all__ = ["ProfileMeter", "ProfilesMeter", "shrunk_shares"]
 
 _LOOK_BACK_TURNS = 64
-# More say nothing more, and would make the study of many sessions a large file.
+# More would add no information and enlarge the study's file.
 _MAX_SESSIONS = 1000
 # Versions of a system message share its opening and little else.
 _HEAD_TOKENS = 4096
 
 
 class ProfilesMeter:
-    """Takes families of sessions, main agents apart from sub-agents."""
+    """Accumulates families of sessions, main agents apart from sub-agents."""
 
     def __init__(self) -> None:
         self._meters: defaultdict[str, ProfileMeter] = defaultdict(ProfileMeter)
 
     def add(self, family: tuple[SteppedSession, ...]) -> None:
-        """Take a family, its main agent first."""
+        """Add a family, its main agent first."""
         num_called = Counter((session.parent, session.parent_turn) for session in family)
         for session in family:
-            called = [num_called[session.index, place] for place in range(len(session.steps))]
+            called = [num_called[session.index, index] for index in range(len(session.steps))]
             kind = "main" if session.parent is None else "sub_agent"
             self._meters[kind].add(session, called)
 
     def result(self) -> dict[str, Profile]:
-        """What was found so far, `main` and `sub_agent` where there are any."""
+        """The profiles of `main` agents and `sub_agent`s, for those with sessions."""
         return {kind: meter.result() for kind, meter in sorted(self._meters.items())}
 
 
 class ProfileMeter:
-    """Takes sessions."""
+    """Accumulates sessions of one kind of agent."""
 
     def __init__(self) -> None:
         self._turns = TurnTable()
@@ -73,17 +73,17 @@ class ProfileMeter:
         self._num_calling = array("d")
 
     def add(self, session: SteppedSession, num_called: Sequence[int]) -> None:
-        """Take a session, with the number of sub-agents that each of its turns called."""
+        """Add a session, with the number of sub-agents that each of its turns called."""
         self._agents[session.agent] += 1
         self._block_tokens[session.block_tokens] += 1
         self._prefixes.add(session)
         turns = [step.turn for step in session.steps]
-        changes = [mutation_of(session, place) for place in range(1, len(turns))]
-        for place, turn in enumerate(turns):
-            following = turns[place + 1] if place + 1 < len(turns) else None
-            change = changes[place] if following is not None else None
+        changes = [mutation_of(session, index) for index in range(1, len(turns))]
+        for index, turn in enumerate(turns):
+            following = turns[index + 1] if index + 1 < len(turns) else None
+            change = changes[index] if following is not None else None
             kind = "" if change is None else change.kind
-            row = TurnRow(session.index, place, turn, following, kind, num_called[place])
+            row = TurnRow(session.index, index, turn, following, kind, num_called[index])
             self._turns.add(row)
         self._add_traits(turns, changes)
         self._num_calling.append(sum(num > 0 for num in num_called))
@@ -98,21 +98,21 @@ class ProfileMeter:
         self._num_rewritten.append(kinds.count("return") + kinds.count("branch"))
 
     def _add_rewrites(self, session: SteppedSession, changes: list[Mutation | None]) -> None:
-        for place, change in enumerate(changes, start=1):
+        for index, change in enumerate(changes, start=1):
             if change is None:
                 continue
-            before, turn = session.steps[place - 1].turn, session.steps[place].turn
+            before, turn = session.steps[index - 1].turn, session.steps[index].turn
             values = self._rewrites[change.kind]
             values["kept"].append(change.depth_tokens)
             values["lost"].append(change.lost_tokens)
             values["size"].append(turn.prompt_tokens / max(1, before.prompt_tokens))
             values["added"].append(turn.prompt_tokens - before.prompt_tokens)
-        returns = [place for place, each in enumerate(changes, 1) if each and each.kind == "return"]
+        returns = [index for index, each in enumerate(changes, 1) if each and each.kind == "return"]
         if returns:
             self._rewrites["return"]["back"].extend(_turns_back(session, returns))
 
     def result(self) -> Profile:
-        """What was found so far."""
+        """The profile of the sessions added so far."""
         prefixes = self._prefixes.result()
         scores = self._turns.scores()
         sessions = self._turns.sessions
@@ -149,7 +149,7 @@ class ProfileMeter:
         )
 
     def _traits(self) -> dict[str, Numbers]:
-        """Of each session, by the names of `TRAITS`."""
+        """The traits of each session, by the names of `TRAITS`."""
         num_turns = np.asarray(self._num_turns)
         return {
             "num_turns": num_turns,
@@ -161,15 +161,14 @@ class ProfileMeter:
 
 
 def shrunk_shares(num_chosen: Numbers, num_all: Numbers) -> Numbers:
-    """For each session the share of its waits that are of a kind, as far as it is no chance. Pure.
+    """Estimate each session's share of waits of one kind, shrunk toward the overall share. Pure.
 
-    Each is drawn toward the share of all sessions as if that had been seen in so many more waits
-    that the sessions' own shares, binomial noise taken off, vary as they do (beta-binomial, by the
-    method of events).
+    Beta-binomial shrinkage by the method of moments: the shrunk shares vary as much as the
+    observed ones less their binomial noise.
 
     Args:
         num_chosen: Waits of the kind in each session.
-        num_all: All its waits, >= 0.
+        num_all: All waits of each session, >= 0.
     """
     total = float(num_all.sum())
     overall = float(num_chosen.sum()) / total if total else 0.0
@@ -181,7 +180,7 @@ def shrunk_shares(num_chosen: Numbers, num_all: Numbers) -> Numbers:
     own = num_chosen[is_some] / num_all[is_some]
     spread = float(num_all[is_some] @ (own - overall) ** 2) - noise * (num_sessions - 1)
     variance = spread / (total - float((num_all**2).sum()) / total)
-    # At the variance of shares that are all 0 or 1 nothing is drawn toward anything.
+    # At `noise`, the variance of shares that are all 0 or 1, nothing shrinks.
     variance = min(max(variance, 1e-9), noise)
     num_imagined = noise / variance - 1
     weight = num_all + num_imagined
@@ -193,11 +192,11 @@ def shrunk_shares(num_chosen: Numbers, num_all: Numbers) -> Numbers:
 def _sessions(
     traits: Mapping[str, Numbers], levels: list[Numbers], has_ended_full: NDArray[np.bool_]
 ) -> tuple[SessionTraits, ...]:
-    """Each session, or as many as are kept."""
+    """The traits of each session, or of an even selection of them."""
     num_turns = traits["num_turns"]
     num_chosen = min(_MAX_SESSIONS, len(num_turns))
-    places = np.linspace(0, len(num_turns) - 1, num_chosen).round().astype(np.int64)
-    chosen = np.sort(np.argsort(num_turns, kind="stable")[places])
+    ranks = np.linspace(0, len(num_turns) - 1, num_chosen).round().astype(np.int64)
+    chosen = np.sort(np.argsort(num_turns, kind="stable")[ranks])
     orders = [np.argsort(traits[name][chosen], kind="stable") for name in TRAITS]
     columns = [
         *(np.argsort(order).tolist() for order in orders),
@@ -208,13 +207,13 @@ def _sessions(
 
 
 def _turns_back(session: SteppedSession, returns: list[int]) -> Iterator[int]:
-    """For each return, turns from the latest prompt that is its longest match in the session."""
+    """Yield for each return the turns since the latest prompt with the longest match."""
     paths = list(session.paths())
-    for place in returns:
-        num_own = session.steps[place].num_own
-        for distance in range(2, min(place, _LOOK_BACK_TURNS) + 1):
-            earlier = paths[place - distance]
-            if len(earlier) >= num_own and earlier[num_own - 1] == paths[place][num_own - 1]:
+    for index in returns:
+        num_own = session.steps[index].num_own
+        for distance in range(2, min(index, _LOOK_BACK_TURNS) + 1):
+            earlier = paths[index - distance]
+            if len(earlier) >= num_own and earlier[num_own - 1] == paths[index][num_own - 1]:
                 yield distance
                 break
 

@@ -1,4 +1,4 @@
-"""How far prompts grow before they are compacted or their session ends: climbs."""
+"""Measures growth phases: prompts that grow until a compaction or their session's end."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from holdfast.workload.study.shape import SIZE_BIN_TOKENS
 __all__ = ["FULL_SHARE", "PromptGrowthMeter"]
 
 FULL_SHARE = 0.1
-"""The context is full at a size where at least this share of the climbs to it are compacted."""
+"""The context is full at a size where at least this share of growth phases are compacted."""
 
 
 class PromptGrowthMeter:
-    """Takes sessions; sizes are counted in steps of `SIZE_BIN_TOKENS`."""
+    """Accumulates sessions; counts sizes in bins of `SIZE_BIN_TOKENS`."""
 
     def __init__(self) -> None:
         self._ended: Counter[int] = Counter()
@@ -29,7 +29,7 @@ class PromptGrowthMeter:
         self._last_tokens = array("d")
 
     def add(self, turns: Sequence[Turn], changes: Sequence[Mutation | None]) -> None:
-        """Take a session: its turns, and how each but the first leaves the prompt before it."""
+        """Add a session: its turns, and the mutation of each turn but the first."""
         largest = 0
         for turn, change in zip(turns, (*changes, None), strict=True):
             largest = max(largest, turn.prompt_tokens)
@@ -42,25 +42,25 @@ class PromptGrowthMeter:
 
     @property
     def has_ended_full(self) -> NDArray[np.bool_]:
-        """Of each session in order, whether its context was full when it ended."""
+        """For each session in order, whether its context was full at its end."""
         reached = np.asarray(self._reached(self._ended))
         is_full = np.asarray(self.num_compactions) >= FULL_SHARE * reached
         return is_full[self._last_sizes()]
 
     @property
     def full_tokens(self) -> Distribution:
-        """The largest prompt since the last compaction, of sessions whose context was full then."""
+        """Largest prompt since the last compaction, of sessions that ended full."""
         return distribution_of(np.asarray(self._last_tokens)[self.has_ended_full])
 
     @property
     def num_growth_phases(self) -> tuple[int, ...]:
-        """Climbs that reached each size, but those that ended full with their session."""
+        """Growth phases that reached each size, without those that ended full with a session."""
         ended_full = Counter(self._last_sizes()[self.has_ended_full].tolist())
         return self._reached(self._ended - ended_full)
 
     @property
     def num_compactions(self) -> tuple[int, ...]:
-        """Climbs that ended in a compaction, by the size of the prompt before it."""
+        """Growth phases that ended in a compaction, by the size of the prompt before it."""
         return tuple(self._compactions[size] for size in range(max(self._ended) + 1))
 
     def _last_sizes(self) -> NDArray[np.int64]:

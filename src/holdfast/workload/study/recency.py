@@ -1,16 +1,14 @@
-"""How deep in a cache's order of recency each prompt finds its blocks: exact LRU stack distances.
+"""Computes exact LRU stack distances of prompts' blocks.
 
-After Mattson, Gecsei, Slutz and Traiger, "Evaluation techniques for storage hierarchies" (1970):
-an LRU cache of any size holds the top of one and the same stack, so one pass tells the hits at
-all sizes.
+Source: Mattson, Gecsei, Slutz and Traiger, "Evaluation techniques for storage hierarchies" (1970).
+LRU caches of all sizes hold the top of one stack, so one pass gives the hits at all sizes.
 
-Prompts make this cheap. A block is only ever sent together with all blocks before it, so what is
-left of an earlier prompt in the stack, once later prompts took their blocks to the top, is one
-unbroken piece of it. The stack is kept as such pieces, one a prompt, and a new prompt meets few of
-them: the tree costs O(log n) a piece, not a block.
+A block is always sent with all blocks before it. The blocks of an earlier prompt that no later
+prompt sent again are therefore consecutive in that prompt. The stack keeps one such piece for each
+prompt; a lookup costs O(log n) a piece, not a block.
 
-As in vLLM all blocks of a prompt are looked up before any is stored, and the blocks nearest to the
-root count as the most recent, so that no block outlives those in front of it.
+As in vLLM, all blocks of a prompt are looked up before any is stored, and blocks closer to the root
+are more recent, so that no block outlives its predecessors.
 """
 
 from __future__ import annotations
@@ -31,13 +29,13 @@ _UNSEEN = -1
 
 @dataclass(frozen=True, slots=True)
 class ReusedBlocks:
-    """Neighbouring blocks of a prompt that the same earlier prompt was the last to send.
+    """Consecutive blocks of a prompt that the same earlier prompt sent last.
 
     Attributes:
         last_touch: Number of that prompt, from 0.
-        num_blocks: How many, > 0.
-        tokens_above: Tokens more recent than the first of them. The i-th block, from 0, is hit by
-            a cache of at least `tokens_above` plus i + 1 blocks.
+        num_blocks: Number of blocks, > 0.
+        tokens_above: Tokens more recent than the first of them. A cache hits the i-th block, from
+            0, if it has at least `tokens_above` plus i + 1 blocks.
     """
 
     last_touch: int
@@ -46,7 +44,7 @@ class ReusedBlocks:
 
 
 class RecencyStack:
-    """The blocks ever sent, most recent first."""
+    """The LRU stack of all sent blocks, most recent first."""
 
     def __init__(self) -> None:
         self._last_touch = np.full(1, _UNSEEN, dtype=np.int64)
@@ -55,14 +53,14 @@ class RecencyStack:
         self._total_tokens = 0
 
     def touch(self, path: Blocks, block_tokens: int) -> list[ReusedBlocks]:
-        """Look up a prompt's blocks, then take them to the top.
+        """Look up a prompt's blocks, then move them to the top.
 
         Args:
-            path: From the root; every prompt with one of these blocks has the ones before it too.
+            path: The prompt's blocks from the root; equal blocks have equal predecessors.
             block_tokens: Tokens in each, > 0.
 
         Returns:
-            What was found, from the root; the blocks behind it are new.
+            The reused blocks, from the root; all blocks after them are new.
         """
         self._last_touch = reach(self._last_touch, int(path.max(initial=-1)) + 1, _UNSEEN)
         touches = self._last_touch[path]
@@ -84,10 +82,10 @@ class RecencyStack:
         return found
 
     def renumber(self, numbers: Blocks) -> None:
-        """Give each block its new number; those with none (< 0) are as if never sent.
+        """Renumber all blocks; forget those with a negative new number.
 
         Args:
-            numbers: By the number until now, for all that were sent; the new ones from 0.
+            numbers: New numbers, from 0, by old number, for all sent blocks.
         """
         touches = self._last_touch[: len(numbers)]
         left_out, counts = np.unique(touches[numbers < 0], return_counts=True)
@@ -101,16 +99,16 @@ class RecencyStack:
         self._last_touch[numbers[kept]] = touches[kept]
 
     def forget_prompts(self) -> Blocks:
-        """Number anew the prompts that have blocks left, and forget the others.
+        """Forget prompts without blocks in the stack, and renumber the others.
 
         Returns:
-            The numbers until now of those that are left, ascending: by the new ones, from 0.
+            Old numbers of the kept prompts, ascending, by new number.
         """
         left = np.asarray(self.left_tokens(), dtype=np.int64)
         kept = np.flatnonzero(left)
         renumbered = np.full(len(left) + 1, _UNSEEN, dtype=np.int64)
         renumbered[kept] = np.arange(len(kept))
-        # Blocks that were never sent look up the last place, which has no prompt.
+        # Unsent blocks index the last entry, which has no prompt.
         self._last_touch = renumbered[self._last_touch]
         self._block_tokens = array("q", np.asarray(self._block_tokens)[kept].tolist())
         self._left_tokens = Fenwick()
@@ -119,6 +117,6 @@ class RecencyStack:
         return kept
 
     def left_tokens(self) -> list[int]:
-        """By prompt, the tokens that no later prompt sent again. Pure."""
-        sums = [self._left_tokens.sum_before(place) for place in range(len(self._left_tokens) + 1)]
+        """For each prompt, the tokens that no later prompt sent again. Pure."""
+        sums = [self._left_tokens.sum_before(index) for index in range(len(self._left_tokens) + 1)]
         return [after - before for before, after in pairwise(sums)]

@@ -1,4 +1,4 @@
-"""Reused tokens by how deep in the order of recency they were found: what a cache would hit."""
+"""Sums reused tokens by their LRU stack distance: the hits of a cache of each size."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from holdfast.workload.study.recency import ReusedBlocks
 
 __all__ = ["BinnedDepths", "Depths"]
 
-# A cache's size is rounded to 2 % and interpolated between, up to 2^44 tokens.
+# Cache sizes at 2 % intervals, up to 2^44 tokens.
 _EDGES: Final = 2.0 ** (np.arange(44 * 32 + 1) / 32)
 
 
 class Depths:
-    """Every reuse, to the block; some bytes for each."""
+    """Exact depths of all reuses; a few bytes for each."""
 
     def __init__(self) -> None:
         self._tokens_above = array("d")
@@ -25,7 +25,7 @@ class Depths:
         self._block_tokens = array("d")
 
     def add(self, reused: ReusedBlocks, block_tokens: int, rate: float) -> None:
-        """Take a reuse in a stack of all blocks: `rate` is 1."""
+        """Add a reuse in a stack of all blocks; `rate` is 1."""
         del rate
         self._tokens_above.append(reused.tokens_above)
         self._num_blocks.append(reused.num_blocks)
@@ -34,16 +34,16 @@ class Depths:
     def hit_tokens(self, cache_tokens: float) -> float:
         """Tokens that an LRU cache of this size (>= 0) hits. Pure."""
         block_tokens, num_blocks = _floats(self._block_tokens), _floats(self._num_blocks)
-        room = cache_tokens - block_tokens - _floats(self._tokens_above)
-        num_hit = np.clip(np.floor(room / block_tokens) + 1, 0, num_blocks)
+        left_tokens = cache_tokens - block_tokens - _floats(self._tokens_above)
+        num_hit = np.clip(np.floor(left_tokens / block_tokens) + 1, 0, num_blocks)
         return float(num_hit @ block_tokens)
 
 
 class BinnedDepths:
-    """What caches of some sizes hit; takes no more memory the more reuses there are.
+    """Hits of caches of fixed sizes; constant memory in the number of reuses.
 
     Args:
-        seen: Reuses of all blocks that were seen before, if any.
+        seen: Earlier reuses of all blocks, if any.
     """
 
     def __init__(self, seen: Depths | None = None) -> None:
@@ -52,7 +52,7 @@ class BinnedDepths:
             self._hit_tokens += [seen.hit_tokens(size) for size in _EDGES]
 
     def add(self, reused: ReusedBlocks, block_tokens: int, rate: float) -> None:
-        """Take a reuse in the stack of a sample, and scale it up by the rate (> 0) of that."""
+        """Add a reuse in the stack of a sample, scaled by the sample's rate (> 0)."""
         first = reused.tokens_above / rate + block_tokens
         begin = int(np.searchsorted(_EDGES, first))
         num_hit = np.floor((_EDGES[begin:] - first) * rate / block_tokens) + 1
@@ -60,10 +60,10 @@ class BinnedDepths:
         self._hit_tokens[begin:] += tokens
 
     def hit_tokens(self, cache_tokens: float) -> float:
-        """Tokens that an LRU cache of this size (>= 0) hits, between two sizes on a line. Pure."""
+        """Tokens that an LRU cache of this size (>= 0) hits, interpolated linearly. Pure."""
         return float(np.interp(cache_tokens, _EDGES, self._hit_tokens, left=0.0))
 
 
 def _floats(values: array[float]) -> NDArray[np.float64]:
-    """A view; the array must not grow while it lives."""
+    """A view of the array, which must not grow during the view's life."""
     return np.frombuffer(values, dtype=np.float64)

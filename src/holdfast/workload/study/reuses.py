@@ -1,4 +1,4 @@
-"""Every reuse of a prompt's blocks: how deep in the order of recency, and after what time."""
+"""Measures each reuse of a prompt's blocks: its LRU stack distance and its age."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ _FEW_PROMPTS: Final = 1024
 
 
 class Reuses:
-    """Follows the prompts of an overlay; answers for caches of all sizes and for times of holding.
+    """Measures reuse in an overlay, for caches of all sizes and for holding times.
 
-    Full blocks of prompts are reused, nothing else: what an answer leaves in a cache counts once
-    the recording has it in a prompt.
+    Only full blocks of prompts count; an answer's blocks count once a prompt has them.
 
-    Keeps some bytes for each block that takes part and for each live session. Where all blocks
-    do, also for each reuse.
+    Keeps a few bytes for each sampled block and each live session. Without sampling it also keeps a
+    few bytes for each reuse.
 
     Args:
-        sample: The blocks that take part, fresh; what they tell is scaled up to all blocks, at the
-            rate that the sample had when it was seen.
-        hold_s: The times of holding, ascending.
+        sample: A new sample of blocks. Its figures are scaled up to all blocks at the sample's rate
+            at the time of each reuse.
+        hold_s: Holding times, ascending.
     """
 
     def __init__(self, sample: Sample, hold_s: Sequence[float]) -> None:
@@ -43,7 +42,7 @@ class Reuses:
         self._hold_s = np.asarray(hold_s)
         self._stack = RecencyStack()
         self._paths: dict[int, SampledPath] = {}
-        # By prompt, as the stack counts them.
+        # By the stack's prompt numbers.
         self._end_s = array("d")
         self._sender = array("q")
         self._most_prompts = _FEW_PROMPTS
@@ -54,11 +53,11 @@ class Reuses:
 
     @property
     def sample(self) -> Sample:
-        """The blocks that take part."""
+        """The sampled blocks."""
         return self._sample
 
     def narrow(self, sample: Sample) -> None:
-        """Go on with a fresh sample where all blocks took part; what was seen so far stays."""
+        """Switch from all blocks to a new sample; keeps earlier measurements."""
         if isinstance(self._depths, Depths):
             self._depths = BinnedDepths(self._depths)
         numbers = sample.choose(np.arange(self._sample.num_blocks))
@@ -66,16 +65,16 @@ class Reuses:
         self._renumber(numbers)
 
     def shrink(self) -> None:
-        """Go on with a smaller share of the sample; what was seen so far stays."""
+        """Switch to a smaller share of the sample; keeps earlier measurements."""
         self._renumber(self._sample.shrink())
 
     def request(self, event: OverlayEvent, turn_index: int, hashes: Hashes) -> None:
-        """Take the request of a turn.
+        """Add the request of a turn.
 
         Args:
-            event: When, and whose.
-            turn_index: Which of its turns.
-            hashes: Of the blocks that it adds; not looked at where all blocks take part.
+            event: The request's event.
+            turn_index: Index of the turn.
+            hashes: Hashes of the blocks that the turn adds; unused without sampling.
         """
         session = event.session
         step = session.steps[turn_index]
@@ -97,33 +96,31 @@ class Reuses:
             self._forget_prompts()
 
     def close(self, event: OverlayEvent) -> None:
-        """Take the end of a session, whose blocks stay reusable."""
+        """Add the end of a session; its blocks stay reusable."""
         del self._paths[event.session.index]
 
     def hit_tokens(self, cache_tokens: float) -> float:
         """Prompt tokens that an LRU cache of this size (>= 0) hits. Pure.
 
-        Sampled: the misses are scaled up and hits are the rest, since a few blocks that all prompts
-        share make the sample's share of the accesses differ from its share of the blocks. (SHARDS
-        calls that adjusted.)
+        With sampling the misses are scaled up and the hits are all other tokens (SHARDS-adj): a few
+        blocks that all prompts share make the sample's share of accesses differ from its rate.
         """
         missed = self._sampled_tokens - self._depths.hit_tokens(cache_tokens)
         return max(0.0, self._all_block_tokens - missed)
 
     def reused_tokens(self, *, own_only: bool = False) -> float:
-        """Prompt tokens that any earlier prompt, or one of the same session, sent. Pure."""
+        """Prompt tokens that an earlier prompt, of any or of the same session, sent. Pure."""
         return self._ages.total(own_only=own_only)
 
     def kept_tokens(self, *, own_only: bool = False) -> Numbers:
-        """Of `reused_tokens`, those reused within each of the times. Pure."""
+        """The part of `reused_tokens` that is reused within each holding time. Pure."""
         return self._ages.kept(own_only=own_only)
 
     def held_token_s(self, until_s: float) -> Numbers:
-        """Tokens times seconds that KV lies idle when held each of the times. Pure.
+        """Token-seconds of idle KV for each holding time. Pure.
 
         Args:
-            until_s: End of the overlay, where all holding ends. KV that is used again is not idle
-                from then on.
+            until_s: End of the overlay, where all holding ends. KV stops being idle at its reuse.
         """
         left = np.asarray(self._stack.left_tokens(), dtype=np.float64) / self._sample.rate
         last_s = np.maximum(0.0, until_s - np.asarray(self._end_s))
@@ -131,7 +128,7 @@ class Reuses:
         return self._ages.held_token_s() + held
 
     def distinct_tokens(self) -> float:
-        """Tokens of all blocks ever sent, each once: a cache of this size never evicts. Pure."""
+        """Tokens of all distinct blocks; a cache of this size never evicts. Pure."""
         return sum(self._stack.left_tokens()) / self._sample.rate
 
     def _renumber(self, numbers: Blocks) -> None:
@@ -140,7 +137,7 @@ class Reuses:
             path.renumber(numbers)
 
     def _forget_prompts(self) -> None:
-        """Those of which later prompts sent all blocks again."""
+        """Forget prompts whose blocks were all sent again by later prompts."""
         kept = self._stack.forget_prompts()
         self._end_s = array("d", np.asarray(self._end_s)[kept].tolist())
         self._sender = array("q", np.asarray(self._sender)[kept].tolist())

@@ -1,10 +1,9 @@
-"""How values depend on each other when their sizes are left out: scores of their ranks.
+"""Normal scores of ranks, and correlations of scores within and between sessions.
 
-A score is where a value would lie were its kind normally distributed, with variance 1. What
-sessions and neighbours have in common is then a share of that, whatever the unit and however long
-the tail. Values that are equal, such as gaps of 0, say less about where each would lie: their
-scores are as far apart as it takes for means and covariances, not variances, to be those of the
-normal values behind (where covariances are small; strong ones come out stronger).
+A score is the value's rank mapped to the standard normal distribution. Shares of variance and
+correlations of scores are independent of units and of long tails. Ties, such as gaps of 0, carry
+less information: their scores are scaled so that means and covariances, not variances, match those
+of the latent normal values. The match is close for small covariances; large ones are overestimated.
 """
 
 from __future__ import annotations
@@ -31,43 +30,43 @@ _NORMAL = NormalDist()
 
 
 def normal_scores(values: Sample) -> Numbers:
-    """Scores of values of one kind, of mean 0; equal values score equal. Pure.
+    """Scores of values of one kind, with mean 0; equal values have equal scores. Pure.
 
-    All 0 where all values are equal. Values that are not a number score as such.
+    All scores are 0 if all values are equal. NaN values have NaN scores.
     """
     known = np.asarray(values, dtype=np.float64)
     scores = np.full(known.size, np.nan)
     is_known = ~np.isnan(known)
-    _, places, counts = np.unique(known[is_known], return_inverse=True, return_counts=True)
-    if places.size == 0:
+    _, groups, counts = np.unique(known[is_known], return_inverse=True, return_counts=True)
+    if groups.size == 0:
         return scores
-    ranked = [_NORMAL.inv_cdf((rank + 0.5) / places.size) for rank in range(places.size)]
+    ranked = [_NORMAL.inv_cdf((rank + 0.5) / groups.size) for rank in range(groups.size)]
     means = np.add.reduceat(ranked, np.cumsum(counts) - counts) / counts
-    each = means[places] / (np.std(ranked) or 1.0)
+    each = means[groups] / (np.std(ranked) or 1.0)
     variance = float(each.var())
     scores[is_known] = each / variance if variance > 0 else 0.0
     return scores
 
 
 def session_share(scores: Numbers, sessions: NDArray[np.int64]) -> float:
-    """Share of the variance that lies between sessions (0 to 1); 0 where that cannot be told. Pure.
+    """Share of the variance that lies between sessions (0 to 1); 0 where unknown. Pure.
 
     Args:
-        scores: Of turns; those that are not a number are left out.
+        scores: Scores of turns; NaN is left out.
         sessions: The session of each turn.
     """
     return min(1.0, _variances(scores, sessions)[0])
 
 
 def session_levels(scores: Numbers, sessions: NDArray[np.int64]) -> Numbers:
-    """How far each session lies from all others as a whole. Pure.
+    """The level of each session: its mean score, shrunk toward the mean of all sessions. Pure.
 
-    Its mean score drawn toward the mean of all sessions, the fewer scores the more, so that levels
-    vary as much as sessions really do (`session_share`): chance would be added to chance where
-    scores are drawn around them again. A session without scores lies at that mean.
+    Sessions with fewer scores shrink more, so that levels vary as much as `session_share` says;
+    otherwise a draw of scores around them would count the noise twice. A session without scores has
+    the overall mean.
 
     Args:
-        scores: Of turns; those that are not a number are left out.
+        scores: Scores of turns; NaN is left out.
         sessions: The session of each turn, counted from 0; each has a turn.
     """
     between, within = _variances(scores, sessions)
@@ -83,12 +82,12 @@ def session_levels(scores: Numbers, sessions: NDArray[np.int64]) -> Numbers:
 
 
 def next_correlation(own: Numbers, sessions: NDArray[np.int64], variance: float) -> float:
-    """Correlation of a turn's value with the next one's of the session; 0 where unknown. Pure.
+    """Correlation of a turn's value with the session's next one; 0 where unknown. Pure.
 
     Args:
         own: Scores less their session's level.
         sessions: The session of each turn.
-        variance: Of the normal values behind, 0 to 1.
+        variance: Variance of the latent normal values, 0 to 1.
     """
     if own.size < 2:
         return 0.0
@@ -97,11 +96,11 @@ def next_correlation(own: Numbers, sessions: NDArray[np.int64], variance: float)
 
 
 def correlations(columns: list[Numbers], variances: list[float]) -> tuple[tuple[float, ...], ...]:
-    """Correlation of each pair of columns over the rows that all have; 0 where unknown. Pure.
+    """Correlation of each pair of columns over complete rows; 0 where unknown. Pure.
 
     Args:
         columns: Scores less their session's level.
-        variances: Of the normal values behind each, 0 to 1.
+        variances: Variance of the latent normal values of each column, 0 to 1.
     """
     is_known = ~np.isnan(np.stack(columns)).any(axis=0)
     known = [(each[is_known], var) for each, var in zip(columns, variances, strict=True)]
@@ -115,10 +114,9 @@ def correlations(columns: list[Numbers], variances: list[float]) -> tuple[tuple[
 
 
 def _variances(scores: Numbers, sessions: NDArray[np.int64]) -> tuple[float, float]:
-    """Variance between sessions and within them; 0 between where it cannot be told.
+    """Variance between sessions, 0 where unknown, and within them.
 
-    One-way analysis of variance with groups of unequal size: what the means of sessions differ by
-    beyond what the turns within them explain.
+    One-way analysis of variance with groups of unequal size.
     """
     is_known = ~np.isnan(scores)
     scores = scores[is_known]

@@ -1,4 +1,4 @@
-"""How long sessions, prompts and answers are, how prompts grow, and when they are compacted."""
+"""Measures lengths of sessions, prompts and answers, prompt growth and compactions."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from holdfast.workload.study.steps import SteppedSession
 __all__ = ["EARLY_TURNS", "SIZE_BIN_TOKENS", "Compactions", "Shape", "ShapeMeter"]
 
 EARLY_TURNS = 5
-"""A session's turns up to this one are early."""
+"""A session's first turns, up to this number, are early."""
 
 SIZE_BIN_TOKENS = 16_384
 """Width of the bins in which compactions are counted."""
 
 
 class Compactions(msgspec.Struct, frozen=True):
-    """Prompts that were replaced by a summary.
+    """Compactions: a summary replaces the prompt.
 
     Attributes:
-        num_compactions: How many.
+        num_compactions: Number of compactions.
         num_sessions: Sessions with at least one.
-        before_tokens: The last prompt before each.
-        size_ratio: The new prompt relative to it.
-        kept_ratio: What is still shared with it, relative to it.
-        num_turns_by_size: Turns with a successor, by the size of their prompt: an entry for each
+        before_tokens: Length of the prompt before each.
+        size_ratio: Length of the new prompt relative to it.
+        kept_ratio: Shared prefix of the two, relative to the prompt before.
+        num_turns_by_size: Turns with a successor by the size of their prompt: an entry for each
             16,384 tokens, from 0.
-        num_by_size: Compactions that follow such a turn; divided by the entry above, how likely.
+        num_by_size: Compactions after such a turn; divided by the entry above, their probability.
     """
 
     num_compactions: int
@@ -47,19 +47,18 @@ class Shape(msgspec.Struct, frozen=True):
     """Lengths, in turns and tokens.
 
     Attributes:
-        num_sessions: Sub-agents included.
-        num_turns: Of all sessions.
+        num_sessions: Number of sessions, sub-agents included.
+        num_turns: Turns of all sessions.
         num_turns_each: Turns of each session.
-        first_prompt_tokens: Of each session.
-        peak_prompt_tokens: The largest prompt of each session.
-        prompt_tokens: Of each turn.
-        output_tokens: Of each turn, by what brought it about.
-        growth_tokens: Tokens that each turn adds to the last prompt, where it keeps that but for
-            its tail; by what brought the turn about, and `early` or `late`: up to the session's
-            fifth turn or behind it.
-        user_turn_share: Of each session, the turns that the user brought about (0 to 1).
-        tool_run_turns: Turns in a row that tools brought about.
-        compactions: Prompts replaced by a summary.
+        first_prompt_tokens: First prompt of each session.
+        peak_prompt_tokens: Largest prompt of each session.
+        prompt_tokens: Prompt of each turn.
+        output_tokens: Answer of each turn, by its trigger.
+        growth_tokens: Tokens that each turn adds to the last prompt, if it extends it or replaces
+            its tail; by trigger and `early` (up to the session's fifth turn) or `late`.
+        user_turn_share: Share of each session's turns that the user triggers (0 to 1).
+        tool_run_turns: Consecutive turns that tools trigger.
+        compactions: Compactions.
     """
 
     num_sessions: int
@@ -76,7 +75,7 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class ShapeMeter:
-    """Measures sessions."""
+    """Accumulates sessions."""
 
     def __init__(self) -> None:
         self._values: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
@@ -87,7 +86,7 @@ class ShapeMeter:
         self._compactions_by_size: Counter[int] = Counter()
 
     def add(self, session: SteppedSession) -> None:
-        """Take a session."""
+        """Add a session."""
         turns = [step.turn for step in session.steps]
         prompts = [turn.prompt_tokens for turn in turns]
         self._values["turns"].append(len(turns))
@@ -105,7 +104,7 @@ class ShapeMeter:
         self._num_compacted_sessions += num_compactions > 0
 
     def result(self) -> Shape:
-        """What was found so far."""
+        """The result for the sessions added so far."""
         values = self._values
         return Shape(
             num_sessions=len(values["turns"]),
@@ -122,7 +121,7 @@ class ShapeMeter:
         )
 
     def _change(self, session: SteppedSession, turn_index: int) -> bool:
-        """Note what a turn does to the prompt before it; whether it compacts it."""
+        """Add a turn's change of the prompt before it; returns whether it is a compaction."""
         before, turn = session.steps[turn_index - 1].turn, session.steps[turn_index].turn
         size_bin = before.prompt_tokens // SIZE_BIN_TOKENS
         self._turns_by_size[size_bin] += 1
@@ -153,7 +152,7 @@ class ShapeMeter:
 
 
 def _tool_runs(by_user: list[bool]) -> list[int]:
-    """Lengths of the runs of turns after each turn of the user."""
-    starts = [place for place, is_user in enumerate(by_user) if is_user]
+    """Numbers of consecutive tool turns after each turn of the user."""
+    starts = [index for index, is_user in enumerate(by_user) if is_user]
     ends = [*starts[1:], len(by_user)]
     return [end - start - 1 for start, end in zip(starts, ends, strict=True)]

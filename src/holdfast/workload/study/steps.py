@@ -1,6 +1,6 @@
-"""Sessions turn by turn: what each prompt keeps, what it adds, and who had sent it before.
+"""Sessions as steps: the blocks that each prompt keeps and adds, and their last senders.
 
-A step holds only the blocks that a prompt adds, so that many sessions can be held at once.
+A step holds only the blocks that a prompt adds, so many sessions fit in memory.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ class Step:
     """One turn.
 
     Attributes:
-        turn: As recorded, without its blocks.
-        num_kept: Leading blocks that the session's previous prompt has as well.
-        added: The blocks behind them.
+        turn: The recorded turn, without its blocks.
+        num_kept: Leading blocks shared with the session's previous prompt.
+        added: The blocks after them.
         num_own: Leading blocks that any earlier prompt of the session has, >= `num_kept`.
-        num_family: Of the blocks behind those, the ones last sent by its parent, its sub-agents or
-            theirs.
-        num_foreign: Of the blocks behind those, the ones last sent by somebody else.
+        num_family: Reused blocks after those that its parent, its sub-agents or theirs sent last.
+        num_foreign: Reused blocks after those that another family sent last.
     """
 
     turn: Turn
@@ -45,26 +44,26 @@ class Step:
 
     @property
     def num_blocks(self) -> int:
-        """Full blocks of the prompt."""
+        """Number of full blocks of the prompt."""
         return self.num_kept + len(self.added)
 
     def after(self, path: Blocks) -> Blocks:
-        """The prompt's blocks, from those of the previous prompt. Pure."""
+        """The prompt's blocks, given those of the previous prompt. Pure."""
         return np.concatenate((path[: self.num_kept], self.added))
 
 
 @dataclass(frozen=True, slots=True)
 class SteppedSession:
-    """A session's steps, with its place among the others.
+    """A session's steps and its relation to other sessions.
 
     Attributes:
-        index: Counts the sessions of a study.
-        family: Equal for a main agent and all sub-agents under it.
-        parent: The session that called this one; None for main agents, and where not known.
-        parent_turn: Index of the parent's turn that did, where known.
+        index: Number of the session in the study, from 0.
+        family: Equal for a main agent and all its sub-agents.
+        parent: The session that called this one; None for main agents and where unknown.
+        parent_turn: Index of the parent's turn with the call, where known.
         block_tokens: Tokens in each block.
-        start_s: Recorded arrival, where there is one.
-        agent: Type of the agent; "" where not known.
+        start_s: Recorded arrival; None without one.
+        agent: Type of the agent; "" where unknown.
         steps: At least one.
     """
 
@@ -78,7 +77,7 @@ class SteppedSession:
     steps: tuple[Step, ...]
 
     def paths(self) -> Iterator[Blocks]:
-        """The blocks of each prompt, in order."""
+        """Yield the blocks of each prompt, in order."""
         path = np.empty(0, dtype=np.int64)
         for step in self.steps:
             path = step.after(path)
@@ -86,9 +85,9 @@ class SteppedSession:
 
 
 class Stepper:
-    """Takes sessions one after the other; remembers which blocks were sent, and who sent them last.
+    """Turns sessions into steps; remembers the last sender of each block.
 
-    Blocks of different readings never count as equal, whatever their ids.
+    Blocks of different readings are never equal, even with equal ids.
     """
 
     def __init__(self) -> None:
@@ -99,7 +98,7 @@ class Stepper:
         self._num_sessions = 0
 
     def follow(self, session: Session, reading: int = 0) -> SteppedSession:
-        """Take the next session of a reading (>= 0); remembers its blocks."""
+        """Return the steps of the next session of a reading (>= 0); remembers its blocks."""
         index = self._num_sessions
         self._num_sessions += 1
         parent = self._index_of.get((reading, session.parent_id or ""))
@@ -123,9 +122,9 @@ class Stepper:
         before: tuple[int, ...] = ()
         path = np.empty(0, dtype=np.int64)
         for turn in session.turns:
-            chain = trail.extend(turn.block_ids)
-            num_kept = common_prefix_length(chain, before)
-            added = np.array(chain[num_kept:], dtype=np.int64)
+            ids = trail.extend(turn.block_ids)
+            num_kept = common_prefix_length(ids, before)
+            added = np.array(ids[num_kept:], dtype=np.int64)
             path = np.concatenate((path[:num_kept], added))
             self._last_sender = reach(self._last_sender, self._interner.next_id, _NOBODY)
             senders = self._last_sender[path]
@@ -136,16 +135,16 @@ class Stepper:
             self._last_sender[path[num_own:]] = index
             bare = replace(turn, block_ids=())
             yield Step(bare, num_kept, added, num_own, num_family, len(others) - num_family)
-            before = chain
+            before = ids
 
 
 def leading(flags: NDArray[np.bool_]) -> int:
-    """How many flags are set before the first that is not; pure."""
+    """Count the set flags before the first unset one; pure."""
     return int(np.argmin(flags)) if not flags.all() else len(flags)
 
 
 def reach(values: NDArray[np.int64], size: int, fill: int) -> NDArray[np.int64]:
-    """`values`, or a longer copy when there are fewer than `size`, filled up with `fill`."""
+    """Return `values`, or a longer copy padded with `fill` if there are fewer than `size`."""
     if len(values) >= size:
         return values
     grown = np.full(max(size, 2 * len(values)), fill, dtype=np.int64)

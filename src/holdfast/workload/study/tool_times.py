@@ -1,4 +1,4 @@
-"""How long tool calls take, from the call to its result, where recordings have that."""
+"""Measures recorded durations of tool calls, from the call to its result."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class ToolTime(msgspec.Struct, frozen=True):
     """Calls of one kind.
 
     Attributes:
-        num_calls: How many.
-        duration_s: How long each took.
-        total_s: All together.
-        long_time_share: What those of over a minute have of that; None where it is 0.
+        num_calls: Number of calls.
+        duration_s: Duration of each.
+        total_s: Sum of the durations.
+        long_time_share: Share of calls over a minute in that sum; None if it is 0.
     """
 
     num_calls: int
@@ -34,7 +34,7 @@ class ToolTime(msgspec.Struct, frozen=True):
 
 
 class ToolTimeMeter:
-    """Takes one call at a time."""
+    """Accumulates tool calls."""
 
     def __init__(self) -> None:
         self._durations: defaultdict[tuple[str, str], array[float]] = defaultdict(
@@ -42,18 +42,18 @@ class ToolTimeMeter:
         )
 
     def add(self, name: str, command: str | None, duration_s: float) -> None:
-        """Take a call of a tool; `command` as `Turn.tool_command`, `duration_s` >= 0."""
+        """Add a call of a tool; `command` as `Turn.tool_command`, `duration_s` >= 0."""
         self._durations[name, command or ""].append(duration_s)
 
     def by_kind(self) -> dict[str, ToolTime]:
-        """By kind of tool, those that take most time first."""
+        """Results by tool kind, by descending total time."""
         groups: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
         for (name, _), durations in self._durations.items():
             groups[tool_kind(name)].extend(durations)
         return _results(groups)
 
     def by_name(self) -> dict[str, ToolTime]:
-        """By tool and head of its command where there are at least 20 calls, in the same order."""
+        """Results by tool and head of its command, for at least 20 calls, in the same order."""
         return _results(
             {
                 f"{name} {command}".rstrip(): durations

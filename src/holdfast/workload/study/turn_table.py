@@ -1,4 +1,4 @@
-"""The turns of many sessions side by side: by the step they are, and how far from its usual."""
+"""A table of the turns of many sessions, grouped by step and scored within their step."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class TurnRow:
 
     Attributes:
         session: Number of its session, >= 0.
-        position: Its index there.
+        position: Its index in the session.
         turn: The turn.
-        following: The one behind it; None for the last.
-        rewrite: How that leaves its prompt, as `Mutation.kind`; "" where it does not.
-        num_called: Sub-agents that it called.
+        following: The next turn; None for the last.
+        rewrite: The next turn's `Mutation.kind`; "" if it extends the prompt.
+        num_called: Number of sub-agents that it called.
     """
 
     session: int
@@ -46,7 +46,7 @@ class TurnRow:
 
 
 class TurnTable:
-    """Takes turns, session by session; all of them before it is asked for anything."""
+    """Accumulates turns, session by session; add all of them before the first result."""
 
     def __init__(self) -> None:
         self._columns: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
@@ -54,7 +54,7 @@ class TurnTable:
         self._rewrites: list[str] = []
 
     def add(self, row: TurnRow) -> None:
-        """Take a turn."""
+        """Add a turn."""
         turn, following = row.turn, row.following
         self._turns.append(turn)
         self._rewrites.append(row.rewrite)
@@ -78,36 +78,36 @@ class TurnTable:
     @property
     def sessions(self) -> NDArray[np.int64]:
         """The session of each turn, counted from 0."""
-        _, places = np.unique(self._column("session"), return_inverse=True)
-        return places
+        _, sessions = np.unique(self._column("session"), return_inverse=True)
+        return sessions
 
     def first_steps(self) -> dict[str, int]:
-        """How often a session began with each step."""
+        """Counts of sessions' first steps."""
         sessions = self.sessions
         is_first = np.append(True, sessions[1:] != sessions[:-1])
         return dict(Counter(self._names[is_first].tolist()).most_common())
 
     def steps(self) -> dict[str, StepProfile]:
-        """By name, those of most turns first."""
+        """Steps by name, by descending number of turns."""
         names: list[str] = self._names.tolist()
         sessions = self.sessions
         is_last = np.append(sessions[1:] != sessions[:-1], True)
         following: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for place, name in enumerate(names):
-            following[name][END if is_last[place] else names[place + 1]] += 1
+        for row, name in enumerate(names):
+            following[name][END if is_last[row] else names[row + 1]] += 1
         return {
             name: self._step(np.flatnonzero(self._names == name), following[name])
             for name, _ in Counter(names).most_common()
         }
 
     def early_added_tokens(self) -> Distribution:
-        """What early turns add to the next prompt."""
+        """Tokens that early turns add to the next prompt."""
         return _known(self._column("added_tokens")[self._is_early])
 
     def scores(self) -> list[Numbers]:
-        """For each of `QUANTITIES` the score of each turn among those of its step.
+        """For each of `QUANTITIES` the score of each turn among the turns of its step.
 
-        Of what early turns add, among all early ones.
+        The added tokens of early turns are scored among all early turns.
         """
         by_age = np.where(self._is_early, _EARLY, self._names)
         groups = {name: by_age if name == "added_tokens" else self._names for name in QUANTITIES}
@@ -115,7 +115,7 @@ class TurnTable:
 
     @cached_property
     def _names(self) -> NDArray[np.str_]:
-        """Each turn's tool and command, or the kind of its tool where there are few such turns."""
+        """Each turn's tool and command, or its tool kind if there are few such turns."""
         fine = [(wait_name(turn), wait_kind(turn)) for turn in self._turns]
         num_turns = Counter(name for name, _ in fine)
         return np.array([name if num_turns[name] >= _MIN_TURNS else kind for name, kind in fine])
@@ -127,21 +127,21 @@ class TurnTable:
     def _column(self, name: str) -> Numbers:
         return np.asarray(self._columns[name], dtype=np.float64)
 
-    def _step(self, places: NDArray[np.int64], following: Counter[str]) -> StepProfile:
-        turns = [self._turns[place] for place in places]
+    def _step(self, rows: NDArray[np.int64], following: Counter[str]) -> StepProfile:
+        turns = [self._turns[row] for row in rows]
         tools = Counter((turn.tool_name or "", turn.tool_command or "") for turn in turns)
         tool, command = tools.most_common(1)[0][0]
-        rewrites = Counter(self._rewrites[place] for place in places)
-        num_called = self._column("num_called")[places]
+        rewrites = Counter(self._rewrites[row] for row in rows)
+        num_called = self._column("num_called")[rows]
         return StepProfile(
             ended_by=turns[0].ended_by,
             tool=tool if turns[0].ended_by == "tool" else "",
             command=command if len(tools) == 1 else "",
             num_turns=len(turns),
-            gap_s=_known(self._column("gap_s")[places]),
-            output_tokens=_known(self._column("output_tokens")[places]),
-            added_tokens=self._added_tokens(places),
-            user_share=_mean_of(self._column("by_user")[places]),
+            gap_s=_known(self._column("gap_s")[rows]),
+            output_tokens=_known(self._column("output_tokens")[rows]),
+            added_tokens=self._added_tokens(rows),
+            user_share=_mean_of(self._column("by_user")[rows]),
             num_rewrites={
                 kind: num
                 for kind, num in sorted(rewrites.items())
@@ -151,14 +151,14 @@ class TurnTable:
             next=dict(following.most_common()),
         )
 
-    def _added_tokens(self, places: NDArray[np.int64]) -> Distribution:
+    def _added_tokens(self, rows: NDArray[np.int64]) -> Distribution:
         added = self._column("added_tokens")
-        late = _known(added[places[~self._is_early[places]]])
-        return late if late.num_values else _known(added[places])
+        late = _known(added[rows[~self._is_early[rows]]])
+        return late if late.num_values else _known(added[rows])
 
 
 def _mean_of(values: Numbers) -> float:
-    """The mean of those that are numbers; 0 where none is."""
+    """The mean without NaN; 0 without values."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else 0.0
 

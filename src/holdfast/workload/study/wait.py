@@ -1,4 +1,4 @@
-"""What a session waits for once a turn has ended."""
+"""Classifies the wait after a turn by its tool."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from holdfast.traces.record import Turn
 __all__ = ["END", "START", "wait_kind", "wait_name"]
 
 START = "start"
-"""Stands before a session's first turn."""
+"""Pseudo-step before a session's first turn."""
 
 END = "end"
-"""Stands behind a session's last turn."""
+"""Pseudo-step after a session's last turn."""
 
 
 def wait_kind(turn: Turn) -> str:
-    """The kind of tool, `tool` where it is not known, `human` or `unknown`. Pure."""
+    """The tool kind, `tool` for an unknown tool, `human` or `unknown`. Pure."""
     if turn.ended_by == "tool" and turn.tool_name:
         return tool_kind(turn.tool_name)
     return turn.ended_by
 
 
 def wait_name(turn: Turn) -> str:
-    """The tool with the head of its command, as far as known; else as `wait_kind`. Pure."""
+    """The tool with the head of its command, as far as known; otherwise `wait_kind`. Pure."""
     if turn.ended_by == "tool" and turn.tool_name:
         return f"{turn.tool_name} {turn.tool_command or ''}".rstrip()
     return turn.ended_by

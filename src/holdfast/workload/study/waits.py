@@ -1,4 +1,4 @@
-"""How long sessions are away, at what, and how much KV lies idle meanwhile."""
+"""Measures gaps between turns by their cause, and the idle KV during them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from holdfast.workload.study.wait import END, START, wait_kind, wait_name
 __all__ = ["LONG_WAIT_S", "Wait", "WaitMeter", "Waits"]
 
 LONG_WAIT_S = 60.0
-"""Waits longer than this are counted as long."""
+"""Waits longer than this are long."""
 
 _MIN_WAITS = 20
 _RARE = "(rare)"
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Waits of one kind; the turn is the one before the wait, whose answer asked for it.
+    """Waits of one kind.
 
     Attributes:
-        num_waits: How many.
-        gap_s: How long each was.
-        long_share: Those of over a minute, of all (0 to 1).
-        idle_token_s: Prompt and answer of the turn times the gap, summed.
-        long_idle_share: What those of over a minute have of that; None where it is 0.
-        output_tokens: Answers of the turns.
-        growth_tokens: What the next prompt adds to that of the turn, the answer included; negative
-            where it is shorter.
+        num_waits: Number of waits.
+        gap_s: Gap of each.
+        long_share: Share of waits over a minute (0 to 1).
+        idle_token_s: Sum over waits of the turn's prompt and answer times the gap.
+        long_idle_share: Share of waits over a minute in that sum; None if it is 0.
+        output_tokens: Answer of the turn before each wait.
+        growth_tokens: Growth of the prompt over each wait, the answer included; negative if it
+            shrinks.
     """
 
     num_waits: int
@@ -50,12 +50,12 @@ class Waits(msgspec.Struct, frozen=True):
     """All waits between two turns of a session.
 
     Attributes:
-        all: Of any kind.
-        by_kind: By kind of tool; `tool` where it is not known, `human` and `unknown`.
-        by_name: By tool and head of its shell command, those with under 20 waits together.
-        after: By the kind of the last wait and of this one, joined by a space, where there are at
-            least 20: what the sequence of tools says about the gap.
-        transitions: How often a kind follows a kind; `start` and `end` stand for the session's.
+        all: All waits.
+        by_kind: Waits by tool kind, `tool` for an unknown tool, `human` and `unknown`.
+        by_name: Waits by tool and head of its shell command; those with under 20 waits together.
+        after: Gaps by the kinds of the last wait and of this one, joined by a space, for at least
+            20 waits.
+        transitions: Counts of each kind after each kind; `start` and `end` are the session's.
     """
 
     all: Wait
@@ -66,7 +66,7 @@ class Waits(msgspec.Struct, frozen=True):
 
 
 class _Group:
-    """Waits of one kind, as they come."""
+    """Accumulates waits of one kind."""
 
     __slots__ = ("gap_s", "growth_tokens", "held_tokens", "output_tokens")
 
@@ -97,7 +97,7 @@ class _Group:
 
 
 class WaitMeter:
-    """Takes sessions."""
+    """Accumulates the waits of sessions."""
 
     def __init__(self) -> None:
         self._by_kind: defaultdict[str, _Group] = defaultdict(_Group)
@@ -106,22 +106,22 @@ class WaitMeter:
         self._transitions: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def add(self, session: SteppedSession) -> None:
-        """Take a session."""
+        """Add a session."""
         turns = [step.turn for step in session.steps]
         kinds = [wait_kind(turn) for turn in turns]
         for last, kind in zip((START, *kinds), (*kinds, END), strict=True):
             self._transitions[last][kind] += 1
-        for place, (turn, following) in enumerate(pairwise(turns)):
-            for group in (self._by_kind[kinds[place]], self._by_name[wait_name(turn)]):
+        for index, (turn, following) in enumerate(pairwise(turns)):
+            for group in (self._by_kind[kinds[index]], self._by_name[wait_name(turn)]):
                 group.gap_s.append(following.gap_s)
                 group.held_tokens.append(turn.prompt_tokens + turn.output_tokens)
                 group.output_tokens.append(turn.output_tokens)
                 group.growth_tokens.append(following.prompt_tokens - turn.prompt_tokens)
-            if place > 0:
-                self._after[f"{kinds[place - 1]} {kinds[place]}"].append(following.gap_s)
+            if index > 0:
+                self._after[f"{kinds[index - 1]} {kinds[index]}"].append(following.gap_s)
 
     def result(self) -> Waits:
-        """What was found so far."""
+        """The result for the sessions added so far."""
         whole = _Group()
         for group in self._by_kind.values():
             whole.extend(group)
@@ -151,6 +151,6 @@ def _common(groups: Mapping[str, _Group]) -> dict[str, _Group]:
 
 
 def _results(groups: Mapping[str, _Group]) -> dict[str, Wait]:
-    """By idle token-seconds, the largest first."""
+    """Results by descending idle token-seconds."""
     results = [(name, group.result()) for name, group in groups.items()]
     return dict(sorted(results, key=lambda named: -named[1].idle_token_s))

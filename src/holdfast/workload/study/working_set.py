@@ -1,4 +1,4 @@
-"""What live sessions hold: the tokens of their contexts, what they share counted once."""
+"""Measures the working set: the contexts of live sessions, shared blocks counted once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ _NUM_POINTS = 300
 
 
 class WorkingSetAdmission(msgspec.Struct, frozen=True):
-    """Contexts of live sessions, from their first request to the end of their last answer.
+    """Size of the working set over time.
+
+    A session is live from its first request to the end of its last answer.
 
     Attributes:
-        tokens: Over the time at full load, weighted by time.
-        peak_tokens: Largest at any time.
-        at_s: Times at full load, evenly spaced.
+        tokens: Distribution over the time at full load.
+        peak_tokens: Maximum at any time.
+        at_s: Evenly spaced times at full load.
         tokens_at: The working set at each of them.
     """
 
@@ -33,7 +35,7 @@ class WorkingSetAdmission(msgspec.Struct, frozen=True):
 
 
 class WorkingSetMeter:
-    """Follows the events of an overlay."""
+    """Computes the working set from the events of an overlay."""
 
     def __init__(self) -> None:
         self._num_users = np.zeros(1, dtype=np.int64)
@@ -44,7 +46,7 @@ class WorkingSetMeter:
         self._tokens_at = array("d")
 
     def take(self, event: OverlayEvent) -> None:
-        """Take the next event. A prompt and its whole answer count from the request on."""
+        """Add the next event. A prompt and its whole answer count from the request on."""
         session = event.session
         path = self._paths.pop(session.index, np.empty(0, dtype=np.int64))
         self._tokens -= self._unshared_tokens.pop(session.index, 0)
@@ -66,9 +68,9 @@ class WorkingSetMeter:
         """The working set over time; pure.
 
         Args:
-            full_from_s: When the overlay reached its load.
-            full_until_s: When the last session had started, >= `full_from_s`. Where the two are
-                equal the whole time counts.
+            full_from_s: Time at which the overlay reached its load.
+            full_until_s: Start of the last session, >= `full_from_s`. If the two are equal the
+                whole time counts.
         """
         at_s, tokens = np.asarray(self._at_s), np.asarray(self._tokens_at)
         if full_from_s == full_until_s:
@@ -79,12 +81,12 @@ class WorkingSetMeter:
         if not lasted_s.any():
             lasted_s = np.ones_like(at_s)
         points_s = np.linspace(full_from_s, full_until_s, _NUM_POINTS)
-        places = np.searchsorted(at_s, points_s, side="right") - 1
+        indices = np.searchsorted(at_s, points_s, side="right") - 1
         return WorkingSetAdmission(
             tokens=distribution_of(tokens, lasted_s),
             peak_tokens=int(tokens.max()),
             at_s=tuple(points_s.tolist()),
-            tokens_at=tuple(tokens[places].astype(int).tolist()),
+            tokens_at=tuple(tokens[indices].astype(int).tolist()),
         )
 
     def _hold(self, blocks: Blocks, block_tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""The study of a workload: takes its sessions once, in order, and reports on all of them."""
+"""The study of a workload: one pass over its sessions, one report."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class EngineSize(msgspec.Struct, frozen=True):
     """The engine that sizes are compared with.
 
     Attributes:
-        name: Of its profile.
-        kv_bytes_per_token: KV of one token.
+        name: Name of its profile.
+        kv_bytes_per_token: KV bytes of one token.
         kv_tokens: Capacity of its KV cache.
-        prompt_s_per_token: Of a request alone on the engine.
-        output_s_per_token: The same.
+        prompt_s_per_token: Time per prompt token of a request alone on the engine.
+        output_s_per_token: Time per answer token of such a request.
     """
 
     name: str
@@ -47,21 +47,20 @@ class EngineSize(msgspec.Struct, frozen=True):
     output_s_per_token: float
 
     def gib(self, num_tokens: float) -> float:
-        """Memory for the KV of so many tokens, in GiB. Pure."""
+        """Memory for the KV of `num_tokens`, in GiB. Pure."""
         return num_tokens * self.kv_bytes_per_token / 2**30
 
 
 @dataclass(frozen=True, slots=True)
 class StudyOptions:
-    """How a workload is studied.
+    """Options of a study.
 
     Attributes:
-        concurrency: Main agents live at once, one load each, >= 1; at least one. None starts all
-            at their recorded arrivals instead.
-        gap_cap_s: Longer gaps are cut to this when sessions are laid over each other.
-        sample_rate: Share of the blocks that take part in what is said about caches, > 0; 1 is
-            exact.
-        max_blocks: How many may, for each load; where there are more, a sample of them does.
+        concurrency: Main agents live at once, >= 1, one value for each load. None starts all
+            sessions at their recorded arrivals.
+        gap_cap_s: Cap of longer gaps in overlays; None keeps them.
+        sample_rate: Share of the blocks that cache figures are computed from, > 0; 1 is exact.
+        max_blocks: Maximum number of such blocks for each load; more blocks are sampled.
     """
 
     concurrency: Sequence[int] | None = (1, 4, 16, 64)
@@ -71,32 +70,31 @@ class StudyOptions:
 
     @property
     def loads(self) -> tuple[int | None, ...]:
-        """Each load once, the smallest first."""
+        """The distinct loads, ascending."""
         return (None,) if self.concurrency is None else tuple(sorted(set(self.concurrency)))
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was found; `schema` says how to read it.
+    """The report of a study.
 
     Attributes:
         schema: `holdfast.study/1`.
-        manifest: What it was computed from.
-        percents: Which percentile each entry of a distribution's table is.
-        engine: What sizes are compared with, and how long requests are taken to last.
-        sample_rate: Share of the blocks that took part in what is said about caches, at the end.
-        gap_cap_s: Cut of the gaps in `loads`.
+        manifest: Inputs and versions of the computation.
+        percents: The percentile of each entry of a distribution's table.
+        engine: The engine that sizes are compared with; its times per token are the service times.
+        sample_rate: Final share of the blocks that cache figures are computed from.
+        gap_cap_s: Cap of the gaps in `loads`.
         shape: Lengths and growth.
-        prefixes: What prompts repeat.
-        waits: How long sessions are away, at what.
-        tools_by_kind: Tool calls, where recorded.
+        prefixes: Repeated prompt tokens.
+        waits: Gaps by their cause.
+        tools_by_kind: Recorded tool calls by tool kind.
         tools_by_name: The same by tool and head of the command.
         mutations: Prompts that do not extend the last one.
         fan_out: Sub-agents.
-        profiles: How agents behave turn by turn, `main` ones and `sub_agent`s: what a generator
-            needs to stand in for them.
-        loads: By ascending concurrency, at the recorded gaps.
-        busy_loads: The same sessions without gaps, so that all who are live always want to run: the
-            order of requests on an engine that falls behind. Empty for recorded arrivals.
+        profiles: Turn-by-turn behaviour of `main` agents and `sub_agent`s, for the generator's fit.
+        loads: Loads by ascending concurrency, at the recorded gaps.
+        busy_loads: The same sessions without gaps: the order of requests on an overloaded engine,
+            where every live session is queued or running. Empty for recorded arrivals.
     """
 
     schema: str = SCHEMA
@@ -118,9 +116,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkloadStudy:
-    """Takes sessions one at a time; `finish` once.
+    """Accumulates sessions; call `finish` once.
 
-    A family of sub-agents must follow its main agent directly to be laid over others together.
+    Sub-agents must directly follow their main agent to be overlaid as one family.
     """
 
     def __init__(self, engine: EngineSize, options: StudyOptions | None = None) -> None:
@@ -149,11 +147,11 @@ class WorkloadStudy:
         }
 
     def add(self, session: Session, reading: int = 0) -> None:
-        """Take the next session.
+        """Add the next session.
 
         Args:
-            session: Its blocks and id are compared within the reading only.
-            reading: Counts the readings that sessions come from, from 0.
+            session: The session; its ids are comparable within its reading only.
+            reading: Number of its reading, from 0.
         """
         stepped = self._stepper.follow(session, reading)
         if self._family and self._family[0].family != stepped.family:
@@ -165,24 +163,24 @@ class WorkloadStudy:
         self._mutations.add(stepped)
         for turn in session.turns:
             for tool in turn.tools:
-                # In the background it keeps nobody waiting.
+                # The agent does not wait for a background call.
                 if not (tool.is_background or tool.start_s is None or tool.end_s is None):
                     self.add_tool_time(tool.name, tool.command, tool.end_s - tool.start_s)
 
     def add_tool_time(self, name: str, command: str | None, duration_s: float) -> None:
-        """Take one recorded tool call; `command` as `Turn.tool_command`, `duration_s` >= 0."""
+        """Add a recorded tool call; `command` as `Turn.tool_command`, `duration_s` >= 0."""
         self._tool_times.add(name, command, duration_s)
 
     def finish(self, manifest: dict[str, Any] | None = None) -> Study:
-        """Report; nothing can be added after.
+        """Return the report; no session can be added afterwards.
 
-        Loads that the sessions are too few for are left out, but for the smallest.
+        Leaves out loads with too few sessions, except the smallest load.
 
         Raises:
             ConfigError: There was no session.
         """
         if not self._family:
-            raise ConfigError("there is no session to study")
+            raise ConfigError("no session to study")
         self._end_family()
         loads, busy_loads = _finished(self._loads), _finished(self._busy_loads)
         meters = (*self._loads.values(), *self._busy_loads.values())
@@ -213,9 +211,9 @@ class WorkloadStudy:
 
 
 def _finished(loads: Mapping[int | None, LoadMeter]) -> tuple[Load, ...]:
-    """The loads that were reached, and the smallest, which comes first."""
+    """The loads that were reached, and always the smallest, which comes first."""
     return tuple(
         meter.finish(concurrency)
-        for place, (concurrency, meter) in enumerate(loads.items())
-        if meter.has_been_full or place == 0
+        for index, (concurrency, meter) in enumerate(loads.items())
+        if meter.has_been_full or index == 0
     )
