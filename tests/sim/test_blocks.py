@@ -1,3 +1,5 @@
+"""Block keys of an engine with another block size."""
+
 from __future__ import annotations
 
 import pytest
@@ -18,21 +20,21 @@ def turn(*ids: int) -> Turn:
     return Turn(0.0, 64 * len(ids), 1, ids)
 
 
-def test_equal_blocks_have_one_key_each() -> None:
+def test_equal_block_sizes_give_one_key_a_block() -> None:
     assert grid(64, 64).keys(turn(7, 9)) == [(7).to_bytes(8, "big"), (9).to_bytes(8, "big")]
 
 
-def test_a_larger_engine_block_is_named_by_the_last_trace_block_in_it() -> None:
+def test_larger_engine_block_keyed_by_its_last_trace_block() -> None:
     keys = grid(4, 16).keys(turn(1, 2, 3, 4, 5, 6, 7, 8, 9))
     assert keys == [(4).to_bytes(8, "big"), (8).to_bytes(8, "big")]
 
 
-def test_a_smaller_engine_block_is_a_part_of_a_trace_block() -> None:
+def test_smaller_engine_blocks_divide_trace_block() -> None:
     keys = grid(64, 16).keys(turn(3))
     assert len(set(keys)) == 4
 
 
-def test_sizes_that_do_not_nest_are_refused_with_one_that_does() -> None:
+def test_incompatible_size_refused_with_a_valid_one() -> None:
     with pytest.raises(ConfigError, match="multiple") as caught:
         grid(64, 48)
     assert caught.value.hint == "--block-size 64 fits"
@@ -43,7 +45,7 @@ def test_sizes_that_do_not_nest_are_refused_with_one_that_does() -> None:
     st.lists(st.integers(0, 3), max_size=20),
     st.lists(st.integers(0, 3), max_size=20),
 )
-def test_prompts_share_keys_exactly_as_far_as_they_share_engine_blocks(
+def test_shared_keys_equal_shared_engine_blocks(
     sizes: tuple[int, int], left: list[int], right: list[int]
 ) -> None:
     trace, engine = sizes
@@ -52,13 +54,13 @@ def test_prompts_share_keys_exactly_as_far_as_they_share_engine_blocks(
         shared += 1
     numbers: dict[tuple[int, ...], int] = {}
 
-    def chained(ids: list[int]) -> Turn:
+    def with_prefix_ids(ids: list[int]) -> Turn:
         prefixes = [tuple(ids[: i + 1]) for i in range(len(ids))]
         return turn(*(numbers.setdefault(prefix, len(numbers)) for prefix in prefixes))
 
     first, second = (
-        grid(trace, engine).keys(chained(left)),
-        grid(trace, engine).keys(chained(right)),
+        grid(trace, engine).keys(with_prefix_ids(left)),
+        grid(trace, engine).keys(with_prefix_ids(right)),
     )
     num_equal = sum(a == b for a, b in zip(first, second, strict=False))
     assert num_equal == shared * trace // engine

@@ -1,3 +1,5 @@
+"""Fits of cost profiles to turns of known engines."""
+
 from __future__ import annotations
 
 import builtins
@@ -47,7 +49,7 @@ def chunks(profile: CostProfile, new: int, cached: int) -> list[tuple[int, int]]
 def turns_alone(
     profile: CostProfile, num_turns: int, noise: Noise = no_noise, seed: int = 0
 ) -> list[TurnRecord]:
-    """What a client sees of one session after another on an engine that costs `profile`."""
+    """A client's records of consecutive sessions on an engine with the costs of `profile`."""
     drawn = random.Random(seed)
     turns, now_s = [], 0.0
     for index in range(num_turns):
@@ -82,7 +84,7 @@ def turn(
 def turns_together(
     profile: CostProfile, num_turns: int, num_sessions: int, seed: int = 0
 ) -> list[TurnRecord]:
-    """The same with several sessions, whose decodes share steps with others' prompts."""
+    """The same with concurrent sessions, whose decodes share steps with others' prompts."""
     drawn = random.Random(seed)
     turns: list[TurnRecord] = []
     now_s, next_s = 0.0, [drawn.random() for _ in range(num_sessions)]
@@ -119,7 +121,7 @@ def fitted(turns: Sequence[TurnRecord], base: CostProfile = BASE) -> tuple[CostP
     return fit_profile(turns, base, name="fitted", source="a test")
 
 
-def test_known_coefficients_come_back_from_exact_turns() -> None:
+def test_exact_turns_recover_coefficients() -> None:
     profile, quality = fitted(turns_alone(ENGINE, 80))
     for key in COEFFICIENTS:
         assert getattr(profile, key) == pytest.approx(getattr(ENGINE, key), rel=0.01), key
@@ -128,7 +130,7 @@ def test_known_coefficients_come_back_from_exact_turns() -> None:
     assert quality.decode_median_error < 1e-3
 
 
-def test_noise_of_five_percent_moves_them_by_a_few_percent() -> None:
+def test_noise_moves_coefficients_by_a_few_percent() -> None:
     drawn = random.Random(5)
 
     def noise() -> float:
@@ -139,13 +141,13 @@ def test_noise_of_five_percent_moves_them_by_a_few_percent() -> None:
         assert getattr(profile, key) == pytest.approx(getattr(ENGINE, key), rel=0.03), key
     key = "prefill_s_per_token_context"
     assert getattr(profile, key) == pytest.approx(getattr(ENGINE, key), rel=0.05)
-    # A twentieth of these steps, as large as the noise.
+    # A twentieth of the step time, as large as the noise.
     key = "decode_s_per_context_token"
     assert getattr(profile, key) == pytest.approx(getattr(ENGINE, key), rel=0.3)
     assert 0.02 < quality.first_token_median_error < 0.08
 
 
-def test_a_stall_in_ten_turns_does_not_bend_them() -> None:
+def test_stalled_turns_do_not_distort_fit() -> None:
     drawn = random.Random(5)
     turns = turns_alone(ENGINE, 200, lambda: 4.0 if drawn.random() < 0.1 else 1.0)
     profile, _ = fitted(turns)
@@ -153,7 +155,7 @@ def test_a_stall_in_ten_turns_does_not_bend_them() -> None:
         assert getattr(profile, key) == pytest.approx(getattr(ENGINE, key), rel=0.015), key
 
 
-def test_a_turn_whose_tokens_came_in_a_burst_does_not_bend_them() -> None:
+def test_burst_turns_do_not_distort_fit() -> None:
     turns = turns_alone(ENGINE, 200)
     for one in turns[::50]:
         assert one.first_token_s is not None
@@ -163,14 +165,14 @@ def test_a_turn_whose_tokens_came_in_a_burst_does_not_bend_them() -> None:
         assert getattr(profile, key) == pytest.approx(getattr(ENGINE, key), rel=0.01), key
 
 
-def test_the_fit_keeps_the_bases_sizes_and_says_where_it_comes_from() -> None:
+def test_fit_keeps_base_sizes_and_names_its_source() -> None:
     profile, _ = fitted(turns_alone(ENGINE, 40))
     assert (profile.name, profile.kind, profile.sources) == ("fitted", "measured", ("a test",))
     for key in ("kv_tokens", "block_size_tokens", "max_num_seqs", "host_link_bytes_per_s"):
         assert getattr(profile, key) == getattr(BASE, key)
 
 
-def test_one_session_at_a_time_leaves_the_split_of_a_step_to_the_base() -> None:
+def test_one_session_at_a_time_uses_split_of_base() -> None:
     other_base = msgspec.structs.replace(BASE, step_base_s=1e-3, decode_s_per_seq=1e-3)
     profile, quality = fitted(turns_alone(ENGINE, 80), other_base)
     assert quality.is_split_assumed
@@ -179,7 +181,7 @@ def test_one_session_at_a_time_leaves_the_split_of_a_step_to_the_base() -> None:
     assert profile.step_base_s + profile.decode_s_per_seq == pytest.approx(total_s, rel=0.02)
 
 
-def test_a_few_sessions_at_once_show_what_a_sequence_costs() -> None:
+def test_concurrent_sessions_separate_sequence_cost() -> None:
     engine = msgspec.structs.replace(ENGINE, step_base_s=4e-3, decode_s_per_seq=3e-3)
     turns = turns_together(engine, 300, 3)
     profile, quality = fitted(turns)
@@ -189,7 +191,7 @@ def test_a_few_sessions_at_once_show_what_a_sequence_costs() -> None:
     assert profile.prefill_s_per_token == pytest.approx(engine.prefill_s_per_token, rel=0.1)
 
 
-def test_what_experts_cost_is_taken_from_the_base() -> None:
+def test_expert_cost_taken_from_base() -> None:
     sparse = {"sparse_read_s": 0.05, "sparse_share_per_token": 0.1, "hidden_prefill_tokens": 100}
     base, engine = (msgspec.structs.replace(one, **sparse) for one in (BASE, ENGINE))
     profile, _ = fitted(turns_alone(engine, 80), base)
@@ -198,7 +200,7 @@ def test_what_experts_cost_is_taken_from_the_base() -> None:
     assert profile.step_base_s == pytest.approx(engine.step_base_s, rel=0.02)
 
 
-def test_coefficients_are_never_negative() -> None:
+def test_coefficients_never_negative() -> None:
     flat = msgspec.structs.replace(
         ENGINE, prefill_s_per_token_context=0.0, decode_s_per_context_token=0.0
     )
@@ -208,35 +210,35 @@ def test_coefficients_are_never_negative() -> None:
         assert getattr(profile, key) >= 0.0
 
 
-def test_too_few_turns_are_refused() -> None:
+def test_too_few_turns_refused() -> None:
     with pytest.raises(ConfigError, match="10 usable turns are too few"):
         fitted(turns_alone(ENGINE, 10))
 
 
-def test_turns_that_failed_do_not_count() -> None:
+def test_failed_turns_do_not_count() -> None:
     turns = turns_alone(ENGINE, 25)
     failed = [msgspec.structs.replace(one, error_kind="stalled") for one in turns[:10]]
     with pytest.raises(ConfigError, match="15 usable turns"):
         fitted([*failed, *turns[10:]])
 
 
-def test_turns_without_cached_tokens_are_refused_with_what_to_do() -> None:
+def test_turns_without_cached_tokens_refused_with_hint() -> None:
     turns = [msgspec.structs.replace(t, cached_tokens=None) for t in turns_alone(ENGINE, 40)]
     with pytest.raises(ConfigError, match="how many prompt tokens were cached") as caught:
         fitted(turns)
     assert "--enable-prompt-tokens-details" in (caught.value.hint or "")
 
 
-def test_turns_that_all_overlap_are_refused() -> None:
+def test_overlapping_turns_refused() -> None:
     crowded = [
         msgspec.structs.replace(t, sent_s=0.0, first_token_s=1.0, last_token_s=2.0)
         for t in turns_alone(ENGINE, 40)
     ]
-    with pytest.raises(ConfigError, match="0 turns that waited alone"):
+    with pytest.raises(ConfigError, match="0 turns alone on the engine"):
         fitted(crowded)
 
 
-def test_prompts_that_are_all_alike_are_refused() -> None:
+def test_equal_prompts_refused() -> None:
     alike = [
         msgspec.structs.replace(t, cached_tokens=t.prompt_tokens - 500)
         for t in turns_alone(ENGINE, 60)
@@ -246,7 +248,7 @@ def test_prompts_that_are_all_alike_are_refused() -> None:
         fitted(alike)
 
 
-def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_scipy_error_has_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = turns_alone(ENGINE, 40)
     real_import = builtins.__import__
 
@@ -262,12 +264,12 @@ def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 
 
 def write_records(path: Path, turns: Sequence[TurnRecord], *policies: str) -> None:
-    """As `holdfast replay --records` does."""
+    """Write a file as `holdfast replay --records` does."""
     rows = [{"policy": p, **msgspec.structs.asdict(t)} for p in policies for t in turns]
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
 
 
-def test_records_of_a_replay_are_read(tmp_path: Path) -> None:
+def test_replay_records_read(tmp_path: Path) -> None:
     turns = turns_alone(ENGINE, 3)
     write_records(tmp_path / "r.jsonl", turns, "holdfast")
     read = read_turns(tmp_path / "r.jsonl")
@@ -276,7 +278,7 @@ def test_records_of_a_replay_are_read(tmp_path: Path) -> None:
     ]
 
 
-def test_one_policy_must_be_chosen_of_several(tmp_path: Path) -> None:
+def test_policy_required_for_several_policies(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     write_records(path, turns_alone(ENGINE, 3), "holdfast", "vllm-default")
     assert len(read_turns(path, "holdfast")) == 3
@@ -287,7 +289,7 @@ def test_one_policy_must_be_chosen_of_several(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", '{"session_id": "s"}', "[]"])
-def test_a_line_that_is_no_turn_is_named(text: str, tmp_path: Path) -> None:
+def test_malformed_line_error_has_its_number(text: str, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     write_records(path, turns_alone(ENGINE, 1), "holdfast")
     with path.open("a") as file:
@@ -297,6 +299,6 @@ def test_a_line_that_is_no_turn_is_named(text: str, tmp_path: Path) -> None:
     assert "--records" in (caught.value.hint or "")
 
 
-def test_a_missing_file_of_turns_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match=r"absent\.jsonl: cannot be read"):
-        read_turns(tmp_path / "absent.jsonl")
+def test_missing_file_error_names_it(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match=r"none\.jsonl: cannot be read"):
+        read_turns(tmp_path / "none.jsonl")

@@ -1,3 +1,5 @@
+"""Step times of cost profiles, and profile files."""
+
 from __future__ import annotations
 
 import json
@@ -48,34 +50,32 @@ def changed(**values: object) -> CostProfile:
     return msgspec.structs.replace(PLAIN, **values)
 
 
-def test_a_prompt_costs_its_tokens_and_what_they_look_back_on() -> None:
+def test_prompt_costs_its_tokens_and_their_context() -> None:
     # base + 100 tokens + 100 * (40 before them + half of themselves)
     assert PLAIN.step_time_s([(100, 40)]) == pytest.approx(0.5 + 1.0 + 0.001 * 100 * 90)
 
 
-def test_one_token_on_top_of_context_is_a_decode() -> None:
+def test_one_token_after_context_is_a_decode() -> None:
     assert PLAIN.step_time_s([(1, 40)]) == pytest.approx(0.5 + 0.25 + 0.002 * 40)
 
 
-def test_a_prompt_of_one_token_is_a_prefill() -> None:
+def test_one_token_prompt_is_a_prefill() -> None:
     assert PLAIN.step_time_s([(1, 0)]) == pytest.approx(0.5 + 0.01 + 0.001 * 0.5)
 
 
-def test_a_step_without_work_still_takes_its_base() -> None:
+def test_empty_step_costs_its_base() -> None:
     assert PLAIN.step_time_s([]) == 0.5
 
 
 @given(work, work)
-def test_work_adds_up_and_the_base_is_paid_once(first: list, second: list) -> None:  # type: ignore[type-arg]
+def test_costs_add_up_with_one_base(first: list, second: list) -> None:  # type: ignore[type-arg]
     together = PLAIN.step_time_s(first + second) + PLAIN.step_base_s
     assert together == pytest.approx(PLAIN.step_time_s(first) + PLAIN.step_time_s(second))
 
 
 # The last chunk of a prompt may be a single token, which costs what a decode does.
 @given(st.integers(2, 3000), st.integers(2, 3000), st.integers(0, 50_000))
-def test_chunks_cost_what_the_whole_prompt_costs_and_a_base_more(
-    first: int, second: int, context: int
-) -> None:
+def test_chunks_cost_whole_prompt_plus_one_base(first: int, second: int, context: int) -> None:
     chunks = ((first, context), (second, context + first))
     whole_s = PLAIN.step_time_s([(first + second, context)])
     assert sum(PLAIN.step_time_s([chunk]) for chunk in chunks) == pytest.approx(
@@ -91,20 +91,20 @@ def test_more_work_never_takes_less_time(
     assert profile.step_time_s([*some, more]) >= profile.step_time_s(some) * (1 - 1e-12)
 
 
-def test_hidden_prompt_tokens_are_free_up_to_their_number() -> None:
+def test_hidden_prompt_tokens_are_free() -> None:
     profile = changed(hidden_prefill_tokens=100, prefill_s_per_token_context=0.0)
     assert profile.step_time_s([(60, 0), (40, 9)]) == 0.5
     assert profile.step_time_s([(60, 0), (50, 9)]) == pytest.approx(0.5 + 10 * 0.01)
 
 
-def test_decodes_leave_less_for_prompt_tokens_to_hide_under() -> None:
+def test_decodes_reduce_hidden_prompt_tokens() -> None:
     profile = changed(hidden_prefill_tokens=100, prefill_s_per_token_context=0.0)
     decodes = [(1, 1)] * 30
     added_s = profile.step_time_s([*decodes, (75, 0)]) - profile.step_time_s(decodes)
     assert added_s == pytest.approx(5 * 0.01)
 
 
-def test_a_step_reads_the_experts_that_any_of_its_tokens_needs() -> None:
+def test_step_reads_experts_that_any_token_needs() -> None:
     profile = changed(
         sparse_read_s=8.0, sparse_share_per_token=0.25, decode_s_per_context_token=0.0
     )
@@ -114,12 +114,12 @@ def test_a_step_reads_the_experts_that_any_of_its_tokens_needs() -> None:
     assert profile.step_time_s([(500, 0)]) - PLAIN.step_time_s([(500, 0)]) == pytest.approx(8.0)
 
 
-def test_the_profiles_that_ship_are_these() -> None:
+def test_shipped_profile_names() -> None:
     assert profile_names() == SHIPPED
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_profile_is_named_like_its_file_and_says_its_sources(name: str) -> None:
+def test_shipped_profile_has_file_name_and_sources(name: str) -> None:
     profile = load_profile(name)
     assert profile.name == name
     assert profile.summary
@@ -127,12 +127,12 @@ def test_a_shipped_profile_is_named_like_its_file_and_says_its_sources(name: str
     assert all(profile.sources)
 
 
-def test_only_the_tiny_engine_was_measured() -> None:
+def test_only_cpu_tiny_is_measured() -> None:
     measured = [name for name in SHIPPED if load_profile(name).kind == "measured"]
     assert measured == ["cpu-tiny"]
 
 
-def test_cpu_tiny_has_the_shape_of_the_demos_engine() -> None:
+def test_cpu_tiny_has_shape_of_demo_engine() -> None:
     from holdfast.bench.server import EngineOptions
 
     profile = load_profile("cpu-tiny")
@@ -143,26 +143,26 @@ def test_cpu_tiny_has_the_shape_of_the_demos_engine() -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_profile_written_to_a_file_is_read_back_equal(name: str, tmp_path: Path) -> None:
+def test_profile_file_reads_back_equal(name: str, tmp_path: Path) -> None:
     profile = load_profile(name)
     path = tmp_path / "mine.toml"
     path.write_text(profile.to_toml(), encoding="utf-8")
     assert load_profile(path) == load_profile(str(path)) == profile
 
 
-def test_text_with_quotes_and_signs_survives_a_file(tmp_path: Path) -> None:
+def test_quotes_and_signs_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "plain.toml"
     path.write_text(PLAIN.to_toml(), encoding="utf-8")
     assert load_profile(path) == PLAIN
 
 
-def test_json_is_read_as_well(tmp_path: Path) -> None:
+def test_json_profile_read(tmp_path: Path) -> None:
     path = tmp_path / "plain.json"
     path.write_bytes(msgspec.json.encode(PLAIN))
     assert load_profile(path) == PLAIN
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+def test_unknown_name_error_lists_known_profiles() -> None:
     with pytest.raises(ConfigError, match="'h100-lama'") as caught:
         load_profile("h100-lama")
     for name in SHIPPED:
@@ -192,22 +192,20 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         ("kind", "guessed"),
     ],
 )
-def test_an_impossible_value_is_refused_with_file_and_key(
-    key: str, value: object, tmp_path: Path
-) -> None:
+def test_impossible_value_error_names_file_and_key(key: str, value: object, tmp_path: Path) -> None:
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps({**msgspec.structs.asdict(PLAIN), key: value}))
     with pytest.raises(ConfigError, match=rf"wrong\.json.*{key}"):
         load_profile(path)
 
 
-def test_an_impossible_value_in_the_code_is_refused_too() -> None:
+def test_impossible_value_refused_in_constructor() -> None:
     with pytest.raises(ConfigError, match="step_base_s is -1"):
         changed(step_base_s=-1.0)
 
 
 @pytest.mark.parametrize("key", ["kv_tokens", "name", "step_base_s"])
-def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
+def test_missing_key_error_names_it(key: str, tmp_path: Path) -> None:
     path = tmp_path / "short.json"
     content = msgspec.structs.asdict(PLAIN)
     del content[key]
@@ -216,7 +214,7 @@ def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
         load_profile(path)
 
 
-def test_an_unknown_key_is_named(tmp_path: Path) -> None:
+def test_unknown_key_error_names_it(tmp_path: Path) -> None:
     path = tmp_path / "long.json"
     path.write_text(json.dumps({**msgspec.structs.asdict(PLAIN), "prefil_s": 1}))
     with pytest.raises(ConfigError, match=r"long\.json.*prefil_s"):
@@ -231,13 +229,13 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
         ("list.json", "[]", "object"),
     ],
 )
-def test_a_broken_file_is_named(name: str, text: str, said: str, tmp_path: Path) -> None:
+def test_broken_file_error_names_it(name: str, text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(ConfigError, match=f"{name}.*{said}"):
         load_profile(path)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read"):
-        load_profile(tmp_path / "absent.toml")
+def test_missing_file_error_names_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read"):
+        load_profile(tmp_path / "none.toml")

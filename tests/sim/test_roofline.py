@@ -1,3 +1,5 @@
+"""Derived cost profiles: hand-worked numbers and published measurements."""
+
 from __future__ import annotations
 
 import tomllib
@@ -19,7 +21,7 @@ from holdfast.sim.roofline import (
     roofline_profile,
 )
 
-# Round figures, so that every expected number below is worked by hand.
+# Round figures, so that each expected number below is hand-worked.
 GPU = Hardware(
     name="gpu",
     num_gpus=1,
@@ -87,33 +89,33 @@ def two(hardware: Hardware = GPU) -> Hardware:
     return msgspec.structs.replace(hardware, num_gpus=2, gpu_link_bytes_per_s=1e8)
 
 
-def test_a_step_reads_all_weights_but_the_input_embedding() -> None:
+def test_step_reads_weights_without_input_embedding() -> None:
     # (1.4 M - 0.2 M) * 2 bytes at 1 GB/s
     assert derived().step_base_s == pytest.approx(2.4e-3)
 
 
-def test_a_prompt_token_multiplies_with_all_but_both_embeddings() -> None:
+def test_prompt_token_computes_without_embeddings() -> None:
     # 2 * (1.4 M - 0.4 M) at 1 TFLOP/s
     assert derived().prefill_s_per_token == pytest.approx(2e-6)
 
 
-def test_attention_over_a_prompt_multiplies_twice_in_each_head() -> None:
+def test_attention_multiplies_twice_in_each_head() -> None:
     # 4 * 10 layers * 4 heads * 25 at 1 TFLOP/s
     assert derived().prefill_s_per_token_context == pytest.approx(4e-9)
 
 
-def test_a_decode_reads_the_kv_of_its_context() -> None:
+def test_decode_reads_kv_of_its_context() -> None:
     # 2 (K, V) * 10 layers * 2 heads * 25 * 2 bytes = 2000 bytes at 1 GB/s
     assert derived().kv_bytes_per_token == 2000
     assert derived().decode_s_per_context_token == pytest.approx(2e-6)
 
 
-def test_the_cache_holds_what_weights_and_activations_leave_in_whole_blocks() -> None:
+def test_kv_capacity_is_remaining_memory_in_whole_blocks() -> None:
     # 10 MB / 2 - 2.8 MB - 1 MB = 1.2 MB; 600 tokens, 37 blocks of 16
     assert derived().kv_tokens == 592
 
 
-def test_prompt_tokens_hide_under_the_read_of_the_weights_until_they_take_longer() -> None:
+def test_prompt_tokens_hidden_until_longer_than_weight_read() -> None:
     profile = derived()
     assert profile.hidden_prefill_tokens == 1200  # 2.4 ms of reading at 2 us a token
     lone = msgspec.structs.replace(profile, prefill_s_per_token_context=0.0)
@@ -121,7 +123,7 @@ def test_prompt_tokens_hide_under_the_read_of_the_weights_until_they_take_longer
     assert lone.step_time_s([(3600, 0)]) == pytest.approx(3600 * 2e-6)
 
 
-def test_shares_of_the_peaks_and_overheads_are_applied() -> None:
+def test_efficiencies_and_overheads_applied() -> None:
     efficiency = Efficiency(
         prefill_flops_ratio=0.5,
         attention_flops_ratio=0.25,
@@ -140,7 +142,7 @@ def test_shares_of_the_peaks_and_overheads_are_applied() -> None:
     assert profile.host_link_bytes_per_s == 5e7
 
 
-def test_two_gpus_halve_the_work_and_pay_for_the_exchange() -> None:
+def test_two_gpus_halve_the_work_and_add_all_reduces() -> None:
     efficiency = msgspec.structs.replace(IDEAL, all_reduce_s=1e-5)
     profile = derived(two(), efficiency=efficiency)
     # 2 all-reduces in each of 10 layers
@@ -154,7 +156,7 @@ def test_two_gpus_halve_the_work_and_pay_for_the_exchange() -> None:
     assert profile.kv_tokens == 2592
 
 
-def test_a_mixture_computes_with_its_active_parameters_and_reads_experts_as_needed() -> None:
+def test_mixture_computes_active_and_reads_needed_experts() -> None:
     profile = derived(msgspec.structs.replace(GPU, memory_bytes=20_000_000), MIXTURE)
     assert MIXTURE.num_active_parameters == 1_400_000 + 500_000
     assert profile.prefill_s_per_token == pytest.approx(2 * 1_500_000 / 1e12)
@@ -166,12 +168,12 @@ def test_a_mixture_computes_with_its_active_parameters_and_reads_experts_as_need
     assert profile.hidden_prefill_tokens == int(6.4e-3 / 3e-6)
 
 
-def test_a_model_that_does_not_fit_is_refused() -> None:
+def test_model_that_does_not_fit_refused() -> None:
     with pytest.raises(ConfigError, match=r"memory_bytes is 7000000: no KV fits"):
         derived(msgspec.structs.replace(GPU, memory_bytes=7_000_000))
 
 
-def test_heads_that_cannot_be_split_are_refused() -> None:
+def test_indivisible_kv_heads_refused() -> None:
     with pytest.raises(ConfigError, match="num_gpus is 4"):
         derived(msgspec.structs.replace(two(), num_gpus=4))
 
@@ -194,7 +196,7 @@ def test_heads_that_cannot_be_split_are_refused() -> None:
         ("model", "layers", 3),
     ],
 )
-def test_impossible_figures_are_refused_with_the_file(
+def test_impossible_figure_error_names_the_file(
     section: str, key: str, value: float, tmp_path: Path
 ) -> None:
     content = {
@@ -222,7 +224,7 @@ def shipped_figures() -> dict[str, RooflineFigures]:
     return {one.name: one for one in figures}
 
 
-def test_the_same_gpu_has_the_same_figures_in_every_file() -> None:
+def test_gpu_figures_equal_in_every_file() -> None:
     seen: dict[str, Hardware] = {}
     for figures in shipped_figures().values():
         alone = msgspec.structs.replace(figures.hardware, num_gpus=1, gpu_link_bytes_per_s=0.0)
@@ -237,9 +239,7 @@ def test_the_same_gpu_has_the_same_figures_in_every_file() -> None:
         ("h200-qwen3-coder-30b-a3b", 30.5, 3.35),
     ],
 )
-def test_models_have_the_sizes_that_their_cards_state(
-    name: str, parameters_b: float, active_b: float
-) -> None:
+def test_model_sizes_match_their_cards(name: str, parameters_b: float, active_b: float) -> None:
     model = shipped_figures()[name].model
     assert model.num_parameters / 1e9 == pytest.approx(parameters_b, rel=2e-3)
     assert model.num_active_parameters / 1e9 == pytest.approx(active_b, rel=2e-3)
@@ -256,24 +256,24 @@ def elsewhere(name: str, **hardware: float) -> CostProfile:
     return roofline_profile(COPY(figures, hardware=COPY(figures.hardware, **hardware)))
 
 
-# Published measurements; docs/profiles.md has each with its source, and those further off.
-def test_h100_decodes_llama_within_a_tenth_of_a_published_run() -> None:
+# Published measurements; docs/profiles.md has their sources, and others with larger errors.
+def test_h100_llama_decode_within_tenth_of_published() -> None:
     measured_s = {1: 6.48e-3, 4: 6.59e-3}  # vLLM 0.21, short chats
     for batch, seconds in measured_s.items():
         step_s = load_profile(H100).step_time_s([(1, 300)] * batch)
         assert step_s == pytest.approx(seconds, rel=0.1)
 
 
-def test_a100_decodes_llama_within_a_tenth_of_a_published_run() -> None:
+def test_a100_llama_decode_within_tenth_of_published() -> None:
     step_s = elsewhere(H100, **A100_40).step_time_s([(1, 1088)])
     assert step_s == pytest.approx(1 / 75, rel=0.1)
 
 
-def test_a100_decodes_the_mixture_within_a_fifth_of_a_published_run() -> None:
+def test_a100_mixture_decode_within_fifth_of_published() -> None:
     profile = elsewhere("h200-qwen3-coder-30b-a3b", **A100_80)
     assert profile.step_time_s([(1, 128)]) == pytest.approx(9.6e-3, rel=0.2)
 
 
-def test_h100_holds_the_kv_of_llama_that_vllm_reported() -> None:
+def test_h100_llama_kv_capacity_matches_vllm() -> None:
     reported_tokens = 51.38 * 2**30 / 131_072
     assert load_profile(H100).kv_tokens == pytest.approx(reported_tokens, rel=0.01)

@@ -1,3 +1,5 @@
+"""Simulated runs on an engine with simple costs."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ BLOCK = 4
 
 @dataclass
 class FixedCost:
-    """A second a prompt token, a tenth a decoded one."""
+    """1 s for each prompt token, 0.1 s for each decoded one."""
 
     request_overhead_s: float = 0.0
 
@@ -27,7 +29,7 @@ class FixedCost:
 
 @dataclass
 class OneAtATime:
-    """First come, first served, a whole prompt a step, an endless cache."""
+    """An FCFS engine with one request at a time, one step a prompt and an infinite cache."""
 
     clock: VirtualClock
     submitted: list[tuple[float, SimRequest]] = field(default_factory=list)
@@ -106,16 +108,16 @@ def latencies(records: SimulationRecords) -> list[float | None]:
     return [turn.request_latency_s for turn in records.turns]
 
 
-def test_a_turn_takes_what_its_steps_cost() -> None:
+def test_turn_latency_is_sum_of_its_steps() -> None:
     records, _ = run([session("a", turn(0, [1, 2], 1, 3))])
     (record,) = records.turns
-    # Nine prompt tokens at a second each give the first token, two more a tenth each.
+    # Nine prompt tokens take 1 s each, two decoded tokens 0.1 s each.
     assert record.ttft_s == pytest.approx(9.0)
     assert record.request_latency_s == pytest.approx(9.2)
     assert records.makespan_s == pytest.approx(9.2)
 
 
-def test_the_next_turn_is_sent_a_gap_after_the_answer_and_finds_the_prefix() -> None:
+def test_next_turn_sent_after_gap_hits_prefix() -> None:
     records, _ = run([session("a", turn(0, [1], 0, 1), turn(5, [1, 2], 0, 1))])
     second = records.turns[1]
     assert second.sent_s == pytest.approx(4.0 + 5.0)
@@ -124,20 +126,20 @@ def test_the_next_turn_is_sent_a_gap_after_the_answer_and_finds_the_prefix() -> 
     assert (second.appended_tokens, second.first_seen_tokens) == (4, 4)
 
 
-def test_gaps_are_scaled_and_answers_are_not() -> None:
+def test_time_scale_applies_to_gaps_only() -> None:
     records, _ = run([session("a", turn(0, [1], 0, 1), turn(5, [1, 2], 0, 1))], time_scale=0.1)
     assert records.turns[1].sent_s == pytest.approx(4.5)
     assert latencies(records) == [pytest.approx(4.0), pytest.approx(4.0)]
 
 
-def test_a_session_starts_when_one_before_it_ends() -> None:
+def test_next_session_starts_when_one_ends() -> None:
     records, engine = run([session(n, turn(0, [i], 0, 1)) for i, n in enumerate("abc")], 2)
     assert [at_s for at_s, _ in engine.submitted] == [0.0, 0.0, pytest.approx(4.0)]
     assert [done.session_id for done in records.sessions] == ["a", "b", "c"]
     assert [done.started_s for done in records.sessions] == [0.0, 0.0, pytest.approx(4.0)]
 
 
-def test_without_a_concurrency_sessions_start_as_recorded_from_the_first_arrival_on() -> None:
+def test_open_loop_starts_sessions_at_recorded_arrivals() -> None:
     sessions = [
         session("a", turn(0, [1], 0, 1), start_s=1.0),
         session("b", turn(0, [2], 0, 1), start_s=20.0),
@@ -146,7 +148,7 @@ def test_without_a_concurrency_sessions_start_as_recorded_from_the_first_arrival
     assert [t.sent_s for t in records.turns] == [pytest.approx(0.0), pytest.approx(19.0)]
 
 
-def test_the_overhead_of_a_request_is_waited_for_before_the_engine() -> None:
+def test_request_overhead_precedes_the_engine() -> None:
     records, engine = run(
         [session("a", turn(0, [1], 0, 1), turn(5, [1, 2], 0, 1))], cost=FixedCost(0.25)
     )
@@ -155,27 +157,27 @@ def test_the_overhead_of_a_request_is_waited_for_before_the_engine() -> None:
     assert records.turns[1].sent_s == pytest.approx(4.25 + 5.0)
 
 
-def test_steps_that_only_decode_are_taken_together_up_to_the_next_request() -> None:
+def test_decode_steps_merged_up_to_next_request() -> None:
     busy = session("busy", turn(0, [1], 0, 101))
     late = session("late", turn(0, [2], 0, 1), turn(3.0, [2, 3], 0, 1))
     records, engine = run([late, busy], 2)
     by_name: dict[str, list[TurnRecord]] = {}
     for record in records.turns:
         by_name.setdefault(record.session_id, []).append(record)
-    # `late` is back at 4 + 3 s, while `busy` decodes from 8 s to 18 s: nothing cuts that short.
+    # `late` returns at 4 + 3 s; `busy` decodes from 8 s to 18 s without an interruption.
     assert by_name["late"][1].sent_s == pytest.approx(7.0)
     assert by_name["busy"][0].last_token_s == pytest.approx(18.0)
     assert len(engine.repeats) < 10
 
 
-def test_an_answer_taken_in_many_steps_ends_when_it_would_in_single_ones() -> None:
+def test_merged_decode_steps_keep_latency() -> None:
     sessions = [session("a", turn(0, [1], 0, 50), turn(1.0, [1, 2], 0, 50))]
     together, engine = run(sessions)
     assert max(engine.repeats) > 1
     assert latencies(together) == [pytest.approx(4 + 4.9), pytest.approx(4 + 4.9)]
 
 
-def test_an_engine_that_never_runs_its_requests_is_an_error_not_a_hang() -> None:
+def test_idle_engine_with_requests_raises() -> None:
     clock = VirtualClock()
     engine = OneAtATime(clock, holds_all=True)
     stuck = Simulation(
@@ -193,6 +195,6 @@ def test_an_engine_that_never_runs_its_requests_is_an_error_not_a_hang() -> None
 @pytest.mark.parametrize(
     ("concurrency", "time_scale"), [(0, 1.0), (1, -1.0), (1, float("nan")), (1, float("inf"))]
 )
-def test_impossible_options_are_refused(concurrency: int, time_scale: float) -> None:
+def test_impossible_options_refused(concurrency: int, time_scale: float) -> None:
     with pytest.raises(ConfigError):
         SimulationOptions(concurrency, time_scale=time_scale)

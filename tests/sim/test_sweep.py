@@ -1,3 +1,5 @@
+"""Sweeps in this process, in other processes and on Ray."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -35,18 +37,18 @@ def fail(plan: RunPlan) -> RunResult:
 
 @pytest.fixture(params=["here", "processes", "ray"])
 def where(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """How a sweep is told where to run."""
+    """The arguments of `sweep` for each kind of process."""
     if request.param == "here":
         return {"num_jobs": 1}
     pytest.importorskip("ray" if request.param == "ray" else "joblib")
     return {"num_jobs": 2, "on_ray": request.param == "ray"}
 
 
-def test_each_result_comes_with_the_index_of_its_plan(where: dict[str, Any]) -> None:
+def test_results_have_the_index_of_their_plan(where: dict[str, Any]) -> None:
     found = dict(sweep(plans(4), echo, **where))
     assert {index: result.seed for index, result in found.items()} == {0: 0, 1: 1, 2: 2, 3: 3}
 
 
-def test_a_run_that_fails_ends_the_sweep_with_its_error(where: dict[str, Any]) -> None:
+def test_failing_run_ends_sweep_with_its_error(where: dict[str, Any]) -> None:
     with pytest.raises(HoldfastError, match="the second one fails"):
         list(sweep(plans(4), fail, **where))

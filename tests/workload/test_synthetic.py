@@ -1,4 +1,4 @@
-"""What stands in for traces, against the percentiles of the recorded sessions it is like."""
+"""The default generated sessions against percentiles of recorded sessions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from holdfast.workload.synthetic import generate_sessions
 
 BLOCK_TOKENS = 64
 
-# Of WEKA's 298 Claude Code sessions, counted in the files' own `in`, `out` and `think_time` rather
-# than through a reader; time away is by the `stop` of the request before.
+# Percentiles of WEKA's 298 Claude Code sessions, from the files' `in`, `out` and `think_time`
+# without a reader; gaps are grouped by the `stop` of the request before.
 PERCENTS = (10, 25, 50, 75, 90)
 NUM_TURNS = (6, 14, 49, 84, 136)
 FIRST_PROMPT_TOKENS = (12_314, 16_846, 19_497, 40_251, 102_268)
@@ -43,18 +43,18 @@ def gaps_s(sessions: tuple[Session, ...], ended_by: str) -> list[float]:
     return [turn.gap_s for before, turn in pairs if before.ended_by == ended_by]
 
 
-def test_lengths_of_sessions_and_answers_match(sessions: Any) -> None:
+def test_session_and_answer_lengths_match_recordings(sessions: Any) -> None:
     assert_percentiles_match([len(each.turns) for each in sessions], NUM_TURNS, 0.25)
     answers = [turn.output_tokens for each in sessions for turn in each.turns]
     assert_percentiles_match(answers, OUTPUT_TOKENS, 0.1)
 
 
-def test_gaps_match_into_the_tail(sessions: Any) -> None:
+def test_gap_percentiles_match_recordings(sessions: Any) -> None:
     assert_percentiles_match(gaps_s(sessions, "tool"), TOOL_GAP_S, 0.25)
     assert_percentiles_match(gaps_s(sessions, "human"), HUMAN_GAP_S, 0.35)
 
 
-def test_prompts_which_follow_from_growth_and_rewriting_match(sessions: Any) -> None:
+def test_prompt_lengths_match_recordings(sessions: Any) -> None:
     first = [each.turns[0].prompt_tokens for each in sessions]
     assert_percentiles_match(first, FIRST_PROMPT_TOKENS, 0.4)  # Between 70 and 80 % they treble.
     prompts = [turn.prompt_tokens for each in sessions for turn in each.turns]
@@ -63,16 +63,16 @@ def test_prompts_which_follow_from_growth_and_rewriting_match(sessions: Any) -> 
     assert_percentiles_match(peaks, PEAK_PROMPT_TOKENS, 0.25)
 
 
-def test_runs_of_tool_turns_have_the_recorded_spread(sessions: Any) -> None:
-    runs = []
+def test_tool_turn_sequences_match_recordings(sessions: Any) -> None:
+    lengths = []
     for session in sessions:
-        starts = [place for place, turn in enumerate(session.turns) if turn.trigger == "user"]
+        starts = [index for index, turn in enumerate(session.turns) if turn.trigger == "user"]
         ends = [*starts[1:], len(session.turns)]
-        runs += [end - start - 1 for start, end in zip(starts, ends, strict=True)]
-    assert np.percentile(runs, PERCENTS) == pytest.approx(TOOL_RUN_TURNS, rel=0.5, abs=4)
+        lengths += [end - start - 1 for start, end in zip(starts, ends, strict=True)]
+    assert np.percentile(lengths, PERCENTS) == pytest.approx(TOOL_RUN_TURNS, rel=0.5, abs=4)
 
 
-def test_about_one_turn_in_ten_breaks_with_its_prefix(sessions: Any) -> None:
+def test_about_one_turn_in_ten_drops_its_prefix(sessions: Any) -> None:
     dropped = [
         len(before.block_ids) - common_prefix_length(before.block_ids, after.block_ids)
         for session in sessions
@@ -81,20 +81,20 @@ def test_about_one_turn_in_ten_breaks_with_its_prefix(sessions: Any) -> None:
     assert 0.05 < np.mean(np.asarray(dropped) > 16) < 0.13
 
 
-def test_sessions_share_their_heads_as_unevenly_as_the_recorded_ones(sessions: Any) -> None:
+def test_heads_shared_as_unevenly_as_in_recordings(sessions: Any) -> None:
     heads = Counter(session.turns[0].block_ids[:64] for session in sessions)
     ((_, most),) = heads.most_common(1)
     assert 0.1 < most / len(sessions) < 0.3
     assert len(heads) > 20
 
 
-def test_sessions_share_nothing_but_heads(sessions: Any) -> None:
+def test_sessions_share_only_heads(sessions: Any) -> None:
     for before, after in pairwise(sessions):
         shared = common_prefix_length(before.turns[-1].block_ids, after.turns[-1].block_ids)
         assert shared * BLOCK_TOKENS <= min(s.turns[0].prompt_tokens for s in (before, after))
 
 
-def test_an_id_stands_for_one_prefix_only(sessions: Any) -> None:
+def test_equal_ids_mean_equal_prefixes(sessions: Any) -> None:
     parents: dict[int, int] = {}
     for session in sessions[:60]:
         for turn in session.turns:
@@ -102,7 +102,7 @@ def test_an_id_stands_for_one_prefix_only(sessions: Any) -> None:
                 assert parents.setdefault(child, parent) == parent
 
 
-def test_block_ids_cover_exactly_the_full_blocks(sessions: Any) -> None:
+def test_block_ids_cover_exactly_full_blocks(sessions: Any) -> None:
     assert all(
         len(turn.block_ids) == turn.prompt_tokens // BLOCK_TOKENS
         for session in sessions
@@ -110,12 +110,12 @@ def test_block_ids_cover_exactly_the_full_blocks(sessions: Any) -> None:
     )
 
 
-def test_the_seed_decides_everything() -> None:
+def test_equal_seeds_give_equal_sessions() -> None:
     assert sessions_digest(generate_sessions(5, 1)) == sessions_digest(generate_sessions(5, 1))
     assert sessions_digest(generate_sessions(5, 1)) != sessions_digest(generate_sessions(5, 2))
 
 
-def test_asking_for_more_sessions_adds_to_the_same_ones() -> None:
+def test_more_sessions_extend_the_same_ones() -> None:
     assert generate_sessions(6, 3)[:4] == generate_sessions(4, 3)
 
 
@@ -123,6 +123,6 @@ def test_first_turns_have_no_gap() -> None:
     assert all(session.turns[0].gap_s == 0.0 for session in generate_sessions(10, 0))
 
 
-def test_no_sessions_is_an_error() -> None:
+def test_zero_sessions_refused() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         generate_sessions(0, 0)

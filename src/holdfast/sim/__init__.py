@@ -1,1 +1,1 @@
-"""The simulator: sessions on a virtual clock, and what their engine steps would cost."""
+"""The simulator: a virtual clock, cost profiles and runs of sessions."""

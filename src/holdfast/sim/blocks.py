@@ -1,4 +1,4 @@
-"""Trace blocks as engine blocks: which keys an engine of another block size would see."""
+"""Maps trace blocks to the block keys of an engine with another block size."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _KEY_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class BlockGrid:
-    """A trace's blocks, scaled, on an engine's blocks.
+    """A mapping of scaled trace blocks to engine blocks.
 
-    One of the two sizes must be a multiple of the other: a key then names exactly what an engine
-    block holds. Tokens behind a prompt's last full trace block are the turn's own.
+    One of the two sizes must be a multiple of the other, so that each key names exactly one engine
+    block's content. Tokens after a prompt's last full trace block are never shared.
 
     Attributes:
         scale: Replayed tokens per trace block.
@@ -39,16 +39,16 @@ class BlockGrid:
 
     @classmethod
     def of(cls, session: Session, token_scale: float, engine_block_tokens: int) -> BlockGrid:
-        """The grid of a session whose tokens are scaled.
+        """Return the grid of a session with scaled tokens.
 
         Raises:
-            ConfigError: Scale and blocks do not fit.
+            ConfigError: The scale or the engine's block size does not fit the trace's blocks.
         """
         scale = TokenScale.from_factor(token_scale, trace_block_tokens=session.block_size_tokens)
         return cls(scale, engine_block_tokens)
 
     def keys(self, turn: Turn) -> list[bytes]:
-        """The keys of a prompt's engine blocks, as far as trace blocks fill them. Pure."""
+        """The keys of a prompt's engine blocks that full trace blocks cover. Pure."""
         trace, engine = self.scale.block_tokens, self.engine_block_tokens
         if engine >= trace:
             stride = engine // trace

@@ -1,9 +1,8 @@
-"""Fit a cost profile to what an engine did in a replay.
+"""Fits a cost profile to the turns of a replay.
 
-Each turn of a replay gives up to two equations that are linear in the coefficients: the wait for
-its first token, and the mean time of the tokens after it. Other turns in flight are counted by how
-much of their work falls into the same time. Coefficients cannot be negative, and a few slow turns
-do not bend the fit.
+Each turn contributes up to two equations that are linear in the coefficients: the wait for its
+first token, and the mean time of the tokens after it. Other turns in flight count by the share of
+their work in the same time. The fit is non-negative and robust against a few slow turns.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ __all__ = ["FitQuality", "fit_profile", "read_turns"]
 
 _MIN_TURNS: Final = 20
 _MIN_DECODED: Final = 4
-"""Fewer tokens after the first say more about the client's clock than about the engine."""
+"""With fewer tokens after the first, the client's clock dominates the measured time."""
 _MIN_SPREAD: Final = 2.0
-"""Largest over smallest prompt that was computed; below it nothing tells slope from intercept."""
+"""Largest over smallest computed prompt; a smaller spread cannot separate slope and intercept."""
 _SEEN_SEQUENCES: Final = 0.5
-"""Spread of the mean batch size from which the cost of a sequence can be told from a step's."""
+"""Minimum spread of the mean batch size that separates the costs of a sequence and of a step."""
 _INLIER_ERROR: Final = 0.05
-"""Relative error up to which a turn counts in full."""
+"""Relative error up to which a turn has full weight."""
 _BURST_SHARE: Final = 0.25
-"""Mean token times below this share of the median are left out: tokens that reach the client in a
-burst leave hardly any time between them."""
+"""Mean token times below this share of the median are left out: tokens that arrive in a burst have
+hardly any time between them."""
 
 _COLUMNS: Final = (
     *("request_overhead_s", "step_base_s", "prefill_s_per_token", "prefill_s_per_token_context"),
@@ -48,17 +47,17 @@ _Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitQuality:
-    """How well the fitted profile explains the turns it was fitted to; errors are relative.
+    """Goodness of a fit; errors are relative.
 
     Attributes:
-        num_first_tokens: Waits for a first token that were used: those of turns alone.
-        num_decodes: Mean token times that were used.
-        first_token_r2: Share of the waits' variance that is explained.
-        first_token_median_error: Median of |fitted - seen| / seen.
-        decode_r2: Share of the token times' variance; near 0 also where they hardly vary.
+        num_first_tokens: Number of waits for a first token, of turns alone on the engine.
+        num_decodes: Number of mean token times.
+        first_token_r2: Explained share of the waits' variance.
+        first_token_median_error: Median of |fitted - measured| / measured.
+        decode_r2: Explained share of the token times' variance; also near 0 if they hardly vary.
         decode_median_error: As above.
-        is_split_assumed: Whether the cost of a sequence could not be told from that of a step, so
-            that their sum was split as in the base profile. More sessions at once would tell.
+        is_split_assumed: Whether the sum of a sequence's and a step's cost is split as in the base
+            profile, since the turns cannot separate them. More concurrent sessions can.
     """
 
     num_first_tokens: int
@@ -78,7 +77,7 @@ class _Row(NamedTuple):
 
 
 class _Prefill(NamedTuple):
-    """What computing a prompt takes: steps, charged tokens, attended pairs, experts' reads."""
+    """The cost terms of a prompt: steps, charged tokens, attended pairs, experts' reads."""
 
     num_steps: int
     tokens: float
@@ -87,15 +86,15 @@ class _Prefill(NamedTuple):
 
 
 def read_turns(path: Path, policy: str | None = None) -> list[TurnRecord]:
-    """Read what `holdfast replay --records` wrote.
+    """Read the output of `holdfast replay --records`.
 
     Args:
-        path: One JSON object a line.
-        policy: Which of the policies in the file; None where there is only one.
+        path: A file with one JSON object a line.
+        policy: The policy whose turns are read; None if the file has only one.
 
     Raises:
         TraceError: The file cannot be read, or a line is not a turn.
-        ConfigError: Several policies and none chosen, or no such policy.
+        ConfigError: The file has several policies and `policy` is None, or not that policy.
     """
     turns: dict[str, list[TurnRecord]] = {}
     decoder = msgspec.json.Decoder(_PolicyTurn)
@@ -120,20 +119,20 @@ def read_turns(path: Path, policy: str | None = None) -> list[TurnRecord]:
 def fit_profile(
     turns: Sequence[TurnRecord], base: CostProfile, *, name: str, source: str
 ) -> tuple[CostProfile, FitQuality]:
-    """Fit the time coefficients; sizes, links and what experts cost stay those of `base`.
+    """Fit the time coefficients; keep the sizes, links and expert costs of `base`.
 
-    Turns should come from sessions one at a time, or a few, on an engine with the base profile's
-    chunk size. Times must not contain queueing: at high concurrency they do.
+    Use turns of one session at a time, or of a few, on an engine with the base profile's chunk
+    size. Queueing, as at high concurrency, distorts the fit.
 
     Args:
-        turns: Of one replay of one endpoint, in any order.
-        base: What stays, and the split of a step's cost where the turns do not show it.
-        name: Of the new profile.
-        source: Where the turns come from, for the profile's sources.
+        turns: Turns of one replay of one endpoint, in any order.
+        base: Provides all other values, and the split of a step's cost if the turns cannot.
+        name: Name of the new profile.
+        source: Source of the turns, for the profile's `sources`.
 
     Raises:
-        ConfigError: Too few usable turns, no cached tokens in them, prompts too much alike, or
-            scipy is not installed.
+        ConfigError: There are too few usable turns, they have no cached token counts, the prompts
+            are too similar, or scipy is not installed.
     """
     used = _usable(turns)
     timeline = _Timeline(used)
@@ -141,8 +140,8 @@ def fit_profile(
     decode = _decode_rows(used, timeline, base)
     if min(len(first), len(decode)) < _MIN_TURNS:
         raise ConfigError(
-            f"{len(first)} turns that waited alone and {len(decode)} that decoded are too few, "
-            f"expected {_MIN_TURNS} of each",
+            f"{len(first)} turns alone on the engine and {len(decode)} with enough decoded tokens "
+            f"are too few, expected {_MIN_TURNS} of each",
             hint="replay more sessions, at --concurrency 1",
         )
     computed = [row.columns[2] for row in first]
@@ -210,7 +209,7 @@ def _usable(turns: Sequence[TurnRecord]) -> list[TurnRecord]:
 
 
 class _Timeline:
-    """Finds the turns that were in flight in some stretch of time."""
+    """Finds the turns in flight during a time interval."""
 
     def __init__(self, turns: Sequence[TurnRecord]) -> None:
         self._turns = turns
@@ -218,7 +217,7 @@ class _Timeline:
         self._last_s = np.array([turn.last_token_s for turn in turns], dtype=np.float64)
 
     def others(self, turn: TurnRecord, start_s: float, end_s: float) -> Iterator[TurnRecord]:
-        """Those in flight at any time between `start_s` and `end_s`, but for `turn`."""
+        """Yield the other turns in flight at any time between `start_s` and `end_s`."""
         for index in np.flatnonzero((self._sent_s < end_s) & (self._last_s > start_s)):
             other = self._turns[index]
             if other is not turn:
@@ -228,7 +227,7 @@ class _Timeline:
 def _first_token_rows(
     turns: Sequence[TurnRecord], timeline: _Timeline, base: CostProfile
 ) -> list[_Row]:
-    """The waits of turns that had the engine to themselves."""
+    """The equations of first-token waits, for turns alone on the engine."""
     rows = []
     for turn in turns:
         wait_s = turn.ttft_s or 0.0
@@ -240,7 +239,7 @@ def _first_token_rows(
 
 
 def _decode_rows(turns: Sequence[TurnRecord], timeline: _Timeline, base: CostProfile) -> list[_Row]:
-    """The mean step while a turn decodes, with what others did in that time."""
+    """The equations of mean decode steps, with the work of other turns in that time."""
     sparse_s = base.sparse_read_s * base.sparse_share_per_token
     rows = []
     for turn in turns:
@@ -261,15 +260,16 @@ def _decode_rows(turns: Sequence[TurnRecord], timeline: _Timeline, base: CostPro
 
 
 def _decoded_work(turn: TurnRecord, num_steps: float) -> _Array:
-    """What so many decodes of a turn add to the columns that a decode row ends with."""
+    """The terms that `num_steps` decodes of a turn add to the last columns of a decode row."""
     context = turn.prompt_tokens + turn.output_tokens / 2
     return np.array([0.0, 0.0, num_steps, num_steps * context])
 
 
 def _shared_steps(turn: TurnRecord, other: TurnRecord) -> float:
-    """Steps in which both decode; each step gives both a token.
+    """Number of steps in which both turns decode.
 
-    Either turn's pace tells; that of the one which lies further inside the other tells better.
+    Each shared step gives both turns a token, so either turn's token rate gives an estimate; the
+    turn with the larger overlapping share gives the better one.
     """
     shares = [
         (_share(b.first_token_s, b.last_token_s, a.first_token_s, a.last_token_s), a.output_tokens)
@@ -280,7 +280,7 @@ def _shared_steps(turn: TurnRecord, other: TurnRecord) -> float:
 
 
 def _prefill(turn: TurnRecord, base: CostProfile) -> _Prefill:
-    """The steps in which the engine computes the turn's prompt, a chunk in each."""
+    """The cost terms of a turn's prompt, one step a chunk."""
     context = turn.cached_tokens or 0
     left = max(1, turn.prompt_tokens - context)
     num_steps, tokens, attended, sparse_s = 0, 0.0, 0.0, 0.0
@@ -298,14 +298,14 @@ def _prefill(turn: TurnRecord, base: CostProfile) -> _Prefill:
 def _share(
     start_s: float | None, end_s: float | None, from_s: float | None, to_s: float | None
 ) -> float:
-    """Share of from..to that lies in start..end; 0 where a time is unknown."""
+    """Share of the interval from..to within start..end; 0 if a time is unknown."""
     if start_s is None or end_s is None or from_s is None or to_s is None or to_s <= from_s:
         return 0.0
     return max(0.0, min(end_s, to_s) - max(start_s, from_s)) / (to_s - from_s)
 
 
 def _solve_with_split(matrix: _Array, seconds: _Array, base: CostProfile) -> _Array:
-    """Solve with step and sequence in the base's proportion, which the turns do not show."""
+    """Solve with the costs of step and sequence in the base profile's proportion."""
     per_step = base.decode_s_per_seq / base.step_base_s
     step, sequence = _COLUMNS.index("step_base_s"), _COLUMNS.index("decode_s_per_seq")
     joined = matrix.copy()
@@ -316,7 +316,7 @@ def _solve_with_split(matrix: _Array, seconds: _Array, base: CostProfile) -> _Ar
 
 
 def _solve(matrix: _Array, seconds: _Array) -> _Array:
-    """Non-negative coefficients with small relative errors, large ones counted less."""
+    """Solve for non-negative coefficients by robust least squares on relative errors."""
     optimize = _optimize()
     weights = 1.0 / np.maximum(seconds, np.finfo(float).tiny)
     weighted = matrix * weights[:, None]
@@ -341,7 +341,7 @@ def _optimize() -> ModuleType:
         from scipy import optimize
     except ImportError as error:
         raise ConfigError(
-            "calibrating needs scipy, which is not installed", hint="install holdfast[sim]"
+            "calibration needs scipy, which is not installed", hint="install holdfast[sim]"
         ) from error
     module: ModuleType = optimize
     return module

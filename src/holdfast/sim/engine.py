@@ -1,4 +1,4 @@
-"""What the simulator needs of an engine: take requests, plan a step, end it when its time is up."""
+"""The simulator's interface to an engine: submit requests, plan a step, end it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class SimRequest:
 
     Attributes:
         request_id: Unique in a run.
-        block_keys: One key for each full block of the prompt that others may share; equal keys
-            mean equal prefixes up to there. Blocks beyond them are the request's own.
+        block_keys: One key for each leading full block that others may share; equal keys mean
+            equal prefixes up to that block. All other blocks are the request's own.
         prompt_tokens: Length of the prompt, >= 1.
         output_tokens: Exact length of the answer, >= 1.
-        hints: What `vllm_xargs` would carry.
-        session_id: Explicit session, or None.
+        hints: The hints of `vllm_xargs`.
+        session_id: Explicit session id, or None.
     """
 
     request_id: str
@@ -35,16 +35,16 @@ class SimRequest:
 
 @dataclass(frozen=True, slots=True)
 class SimStep:
-    """One engine step that was planned, or several that only decode.
+    """A planned engine step, or several equal steps that only decode.
 
     Attributes:
-        work: For each request that ran: tokens computed, and tokens of it computed before.
-        decodes: The same for requests that decoded one token in each of `repeats` steps, with
-            their mean context.
-        repeats: Engine steps that this one stands for, >= 1.
-        cached_tokens: For each request that was let in: prompt tokens found in the cache, or
-            brought back from a lower tier.
-        stall_s: Time that the step waits for copies before it begins (s).
+        work: For each running request: new tokens and tokens of context.
+        decodes: The same for requests that decode one token in each of `repeats` steps, with their
+            mean context.
+        repeats: Number of engine steps in this one, >= 1.
+        cached_tokens: For each admitted request: prompt tokens in the cache or loaded from a lower
+            tier.
+        stall_s: Wait for copies before the step starts (s).
     """
 
     work: Sequence[tuple[int, int]]
@@ -55,13 +55,13 @@ class SimStep:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing runs in it."""
+        """Whether no request runs in the step."""
         return not self.work and not self.decodes
 
 
 @dataclass(frozen=True, slots=True)
 class SimOutcome:
-    """What a step brought about.
+    """The outcome of a step.
 
     Attributes:
         started: Requests that produced their first token.
@@ -73,21 +73,21 @@ class SimOutcome:
 
 
 class SimEngine(Protocol):
-    """An engine without a worker: decisions are real, tokens are not computed."""
+    """An engine without a worker: it makes real decisions and computes no tokens."""
 
     def submit(self, request: SimRequest) -> None:
-        """Take in a request. Mutates the engine."""
+        """Queue a request. Mutates the engine."""
 
     def plan_step(self, most_repeats: int = 1) -> SimStep:
         """Plan a step, which may have no work. Mutates the engine.
 
         Args:
-            most_repeats: Steps that may be taken at once where each would only decode one token
-                more for the same requests.
+            most_repeats: Maximum number of steps in one, if each only decodes one more token for
+                the same requests.
         """
 
     def end_step(self) -> SimOutcome:
-        """The time of the planned step is over. Mutates the engine."""
+        """End the planned step. Mutates the engine."""
 
     def counters(self) -> Counters:
-        """What was counted since the engine was built. Pure."""
+        """Counters since the engine was built. Pure."""

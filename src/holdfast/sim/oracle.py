@@ -1,4 +1,4 @@
-"""The future of a run, read from its sessions."""
+"""The oracle of a simulated run: its future, read from its sessions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["TraceOracle", "request_id"]
 
 
 def request_id(session_index: int, turn_index: int) -> str:
-    """The id of a turn's request in a run."""
+    """Return the request id of a turn in a run."""
     return f"{session_index}-{turn_index}"
 
 
 class TraceOracle:
-    """True gaps and prompts after each turn, scaled as they are replayed.
+    """Knows the true gap and prompts after each turn, scaled as in the run.
 
     Args:
-        sessions: In the order in which they are numbered.
-        grids: Each one's blocks on the engine's.
+        sessions: The run's sessions, in the order of their numbers.
+        grids: The block grid of each session.
         time_scale: Simulated seconds per recorded second of a gap.
     """
 
@@ -43,12 +43,12 @@ class TraceOracle:
         return self._gaps_s.get(request_id, math.inf)
 
     def run_of(self, request_id: str) -> str:
-        """The session that a turn is of."""
+        """The session id of a turn's request."""
         number, _ = self._positions[request_id]
         return self._sessions[number].session_id
 
     def prompts_after(self, request_id: str) -> Iterator[Sequence[bytes]]:
-        """Prefix hashes of the turns after one in its session."""
+        """Yield the prefix hashes of each later turn of the session."""
         number, index = self._positions[request_id]
         turns = self._sessions[number].turns
         return (self._grids[number].keys(turns[i]) for i in range(index + 1, len(turns)))

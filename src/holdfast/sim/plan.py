@@ -1,4 +1,4 @@
-"""What a simulation is made of: everything a worker process needs to make one result."""
+"""The plan of one run: all inputs that a worker process needs for one result."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _GENERATED_SESSIONS = 60
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Which sessions a seed takes.
+    """The source of a run's sessions.
 
     Attributes:
-        traces: Where they lie; None generates them.
-        selection: How many, and how they are cut.
-        is_lenient: Whether what is wrong in a file is left out.
+        traces: Trace file or directory; None generates sessions.
+        selection: Number of sessions, and cuts.
+        is_lenient: Whether to leave out malformed parts of files.
     """
 
     traces: Path | None
@@ -43,17 +43,17 @@ class Workload:
         on_skipped: OnSkipped = ignored,
         on_unread: OnSkipped = ignored,
     ) -> Selection:
-        """The sessions of `seed`, the same for every policy. Reads files.
+        """Select the sessions of `seed`, the same for every policy. Reads files.
 
         Args:
-            seed: Which sessions, and their order.
-            on_file: As of `read_sessions`.
-            on_skipped: The same, where `is_lenient`.
-            on_unread: The same.
+            seed: Determines the sessions and their order.
+            on_file: As in `read_sessions`.
+            on_skipped: As in `read_sessions`, if `is_lenient`.
+            on_unread: As in `read_sessions`.
 
         Raises:
-            TraceError: A file cannot be read, and is the only one or none may be left out.
-            ConfigError: No session is left.
+            TraceError: A file cannot be read, and it is the only one or may not be left out.
+            ConfigError: No session remains.
         """
         selection = self.selection
         source: Iterator[Session]
@@ -74,20 +74,20 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """One run: a policy, a seed, a load, a cache.
+    """One run: a policy, a seed, a load and a cache.
 
     Attributes:
-        policy: Who decides.
-        seed: Which sessions, and in which order.
-        workload: Where they come from.
-        options: How they are sent.
-        profile: What engine steps cost, and the engine's size.
+        policy: Name of the policy.
+        seed: Determines the sessions and their order.
+        workload: Source of the sessions.
+        options: Load and scaling options.
+        profile: Cost profile of the engine.
         kv_tokens: Size of the KV cache.
         block_tokens: Tokens in a block of the engine.
         settings: Holdfast's settings that differ from their defaults.
-        num_warm_up: Sessions that run first, all at once, and do not count.
+        num_warm_up: Number of uncounted sessions that run first, all at once.
         host_tokens: Size of the host tier; 0 for none.
-        disk_tokens: Size of the disk below the host tier; 0 for none.
+        disk_tokens: Size of the disk tier; 0 for none.
     """
 
     policy: str
@@ -105,33 +105,33 @@ class RunPlan:
     def __post_init__(self) -> None:
         if self.disk_tokens and not self.host_tokens:
             raise ConfigError(
-                "disk-tokens needs host-tokens", hint="blocks come and go by way of the host"
+                "disk-tokens needs host-tokens", hint="the disk tier copies by way of the host tier"
             )
 
     @property
     def host_block_s(self) -> float:
-        """Time to copy a block between cache and host memory, each way for itself (s)."""
+        """Time to copy a block between cache and host memory, in one direction (s)."""
         profile = self.profile
         return self.block_tokens * profile.kv_bytes_per_token / profile.host_link_bytes_per_s
 
     @property
     def disk_block_s(self) -> float:
-        """Time to copy a block between host memory and disk, each way for itself (s)."""
+        """Time to copy a block between host memory and disk, in one direction (s)."""
         profile = self.profile
         return self.block_tokens * profile.kv_bytes_per_token / profile.disk_bytes_per_s
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of the cache, vLLM's null block included."""
+        """Number of cache blocks, vLLM's null block included."""
         return self.kv_tokens // self.block_tokens + 1
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens that the cache holds in full blocks (count)."""
+        """Capacity of the cache's full blocks (tokens)."""
         return (self.num_blocks - 1) * self.block_tokens
 
     def num_blocks_ever(self, sessions: Sequence[Session]) -> int:
-        """At least as many blocks as all turns together fill (count). Pure."""
+        """Upper bound on the blocks that all turns together fill (count). Pure."""
         num_tokens = 0.0
         for session in sessions:
             before: tuple[int, ...] = ()
@@ -143,10 +143,10 @@ class RunPlan:
         return int(num_tokens * max(self.options.token_scale, 1.0)) // self.block_tokens + 1
 
     def check(self, sessions: Sequence[Session]) -> None:
-        """Make sure that the sessions fit the blocks and the cache. Pure.
+        """Raise unless the sessions fit the block size and the cache. Pure.
 
         Raises:
-            ConfigError: They do not, or a request is larger than the cache.
+            ConfigError: The token scale does not fit the blocks, or a request outgrows the cache.
         """
         for session in sessions:
             grid = BlockGrid.of(session, self.options.token_scale, self.block_tokens)
@@ -155,5 +155,5 @@ class RunPlan:
                 raise ConfigError(
                     f"session {session.session_id!r} reaches {peak:,} tokens, more than the cache "
                     f"of {self.kv_tokens:,}",
-                    hint="raise --kv-tokens, or leave such sessions out with --max-model-len",
+                    hint="raise --kv-tokens, or lower --max-model-len to leave such sessions out",
                 )

@@ -1,4 +1,4 @@
-"""Cost profiles: how long an engine step takes, and how much KV an engine holds."""
+"""Cost profiles: step times and KV capacity of an engine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from holdfast.errors import ConfigError
 
 __all__ = ["CostProfile"]
 
-# What each number may be: a limit, and whether the limit itself is allowed.
+# Valid ranges of the numbers.
 _POSITIVE: Final = (
     *("block_size_tokens", "kv_tokens", "kv_bytes_per_token"),
     *("max_num_seqs", "max_num_batched_tokens"),
-    # Work that takes no time would let a simulated clock stand still.
+    # A step without cost would stop the simulated clock.
     "step_base_s",
     *("host_link_bytes_per_s", "disk_bytes_per_s"),
 )
@@ -29,31 +29,31 @@ _NOT_NEGATIVE: Final = (
 
 
 class CostProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an engine's work costs; all times in seconds, all sizes of the whole engine.
+    """Costs of an engine's work; times in seconds, sizes of the whole engine.
 
     Attributes:
-        name: How it is asked for.
+        name: The profile's name.
         summary: The engine in one line.
-        sources: Where the figures come from.
+        sources: Sources of the figures.
         kind: Derived from published figures, or measured on an engine.
         block_size_tokens: Tokens in a KV block.
         kv_tokens: Capacity of the KV cache.
-        kv_bytes_per_token: KV of one token, all layers and GPUs together.
-        max_num_seqs: Requests that may run at once.
-        max_num_batched_tokens: Tokens computed in one step; longer prompts go in chunks.
-        step_base_s: Of any step: the weights read once, and its fixed overhead.
-        prefill_s_per_token: Per prompt token computed.
-        prefill_s_per_token_context: Per prompt token computed and token of context before it.
-        decode_s_per_seq: Per sequence that decodes one token.
-        decode_s_per_context_token: Per token of context that such a sequence reads.
-        host_link_bytes_per_s: Between KV cache and host memory, each way.
-        disk_bytes_per_s: Between host memory and disk.
-        hidden_prefill_tokens: Prompt tokens of a step whose `prefill_s_per_token` is free, since
-            they compute while the weights are read anyway; one less for each decode in the step.
-        sparse_read_s: Reading all experts of a mixture, beyond `step_base_s`.
+        kv_bytes_per_token: KV bytes of one token, over all layers and GPUs.
+        max_num_seqs: Maximum number of running requests.
+        max_num_batched_tokens: Maximum tokens of one step; longer prompts are chunked.
+        step_base_s: Cost of any step: one read of the weights, and fixed overhead.
+        prefill_s_per_token: Cost per computed prompt token.
+        prefill_s_per_token_context: Cost per computed prompt token and token of context before it.
+        decode_s_per_seq: Cost per sequence that decodes one token.
+        decode_s_per_context_token: Cost per token of context of such a sequence.
+        host_link_bytes_per_s: Bandwidth between KV cache and host memory, in one direction.
+        disk_bytes_per_s: Bandwidth between host memory and disk.
+        hidden_prefill_tokens: Prompt tokens of a step without `prefill_s_per_token`, since they
+            compute during the read of the weights; one less for each decode in the step.
+        sparse_read_s: Time to read all experts of a mixture, beyond `step_base_s`.
         sparse_share_per_token: Share of the experts that one token needs (0 to 1); a step reads
-            those that any of its tokens needs.
-        request_overhead_s: Per request, outside any step: HTTP, tokenizing, the way back.
+            the experts that any of its tokens needs.
+        request_overhead_s: Time of a request outside the engine: HTTP, tokenizing, response.
     """
 
     name: str
@@ -105,14 +105,14 @@ class CostProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Time of one engine step; pure.
 
         Args:
-            work: For each scheduled request the tokens it computes in this step, and those whose
-                KV it already has. One token on top of some context is a decode, all else prefill.
+            work: For each scheduled request its new tokens and its tokens of context. One new
+                token after some context is a decode; all other work is prefill.
 
         Returns:
-            Seconds; `step_base_s` where no token is computed, so that time always goes on.
+            Seconds; `step_base_s` for an empty step, so that time always advances.
         """
         num_prefill = num_decodes = decode_context = 0
-        attended = 0.0  # tokens that prompt tokens look back on; half of their own chunk each
+        attended = 0.0  # context tokens of all prompt tokens; half of their own chunk each
         for num_new, num_context in work:
             if num_new == 1 and num_context > 0:
                 num_decodes += 1
@@ -126,7 +126,7 @@ class CostProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             + self.decode_s_per_seq * num_decodes
             + self.decode_s_per_context_token * decode_context
         )
-        # Decodes compute as well, and leave less of the read for prompt tokens to hide under.
+        # Decodes also compute during the read and leave less of it for prompt tokens.
         num_hidden = max(0, self.hidden_prefill_tokens - num_decodes)
         if num_prefill > num_hidden:
             time_s += self.prefill_s_per_token * (num_prefill - num_hidden)
@@ -136,10 +136,10 @@ class CostProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return time_s
 
     def to_toml(self) -> str:
-        """The file that `load_profile` reads back as an equal profile; pure."""
+        """Return a file that `load_profile` reads back as an equal profile; pure."""
         lines = []
         for key, value in msgspec.structs.asdict(self).items():
-            # JSON writes strings, lists of them, and numbers as TOML does; floats round-trip.
+            # JSON and TOML agree on strings, lists of strings and numbers; floats round-trip.
             lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
         return "\n".join(lines) + "\n"
 

@@ -1,7 +1,7 @@
-"""Cost profiles in files: those that ship, and an operator's own.
+"""Reads cost profiles: shipped ones and an operator's own.
 
-A file has either measured coefficients or hardware and model figures, from which `sim.roofline`
-derives them.
+A file has either coefficients, or hardware and model figures from which `sim.roofline` derives
+them.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _SUFFIXES: Final = (".json", ".toml")
 
 
 def profile_names() -> tuple[str, ...]:
-    """Names of the profiles that ship, sorted."""
+    """Names of the shipped profiles, sorted."""
     files = resources.files(__package__).joinpath("profiles").iterdir()
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
 def load_profile(name_or_path: str | Path) -> CostProfile:
-    """Read a profile that ships, or one from a `.toml` or `.json` file.
+    """Read a shipped profile, or one from a `.toml` or `.json` file.
 
     Args:
-        name_or_path: A name of `profile_names`, or else a file.
+        name_or_path: One of `profile_names`, or a file.
 
     Raises:
-        ConfigError: The name is unknown, the file cannot be read, or a value is impossible; the
+        ConfigError: The name is unknown, the file cannot be read, or a value is out of range; the
             message has the file and the key.
     """
     names = profile_names()
@@ -64,7 +64,7 @@ def _content(path: Path) -> Any:
 
 
 def _profile(content: Any, source: str) -> CostProfile:
-    """Coefficients as they are, or figures through the roofline; errors name `source`."""
+    """Convert coefficients, or derive them from figures; errors name `source`."""
     try:
         if isinstance(content, dict) and "hardware" in content:
             return roofline_profile(msgspec.convert(content, RooflineFigures))

@@ -1,10 +1,10 @@
-"""A cost profile from published figures of a GPU and a model.
+"""Derives a cost profile from published figures of a GPU and a model.
 
-A step reads the weights once and computes its tokens; whichever takes longer hides the other.
-Attention over earlier tokens comes on top: in decode it reads their KV, in prefill it multiplies
-with it. Reads run at a share of the memory's bandwidth, multiplications at a share of the tensor
-cores' peak, and a step has an overhead of its own. `docs/profiles.md` has the formulas, where the
-shares come from, and how far the results are from published measurements.
+A step reads the weights once and computes its tokens; the longer of the two hides the other.
+Attention over earlier tokens is added: decode reads their KV, prefill multiplies with it. Reads run
+at a share of the memory bandwidth, multiplications at a share of the tensor cores' peak. Each step
+has a fixed overhead. `docs/profiles.md` has the formulas, the sources of the shares, and the errors
+against published measurements.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 _ALL_REDUCES_PER_LAYER: Final = 2
-"""After attention and after the feed-forward part, when a model is split over GPUs."""
+"""After attention and after the feed-forward part of a model that is split over GPUs."""
 
 
 class _Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Numbers that must not be negative, and those that must be above 0."""
+    """Base of groups of figures, with range checks."""
 
     def _check_positive(self, *keys: str) -> None:
         for key in keys:
@@ -47,17 +47,17 @@ class _Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Hardware(_Figures, frozen=True, kw_only=True):
-    """GPUs that serve one model together; every figure is of one GPU, and a peak.
+    """GPUs that serve one model together; each figure is a peak of one GPU.
 
     Attributes:
-        name: What it is.
-        num_gpus: How many share the model, each with its part of every layer.
+        name: Name of the GPU.
+        num_gpus: Number of GPUs that share the model by tensor parallelism.
         peak_flops: Multiplications and additions a second, 16 bit, without sparsity.
-        memory_bytes_per_s: Bandwidth of its own memory.
-        memory_bytes: What of that memory a process sees.
-        host_link_bytes_per_s: To host memory, one way.
-        gpu_link_bytes_per_s: To the other GPUs, one way; not used with one GPU.
-        disk_bytes_per_s: Of the machine's local disk.
+        memory_bytes_per_s: Bandwidth of the GPU's memory.
+        memory_bytes: Memory that a process can use.
+        host_link_bytes_per_s: Bandwidth to host memory, in one direction.
+        gpu_link_bytes_per_s: Bandwidth to the other GPUs, in one direction; unused with one GPU.
+        disk_bytes_per_s: Bandwidth of the local disk.
     """
 
     name: str
@@ -80,22 +80,22 @@ class Hardware(_Figures, frozen=True, kw_only=True):
 
 
 class ModelFigures(_Figures, frozen=True, kw_only=True):
-    """A transformer's sizes.
+    """Sizes of a transformer.
 
     Attributes:
-        name: What it is.
-        num_parameters: All of them, embeddings and experts included.
-        num_layers: Each with attention and a feed-forward part.
+        name: Name of the model.
+        num_parameters: All parameters, embeddings and experts included.
+        num_layers: Layers, each with attention and a feed-forward part.
         hidden_size: Width between the layers.
         num_heads: Query heads of a layer.
         num_kv_heads: Key and value heads of a layer.
         head_dim: Width of a head.
-        vocab_size: Rows of the input embedding, and of the output head.
+        vocab_size: Rows of the input embedding and of the output head.
         bytes_per_weight: 2 for 16 bit.
         bytes_per_kv: 2 for 16 bit.
-        num_expert_parameters: Of `num_parameters`, those in routed experts.
+        num_expert_parameters: The part of `num_parameters` in routed experts.
         num_experts: Routed experts of a layer; 0 for a dense model.
-        num_experts_per_token: Of those, how many a token uses.
+        num_experts_per_token: Routed experts that a token uses.
     """
 
     name: str
@@ -128,7 +128,7 @@ class ModelFigures(_Figures, frozen=True, kw_only=True):
 
     @property
     def embedding_parameters(self) -> int:
-        """Of the input embedding; the output head has as many."""
+        """Parameters of the input embedding; the output head has as many."""
         return self.vocab_size * self.hidden_size
 
     @property
@@ -138,26 +138,26 @@ class ModelFigures(_Figures, frozen=True, kw_only=True):
 
     @property
     def num_active_parameters(self) -> float:
-        """Those that one token uses."""
+        """Parameters that one token uses."""
         always = self.num_parameters - self.num_expert_parameters
         return always + self.expert_share * self.num_expert_parameters
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Keys and values of one token in all layers."""
+        """Bytes of one token's keys and values in all layers."""
         width = self.num_kv_heads * self.head_dim
         return round(2 * self.num_layers * width * self.bytes_per_kv)
 
 
 class EngineShape(_Figures, frozen=True, kw_only=True):
-    """How the engine is set.
+    """Settings of the engine.
 
     Attributes:
         block_size_tokens: Tokens in a KV block.
-        max_num_seqs: Requests that may run at once.
-        max_num_batched_tokens: Tokens computed in one step.
-        gpu_memory_utilization: Share of a GPU's memory that the engine takes (0 to 1).
-        activation_reserve_bytes: Of that, what is neither weights nor KV, on each GPU.
+        max_num_seqs: Maximum number of running requests.
+        max_num_batched_tokens: Maximum tokens of one step.
+        gpu_memory_utilization: Share of a GPU's memory that the engine uses (0 to 1).
+        activation_reserve_bytes: The part of it that holds neither weights nor KV, on each GPU.
     """
 
     block_size_tokens: int
@@ -175,17 +175,17 @@ class EngineShape(_Figures, frozen=True, kw_only=True):
 
 
 class Efficiency(_Figures, frozen=True, kw_only=True):
-    """How much of the peaks is reached, and what comes on top; our choices, see the docs.
+    """Reached shares of the peaks, and overheads; `docs/profiles.md` explains the choices.
 
     Attributes:
-        prefill_flops_ratio: Of the peak, in the linear layers.
-        attention_flops_ratio: Of the peak, in attention over a prompt.
-        memory_ratio: Of the memory's bandwidth, reading weights or KV.
-        link_ratio: Of the bandwidth between GPUs, and to the host.
-        step_overhead_s: Of a step: scheduling, launching, sampling.
-        layer_overhead_s: Of a layer, beyond that: routing to experts.
-        all_reduce_s: Latency of summing a layer's part over the GPUs.
-        sequence_overhead_s: Of a sequence in a step.
+        prefill_flops_ratio: Share of the peak that linear layers reach.
+        attention_flops_ratio: Share of the peak that attention over a prompt reaches.
+        memory_ratio: Share of the memory bandwidth that reads of weights or KV reach.
+        link_ratio: Share of the bandwidth between GPUs and to the host.
+        step_overhead_s: Overhead of a step: scheduling, launching, sampling.
+        layer_overhead_s: Additional overhead of a layer: routing to experts.
+        all_reduce_s: Latency of one all-reduce over the GPUs.
+        sequence_overhead_s: Overhead of a sequence in a step.
     """
 
     prefill_flops_ratio: float = 0.55
@@ -209,7 +209,7 @@ class Efficiency(_Figures, frozen=True, kw_only=True):
 
 
 class RooflineFigures(_Figures, frozen=True, kw_only=True):
-    """All that a profile is derived from; the layout of its file."""
+    """All figures of a profile; the layout of its file."""
 
     name: str
     summary: str
@@ -222,10 +222,10 @@ class RooflineFigures(_Figures, frozen=True, kw_only=True):
 
 
 def roofline_profile(figures: RooflineFigures) -> CostProfile:
-    """Derive the costs; pure.
+    """Derive a cost profile; pure.
 
     Raises:
-        ConfigError: The model does not fit, or cannot be split over so many GPUs.
+        ConfigError: The model does not fit, or cannot be split over the GPUs.
     """
     hardware, model = figures.hardware, figures.model
     engine, efficiency = figures.engine, figures.efficiency
@@ -236,13 +236,13 @@ def roofline_profile(figures: RooflineFigures) -> CostProfile:
         )
     read_bytes_per_s = hardware.num_gpus * hardware.memory_bytes_per_s * efficiency.memory_ratio
     peak_flops = hardware.num_gpus * hardware.peak_flops
-    # The input embedding is looked up, not multiplied: only a few of its rows are read.
+    # The input embedding is a lookup: only a few of its rows are read.
     dense_parameters = (
         model.num_parameters - model.num_expert_parameters - model.embedding_parameters
     )
     dense_read_s = dense_parameters * model.bytes_per_weight / read_bytes_per_s
     sparse_read_s = model.num_expert_parameters * model.bytes_per_weight / read_bytes_per_s
-    # The output head runs for the last token of a prompt only.
+    # The output head runs only for the last token of a prompt.
     prefill_parameters = model.num_active_parameters - 2 * model.embedding_parameters
     compute_s_per_token = 2 * prefill_parameters / (
         peak_flops * efficiency.prefill_flops_ratio
@@ -285,7 +285,7 @@ def _overhead_s(hardware: Hardware, model: ModelFigures, efficiency: Efficiency)
 
 
 def _exchange_s_per_token(hardware: Hardware, model: ModelFigures, efficiency: Efficiency) -> float:
-    """What a token's activations take between the GPUs, in a ring or anything as good."""
+    """Time to all-reduce a token's activations over the GPUs, at ring bandwidth."""
     if hardware.num_gpus == 1:
         return 0.0
     activation_bytes = model.hidden_size * model.bytes_per_weight
@@ -295,7 +295,7 @@ def _exchange_s_per_token(hardware: Hardware, model: ModelFigures, efficiency: E
 
 
 def _kv_tokens(hardware: Hardware, model: ModelFigures, engine: EngineShape) -> int:
-    """What fits beside weights and activations, in whole blocks."""
+    """KV capacity beside weights and activations, in whole blocks."""
     weight_bytes = model.num_parameters * model.bytes_per_weight / hardware.num_gpus
     usable_bytes = hardware.memory_bytes * engine.gpu_memory_utilization
     kv_bytes = (usable_bytes - weight_bytes - engine.activation_reserve_bytes) * hardware.num_gpus

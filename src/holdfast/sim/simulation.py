@@ -1,4 +1,4 @@
-"""One run of sessions on an engine whose steps take the time that a cost profile says."""
+"""Runs sessions on an engine whose steps take the times of a cost profile."""
 
 from __future__ import annotations
 
@@ -24,31 +24,32 @@ _MOST_REPEATS = 256
 
 
 class StepCost(Protocol):
-    """What engine steps cost.
+    """Costs of engine steps.
 
     Attributes:
-        request_overhead_s: Time of a request outside the engine (s); it comes before the engine.
+        request_overhead_s: Time of a request before it reaches the engine (s).
     """
 
     @property
     def request_overhead_s(self) -> float:
-        """See the class."""
+        """Time of a request before it reaches the engine (s)."""
 
     def step_time_s(self, work: Sequence[tuple[int, int]]) -> float:
-        """Time of a step (s), from each request's new tokens and tokens of context. Pure."""
+        """Time of a step (s), given each request's new tokens and tokens of context. Pure."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationOptions:
-    """How sessions are sent.
+    """Load and scaling options of a simulation.
 
     Attributes:
-        concurrency: Sessions live at once, >= 1: when one ends, the next starts. None starts each
-            at its own time of arrival, counted from the first.
+        concurrency: Live sessions, >= 1: when one ends, the next starts. None starts each at its
+            arrival, relative to the first one.
         time_scale: Simulated seconds per recorded second of a gap, >= 0.
         token_scale: Simulated tokens per recorded token.
-        session_ids: Whether requests carry their session.
-        turn_ends: Whether requests say what will end the turn, which an engine reads once it has.
+        session_ids: Whether requests carry their session id.
+        turn_ends: Whether requests carry the hint of their turn's end, which the engine uses only
+            after that end.
     """
 
     concurrency: int | None
@@ -66,12 +67,12 @@ class SimulationOptions:
 
 @dataclass(slots=True)
 class SimulationRecords:
-    """What happened; times are simulated seconds since the start.
+    """Records of a run; times are simulated seconds since the start.
 
     Attributes:
-        turns: In the order in which they ended.
-        sessions: In the order in which they ended.
-        makespan_s: Start to the last event.
+        turns: Turns, in the order of their ends.
+        sessions: Sessions, in the order of their ends.
+        makespan_s: Time from the start to the last event.
     """
 
     turns: list[TurnRecord] = field(default_factory=list)
@@ -80,8 +81,8 @@ class SimulationRecords:
 
 
 @dataclass(slots=True)
-class _Open:
-    """A turn that was sent and is not answered."""
+class _OpenTurn:
+    """A turn between its request and the end of its answer."""
 
     session_index: int
     turn_index: int
@@ -92,19 +93,19 @@ class _Open:
 
 
 class Simulation:
-    """Drives one engine through all sessions. Build, `run` once.
+    """Runs all sessions on one engine; call `run` once.
 
     Args:
-        engine: A fresh engine that reads `clock`.
-        cost: Time of its steps.
-        sessions: Started in this order.
-        options: How to send them.
+        engine: A new engine that reads `clock`.
+        cost: Costs of its steps.
+        sessions: Sessions in start order.
+        options: Load and scaling options.
         engine_block_tokens: Tokens in a block of the engine.
-        clock: Moved by the run.
-        on_turn: Told about each turn as it ends.
+        clock: Advanced by the run.
+        on_turn: Called for each turn at its end.
 
     Raises:
-        ConfigError: Sessions and options do not fit.
+        ConfigError: The options do not fit the sessions.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Simulation:
         self._new_tokens = NewTokens()
         self._due: list[tuple[float, int, int, int]] = []  # time, tie, session, turn
         self._num_due = 0
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, _OpenTurn] = {}
         self._started_s: dict[int, float] = {}
         self._unstarted: Iterator[int] = iter(())
         self._step_s = cost.step_time_s(())
@@ -141,7 +142,7 @@ class Simulation:
         """Run all sessions to their end. Mutates engine and clock.
 
         Raises:
-            HoldfastError: The engine has requests and will never run them.
+            HoldfastError: The engine has requests and does not run them.
         """
         self._enter()
         num_idle_steps = 0
@@ -158,7 +159,7 @@ class Simulation:
             if num_idle_steps > _MAX_IDLE_STEPS:
                 raise HoldfastError(
                     f"the engine holds {len(self._open)} requests and runs none of them",
-                    hint="is a prompt longer than the cache?",
+                    hint="check whether a prompt is longer than the cache",
                 )
             self._wait()
         self.records.makespan_s = self._clock.now_s - self._began_s
@@ -182,7 +183,7 @@ class Simulation:
             self._schedule(self._clock.now_s, index, 0)
 
     def _schedule(self, time_s: float, session_index: int, turn_index: int) -> None:
-        """Note when a turn's request reaches the engine, if it is sent at `time_s`."""
+        """Schedule a turn's request that is sent at `time_s`."""
         arrival_s = time_s + self._cost.request_overhead_s
         heapq.heappush(self._due, (arrival_s, self._num_due, session_index, turn_index))
         self._num_due += 1
@@ -209,7 +210,7 @@ class Simulation:
             session_id=session.session_id if options.session_ids else None,
         )
         self._started_s.setdefault(session_index, time_s)
-        self._open[request.request_id] = _Open(
+        self._open[request.request_id] = _OpenTurn(
             session_index,
             turn_index,
             time_s,
@@ -239,7 +240,7 @@ class Simulation:
         for number in outcome.finished:
             self._end_turn(self._open.pop(number))
 
-    def _end_turn(self, sent: _Open) -> None:
+    def _end_turn(self, sent: _OpenTurn) -> None:
         now_s = self._clock.now_s
         session, grid = self._sessions[sent.session_index], self._grids[sent.session_index]
         turn = session.turns[sent.turn_index]
@@ -271,13 +272,13 @@ class Simulation:
         self._start_next()
 
     def _num_steps_to_next(self) -> int:
-        """Steps as long as the last one that end before the next request is sent."""
+        """Number of steps, each as long as the last one, that end before the next request."""
         if not self._due:
             return _MOST_REPEATS
         return min(int((self._due[0][0] - self._clock.now_s) / self._step_s), _MOST_REPEATS)
 
     def _wait(self) -> None:
-        """Nothing ran: time goes on to the next request, or by an empty step."""
+        """Advance the clock to the next request, or by an empty step."""
         if self._due and not self._open:
             self._clock.advance_to(self._due[0][0])
             return

@@ -1,4 +1,4 @@
-"""Many runs, on the processes of one machine or of a Ray cluster."""
+"""Executes many runs in processes of one machine or of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ Worker = Callable[[RunPlan], RunResult]
 def sweep(
     plans: Sequence[RunPlan], worker: Worker, *, num_jobs: int | None = 1, on_ray: bool = False
 ) -> Iterator[tuple[int, RunResult]]:
-    """Run all plans; yields each result with its plan's index as soon as it is there.
+    """Execute all plans; yields each result with its plan's index as soon as it is ready.
 
     Args:
-        plans: The longest first keeps processes busy to the end.
-        worker: Makes a result of a plan; importable in other processes.
-        num_jobs: Runs at once; 1 runs in this process, None as many as there are cores.
-        on_ray: Whether the processes are those of the Ray cluster that the environment names
-            (`RAY_ADDRESS`), or of one started here.
+        plans: The plans; with the longest first, processes stay busy to the end.
+        worker: Turns a plan into a result; importable in other processes.
+        num_jobs: Parallel runs; 1 uses this process, None one process a core.
+        on_ray: Whether to use the Ray cluster of `RAY_ADDRESS`, or start one here.
 
     Raises:
-        ConfigError: joblib, or Ray where it is asked for, is not installed.
-        HoldfastError: As the worker raises it; the remaining runs are abandoned.
+        ConfigError: joblib, or Ray if requested, is not installed.
+        HoldfastError: The worker raised it; the remaining runs are abandoned.
     """
     if on_ray:
         yield from _on_ray(plans, worker, num_jobs)
@@ -57,7 +56,7 @@ def _on_cores(
 def _on_ray(
     plans: Sequence[RunPlan], worker: Worker, num_jobs: int | None
 ) -> Iterator[tuple[int, RunResult]]:
-    # Not joblib's backend for Ray, which gives results only when all are there.
+    # joblib's Ray backend would return results only after all runs.
     try:
         import ray
     except ImportError as error:

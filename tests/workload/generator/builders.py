@@ -1,4 +1,4 @@
-"""Small sets of parameters."""
+"""Builds small parameter sets, and damaged ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def parameters_of(agents: dict[str, Any], **fields: Any) -> Parameters:
-    """A set as a file would have it, checked."""
+    """A checked set with the agents in a file's layout."""
     content = {"schema": SCHEMA, "about": "a test", "block_size_tokens": 10, "agents": agents}
     parameters = msgspec.convert(content | fields, Parameters)
     check_parameters(parameters)
@@ -41,12 +41,12 @@ def traits(
     *,
     ends_full: bool = False,
 ) -> list[Any]:
-    """A session of a dependence; alone it has any rank."""
+    """The traits of one session of a dependence."""
     return [*ranks, *levels, ends_full]
 
 
 def independent(**fields: Any) -> dict[str, Any]:
-    """A dependence in which nothing depends on anything."""
+    """A dependence without any correlation."""
     num = len(QUANTITIES)
     return {
         "human_share": 0.0,
@@ -73,28 +73,28 @@ def sessions_of(parameters: Parameters, num: int, seed: int = 0) -> list[Session
 
 
 Damage = tuple[tuple[str, ...], Any]
-"""The way to a field, and what stands there instead."""
+"""The path to a field and its new value."""
 
 _DAMAGES: tuple[Any, ...] = (None, -1, 0, 1, 1e308, "x", [], {}, [1, 2], True, "zeros")
 
 
 def damages(content: Any) -> st.SearchStrategy[Damage]:
-    """One field of a document, wherever it is, with something else in it."""
-    places = list(_places(msgspec.to_builtins(content)))
-    return st.tuples(st.sampled_from(places), st.sampled_from(_DAMAGES))
+    """Replacements of one field at any depth of a document."""
+    paths = list(_paths(msgspec.to_builtins(content)))
+    return st.tuples(st.sampled_from(paths), st.sampled_from(_DAMAGES))
 
 
 def damaged(content: Any, damage: Damage) -> Any:
-    """The document with that damage, where "zeros" are as many as there was before."""
+    """The document with one field replaced; "zeros" keeps the field's shape."""
     document = msgspec.json.decode(msgspec.json.encode(content))
-    (*way, last), value = damage
-    place = document
-    for name in way:
-        place = place[name]
-    before = place[last]
+    (*path, last), value = damage
+    part = document
+    for name in path:
+        part = part[name]
+    before = part[last]
     if value == "zeros":
         value = dict.fromkeys(before, 0) if isinstance(before, dict) else _zeros(before)
-    place[last] = value
+    part[last] = value
     return document
 
 
@@ -102,8 +102,8 @@ def _zeros(value: Any) -> Any:
     return [_zeros(each) for each in value] if isinstance(value, list) else 0
 
 
-def _places(content: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _paths(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     if isinstance(content, dict):
         for name, value in content.items():
-            yield (*way, name)
-            yield from _places(value, (*way, name))
+            yield (*path, name)
+            yield from _paths(value, (*path, name))

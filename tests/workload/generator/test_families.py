@@ -1,4 +1,4 @@
-"""What is generated: by hand where nothing is left to chance, by statistics where it is."""
+"""Generated families: exact for constant parameters, statistical for random ones."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def agent(num_turns: Any = 3, **fields: Any) -> dict[str, Any]:
 
 
 class TestOneAgent:
-    def test_prompts_grow_by_what_steps_add(self) -> None:
+    def test_prompts_grow_by_added_tokens(self) -> None:
         (session,) = sessions_of(parameters_of({"main": agent(4)}), 1)
         assert [turn.prompt_tokens for turn in session.turns] == [105, 125, 145, 165]
         for before, turn in pairwise(session.turns):
             assert turn.block_ids[: len(before.block_ids)] == before.block_ids
 
-    def test_sessions_share_their_head_and_nothing_else(self) -> None:
+    def test_sessions_share_only_their_head(self) -> None:
         role = {"prompt_tokens": 105, "head_tokens": 45}
         first, second = sessions_of(parameters_of({"main": agent(roles={"": role})}), 2)
         ids = [session.turns[-1].block_ids for session in (first, second)]
         assert common_prefix_length(*ids) == 4
         assert not set(ids[0][4:]) & set(ids[1][4:])
 
-    def test_heads_are_shared_by_the_sessions_that_drew_them(self) -> None:
+    def test_heads_drawn_by_weight(self) -> None:
         heads = [{"weight": 3, "min_tokens": 40}, {"weight": 1, "max_tokens": 0}]
         role = {"prompt_tokens": 105, "head_tokens": 20, "heads": heads}
         sessions = sessions_of(parameters_of({"main": agent(1, roles={"": role})}), 400)
@@ -63,7 +63,7 @@ class TestOneAgent:
         assert most == pytest.approx(300, abs=40)
         assert sum(num == 1 for num in counts.values()) == 400 - most
 
-    def test_a_last_step_is_one_that_ends_sessions_and_none_before_it_always_does(self) -> None:
+    def test_final_step_can_end_sessions_and_others_can_continue(self) -> None:
         steps = {
             "work": step(tool="Bash", next={"work": 1, "report": 1}),
             "report": step(ended_by="human", next={"end": 1}),
@@ -74,13 +74,13 @@ class TestOneAgent:
             assert set(before) <= {"tool"}
             assert last == "human" or not before
 
-    def test_without_a_number_of_turns_the_steps_end_the_session(self) -> None:
+    def test_steps_end_session_without_num_turns(self) -> None:
         steps = {"work": step(next={"work": 3, "end": 1})}
         sessions = sessions_of(parameters_of({"main": agent(None, steps=steps)}), 2000)
         lengths = [len(session.turns) for session in sessions]
         assert np.mean(lengths) == pytest.approx(4.0, rel=0.1)
 
-    def test_steps_follow_each_other_by_weight(self) -> None:
+    def test_steps_drawn_by_weight(self) -> None:
         steps = {
             "work": step(tool="Bash", next={"work": 1, "read": 3}),
             "read": step(tool="Read", next={"work": 1}),
@@ -93,7 +93,7 @@ class TestOneAgent:
 
 
 class TestRewriting:
-    def test_a_prompt_is_compacted_before_it_outgrows_the_limit(self) -> None:
+    def test_prompt_compacted_below_limit(self) -> None:
         chances = [0.0, 1.0]
         compaction = {"kept_tokens": 30, "size_ratio": 0.5}
         grown = agent(
@@ -104,16 +104,16 @@ class TestRewriting:
         )
         (session,) = sessions_of(parameters_of({"main": grown}), 1)
         sizes = [turn.prompt_tokens for turn in session.turns]
-        falls = [place for place, (a, b) in enumerate(pairwise(sizes)) if b < a]
+        falls = [index for index, (a, b) in enumerate(pairwise(sizes)) if b < a]
         assert falls
         assert max(sizes) < 2 * 16_384
-        for place in falls:
-            before, after = session.turns[place], session.turns[place + 1]
+        for index in falls:
+            before, after = session.turns[index], session.turns[index + 1]
             assert after.prompt_tokens == before.prompt_tokens // 2
             assert common_prefix_length(before.block_ids, after.block_ids) == 3
-        assert [event.turn_index for event in session.events] == [place + 1 for place in falls]
+        assert [event.turn_index for event in session.events] == [index + 1 for index in falls]
 
-    def test_a_tail_takes_back_the_end_only(self) -> None:
+    def test_tail_rewrite_replaces_only_the_end(self) -> None:
         rewrites = {"tail": {"kept_tokens": 25}}
         steps = {"work": step(rewrites={"tail": 1})}
         main = agent(2, steps=steps, rewrites=rewrites)
@@ -122,7 +122,7 @@ class TestRewriting:
         assert second.prompt_tokens == 125
         assert common_prefix_length(first.block_ids, second.block_ids) == 8
 
-    def test_returns_go_back_to_a_line_that_was_left(self) -> None:
+    def test_return_extends_an_earlier_branch(self) -> None:
         rewrites = {"return": {"turns_back": 2}, "branch": {"kept_tokens": 20, "size_ratio": 1}}
         steps = {"work": step(rewrites={"return": 1})}
         main = agent(4, steps=steps, rewrites=rewrites)
@@ -133,7 +133,7 @@ class TestRewriting:
         assert ids[3][:10] == ids[1]
         assert [event.kind for event in session.events] == ["fork"] * 3
 
-    def test_a_session_that_ends_full_does_so_where_others_are_compacted(self) -> None:
+    def test_session_ending_full_stops_at_compaction_size(self) -> None:
         def grown(*, ends_full: bool) -> Session:
             main = agent(
                 [80, 90],
@@ -153,7 +153,7 @@ class TestRewriting:
         assert other.events
 
     @pytest.mark.parametrize(("chances", "is_limited"), [([], False), ([0.0, 1.0], True)])
-    def test_a_branch_is_longer_by_what_it_adds_as_far_as_the_limit_goes(
+    def test_branch_grows_by_added_tokens_up_to_limit(
         self, chances: list[float], is_limited: bool
     ) -> None:
         main = agent(
@@ -171,7 +171,7 @@ class TestRewriting:
 
 
 class TestRolesAndSubAgents:
-    def test_each_role_hears_what_was_said_since_it_spoke(self) -> None:
+    def test_role_prompt_has_tokens_since_its_last_turn(self) -> None:
         roles = {name: {"prompt_tokens": 100, "head_tokens": 100} for name in ("ask", "answer")}
         steps = {
             "ask": step(role="ask", added_tokens=7, next={"answer": 1}),
@@ -185,14 +185,14 @@ class TestRolesAndSubAgents:
         assert common_prefix_length(ids[0], ids[2]) == 10
         assert common_prefix_length(ids[0], ids[1]) == 0
 
-    def test_a_role_without_history_gets_what_was_said_last(self) -> None:
+    def test_role_without_history_gets_last_tokens_only(self) -> None:
         roles = {"a": {"prompt_tokens": 100, "head_tokens": 100, "keeps_history": False}}
         main = agent(3, roles=roles, steps={"work": step(role="a")}, task_tokens=5)
         (session,) = sessions_of(parameters_of({"main": main}), 1)
         assert [turn.prompt_tokens for turn in session.turns] == [105, 120, 120]
         assert common_prefix_length(*(turn.block_ids for turn in session.turns[1:])) == 10
 
-    def test_callers_wait_for_the_slowest_of_those_they_call(self) -> None:
+    def test_caller_waits_for_slowest_sub_agent(self) -> None:
         calls = {"agent": "sub", "num": 3, "shares_prompt": True}
         main = agent(2, steps={"work": step(calls=calls, gap_s=1)})
         sub = agent([2, 6], roles={"": {"prompt_tokens": 30}}, steps={"work": step(gap_s=4)})
@@ -206,7 +206,7 @@ class TestRolesAndSubAgents:
             assert session.turns[0].prompt_tokens == 135
             assert session.turns[0].block_ids[:10] == caller.turns[0].block_ids
 
-    def test_sub_agents_of_sub_agents_are_waited_for_by_their_own_callers(self) -> None:
+    def test_nested_sub_agents_joined_by_their_callers(self) -> None:
         def calling(name: str | None, num_turns: int) -> dict[str, Any]:
             calls = {} if name is None else {"calls": {"agent": name}}
             return agent(num_turns, steps={"work": step(**calls)})
@@ -219,7 +219,7 @@ class TestRolesAndSubAgents:
         assert first_sub.join_turn == 1
         assert leaves == [1, 2, None]
 
-    def test_those_who_are_not_waited_for_change_no_gap(self) -> None:
+    def test_unjoined_sub_agents_change_no_gap(self) -> None:
         calls = {"agent": "sub", "is_joined": False}
         main = agent(2, steps={"work": step(calls=calls, gap_s=1)})
         sub = agent(5, steps={"work": step(gap_s=40)})
@@ -242,17 +242,17 @@ class TestDependence:
     def gaps(self, sessions: list[Session]) -> list[list[float]]:
         return [[turn.gap_s for turn in session.turns[1:]] for session in sessions]
 
-    def test_values_have_the_distribution_of_the_table(self) -> None:
+    def test_values_have_distribution_of_table(self) -> None:
         values = [gap_s for gaps in self.gaps(self.sessions()) for gap_s in gaps]
         assert ks_1samp(values, norm(100, 10).cdf).statistic < 0.03
 
-    def test_neighbours_and_sessions_depend_as_they_should(self) -> None:
+    def test_gap_correlations_match_dependence(self) -> None:
         levels = (norm.ppf((np.arange(200) + 0.5) / 200) * 0.3**0.5).tolist()
         gaps = self.gaps(
             self.sessions(
                 sessions=[
-                    traits([place * 73 % 200] * 5, [level, 0, 0])
-                    for place, level in enumerate(levels)
+                    traits([index * 73 % 200] * 5, [level, 0, 0])
+                    for index, level in enumerate(levels)
                 ],
                 session_shares=[0.3, 0.0, 0.0],
                 next_correlations=[0.43, 0.0, 0.0],
@@ -265,7 +265,7 @@ class TestDependence:
         values = [gap_s for each in gaps for gap_s in each]
         assert ks_1samp(values, norm(100, 10).cdf).statistic < 0.05
 
-    def test_quantities_of_a_turn_depend_as_they_should(self) -> None:
+    def test_turn_quantities_correlate_as_given(self) -> None:
         correlations = [[1.0, 0.7, 0.0], [0.7, 1.0, 0.0], [0.0, 0.0, 1.0]]
         sessions = self.sessions(turn_correlations=correlations)
         pairs = [
@@ -275,7 +275,7 @@ class TestDependence:
         ]
         assert spearmanr(*zip(*pairs, strict=True)).statistic == pytest.approx(0.68, abs=0.05)
 
-    def test_what_went_together_in_a_session_does_so_again(self) -> None:
+    def test_session_traits_keep_their_joint_ranks(self) -> None:
         kinds = [
             traits([0, 1, 0, 0, 0], [0.5, 0, 0]),
             traits([1, 0, 1, 1, 1], [-0.5, 0, 0]),
@@ -286,11 +286,11 @@ class TestDependence:
         assert spearmanr(lengths, means).statistic == pytest.approx(-0.75, abs=0.1)
         assert ks_1samp(lengths, uniform(9.5, 31).cdf).statistic < 0.1
 
-    def test_correlations_that_contradict_each_other_are_weakened(self) -> None:
+    def test_contradictory_correlations_weakened(self) -> None:
         impossible = [[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]]
         assert len(self.sessions(3, turn_correlations=impossible)) == 3
 
-    def test_sessions_wait_for_humans_as_often_as_their_share_says(self) -> None:
+    def test_human_waits_match_session_shares(self) -> None:
         steps = {
             "work": step(next={"work": 9, "ask": 1}),
             "ask": step(ended_by="human", next={"work": 9, "ask": 1}),
@@ -303,8 +303,8 @@ class TestDependence:
         assert np.mean(shares) == pytest.approx(0.1, abs=0.02)
         assert np.std(shares) > 0.05
 
-    def test_long_sessions_and_short_ones_wait_as_often_as_their_own_share_says(self) -> None:
-        # Of ten turns nine are in sessions with a share of 0.1, one in sessions with 0.9.
+    def test_human_shares_hold_for_long_and_short_sessions(self) -> None:
+        # Nine of ten turns belong to sessions with a share of 0.1, one to sessions with 0.9.
         weights = {"work": 82, "ask": 18}
         steps = {"work": step(next=weights), "ask": step(ended_by="human", next=weights)}
         main = agent(
@@ -321,7 +321,7 @@ class TestDependence:
             asked = [turn.ended_by == "human" for each in chosen for turn in each.turns]
             assert np.mean(asked) == pytest.approx(share, rel=0.1)
 
-    def test_some_sessions_call_all_the_sub_agents(self) -> None:
+    def test_sub_agent_calls_concentrate_by_call_share(self) -> None:
         main = agent(
             40,
             steps={"work": step(calls={"agent": "sub", "share": 0.1})},
@@ -334,7 +334,7 @@ class TestDependence:
         assert max(nums) > 5
 
 
-def test_seeds_have_no_session_in_common() -> None:
+def test_different_seeds_share_no_session() -> None:
     parameters = load_set("claude-code")
     lengths = [
         [turn.prompt_tokens for turn in family[0].turns]
@@ -345,7 +345,7 @@ def test_seeds_have_no_session_in_common() -> None:
 
 
 @pytest.mark.parametrize("name", set_names())
-def test_sets_that_ship_generate_sessions_that_keep_their_promises(
+def test_shipped_sets_generate_valid_sessions(
     name: str, assert_prefix_identity: PrefixCheck
 ) -> None:
     sessions = sessions_of(load_set(name), 6)

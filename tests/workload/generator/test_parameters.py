@@ -1,4 +1,4 @@
-"""Sets of parameters: what is wrong with one is said with its place; studies become sets."""
+"""Parameter sets: checks, files, tables, and fits to studies."""
 
 from __future__ import annotations
 
@@ -59,23 +59,23 @@ STUDY = _study("claude-code-tools", 6)
 
 class TestTables:
     @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=9), st.floats(0, 1))
-    def test_values_lie_between_the_entries_around_them(
+    def test_values_lie_between_neighbouring_entries(
         self, values: list[float], share: float
     ) -> None:
         table = tuple(sorted(values))
         percents = tuple(np.linspace(0, 100, len(table)).tolist())
         found = value_at(table, percents, share)
-        place = min(int(share * (len(table) - 1)), len(table) - 2)
+        index = min(int(share * (len(table) - 1)), len(table) - 2)
         slack = 1e-6 * (1 + abs(found))
-        assert table[max(0, place - 1)] - slack <= found <= table[place + 1] + slack
+        assert table[max(0, index - 1)] - slack <= found <= table[index + 1] + slack
         assert value_at(table, percents, 1.0) == pytest.approx(table[-1])
 
-    def test_tails_go_up_by_factors(self) -> None:
+    def test_large_values_interpolated_by_factors(self) -> None:
         assert value_at((100.0, 10_000.0), (0.0, 100.0), 0.5) == pytest.approx(1000, rel=0.01)
 
 
 class TestLimits:
-    def test_limits_come_as_often_as_the_chances_say(self) -> None:
+    def test_compaction_limits_follow_chances(self) -> None:
         limited = msgspec.convert(
             agent(compaction_chances=[0.0, 0.5, 0.5]) | {"rewrites": {"compaction": {}}}, Agent
         )
@@ -84,7 +84,7 @@ class TestLimits:
         assert np.bincount(bins.astype(int)).tolist() == [0, 500, 250, 250]
         assert limits == sorted(limits)
 
-    def test_without_chances_there_is_no_limit(self) -> None:
+    def test_no_chances_mean_no_limit(self) -> None:
         assert msgspec.convert(agent(), Agent).limit_tokens(0.99) == float("inf")
 
 
@@ -141,7 +141,7 @@ class TestLimits:
         ({"main": agent()}, {"answer_s_per_token": math.inf}, "answer_s_per_token"),
     ],
 )
-def test_what_describes_no_sessions_is_refused(
+def test_invalid_set_refused_with_its_field(
     agents: dict[str, Any], fields: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
@@ -149,7 +149,7 @@ def test_what_describes_no_sessions_is_refused(
 
 
 class TestFiles:
-    def test_a_file_of_ones_own_is_read(self, tmp_path: Path) -> None:
+    def test_set_read_from_toml_file(self, tmp_path: Path) -> None:
         path = tmp_path / "own.toml"
         path.write_text(
             'schema = "holdfast.generator/1"\nabout = "mine"\n[agents.main]\nnum_turns = 2\n'
@@ -159,7 +159,7 @@ class TestFiles:
         (session,) = sessions_of(load_set(path), 1)
         assert [turn.agent for turn in session.turns] == ["me", "me"]
 
-    def test_an_unknown_name_lists_the_known_ones(self) -> None:
+    def test_unknown_name_error_lists_known_sets(self) -> None:
         with pytest.raises(ConfigError, match="unknown parameter set") as caught:
             load_set("claude")
         assert all(name in (caught.value.hint or "") for name in set_names())
@@ -174,7 +174,7 @@ class TestFiles:
             (b'{"schema": "holdfast.generator/1", "about": "", "agents": {"main": 3}}', "agents"),
         ],
     )
-    def test_what_is_wrong_with_a_file_is_said_with_its_name(
+    def test_malformed_file_error_names_the_file(
         self, tmp_path: Path, content: bytes, said: str
     ) -> None:
         path = tmp_path / "own.json"
@@ -183,14 +183,14 @@ class TestFiles:
             load_set(path)
         assert "own.json" in str(caught.value)
 
-    def test_a_missing_file_is_said_to_be(self, tmp_path: Path) -> None:
+    def test_missing_file_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot be read"):
             load_set(tmp_path / "none.json")
 
     @pytest.mark.parametrize(
         "content", [b"{}", b'{"schema": "holdfast.study/1"}', b"[]", b'{"schema": "x"}', b""]
     )
-    def test_what_is_no_study_is_refused(self, tmp_path: Path, content: bytes) -> None:
+    def test_file_without_study_refused(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "study.json"
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=r"study\.json"):
@@ -198,7 +198,7 @@ class TestFiles:
 
     @given(damage=damages(load_set("codex")))
     @example(damage=(("agents", "main", "num_turns"), 0))
-    def test_a_damaged_set_is_refused_or_still_generates(self, damage: Damage) -> None:
+    def test_damaged_set_refused_or_generates(self, damage: Damage) -> None:
         content = damaged(load_set("codex"), damage)
         try:
             parameters = _loaded(content)
@@ -215,7 +215,7 @@ def _loaded(content: Any) -> Parameters:
 
 
 class TestFit:
-    def test_sessions_without_chance_come_back_as_they_were(self) -> None:
+    def test_fit_reproduces_constant_sessions(self) -> None:
         parameters = parameters_of(
             {
                 "main": agent(
@@ -232,7 +232,7 @@ class TestFit:
         again = sessions_of(fitted(meter.result(), "again"), 5)
         assert [session.turns for session in again] == [session.turns for session in found]
 
-    def test_a_size_compacts_as_many_as_were_of_those_that_reached_it(self) -> None:
+    def test_fit_derives_compaction_chances_by_size(self) -> None:
         stepper, meter = Stepper(), ProfilesMeter()
         meter.add((stepper.follow(sessions_of(parameters_of({"main": agent()}), 1)[0]),))
         (measured,) = meter.result().values()
@@ -252,7 +252,7 @@ class TestFit:
     @example(damage=(("profiles", "main", "num_climbs_by_size"), []))
     @example(damage=(("profiles", "main", "sessions"), []))
     @example(damage=(("profiles", "main", "block_tokens"), 0))
-    def test_a_damaged_study_is_refused_or_still_generates(self, damage: Damage) -> None:
+    def test_damaged_study_refused_or_generates(self, damage: Damage) -> None:
         with tempfile.NamedTemporaryFile(suffix=".json") as file:
             file.write(msgspec.json.encode(damaged(STUDY, damage)))
             file.flush()
@@ -263,43 +263,43 @@ class TestFit:
                 return
         assert sessions_of(parameters, 1)
 
-    def test_rare_names_of_agents_are_left_out(self) -> None:
+    def test_rare_agent_names_removed(self) -> None:
         labels = load_set("claude-code-tools").agents["sub_agent"].labels
         assert labels[""] > 0
         assert min(num for label, num in labels.items() if label) >= 5
 
-    def test_a_study_without_main_agents_is_refused(self) -> None:
+    def test_study_without_main_agents_refused(self) -> None:
         with pytest.raises(ConfigError, match="no main agents"):
             fitted({}, "nothing")
 
 
 @pytest.mark.parametrize("num_turns", [0, [0, 0], [0, 0.4]])
 @pytest.mark.parametrize("dependence", [None, independent(call_share=(0.1, 0.9))])
-def test_sessions_without_turns_have_one(num_turns: Any, dependence: Any) -> None:
+def test_sessions_have_at_least_one_turn(num_turns: Any, dependence: Any) -> None:
     parameters = parameters_of({"main": agent(num_turns=num_turns, dependence=dependence)})
     assert [len(session.turns) for session in sessions_of(parameters, 3)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("sessions", [[], [traits([0, 0, 0, 0, 1])], [traits(), traits()]])
-def test_ranks_that_are_none_are_refused(sessions: list[Any]) -> None:
+def test_invalid_ranks_refused(sessions: list[Any]) -> None:
     with pytest.raises(msgspec.ValidationError, match="each rank from 0 exactly once for `"):
         parameters_of({"main": agent(dependence=independent(sessions=sessions))})
 
 
-def test_levels_that_are_no_numbers_are_refused() -> None:
+def test_nan_levels_refused() -> None:
     sessions = [traits(levels=[0.0, float("nan"), 0.0])]
     with pytest.raises(msgspec.ValidationError, match="a finite level of `output_tokens`"):
         parameters_of({"main": agent(dependence=independent(sessions=sessions))})
 
 
 @pytest.mark.parametrize("name", set_names())
-def test_the_text_of_a_set_reads_back_equal(tmp_path: Path, name: str) -> None:
+def test_set_text_reads_back_equal(tmp_path: Path, name: str) -> None:
     path = tmp_path / "again.json"
     path.write_text(set_text(load_set(name)))
     assert load_set(path) == load_set(name)
 
 
-def test_the_text_of_a_set_leaves_words_as_they_are() -> None:
+def test_set_text_keeps_strings() -> None:
     agents = {"main": agent(labels={"[1,  2]": 1})}
     text = set_text(parameters_of(agents, about="[\n1,\n2]", percents=[0, 50, 100]))
     assert '"[1,  2]": 1' in text
@@ -307,7 +307,7 @@ def test_the_text_of_a_set_leaves_words_as_they_are() -> None:
     assert '"percents": [0.0, 50.0, 100.0]' in text
 
 
-def test_the_documented_set_generates_sessions(tmp_path: Path) -> None:
+def test_documented_set_generates_sessions(tmp_path: Path) -> None:
     document = Path(__file__).parents[3] / "docs" / "generator.md"
     (example,) = re.findall(r"```toml\n(.*?)```", document.read_text(), re.DOTALL)
     path = tmp_path / "example.toml"

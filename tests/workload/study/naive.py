@@ -1,4 +1,4 @@
-"""Independent computations of what the study reports: slow, and as simple as they can be."""
+"""Naive computations of a study's figures, and sessions to compare them on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BLOCK_TOKENS = 10
 def meter_of(
     sessions: Sequence[Session], concurrency: int, sampler: BlockSampler | None = None
 ) -> LoadMeter:
-    """What has measured sessions on an engine that takes no time."""
+    """A meter that has measured sessions on an engine without service times."""
     stepper = Stepper()
     overlay = Overlay(concurrency, ServiceTime(0.0, 0.0))
     meter = LoadMeter(overlay, sampler or BlockSampler())
@@ -42,12 +42,12 @@ def meter_of(
 def load_of(
     sessions: Sequence[Session], concurrency: int, sampler: BlockSampler | None = None
 ) -> Load:
-    """What it found."""
+    """The load that `meter_of` measured."""
     return meter_of(sessions, concurrency, sampler).finish(concurrency)
 
 
 def lru_hit_tokens(prompts: Sequence[Sequence[int]], cache_blocks: int) -> int:
-    """Tokens hit by a plain LRU cache: look the prompt up, then store it with its root on top."""
+    """Tokens hit by a plain LRU cache that makes the root the most recent block."""
     cache: OrderedDict[int, None] = OrderedDict()
     num_hit = 0
     for prompt in prompts:
@@ -63,7 +63,7 @@ def lru_hit_tokens(prompts: Sequence[Sequence[int]], cache_blocks: int) -> int:
 def shared_blocks(left: Sequence[int], right: Sequence[int]) -> int:
     """Leading blocks that two prompts share."""
     return next(
-        (place for place, (a, b) in enumerate(zip(left, right, strict=False)) if a != b),
+        (index for index, (a, b) in enumerate(zip(left, right, strict=False)) if a != b),
         min(len(left), len(right)),
     )
 
@@ -76,18 +76,18 @@ def session_of(
 
 
 def prompts_of(sessions: Sequence[Session]) -> list[tuple[int, ...]]:
-    """All prompts, one session after the other."""
+    """All prompts, session by session."""
     return [turn.block_ids for session in sessions for turn in session.turns]
 
 
 @st.composite
 def sessions_like_agents(draw: st.DrawFn, max_sessions: int = 5) -> list[Session]:
-    """Sessions that append, go back, drop their end and begin alike; ids as hashes would be."""
-    chains: dict[tuple[int, ...], int] = {}
+    """Sessions that append, return, drop their end and share heads; ids like hashes."""
+    ids: dict[tuple[int, ...], int] = {}
 
     def block_ids(path: Sequence[int]) -> tuple[int, ...]:
         return tuple(
-            chains.setdefault(tuple(path[: depth + 1]), 7919 * (len(chains) + 1))
+            ids.setdefault(tuple(path[: depth + 1]), 7919 * (len(ids) + 1))
             for depth in range(len(path))
         )
 

@@ -1,4 +1,4 @@
-"""Lengths, waits, mutations, sub-agents and tool times, worked by hand and counted naively."""
+"""Meters of lengths, waits, mutations, sub-agents and tool times, against naive counts."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from holdfast.workload.study.tool_times import ToolTimeMeter
 from holdfast.workload.study.waits import WaitMeter
 
 
-def blocks(*runs: tuple[int, int]) -> tuple[int, ...]:
-    return tuple(block for start, stop in runs for block in range(start, stop))
+def blocks(*ranges: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(block for start, stop in ranges for block in range(start, stop))
 
 
 def turn(ids: tuple[int, ...], gap_s: float = 0.0) -> Turn:
@@ -45,7 +45,7 @@ def called(session: Session, tool: str | None, command: str | None = None) -> Se
 
 class TestDistribution:
     @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
-    def test_entries_are_the_percentiles(self, values: list[float]) -> None:
+    def test_entries_are_percentiles(self, values: list[float]) -> None:
         found = distribution_of(values)
         assert found.percentiles == pytest.approx(np.percentile(values, PERCENTS))
         assert found.percentiles[0] == min(values)
@@ -53,7 +53,7 @@ class TestDistribution:
         assert found.median == pytest.approx(np.median(values))
 
     @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(0, 5)), min_size=1, max_size=9))
-    def test_a_weight_counts_as_so_many_values(self, weighted: list[tuple[int, int]]) -> None:
+    def test_weight_equals_repeated_values(self, weighted: list[tuple[int, int]]) -> None:
         repeated = sorted(value for value, weight in weighted for _ in range(weight))
         if not repeated:
             return
@@ -63,7 +63,7 @@ class TestDistribution:
         assert found.at(50) == repeated[(len(repeated) + 1) // 2 - 1]
         assert found.at(100) == repeated[-1]
 
-    def test_no_values_have_no_percentiles(self) -> None:
+    def test_empty_distribution_has_no_percentiles(self) -> None:
         nothing = distribution_of([])
         assert (nothing.mean, nothing.median, nothing.percentiles) == (None, None, ())
         with pytest.raises(ValueError, match="without values"):
@@ -71,22 +71,22 @@ class TestDistribution:
 
 
 class TestMutations:
-    def test_each_kind_with_its_depth_and_cost(self) -> None:
+    def test_kinds_depths_and_costs(self) -> None:
         prompts = [
             blocks((0, 400)),
             blocks((0, 350), (900, 960)),  # the last 50 of 400 blocks replaced: tail
             blocks((0, 100), (1000, 1400)),  # 310 of 410 lost: branch
-            blocks((0, 350), (900, 1000)),  # goes on from the second: return
+            blocks((0, 350), (900, 1000)),  # extends the second prompt: return
             blocks((0, 20), (2000, 2080)),  # 100 of 450 blocks: compaction
             blocks((0, 20), (2000, 2200)),  # extends
         ]
         session = Stepper().follow(session_of("a", *map(turn, prompts)))
-        found = [mutation_of(session, place) for place in range(1, len(prompts))]
-        told = [
+        found = [mutation_of(session, index) for index in range(1, len(prompts))]
+        measured = [
             each and (each.kind, each.depth_tokens, each.lost_tokens, each.recompute_tokens)
             for each in found
         ]
-        assert told == [
+        assert measured == [
             ("tail", 3500, 500, 500),
             ("branch", 1000, 3100, 3100),
             ("return", 1000, 4000, 400),
@@ -95,19 +95,17 @@ class TestMutations:
         ]
 
     @given(sessions_like_agents())
-    def test_depth_and_cost_are_what_a_search_through_earlier_prompts_finds(
-        self, sessions: list[Session]
-    ) -> None:
+    def test_depths_and_costs_equal_naive_search(self, sessions: list[Session]) -> None:
         stepper, meter = Stepper(), MutationMeter()
         lost, recompute = [], []
         for session in sessions:
             meter.add(stepper.follow(session))
             prompts = [turn.block_ids for turn in session.turns]
-            for place in range(1, len(prompts)):
-                before, ids = prompts[place - 1], prompts[place]
+            for index in range(1, len(prompts)):
+                before, ids = prompts[index - 1], prompts[index]
                 if (kept := shared_blocks(before, ids)) < len(before):
                     lost.append((len(before) - kept) * BLOCK_TOKENS)
-                    best = max(shared_blocks(ids, past) for past in prompts[:place])
+                    best = max(shared_blocks(ids, past) for past in prompts[:index])
                     recompute.append(max(0, min(len(before), len(ids)) - best) * BLOCK_TOKENS)
         found = meter.result()
         assert sum(found.num_by_kind.values()) == len(lost)
@@ -117,7 +115,7 @@ class TestMutations:
 
 
 class TestShape:
-    def test_growth_counts_where_the_prompt_goes_on_and_compactions_where_it_shrinks(self) -> None:
+    def test_growth_and_compactions_measured(self) -> None:
         prompts = [blocks((0, 400)), blocks((0, 450)), blocks((0, 20), (500, 580))]
         first, second, third = map(turn, prompts)
         meter = ShapeMeter()
@@ -137,7 +135,7 @@ class TestShape:
         assert shape.tool_run_turns.percentiles[-1] == 1
 
     @given(sessions_like_agents())
-    def test_lengths_are_those_of_all_turns(self, sessions: list[Session]) -> None:
+    def test_lengths_equal_naive_lists(self, sessions: list[Session]) -> None:
         stepper, meter = Stepper(), ShapeMeter()
         for session in sessions:
             meter.add(stepper.follow(session))
@@ -154,9 +152,7 @@ class TestShape:
 
 class TestWaits:
     @given(sessions_like_agents())
-    def test_idle_tokens_belong_to_what_the_session_waits_for(
-        self, sessions: list[Session]
-    ) -> None:
+    def test_idle_tokens_by_cause_equal_naive_sums(self, sessions: list[Session]) -> None:
         stepper, meter = Stepper(), WaitMeter()
         idle: defaultdict[str, float] = defaultdict(float)
         gaps: list[float] = []
@@ -177,12 +173,12 @@ class TestWaits:
         if gaps:
             assert found.all.long_share == sum(gap > 60 for gap in gaps) / len(gaps)
 
-    def test_commands_of_few_waits_are_put_together(self) -> None:
+    def test_rare_commands_grouped(self) -> None:
         stepper, meter = Stepper(), WaitMeter()
-        often = session_of("a", *[turn((1,), gap_s=1.0)] * 21)
-        seldom = session_of("b", turn((1,)), turn((1,), gap_s=100.0))
-        meter.add(stepper.follow(called(often, "Bash", "git status")))
-        meter.add(stepper.follow(called(seldom, "Bash", "npm test")))
+        frequent = session_of("a", *[turn((1,), gap_s=1.0)] * 21)
+        rare = session_of("b", turn((1,)), turn((1,), gap_s=100.0))
+        meter.add(stepper.follow(called(frequent, "Bash", "git status")))
+        meter.add(stepper.follow(called(rare, "Bash", "npm test")))
         waits = meter.result()
         assert {name: wait.num_waits for name, wait in waits.by_name.items()} == {
             "(rare)": 1,
@@ -195,7 +191,7 @@ class TestWaits:
             "shell": {"shell": 21, "end": 2},
         }
 
-    def test_what_came_before_a_tool_tells_its_waits_apart(self) -> None:
+    def test_gaps_split_by_previous_tool(self) -> None:
         turns = [
             replace(turn((1,), gap_s=gap_s), ended_by="tool", tool_name=tool)
             for _ in range(21)
@@ -211,7 +207,7 @@ class TestWaits:
 
 
 class TestFanOut:
-    def test_sub_agents_are_counted_by_the_turn_that_called_them(self) -> None:
+    def test_sub_agents_counted_by_calling_turn(self) -> None:
         stepper, meter = Stepper(), FanOutMeter()
         family = [
             session_of("main", turn((1,)), turn((1, 2), gap_s=40.0), turn((1, 2, 3), gap_s=1.0)),
@@ -229,7 +225,7 @@ class TestFanOut:
         assert found.peak_prompt_tokens.at(100) == 20
 
 
-def test_tool_time_is_grouped_by_kind_and_by_command() -> None:
+def test_tool_times_grouped_by_kind_and_command() -> None:
     meter = ToolTimeMeter()
     for _ in range(20):
         meter.add("Bash", "npm test", 3.0)

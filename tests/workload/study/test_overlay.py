@@ -1,4 +1,4 @@
-"""Sessions laid over each other: who is live when, what they hold, how old their KV gets."""
+"""Overlays of sessions: their events, working sets, reuse and holding times."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def told(events: list[OverlayEvent]) -> list[tuple[float, int, int | None]]:
     return [(event.at_s, event.session.index, event.turn_index) for event in events]
 
 
-def test_the_next_session_starts_when_one_ends() -> None:
+def test_next_session_starts_when_one_ends() -> None:
     sessions = stepped(
         [
             session_of("a", turn(0, 1), turn(5, 1, 2)),
@@ -46,7 +46,7 @@ def test_the_next_session_starts_when_one_ends() -> None:
             session_of("c", turn(0, 4)),
         ]
     )
-    # A prompt block takes 1 s, an answer 2 s: a runs 0-3, is away for 5 s, runs 8-11.
+    # A prompt block takes 1 s, an answer 2 s: `a` runs 0-3 s, pauses for 5 s, runs 8-11 s.
     expected = [(0, 0, 0), (0, 1, 0), (3, 1, None), (3, 2, 0), (6, 2, None), (8, 0, 1)]
     overlay = Overlay(2, SERVICE)
     events = events_of(overlay, [[session] for session in sessions])
@@ -55,7 +55,7 @@ def test_the_next_session_starts_when_one_ends() -> None:
     assert overlay.slot_s == 11 + 3 + 3
 
 
-def test_a_sub_agent_starts_when_the_turn_that_called_it_ends_and_takes_no_place() -> None:
+def test_sub_agent_starts_at_end_of_calling_turn() -> None:
     sessions = stepped(
         [
             session_of("main", turn(0, 1), turn(4, 1, 2)),
@@ -75,14 +75,14 @@ def test_gaps_are_cut_to_the_cap() -> None:
     assert told(events)[1] == (10, 0, 1)
 
 
-def test_recorded_arrivals_are_kept_and_must_be_there_and_in_order() -> None:
+def test_recorded_arrivals_kept_and_checked() -> None:
     def arriving(*starts_s: float | None) -> list[list[SteppedSession]]:
         return [
             [session]
             for session in stepped(
                 [
-                    Session(f"s{place}", BLOCK_TOKENS, (turn(0, place),), "test", start_s=start_s)
-                    for place, start_s in enumerate(starts_s)
+                    Session(f"s{index}", BLOCK_TOKENS, (turn(0, index),), "test", start_s=start_s)
+                    for index, start_s in enumerate(starts_s)
                 ]
             )
         ]
@@ -95,7 +95,7 @@ def test_recorded_arrivals_are_kept_and_must_be_there_and_in_order() -> None:
 
 
 @given(sessions_like_agents(), st.integers(1, 4))
-def test_never_more_are_live_than_asked_for_and_every_turn_comes_once(
+def test_concurrency_bounded_and_every_turn_sent_once(
     sessions: list[Session], concurrency: int
 ) -> None:
     events = events_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
@@ -112,9 +112,7 @@ def test_never_more_are_live_than_asked_for_and_every_turn_comes_once(
 
 
 @given(sessions_like_agents(), st.integers(1, 4))
-def test_the_working_set_is_what_live_contexts_hold_counted_anew_at_each_moment(
-    sessions: list[Session], concurrency: int
-) -> None:
+def test_working_set_equals_naive_count(sessions: list[Session], concurrency: int) -> None:
     events = events_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
     meter = WorkingSetMeter()
     live: dict[int, Turn] = {}
@@ -142,9 +140,7 @@ def test_the_working_set_is_what_live_contexts_hold_counted_anew_at_each_moment(
 
 
 @given(sessions_like_agents(), st.integers(1, 4))
-def test_reuse_kept_and_tokens_held_are_those_of_timers_on_every_block(
-    sessions: list[Session], concurrency: int
-) -> None:
+def test_reuse_and_holding_equal_naive_timers(sessions: list[Session], concurrency: int) -> None:
     events = events_of(Overlay(concurrency, SERVICE), [[each] for each in stepped(sessions)])
     (sample,) = BlockSampler().samples()
     holds = np.array([0.0, 0.5, 3.0, 20.0, 1e6])
@@ -165,14 +161,14 @@ def test_reuse_kept_and_tokens_held_are_those_of_timers_on_every_block(
                 ages.append((age_s, sender == event.session.index))
             last[block] = (event.end_s, event.session.index)
     end_s = events[-1].at_s
-    rests = [max(0.0, end_s - touched_s) for touched_s, _ in last.values()]
+    unused_s = [max(0.0, end_s - touched_s) for touched_s, _ in last.values()]
     for own_only in (False, True):
         chosen = [age_s for age_s, is_own in ages if is_own or not own_only]
         kept = [BLOCK_TOKENS * sum(age_s <= hold for age_s in chosen) for hold in holds]
         assert reuses.kept_tokens(own_only=own_only).tolist() == kept
         assert reuses.reused_tokens(own_only=own_only) == kept[-1]
     held = [
-        BLOCK_TOKENS * sum(min(age_s, hold) for age_s in [*(age for age, _ in ages), *rests])
+        BLOCK_TOKENS * sum(min(age_s, hold) for age_s in [*(age for age, _ in ages), *unused_s])
         for hold in holds
     ]
     assert reuses.held_token_s(end_s) == pytest.approx(held)
@@ -186,8 +182,8 @@ def load_of(*sessions: Session, concurrency: int = 1) -> Load:
     return meter.finish(concurrency)
 
 
-def test_holding_as_long_as_the_gap_keeps_all_of_a_sessions_reuse() -> None:
-    # One block of ten tokens, used again after 10 s, in a run of 3 + 10 + 2 s.
+def test_holding_for_the_gap_keeps_all_own_reuse() -> None:
+    # One block of ten tokens is reused after 10 s, in a run of 3 + 10 + 2 s.
     holding = load_of(session_of("a", turn(0, 1), turn(10, 1))).holding
     assert holding is not None
     kept = dict(zip(HOLD_S, holding.kept_share, strict=True))
@@ -198,13 +194,13 @@ def test_holding_as_long_as_the_gap_keeps_all_of_a_sessions_reuse() -> None:
     assert held[10.0] == held[1000.0] == pytest.approx(10 * 10.0 / 15)
 
 
-def test_where_nothing_is_reused_there_is_no_cliff_and_nothing_to_hold() -> None:
+def test_no_reuse_means_no_cliff_and_no_holding() -> None:
     load = load_of(session_of("a", turn(0, 1)), session_of("b", turn(0, 2)))
     assert (load.cliff, load.holding) == (None, None)
     assert set(load.cache.hit_ratio) == {0.0}
 
 
-def test_a_load_of_none_at_once_and_a_time_below_zero_are_errors() -> None:
+def test_invalid_options_refused() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         Overlay(0, SERVICE)
     with pytest.raises(ConfigError, match="expected seconds"):

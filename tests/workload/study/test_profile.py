@@ -1,4 +1,4 @@
-"""Profiles: worked by hand, and scores against what they are defined as."""
+"""Profiles with hand-worked numbers, and scores against their definitions."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def turn(num_blocks: int, gap_s: float = 0.0, tool: str | None = "Bash", first: 
 
 class TestScores:
     @given(st.lists(st.integers(-9, 9), min_size=2, max_size=40))
-    def test_equal_values_score_in_proportion_to_their_mean_quantile(
-        self, values: list[int]
-    ) -> None:
+    def test_tied_scores_proportional_to_mean_quantile(self, values: list[int]) -> None:
         ranked = norm.ppf((np.arange(len(values)) + 0.5) / len(values))
         ranks = rankdata(values, method="ordinal")
         kinds = [np.asarray(values) == value for value in values]
@@ -54,26 +52,26 @@ class TestScores:
         else:
             assert found / found.std() == pytest.approx(expected / expected.std(), abs=1e-9)
 
-    def test_values_that_differ_score_with_variance_one(self) -> None:
+    def test_distinct_values_score_with_variance_one(self) -> None:
         assert normal_scores([5.0, 1.0, 9.0, 700.0]).std() == pytest.approx(1.0)
 
-    def test_equal_values_do_not_hide_what_neighbours_have_in_common(self) -> None:
+    def test_ties_keep_correlations(self) -> None:
         rng = np.random.default_rng(3)
         pairs = rng.multivariate_normal([0, 0], [[1, 0.3], [0.3, 1]], 20_000)
         tied = [normal_scores(np.maximum(each, 0.3)) for each in pairs.T]
         assert correlations(tied, [1.0, 1.0])[0][1] == pytest.approx(0.3, abs=0.04)
 
-    def test_what_is_no_number_has_no_score(self) -> None:
+    def test_nan_values_have_nan_scores(self) -> None:
         assert np.isnan(normal_scores([1.0, float("nan"), 2.0])).tolist() == [False, True, False]
 
-    def test_the_share_of_sessions_is_found_again(self) -> None:
+    def test_session_share_recovered(self) -> None:
         rng = np.random.default_rng(5)
         sessions = np.repeat(np.arange(400), rng.integers(2, 40, 400))
         scores = 0.6 * rng.standard_normal(400)[sessions] + 0.8 * rng.standard_normal(sessions.size)
         assert session_share(scores, sessions) == pytest.approx(0.36, abs=0.05)
         assert session_share(rng.standard_normal(sessions.size), sessions) < 0.01
 
-    def test_levels_vary_as_much_as_sessions_really_do(self) -> None:
+    def test_levels_have_true_variance(self) -> None:
         rng = np.random.default_rng(6)
         sessions = np.repeat(np.arange(500), rng.integers(2, 30, 500))
         true = 0.5 * rng.standard_normal(500)
@@ -81,7 +79,7 @@ class TestScores:
         assert levels.std() == pytest.approx(0.5, abs=0.06)
         assert np.corrcoef(levels, true)[0, 1] > 0.75
 
-    def test_sessions_of_few_scores_or_none_lie_near_the_mean_of_all(self) -> None:
+    def test_levels_of_few_scores_shrink_to_mean(self) -> None:
         sessions = np.repeat(np.arange(4), [50, 50, 1, 1])
         scores = np.concatenate([np.tile([0.5, 1.5], 25), np.tile([-1.5, -0.5], 25), [9.0, np.nan]])
         levels = session_levels(scores, sessions)
@@ -89,14 +87,14 @@ class TestScores:
         assert levels[2] < 9.0
         assert levels[3] == pytest.approx(3.0)
 
-    def test_neighbours_count_within_a_session_only(self) -> None:
+    def test_next_correlation_within_sessions_only(self) -> None:
         scores = np.array([1.0, 2.0, 3.0, -9.0, -8.0, -7.0])
         # The four pairs have covariance 25.25.
         found = next_correlation(scores, np.array([0, 0, 0, 1, 1, 1]), 50.5)
         assert found == pytest.approx(0.5)
         assert next_correlation(scores, np.arange(6), 50.5) == 0.0
 
-    def test_correlations_are_over_the_rows_that_all_have(self) -> None:
+    def test_correlations_use_complete_rows(self) -> None:
         left = np.array([1.0, 2.0, 3.0, 50.0])
         right = np.array([2.0, 4.0, 6.0, float("nan")])
         found = correlations([left, right], [2.0, 8.0])
@@ -104,27 +102,27 @@ class TestScores:
 
 
 class TestShrunkShares:
-    def test_shares_that_differ_by_chance_become_that_of_all(self) -> None:
+    def test_chance_differences_shrink_to_overall_share(self) -> None:
         rng = np.random.default_rng(2)
         num_all = np.full(300, 20.0)
         shares = shrunk_shares(rng.binomial(20, 0.2, 300).astype(float), num_all)
         assert shares.std() < 0.02
         assert shares.mean() == pytest.approx(0.2, abs=0.02)
 
-    def test_shares_that_really_differ_stay_apart_the_more_so_the_more_waits(self) -> None:
+    def test_true_differences_shrink_less_with_more_waits(self) -> None:
         num_all = np.array([2.0, 200.0, 2.0, 200.0])
         shares = shrunk_shares(np.array([0.0, 20.0, 2.0, 120.0]), num_all)
         assert 0.0 < shares[0] < 140 / 404 < shares[2] < 1.0
         assert abs(shares[1] - 0.1) < shares[0]
         assert abs(shares[3] - 0.6) < 1.0 - shares[2]
 
-    def test_sessions_without_waits_have_the_share_of_all(self) -> None:
+    def test_sessions_without_waits_have_overall_share(self) -> None:
         shares = shrunk_shares(np.array([0.0, 3.0, 1.0]), np.array([0.0, 4.0, 4.0]))
         assert shares[0] == 0.5
 
 
 class TestProfiles:
-    def test_steps_have_what_follows_them_and_what_they_add(self) -> None:
+    def test_steps_have_followers_gaps_and_added_tokens(self) -> None:
         turns = [turn(2), turn(5, 3.0), turn(6, 4.0, tool=None), turn(9, 60.0)]
         (profile,) = profiles_of([session_of("a", *turns)]).values()
         assert profile.first == {"shell": 1}
@@ -136,27 +134,27 @@ class TestProfiles:
         assert human.added_tokens.median == 3 * BLOCK_TOKENS
         assert profile.human_share.median == pytest.approx(1 / 3)
 
-    def test_calls_of_their_own_step_from_twenty_on(self) -> None:
+    def test_tool_has_own_step_from_twenty_turns(self) -> None:
         many = session_of("a", *(turn(1, tool="Read") for _ in range(20)), turn(1, tool="Glob"))
         steps = profiles_of([many])["main"].steps
         assert list(steps) == ["Read", "search"]
 
-    def test_early_turns_are_apart(self) -> None:
+    def test_early_turns_measured_apart(self) -> None:
         grown = [turn(size) for size in (1, 11, 21, 31, 41, 42, 43)]
         profile = profiles_of([session_of("a", *grown)])["main"]
         assert set(profile.early_added_tokens.percentiles) == {10.0 * BLOCK_TOKENS}
         assert set(profile.steps["shell"].added_tokens.percentiles) == {1.0 * BLOCK_TOKENS}
 
-    def test_a_climb_ends_at_a_compaction_or_with_the_session(self) -> None:
+    def test_growth_phase_ends_at_compaction_or_session_end(self) -> None:
         per_bin = SIZE_BIN_TOKENS // BLOCK_TOKENS + 1
         ids = count(start=10**6, step=10**6)
-        climb = [turn(1), turn(per_bin), turn(2 * per_bin)]
+        growth = [turn(1), turn(per_bin), turn(2 * per_bin)]
         compacted = [turn(per_bin // 2, first=next(ids)), turn(per_bin + 1, first=10**6)]
-        profile = profiles_of([session_of("a", *climb, *compacted)])["main"]
+        profile = profiles_of([session_of("a", *growth, *compacted)])["main"]
         assert profile.num_growth_phases_by_size == (2, 2, 1)
         assert profile.num_compactions_by_size == (0, 0, 1)
 
-    def test_a_session_ends_full_where_others_are_compacted(self) -> None:
+    def test_session_ends_full_at_compaction_size(self) -> None:
         per_bin = SIZE_BIN_TOKENS // BLOCK_TOKENS + 1
         compacted = session_of("a", turn(1), turn(2 * per_bin), turn(4, first=10**6))
         full = session_of("b", turn(1), turn(2 * per_bin + 7))
@@ -165,20 +163,20 @@ class TestProfiles:
         assert profile.num_growth_phases_by_size == (2, 1, 1)
         assert profile.full_tokens.median == (2 * per_bin + 7) * BLOCK_TOKENS
 
-    def test_traits_of_sessions_are_ranks(self) -> None:
+    def test_session_traits_are_ranks(self) -> None:
         lengths = (3, 1, 2)
         found = [session_of(str(num), *[turn(5 - num)] * num) for num in lengths]
         sessions = profiles_of(*([each] for each in found))["main"].sessions
         assert [each.num_turns for each in sessions] == [2, 0, 1]
         assert [each.first_prompt_tokens for each in sessions] == [0, 2, 1]
 
-    def test_more_sessions_than_a_thousand_are_kept_evenly(self) -> None:
+    def test_at_most_thousand_sessions_kept_evenly(self) -> None:
         found = [session_of(str(num), *[turn(1)] * (1 + num % 3)) for num in range(1500)]
         profile = profiles_of(*([each] for each in found))["main"]
         assert profile.num_sessions == 1500
         assert sorted(each.num_turns for each in profile.sessions) == list(range(1000))
 
-    def test_returns_count_the_turns_back_to_what_they_extend(self) -> None:
+    def test_returns_count_turns_since_extended_prompt(self) -> None:
         side = 10**6
         turns = [turn(400), turn(200, first=side), turn(210, first=side), turn(420)]
         turns.append(turn(215, first=side))
@@ -186,7 +184,7 @@ class TestProfiles:
         turns_back = profile.rewrites["return"].turns_back
         assert (turns_back.percentiles[0], turns_back.percentiles[-1]) == (2.0, 3.0)
 
-    def test_sub_agents_are_apart_and_counted_where_they_are_called(self) -> None:
+    def test_sub_agents_profiled_apart_and_counted_by_call(self) -> None:
         main = session_of("a", turn(2), turn(3), turn(4))
         called = [
             session_of(name, turn(1, first=10**6), parent="a", at=at)
@@ -200,7 +198,7 @@ class TestProfiles:
         assert (num_called.num_values, num_called.percentiles[-1]) == (2, 2.0)
 
     @given(sessions_like_agents())
-    def test_any_sessions_have_a_profile_that_adds_up(self, sessions: list[Session]) -> None:
+    def test_profile_counts_add_up(self, sessions: list[Session]) -> None:
         profile = profiles_of(*([session] for session in sessions))["main"]
         num_turns = sum(len(session.turns) for session in sessions)
         assert sum(step.num_turns for step in profile.steps.values()) == num_turns

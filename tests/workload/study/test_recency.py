@@ -1,4 +1,4 @@
-"""Stack distances against a cache that is run for real, at every size."""
+"""Stack distances against a plain LRU cache of every size."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def hit_tokens(prompts: list[tuple[int, ...]], cache_tokens: int) -> int:
     stack = RecencyStack()
     num_hit = 0
     for prompt in prompts:
-        for run in stack.touch(np.array(prompt, dtype=np.int64), BLOCK_TOKENS):
-            room = (cache_tokens - run.tokens_above) // BLOCK_TOKENS
-            num_hit += min(run.num_blocks, max(0, room))
+        for reused in stack.touch(np.array(prompt, dtype=np.int64), BLOCK_TOKENS):
+            num_fitting = (cache_tokens - reused.tokens_above) // BLOCK_TOKENS
+            num_hit += min(reused.num_blocks, max(0, num_fitting))
     return num_hit * BLOCK_TOKENS
 
 
-def test_a_block_is_as_deep_as_what_was_sent_since() -> None:
+def test_depth_is_tokens_sent_since() -> None:
     stack = RecencyStack()
     assert stack.touch(np.array([0, 1, 2]), 10) == []
-    # 0 1 2 on the stack, the root on top; 0 is shared and 3 4 come in front of 1 2.
+    # The stack has 0 1 2, the root on top; 0 is shared, and 3 4 move above 1 2.
     (shared,) = stack.touch(np.array([0, 3, 4]), 10)
     assert (shared.last_touch, shared.num_blocks, shared.tokens_above) == (0, 1, 0)
     first, second = stack.touch(np.array([0, 1, 2]), 10)
@@ -44,7 +44,7 @@ def test_a_block_is_as_deep_as_what_was_sent_since() -> None:
 
 
 @given(sessions_like_agents())
-def test_hits_equal_those_of_a_plain_lru_cache_of_every_size(sessions: list[Session]) -> None:
+def test_hits_equal_plain_lru_of_every_size(sessions: list[Session]) -> None:
     interned = Stepper()
     paths = [
         tuple(path.tolist()) for session in sessions for path in interned.follow(session).paths()
@@ -56,7 +56,7 @@ def test_hits_equal_those_of_a_plain_lru_cache_of_every_size(sessions: list[Sess
 
 
 @given(sessions_like_agents())
-def test_the_curve_and_the_cliff_are_those_of_a_plain_lru_cache(sessions: list[Session]) -> None:
+def test_curve_and_cliff_equal_plain_lru(sessions: list[Session]) -> None:
     load = load_of(sessions, 1)
     prompts = prompts_of(sessions)
     prompt_tokens = sum(turn.prompt_tokens for session in sessions for turn in session.turns)
@@ -79,27 +79,26 @@ def test_the_curve_and_the_cliff_are_those_of_a_plain_lru_cache(sessions: list[S
 
 
 @given(sessions_like_agents(), st.data())
-def test_forgetting_prompts_without_blocks_changes_nothing_but_their_numbers(
+def test_forgetting_empty_prompts_only_renumbers(
     sessions: list[Session], data: st.DataObject
 ) -> None:
     stepper = Stepper()
-    tidied, whole = RecencyStack(), RecencyStack()
+    trimmed, whole = RecencyStack(), RecencyStack()
     number_of: list[int] = []
-    for place, path in enumerate(path for one in sessions for path in stepper.follow(one).paths()):
-        found, expected = tidied.touch(path, BLOCK_TOKENS), whole.touch(path, BLOCK_TOKENS)
-        renamed = [replace(run, last_touch=number_of[run.last_touch]) for run in found]
+    paths = (path for session in sessions for path in stepper.follow(session).paths())
+    for number, path in enumerate(paths):
+        found, expected = trimmed.touch(path, BLOCK_TOKENS), whole.touch(path, BLOCK_TOKENS)
+        renamed = [replace(one, last_touch=number_of[one.last_touch]) for one in found]
         assert renamed == expected
-        number_of.append(place)
+        number_of.append(number)
         if data.draw(st.booleans()):
-            number_of = [number_of[kept] for kept in tidied.forget_prompts()]
-            assert all(tidied.left_tokens())
-    assert sum(tidied.left_tokens()) == sum(whole.left_tokens())
+            number_of = [number_of[kept] for kept in trimmed.forget_prompts()]
+            assert all(trimmed.left_tokens())
+    assert sum(trimmed.left_tokens()) == sum(whole.left_tokens())
 
 
 @given(sessions_like_agents(), st.data())
-def test_blocks_that_leave_the_stack_are_as_if_never_sent(
-    sessions: list[Session], data: st.DataObject
-) -> None:
+def test_removed_blocks_as_if_never_sent(sessions: list[Session], data: st.DataObject) -> None:
     stepper = Stepper()
     paths = [path for session in sessions for path in stepper.follow(session).paths()]
     num_blocks = 1 + max((int(path.max(initial=-1)) for path in paths), default=-1)
@@ -120,14 +119,14 @@ def test_blocks_that_leave_the_stack_are_as_if_never_sent(
 
 
 @given(st.lists(st.integers(-50, 50), max_size=40), st.data())
-def test_running_sums_follow_appends_and_changes(values: list[int], data: st.DataObject) -> None:
+def test_fenwick_sums_equal_naive_sums(values: list[int], data: st.DataObject) -> None:
     tree, plain = Fenwick(), []
     for value in values:
         tree.append(value)
         plain.append(value)
-        place = data.draw(st.integers(0, len(plain) - 1))
-        tree.add(place, value)
-        plain[place] += value
+        index = data.draw(st.integers(0, len(plain) - 1))
+        tree.add(index, value)
+        plain[index] += value
     assert [tree.sum_before(end) for end in range(len(plain) + 1)] == [
         sum(plain[:end]) for end in range(len(plain) + 1)
     ]

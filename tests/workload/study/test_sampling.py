@@ -1,4 +1,4 @@
-"""Samples of blocks: who takes part, how large they grow, and how far off they are."""
+"""Samples of blocks: their selection, size and error."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ def largest_difference(sampled: Load, exact: Load) -> float:
     return max(abs(sampled.hit_ratio(size) - exact.hit_ratio(size)) for size in SIZES)
 
 
-def test_lanes_of_a_sample_share_no_block_and_make_up_its_rate() -> None:
+def test_partitions_are_disjoint_and_sum_to_rate() -> None:
     blocks = np.arange(200_000)
     partitions = BlockSampler(0.1).samples()
     taken = [partition.take(blocks, hashes_of(blocks))[0] for partition in partitions]
-    assert np.allclose([len(places) / len(blocks) for places in taken], 0.1 / 4, rtol=0.05)
+    assert np.allclose([len(indices) / len(blocks) for indices in taken], 0.1 / 4, rtol=0.05)
     assert len(np.unique(np.concatenate(taken))) == sum(map(len, taken))
     assert sum(partition.rate for partition in partitions) == 0.1
 
 
-def test_a_block_takes_part_whoever_sends_it_and_keeps_its_number() -> None:
+def test_sampled_block_keeps_its_number() -> None:
     sample = Sample(0, 0.5, 10**6)
     blocks = np.arange(1000)
-    places, numbers = sample.take(blocks, hashes_of(blocks))
-    assert numbers.tolist() == list(range(len(places)))
+    indices, numbers = sample.take(blocks, hashes_of(blocks))
+    assert numbers.tolist() == list(range(len(indices)))
     again, same = sample.take(blocks[::-1], hashes_of(blocks[::-1]))
-    assert np.array_equal(blocks[::-1][again], places[::-1])
+    assert np.array_equal(blocks[::-1][again], indices[::-1])
     assert np.array_equal(same, numbers[::-1])
 
 
-def test_a_full_sample_keeps_those_of_its_blocks_that_a_smaller_share_would_have_taken() -> None:
+def test_full_sample_shrinks_to_a_smaller_share() -> None:
     sample, small = Sample(2, 1.0, 300), Sample(2, 0.25, 300)
     blocks = np.arange(4000)
     _, before = sample.take(blocks, hashes_of(blocks))
@@ -64,7 +64,7 @@ def test_a_full_sample_keeps_those_of_its_blocks_that_a_smaller_share_would_have
     assert (numbers >= 0).sum() == sample.num_blocks == (kept >= 0).sum()
 
 
-def test_a_load_that_fits_is_exact() -> None:
+def test_load_within_max_blocks_is_exact() -> None:
     sessions = list(generate_sessions(8, 1))
     stepper = Stepper()
     num_blocks = 1 + max(
@@ -80,8 +80,8 @@ def test_a_load_that_fits_is_exact() -> None:
     assert largest_difference(one_less, exact) < 0.01
 
 
-def test_what_was_seen_before_the_sample_was_needed_counts_in_full() -> None:
-    """A prompt of 60 blocks, sent ten times, then many that nobody sends again."""
+def test_reuse_before_sampling_counts_in_full() -> None:
+    """A prompt of 60 blocks, sent ten times, then many that are sent once."""
     again = [Turn(1.0, 60 * BLOCK_TOKENS, 1, tuple(range(60))) for _ in range(10)]
     others = [
         session_of(f"s{n}", Turn(0.0, 60 * BLOCK_TOKENS, 1, tuple(range(1000 * n, 1000 * n + 60))))
@@ -94,7 +94,7 @@ def test_what_was_seen_before_the_sample_was_needed_counts_in_full() -> None:
     assert reused == [9 * 60 * BLOCK_TOKENS] * 4
 
 
-def test_a_sample_is_off_by_no_more_than_it_says(sessions: list[Session], exact: Load) -> None:
+def test_sample_within_its_reported_error(sessions: list[Session], exact: Load) -> None:
     sampled = load_of(sessions, 6, BlockSampler(0.2))
     assert exact.cache.error is None
     assert sampled.cache.error is not None
@@ -104,9 +104,9 @@ def test_a_sample_is_off_by_no_more_than_it_says(sessions: list[Session], exact:
     assert abs(sampled.distinct_tokens / exact.distinct_tokens - 1) < 0.02
 
 
-def test_a_samples_memory_does_not_grow_with_blocks_prompts_or_reuses() -> None:
+def test_sample_memory_is_bounded() -> None:
     def size_after(num_sessions: int) -> int:
-        """Of all that is kept, when each session has sent a prompt of 50 new blocks twice."""
+        """Pickled size after each session has sent a prompt of 50 new blocks twice."""
         sessions = []
         for n in range(num_sessions):
             turn = Turn(1.0, 50 * BLOCK_TOKENS, 1, tuple(range(50 * n, 50 * n + 50)))
@@ -115,15 +115,15 @@ def test_a_samples_memory_does_not_grow_with_blocks_prompts_or_reuses() -> None:
         meter.finish(1)
         return len(pickle.dumps(meter._partitions))
 
-    # Prompts without blocks are forgotten now and then, so sizes go up and down.
+    # Sizes fluctuate, since prompts without blocks are forgotten only sometimes.
     assert size_after(3200) < 2 * size_after(800)
 
 
 @pytest.mark.parametrize(("max_blocks", "tolerance"), [(4096, 0.1), (16384, 0.05)])
-def test_a_sample_of_a_fixed_size_is_close_to_all_blocks(
+def test_fixed_size_sample_close_to_exact(
     sessions: list[Session], exact: Load, max_blocks: int, tolerance: float
 ) -> None:
-    """Of 220 thousand blocks; the tolerance is of the hit ratio."""
+    """All sessions have 220 thousand blocks; the tolerance applies to the hit ratio."""
     meter = meter_of(sessions, 6, BlockSampler(max_blocks=max_blocks))
     sampled = meter.finish(6)
     assert sum(partition.sample.num_blocks for partition in meter._partitions) <= max_blocks

@@ -1,4 +1,4 @@
-"""What prompts keep and repeat, against a search through all that was sent before."""
+"""Kept and repeated blocks of prompts, against naive searches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def prompt(*block_ids: int, agent: str = "") -> Turn:
 
 
 @given(sessions_like_agents())
-def test_steps_put_together_give_the_prompts_again(sessions: list[Session]) -> None:
+def test_paths_of_steps_are_the_prompts(sessions: list[Session]) -> None:
     stepper = Stepper()
     numbers: dict[int, int] = {}
     for session in sessions:
@@ -35,7 +35,7 @@ def test_steps_put_together_give_the_prompts_again(sessions: list[Session]) -> N
 
 
 @given(sessions_like_agents())
-def test_who_had_sent_a_block_is_what_a_search_finds(sessions: list[Session]) -> None:
+def test_senders_equal_naive_search(sessions: list[Session]) -> None:
     stepper = Stepper()
     earlier: list[tuple[int, ...]] = []
     for session in sessions:
@@ -51,7 +51,7 @@ def test_who_had_sent_a_block_is_what_a_search_finds(sessions: list[Session]) ->
         earlier += own
 
 
-def test_a_sub_agents_share_of_its_callers_prompt_is_the_familys() -> None:
+def test_blocks_of_parent_count_as_family() -> None:
     stepper = Stepper()
     main = session_of("main", prompt(1, 2, 3))
     steps = [
@@ -65,7 +65,7 @@ def test_a_sub_agents_share_of_its_callers_prompt_is_the_familys() -> None:
     assert [(step.num_family, step.num_foreign) for step in steps] == [(0, 0), (2, 0), (0, 3)]
 
 
-def test_equal_ids_of_different_readings_are_different_blocks_and_sessions() -> None:
+def test_ids_of_different_readings_never_equal() -> None:
     stepper = Stepper()
     stepper.follow(session_of("main", prompt(1, 2)), reading=0)
     called = session_of("sub", prompt(1, 2), parent="main", at=0)
@@ -75,7 +75,7 @@ def test_equal_ids_of_different_readings_are_different_blocks_and_sessions() -> 
 
 
 @given(sessions_like_agents())
-def test_tokens_are_divided_among_those_who_had_sent_them(sessions: list[Session]) -> None:
+def test_tokens_by_sender_equal_naive_search(sessions: list[Session]) -> None:
     stepper, meter = Stepper(), PrefixMeter()
     for session in sessions:
         meter.add(stepper.follow(session))
@@ -101,7 +101,7 @@ def test_tokens_are_divided_among_those_who_had_sent_them(sessions: list[Session
     assert found.head_tokens.mean == np.mean(heads)
 
 
-def test_heads_are_told_apart_by_their_first_block() -> None:
+def test_heads_grouped_by_first_block() -> None:
     stepper, meter = Stepper(), PrefixMeter()
     for name, ids in (("a", (1, 2, 3)), ("b", (1, 2, 4)), ("c", (1, 5)), ("d", (6,))):
         meter.add(stepper.follow(session_of(name, prompt(*ids), prompt(*ids, 77))))
@@ -110,7 +110,7 @@ def test_heads_are_told_apart_by_their_first_block() -> None:
     assert [head.shared_by_two_tokens for head in heads] == [20, 0]
 
 
-def test_what_a_turn_says_beyond_its_blocks_is_kept() -> None:
+def test_step_keeps_turn_without_blocks() -> None:
     turn = replace(prompt(1, 2), tool_name="Bash", tool_command="git fetch")
     (step,) = Stepper().follow(session_of("a", turn)).steps
     assert step.turn == replace(turn, block_ids=())

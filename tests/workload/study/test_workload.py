@@ -1,4 +1,4 @@
-"""What the study takes from sessions beyond what its meters are told."""
+"""The whole study: its selection of tool calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from holdfast.traces.record import Session, ToolSpan, Turn
 from holdfast.workload.study.workload import EngineSize, WorkloadStudy
 
 
-def test_recorded_tool_calls_that_kept_the_agent_waiting_have_their_times() -> None:
+def test_tool_times_count_timed_foreground_calls_only() -> None:
     tools = (
         ToolSpan("Bash", "npm test", 1.5, 91.5),
         ToolSpan("Bash", "npm test", 0.0, 30.0),
