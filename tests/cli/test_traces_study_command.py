@@ -96,7 +96,7 @@ def test_arrivals_that_were_not_recorded_are_refused(
     with pytest.raises(SystemExit) as caught:
         main(["traces", "study", str(write(tmp_path / "a", "one")), "--open-loop"])
     assert caught.value.code == 2
-    assert "error: recorded arrivals are asked for" in capsys.readouterr().err
+    assert "error: a session has no recorded arrival" in capsys.readouterr().err
 
 
 def test_what_is_wrong_can_be_left_out_and_is_counted(tmp_path: Path) -> None:
