@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Make the fitted sets under src/holdfast/workload/generator/sets again, from the traces they stand for.
+# Fit the shipped parameter sets under src/holdfast/workload/generator/sets to their traces again.
 #
 #   scripts/fit_sets.sh TRACES [OUTPUT]
 #
-# TRACES holds weka-claude-code and coding-agents; HOLDFAST is the command to run (holdfast).
+# TRACES holds weka-claude-code and coding-agents; HOLDFAST is the command (default: holdfast).
 set -euo pipefail
 traces=$1
 output=${2:-src/holdfast/workload/generator/sets}
@@ -11,7 +11,7 @@ holdfast=${HOLDFAST:-holdfast}
 parts=$(mktemp -d)
 trap 'rm -rf "$parts"' EXIT
 
-# Claude Code's sessions and Codex's apart.
+# Separate Claude Code's sessions from Codex's.
 mkdir "$parts/claude" "$parts/codex"
 for file in requests tools; do
   xz -dc "$traces/coding-agents/$file.jsonl.xz" > "$parts/all.jsonl"
