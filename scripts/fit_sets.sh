@@ -31,4 +31,4 @@ Claude Code with its tools and sub-agents. Fitted to 286 sessions and 156 sub-ag
 entireio/cli (MIT), FSM1/cipher-box (MIT), PackmindHub/context-evaluator (Apache-2.0), JanDeDobbeleer/oh-my-posh (MIT-style)."
 fit codex "$parts/codex" "\
 Codex with its tools. Fitted to 10 sessions (1,181 turns) that EntityProcess/agentv (MIT) publishes: \
-what few sessions say of how sessions differ is mostly chance."
+with few sessions, differences between sessions are mostly chance."

@@ -224,7 +224,7 @@ def test_failed_turns_do_not_count() -> None:
 
 def test_turns_without_cached_tokens_refused_with_hint() -> None:
     turns = [msgspec.structs.replace(t, cached_tokens=None) for t in turns_alone(ENGINE, 40)]
-    with pytest.raises(ConfigError, match="how many prompt tokens were cached") as caught:
+    with pytest.raises(ConfigError, match="number of cached prompt tokens") as caught:
         fitted(turns)
     assert "--enable-prompt-tokens-details" in (caught.value.hint or "")
 

@@ -200,8 +200,8 @@ def _usable(turns: Sequence[TurnRecord]) -> list[TurnRecord]:
     used = [turn for turn in answered if turn.cached_tokens is not None]
     if answered and not used:
         raise ConfigError(
-            "the turns do not say how many prompt tokens were cached",
-            hint="vLLM says so with --enable-prompt-tokens-details",
+            "the turns do not have the number of cached prompt tokens",
+            hint="start vLLM with --enable-prompt-tokens-details",
         )
     if len(used) < _MIN_TURNS:
         raise ConfigError(f"{len(used)} usable turns are too few, expected {_MIN_TURNS}")
