@@ -84,7 +84,7 @@ class Engine:
 
     def serve(self) -> Turn:
         runtime = self.cache.runtime
-        chosen = runtime.decide(self.waiting, blocks=1, slots=1, num_running=0).offers[0]
+        chosen = runtime.admit(self.waiting, blocks=1, slots=1, num_running=0).admitted[0]
         self.waiting.remove(chosen)
         runtime.turn_started(chosen)
         runtime.turn_ended(chosen, [], None)

@@ -79,7 +79,7 @@ class Cache:
             num_blocks,
             self.runtime.tree,
             self.runtime.priority_of,
-            lambda node, n: self.runtime.refresh(4),
+            lambda node, n: self.runtime.rescore_stale(4),
         )
         self.runtime.attach(self.queue, num_blocks, 16)
         self.cached: dict[bytes, FakeBlock] = {}
@@ -107,10 +107,10 @@ class Cache:
         return num_found
 
     def offers(self, waiting: list[Turn]) -> list[Turn]:
-        if not self.runtime.policy.orders_requests:
+        if not self.runtime.policies.orders_requests:
             return waiting
         free = self.queue.num_free_blocks - self.queue.num_reserved_blocks
-        return self.runtime.decide(waiting, free, 8, 0).offers
+        return list(self.runtime.admit(waiting, free, 8, 0).admitted)
 
     def _allocate(self, hashes: Sequence[bytes]) -> tuple[list[FakeBlock], int]:
         found = []

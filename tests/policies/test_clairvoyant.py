@@ -12,7 +12,7 @@ def _held_after_a_claim(gaps_s: dict[str, float]) -> set[int]:
     runtime = cache.runtime
     newcomer = runtime.turn_arrived("third", chain("12345678"), None)
     newcomer.missing_blocks = newcomer.demand_blocks = 8
-    runtime.decide([newcomer], blocks=4, slots=8, num_running=1)
+    runtime.admit([newcomer], blocks=4, slots=8, num_running=1)
     return {session.number for session in runtime.sessions if session.has_reservation}
 
 

@@ -13,13 +13,19 @@ from tests.policies.host import Cache, FixedOracle, chain
 
 from holdfast.errors import PolicyError
 from holdfast.policies import registry
-from holdfast.policies.base import Need, Policy, PolicySpec
-from holdfast.policies.registry import build_policy, policy_class, policy_names, policy_specs
+from holdfast.policies.base import EvictionPolicy, Need, PolicySpec
+from holdfast.policies.registry import (
+    build_policies,
+    policy_class,
+    policy_names,
+    policy_spec,
+    policy_specs,
+)
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
 
 NAMES = policy_names()
-CAUSAL = [name for name in NAMES if Need.FUTURE not in policy_class(name).spec.needs]
+CAUSAL = [name for name in NAMES if Need.FUTURE not in policy_spec(name).needs]
 NUM_BLOCKS = 24
 ENDS = (TurnEnd("tool", ()), TurnEnd("human", ()), None)
 
@@ -44,7 +50,7 @@ def grown_sessions(seed: int, num_turns: int) -> list[tuple[str, str, int, float
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_what_it_is_and_where_it_comes_from(name: str) -> None:
-    spec = policy_class(name).spec
+    spec = policy_spec(name)
     assert spec.name == name
     assert spec.summary and spec.source
 
@@ -89,13 +95,13 @@ def test_asking_changes_nothing(name: str) -> None:
             cache.now_s += pause_s
             cache.run(f"r{index}", chain(prompt), ENDS[end])
             for _ in range(num_questions):
-                policy = cache.runtime.policy
+                policies = cache.runtime.policies
                 for node in list(cache.runtime.tree.root.subtree()):
                     if node.parent is not None:
-                        policy.priority(node)
+                        policies.eviction.priority(node)
                 for session in cache.runtime.sessions:
-                    policy.score(session)
-                    policy.retains(session)
+                    policies.eviction.session_priority(session)
+                    policies.admission.retains(session)
         orders.append(cache.evicted)
     assert orders[0] == orders[1]
 
@@ -146,7 +152,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
     assert all(name in caught.value.hint for name in NAMES)
 
 
-class Third(Policy):
+class Third(EvictionPolicy):
     spec: ClassVar[PolicySpec] = PolicySpec("third", "Somebody else's.", "a test")
 
 
@@ -155,7 +161,7 @@ def test_somebody_elses_policy_is_found_by_its_entry_point(monkeypatch: pytest.M
     monkeypatch.setattr(EntryPoint, "load", lambda self: Third)
     monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
     assert policy_class("third") is Third
-    assert isinstance(build_policy("third", Cache("holdfast", 4).runtime), Third)
+    assert isinstance(build_policies("third", Cache("holdfast", 4).runtime).eviction, Third)
 
 
 def test_what_is_no_policy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,18 +36,18 @@ def test_kvflow_announces_the_prefix_of_the_next_step_and_no_other() -> None:
     cache = Cache("kvflow", 40, FixedOracle(prompts=cycle()))
     for request_id in list(cycle())[:7]:
         cache.run(request_id, cycle()[request_id])
-    policy = cache.runtime.policy
+    policy = cache.runtime.policies.eviction
     assert isinstance(policy, KVFlow)
-    assert [node.hashes[-1] for node in policy.coming()] == [b"BBBB"]
+    assert [node.hashes[-1] for node in policy.candidates()] == [b"BBBB"]
 
 
 def test_kvflow_announces_nothing_where_nobody_gives_it_an_order() -> None:
     cache = Cache("kvflow", 40)
     for request_id, prompt in cycle().items():
         cache.run(request_id, prompt)
-    policy = cache.runtime.policy
+    policy = cache.runtime.policies.eviction
     assert isinstance(policy, KVFlow)
-    assert not list(policy.coming())
+    assert not list(policy.candidates())
 
 
 @dataclass
@@ -72,8 +72,8 @@ def kept_after_a_pause(tier: Any) -> bool:
         cache.run(f"r{number}", chain("abcdefgh"[: 2 * number]))
         cache.now_s += 0.5
     (session,) = cache.runtime.sessions
-    assert isinstance(cache.runtime.policy, InferCept)
-    return cache.runtime.policy.retains(session)
+    assert isinstance(cache.runtime.policies.admission, InferCept)
+    return cache.runtime.policies.admission.retains(session)
 
 
 def test_infercept_keeps_what_a_copy_would_not_bring_back_sooner() -> None:
@@ -89,4 +89,4 @@ def test_infercept_keeps_nothing_before_any_pause_has_ended() -> None:
     cache = Cache("infercept", 40)
     cache.run("r1", chain("abcdefgh"))
     (session,) = cache.runtime.sessions
-    assert not cache.runtime.policy.retains(session)
+    assert not cache.runtime.policies.admission.retains(session)

@@ -6,6 +6,7 @@ import random
 
 from tests.policies.host import Cache, FixedOracle, chain
 
+from holdfast.core.events import SessionForgotten
 from holdfast.policies.ours.holdfast import Holdfast
 from holdfast.policies.ours.recurring_agents import RecurringAgents
 
@@ -31,54 +32,51 @@ def test_a_cycle_too_long_for_recency_is_kept_in_part() -> None:
 def test_the_agents_whose_calls_are_due_next_are_announced_in_order() -> None:
     cache = Cache("holdfast", 100)
     run_cycle(cache, "ABCDEFGHIJ", 9)
-    policy = cache.runtime.policy
+    policy = cache.runtime.policies.eviction
     assert isinstance(policy, Holdfast)
     cache.runtime.guard.trusts = True
     cache.runtime.tick(cache.now_s + 0.5)
-    assert [node.hashes[-1] for node in policy.coming()] == [b"AAAA", b"BBBB"]
+    assert [node.hashes[-1] for node in policy.candidates()] == [b"AAAA", b"BBBB"]
 
 
 def test_nothing_is_announced_where_agents_come_at_random() -> None:
     cache = Cache("holdfast", 100)
     rng = random.Random(1)
-    policy = cache.runtime.policy
+    policy = cache.runtime.policies.eviction
     assert isinstance(policy, Holdfast)
     for number in range(60):
         cache.now_s += rng.expovariate(0.1)
         name = rng.choice("ABCDE")
         cache.run(f"r{number}", chain(name * 4 + chr(0x100 + number)))
-        assert not list(policy.coming())
+        assert not list(policy.candidates())
 
 
 def test_nothing_is_announced_while_predictions_are_not_trusted() -> None:
     cache = Cache("holdfast", 100)
     run_cycle(cache, "ABCDEFGHIJ", 9)
     cache.runtime.guard.trusts = False
-    policy = cache.runtime.policy
+    policy = cache.runtime.policies.eviction
     assert isinstance(policy, Holdfast)
-    assert not list(policy.coming())
+    assert not list(policy.candidates())
 
 
 def test_what_regularly_begins_and_goes_on_is_worth_its_sessions_returns() -> None:
     """Sessions with one beginning, each of which returns: none stands for another."""
     cache = Cache("holdfast", 100)
-    callers = RecurringAgents(cache.runtime, {})
+    agents = cache.runtime.shared(RecurringAgents)
     for number in range(8):
         cache.now_s += 10.0
         own = "PPPP" + chr(0x100 + number)
         cache.run(f"a{number}", chain(own))
-        first, *_ = reversed(list(cache.runtime.sessions))
-        callers.turn_arrived(first)
         cache.run(f"b{number}", chain(own + "x"))
-        callers.turn_arrived(first)
-    assert all(callers.rate(session, 5.0) == 5.0 for session in cache.runtime.sessions)
-    assert all(callers.share(s, s.tail) == 1.0 for s in cache.runtime.sessions)
+    assert all(agents.use_rate(session, 5.0) == 5.0 for session in cache.runtime.sessions)
+    assert all(agents.share(s, s.tail) == 1.0 for s in cache.runtime.sessions)
 
 
 def test_what_an_agents_call_does_not_share_is_worth_little() -> None:
     cache = Cache("holdfast", 100)
     run_cycle(cache, "ABCDE", 9)
-    policy = cache.runtime.policy
+    policy = cache.runtime.policies.eviction
     latest, *_ = reversed(list(cache.runtime.sessions))
     shared = latest.tail.parent
     assert shared is not None
@@ -88,7 +86,7 @@ def test_what_an_agents_call_does_not_share_is_worth_little() -> None:
 def test_calls_that_nobody_continues_keep_no_place() -> None:
     cache = Cache("holdfast", 100)
     run_cycle(cache, "ABCDE", 9)
-    policy = cache.runtime.policy
+    policy = cache.runtime.policies.admission
     latest, *_ = reversed(list(cache.runtime.sessions))
     assert not policy.retains(latest)
     cache.run("other", chain("unlike all others"))
@@ -98,14 +96,14 @@ def test_calls_that_nobody_continues_keep_no_place() -> None:
 
 def test_sessions_keep_no_place_where_those_forgotten_were_never_continued() -> None:
     cache = Cache("holdfast", 100)
-    policy = cache.runtime.policy
+    policy = cache.runtime.policies.admission
     cache.run("first", chain("abcd"))
     (first,) = cache.runtime.sessions
     assert policy.retains(first)
     for number in range(8):
         cache.run(f"r{number}", chain(chr(0x100 + number) * 4))
         *_, latest = cache.runtime.sessions
-        policy.session_forgotten(latest)
+        cache.runtime.shared(RecurringAgents).observe(SessionForgotten(cache.now_s, latest))
     assert not policy.retains(first)
     cache.run("again", chain("abcde"))
     assert policy.retains(first)
@@ -118,6 +116,6 @@ def test_agents_in_a_fixed_order_are_announced_however_long_each_call_takes() ->
         for name in "ABCDE":
             cache.now_s += rng.expovariate(0.1)
             cache.run(f"{name}{number}", chain(name * 4 + chr(0x100 + number)))
-    policy = cache.runtime.policy
+    policy = cache.runtime.policies.eviction
     assert isinstance(policy, Holdfast)
-    assert [node.hashes[-1] for node in policy.coming()] == [b"AAAA", b"BBBB"]
+    assert [node.hashes[-1] for node in policy.candidates()] == [b"AAAA", b"BBBB"]

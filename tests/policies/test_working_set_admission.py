@@ -9,8 +9,21 @@ from hypothesis import strategies as st
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.core.turn import Turn
+from holdfast.policies.admission import Admission, Budget
 from holdfast.policies.ours.working_set_admission import WorkingSetAdmission
+from holdfast.runtime.context import RuntimeContext
+
+NOW_S = 100.0
+
+
+def policy() -> WorkingSetAdmission:
+    context = RuntimeContext("never", None, None)
+    context._now_s = NOW_S
+    return WorkingSetAdmission(context)
+
+
+POLICY = policy()
 
 
 def session(number: int) -> Session:
@@ -38,34 +51,36 @@ def turn(
     )
 
 
-def room(
+def budget_of(
     blocks: int,
     *,
     running: int = 1,
     slots: int = 100,
-    places: Sequence[tuple[int, float]] = (),
+    reserved: Sequence[tuple[int, float]] = (),
+    now_s: float = NOW_S,
     restore_s: float = 1.0,
 ) -> Budget:
-    """Budget with places given as (blocks freed, expected seconds away), first to go first."""
-    held = {session(1000 + i): place for i, place in enumerate(places)}
+    """A budget with reservations as (blocks freed, seconds idle), first to go first."""
+    held = {session(1000 + i): reservation for i, reservation in enumerate(reserved)}
+    for one, (_, idle_s) in held.items():
+        one.paused_at_s = NOW_S - idle_s
     return Budget(
-        now_s=100.0,
+        now_s=now_s,
         blocks=blocks,
         slots=slots,
         num_running=running,
         restore_s=lambda session, num_blocks: num_blocks * restore_s,
-        places=lambda: list(held),
+        reservations=lambda: list(held),
         freed_by=lambda s: held[s][0],
-        away_s=lambda s: held[s][1],
     )
 
 
 def offered(decision: Admission) -> list[str]:
-    return [t.request_id for t in decision.offers]
+    return [t.request_id for t in decision.admitted]
 
 
 def test_what_fits_is_offered_in_order_of_arrival() -> None:
-    decision = WorkingSetAdmission().decide([turn(1, needs=9), turn(2, needs=1)], room(10))
+    decision = POLICY.admit([turn(1, needs=9), turn(2, needs=1)], budget_of(10))
     assert offered(decision) == ["r1", "r2"]
 
 
@@ -75,105 +90,89 @@ def test_past_the_room_warm_turns_go_first_and_those_that_miss_least_foremost() 
         turn(2, needs=5, missing=4, resident=50),
         turn(3, needs=5, missing=2, resident=50),
     ]
-    assert offered(WorkingSetAdmission().decide(waiting, room(10))) == ["r3", "r2"]
+    assert offered(POLICY.admit(waiting, budget_of(10))) == ["r3", "r2"]
 
 
 def test_room_gathers_for_the_oldest_cold_turn_while_warm_ones_go_on() -> None:
     waiting = [turn(1, needs=20), turn(2, needs=2), turn(3, needs=3, missing=1, resident=9)]
-    assert offered(WorkingSetAdmission().decide(waiting, room(10))) == ["r3"]
+    assert offered(POLICY.admit(waiting, budget_of(10))) == ["r3"]
 
 
 def test_cold_turns_go_by_arrival_not_by_size() -> None:
-    assert offered(
-        WorkingSetAdmission().decide([turn(1, needs=9), turn(2, needs=3)], room(10))
-    ) == ["r1"]
+    assert offered(POLICY.admit([turn(1, needs=9), turn(2, needs=3)], budget_of(10))) == ["r1"]
 
 
 def test_a_due_turn_goes_first_and_lets_no_later_turn_pass() -> None:
     waiting = [turn(1, needs=20, due_s=99.0), turn(2, needs=1, missing=0, resident=1)]
-    assert offered(WorkingSetAdmission().decide(waiting, room(10))) == []
+    assert offered(POLICY.admit(waiting, budget_of(10))) == []
 
 
 def test_a_turn_that_has_waited_for_its_time_goes_first() -> None:
     small = turn(2, needs=1, missing=1, resident=5)
-    assert offered(
-        WorkingSetAdmission().decide([turn(1, needs=20, due_s=100.1), small], room(10))
-    ) == ["r2"]
-    assert (
-        offered(WorkingSetAdmission().decide([turn(1, needs=20, due_s=100.0), small], room(10)))
-        == []
-    )
-    assert offered(
-        WorkingSetAdmission().decide([turn(1, needs=9, due_s=99.0), small], room(9))
-    ) == ["r1"]
+    assert offered(POLICY.admit([turn(1, needs=20, due_s=100.1), small], budget_of(10))) == ["r2"]
+    assert offered(POLICY.admit([turn(1, needs=20, due_s=100.0), small], budget_of(10))) == []
+    assert offered(POLICY.admit([turn(1, needs=9, due_s=99.0), small], budget_of(9))) == ["r1"]
 
 
 def test_a_due_turn_may_take_every_place() -> None:
     waiting = [turn(1, needs=20, due_s=99.0)]
-    decision = WorkingSetAdmission().decide(waiting, room(10, places=[(5, 0.1), (5, 0.1)]))
+    decision = POLICY.admit(waiting, budget_of(10, reserved=[(5, 0.1), (5, 0.1)]))
     assert offered(decision) == ["r1"]
-    assert len(decision.releases) == 2
+    assert len(decision.released) == 2
 
 
 def test_a_place_is_taken_where_letting_go_costs_less_than_holding_on() -> None:
     # Five blocks at one second each, one turn waits beside three that run: 5 s delay four turns.
-    staying = WorkingSetAdmission().decide(
-        [turn(1, needs=12)], room(10, running=3, places=[(5, 19.9)])
-    )
-    leaving = WorkingSetAdmission().decide(
-        [turn(1, needs=12)], room(10, running=3, places=[(5, 20.1)])
-    )
-    assert (offered(staying), staying.releases) == ([], [])
+    staying = POLICY.admit([turn(1, needs=12)], budget_of(10, running=3, reserved=[(5, 19.9)]))
+    leaving = POLICY.admit([turn(1, needs=12)], budget_of(10, running=3, reserved=[(5, 20.1)]))
+    assert (offered(staying), staying.released) == ([], [])
     assert offered(leaving) == ["r1"]
-    assert len(leaving.releases) == 1
+    assert len(leaving.released) == 1
 
 
 def test_the_more_turns_wait_the_sooner_a_place_is_given_up() -> None:
     waiting = [turn(i, needs=12) for i in range(1, 4)]
-    decision = WorkingSetAdmission().decide(waiting, room(10, running=3, places=[(5, 10.1)]))
+    decision = POLICY.admit(waiting, budget_of(10, running=3, reserved=[(5, 10.1)]))
     assert offered(decision) == ["r1"]
 
 
 def test_places_are_kept_when_taking_them_would_not_be_enough() -> None:
-    decision = WorkingSetAdmission().decide([turn(1, needs=30)], room(10, places=[(5, 100.0)]))
-    assert (offered(decision), decision.releases) == ([], [])
+    decision = POLICY.admit([turn(1, needs=30)], budget_of(10, reserved=[(5, 100.0)]))
+    assert (offered(decision), decision.released) == ([], [])
 
 
 def test_an_idle_engine_is_always_given_a_turn() -> None:
-    decision = WorkingSetAdmission().decide(
-        [turn(1, needs=500), turn(2, needs=400)], room(0, running=0)
-    )
+    decision = POLICY.admit([turn(1, needs=500), turn(2, needs=400)], budget_of(0, running=0))
     assert offered(decision) == ["r1"]
 
 
 def test_no_more_turns_are_offered_than_slots() -> None:
     waiting = [turn(i, needs=1) for i in range(5)]
-    assert len(WorkingSetAdmission().decide(waiting, room(100, slots=2)).offers) == 2
+    assert len(POLICY.admit(waiting, budget_of(100, slots=2)).admitted) == 2
 
 
 def test_explicit_priority_comes_before_everything() -> None:
     urgent = turn(2, needs=8)
     urgent.priority = -1
-    assert offered(WorkingSetAdmission().decide([turn(1, needs=3), urgent], room(10))) == ["r2"]
+    assert offered(POLICY.admit([turn(1, needs=3), urgent], budget_of(10))) == ["r2"]
 
 
 def test_the_same_code_is_right_at_any_speed() -> None:
     """Scaling every duration by the same factor changes no decision."""
     for scale in (0.02, 1.0, 50.0):
-        here = room(10, places=[(5, 10.1 * scale)], restore_s=scale)
-        assert offered(WorkingSetAdmission().decide([turn(1, needs=12)], here)) == ["r1"]
+        here = budget_of(10, reserved=[(5, 10.1 * scale)], restore_s=scale)
+        assert offered(POLICY.admit([turn(1, needs=12)], here)) == ["r1"]
 
 
 @given(st.floats(0.5, 4.0), st.integers(2, 30))
 def test_nobody_waits_past_its_time_while_it_fits(due_s: float, num_others: int) -> None:
     """Warm turns that are served each second for ever cannot keep out one that is due."""
-    policy, late = WorkingSetAdmission(), turn(0, needs=8, due_s=100.0 + due_s)
+    late = turn(0, needs=8, due_s=100.0 + due_s)
     for step in range(10):
-        here = room(10)
-        here.now_s = 100.0 + step
+        here = budget_of(10, now_s=NOW_S + step)
         others = [turn(1 + step * num_others + i, needs=2, resident=20) for i in range(num_others)]
-        decision = policy.decide([late, *others], here)
-        if late in decision.offers:
+        decision = POLICY.admit([late, *others], here)
+        if late in decision.admitted:
             break
     assert step == math.ceil(due_s)
 
@@ -183,19 +182,18 @@ def test_a_due_turn_waits_for_those_that_run_and_for_nobody_else(
     needs: int, num_due_before: int
 ) -> None:
     """Each second one running turn ends; what it held, or its place, is the due turn's."""
-    policy = WorkingSetAdmission()
     waiting = [turn(i, needs=needs, due_s=99.0) for i in range(num_due_before + 1)]
     num_running, started = 4, []
     for step in range(4 + num_due_before):
         waiting += [turn(100 + step, needs=1, missing=0, resident=9)]
         free = needs * (4 - num_running)
-        decision = policy.decide(waiting, room(free, running=num_running))
-        assert all(t.due_s == 99.0 for t in decision.offers) or not any(
-            t.due_s == 99.0 for t in waiting if t not in decision.offers
+        decision = POLICY.admit(waiting, budget_of(free, running=num_running))
+        assert all(t.due_s == 99.0 for t in decision.admitted) or not any(
+            t.due_s == 99.0 for t in waiting if t not in decision.admitted
         )
-        started += [t for t in decision.offers if t.due_s == 99.0]
-        waiting = [t for t in waiting if t not in decision.offers]
-        num_running = max(num_running + len(decision.offers) - 2, 0)
+        started += [t for t in decision.admitted if t.due_s == 99.0]
+        waiting = [t for t in waiting if t not in decision.admitted]
+        num_running = max(num_running + len(decision.admitted) - 2, 0)
     assert [t.sequence for t in started] == list(range(num_due_before + 1))
 
 
@@ -217,11 +215,11 @@ def test_offers_fit_unless_the_engine_would_be_idle(
         turn(i, needs=n, resident=p, due_s=99.0 if p > 9 else math.inf)
         for i, (n, p) in enumerate(needs)
     ]
-    here = room(blocks, running=running, places=places)
-    decision = WorkingSetAdmission().decide(waiting, here)
-    gained = sum(here.freed_by(s) for s in decision.releases)
-    taken = sum(t.demand_blocks for t in decision.offers)
-    is_lone_turn_of_idle_engine = running == 0 and len(decision.offers) == 1
+    here = budget_of(blocks, running=running, reserved=places)
+    decision = POLICY.admit(waiting, here)
+    gained = sum(here.freed_by(s) for s in decision.released)
+    taken = sum(t.demand_blocks for t in decision.admitted)
+    is_lone_turn_of_idle_engine = running == 0 and len(decision.admitted) == 1
     assert not taken or taken <= blocks + gained or is_lone_turn_of_idle_engine
-    assert decision.offers or running > 0
-    assert len(set(map(id, decision.releases))) == len(decision.releases)
+    assert decision.admitted or running > 0
+    assert len(set(map(id, decision.released))) == len(decision.released)

@@ -23,9 +23,9 @@ def sessions() -> list[Session]:
 def test_a_score_is_stale_after_a_tenth_of_the_time_it_stands_for(sessions: list[Session]) -> None:
     freshness = RescoreSchedule()
     soon, late, *_ = sessions
-    soon.rate, late.rate = 1 / 10, 1 / 100
-    freshness.rated(soon, 50.0)
-    freshness.rated(late, 50.0)
+    soon.retention_priority, late.retention_priority = 1 / 10, 1 / 100
+    freshness.scored(soon, 50.0)
+    freshness.scored(late, 50.0)
 
     assert list(freshness.due(50.9, 10)) == []
     assert list(freshness.due(51.1, 10)) == [soon]
@@ -35,8 +35,8 @@ def test_a_score_is_stale_after_a_tenth_of_the_time_it_stands_for(sessions: list
 def test_the_stalest_come_first_and_no_more_than_asked_for(sessions: list[Session]) -> None:
     freshness = RescoreSchedule()
     for number, session in enumerate(sessions):
-        session.rate = 1 / (10 + number)
-        freshness.rated(session, 0.0)
+        session.retention_priority = 1 / (10 + number)
+        freshness.scored(session, 0.0)
 
     assert list(freshness.due(100.0, 2)) == sessions[:2]
     assert list(freshness.due(100.0, 9)) == sessions[2:]
@@ -45,9 +45,9 @@ def test_the_stalest_come_first_and_no_more_than_asked_for(sessions: list[Sessio
 def test_a_score_renewed_in_the_meantime_waits_for_its_new_time(sessions: list[Session]) -> None:
     freshness = RescoreSchedule()
     session = sessions[0]
-    session.rate = 1 / 10
-    freshness.rated(session, 0.0)
-    freshness.rated(session, 5.0)
+    session.retention_priority = 1 / 10
+    freshness.scored(session, 0.0)
+    freshness.scored(session, 5.0)
 
     assert list(freshness.due(1.5, 10)) == []
     assert list(freshness.due(6.5, 10)) == [session]
@@ -57,9 +57,14 @@ def test_who_is_busy_expected_never_or_forgotten_is_not_looked_at(sessions: list
     freshness = RescoreSchedule()
     busy, never, forgotten, away = sessions
     busy.state = SessionState.RUNNING
-    busy.rate, never.rate, forgotten.rate, away.rate = 1.0, 0.0, 1.0, 1.0
+    (
+        busy.retention_priority,
+        never.retention_priority,
+        forgotten.retention_priority,
+        away.retention_priority,
+    ) = 1.0, 0.0, 1.0, 1.0
     for session in sessions:
-        freshness.rated(session, 0.0)
+        freshness.scored(session, 0.0)
     freshness.forget(forgotten)
 
     assert busy.stale_at_s == never.stale_at_s == math.inf

@@ -207,7 +207,7 @@ def test_a_hint_that_the_session_returns_soon_protects_it(engine: Engine) -> Non
     engine.evict(6)
     engine.now_s = 0.2
     engine.runtime.tick(0.2)
-    engine.runtime.refresh(8)
+    engine.runtime.rescore_stale(8)
     assert engine.evict(1) == ["xyz"]
 
 
@@ -223,8 +223,8 @@ def test_a_place_is_taken_back_for_a_turn_that_needs_room(engine: Engine) -> Non
     engine.now_s = 100.0
     newcomer = engine.arrive("123456789")
     newcomer.missing_blocks = newcomer.demand_blocks = 9
-    decision = engine.runtime.decide([newcomer], blocks=6, slots=8, num_running=1)
-    assert [t.request_id for t in decision.offers] == [newcomer.request_id]
+    decision = engine.runtime.admit([newcomer], blocks=6, slots=8, num_running=1)
+    assert [t.request_id for t in decision.admitted] == [newcomer.request_id]
     assert engine.queue.num_reserved_blocks == 0
 
 
@@ -233,7 +233,7 @@ def _kept_after_a_claim(engine: Engine, *, now_s: float, num_running: int = 1) -
     engine.now_s = now_s
     newcomer = engine.arrive("12345678")
     newcomer.missing_blocks = newcomer.demand_blocks = 8
-    engine.runtime.decide([newcomer], blocks=4, slots=8, num_running=num_running)
+    engine.runtime.admit([newcomer], blocks=4, slots=8, num_running=num_running)
     return {session for session in engine.runtime.sessions if session.has_reservation}
 
 

@@ -39,8 +39,8 @@ def session_of(rig: Rig, prompt: str) -> Session:
 
 def say_coming(rig: Rig, session: Session | None) -> None:
     """Make the policy expect a session next, or nobody."""
-    policy = rig.scheduler._runtime.policy
-    policy.coming = lambda: () if session is None else (session.tail,)
+    policy = rig.scheduler._runtime.policies.prefetch
+    policy.candidates = lambda: () if session is None else (session.tail,)
 
 
 def num_in_host(rig: Rig, prompt: str) -> int:
@@ -170,8 +170,8 @@ def test_ending_holdfast_gives_the_blocks_of_a_copy_back(make_rig: RigMaker) -> 
     def fail() -> None:
         raise RuntimeError("broken")
 
-    rig.scheduler._runtime.policy.coming = fail
-    rig.scheduler._runtime.policy.score = fail
+    rig.scheduler._runtime.policies.prefetch.candidates = fail
+    rig.scheduler._runtime.policies.eviction.session_priority = fail
     rig.send("3", "abcdefgh")
     rig.finish()
     assert not rig.scheduler._is_active
@@ -185,7 +185,7 @@ def test_requests_go_on_when_even_letting_go_of_tiers_fails(make_rig: RigMaker) 
         raise RuntimeError("broken")
 
     rig.scheduler.offload.fall_back = fail
-    rig.scheduler._runtime.policy.score = fail
+    rig.scheduler._runtime.policies.eviction.session_priority = fail
     rig.turn("2", "stuvwxyz")
     assert rig.metrics["holdfast_fallbacks/let_go"] == 1
 
@@ -200,7 +200,7 @@ def test_whatever_is_said_to_be_coming_every_turn_ends(make_rig: RigMaker, is_ah
         sessions = [session for session in runtime.sessions if session.tail.end]
         return (rng.choice(sessions).tail for _ in range(2 * bool(sessions)))
 
-    runtime.policy.coming = coming
+    runtime.policies.prefetch.candidates = coming
     chains = {name: name * 6 for name in "abcdefghij"}
     for turn in range(6):
         for name in chains:

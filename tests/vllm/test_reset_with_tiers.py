@@ -38,7 +38,7 @@ def bringing(make_rig: RigMaker, disk_blocks: int) -> Rig:
     rig.engine._link._block_s = 0.05  # from now on
     # Both do not fit, so there is always one to be brought.
     coming = [session_of(rig, prompt).tail for prompt in ("abcdefgh", "stuvwxyz")]
-    rig.scheduler._runtime.policy.coming = lambda: coming
+    rig.scheduler._runtime.policies.prefetch.candidates = lambda: coming
     step_until(rig, lambda: rig.is_prefetching)
     rig.abort("run")
     assert rig.scheduler.offload._prefetcher._host_to_gpu.is_busy

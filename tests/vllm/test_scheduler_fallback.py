@@ -53,20 +53,20 @@ def _exercise(rig: Rig) -> None:
     rig.finish()
 
 
-_PLACES = {
+_CALLS = {
     "hints": ("add_request", "_desk", "arrive"),
     "lineage": ("add_request", "_runtime.tree", "match"),
     "arrival": ("add_request", "_runtime", "turn_arrived"),
-    "admission": ("schedule", "_runtime", "decide"),
-    "places": ("schedule", "_runtime._places", "room"),
+    "admission": ("schedule", "_runtime", "admit"),
+    "budget": ("schedule", "_runtime._reservations", "budget"),
     "measuring": ("schedule", "_desk", "_pick"),
     "findings": ("findings", "_reader", "tell"),
     "start": ("started", "_runtime", "turn_started"),
-    "worth": ("worth", "_runtime", "priority_of"),
-    "refresh": ("schedule", "_runtime", "refresh"),
+    "priority": ("worth", "_runtime", "priority_of"),
+    "rescore": ("schedule", "_runtime", "rescore_stale"),
     "preemption": ("preempt", "_runtime", "turn_preempted"),
     "end": ("finish", "_runtime", "turn_ended"),
-    "fates": ("finish", "_runtime._fates", "learn"),
+    "return tracker": ("finish", "_runtime._tracker", "check"),
     "reset": ("reset_prefix_cache", "_runtime", "content_dropped"),
     "queue's reset": ("reset_prefix_cache", "_queue", "forget_content"),
 }
@@ -80,7 +80,7 @@ def _owner(rig: Rig, path: str) -> Any:
 
 
 @pytest.mark.parametrize("num_good_calls", [0, 1, 7])
-@pytest.mark.parametrize(("where", "path", "name"), _PLACES.values(), ids=_PLACES)
+@pytest.mark.parametrize(("where", "path", "name"), _CALLS.values(), ids=_CALLS)
 def test_an_error_hands_over_to_vllm(
     make_rig: RigMaker,
     caplog: pytest.LogCaptureFixture,
@@ -140,7 +140,7 @@ def test_requests_held_back_when_it_fails_run_in_order_of_arrival(make_rig: RigM
     rig.step()
     rig.step()
     waiting = [r.request_id for r in rig.scheduler.waiting]
-    _break(rig.scheduler._runtime, "decide", 0)
+    _break(rig.scheduler._runtime, "admit", 0)
     rig.finish()
     assert [i for i in rig.started if i in waiting] == waiting
 
@@ -164,7 +164,7 @@ def test_priorities_are_kept_after_a_failure(make_rig: RigMaker) -> None:
     rig.step()
     for priority in (3, 1, 2):
         rig.send(f"priority {priority}", f"{priority}abc", priority=priority)
-    _break(rig.scheduler._runtime, "decide", 0)
+    _break(rig.scheduler._runtime, "admit", 0)
     rig.finish()
     assert rig.started == ["first", "priority 1", "priority 2", "priority 3"]
     assert type(rig.scheduler.waiting) is PriorityRequestQueue

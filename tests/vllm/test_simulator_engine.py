@@ -112,15 +112,15 @@ def test_a_cache_that_never_runs_full_evicts_nothing_and_beats_every_policy() ->
 
 def test_a_guard_limits_what_inverted_predictions_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is expected soonest is given up first; only the order of eviction is Holdfast's."""
-    rate = ReturnRateEviction.rate
+    rate = ReturnRateEviction.session_priority
 
     def inverted(priority: ReturnRateEviction, session: Session) -> float:
         right = rate(priority, session)
-        if session.state.is_paused and priority._context.trusts_predictions and right > 0.0:
+        if session.state.is_paused and priority.context.trusts_predictions and right > 0.0:
             return 1.0 / right
         return right
 
-    monkeypatch.setattr(ReturnRateEviction, "rate", inverted)
+    monkeypatch.setattr(ReturnRateEviction, "session_priority", inverted)
     # Near the cliff, where the order of victims matters.
     options = SimulationOptions(4, time_scale=0.02, token_scale=1 / 16)
     evicted = {}

@@ -67,17 +67,17 @@ def test_the_manager_is_entered_by_one_thread_at_a_time(make_rig: RigMaker) -> N
     counts = watch_entries(rig)
     dice = random.Random(3)
     prompts = [f"{letter}bcdefgh"[: dice.randint(4, 8)] for letter in "stuvwxyz"]
-    policy = rig.scheduler._runtime.policy
+    policy = rig.scheduler._runtime.policies.prefetch
     for turn in range(40):
         sessions = [one for one in rig.sessions if one.tail.parent is not None]
         coming = [one.tail for one in dice.sample(sessions, min(len(sessions), 3))]
-        policy.coming = lambda coming=coming: coming
+        policy.candidates = lambda coming=coming: coming
         rig.send(str(turn), dice.choice(prompts), num_outputs=dice.randint(1, 40))
         for _ in range(dice.randint(1, 30)):
             rig.step()
         if turn % 20 == 19:
             rig.finish()
-    policy.coming = tuple
+    policy.candidates = tuple
     rig.finish()
     assert all(counts.values()), counts
     assert sum(rig.prefetches.values()) > 5

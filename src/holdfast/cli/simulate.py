@@ -86,7 +86,7 @@ def simulate(load: LoadOptions, options: SimulateArguments) -> None:
 
 def _check(options: SimulateArguments) -> None:
     """Fail before a long computation rather than after it."""
-    from holdfast.policies.registry import policy_class
+    from holdfast.policies.registry import policy_spec
     from holdfast.vllm.offload.arguments import check_offloading
     from holdfast.vllm.versions import engine_version
 
@@ -96,7 +96,7 @@ def _check(options: SimulateArguments) -> None:
     if options.html_path is not None:
         require_plots()
     for name in options.policies:
-        policy_class(name)
+        policy_spec(name)
 
 
 def _manifest(

@@ -38,6 +38,11 @@ class SessionState(enum.Enum):
         return self in (SessionState.AT_TOOL, SessionState.HUMAN_AWAY)
 
     @property
+    def is_ended(self) -> bool:
+        """Whether the session will not return, as far as is known."""
+        return self in (SessionState.SUPERSEDED, SessionState.CLOSED)
+
+    @property
     def is_busy(self) -> bool:
         """Whether one of the session's turns is in the engine."""
         return self in (SessionState.RUNNING, SessionState.WAITING)
@@ -69,8 +74,8 @@ class Session:
         priority: Explicit priority of its last turn, lower is more urgent; None where the engine
             goes by none.
         is_held: Whether it holds a place in the cache while it is away.
-        rate: Last computed worth: expected returns a second.
-        stale_at_s: When that is worth computing anew (s, host's clock).
+        retention_priority: Last computed one; the smallest is evicted first.
+        stale_at_s: When that is stale (s, host's clock).
     """
 
     number: int
@@ -93,7 +98,7 @@ class Session:
     has_moved_on: bool = False
     priority: int | None = None
     has_reservation: bool = False
-    rate: float = 0.0
+    retention_priority: float = 0.0
     stale_at_s: float = math.inf
 
     def __hash__(self) -> int:

@@ -1,39 +1,39 @@
-"""What admission decides about: turns that wait, the room there is, and the decision."""
+"""One turn of a session, as admission sees it: its age, its prompt and its demand for blocks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.core.lineage import Because
 from holdfast.core.session import Session
 from holdfast.core.tenants import Tenant
 
-__all__ = ["Admission", "Budget", "Turn"]
+__all__ = ["Turn"]
 
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """One turn that waits to be let in.
+    """One turn in the engine, waiting or running.
 
     Attributes:
         request_id: The engine's id.
-        session: Whose turn it is.
+        session: The session that it continues.
         priority: The user's explicit priority, lower first.
         sequence: Order of arrival.
-        tenant: Who sent it.
+        tenant: The fairness domain of the request.
         arrived_s: When it arrived (s, host's clock).
-        due_s: From when on nobody may be let in before it (s, host's clock).
-        cold_s: Engine time it takes if its whole prompt is computed (s).
-        ahead_s: What is left of that for later turns to find ahead of them (s).
+        due_s: When its wait bound ends (s, host's clock); nothing is admitted before a due turn.
+        cold_s: Engine time of the turn if its whole prompt is computed (s).
+        outstanding_s: What is left of that for later turns to wait for (s).
         because: How its session was found, or why it is new; see `Because`.
-        was_running: Whether the engine had let it in and took its blocks back.
-        resident_blocks: Leading blocks of the prompt that are cached (count).
-        missing_blocks: Blocks of the prompt that are not cached (count).
-        loadable_blocks: Those of them that a lower tier holds (count).
-        room_blocks: Free blocks that it takes from others: missing, own unheld, output (count).
-        need_blocks: Blocks it will fill: prompt and expected output (count).
+        was_running: Whether the engine has preempted it.
+        resident_blocks: Leading blocks of the prompt in the KV cache (count).
+        missing_blocks: Blocks of the prompt that are not in the KV cache (count).
+        loadable_blocks: Missing blocks that a lower tier stores (count).
+        demand_blocks: Free blocks that it takes from others: missing blocks, own blocks without a
+            reservation, output (count).
+        footprint_blocks: Blocks that it fills: prompt and expected output (count).
     """
 
     request_id: str
@@ -54,7 +54,7 @@ class Turn:
     footprint_blocks: int = 0
 
     def is_due(self, now_s: float) -> bool:
-        """Whether nobody may be let in before it any more. Pure."""
+        """Whether its wait bound has ended. Pure."""
         return now_s >= self.due_s
 
     @property
@@ -64,14 +64,14 @@ class Turn:
 
     @property
     def is_warm(self) -> bool:
-        """Whether more of the prompt is cached than is missing. Pure."""
+        """Whether at least half of the prompt is resident. Pure."""
         return self.missing_blocks <= self.resident_blocks
 
     def rank(self, now_s: float) -> tuple[int, int, float, int]:
-        """Smaller goes first. Pure.
+        """Order of admission: the smallest first. Pure.
 
-        By priority; then who is due, who was running, who is warm, who is cold; among the warm
-        fewest missing blocks first, among the cold whose tenant was served least, then by arrival.
+        By priority; then due, preempted, warm, cold; warm turns by fewest missing blocks, cold ones
+        by least service of the tenant, then by arrival.
         """
         if now_s >= self.due_s:
             return self.priority, 0, 0, self.sequence
@@ -80,50 +80,3 @@ class Turn:
         if self.missing_blocks <= self.resident_blocks:
             return self.priority, 2, self.missing_blocks, self.sequence
         return self.priority, 3, self.tenant.served_s, self.sequence
-
-
-@dataclass(slots=True)
-class Budget:
-    """What the engine can still give.
-
-    Attributes:
-        now_s: Time of the decision (s, host's clock).
-        blocks: Free blocks that no place and no running turn's growth has claim to (count; may
-            be < 0).
-        slots: Turns that may still start (count).
-        num_running: Turns running now (count).
-        restore_s: Engine time to recompute a session's last so many blocks (s).
-        places: Sessions that are away and hold a place, the least urgent first, then the longest
-            away.
-        freed_by: Blocks that become free for others when a session gives up its place (count).
-        away_s: How long a session has been away, or will be by its own word (s).
-    """
-
-    now_s: float
-    blocks: int
-    slots: int
-    num_running: int
-    restore_s: Callable[[Session, int], float]
-    places: Callable[[], Sequence[Session]]
-    freed_by: Callable[[Session], int]
-    away_s: Callable[[Session], float]
-
-
-@dataclass(slots=True)
-class Admission:
-    """Turns to offer to the engine, first first, and sessions that lose their place."""
-
-    offers: list[Turn] = field(default_factory=list)
-    releases: list[Session] = field(default_factory=list)
-
-    def offer_while_room(self, turns: Iterable[Turn], room: Budget) -> None:
-        """Offer turns in the given order until one does not fit.
-
-        The first is offered in any case while nothing runs. Mutates the decision and `room`.
-        """
-        for turn in turns:
-            is_idle = not room.num_running and not self.offers
-            if turn.demand_blocks > room.blocks and not is_idle:
-                break
-            room.blocks -= turn.demand_blocks
-            self.offers.append(turn)

@@ -1,7 +1,8 @@
-"""What a policy is: it observes turns, scores sessions and runs of blocks, and asks for acts.
+"""The policy contract: eviction, admission and prefetch, each a small class to inherit from.
 
-The runtime reports to a policy and asks it; a host carries out what it asks for, or does not. A
-policy overrides what it cares about: one that overrides nothing behaves like vLLM.
+A policy class decides one of them or several. It observes events and answers questions; the
+runtime asks, and the host carries out the answers or does not. A class that overrides nothing
+behaves like vLLM.
 """
 
 from __future__ import annotations
@@ -11,41 +12,48 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from holdfast.cache.prefix_tree import Node, PrefixTree
+from holdfast.core.events import Event
 from holdfast.core.offload_port import OffloadPort
 from holdfast.core.session import Session
-from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.core.turn import Turn
+from holdfast.policies.admission import Admission, Budget
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
 
 __all__ = [
+    "AdmissionPolicy",
+    "EvictionPolicy",
     "Need",
+    "Observer",
     "Oracle",
     "Policy",
     "PolicyContext",
     "PolicySpec",
+    "PrefetchPolicy",
     "Priority",
     "PriorityClass",
+    "SessionPriority",
     "users_of",
 ]
 
 Priority = tuple[float, float]
-"""Class of worth, cheapest first, then worth within the class; compared in that order."""
+"""Priority class, then retention priority within it; the smallest is evicted first."""
 
 _MAX_USERS = 64
 
 
 class PriorityClass(IntEnum):
-    """Classes of worth, cheapest first: by who still uses a run.
+    """The coarse part of a node's retention priority, first to be evicted first.
 
     Attributes:
-        UNOWNED: Nobody.
-        CLOSED: Only sessions that will not return.
-        AWAY: Sessions that the policy expects back after all others.
-        LIVE: Sessions that are in the engine or expected back.
-        PINNED: Sessions that the policy keeps as long as the engine can do without their blocks.
+        UNOWNED: No session uses it.
+        CLOSED: Only sessions that will not return use it.
+        AWAY: Only sessions that the policy expects back after all others use it.
+        LIVE: A session in the engine, or expected back, uses it.
+        PINNED: Evicted only when nothing else is left.
     """
 
     UNOWNED = 0
@@ -71,8 +79,7 @@ class PolicySpec:
         source: Where the idea comes from.
         differs: How what runs here differs from the source; "" where it does not.
         needs: What it must be told. A policy that needs the future exists only in the simulator.
-        has_prefix_cache: Whether the engine keeps KV blocks between requests.
-        has_endless_cache: Whether it keeps all of them; only a simulator can.
+        variants: Settings that a simulator tries in turn, to report the best; for bounds.
     """
 
     name: str
@@ -80,8 +87,7 @@ class PolicySpec:
     source: str
     differs: str = ""
     needs: frozenset[Need] = frozenset()
-    has_prefix_cache: bool = True
-    has_endless_cache: bool = False
+    variants: tuple[dict[str, object], ...] = ({},)
 
 
 class Oracle(Protocol):
@@ -100,8 +106,31 @@ class Oracle(Protocol):
         ...
 
 
+class Observer:
+    """Observes events for policies; see `PolicyContext.shared`."""
+
+    def __init__(self, context: PolicyContext) -> None:
+        self.context = context
+
+    def observe(self, event: Event) -> None:
+        """Take note of an event. Mutates the observer only."""
+
+
+T = TypeVar("T", bound=Observer)
+
+
 class PolicyContext(Protocol):
-    """What a policy may look at. Questions change nothing."""
+    """What a policy may look at. Questions change nothing.
+
+    Attributes:
+        costs: What computing costs on this engine, as learned so far.
+        returns: When paused sessions return, as learned so far.
+        oracle: The future, for bounds; None on a real engine.
+        tree: The paths of all sessions.
+        tier: The store below the KV cache.
+        capacity_blocks: KV blocks of the cache (count).
+        block_tokens: Tokens a block.
+    """
 
     costs: StepCostModel
     returns: ReturnTimeModel
@@ -121,112 +150,106 @@ class PolicyContext(Protocol):
 
     @property
     def return_share(self) -> float:
-        """Share of sessions that came back after a sibling or a fork had started (0 to 1)."""
+        """Share of sessions that returned after a sibling or a fork had started (0 to 1)."""
 
     @property
     def trusts_predictions(self) -> bool:
-        """Whether predicted return times may be used now."""
+        """Whether the prediction guard lets policies use predictions now."""
 
     def restore_s(self, num_blocks: float, depth_blocks: float = 0.0) -> float:
-        """Engine time to compute blocks again that lie behind `depth_blocks` others (s)."""
+        """Engine time to compute blocks again that follow `depth_blocks` others (s)."""
 
     def paused(self) -> Iterator[Session]:
-        """Sessions that are away and may come back, the longest away first."""
+        """Idle sessions with resident blocks, the longest idle first."""
 
     def is_gone(self, session: Session) -> bool:
         """Whether the pause outlasts nearly all pauses of its kind."""
 
+    def per_session(self) -> dict[Session, Any]:
+        """A new dict by session; a session leaves it when the runtime forgets the session."""
 
-class Policy:
-    """First come, first served, least recently used: what stock vLLM does.
+    def shared(self, kind: type[T]) -> T:
+        """The one observer of this class; it sees each event before the policies do."""
 
-    Sessions are scored, runs of blocks take their worth from the sessions that use them: a score
-    is kept in `Session.rate`, higher is worth more.
+
+class Policy(Observer):
+    """What all policies have in common.
+
+    Args:
+        context: What the policy may look at, now and later.
 
     Attributes:
         spec: Name, source and needs.
-        orders_requests: Whether `decide` says whom to let in; otherwise the engine's own queue.
-        ages: Whether scores change as a pause goes on, so that stale ones are computed anew.
-        rescore_interval_steps: Engine steps between rescores of all paused sessions; None never.
-        variants: Settings that a simulator tries one after the other, to report the best, among
-            them perhaps another policy; for bounds.
     """
 
     spec: ClassVar[PolicySpec]
-    orders_requests: ClassVar[bool] = False
-    ages: ClassVar[bool] = False
+
+
+class EvictionPolicy(Policy):
+    """Orders nodes by retention priority. As it stands: least recently used, vLLM's order.
+
+    Attributes:
+        rescore_interval_steps: Engine steps between rescores of all idle sessions; None never.
+        decays: Whether priorities change as a pause goes on, so that the runtime rescores stale
+            ones.
+        uses_predictions: Whether the prediction guard watches it; see
+            `PolicyContext.trusts_predictions`.
+    """
+
     rescore_interval_steps: ClassVar[int | None] = None
-    variants: ClassVar[tuple[dict[str, object], ...]] = ({},)
+    decays: ClassVar[bool] = False
+    uses_predictions: ClassVar[bool] = False
 
-    def __init__(self, context: PolicyContext) -> None:
-        self.context = context
-        self._by_session: list[dict[Session, Any]] = []
-
-    def per_session(self) -> dict[Session, Any]:
-        """A new dict by session, from which sessions disappear when they are forgotten."""
-        memory: dict[Session, Any] = {}
-        self._by_session.append(memory)
-        return memory
-
-    # Observe.
-
-    def turn_arrived(self, turn: Turn) -> None:
-        """A session has sent its next prompt."""
-
-    def turn_started(self, turn: Turn) -> None:
-        """The engine has let the turn in."""
-
-    def turn_ended(self, turn: Turn) -> None:
-        """The answer is complete; `turn.session` pauses."""
-
-    def pause_known(self, session: Session) -> None:
-        """What ended the session's last turn is known, or is known better than before.
-
-        Follows every `turn_ended` and may be repeated for the same pause.
-        """
-
-    def session_forgotten(self, session: Session) -> None:
-        """The session will not be mentioned again."""
-        for memory in self._by_session:
-            memory.pop(session, None)
-
-    # Score.
-
-    def score(self, session: Session) -> float:
-        """Priority of keeping what the session uses, now; higher is worth more. Pure."""
+    def session_priority(self, session: Session) -> float:
+        """Retention priority of what a session uses, now; the smallest is evicted first. Pure."""
         del session
         return 0.0
 
     def priority(self, node: Node[Any]) -> Priority:
-        """Class and worth of a run's free blocks, from the last scores of its users. Pure."""
+        """Priority of a node's free blocks, from its users' last `retention_priority`. Pure."""
         del node
-        return 0, 0.0
+        return PriorityClass.UNOWNED, 0.0
 
-    # Act.
 
-    def coming(self) -> Iterable[Node[Any]]:
-        """Ends of chains that should be cached before a prompt asks for them, soonest first.
+class SessionPriority(EvictionPolicy):
+    """One number a session; a node has the sum of its users' numbers. What most policies need."""
 
-        Only what is nearly certain: blocks are given up for them. Pure.
-        """
-        return ()
+    def priority(self, node: Node[Any]) -> Priority:
+        """The sum of the users' retention priorities; a node without users comes first. Pure."""
+        priorities = [user.retention_priority for user in users_of(node)]
+        return (PriorityClass.LIVE, sum(priorities)) if priorities else (PriorityClass.UNOWNED, 0.0)
+
+
+class AdmissionPolicy(Policy):
+    """Decides which waiting turns may start. As it stands the engine's own queue decides."""
+
+    def admit(self, waiting: Sequence[Turn], budget: Budget) -> Admission:
+        """Choose among waiting turns, in order of arrival. Pure."""
+        del budget
+        return Admission(waiting)
 
     def retains(self, session: Session) -> bool:
-        """Whether a session whose turn has just ended keeps its blocks from newcomers. Pure."""
+        """Whether a session gets a reservation when its turn ends. Pure."""
         del session
         return False
 
-    def away_s(self, session: Session) -> float:
-        """How long a session that is away counts as away when places are given up (s). Pure."""
+    def idle_s(self, session: Session) -> float:
+        """How long an idle session counts as idle when reservations are released (s). Pure."""
         waited_s = max(self.context.now_s - session.paused_at_s, 0.0)
         return max(waited_s, session.expected_gap_s or 0.0)
 
-    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
-        """Choose whom to let in among `waiting`, in order of arrival. Mutates `room` only."""
-        del room
-        return Admission(offers=list(waiting))
+
+class PrefetchPolicy(Policy):
+    """Names what to prefetch. As it stands: nothing."""
+
+    def candidates(self) -> Iterable[Node[Any]]:
+        """Last nodes of the paths that should be resident before a prompt asks, soonest first.
+
+        Only what is nearly certain: other blocks are evicted for it. Pure.
+        """
+        return ()
 
 
 def users_of(node: Node[Any]) -> Iterator[Session]:
-    """Sessions whose chain contains the run; a bounded number of them. Pure."""
+    """Sessions whose path contains the node; at most 64 of them. Pure."""
     return islice((s for part in node.subtree() for s in part.tails), _MAX_USERS)

@@ -1,39 +1,54 @@
-"""The policies that can be named.
+"""The policies that can be named, alone or as a product such as `cachewise+working-set`.
 
-Built-in ones are listed here; others register a `Policy` subclass under the entry point group
+Built-in ones are listed here; others register a policy class under the entry point group
 `holdfast.policies` and are found by its name. Modules are imported when a policy is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final
 
+from holdfast.core.events import Event
 from holdfast.errors import PolicyError
-from holdfast.policies.base import Need, Policy, PolicyContext, PolicySpec
+from holdfast.policies.base import (
+    AdmissionPolicy,
+    EvictionPolicy,
+    Need,
+    Policy,
+    PolicyContext,
+    PolicySpec,
+    PrefetchPolicy,
+)
+from holdfast.policies.engine_modes import ENGINE_MODES
 
 __all__ = [
     "ENTRY_POINT_GROUP",
-    "build_policy",
+    "PolicySet",
+    "build_policies",
     "check_deployable",
     "policy_class",
     "policy_names",
+    "policy_spec",
     "policy_specs",
 ]
 
 ENTRY_POINT_GROUP: Final = "holdfast.policies"
 
-_PUBLISHED = "holdfast.policies.published"
-_BOUNDS = "holdfast.policies.bounds"
+_JOINT: Final = "+"
+_OURS: Final = "holdfast.policies.ours"
+_PUBLISHED: Final = "holdfast.policies.published"
+_BOUNDS: Final = "holdfast.policies.bounds"
 _BUILT_IN: Final[dict[str, str]] = {
-    "vllm-default": f"{_PUBLISHED}.vllm_default:VllmDefault",
-    "stateless": "holdfast.policies.bounds.no_cache:Stateless",
-    "all-kept": "holdfast.policies.bounds.infinite_cache:AllKept",
-    "holdfast": "holdfast.policies.ours.holdfast:Holdfast",
-    "clairvoyant": "holdfast.policies.bounds.clairvoyant:Clairvoyant",
-    "clairvoyant-prefetch": "holdfast.policies.bounds.clairvoyant_prefetch:ClairvoyantPrefetch",
+    "holdfast": f"{_OURS}.holdfast:Holdfast",
+    "return-rate": f"{_OURS}.return_rate_eviction:ReturnRateEviction",
+    "working-set": f"{_OURS}.working_set_admission:WorkingSetAdmission",
+    "recurring-agents": f"{_OURS}.recurring_agents_prefetch:RecurringAgentsPrefetch",
+    "clairvoyant": f"{_BOUNDS}.clairvoyant:Clairvoyant",
+    "clairvoyant-prefetch": f"{_BOUNDS}.clairvoyant_prefetch:ClairvoyantPrefetch",
     "autellix": f"{_PUBLISHED}.autellix:Autellix",
     "cachesage": f"{_PUBLISHED}.cachesage:CacheSage",
     "cachewise": f"{_PUBLISHED}.cachewise:CacheWise",
@@ -47,23 +62,68 @@ _BUILT_IN: Final[dict[str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """The policies that decide together; one object may be several of them.
+
+    Attributes:
+        eviction: Orders what is evicted.
+        admission: Decides which turns start.
+        prefetch: Names what to prefetch.
+    """
+
+    eviction: EvictionPolicy
+    admission: AdmissionPolicy
+    prefetch: PrefetchPolicy
+
+    @property
+    def orders_requests(self) -> bool:
+        """Whether admission decides; else the engine's own queue does."""
+        return type(self.admission).admit is not AdmissionPolicy.admit
+
+    def observe(self, event: Event) -> None:
+        """Show an event to each policy once. Mutates the policies."""
+        policies: tuple[Policy, ...] = (self.eviction, self.admission, self.prefetch)
+        for policy in dict.fromkeys(policies):
+            policy.observe(event)
+
+
 def policy_names() -> tuple[str, ...]:
-    """Names of all policies, built-in ones first."""
-    others = entry_points(group=ENTRY_POINT_GROUP).names - _BUILT_IN.keys()
-    return (*_BUILT_IN, *sorted(others))
+    """Names of all engine modes and policies, built-in ones first."""
+    others = entry_points(group=ENTRY_POINT_GROUP).names - _BUILT_IN.keys() - ENGINE_MODES.keys()
+    return (*ENGINE_MODES, *_BUILT_IN, *sorted(others))
 
 
 def policy_specs() -> Iterator[PolicySpec]:
-    """What is known about each policy."""
-    for name in policy_names():
-        yield policy_class(name).spec
+    """What is known about each engine mode and policy."""
+    return map(policy_spec, policy_names())
+
+
+def policy_spec(name: str) -> PolicySpec:
+    """What is known about an engine mode, a policy or a product of policies.
+
+    Raises:
+        PolicyError: A part of the name is unknown, or is no policy.
+    """
+    if name in ENGINE_MODES:
+        return ENGINE_MODES[name].spec
+    specs = [found.spec for found in _parts(name)]
+    if len(specs) == 1:
+        return specs[0]
+    return PolicySpec(
+        name=name,
+        summary=f"Of {', then of '.join(spec.name for spec in specs)} what each decides.",
+        source="; ".join(spec.source for spec in specs),
+        differs=" ".join(spec.differs for spec in specs if spec.differs),
+        needs=frozenset().union(*(spec.needs for spec in specs)),
+    )
 
 
 def policy_class(name: str) -> type[Policy]:
     """The class of a policy.
 
     Raises:
-        PolicyError: Nobody registered `name`, or what is registered is no policy.
+        PolicyError: Nothing is registered as `name`, or what is registered is no policy.
     """
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
@@ -86,26 +146,47 @@ def check_deployable(name: str) -> None:
     Raises:
         PolicyError: It is unknown, knows the future, or is a way to run the engine without us.
     """
-    spec = policy_class(name).spec
-    if Need.FUTURE in spec.needs:
+    if Need.FUTURE in policy_spec(name).needs:
         raise PolicyError(
             f"policy {name!r} knows the future, which only the simulator does",
             hint="it is a bound to compare with: holdfast simulate --policies " + name,
         )
-    if not spec.has_prefix_cache:
+    if name in ENGINE_MODES and not ENGINE_MODES[name].has_prefix_cache:
         raise PolicyError(
             f"policy {name!r} keeps no KV blocks, so there is nothing to decide",
             hint="vLLM alone does that with --no-enable-prefix-caching",
         )
 
 
-def build_policy(name: str, context: PolicyContext) -> Policy:
-    """Build a policy for a host.
+def build_policies(name: str, context: PolicyContext) -> PolicySet:
+    """Build the policies of a name for a host.
+
+    In a product each part decides what it can, and a later part decides instead of an earlier one.
+    What no part decides is vLLM's.
 
     Raises:
-        PolicyError: It is unknown, or asks for the future of a host that has none.
+        PolicyError: A part is unknown, or asks for the future of a host that has none.
     """
-    found = policy_class(name)
     if context.oracle is None:
         check_deployable(name)
-    return found(context)
+    parts = [] if name in ENGINE_MODES else [found(context) for found in _parts(name)]
+    return PolicySet(
+        _last(parts, EvictionPolicy) or EvictionPolicy(context),
+        _last(parts, AdmissionPolicy) or AdmissionPolicy(context),
+        _last(parts, PrefetchPolicy) or PrefetchPolicy(context),
+    )
+
+
+def _parts(name: str) -> list[type[Policy]]:
+    for part in (parts := name.split(_JOINT)):
+        if part in ENGINE_MODES:
+            raise PolicyError(
+                f"{part!r} in {name!r} is vLLM's own scheduler, which no policy can join",
+                hint=f"name {part!r} alone, or policies joined by {_JOINT!r}",
+            )
+    return [policy_class(part) for part in parts]
+
+
+def _last(parts: Sequence[Policy], kind: type[Any]) -> Any:
+    """The last of the policies that decides a kind of thing; None where none does."""
+    return next((part for part in reversed(parts) if isinstance(part, kind)), None)

@@ -9,7 +9,7 @@ from typing import Final
 from holdfast.core.results import RunResult, ratio
 from holdfast.errors import PolicyError
 from holdfast.policies.base import Need
-from holdfast.policies.registry import policy_class
+from holdfast.policies.registry import policy_spec
 from holdfast.report.gain import paired_gain
 from holdfast.report.metrics import LLM_TIME
 
@@ -93,7 +93,7 @@ def distance(runs: Mapping[str, RunsBySeed], policy: str, baseline: str) -> Dist
 def knows_future(policy: str) -> bool:
     """Whether only a simulation can run the policy; False for an unknown name. Pure."""
     try:
-        return Need.FUTURE in policy_class(policy).spec.needs
+        return Need.FUTURE in policy_spec(policy).needs
     except PolicyError:
         return False
 

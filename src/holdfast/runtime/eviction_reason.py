@@ -1,4 +1,4 @@
-"""Why blocks were worth least, as metrics and the decision log call it."""
+"""Why a node was evicted first, as metrics and the decision log name it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["eviction_reason", "sessions_using"]
 
 
 def sessions_using(node: Node[Any]) -> set[Session]:
-    """All sessions whose chain contains a run. O(runs that continue it); pure."""
-    return {session for node in node.subtree() for session in node.tails}
+    """All sessions whose path contains a node. O(nodes of its subtree); pure."""
+    return {session for part in node.subtree() for session in part.tails}
 
 
 def eviction_reason(users: Set[Session] | None) -> str:
-    """Why a run's blocks were evicted, by the sessions that use it. Pure.
+    """Why a node's blocks were evicted, by the sessions that use it. Pure.
 
     Args:
-        users: See `sessions_using`; None for a run that has no owner any more.
+        users: See `sessions_using`; None for a node without an owner.
     """
     if users is None:
         return "superseded"
     if len(users) != 1:
         return "prefix" if users else "closed"
     state: SessionState = next(iter(users)).state
-    if state in (SessionState.CLOSED, SessionState.SUPERSEDED):
+    if state.is_ended:
         return str(state.value)
     return "human" if state is SessionState.HUMAN_AWAY else "tool"

@@ -1,4 +1,4 @@
-"""Sessions that are away and may come back."""
+"""Idle sessions: those that have paused and may return."""
 
 from __future__ import annotations
 
@@ -14,49 +14,55 @@ _MAX_COMPARED = 256
 
 
 class IdleSessions:
-    """Paused sessions, the longest away foremost; those without a cached block apart."""
+    """Paused sessions, the longest idle first; those without a resident block apart."""
 
     def __init__(self) -> None:
         self._with_blocks: dict[Session, None] = {}
         self._bare: dict[Session, None] = {}
 
     def __iter__(self) -> Iterator[Session]:
-        """Those that have blocks in the cache, the longest away foremost."""
+        """Those with resident blocks, the longest idle first."""
         return iter(self._with_blocks)
 
     def __contains__(self, session: Session) -> bool:
-        """Whether the session is away and has blocks in the cache."""
+        """Whether the session is idle and has resident blocks."""
         return session in self._with_blocks
 
     def enter(self, session: Session) -> None:
-        """A pause has begun. Mutates."""
+        """Add a session whose pause has begun. Mutates."""
         self._with_blocks[session] = None
 
-    def bare(self, session: Session) -> None:
-        """The session has no cached block any more. Mutates."""
+    def lose_blocks(self, session: Session) -> None:
+        """Set a session apart that has no resident block left. Mutates."""
         del self._with_blocks[session]
         self._bare[session] = None
 
     def leave(self, session: Session) -> None:
-        """The session is back, or will not be. Mutates."""
+        """Remove a session that has returned or will not. Mutates."""
         self._with_blocks.pop(session, None)
         self._bare.pop(session, None)
 
     def clear(self) -> None:
-        """Nobody is away. Mutates."""
+        """Remove all sessions. Mutates."""
         self._with_blocks.clear()
         self._bare.clear()
 
-    def soonest_back(self, score: Callable[[Session], float], num_sessions: int) -> list[Session]:
-        """So many of those without a cached block, highest score foremost. Pure.
+    def soonest_back(
+        self, priority_of: Callable[[Session], float], num_sessions: int
+    ) -> list[Session]:
+        """So many sessions without a resident block, highest retention priority first. Pure.
 
-        Compared are those few hundred that lost their last block most recently, first by the rate
+        Compares the few hundred that lost their last block most recently, first by the priority
         that they had then.
+
+        Args:
+            priority_of: Retention priority of a session now.
+            num_sessions: Sessions wanted (count).
         """
         recent = islice(reversed(self._bare), _MAX_COMPARED)
-        likely = nlargest(4 * num_sessions, recent, key=_last_rate)
-        return nlargest(num_sessions, likely, key=score)
+        likely = nlargest(4 * num_sessions, recent, key=_last_priority)
+        return nlargest(num_sessions, likely, key=priority_of)
 
 
-def _last_rate(session: Session) -> float:
-    return session.rate
+def _last_priority(session: Session) -> float:
+    return session.retention_priority

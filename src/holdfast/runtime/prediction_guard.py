@@ -1,4 +1,4 @@
-"""Whether predictions pay: what was found in the cache against what plain LRU would have found."""
+"""Sets predictions aside while a plain LRU cache would have had more hits."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LONGEST_PENALTY = 64
 
 
 class PredictionGuard:
-    """A shadow of the cache that evicts by recency, over a sample of the blocks.
+    """Compares the cache with a shadow that evicts by recency, over a sample of the blocks.
 
-    The shadow sees the turns that were let in, in their order. A window ends once prompts have
-    asked for four times the cache. If by then the shadow found more of what was asked for than the
-    real cache, by two percentage points, predictions are not used for a window; for two the next
-    time, then for four and so on up to 64, and for half as many after each window in which they
-    did no harm. So predictions that always mislead are used in one window of 65 in the end.
+    The shadow sees the admitted turns in their order. A window ends once prompts have asked for
+    four times the cache. If the shadow's hit ratio in it is two percentage points above the real
+    one, predictions are not used for a window; for two the next time, then for four and so on up to
+    64, and for half as many after each window in which they did no harm. So predictions that always
+    mislead are used in one window of 65 in the end.
 
     Source: sampled miniature caches, Waldspurger et al., SHARDS, FAST 2015, and Miniature Cache
     Simulation, ATC 2017; choosing between policies by what each would have done, as adaptive
@@ -34,11 +34,11 @@ class PredictionGuard:
     costs one look at every n-th block.
 
     Args:
-        predictions: `guarded` compares; `always` and `never` trust or do not, whatever comes of it.
+        predictions: `guarded` compares; `always` and `never` do not.
 
     Attributes:
         trusts: Whether predictions may be used now.
-        num_trips: Windows after which they were not (count).
+        num_trips: Windows after which predictions were set aside (count).
     """
 
     def __init__(self, predictions: Predictions = "guarded") -> None:
@@ -55,7 +55,7 @@ class PredictionGuard:
         self._num_windows_left = 0
 
     def watch(self, capacity_blocks: int) -> None:
-        """Compare from now on, with a shadow of a cache of so many blocks. Mutates."""
+        """Compare from now on, with a shadow cache of so many blocks. Mutates."""
         if self._is_guarded:
             self._stride = max(capacity_blocks // _SHADOW_BLOCKS, 1)
             self._capacity = max(capacity_blocks // self._stride, 1)
@@ -66,7 +66,7 @@ class PredictionGuard:
             self._arrived[turn] = hashes[self._stride - 1 :: self._stride]
 
     def turn_started(self, turn: Turn) -> bool:
-        """Compare what the turn found, and let the shadow take its blocks in.
+        """Compare the turn's hits, and put its blocks into the shadow. Mutates.
 
         Returns:
             Whether `trusts` has changed.
@@ -85,7 +85,7 @@ class PredictionGuard:
         return self._judge() if self._num_wanted >= _TURNOVERS_A_WINDOW * self._capacity else False
 
     def turn_ended(self, turn: Turn, hashes: Sequence[bytes]) -> None:
-        """Let the shadow free the turn's blocks, the deepest first, as the engine does. Mutates."""
+        """Free the turn's blocks in the shadow, the deepest first, as the engine does. Mutates."""
         self._arrived.pop(turn, None)
         held = self._running.pop(turn, None)
         if held is None:
@@ -102,7 +102,7 @@ class PredictionGuard:
                 self._idle[key] = None
 
     def clear(self) -> None:
-        """The cache was emptied."""
+        """Empty the shadow, as the cache was emptied. Mutates."""
         self._idle.clear()
         self._num_users.clear()
         self._arrived.clear()

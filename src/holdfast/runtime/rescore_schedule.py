@@ -1,4 +1,4 @@
-"""Which paused sessions' scores have aged so much that they are worth computing anew."""
+"""When the retention priorities of idle sessions are stale."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ _STALE_SHARE = 0.1
 
 
 class RescoreSchedule:
-    """Paused sessions by when their scores go stale; every operation is O(log sessions).
+    """Idle sessions by when their priority is stale; every operation is O(log sessions).
 
-    A score is a rate of return, so its inverse is a time, and it is stale once a tenth of that
-    time has passed: what has just paused is looked at often, what has long been away hardly ever.
+    A priority that decays is a return rate, so its inverse is a time, and it is stale once a tenth
+    of that time has passed: a session that has just paused is rescored often, one that has paused
+    for long hardly ever.
     """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Session]] = []
         self._filed: dict[Session, float] = {}
 
-    def rated(self, session: Session, now_s: float) -> None:
-        """A session's rate was computed. Mutates when it goes stale."""
-        if not session.state.is_paused or session.rate <= 0.0:
+    def scored(self, session: Session, now_s: float) -> None:
+        """File a session whose priority was just computed. Mutates when it is stale."""
+        if not session.state.is_paused or session.retention_priority <= 0.0:
             session.stale_at_s = math.inf
             return
-        session.stale_at_s = stale_at_s = now_s + _STALE_SHARE / session.rate
+        session.stale_at_s = stale_at_s = now_s + _STALE_SHARE / session.retention_priority
         if stale_at_s < self._filed.get(session, math.inf):
             self._file(session)
 
     def due(self, now_s: float, num_sessions: int) -> Iterator[Session]:
-        """Take out at most so many sessions whose rate is stale, the stalest first."""
+        """Take out at most so many sessions with a stale priority, the stalest first. Mutates."""
         heap, filed = self._heap, self._filed
         while num_sessions > 0 and heap and heap[0][0] <= now_s:
             at_s, _, session = heappop(heap)
@@ -49,11 +50,11 @@ class RescoreSchedule:
             yield session
 
     def forget(self, session: Session) -> None:
-        """The session is not of interest any more."""
+        """Remove a session. Mutates."""
         self._filed.pop(session, None)
 
     def clear(self) -> None:
-        """Forget all sessions."""
+        """Remove all sessions. Mutates."""
         self._heap.clear()
         self._filed.clear()
 

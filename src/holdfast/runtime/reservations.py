@@ -1,4 +1,4 @@
-"""Reservations in the cache that paused sessions hold, and what it costs to take one."""
+"""Reservations of idle sessions, and the budget that admission decides with."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from holdfast.core.offload_port import OffloadPort
 from holdfast.core.session import Session
-from holdfast.core.turn import Budget
-from holdfast.policies.base import Policy, PolicyContext
+from holdfast.policies.admission import Budget
+from holdfast.policies.base import AdmissionPolicy, PolicyContext
 from holdfast.predict.copy_retention import CopyRetention
 from holdfast.runtime.session_blocks import SessionBlocks
 
@@ -15,52 +15,53 @@ __all__ = ["Reservations"]
 
 
 class Reservations:
-    """What admission asks about sessions that are away.
+    """Answers what admission asks about idle sessions.
 
     Args:
-        away: Those that may come back.
-        chains: Who holds what.
-        scene: Knows what computing takes.
+        idle: Sessions that may return.
+        blocks: Which blocks each session has.
+        context: Knows what computing costs.
 
     Attributes:
-        survival: Whether copies last until their sessions are back.
+        retention: Whether copies are still stored when their sessions return.
     """
 
     def __init__(
-        self, away: Iterable[Session], chains: SessionBlocks, context: PolicyContext
+        self, idle: Iterable[Session], blocks: SessionBlocks, context: PolicyContext
     ) -> None:
-        self._away = away
-        self._chains = chains
+        self._idle = idle
+        self._blocks = blocks
         self._context = context
-        self.survival = CopyRetention()
+        self.retention = CopyRetention()
 
-    def room(
-        self, blocks: int, slots: int, num_running: int, policy: Policy, tier: OffloadPort
+    def budget(
+        self, blocks: int, slots: int, num_running: int, admission: AdmissionPolicy
     ) -> Budget:
-        """What the engine can still give, to a policy that decides over it. Pure.
+        """What the engine can still give away. Pure.
 
         Args:
-            blocks: Free blocks without a claim (count; may be negative).
+            blocks: Free blocks without a reservation (count; may be negative).
             slots: Turns that may still start (count).
             num_running: Turns running (count).
-            policy: Says how long a session has been away.
-            tier: What lies below the cache.
+            admission: Knows how long a session counts as idle.
         """
         return Budget(
             now_s=self._context.now_s,
             blocks=blocks,
             slots=slots,
             num_running=num_running,
-            restore_s=lambda session, num_blocks: self._restore_s(session, num_blocks, tier),
-            places=lambda: self._held(policy),
-            freed_by=self._chains.freed_by,
-            away_s=policy.away_s,
+            restore_s=self._restore_s,
+            reservations=lambda: self._reserved(admission),
+            freed_by=self._blocks.freed_by,
         )
 
     def returned(self, session: Session, hashes: Sequence[bytes], tier: OffloadPort) -> None:
-        """Learn what became of copies: a session is back, with a prompt of these hashes. Mutates.
+        """Learn whether copies were retained, from a session that returns. Mutates.
 
-        Before the prompt becomes its chain.
+        Args:
+            session: The session, before the prompt becomes its path.
+            hashes: Prefix hashes of its new prompt.
+            tier: The store below the KV cache.
         """
         num_lost = 0
         for node in session.prompt_tail.path():
@@ -70,19 +71,20 @@ class Reservations:
         if num_lost:
             known = hashes[: session.prompt_tail.end]
             first = len(known) - num_lost
-            self.survival.observe(tier.num_stored(known, first, num_lost), num_lost)
+            self.retention.observe(tier.num_stored(known, first, num_lost), num_lost)
 
-    def _held(self, policy: Policy) -> list[Session]:
-        held = [session for session in self._away if session.has_reservation]
-        return sorted(held, key=lambda s: (s.priority or 0, policy.away_s(s)), reverse=True)
+    def _reserved(self, admission: AdmissionPolicy) -> list[Session]:
+        reserved = [session for session in self._idle if session.has_reservation]
+        return sorted(reserved, key=lambda s: (s.priority or 0, admission.idle_s(s)), reverse=True)
 
-    def _restore_s(self, session: Session, num_blocks: int, tier: OffloadPort) -> float:
-        """Engine time to bring back a session's last blocks, computed or copied (s).
+    def _restore_s(self, session: Session, num_blocks: int) -> float:
+        """Engine time to restore a session's last blocks, computed or loaded (s).
 
-        A copy that is there now may be gone by then.
+        A copy that is stored now may be gone when the session returns.
         """
+        tier = self._context.tier
         computed_s = self._context.restore_s(num_blocks, max(session.tail.end - num_blocks, 0))
         if tier.num_stored(session.prompt_tail.hashes[-1:], 0, 1):
-            copied_s = min(computed_s, tier.load_s(num_blocks))
-            return computed_s + self.survival.share * (copied_s - computed_s)
+            loaded_s = min(computed_s, tier.load_s(num_blocks))
+            return computed_s + self.retention.share * (loaded_s - computed_s)
         return computed_s

@@ -1,4 +1,4 @@
-"""What became of sessions that paused: how many came back, and when that is past hoping for."""
+"""Tracks how pauses end and estimates when a session is abandoned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.predict.return_time import ReturnTimeModel
 __all__ = ["ReturnTracker"]
 
 _GONE_QUANTILE = 0.98
-_LEARNED_AT_ONCE = 4
+_CHECKED_AT_ONCE = 4
 _MAX_UNEXPLAINED = 256
 
 
@@ -20,7 +20,7 @@ class ReturnTracker:
     """Follows pauses to their end, a few at a time.
 
     Args:
-        returns: Told of pauses that outlast nearly all of their kind.
+        returns: Learns the gaps, and the pauses that outlast nearly all of their kind.
     """
 
     def __init__(self, returns: ReturnTimeModel) -> None:
@@ -32,7 +32,7 @@ class ReturnTracker:
 
     @property
     def return_share(self) -> float:
-        """Share of sessions that came back after a sibling or a fork had started (0 to 1)."""
+        """Share of sessions that returned after a sibling or a fork had started (0 to 1)."""
         return self._num_back / (self._num_back + self._num_gone)
 
     def is_gone(self, session: Session, now_s: float) -> bool:
@@ -44,11 +44,11 @@ class ReturnTracker:
         return away_s > returns.residual_quantile_s(gap, 0.0, _GONE_QUANTILE, speed=speed)
 
     def paused(self, session: Session) -> None:
-        """A pause has begun."""
+        """Begin to follow a pause. Mutates."""
         self._pauses.append((session, session.num_turns))
 
     def returned(self, session: Session, now_s: float) -> None:
-        """A pause is over: the session is back."""
+        """Learn from a pause that ends with the session's return. Mutates."""
         if session.state.is_paused:
             away_s = now_s - session.paused_at_s
             if session.awaits_end:
@@ -59,21 +59,14 @@ class ReturnTracker:
             self._num_back += 1.0
 
     def explained(self, session: Session, num_turns: int, gap: GapFeatures) -> None:
-        """What ended a turn has been read after the session came back; learns the pause now."""
+        """Learn a pause whose kind became known after the session returned. Mutates."""
         away_s = self._unexplained.pop((session, num_turns), None)
         if away_s is not None:
             self._returns.observe(gap, away_s, speed=session.speed)
 
-    def _await(self, session: Session, away_s: float) -> None:
-        """Keep a pause until its kind is known; the oldest beyond a limit counts as unknown."""
-        self._unexplained[session, session.num_turns] = away_s
-        if len(self._unexplained) > _MAX_UNEXPLAINED:
-            (oldest, _), away_s = self._unexplained.popitem(last=False)
-            self._returns.observe(UNKNOWN_GAP, away_s, speed=oldest.speed)
-
-    def learn(self, now_s: float) -> Iterator[Session]:
-        """Look at some pauses; yields sessions that had moved on and are gone."""
-        for _ in range(min(_LEARNED_AT_ONCE, len(self._pauses))):
+    def check(self, now_s: float) -> Iterator[Session]:
+        """Check some pauses; yields sessions that had moved on and are gone. Mutates."""
+        for _ in range(min(_CHECKED_AT_ONCE, len(self._pauses))):
             session, num_turns = self._pauses.popleft()
             if session.num_turns != num_turns or not session.state.is_paused:
                 continue
@@ -86,6 +79,13 @@ class ReturnTracker:
                 yield session
 
     def clear(self) -> None:
-        """Forget all pauses; what was learned stays."""
+        """Forget all pauses; what was learned stays. Mutates."""
         self._pauses.clear()
         self._unexplained.clear()
+
+    def _await(self, session: Session, away_s: float) -> None:
+        """Keep a pause until its kind is known; the oldest beyond a limit counts as unknown."""
+        self._unexplained[session, session.num_turns] = away_s
+        if len(self._unexplained) > _MAX_UNEXPLAINED:
+            (oldest, _), away_s = self._unexplained.popitem(last=False)
+            self._returns.observe(UNKNOWN_GAP, away_s, speed=oldest.speed)

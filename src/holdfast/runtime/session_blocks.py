@@ -1,4 +1,4 @@
-"""Which chain each session has, kept in step with the free blocks of the host."""
+"""Each session's path in the prefix tree, kept in step with the host's free blocks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["SessionBlocks"]
 
 
 class SessionBlocks:
-    """Moves sessions along the tree of chains, and free blocks with them.
+    """Moves sessions along the prefix tree, and free blocks with them.
 
     Args:
-        tree: The chains of all sessions.
+        tree: The paths of all sessions.
         queue: The host's free blocks.
     """
 
@@ -25,9 +25,9 @@ class SessionBlocks:
         self._queue = queue
 
     def extend(self, session: Session, hashes: Sequence[bytes]) -> None:
-        """Make `hashes` the session's chain and its last prompt.
+        """Make `hashes` the session's path and its last prompt. Mutates.
 
-        An answer that the prompt does not repeat goes first.
+        Blocks of an answer that the prompt does not repeat are evicted first.
         """
         old_tail = session.tail
         old_tail.tails.discard(session)
@@ -44,35 +44,35 @@ class SessionBlocks:
         self.leave(old_tail)
 
     def append_answer(self, session: Session, hashes: Sequence[bytes]) -> None:
-        """Lengthen the session's chain by the blocks of its answer."""
+        """Lengthen the session's path by the blocks of its answer. Mutates."""
         if len(hashes) <= session.prompt_blocks or not session.tail.is_attached:
             return
         session.tail.tails.discard(session)
         session.tail = self.insert(hashes)
         session.tail.tails.add(session)
 
-    def abandon(self, session: Session) -> None:
-        """The session uses no chain any more."""
+    def drop(self, session: Session) -> None:
+        """Take the session off its path. Mutates."""
         session.tail.tails.discard(session)
         session.prompt_tail.prompts.discard(session)
         self.leave(session.tail)
 
     def reserve(self, session: Session) -> None:
-        """Keep the session's blocks from newcomers; see `EvictionPort.hold`."""
+        """Reserve the session's blocks; see `EvictionPort.reserve`. Mutates."""
         if not session.has_reservation:
             session.has_reservation = True
             for node in session.tail.path():
                 self._queue.reserve(node)
 
     def release(self, session: Session) -> None:
-        """The opposite of `hold`."""
+        """Release the session's reservation, if it has one. Mutates."""
         if session.has_reservation:
             session.has_reservation = False
             for node in session.tail.path():
                 self._queue.release(node)
 
     def freed_by(self, session: Session) -> int:
-        """Blocks that become free for newcomers when `session` is released (count). Pure."""
+        """Blocks that become free for others when `session` is released (count). Pure."""
         return sum(
             node.free_blocks.num_blocks
             for node in session.tail.path()
@@ -80,15 +80,15 @@ class SessionBlocks:
         )
 
     def rescore(self, session: Session) -> None:
-        """The worth of what the session uses may have changed."""
+        """Rank the session's nodes anew: their priority may have changed. Mutates."""
         self._queue.rescore(session.tail)
         if session.prompt_tail is not session.tail:
             self._queue.rescore(session.prompt_tail)
 
     def insert(self, hashes: Sequence[bytes]) -> Node[Any]:
-        """The run in which a chain of these blocks ends, new where it must be.
+        """The last node of a path of these blocks, new where it must be.
 
-        Mutates the tree; blocks of a run that it cuts in two follow their content.
+        Mutates the tree; blocks of a node that it splits follow their content.
         """
         tail, upper = self._tree.insert(hashes)
         if upper is not None:
@@ -98,7 +98,7 @@ class SessionBlocks:
         return tail
 
     def leave(self, node: Node[Any]) -> None:
-        """Disown what only a session that moved on has used, from its last run upwards."""
+        """Disown the nodes that no session uses any more, from the last one upwards. Mutates."""
         while (
             node.parent is not None
             and node.is_attached

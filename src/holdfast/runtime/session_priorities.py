@@ -1,4 +1,4 @@
-"""SessionPriorities of sessions, kept up to date, and with them the ranks of their blocks."""
+"""Retention priorities of sessions, kept up to date, and the order of their nodes with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session
-from holdfast.policies.base import Policy, PolicyContext, Priority, users_of
+from holdfast.policies.base import EvictionPolicy, PolicyContext, Priority, users_of
 from holdfast.runtime.idle_sessions import IdleSessions
 from holdfast.runtime.rescore_schedule import RescoreSchedule
 from holdfast.runtime.session_blocks import SessionBlocks
@@ -16,67 +16,71 @@ __all__ = ["SessionPriorities"]
 
 
 class SessionPriorities:
-    """SessionPriorities sessions by a policy, anew whenever what a score rests on has changed.
+    """Rescores sessions when what their priority depends on has changed.
 
     Args:
-        policy: SessionPriorities them; may be replaced.
-        scene: Knows the time.
-        away: Sessions that may come back.
-        chains: Which chain each session has.
+        eviction: Scores them; may be replaced.
+        context: Knows the time.
+        idle: Sessions that may return.
+        blocks: Which path each session has.
     """
 
     def __init__(
-        self, policy: Policy, context: PolicyContext, away: IdleSessions, chains: SessionBlocks
+        self,
+        eviction: EvictionPolicy,
+        context: PolicyContext,
+        idle: IdleSessions,
+        blocks: SessionBlocks,
     ) -> None:
-        self.policy = policy
+        self.eviction = eviction
         self._context = context
-        self._away = away
-        self._chains = chains
-        self._freshness = RescoreSchedule()
+        self._idle = idle
+        self._blocks = blocks
+        self._schedule = RescoreSchedule()
 
-    def rate(self, session: Session) -> None:
-        """Score a session whose blocks are ranked anew in any case. Mutates."""
-        session.rate = self.policy.score(session)
-        self._freshness.rated(session, self._context.now_s)
+    def score(self, session: Session) -> None:
+        """Score a session whose nodes are ranked anew in any case. Mutates."""
+        session.retention_priority = self.eviction.session_priority(session)
+        self._schedule.scored(session, self._context.now_s)
 
-    def renew(self, session: Session) -> None:
-        """Score a session and rank its blocks anew. Mutates."""
-        self.rate(session)
-        self._chains.rescore(session)
+    def rescore(self, session: Session) -> None:
+        """Score a session and rank its nodes anew. Mutates."""
+        self.score(session)
+        self._blocks.rescore(session)
 
-    def renew_all(self, sessions: Iterable[Session]) -> None:
-        """Score paused sessions and rank their blocks anew. Mutates."""
+    def rescore_all(self, sessions: Iterable[Session]) -> None:
+        """Score idle sessions and rank their nodes anew. Mutates."""
         for session in list(sessions):
-            if session in self._away and not self._is_bare(session):
-                self.renew(session)
+            if session in self._idle and not self._is_bare(session):
+                self.rescore(session)
 
-    def refresh(self, num_sessions: int) -> None:
-        """Bring at most so many paused sessions with stale scores up to date. Mutates."""
-        if self.policy.ages:
-            self.renew_all(self._freshness.due(self._context.now_s, num_sessions))
+    def rescore_stale(self, num_sessions: int) -> None:
+        """Rescore at most so many idle sessions with stale priorities. Mutates."""
+        if self.eviction.decays:
+            self.rescore_all(self._schedule.due(self._context.now_s, num_sessions))
 
     def priority(self, node: Node[Any]) -> Priority:
-        """Class and worth of a run's free blocks now."""
-        if self.policy.ages:
+        """Priority of a node's free blocks now."""
+        if self.eviction.decays:
             now_s = self._context.now_s
             for session in users_of(node):
                 if now_s >= session.stale_at_s:
-                    self.rate(session)
-        return self.policy.priority(node)
+                    self.score(session)
+        return self.eviction.priority(node)
 
     def forget(self, session: Session) -> None:
-        """The session is not of interest any more. Mutates."""
-        self._freshness.forget(session)
+        """Stop rescoring a session. Mutates."""
+        self._schedule.forget(session)
 
     def clear(self) -> None:
-        """Forget all sessions. Mutates."""
-        self._freshness.clear()
+        """Stop rescoring all sessions. Mutates."""
+        self._schedule.clear()
 
     def _is_bare(self, session: Session) -> bool:
-        """Whether a paused session has no block left to keep; it then counts as away no more."""
+        """Whether an idle session has no resident block left; it is then set apart."""
         if session.tail.free_blocks.num_blocks or session.prompt_tail.free_blocks.num_blocks:
             return False
-        self._away.bare(session)
-        self._chains.release(session)
-        self.rate(session)
+        self._idle.lose_blocks(session)
+        self._blocks.release(session)
+        self.score(session)
         return True

@@ -1,4 +1,4 @@
-"""How much work stands in the engine, and how long a turn that finds it there may be overtaken."""
+"""The wait bound: how long other turns may pass a turn, by the work it found in the engine."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _HALF_DONE = 0.5  # of a running turn's work, on average
 
 
 class WaitBound:
-    """The turns in the engine, as if every prompt had to be computed from nothing.
+    """Adds up the engine time of all turns in the engine, every prompt computed from its start.
 
     Args:
-        max_wait_ratio: Longest wait of a turn before nobody may overtake it any more, in units of
-            the engine time of all it found ahead of it (> 0). At 1 that is about what it would
-            have waited first come, first served, with a cache that thrashes.
+        max_wait_ratio: Longest wait of a turn before no turn may pass it, in units of the engine
+            time of all that it found ahead of it (> 0). 1 is about what it would have waited first
+            come, first served, with a cache that thrashes.
     """
 
     def __init__(self, max_wait_ratio: float) -> None:
@@ -23,7 +23,7 @@ class WaitBound:
         self._cold_s = 0.0
 
     def enter(self, turn: Turn, cold_s: float) -> None:
-        """A turn has arrived: bound how long it may be overtaken. Mutates it.
+        """Add a turn that has arrived, and bound its wait. Mutates it.
 
         Args:
             turn: The turn.
@@ -34,21 +34,21 @@ class WaitBound:
         turn.due_s = turn.arrived_s + self._max_wait_ratio * self._cold_s
 
     def start(self, turn: Turn) -> None:
-        """The turn runs."""
-        self._weigh(turn, _HALF_DONE * turn.cold_s)
+        """Count half of a turn that runs. Mutates it."""
+        self._count(turn, _HALF_DONE * turn.cold_s)
 
-    def put_back(self, turn: Turn) -> None:
-        """The turn waits again."""
-        self._weigh(turn, turn.cold_s)
+    def preempt(self, turn: Turn) -> None:
+        """Count a turn in full that waits again. Mutates it."""
+        self._count(turn, turn.cold_s)
 
     def leave(self, turn: Turn) -> None:
-        """The turn has ended."""
-        self._weigh(turn, 0.0)
+        """Remove a turn that has ended. Mutates it."""
+        self._count(turn, 0.0)
 
     def clear(self) -> None:
-        """No turn is in the engine."""
+        """Remove all turns. Mutates."""
         self._cold_s = 0.0
 
-    def _weigh(self, turn: Turn, outstanding_s: float) -> None:
+    def _count(self, turn: Turn, outstanding_s: float) -> None:
         self._cold_s += outstanding_s - turn.outstanding_s
         turn.outstanding_s = outstanding_s

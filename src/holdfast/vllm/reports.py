@@ -17,7 +17,8 @@ from holdfast.cache.prefix_tree import Node
 from holdfast.config import HoldfastConfig
 from holdfast.core.bounded_name import bounded_name
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import Admission, Turn
+from holdfast.core.turn import Turn
+from holdfast.policies.admission import Admission
 from holdfast.predict.features import features_of
 from holdfast.runtime.eviction_reason import eviction_reason, sessions_using
 from holdfast.tool_calls.turn_end import TurnEnd
@@ -116,10 +117,15 @@ class EngineReports:
                 states[SessionState.HUMAN_AWAY] += 1
         self.metrics.set_sessions({state.value: states[state] for state in SessionState})
 
-    def places_taken(self, decision: Admission) -> None:
-        """Sessions have lost their places."""
-        for session in decision.releases:
-            self._log.write("place_taken", self._clock(), session=session.number, rate=session.rate)
+    def reservations_released(self, admission: Admission) -> None:
+        """Log the sessions that lost their reservation."""
+        for session in admission.released:
+            self._log.write(
+                "place_taken",
+                self._clock(),
+                session=session.number,
+                rate=session.retention_priority,
+            )
 
     def evicted(self, node: Node[Any] | None, num_blocks: int) -> None:
         """Blocks of a run were given up; None is a run that no session uses any more."""

@@ -15,7 +15,8 @@ from holdfast.core.bounded_name import bounded_name
 from holdfast.core.hints import Hints, parse_hints
 from holdfast.core.session import Session
 from holdfast.core.session_id import tells_parent
-from holdfast.core.turn import Admission, Turn
+from holdfast.core.turn import Turn
+from holdfast.policies.admission import Admission
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
 from holdfast.vllm.cache_layout import CacheLayout
@@ -92,7 +93,7 @@ class RequestTracker:
         """The engine has let a turn in."""
         self._runtime.turn_started(turn)
         self._growth.expect(turn.request_id, max(turn.footprint_blocks - turn.resident_blocks, 0))
-        if not self._runtime.policy.retains(turn.session):
+        if not self._runtime.policies.admission.retains(turn.session):
             self._growth.gives_up(turn.request_id, turn.footprint_blocks)
 
     def put_back(self, request_id: str) -> None:
@@ -120,7 +121,7 @@ class RequestTracker:
             self._runtime.session_closed(turn.session)
         return turn, hints
 
-    def decide(
+    def admit(
         self, waiting: Iterable[Any], running: Sequence[Any], slots: int, spare: int
     ) -> Admission:
         """Ask the runtime whom to let in.
@@ -133,7 +134,7 @@ class RequestTracker:
         """
         blocks = self.room(running, spare) - self._queue.num_reserved_blocks
         turns = self._pick(waiting, blocks, slots)
-        return self._runtime.decide(turns, blocks, slots, len(running))
+        return self._runtime.admit(turns, blocks, slots, len(running))
 
     def sessions_of(self, requests: Iterable[Any]) -> Iterator[Session]:
         """Sessions of those requests whose turns are known."""

@@ -128,7 +128,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._desk.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
         self.offload.install_gate(self._desk, grain, self._meter, self._metrics, self._guard)
         self._orders_requests = (
-            config.admission == "policy" and self._runtime.policy.orders_requests
+            config.admission == "policy" and self._runtime.policies.orders_requests
         )
         if self._orders_requests:
             self.waiting = AdmissionQueue()
@@ -282,7 +282,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         if self._num_evicted:
             num_sessions = 1 + self._num_evicted // _EVICTED_PER_REFRESH
             self._num_evicted = 0
-            self._runtime.refresh(min(num_sessions, _MAX_REFRESHES_A_STEP))
+            self._runtime.rescore_stale(min(num_sessions, _MAX_REFRESHES_A_STEP))
         self._guard("findings", self._reader.tell)
         if self._orders_requests and len(self.waiting):
             # The more wait, the less a step's delay is to them, and the more a review costs.
@@ -297,10 +297,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         if slots <= 0:
             return
         candidates = [request for request in self.waiting if request not in self._oversized]
-        decision = self._desk.decide(candidates, self._growing, slots, self._spare_blocks)
+        admission = self._desk.admit(candidates, self._growing, slots, self._spare_blocks)
         waiting: AdmissionQueue = self.waiting
-        waiting.offer(turn.request_id for turn in decision.offers)
-        self._reports.places_taken(decision)
+        waiting.offer(turn.request_id for turn in admission.admitted)
+        self._reports.reservations_released(admission)
 
     def _sessions_held(self) -> Iterator[Session]:
         """Whose turns are held back; vLLM itself looks for the blocks of those on offer."""

@@ -1,11 +1,10 @@
-"""CacheWise with true durations, the paper's own upper bound."""
+"""CacheWise with true pause lengths, the paper's own upper bound."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from holdfast.core.session import Session
-from holdfast.core.turn import Turn
 from holdfast.policies.base import Need, PolicyContext, PolicySpec
 from holdfast.policies.bounds.true_returns import TrueReturns
 from holdfast.policies.published.cachewise import CacheWise
@@ -29,12 +28,8 @@ class CacheWiseOracle(CacheWise):
 
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)
-        self._true_returns = TrueReturns(context, self.per_session())
-
-    def turn_ended(self, turn: Turn) -> None:
-        """Look up when the session will be back."""
-        self._true_returns.turn_ended(turn)
+        self._true_returns = context.shared(TrueReturns)
 
     def residual_s(self, session: Session) -> float:
-        """True time until the session is back (s)."""
+        """True time until the session returns (s)."""
         return self._true_returns.left_s(session)

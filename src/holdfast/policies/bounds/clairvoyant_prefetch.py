@@ -1,4 +1,4 @@
-"""A bound: Holdfast with true return times for what is brought back ahead of time."""
+"""A bound on prefetching: Holdfast, told which session returns next."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from holdfast.cache.prefix_tree import Node
-from holdfast.core.turn import Turn
 from holdfast.policies.base import Need, PolicyContext, PolicySpec
 from holdfast.policies.bounds.true_returns import TrueReturns
 from holdfast.policies.ours.holdfast import Holdfast
@@ -15,10 +14,10 @@ __all__ = ["ClairvoyantPrefetch"]
 
 
 class ClairvoyantPrefetch(Holdfast):
-    """Evicts and admits as Holdfast does, and knows who is back next.
+    """Evicts and admits as Holdfast does, and prefetches in the order of true returns.
 
-    Sessions that are away are brought back in the order of their true returns, as far as links and
-    room allow. Bounds what a better choice of what to prefetch could gain.
+    Bounds what a better choice of what to prefetch could gain, as far as links and free blocks
+    allow.
     """
 
     spec: ClassVar[PolicySpec] = PolicySpec(
@@ -31,12 +30,8 @@ class ClairvoyantPrefetch(Holdfast):
 
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)
-        self._true_returns = TrueReturns(context, self.per_session())
+        self._true_returns = context.shared(TrueReturns)
 
-    def turn_ended(self, turn: Turn) -> None:
-        """Look up when the session will be back."""
-        self._true_returns.turn_ended(turn)
-
-    def coming(self) -> Iterable[Node[Any]]:
-        """Chains of those that return, the next one first."""
+    def candidates(self) -> Iterable[Node[Any]]:
+        """Paths of sessions that return, the next one first."""
         return (session.tail for session in self._true_returns.next_back())

@@ -1,38 +1,35 @@
-"""When paused sessions really return: for bounds, which know the future."""
+"""True return times of paused sessions, for bounds, which know the future."""
 
 from __future__ import annotations
 
 import math
 
+from holdfast.core.events import Event, TurnEnded
 from holdfast.core.session import Session
-from holdfast.core.turn import Turn
-from holdfast.policies.base import PolicyContext
+from holdfast.policies.base import Observer, PolicyContext
 
 __all__ = ["TrueReturns"]
 
 
-class TrueReturns:
-    """Looks each pause up when it begins.
+class TrueReturns(Observer):
+    """Asks the oracle for the length of each pause when it begins."""
 
-    Args:
-        scene: A scene with an oracle.
-        memory: Where return times are kept, by session; see `Policy.per_session`.
-    """
-
-    def __init__(self, context: PolicyContext, memory: dict[Session, float]) -> None:
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
         assert context.oracle is not None
         self._oracle = context.oracle
-        self._context = context
-        self._returns_at_s = memory
+        self._returns_at_s: dict[Session, float] = context.per_session()
 
-    def turn_ended(self, turn: Turn) -> None:
-        """Look up when the session will be back. Mutates."""
-        gap_s = self._oracle.gap_after_s(turn.request_id)
-        self._returns_at_s[turn.session] = self._context.now_s + gap_s
+    def observe(self, event: Event) -> None:
+        """Look up when the session returns. Mutates."""
+        match event:
+            case TurnEnded(turn=turn):
+                gap_s = self._oracle.gap_after_s(turn.request_id)
+                self._returns_at_s[turn.session] = self.context.now_s + gap_s
 
     def left_s(self, session: Session) -> float:
-        """Time until a paused session is back (s, >= 0; inf if it never is). Pure."""
-        return max(self._returns_at_s.get(session, math.inf) - self._context.now_s, 0.0)
+        """Time until a paused session returns (s, >= 0; inf if it never does). Pure."""
+        return max(self._returns_at_s.get(session, math.inf) - self.context.now_s, 0.0)
 
     def next_back(self) -> list[Session]:
         """Paused sessions that return, the next one first. Pure; O(sessions log sessions)."""

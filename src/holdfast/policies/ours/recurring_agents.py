@@ -1,4 +1,4 @@
-"""Sessions as calls of agents: which of them stands for its agent's next call."""
+"""Agents whose calls recur, and the session that stands for each agent's next call."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from itertools import islice
 from typing import Any
 
 from holdfast.cache.prefix_tree import Node
+from holdfast.core.events import Event, SessionForgotten, TurnArrived
 from holdfast.core.session import Session, SessionState
-from holdfast.policies.base import PolicyContext, users_of
+from holdfast.policies.base import Observer, PolicyContext, users_of
 from holdfast.predict.agent_transitions import AgentTransitions
 from holdfast.predict.inter_arrival import CallStatistics, InterArrivalModel, RecurringAgent
 
 __all__ = ["RecurringAgents"]
 
 _STEPS_AHEAD = 16
-_STEPS_ANNOUNCED = 2
+_STEPS_PREFETCHED = 2
 _INTERVAL_WEIGHT = 0.3
 _MAX_WORKFLOWS = 1024
 _SOONEST_SHARE = 0.5  # of an interval
@@ -30,9 +31,9 @@ class _Call:
     """A session's first prompt.
 
     Attributes:
-        arrived_s: When it came (s).
-        agent: Whose it is, once that is known.
-        end_blocks: Where the agent's own prefix ends.
+        arrived_s: When it arrived (s).
+        agent: The agent that it calls; None until another prompt shares its beginning.
+        end_blocks: Depth at which the agent's own prefix ends (blocks).
     """
 
     arrived_s: float
@@ -40,70 +41,54 @@ class _Call:
     end_blocks: int = 0
 
 
-class RecurringAgents:
-    """Agents are the beginnings at which prompts of different sessions part.
+class RecurringAgents(Observer):
+    """Takes the beginnings at which prompts of different sessions part for agents.
 
-    Where an agent's calls come regularly, or in an order that repeats, and few go on, its latest
-    session stands for the next call: what they share is needed again when that is expected, and the
-    rest of it is not.
-
-    Args:
-        scene: Where they are.
-        calls: Empty; loses sessions that are forgotten.
+    Where an agent's calls come regularly, or in an order that repeats, and few sessions go on, its
+    latest session stands for the next call: the shared prefix is needed when that call is expected,
+    and the rest of the session's blocks is not.
     """
 
-    def __init__(self, context: PolicyContext, calls: dict[Session, Any]) -> None:
-        self._context = context
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
         self._inter_arrivals = InterArrivalModel()
-        self._calls: dict[Session, _Call] = calls
+        self._calls: dict[Session, _Call] = context.per_session()
         self._forgotten = CallStatistics()
         self._transitions: AgentTransitions[RecurringAgent] = AgentTransitions()
-        # By workflow, when it called last (s); the longest ago foremost.
+        # By workflow, when it called last (s); the longest ago first.
         self._called_s: OrderedDict[str | None, float] = OrderedDict()
         self._interval_s = 0.0
-        self._due: dict[RecurringAgent, tuple[int, float]] = {}  # steps away, and when (s)
+        self._due: dict[RecurringAgent, tuple[int, float]] = {}  # steps ahead, and when (s)
 
-    def turn_arrived(self, session: Session) -> None:
-        """Learn that a session begins or goes on. Mutates."""
-        if session.num_turns > 1:
-            call = self._calls.get(session)
-            if session.num_turns == 2 and call is not None and call.agent is not None:
-                self._inter_arrivals.observe_end(
-                    call.agent, is_continued=True, is_answered=_is_answered(session)
-                )
-            return
-        call = self._calls[session] = _Call(self._context.now_s)
-        for node in session.tail.path():
-            others = [s for s in islice(users_of(node), _SHARERS) if s is not session]
-            before = [s for s in others if s in self._calls]
-            if before:
-                self._called(session, node, before)
-                return
+    def observe(self, event: Event) -> None:
+        """Learn from sessions that begin, go on, or are forgotten. Mutates."""
+        match event:
+            case TurnArrived(turn=turn):
+                self._turn_arrived(turn.session)
+            case SessionForgotten(session=session):
+                is_continued = session.num_turns > 1
+                self._forgotten.observe_end(is_continued=is_continued, is_answered=False)
 
-    def forgotten(self, session: Session) -> None:
-        """Learn from a session that will not be mentioned again. Mutates."""
-        self._forgotten.observe_end(is_continued=session.num_turns > 1, is_answered=False)
-
-    def rate(self, session: Session, rate: float) -> float:
-        """Expected uses a second of what a session holds, given its expected returns. Pure."""
+    def use_rate(self, session: Session, return_rate: float) -> float:
+        """Expected uses a second of a session's blocks, given its expected returns (1/s). Pure."""
         call = self._calls.get(session)
         if call is None or call.agent is None or not self._is_expected(call.agent):
-            return rate
+            return return_rate
         if session.num_turns == 1:
-            rate *= call.agent.statistics.continued_share
+            return_rate *= call.agent.statistics.continued_share
         if call.agent.latest is session:
-            rate = max(rate, 1.0 / self._wait_s(call.agent))
-        return rate
+            return_rate = max(return_rate, 1.0 / self._wait_s(call.agent))
+        return return_rate
 
     def share(self, session: Session, node: Node[Any]) -> float:
-        """Share of a session's rate that a run of it deserves (0 to 1). Pure."""
+        """Share of a session's use rate that one of its nodes has (0 to 1). Pure."""
         call = self._calls.get(session)
         if call is None or call.agent is None or node.start < call.end_blocks:
             return 1.0
         is_stand_in = self._is_expected(call.agent) and call.agent.latest is session
         return call.agent.statistics.continued_share if is_stand_in else 1.0
 
-    def goes_on(self, session: Session) -> bool:
+    def may_go_on(self, session: Session) -> bool:
         """Whether a session may be continued, as far as its agent's calls tell. Pure."""
         call = self._calls.get(session)
         if session.num_turns > 1 or call is None:
@@ -115,20 +100,36 @@ class RecurringAgents:
         statistics = agent.statistics if agent is not None and is_known else self._forgotten
         return statistics.continued_share >= _CONTINUED_SHARE
 
-    def coming(self) -> Iterator[Node[Any]]:
-        """Ends of the prefixes whose agents are called next, soonest first. O(steps)."""
+    def called_next(self) -> Iterator[Node[Any]]:
+        """Last nodes of the prefixes whose agents are called next, soonest first. O(steps)."""
         for agent, (steps, _) in self._due.items():
             call = self._calls.get(agent.latest)
-            if steps <= _STEPS_ANNOUNCED and call is not None:
+            if steps <= _STEPS_PREFETCHED and call is not None:
                 path = agent.latest.tail.path()
                 yield from islice((node for node in path if node.start < call.end_blocks), 1)
+
+    def _turn_arrived(self, session: Session) -> None:
+        if session.num_turns > 1:
+            call = self._calls.get(session)
+            if session.num_turns == 2 and call is not None and call.agent is not None:
+                self._inter_arrivals.observe_end(
+                    call.agent, is_continued=True, is_answered=_is_answered(session)
+                )
+            return
+        call = self._calls[session] = _Call(self.context.now_s)
+        for node in session.tail.path():
+            others = [s for s in islice(users_of(node), _SHARERS) if s is not session]
+            before = [s for s in others if s in self._calls]
+            if before:
+                self._note_call(session, node, before)
+                return
 
     def _is_expected(self, agent: RecurringAgent) -> bool:
         return agent.is_regular or agent in self._due
 
     def _wait_s(self, agent: RecurringAgent) -> float:
         """Time until an agent's next call (s, > 0; inf if none is expected). Pure."""
-        now_s = self._context.now_s
+        now_s = self.context.now_s
         wait_s = agent.wait_s(now_s)
         if agent in self._due:
             _, due_s = self._due[agent]
@@ -136,8 +137,8 @@ class RecurringAgents:
         return wait_s
 
     def _note_order(self, workflow: str | None, agent: RecurringAgent) -> None:
-        """Learn who is called after whom, and say who is next."""
-        now_s = self._context.now_s
+        """Learn which agent follows which, and predict the next ones."""
+        now_s = self.context.now_s
         interval_s = now_s - self._called_s.pop(workflow, now_s)
         self._called_s[workflow] = now_s
         if len(self._called_s) > _MAX_WORKFLOWS:
@@ -150,12 +151,12 @@ class RecurringAgents:
             for steps, following in self._transitions.predict(_STEPS_AHEAD):
                 self._due[following] = steps, now_s + steps * self._interval_s
 
-    def _called(self, session: Session, node: Node[Any], before: list[Session]) -> None:
-        """Take note of an agent's call, behind whose prefix `before` parted earlier."""
+    def _note_call(self, session: Session, node: Node[Any], before: list[Session]) -> None:
+        """Learn an agent's call; `before` are earlier sessions that parted after its prefix."""
         previous = max(before, key=lambda s: self._calls[s].arrived_s)
         before_s = self._calls[previous].arrived_s
         beginning = session.group, node.hashes[-1]
-        agent = self._inter_arrivals.observe_call(beginning, self._context.now_s, before_s)
+        agent = self._inter_arrivals.observe_call(beginning, self.context.now_s, before_s)
         latest = agent.latest or previous
         if latest.num_turns == 1:
             is_answered = latest.state is SessionState.HUMAN_AWAY

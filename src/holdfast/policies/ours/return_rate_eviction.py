@@ -1,54 +1,66 @@
-"""Priority of keeping a run of blocks.
-
-Expected returns a second, summed over all who would lose it.
-"""
+"""Eviction by return rate: expected returns a second, summed over a node's users."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from holdfast.cache.prefix_tree import Node
-from holdfast.core.session import Session, SessionState
+from holdfast.core.session import Session
 from holdfast.core.urgency import claim_urgency
-from holdfast.policies.base import PolicyContext, Priority, PriorityClass, users_of
+from holdfast.policies.base import (
+    PolicyContext,
+    PolicySpec,
+    Priority,
+    PriorityClass,
+    SessionPriority,
+    users_of,
+)
 from holdfast.policies.ours.recurring_agents import RecurringAgents
 
 __all__ = ["ReturnRateEviction"]
 
 _SHORTEST_S = 1e-6
-_ENDED = (SessionState.CLOSED, SessionState.SUPERSEDED)
 
 
-class ReturnRateEviction:
-    """Rank runs by how soon their sessions are expected back.
+class ReturnRateEviction(SessionPriority):
+    """Evicts first the nodes whose sessions are expected back last.
 
-    Keeping a block saves its restore cost once its session returns and occupies memory until then,
-    so per block-second it is worth P(return) * restore cost / expected wait. The restore cost a
-    block is taken as the same at every depth. The expected wait is the time already waited plus the
-    typical gap of such a pause in this session: the longer away, the longer still, as gaps of
-    agents are heavy-tailed. P(return) falls as the pause outlasts the gaps of its kind that ended.
+    A kept block saves its restore cost when its session returns and occupies memory until then, so
+    a block-second saves P(return) * restore cost / expected wait. The restore cost of a block is
+    taken as the same at every depth. The expected wait is the time already waited plus the typical
+    gap of such a pause in this session: gaps of agents are heavy-tailed, so the longer the pause,
+    the longer its rest. P(return) falls as the pause outlasts the gaps of its kind that ended.
 
     Source: Belady, IBM Systems Journal 5(2), 1966, with the next use replaced by its expectation,
     as in CacheWise (arXiv 2606.16824).
-    Differs: the expectation is learned online from gaps by kind, tool and argument class; shared
-    runs are worth the sum over their users; only sessions are rescored, never blocks. A session
-    may stand for the next call of its agent, too; see `RecurringAgents`. Explicit priorities come
-    before worth, as far as sessions hold places.
+    Differs: the expectation is learned online from gaps by kind, tool and argument class; a shared
+    node has the sum over its users; only sessions are rescored, never blocks. A session may stand
+    for the next call of its agent, see `RecurringAgents`. Explicit priorities come before return
+    rates, as far as sessions have reservations.
     """
 
-    def __init__(self, context: PolicyContext, callers: RecurringAgents) -> None:
-        self._context = context
-        self._callers = callers
+    spec: ClassVar[PolicySpec] = PolicySpec(
+        name="return-rate",
+        summary="Evicts the nodes whose sessions are expected back last.",
+        source="Belady 1966; CacheWise (arXiv 2606.16824)",
+        differs="Returns are learned online; priorities of shared nodes add up.",
+    )
+    decays = True
+    uses_predictions = True
 
-    def rate(self, session: Session) -> float:
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
+        self._agents = context.shared(RecurringAgents)
+
+    def session_priority(self, session: Session) -> float:
         """Expected returns a second of a session (1/s, >= 0). Pure.
 
-        Where predictions are not trusted only recency counts. Before gaps are known, the time to
-        recompute what the session holds says what is soon.
+        While predictions are not trusted only recency counts. Before gaps are known, the time to
+        recompute the session's blocks stands for a typical gap.
         """
-        if session.state in _ENDED:
+        if session.state.is_ended:
             return 0.0
-        context = self._context
+        context = self.context
         restore_s = context.restore_s(max(session.tail.end, 1))
         if session.state.is_busy:
             return 1.0 / max(restore_s, _SHORTEST_S)
@@ -63,14 +75,14 @@ class ReturnRateEviction:
             session.gap, 0.0, 0.5, scale_s=restore_s, speed=session.speed
         )
         share *= context.returns.return_probability(session.gap, away_s, speed=session.speed)
-        return self._callers.rate(session, share / max(away_s + typical_s, _SHORTEST_S))
+        return self._agents.use_rate(session, share / max(away_s + typical_s, _SHORTEST_S))
 
     def priority(self, node: Node[Any]) -> Priority:
-        """Class of the run and the sum of its users' last computed rates (1/s). Pure."""
+        """Class of the node and the sum of its users' last return rates (1/s). Pure."""
         total = 0.0
         priority_class: float = PriorityClass.CLOSED
         for session in users_of(node):
-            total += session.rate * self._callers.share(session, node)
-            if session.state not in _ENDED:
+            total += session.retention_priority * self._agents.share(session, node)
+            if not session.state.is_ended:
                 priority_class = max(priority_class, PriorityClass.LIVE + claim_urgency(session))
         return priority_class, total

@@ -1,146 +1,163 @@
-"""Working-set admission.
-
-Let in the turns whose blocks fit beside those of sessions with a place.
-"""
+"""Working-set admission: turns start while their blocks fit beside reservations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import ClassVar
 
 from holdfast.core.session import Session
-from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.core.turn import Turn
+from holdfast.policies.admission import Admission, Budget
+from holdfast.policies.base import AdmissionPolicy, PolicyContext, PolicySpec
+from holdfast.policies.ours.recurring_agents import RecurringAgents
 
 __all__ = ["WorkingSetAdmission"]
 
-_MOST_PLACES = 64
+_MOST_RESERVATIONS = 64
 
 
-class WorkingSetAdmission:
-    """Warm turns by fewest missing blocks, then cold ones by arrival, within what fits.
+class WorkingSetAdmission(AdmissionPolicy):
+    """Admits warm turns by fewest missing blocks, then cold ones by service, within the budget.
 
-    Among cold turns the tenant that was served least comes first. A cold turn that does not fit
-    holds back every later cold turn, so that room gathers for it; warm turns, whose blocks are
-    there already, go on past it. Room comes from sessions that pause for long: a turn that does
-    not fit takes the places of those that have been away for longer than it takes to recompute
-    their blocks, times the turns in the engine for each that waits. There the two costs meet:
-    holding on delays those who wait, letting go costs engine time that delays everybody. So a pause
-    never costs more than twice what it would if its end were known.
+    Among cold turns the one whose tenant was served least comes first. A cold turn that does not
+    fit holds back every later cold turn, so that blocks gather for it; warm turns, whose blocks are
+    resident, pass it. Blocks come from reservations of sessions that pause for long: a turn that
+    does not fit takes those of sessions idle for longer than it takes to recompute their blocks,
+    times the turns in the engine for each that waits. There the two costs meet: a reservation
+    delays the turns that wait, recomputation delays all. So a pause never costs more than twice
+    what it would if its length were known.
 
-    A turn is due once it has waited for some times the engine time of what it found ahead of it,
-    every prompt computed anew (see `WaitBound`). A turn that is due, and any turn while nothing
-    runs, may take every place, and no turn passes one that is due. So a turn waits at most until it
-    is due, and then for the older ones that are and for the turns that run, which end.
+    A turn is due when it has waited for some times the engine time of what it found ahead of it,
+    every prompt computed (see `WaitBound`). A due turn, and any turn while nothing runs, may take
+    every reservation, and no turn passes a due one. So a turn waits at most until it is due, and
+    then for older due turns and for running turns, which end.
 
-    With priorities a place yields to more urgent turns at once, and to less urgent ones only when
-    they are due or nothing runs; the least urgent places go first.
+    With priorities a more urgent turn takes a reservation at once, a less urgent one only when it
+    is due or nothing runs; the least urgent reservations go first.
 
     Source: working-set admission, Denning, CACM 11(5), 1968; fewest missing blocks first as in
     CacheWise (arXiv 2606.16824), here only among warm turns: among cold ones it starves long
-    prompts. Giving up a place is ski rental, Karlin et al., Algorithmica 3, 1988.
-    Differs: what a place costs, and what letting go of it, counts for all it delays; a bound on
-    waiting; the engine is never left idle.
+    prompts. Release of reservations is ski rental, Karlin et al., Algorithmica 3, 1988.
+    Differs: the cost of a reservation, and of its release, counts for all turns that it delays; a
+    bound on waiting; the engine is never left idle.
     """
 
-    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
-        """Choose among `waiting`, in order of arrival, what fits into `room`.
+    spec: ClassVar[PolicySpec] = PolicySpec(
+        name="working-set",
+        summary="Admits turns while their blocks fit beside the reservations of idle sessions.",
+        source="Denning 1968; Karlin et al. 1988",
+        differs="A bound on waiting; the engine is never left idle.",
+    )
 
-        Mutates `room` only.
-        """
-        decision = Admission()
-        if len(waiting) <= room.slots and sum(t.demand_blocks for t in waiting) <= room.blocks:
-            decision.offers = sorted(waiting, key=lambda t: (t.priority, not t.was_running))
-            return decision
-        places = _Places(room, patience=1.0 + room.num_running / max(len(waiting), 1))
+    def __init__(self, context: PolicyContext) -> None:
+        super().__init__(context)
+        self._agents = context.shared(RecurringAgents)
+
+    def admit(self, waiting: Sequence[Turn], budget: Budget) -> Admission:
+        """Choose among `waiting`, in order of arrival, what fits the budget. Pure."""
+        blocks, slots = budget.blocks, budget.slots
+        if len(waiting) <= slots and sum(t.demand_blocks for t in waiting) <= blocks:
+            return Admission(sorted(waiting, key=lambda t: (t.priority, not t.was_running)))
+        patience = 1.0 + budget.num_running / max(len(waiting), 1)
+        reservations = _Reservations(budget, patience, self.idle_s)
+        admitted: list[Turn] = []
+        released: list[Session] = []
         is_held_back = False
-        for turn in sorted(waiting, key=lambda turn: turn.rank(room.now_s)):
-            if len(decision.offers) >= room.slots:
+        for turn in sorted(waiting, key=lambda turn: turn.rank(budget.now_s)):
+            if len(admitted) >= slots:
                 break
             is_cold = not turn.is_warm
             if is_cold and is_held_back:
                 continue
-            is_due = turn.is_due(room.now_s)
-            is_idle = not room.num_running and not decision.offers
-            if turn.demand_blocks > room.blocks:
-                wanted = turn.demand_blocks - room.blocks
-                released, gained = places.give(turn, wanted, gives_all=is_due or is_idle)
-                decision.releases.extend(released)
-                room.blocks += gained
-            if turn.demand_blocks <= room.blocks or is_idle:
-                room.blocks -= turn.demand_blocks
-                decision.offers.append(turn)
+            is_due = turn.is_due(budget.now_s)
+            is_idle = not budget.num_running and not admitted
+            if turn.demand_blocks > blocks:
+                wanted = turn.demand_blocks - blocks
+                taken, gained = reservations.take(turn, wanted, takes_any=is_due or is_idle)
+                released.extend(taken)
+                blocks += gained
+            if turn.demand_blocks <= blocks or is_idle:
+                blocks -= turn.demand_blocks
+                admitted.append(turn)
             elif is_due:
                 break
             else:
                 is_held_back |= is_cold
-        return decision
+        return Admission(admitted, released)
+
+    def retains(self, session: Session) -> bool:
+        """Whether the session may go on; it keeps its blocks until a turn takes them."""
+        return self._agents.may_go_on(session)
 
 
 @dataclass(slots=True)
-class _Place:
-    """One place that may be taken.
+class _Reservation:
+    """A reservation that may be released.
 
     Attributes:
-        session: Who holds it.
-        freed_blocks: What becomes free (count).
-        is_spare: Whether its session has been away for longer than the place is worth.
+        session: The idle session.
+        freed_blocks: Blocks that become free (count).
+        is_overdue: Whether the session has been idle for longer than recomputation costs.
     """
 
     session: Session
     freed_blocks: int
-    is_spare: bool
+    is_overdue: bool
 
     def yields_to(self, turn: Turn) -> bool:
         """Whether a turn that is not due may take it: never from a more urgent session. Pure."""
         priority = self.session.priority
         if priority is None or priority == turn.priority:
-            return self.is_spare
+            return self.is_overdue
         return turn.priority < priority
 
 
-class _Places:
-    """The places that one decision may take back, the first to go first.
+class _Reservations:
+    """The reservations that one decision may release, the first to go first.
 
     Args:
-        room: Knows them; asked when the first is wanted.
-        patience: How many times the cost of recomputing its blocks a session may be away for.
+        budget: Knows them; asked when the first is wanted.
+        patience: How many times the cost of recomputing its blocks a session may be idle.
+        idle_s: How long a session counts as idle (s).
     """
 
-    def __init__(self, room: Budget, patience: float) -> None:
-        self._room = room
+    def __init__(self, budget: Budget, patience: float, idle_s: Callable[[Session], float]) -> None:
+        self._budget = budget
         self._patience = patience
-        self._places: list[_Place] | None = None
+        self._idle_s = idle_s
+        self._reservations: list[_Reservation] | None = None
 
-    def give(self, turn: Turn, wanted: int, *, gives_all: bool) -> tuple[list[Session], int]:
-        """Reservations to take for so many blocks, and the blocks they free; none if not enough.
+    def take(self, turn: Turn, wanted: int, *, takes_any: bool) -> tuple[list[Session], int]:
+        """Reservations to release for so many blocks, and the blocks; none if not enough.
 
         Args:
-            turn: Who wants them.
+            turn: The turn that wants them.
             wanted: Blocks (count).
-            gives_all: Whether every place may go, however little comes of it.
+            takes_any: Whether every reservation may go, even if they do not suffice.
         """
-        if self._places is None:
-            self._places = self._look()
-        yielding = [place for place in self._places if gives_all or place.yields_to(turn)]
-        if not gives_all and sum(place.freed_blocks for place in yielding) < wanted:
+        if self._reservations is None:
+            self._reservations = self._look()
+        yielding = [r for r in self._reservations if takes_any or r.yields_to(turn)]
+        if not takes_any and sum(r.freed_blocks for r in yielding) < wanted:
             return [], 0
-        given: list[Session] = []
+        taken: list[Session] = []
         gained = 0
-        for place in yielding:
+        for reservation in yielding:
             if gained >= wanted:
                 break
-            gained += place.freed_blocks
-            given.append(place.session)
-        self._places = [place for place in self._places if place.session not in given]
-        return given, gained
+            gained += reservation.freed_blocks
+            taken.append(reservation.session)
+        self._reservations = [r for r in self._reservations if r.session not in taken]
+        return taken, gained
 
-    def _look(self) -> list[_Place]:
-        """The first places; a later decision sees the next ones."""
-        room = self._room
-        places: list[_Place] = []
-        for session in islice(room.places(), _MOST_PLACES):
-            freed = room.freed_by(session)
-            is_spare = room.away_s(session) > self._patience * room.restore_s(session, freed)
-            places.append(_Place(session, freed, is_spare))
-        return places
+    def _look(self) -> list[_Reservation]:
+        """The first reservations; a later decision sees the next ones."""
+        budget = self._budget
+        found: list[_Reservation] = []
+        for session in islice(budget.reservations(), _MOST_RESERVATIONS):
+            freed = budget.freed_by(session)
+            is_overdue = self._idle_s(session) > self._patience * budget.restore_s(session, freed)
+            found.append(_Reservation(session, freed, is_overdue))
+        return found

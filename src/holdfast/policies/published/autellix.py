@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from holdfast.core.events import Event, TurnEnded, TurnStarted
 from holdfast.core.session import Session
-from holdfast.core.turn import Admission, Budget, Turn
-from holdfast.policies.base import Policy, PolicyContext, PolicySpec
+from holdfast.core.turn import Turn
+from holdfast.policies.admission import Admission, Budget
+from holdfast.policies.base import AdmissionPolicy, PolicyContext, PolicySpec
 
 __all__ = ["Autellix"]
 
@@ -17,8 +19,8 @@ _QUEUE_FACTOR = 2.0
 _STARVATION_RATIO = 4.0
 
 
-class Autellix(Policy):
-    """Programs that have had the least service run first, in discrete queues.
+class Autellix(AdmissionPolicy):
+    """Runs programs with the least attained service first, in discrete queues.
 
     A session's service is the time its turns have spent running. Queue k takes those served less
     than 2^k seconds. A turn whose session has waited four times as long as it was served moves to
@@ -35,33 +37,30 @@ class Autellix(Policy):
         differs="Queue bounds (8 queues, doubling from 1 s) and beta (4) are ours: unpublished; no "
         "preemption between turns.",
     )
-    orders_requests = True
 
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)
-        self._served_s: dict[Session, float] = self.per_session()
-        self._waited_s: dict[Session, float] = self.per_session()
+        self._served_s: dict[Session, float] = context.per_session()
+        self._waited_s: dict[Session, float] = context.per_session()
         self._started_s: dict[Turn, float] = {}
 
-    def turn_started(self, turn: Turn) -> None:
-        """The wait is over."""
-        waited_s = self._waited_s.get(turn.session, 0.0)
-        self._waited_s[turn.session] = waited_s + self.context.now_s - turn.arrived_s
-        self._started_s[turn] = self.context.now_s
+    def observe(self, event: Event) -> None:
+        """Add up how long sessions wait and are served. Mutates."""
+        match event:
+            case TurnStarted(time_s=time_s, turn=turn):
+                waited_s = self._waited_s.get(turn.session, 0.0)
+                self._waited_s[turn.session] = waited_s + time_s - turn.arrived_s
+                self._started_s[turn] = time_s
+            case TurnEnded(time_s=time_s, turn=turn):
+                started_s = self._started_s.pop(turn, time_s)
+                served_s = self._served_s.get(turn.session, 0.0)
+                self._served_s[turn.session] = served_s + time_s - started_s
 
-    def turn_ended(self, turn: Turn) -> None:
-        """Add the service of this turn."""
-        started_s = self._started_s.pop(turn, self.context.now_s)
-        served_s = self._served_s.get(turn.session, 0.0)
-        self._served_s[turn.session] = served_s + self.context.now_s - started_s
-
-    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
-        """Offer all, the least served session's queue first."""
-        return Admission(
-            offers=sorted(
-                waiting, key=lambda t: (t.priority, self._queue(t, room.now_s), t.sequence)
-            )
-        )
+    def admit(self, waiting: Sequence[Turn], budget: Budget) -> Admission:
+        """Admit all, the queue of the least served sessions first."""
+        now_s = budget.now_s
+        order = sorted(waiting, key=lambda t: (t.priority, self._queue(t, now_s), t.sequence))
+        return Admission(order)
 
     def _queue(self, turn: Turn, now_s: float) -> int:
         served_s = self._served_s.get(turn.session, 0.0)

@@ -7,10 +7,10 @@ from collections import defaultdict
 from typing import Any, ClassVar
 
 from holdfast.cache.prefix_tree import Node
+from holdfast.core.events import Event, TurnArrived, TurnEnded
 from holdfast.core.session import Session
-from holdfast.core.turn import Turn
 from holdfast.policies.base import (
-    Policy,
+    EvictionPolicy,
     PolicyContext,
     PolicySpec,
     Priority,
@@ -28,7 +28,7 @@ _FLOOR = 0.01
 _FINGERPRINT_BLOCKS = 2
 
 
-class CacheSage(Policy):
+class CacheSage(EvictionPolicy):
     """The lowest (p + d) (exp(-l age) + d) goes first.
 
     An agent is known by the first two blocks of its prompt. Transitions between agents are counted
@@ -50,30 +50,24 @@ class CacheSage(Policy):
 
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)
-        self._agent_of: dict[Session, bytes] = self.per_session()
-        self._seen_step: dict[Session, int] = self.per_session()
+        self._agent_of: dict[Session, bytes] = context.per_session()
+        self._seen_step: dict[Session, int] = context.per_session()
         self._counts: defaultdict[bytes, defaultdict[bytes, float]] = defaultdict(
             lambda: defaultdict(float)
         )
         self._current: bytes | None = None
         self._hops: dict[bytes, int] = {}
 
-    def turn_arrived(self, turn: Turn) -> None:
-        """Count the transition to this turn's agent."""
-        agent = _agent(turn.session)
-        self._agent_of[turn.session] = agent
-        self._seen_step[turn.session] = self.context.num_steps
-        if self._current is not None and agent != self._current:
-            self._counts[self._current][agent] += 1.0
-        if agent != self._current:
-            self._current = agent
-            self._hops = self._hops_from(agent)
+    def observe(self, event: Event) -> None:
+        """Count transitions between agents, and note when sessions were used. Mutates."""
+        match event:
+            case TurnArrived(turn=turn):
+                self._seen_step[turn.session] = self.context.num_steps
+                self._count_transition(turn.session)
+            case TurnEnded(turn=turn):
+                self._seen_step[turn.session] = self.context.num_steps
 
-    def turn_ended(self, turn: Turn) -> None:
-        """The session was used until now."""
-        self._seen_step[turn.session] = self.context.num_steps
-
-    def score(self, session: Session) -> float:
+    def session_priority(self, session: Session) -> float:
         """Survival times recency, > 0."""
         hops = min(self._hops.get(self._agent_of.get(session, b""), _MAX_HOPS), _MAX_HOPS)
         survival = 1.0 - hops / _MAX_HOPS
@@ -81,8 +75,17 @@ class CacheSage(Policy):
         return (survival + _FLOOR) * (math.exp(-_DECAY * age_steps) + _FLOOR)
 
     def priority(self, node: Node[Any]) -> Priority:
-        """The best user's score."""
-        return PriorityClass.LIVE, max((user.rate for user in users_of(node)), default=0.0)
+        """The highest of the users' retention priorities."""
+        priorities = (user.retention_priority for user in users_of(node))
+        return PriorityClass.LIVE, max(priorities, default=0.0)
+
+    def _count_transition(self, session: Session) -> None:
+        agent = self._agent_of[session] = _agent(session)
+        if self._current is not None and agent != self._current:
+            self._counts[self._current][agent] += 1.0
+        if agent != self._current:
+            self._current = agent
+            self._hops = self._hops_from(agent)
 
     def _hops_from(self, agent: bytes) -> dict[bytes, int]:
         hops = {agent: 0}

@@ -7,16 +7,24 @@ from typing import Any, ClassVar
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import Admission, Budget, Turn
-from holdfast.policies.base import Policy, PolicySpec, Priority, PriorityClass, users_of
+from holdfast.core.turn import Turn
+from holdfast.policies.admission import Admission, Budget
+from holdfast.policies.base import (
+    AdmissionPolicy,
+    EvictionPolicy,
+    PolicySpec,
+    Priority,
+    PriorityClass,
+    users_of,
+)
 
 __all__ = ["CacheWise"]
 
 _FIRST_SCALE_S = 1.0  # of gaps, before any is known; the paper trains offline instead
 
 
-class CacheWise(Policy):
-    """Fewest additional blocks first; the session expected back last loses its blocks first.
+class CacheWise(EvictionPolicy, AdmissionPolicy):
+    """Admits the fewest missing blocks first, evicts the session expected back last first.
 
     The expected residual time is E[T - t | T > t] over durations like this pause's. Sessions whose
     human is away go before those at a tool. All are rescored every three engine steps.
@@ -32,35 +40,33 @@ class CacheWise(Policy):
         source="CacheWise, arXiv 2606.16824",
         differs="Durations by tool and argument class are learned online, the tail trimmed at "
         "95 %, not by TF-IDF clusters trained on four fifths of the traces; a shared block counts "
-        "for the user who is back first.",
+        "for the user expected back first.",
     )
-    orders_requests = True
     rescore_interval_steps = 3
 
-    def score(self, session: Session) -> float:
+    def session_priority(self, session: Session) -> float:
         """Minus the expected residual time (s)."""
         if session.state.is_busy:
             return 0.0
         return -self.residual_s(session)
 
     def residual_s(self, session: Session) -> float:
-        """Expected time until the session is back (s). Pure."""
+        """Expected time until the session returns (s). Pure."""
         away_s = max(self.context.now_s - session.paused_at_s, 0.0)
         return self.context.returns.expected_residual_s(session.gap, away_s, scale_s=_FIRST_SCALE_S)
 
     def priority(self, node: Node[Any]) -> Priority:
         """The soonest user's: tools before humans, then the least residual time."""
-        return max((self._worth_to(user) for user in users_of(node)), default=(0, 0.0))
+        return max((self._priority_for(user) for user in users_of(node)), default=(0, 0.0))
 
-    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
-        """Offer all, fewest missing blocks first."""
-        del room
-        offers = sorted(waiting, key=lambda t: (t.priority, t.missing_blocks, t.sequence))
-        return Admission(offers=offers)
+    def admit(self, waiting: Sequence[Turn], budget: Budget) -> Admission:
+        """Admit all, fewest missing blocks first."""
+        del budget
+        return Admission(sorted(waiting, key=lambda t: (t.priority, t.missing_blocks, t.sequence)))
 
     @staticmethod
-    def _worth_to(session: Session) -> Priority:
-        if session.state in (SessionState.CLOSED, SessionState.SUPERSEDED):
+    def _priority_for(session: Session) -> Priority:
+        if session.state.is_ended:
             return PriorityClass.UNOWNED, 0.0
         is_human = session.state is SessionState.HUMAN_AWAY
-        return (PriorityClass.AWAY if is_human else PriorityClass.LIVE), session.rate
+        return (PriorityClass.AWAY if is_human else PriorityClass.LIVE), session.retention_priority

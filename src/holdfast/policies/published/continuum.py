@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from holdfast.cache.prefix_tree import Node
+from holdfast.core.events import Event, PauseExplained, TurnArrived, TurnEnded, TurnStarted
 from holdfast.core.session import Session, SessionState
-from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.core.turn import Turn
+from holdfast.policies.admission import Admission, Budget, admit_while_they_fit
 from holdfast.policies.base import (
-    Policy,
+    AdmissionPolicy,
+    EvictionPolicy,
     PolicyContext,
     PolicySpec,
     Priority,
@@ -25,11 +28,10 @@ __all__ = ["Continuum"]
 _MIN_SAMPLES = 100
 _MAX_SAMPLES = 2_000
 _NUM_DELAYS = 100
-_ENDED = (SessionState.CLOSED, SessionState.SUPERSEDED)
 
 
-class Continuum(Policy):
-    """A finished turn's KV is pinned for the time to live that pays most.
+class Continuum(EvictionPolicy, AdmissionPolicy):
+    """Pins a finished turn's KV for the time to live of the largest expected benefit.
 
     tau = argmax P(tool <= tau) * B - tau over the durations seen, where B is the mean queueing
     delay of turns that found no live pin, times eta, plus the time to recompute the context.
@@ -47,18 +49,30 @@ class Continuum(Policy):
         differs="eta is 1, the paper's cold value; delays are averaged over the last 100 turns, "
         "as its window is unpublished; pins give way when nothing else can run.",
     )
-    orders_requests = True
     rescore_interval_steps = 1
 
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)
-        self._pinned_until_s: dict[Session, float] = self.per_session()
+        self._pinned_until_s: dict[Session, float] = context.per_session()
         self._all: deque[float] = deque(maxlen=_MAX_SAMPLES)
         self._by_tool: dict[str, deque[float]] = {}
         self._delays_s: deque[float] = deque(maxlen=_NUM_DELAYS)
         self._missed: set[Turn] = set()
 
-    def turn_arrived(self, turn: Turn) -> None:
+    def observe(self, event: Event) -> None:
+        """Learn pauses and queueing delays, set pins. Mutates."""
+        match event:
+            case TurnArrived(turn=turn):
+                self._learn_pause(turn)
+            case TurnStarted(time_s=time_s, turn=turn) if turn in self._missed:
+                self._missed.discard(turn)
+                self._delays_s.append(time_s - turn.arrived_s)
+            case TurnEnded(turn=turn):
+                self._missed.discard(turn)  # an aborted turn has no delay
+            case PauseExplained(session=session):
+                self._pin(session)
+
+    def _learn_pause(self, turn: Turn) -> None:
         """Learn the pause's length, and whether the pin was still alive."""
         session = turn.session
         if session.gap is not None and session.num_turns > 1:
@@ -69,48 +83,36 @@ class Continuum(Policy):
         if self._pinned_until_s.pop(session, -math.inf) < self.context.now_s:
             self._missed.add(turn)
 
-    def turn_started(self, turn: Turn) -> None:
-        """Learn the queueing delay of a turn without a live pin."""
-        if turn in self._missed:
-            self._missed.discard(turn)
-            self._delays_s.append(self.context.now_s - turn.arrived_s)
-
-    def turn_ended(self, turn: Turn) -> None:
-        """A turn that was given up while it waited has no delay."""
-        self._missed.discard(turn)
-
-    def pause_known(self, session: Session) -> None:
-        """Set the pin; humans get none."""
+    def _pin(self, session: Session) -> None:
+        """Set the pin; a session whose human is away gets none."""
         if session.state is SessionState.HUMAN_AWAY:
             self._pinned_until_s.pop(session, None)
             return
         self._pinned_until_s[session] = session.paused_at_s + self._time_to_live_s(session)
 
-    def score(self, session: Session) -> float:
+    def session_priority(self, session: Session) -> float:
         """1 while the pin is alive or the session in the engine, else 0."""
-        if session.state in _ENDED:
+        if session.state.is_ended:
             return 0.0
         is_pinned = self._pinned_until_s.get(session, -math.inf) >= self.context.now_s
         return 1.0 if is_pinned or session.state.is_busy else 0.0
 
     def priority(self, node: Node[Any]) -> Priority:
         """Pinned last; the rest least recently used."""
-        is_pinned = any(user.rate > 0 and not user.state.is_busy for user in users_of(node))
+        is_pinned = any(
+            user.retention_priority > 0 and not user.state.is_busy for user in users_of(node)
+        )
         return (PriorityClass.PINNED if is_pinned else PriorityClass.LIVE), 0.0
 
     def retains(self, session: Session) -> bool:
         """While the pin is alive."""
-        return self.score(session) > 0
+        return self.session_priority(session) > 0
 
-    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
-        """Offer by the program's first arrival, as far as the pins leave room."""
-        decision = Admission()
-        expired = [s for s in room.places() if self.score(s) <= 0]
-        decision.releases += expired
-        room.blocks += sum(room.freed_by(session) for session in expired)
+    def admit(self, waiting: Sequence[Turn], budget: Budget) -> Admission:
+        """Admit by the program's first arrival, as far as pins leave blocks."""
+        expired = [s for s in budget.reservations() if self.session_priority(s) <= 0]
         order = sorted(waiting, key=lambda t: (t.priority, t.session.number, t.sequence))
-        decision.offer_while_room(order, room)
-        return decision
+        return admit_while_they_fit(order, budget, expired)
 
     def _time_to_live_s(self, session: Session) -> float:
         delay_s = sum(self._delays_s) / len(self._delays_s) if self._delays_s else 0.0

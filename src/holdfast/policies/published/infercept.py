@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from holdfast.cache.prefix_tree import Node
+from holdfast.core.events import Event, TurnArrived, TurnEnded, TurnStarted
 from holdfast.core.session import Session
-from holdfast.core.turn import Admission, Budget, Turn
+from holdfast.core.turn import Turn
+from holdfast.policies.admission import Admission, Budget, admit_while_they_fit
 from holdfast.policies.base import (
-    Policy,
+    AdmissionPolicy,
+    EvictionPolicy,
     PolicyContext,
     PolicySpec,
     Priority,
@@ -24,8 +27,8 @@ _RECENT = 5
 _CHUNK_TOKENS = 384
 
 
-class InferCept(Policy):
-    """A pause's KV is kept if holding it wastes less memory-time than recomputing it.
+class InferCept(EvictionPolicy, AdmissionPolicy):
+    """Keeps a pause's KV if that wastes less memory-time than recomputing it.
 
     Waste of keeping is the expected pause times the context's tokens; waste of discarding is the
     memory-time of recomputing it in chunks, its own and that of the requests which run meanwhile,
@@ -46,31 +49,27 @@ class InferCept(Policy):
         "limited to what a step hides; discarded KV stays findable until it is overwritten; kept "
         "KV gives way when nothing else can run.",
     )
-    orders_requests = True
 
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)
-        self._gaps_s: dict[Session, deque[float]] = self.per_session()
+        self._gaps_s: dict[Session, deque[float]] = context.per_session()
         self._all_s: deque[float] = deque(maxlen=100)
         self._running: set[Turn] = set()
 
-    def turn_arrived(self, turn: Turn) -> None:
-        """Learn the pause's length."""
-        session = turn.session
-        if session.num_turns > 1:
-            gap_s = self.context.now_s - session.paused_at_s
-            self._gaps_s.setdefault(session, deque(maxlen=_RECENT)).append(gap_s)
-            self._all_s.append(gap_s)
+    def observe(self, event: Event) -> None:
+        """Learn the lengths of pauses, and which turns run. Mutates."""
+        match event:
+            case TurnArrived(time_s=time_s, turn=turn) if turn.session.num_turns > 1:
+                session = turn.session
+                gap_s = time_s - session.paused_at_s
+                self._gaps_s.setdefault(session, deque(maxlen=_RECENT)).append(gap_s)
+                self._all_s.append(gap_s)
+            case TurnStarted(turn=turn):
+                self._running.add(turn)
+            case TurnEnded(turn=turn):
+                self._running.discard(turn)
 
-    def turn_started(self, turn: Turn) -> None:
-        """One more runs."""
-        self._running.add(turn)
-
-    def turn_ended(self, turn: Turn) -> None:
-        """One less runs."""
-        self._running.discard(turn)
-
-    def score(self, session: Session) -> float:
+    def session_priority(self, session: Session) -> float:
         """1 to keep, 0 to discard."""
         if session.state.is_busy:
             return 1.0
@@ -82,18 +81,16 @@ class InferCept(Policy):
 
     def priority(self, node: Node[Any]) -> Priority:
         """Kept last; the rest least recently used."""
-        is_kept = any(user.rate > 0 for user in users_of(node))
+        is_kept = any(user.retention_priority > 0 for user in users_of(node))
         return (PriorityClass.PINNED if is_kept else PriorityClass.LIVE), 0.0
 
     def retains(self, session: Session) -> bool:
         """If it is kept."""
-        return self.score(session) > 0
+        return self.session_priority(session) > 0
 
-    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
-        """Offer in order of arrival, as far as kept KV leaves room."""
-        decision = Admission()
-        decision.offer_while_room(sorted(waiting, key=lambda t: (t.priority, t.sequence)), room)
-        return decision
+    def admit(self, waiting: Sequence[Turn], budget: Budget) -> Admission:
+        """Admit in order of arrival, as far as kept KV leaves blocks."""
+        return admit_while_they_fit(sorted(waiting, key=lambda t: (t.priority, t.sequence)), budget)
 
     def _waste_of_keeping(self, session: Session) -> float:
         gaps_s = self._gaps_s.get(session) or self._all_s

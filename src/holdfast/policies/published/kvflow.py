@@ -8,12 +8,14 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from holdfast.cache.prefix_tree import Node
+from holdfast.core.events import Event, TurnArrived, TurnEnded
 from holdfast.core.session import Session
 from holdfast.core.turn import Turn
 from holdfast.policies.base import (
-    Policy,
+    EvictionPolicy,
     PolicyContext,
     PolicySpec,
+    PrefetchPolicy,
     Priority,
     PriorityClass,
     users_of,
@@ -35,8 +37,8 @@ class _Call:
     end_blocks: int
 
 
-class KVFlow(Policy):
-    """Varying suffixes go first, then the fixed prefixes whose agents run in the most steps.
+class KVFlow(EvictionPolicy, PrefetchPolicy):
+    """Evicts varying suffixes first, then the fixed prefixes needed in the most steps.
 
     A fixed prefix is a run that several sessions share, or as far as a coming call follows what
     is known. Steps are counted in calls of the workflow, of those to come the next 32, and a run
@@ -61,16 +63,15 @@ class KVFlow(Policy):
         self._calls: dict[str, list[_Call]] = {}  # by workflow, soonest first
         self._steps: dict[Node[Any], _Call] = {}
 
-    def turn_arrived(self, turn: Turn) -> None:
-        """The workflow takes its next step."""
-        prompt = [h for node in reversed(list(turn.session.tail.path())) for h in node.hashes]
-        self._look_ahead(turn, [prompt])
+    def observe(self, event: Event) -> None:
+        """Look ahead in the workflow as its steps begin and end. Mutates."""
+        match event:
+            case TurnArrived(turn=turn):
+                self._look_ahead(turn, [_prompt_of(turn.session)])
+            case TurnEnded(turn=turn):
+                self._look_ahead(turn, [])
 
-    def turn_ended(self, turn: Turn) -> None:
-        """The step is over."""
-        self._look_ahead(turn, [])
-
-    def score(self, session: Session) -> float:
+    def session_priority(self, session: Session) -> float:
         """Minus the steps until the session's fixed prefix is needed."""
         if session.state.is_busy:
             return 0.0
@@ -90,9 +91,9 @@ class KVFlow(Policy):
             return (PriorityClass.LIVE, float(-steps)) if is_fixed else (PriorityClass.AWAY, 0.0)
         if len(users) < _MIN_SHARERS:
             return PriorityClass.AWAY, 0.0
-        return PriorityClass.LIVE, max(user.rate for user in users_of(node))
+        return PriorityClass.LIVE, max(user.retention_priority for user in users_of(node))
 
-    def coming(self) -> Iterable[Node[Any]]:
+    def candidates(self) -> Iterable[Node[Any]]:
         """Ends of the fixed prefixes that workflows need at their next step."""
         for calls in self._calls.values():
             for call in calls:
@@ -128,6 +129,11 @@ class KVFlow(Policy):
         """The least steps to a call whose prefix contains the run's first block."""
         found = (self._steps.get(part) for part in node.subtree())
         return min((c.steps for c in found if c and node.start < c.end_blocks), default=_FAR)
+
+
+def _prompt_of(session: Session) -> list[bytes]:
+    """Prefix hashes of a session's path."""
+    return [h for node in reversed(list(session.tail.path())) for h in node.hashes]
 
 
 def _is_shared(node: Node[Any]) -> bool:

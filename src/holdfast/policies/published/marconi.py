@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from holdfast.cache.prefix_tree import Node
+from holdfast.core.events import Event, TurnArrived, TurnEnded
 from holdfast.core.session import Session
-from holdfast.core.turn import Turn
 from holdfast.policies.base import (
-    Policy,
+    EvictionPolicy,
     PolicyContext,
     PolicySpec,
     Priority,
@@ -21,7 +21,7 @@ __all__ = ["Marconi"]
 _ALPHA = 1.0
 
 
-class Marconi(Policy):
+class Marconi(EvictionPolicy):
     """The lowest recency + alpha * FLOP efficiency goes first, both scaled to [0, 1].
 
     Recency is 1 / (now - last access). FLOP efficiency is what a node saves relative to its parent,
@@ -42,26 +42,24 @@ class Marconi(Policy):
 
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)
-        self._accessed_s: dict[Session, float] = self.per_session()
+        self._accessed_s: dict[Session, float] = context.per_session()
         self._deepest_blocks = 1
         self._age_min_s = 1e-3
 
-    def turn_arrived(self, turn: Turn) -> None:
-        """The chain is accessed."""
-        self._access(turn.session)
+    def observe(self, event: Event) -> None:
+        """Note when a session's path is accessed. Mutates."""
+        match event:
+            case TurnArrived(turn=turn) | TurnEnded(turn=turn):
+                self._access(turn.session)
 
-    def turn_ended(self, turn: Turn) -> None:
-        """The chain is accessed."""
-        self._access(turn.session)
-
-    def score(self, session: Session) -> float:
+    def session_priority(self, session: Session) -> float:
         """Scaled recency, 0 to 1."""
         age_s = max(self.context.now_s - self._accessed_s.get(session, 0.0), self._age_min_s)
         return self._age_min_s / age_s
 
     def priority(self, node: Node[Any]) -> Priority:
         """The last access of any user, and the FLOPs that the run's depth saves."""
-        recency = max((user.rate for user in users_of(node)), default=0.0)
+        recency = max((user.retention_priority for user in users_of(node)), default=0.0)
         # A token at depth n costs 24 d^2 dense and 4 n d attention operations a layer, for the same
         # bytes: scaled from the shallowest node to the deepest, only the depth remains.
         efficiency = (node.start + node.end) / 2 / self._deepest_blocks

@@ -6,10 +6,11 @@ from collections import defaultdict
 from typing import Any, ClassVar
 
 from holdfast.cache.prefix_tree import Node
-from holdfast.core.session import Session, SessionState
+from holdfast.core.events import Event, PauseExplained, TurnArrived, TurnEnded
+from holdfast.core.session import Session
 from holdfast.core.turn import Turn
 from holdfast.policies.base import (
-    Policy,
+    EvictionPolicy,
     PolicyContext,
     PolicySpec,
     Priority,
@@ -23,11 +24,10 @@ _IDLE_WEIGHT, _REUSE_WEIGHT, _SIZE_WEIGHT = 0.3, 0.5, 0.2
 _TTL_QUANTILE = 0.95
 _MAX_TTL_S = 300.0
 _LOW_LOAD, _LOAD_RANGE = 0.7, 0.2
-_ENDED = (SessionState.CLOSED, SessionState.SUPERSEDED)
 
 
-class Saga(Policy):
-    """The highest 0.3 idle/idle_max + 0.5 (1 - P_reuse) + 0.2 size/size_max goes first.
+class Saga(EvictionPolicy):
+    """Evicts the highest 0.3 idle/idle_max + 0.5 (1 - P_reuse) + 0.2 size/size_max first.
 
     P_reuse is the share of pauses of this kind that ended in a return, times the share of the
     context that such a return kept. Past its time to live, the 95 % quantile of its kind's gaps,
@@ -52,10 +52,21 @@ class Saga(Policy):
         self._returned: defaultdict[str, float] = defaultdict(lambda: 1.0)
         self._paused: defaultdict[str, float] = defaultdict(lambda: 1.0)
         self._kept: defaultdict[str, float] = defaultdict(lambda: 1.0)
-        self._last_blocks: dict[Session, int] = self.per_session()
-        self._counted: dict[Session, str] = self.per_session()
+        self._last_blocks: dict[Session, int] = context.per_session()
+        self._counted: dict[Session, str] = context.per_session()
 
-    def turn_arrived(self, turn: Turn) -> None:
+    def observe(self, event: Event) -> None:
+        """Count pauses and returns by what began the pause. Mutates."""
+        match event:
+            case TurnArrived(turn=turn):
+                self._count_return(turn)
+            case TurnEnded(turn=turn):
+                self._last_blocks[turn.session] = max(turn.session.prompt_blocks, 1)
+                self._counted.pop(turn.session, None)
+            case PauseExplained(session=session):
+                self._count_pause(session)
+
+    def _count_return(self, turn: Turn) -> None:
         """Count the edge, and how much of the context the new prompt kept."""
         session = turn.session
         if session.num_turns > 1 and session.gap is not None:
@@ -66,12 +77,7 @@ class Saga(Policy):
                 kept = min(before, session.prompt_blocks) / before
                 self._kept[edge] += 0.1 * (kept - self._kept[edge])
 
-    def turn_ended(self, turn: Turn) -> None:
-        """Remember the context's size."""
-        self._last_blocks[turn.session] = max(turn.session.prompt_blocks, 1)
-        self._counted.pop(turn.session, None)
-
-    def pause_known(self, session: Session) -> None:
+    def _count_pause(self, session: Session) -> None:
         """Count the pause, once, under what is known best about it."""
         earlier = self._counted.get(session)
         if earlier is not None:
@@ -79,9 +85,9 @@ class Saga(Policy):
         self._counted[session] = edge = _edge(session)
         self._paused[edge] += 1
 
-    def score(self, session: Session) -> float:
+    def session_priority(self, session: Session) -> float:
         """Minus the eviction score, in [-1, 0]; -2 past the time to live."""
-        if session.state in _ENDED:
+        if session.state.is_ended:
             return -3.0
         if session.state.is_busy:
             return 0.0
@@ -101,8 +107,8 @@ class Saga(Policy):
 
     def priority(self, node: Node[Any]) -> Priority:
         """The best user's."""
-        scores = [user.rate for user in users_of(node)]
-        return (PriorityClass.LIVE, max(scores)) if scores else (PriorityClass.UNOWNED, 0.0)
+        priorities = [user.retention_priority for user in users_of(node)]
+        return (PriorityClass.LIVE, max(priorities)) if priorities else (PriorityClass.UNOWNED, 0.0)
 
     def _time_to_live_s(self, session: Session) -> float:
         if not self.context.returns.num_observed:

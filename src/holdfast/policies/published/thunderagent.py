@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from holdfast.core.events import Event, TurnArrived
 from holdfast.core.session import Session
-from holdfast.core.turn import Admission, Budget, Turn
-from holdfast.policies.base import Policy, PolicyContext, PolicySpec
+from holdfast.core.turn import Turn
+from holdfast.policies.admission import Admission, Budget
+from holdfast.policies.base import AdmissionPolicy, PolicyContext, PolicySpec
 
 __all__ = ["ThunderAgent"]
 
@@ -16,8 +18,8 @@ _ACTIVE_TOKENS = 100
 _FORCE_RESUME_S = 1800.0
 
 
-class ThunderAgent(Policy):
-    """A proxy that lets only so many programs through as the cache can hold.
+class ThunderAgent(AdmissionPolicy):
+    """Runs only as many programs as the cache can hold, like a proxy in front of it.
 
     Every five seconds: while the tokens of programs that are not paused exceed the capacity, pause
     programs, those at a tool first, the smallest first; then resume the largest that fit. Requests
@@ -35,33 +37,32 @@ class ThunderAgent(Policy):
         differs="Runs inside the engine with exact token counts; a program at rest longer than all "
         "others' gaps still counts, as no program tells that it has ended except by its last turn.",
     )
-    orders_requests = True
 
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)
-        self._programs: dict[Session, None] = self.per_session()
-        self._paused_s: dict[Session, float] = self.per_session()
+        self._programs: dict[Session, None] = context.per_session()
+        self._paused_s: dict[Session, float] = context.per_session()
         self._checked_s = float("-inf")
 
-    def turn_arrived(self, turn: Turn) -> None:
-        """A new program is let through if it fits beside the others."""
-        if turn.session in self._programs:
-            return
-        self._programs[turn.session] = None
-        if self._used_tokens() > self._capacity_tokens and len(self._programs) > 1:
-            self._paused_s[turn.session] = self.context.now_s
+    def observe(self, event: Event) -> None:
+        """Pause a new program that does not fit beside the others. Mutates."""
+        match event:
+            case TurnArrived(time_s=time_s, turn=turn) if turn.session not in self._programs:
+                self._programs[turn.session] = None
+                if self._used_tokens() > self._capacity_tokens and len(self._programs) > 1:
+                    self._paused_s[turn.session] = time_s
 
-    def decide(self, waiting: Sequence[Turn], room: Budget) -> Admission:
-        """Offer what is not paused, in order of arrival."""
-        if room.now_s - self._checked_s >= _PERIOD_S:
-            self._checked_s = room.now_s
+    def admit(self, waiting: Sequence[Turn], budget: Budget) -> Admission:
+        """Admit what is not paused, in order of arrival. Mutates which programs are paused."""
+        if budget.now_s - self._checked_s >= _PERIOD_S:
+            self._checked_s = budget.now_s
             self._balance({turn.session for turn in waiting})
-        offers = [turn for turn in waiting if turn.session not in self._paused_s]
-        if not offers and not room.num_running:
+        admitted = [turn for turn in waiting if turn.session not in self._paused_s]
+        if not admitted and not budget.num_running:
             first = waiting[0]
             self._paused_s.pop(first.session, None)
-            offers = [first]
-        return Admission(offers=offers)
+            admitted = [first]
+        return Admission(admitted)
 
     @property
     def _capacity_tokens(self) -> int:

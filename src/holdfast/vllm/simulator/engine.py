@@ -13,7 +13,8 @@ from holdfast.config import HoldfastConfig
 from holdfast.core.results import Counters
 from holdfast.errors import HoldfastError
 from holdfast.policies.base import Oracle
-from holdfast.policies.registry import policy_class
+from holdfast.policies.engine_modes import ENGINE_MODES, STOCK
+from holdfast.policies.registry import policy_spec
 from holdfast.sim.engine import SimOutcome, SimRequest, SimStep
 from holdfast.vllm.offload.no_offload import NoOffloadController
 from holdfast.vllm.scheduler import HoldfastScheduler
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
     from holdfast.vllm.simulator.disk_tier import SimulatedDisk
     from holdfast.vllm.simulator.host_tier import HostLink
 
-__all__ = ["STOCK_POLICIES", "SimulatedEngine"]
-
-STOCK_POLICIES = ("vllm-default", "stateless", "all-kept")
-"""Policies that run on vLLM's own scheduler, untouched but for its counters."""
+__all__ = ["SimulatedEngine"]
 
 _MOST_REPEATS_WHILE_WAITING = 8
 _NO_OFFLOAD = NoOffloadController()  # of vLLM's own scheduler
@@ -60,15 +58,16 @@ class SimulatedEngine(WorkerlessEngine):
         host_block_s: float = 0.0,
         disk_block_s: float = 0.0,
     ) -> None:
-        spec = policy_class(policy).spec
+        policy_spec(policy)
+        has_prefix_cache = ENGINE_MODES.get(policy, STOCK).has_prefix_cache
         super().__init__(
             _scheduler_cls(policy, clock, oracle, config or HoldfastConfig()),
             replace(
                 shape,
-                has_prefix_cache=spec.has_prefix_cache,
-                host_blocks=shape.host_blocks if spec.has_prefix_cache else 0,
-                host_policy="lru" if policy in STOCK_POLICIES else "HostPolicy",
-                disk_blocks=shape.disk_blocks if spec.has_prefix_cache else 0,
+                has_prefix_cache=has_prefix_cache,
+                host_blocks=shape.host_blocks if has_prefix_cache else 0,
+                host_policy="lru" if policy in ENGINE_MODES else "HostPolicy",
+                disk_blocks=shape.disk_blocks if has_prefix_cache else 0,
             ),
             clock,
             host_block_s,
@@ -189,7 +188,7 @@ def _scheduler_cls(
     oracle: Oracle | None,
     config: HoldfastConfig,
 ) -> type[Any]:
-    if policy in STOCK_POLICIES:
+    if policy in ENGINE_MODES:
         return CountedAsyncScheduler
 
     class PolicyScheduler(HoldfastScheduler):

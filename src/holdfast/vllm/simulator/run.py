@@ -14,7 +14,8 @@ from msgspec import structs
 
 from holdfast.config import load_config
 from holdfast.core.results import RunResult, summarize_run
-from holdfast.policies.registry import policy_class
+from holdfast.policies.engine_modes import ENGINE_MODES, STOCK
+from holdfast.policies.registry import policy_spec
 from holdfast.sim.blocks import BlockGrid
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.oracle import TraceOracle
@@ -39,7 +40,7 @@ def simulate(plan: RunPlan) -> RunResult:
         HoldfastError: The plan cannot be run.
     """
     logging.getLogger("vllm").setLevel(logging.ERROR)
-    variants = policy_class(plan.policy).variants
+    variants = policy_spec(plan.policy).variants
     return min((_simulate(plan, variant) for variant in variants), key=_llm_time_s)
 
 
@@ -100,7 +101,7 @@ def _grids(plan: RunPlan, sessions: Sequence[Session]) -> list[BlockGrid]:
 
 
 def _num_blocks(plan: RunPlan, policy: str, sessions: Sequence[Session]) -> int:
-    if policy_class(policy).spec.has_endless_cache:
+    if ENGINE_MODES.get(policy, STOCK).has_infinite_cache:
         return plan.num_blocks + plan.num_blocks_ever(sessions)
     return plan.num_blocks
 

@@ -1,4 +1,4 @@
-"""Makes Holdfast's policy call every paused session back."""
+"""Makes Holdfast's policy prefetch every paused session."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from holdfast.policies.ours.holdfast import Holdfast
 
 
-def _coming(self: Any) -> Iterable[Any]:
-    return (session.tail for session in self.scene.sessions if session.state.is_paused)
+def _candidates(self: Any) -> Iterable[Any]:
+    return (session.tail for session in self.context.sessions if session.state.is_paused)
 
 
-Holdfast.coming = _coming  # type: ignore[method-assign]
+Holdfast.candidates = _candidates  # type: ignore[method-assign]

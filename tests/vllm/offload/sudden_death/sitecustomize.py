@@ -37,7 +37,7 @@ def _mortal(name: str, call: Callable[..., int]) -> Callable[..., int]:
     return mortal
 
 
-AgentRuntime.restore_s = _restore_s  # type: ignore[method-assign]
+AgentRuntime.restore_s = _restore_s  # type: ignore[method-assign, assignment]
 if _FLAG:
     os.writev = _mortal("writev", os.writev)
     os.preadv = _mortal("preadv", os.preadv)

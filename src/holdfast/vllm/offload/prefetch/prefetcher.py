@@ -142,13 +142,15 @@ class Prefetcher:
             yield WantedPath(hashes, is_for_queued=True, is_obsolete=is_obsolete)
         for node in self._candidates():
             yield WantedPath(_path_hashes(node))
-        for session in runtime.away.soonest_back(runtime.policy.score, _MAX_CANDIDATES):
+        for session in runtime.idle.soonest_back(
+            runtime.policies.eviction.session_priority, _MAX_CANDIDATES
+        ):
             is_obsolete = partial(_is_not, session, session.state)
             hashes = _path_hashes(session.tail)
             yield WantedPath(hashes, may_evict_owned=False, is_obsolete=is_obsolete)
 
     def _candidates(self) -> Iterable[Node[Any]]:
-        return islice(self._runtime.policy.coming(), _MAX_CANDIDATES)
+        return islice(self._runtime.policies.prefetch.candidates(), _MAX_CANDIDATES)
 
     def _num_resident(self, hashes: Sequence[bytes]) -> int:
         cached = self._cached_block

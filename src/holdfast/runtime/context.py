@@ -1,0 +1,120 @@
+"""What the runtime lets policies look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from holdfast.cache.prefix_tree import PrefixTree
+from holdfast.core.events import Event, SessionForgotten
+from holdfast.core.offload_port import NoOffload, OffloadPort
+from holdfast.core.session import Session
+from holdfast.policies.base import Observer, Oracle
+from holdfast.predict.return_time import ReturnTimeModel
+from holdfast.predict.step_cost import StepCostModel
+from holdfast.runtime.idle_sessions import IdleSessions
+from holdfast.runtime.prediction_guard import PredictionGuard, Predictions
+from holdfast.runtime.return_tracker import ReturnTracker
+
+__all__ = ["RuntimeContext"]
+
+T = TypeVar("T", bound=Observer)
+
+
+class RuntimeContext:
+    """The runtime's books as a `PolicyContext`.
+
+    Args:
+        predictions: See `PredictionGuard`.
+        oracle: The future, for policies that are bounds.
+        returns: What is known about return times; None knows nothing yet.
+
+    Attributes:
+        tree: The paths of all sessions.
+        returns: When paused sessions return, as learned so far.
+        costs: What computing costs on this engine, as learned so far; the host reports steps to it.
+        oracle: The future, or None.
+        tier: The store below the KV cache; the host may set it before any turn.
+        guard: Decides whether predictions are used, and counts how often not.
+        idle: Sessions that may return.
+        capacity_blocks: KV blocks of the cache (count).
+        block_tokens: Tokens a block.
+    """
+
+    def __init__(
+        self, predictions: Predictions, oracle: Oracle | None, returns: ReturnTimeModel | None
+    ) -> None:
+        self.tree: PrefixTree[Any] = PrefixTree()
+        self.returns = returns or ReturnTimeModel()
+        self.costs = StepCostModel()
+        self.oracle = oracle
+        self.tier: OffloadPort = NoOffload()
+        self.guard = PredictionGuard(predictions)
+        self.idle = IdleSessions()
+        self.capacity_blocks = 0
+        self.block_tokens = 1
+        self._tracker = ReturnTracker(self.returns)
+        self._observers: dict[type[Observer], Observer] = {}
+        self._memories: list[dict[Session, Any]] = []
+        self._now_s = 0.0
+        self._num_steps = 0
+
+    @property
+    def now_s(self) -> float:
+        """Time of the last `tick` (s, host's monotonic clock)."""
+        return self._now_s
+
+    @property
+    def num_steps(self) -> int:
+        """Engine steps begun (count)."""
+        return self._num_steps
+
+    @property
+    def return_share(self) -> float:
+        """Share of sessions that returned after a sibling or a fork had started (0 to 1)."""
+        return self._tracker.return_share
+
+    @property
+    def trusts_predictions(self) -> bool:
+        """Whether predicted return times may be used now."""
+        return self.guard.trusts
+
+    def restore_s(self, num_blocks: float, depth_blocks: float = 0.0) -> float:
+        """Engine time to compute blocks again that follow `depth_blocks` others (s)."""
+        block_tokens = self.block_tokens
+        return self.costs.prefill_s(num_blocks * block_tokens, depth_blocks * block_tokens)
+
+    def paused(self) -> Iterator[Session]:
+        """Idle sessions with resident blocks, the longest idle first."""
+        return iter(self.idle)
+
+    def is_gone(self, session: Session) -> bool:
+        """Whether the pause outlasts nearly all pauses of its kind; false before any is known."""
+        return self._tracker.is_gone(session, self._now_s)
+
+    def per_session(self) -> dict[Session, Any]:
+        """A new dict by session; a session leaves it when the runtime forgets the session."""
+        memory: dict[Session, Any] = {}
+        self._memories.append(memory)
+        return memory
+
+    def shared(self, kind: type[T]) -> T:
+        """The one observer of this class; it sees each event before the policies do."""
+        found = self._observers.get(kind)
+        if not isinstance(found, kind):
+            found = self._observers[kind] = kind(self)
+        return found
+
+    def _show(self, event: Event) -> None:
+        """Show an event to the shared observers. Mutates them."""
+        for observer in self._observers.values():
+            observer.observe(event)
+
+    def _drop_memories_of(self, forgotten: SessionForgotten) -> None:
+        for memory in self._memories:
+            memory.pop(forgotten.session, None)
+
+    def _clear_observers(self) -> None:
+        """Forget what shared observers and policies remember. Mutates."""
+        self._observers.clear()
+        self._memories.clear()
