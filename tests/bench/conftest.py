@@ -19,7 +19,7 @@ Behaviour = Callable[["StubEngine", web.Request, dict[str, Any]], Awaitable[web.
 
 @dataclass
 class StubEngine:
-    """Answers `/v1/completions` as told, and remembers what it was asked."""
+    """Answers `/v1/completions` with chosen behaviours, and keeps the requests."""
 
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -102,7 +102,7 @@ async def engine() -> AsyncIterator[StubEngine]:
 
 @pytest.fixture
 def behaviour() -> dict[str, Behaviour]:
-    """Ways in which an endpoint misbehaves, by name."""
+    """Failures of an endpoint, by name."""
 
     async def refuse(
         _engine: StubEngine, _request: web.Request, _body: dict[str, Any]
@@ -176,7 +176,7 @@ def behaviour() -> dict[str, Behaviour]:
 
 @pytest.fixture
 def agent_session() -> Callable[..., Session]:
-    """Sessions whose prompts grow by a block a turn, behind a head that all share."""
+    """Sessions whose prompts grow by a block a turn, after a head that all share."""
 
     def build(name: str, num_turns: int = 3, *, gap_s: float = 0.0, number: int = 0) -> Session:
         first = 100 + 1000 * number

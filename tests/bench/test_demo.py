@@ -1,4 +1,4 @@
-"""The demo's plan: order, sessions, and what survives an interruption. No engine runs."""
+"""The demo's plan: order, sessions, and interruptions; no engine runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _plan(**changes: Any) -> DemoPlan:
 
 
 class _Server:
-    """Takes the place of a server; says what happens to it."""
+    """Stands for a server; records what happens to it."""
 
     events: list[str]
     dies = False
@@ -116,9 +116,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return happened
 
 
-def test_each_point_starts_with_an_empty_cache_and_the_same_sessions(
-    events: list[str], tmp_path: Path
-) -> None:
+def test_points_start_with_empty_cache_and_same_sessions(events: list[str], tmp_path: Path) -> None:
     Demo(_plan(), tmp_path).run()
     of_one = ["reset", "run 1 on 2 of seed 0", "reset", "run 3 on 4 of seed 0"]
     assert events == [
@@ -127,16 +125,14 @@ def test_each_point_starts_with_an_empty_cache_and_the_same_sessions(
     ]
 
 
-def test_the_order_of_the_policies_is_swapped_at_every_second_seed(
-    events: list[str], tmp_path: Path
-) -> None:
+def test_policies_swap_order_at_every_second_seed(events: list[str], tmp_path: Path) -> None:
     Demo(_plan(seeds=(0, 1, 2)), tmp_path).run()
     starts = [event.removeprefix("start ") for event in events if event.startswith("start")]
     stock_first = ["vllm-default", "holdfast"]
     assert starts == [*stock_first, *stock_first[::-1], *stock_first]
 
 
-def test_an_interruption_ends_the_server_and_keeps_what_is_finished(
+def test_interruption_ends_server_and_keeps_finished_runs(
     events: list[str], tmp_path: Path
 ) -> None:
     demo = Demo(_plan(points=(DemoPoint(1, 2), DemoPoint(99, 4))), tmp_path)
@@ -146,7 +142,7 @@ def test_an_interruption_ends_the_server_and_keeps_what_is_finished(
     assert [run.concurrency for run in demo.runs] == [1]
 
 
-def test_a_server_that_dies_ends_the_demo_and_its_run_is_shown(
+def test_dead_server_ends_demo_and_keeps_its_run(
     events: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_Server, "dies", True)
@@ -156,9 +152,7 @@ def test_a_server_that_dies_ends_the_demo_and_its_run_is_shown(
     assert len(demo.runs) == 1
 
 
-def test_after_the_comparison_an_engine_with_tiers_is_started_twice_on_one_pool(
-    events: list[str], tmp_path: Path
-) -> None:
+def test_tiers_run_twice_on_one_pool_after_comparison(events: list[str], tmp_path: Path) -> None:
     demo = Demo(_plan(has_tiers=True), tmp_path)
     demo.run()
     run = "run 3 on 4 of seed 0"
@@ -169,20 +163,18 @@ def test_after_the_comparison_an_engine_with_tiers_is_started_twice_on_one_pool(
     assert [one.policy for one in demo.restarted] == ["holdfast", TIERED]
 
 
-def test_each_sessions_last_turn_is_left_for_after_the_restart(
-    events: list[str], tmp_path: Path
-) -> None:
+def test_last_turn_of_each_session_runs_after_restart(events: list[str], tmp_path: Path) -> None:
     plan = _plan(has_tiers=True)
     demo = Demo(plan, tmp_path)
     demo.run()
     turns = [len(session.turns) for session in sessions_for(plan, 0)]
     past_cliff, restarted = str([num - 1 for num in turns]), str([1, 1, 1, 1])
-    told = [demo.digests[f"turns of run {i}"] for i in (1, 3, 4, 5, 6)]
-    assert told == [past_cliff, past_cliff, restarted, past_cliff, restarted]
+    num_turns = [demo.digests[f"turns of run {i}"] for i in (1, 3, 4, 5, 6)]
+    assert num_turns == [past_cliff, past_cliff, restarted, past_cliff, restarted]
 
 
 @pytest.mark.parametrize("how", ["ended", "interrupted"])
-def test_no_pool_is_left(
+def test_pool_is_removed_at_the_end(
     events: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     if how == "interrupted":
@@ -196,7 +188,7 @@ def test_no_pool_is_left(
     assert list(tmp_path.glob("pool-*")) == []
 
 
-def test_where_tiers_cannot_be_the_rest_runs_and_it_says_why(
+def test_demo_runs_without_tiers_and_names_reason(
     events: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> list[str]:
@@ -214,7 +206,7 @@ def test_where_tiers_cannot_be_the_rest_runs_and_it_says_why(
     assert demo.restarted == []
 
 
-def test_the_cache_holds_a_quarter_of_what_the_second_load_needs() -> None:
+def test_cache_holds_quarter_of_second_load() -> None:
     plan = _plan(max_model_len=2, kv_tokens=None, max_turns=3)
     sessions = [_session("a", 800), _session("b", 800), _session("c", 8000)]
     assert kv_tokens_for(_with_points(plan, 1, 3), [sessions]) == (50 + 50 + 500 + 3) // 4
@@ -224,7 +216,7 @@ def test_the_cache_holds_a_quarter_of_what_the_second_load_needs() -> None:
     )
 
 
-def test_the_cache_holds_the_first_load_and_the_longest_request() -> None:
+def test_cache_holds_first_load_and_longest_request() -> None:
     plan = _plan(max_model_len=2, kv_tokens=None, max_turns=3)
     sessions = [_session("a", 8000), _session("b", 800)]
     assert kv_tokens_for(_with_points(plan, 1, 2), [sessions]) == 501
@@ -240,7 +232,7 @@ def _with_points(plan: DemoPlan, *loads: int) -> DemoPlan:
     return replace(plan, points=tuple(DemoPoint(load, load) for load in loads))
 
 
-def test_the_sessions_of_each_seed_can_be_told_apart(events: list[str], tmp_path: Path) -> None:
+def test_digests_name_the_sessions_of_each_seed(events: list[str], tmp_path: Path) -> None:
     demo = Demo(_plan(seeds=(0, 1)), tmp_path)
     demo.run()
     assert len({demo.digests["sessions-0"], demo.digests["sessions-1"]}) == 2
@@ -255,12 +247,12 @@ def test_sessions_fit_the_context_and_the_cap() -> None:
     assert max(turn.gap_s for session in sessions for turn in session.turns) == 10.0
 
 
-def test_a_scale_that_splits_a_block_is_refused() -> None:
+def test_scale_that_splits_a_block_is_refused() -> None:
     with pytest.raises(ConfigError, match="token scale"):
         sessions_for(_plan(token_scale=0.05), seed=0)
 
 
-def test_a_context_that_no_session_fits_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_context_too_short_for_all_sessions_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_GENERATED", 20)
     with pytest.raises(ConfigError, match="no session is left"):
         sessions_for(_plan(max_model_len=2), seed=0)

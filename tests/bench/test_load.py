@@ -1,4 +1,4 @@
-"""The closed loop, and what it makes of endpoints that misbehave."""
+"""The closed loop, also against endpoints that fail."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ async def test_every_turn_is_sent_in_order_and_recorded(engine: Any, agent_sessi
     assert [session.is_completed for session in records.sessions] == [True, True]
 
 
-async def test_the_body_asks_for_exact_lengths_and_streaming(
-    engine: Any, agent_session: Any
-) -> None:
+async def test_body_asks_for_exact_lengths_and_streaming(engine: Any, agent_session: Any) -> None:
     await run(engine.url, [agent_session("a", 1)])
     (body,) = engine.bodies
     assert body["max_tokens"] == body["min_tokens"] == 8
@@ -73,7 +71,7 @@ async def test_no_more_sessions_are_live_than_the_concurrency(
     assert len(records.sessions) == 7
 
 
-async def test_the_next_session_starts_when_one_ends(engine: Any, agent_session: Any) -> None:
+async def test_next_session_starts_when_one_ends(engine: Any, agent_session: Any) -> None:
     records = await run(
         engine.url, [agent_session("a", 2), agent_session("b", 1, number=1)], concurrency=1
     )
@@ -87,9 +85,7 @@ async def test_gaps_pass_after_the_answer_and_are_scaled(engine: Any, agent_sess
     assert 0.2 <= second.sent_s - end_of(first) < 10.0
 
 
-async def test_time_to_first_token_and_latency_are_told_apart(
-    engine: Any, agent_session: Any
-) -> None:
+async def test_ttft_and_latency_are_measured_separately(engine: Any, agent_session: Any) -> None:
     engine.token_interval_s = 0.02
     (turn,) = (await run(engine.url, [agent_session("a", 1)])).turns
     assert turn.ttft_s is not None
@@ -98,7 +94,7 @@ async def test_time_to_first_token_and_latency_are_told_apart(
     assert turn.request_latency_s >= 8 * 0.02
 
 
-async def test_the_engines_own_counts_are_recorded(engine: Any, agent_session: Any) -> None:
+async def test_engine_counts_are_recorded(engine: Any, agent_session: Any) -> None:
     engine.cached_tokens = 9
     (turn,) = (await run(engine.url, [agent_session("a", 1)])).turns
     assert (turn.prompt_tokens, turn.output_tokens, turn.cached_tokens) == (14, 8, 9)
@@ -114,7 +110,7 @@ async def test_tokens_that_any_session_sent_before_are_not_first_seen(
     assert [turn.appended_tokens for turn in records.turns] == [14, 6, 14]
 
 
-async def test_a_growing_prompt_adds_one_block_and_its_tail_a_turn(
+async def test_growing_prompt_adds_one_block_and_tail_per_turn(
     engine: Any, agent_session: Any
 ) -> None:
     records = await run(engine.url, [agent_session("a", 9)])
@@ -126,9 +122,7 @@ async def test_nothing_identifies_sessions_by_default(engine: Any, agent_session
     assert "X-Session-ID" not in engine.headers[0]
 
 
-async def test_session_ids_travel_in_their_header_when_asked_for(
-    engine: Any, agent_session: Any
-) -> None:
+async def test_session_ids_sent_in_header_on_request(engine: Any, agent_session: Any) -> None:
     await run(engine.url, [agent_session("a", 1)], session_ids=True)
     assert engine.headers[0]["X-Session-ID"] == "a"
 
@@ -159,7 +153,7 @@ async def test_turn_ends_can_be_left_out(engine: Any, agent_session: Any) -> Non
         ("answer_empty", "incomplete", "without a token"),
     ],
 )
-async def test_a_failing_turn_is_recorded_and_ends_its_session_only(
+async def test_failed_turn_is_recorded_and_ends_only_its_session(
     engine: Any, agent_session: Any, behaviour: Any, name: Any, kind: Any, text: Any
 ) -> None:
     engine.behaviours = [behaviour[name]]
@@ -184,7 +178,7 @@ async def test_tokens_received_before_a_failure_are_counted(
     assert turn.first_token_s is not None
 
 
-async def test_a_dead_endpoint_is_reported_by_every_session_and_ends_quickly(
+async def test_dead_endpoint_fails_every_session_quickly(
     agent_session: Any,
 ) -> None:
     with socket.socket() as taken:
@@ -196,9 +190,7 @@ async def test_a_dead_endpoint_is_reported_by_every_session_and_ends_quickly(
     assert [turn.error_kind for turn in records.turns] == ["connect"] * 20
 
 
-async def test_a_stop_keeps_what_there_is_and_marks_it_partial(
-    engine: Any, agent_session: Any
-) -> None:
+async def test_stop_keeps_records_and_marks_them_partial(engine: Any, agent_session: Any) -> None:
     stop = asyncio.Event()
     engine.token_interval_s = 0.02
     sessions = [agent_session("a", 50, gap_s=0.01), agent_session("b", 50, gap_s=9e3, number=1)]
@@ -216,9 +208,7 @@ async def test_a_stop_keeps_what_there_is_and_marks_it_partial(
     assert 0.0 < records.makespan_s <= time.monotonic() - started_s
 
 
-async def test_a_stop_after_the_last_turn_leaves_the_run_complete(
-    engine: Any, agent_session: Any
-) -> None:
+async def test_stop_after_last_turn_leaves_run_complete(engine: Any, agent_session: Any) -> None:
     stop = asyncio.Event()
     records = await run(engine.url, [agent_session("a", 1)], stop=stop)
     stop.set()
@@ -250,9 +240,7 @@ async def test_cancelling_the_run_completes_its_records(
     assert load.records.makespan_s is not None
 
 
-async def test_an_error_of_the_observer_ends_the_run_and_is_raised(
-    engine: Any, agent_session: Any
-) -> None:
+async def test_error_in_on_turn_ends_run_and_is_raised(engine: Any, agent_session: Any) -> None:
     def break_down(_record: Any) -> None:
         raise RuntimeError("observer")
 
@@ -264,9 +252,7 @@ async def test_an_error_of_the_observer_ends_the_run_and_is_raised(
             await load.run()
 
 
-async def test_prompts_that_cannot_be_written_are_refused_before_anything_is_sent(
-    engine: Any, agent_session: Any
-) -> None:
+async def test_impossible_prompts_refused_before_sending(engine: Any, agent_session: Any) -> None:
     async with Client(engine.url) as client:
         options = SendOptions(concurrency=1, token_scale=1 / 100)
         with pytest.raises(ConfigError, match="whole number"):
@@ -277,12 +263,12 @@ async def test_prompts_that_cannot_be_written_are_refused_before_anything_is_sen
 @pytest.mark.parametrize(
     "wrong", [{"concurrency": 0}, {"time_scale": -1.0}, {"time_scale": float("nan")}]
 )
-def test_load_options_out_of_range_are_errors(wrong: Any) -> None:
+def test_send_options_out_of_range_are_errors(wrong: Any) -> None:
     with pytest.raises(ConfigError, match="expected"):
         SendOptions(**{"concurrency": 1} | wrong)
 
 
-async def test_the_endpoint_says_which_model_it_serves(engine: Any) -> None:
+async def test_model_name_comes_from_the_endpoint(engine: Any) -> None:
     async with Client(f"{engine.url}/v1/") as client:
         assert await client.model_name() == "stub"
 
@@ -290,9 +276,7 @@ async def test_the_endpoint_says_which_model_it_serves(engine: Any) -> None:
 @pytest.mark.parametrize(
     ("models", "message"), [("[]", "list of models"), ('{"data": []}', "lists no model")]
 )
-async def test_an_endpoint_that_names_no_model_is_an_error(
-    engine: Any, models: Any, message: Any
-) -> None:
+async def test_endpoint_without_models_is_an_error(engine: Any, models: Any, message: Any) -> None:
     engine.models = models
     async with Client(engine.url) as client:
         with pytest.raises(EndpointError, match=message):
@@ -300,7 +284,7 @@ async def test_an_endpoint_that_names_no_model_is_an_error(
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "localhost:8000", "not a url"])
-async def test_an_endpoint_that_cannot_be_reached_is_an_error_that_says_so(url: Any) -> None:
+async def test_unreachable_endpoint_is_an_error(url: Any) -> None:
     async with Client(url) as client:
         with pytest.raises(EndpointError, match="cannot reach"):
             await client.model_name()

@@ -1,4 +1,4 @@
-"""The tiny model's files; that an engine serves them is tested with the server."""
+"""The tiny model's files; tests of servers serve them."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ def test_another_seed_gives_other_weights(model: Path, tmp_path: Path) -> None:
     assert other.read_bytes() != (model / "model.safetensors").read_bytes()
 
 
-def test_the_tokenizer_fills_the_models_vocabulary(model: Path) -> None:
+def test_tokenizer_fills_the_models_vocabulary(model: Path) -> None:
     tokenizer = tokenizers.Tokenizer.from_file(str(model / "tokenizer.json"))
     assert tokenizer.get_vocab_size() == VOCAB_SIZE
     assert json.loads((model / "config.json").read_text())["vocab_size"] == VOCAB_SIZE
 
 
 @pytest.mark.parametrize("text", ["def f(x):\n\treturn 2048", "na\u00efve \u2192 \U0001f512", ""])
-def test_any_text_survives_encoding(model: Path, text: str) -> None:
+def test_any_text_decodes_to_itself(model: Path, text: str) -> None:
     tokenizer = tokenizers.Tokenizer.from_file(str(model / "tokenizer.json"))
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
-def test_a_chat_marker_is_one_token_and_ends_the_answer(model: Path) -> None:
+def test_chat_marker_is_one_token_and_ends_the_answer(model: Path) -> None:
     tokenizer = tokenizers.Tokenizer.from_file(str(model / "tokenizer.json"))
     config = json.loads((model / "config.json").read_text())
     assert tokenizer.encode("<|im_end|>").ids == [config["eos_token_id"]]
 
 
-def test_the_chat_template_opens_the_answer_and_shows_tools(model: Path) -> None:
+def test_chat_template_opens_the_answer_and_shows_tools(model: Path) -> None:
     jinja2 = pytest.importorskip("jinja2")
     template = jinja2.Environment().from_string((model / "chat_template.jinja").read_text())
     text = template.render(

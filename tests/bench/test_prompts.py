@@ -1,4 +1,4 @@
-"""Prompts share exactly the prefixes that their trace says."""
+"""Prompts share exactly the prefixes of their trace."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ prompts = st.tuples(st.lists(st.integers(0, 6**4), max_size=6), st.integers(0, 6
 
 
 @given(prompts, prompts, st.sampled_from([4, 8, 64]))
-def test_two_prompts_share_their_common_blocks_and_less_than_one_block_more(
+def test_prompts_share_common_blocks_and_less_than_one_more(
     first: tuple[list[int], int], second: tuple[list[int], int], block_tokens: int
 ) -> None:
     session = session_of(first, second)
@@ -40,7 +40,7 @@ def test_two_prompts_share_their_common_blocks_and_less_than_one_block_more(
 
 
 @given(st.lists(st.integers(0, 7**3 - 1), min_size=2, max_size=40, unique=True))
-def test_different_blocks_are_spelled_differently(ids: list[int]) -> None:
+def test_different_blocks_have_different_tokens(ids: list[int]) -> None:
     session = session_of(*[([block], 0) for block in ids])
     builder = PromptBuilder(3 / 64, SMALL)
     spelled = {tuple(builder.build(session, index).token_ids) for index in range(len(ids))}
@@ -54,7 +54,7 @@ def test_every_token_is_in_the_vocabulary(prompt: tuple[list[int], int], block_t
     assert all(alphabet.first_token_id <= t < alphabet.vocab_size for t in built.token_ids)
 
 
-def test_tails_match_nothing_not_even_the_same_turn_sent_again() -> None:
+def test_tails_never_match_even_for_the_same_turn() -> None:
     session = session_of(([1], 32))
     builder = PromptBuilder(0.25)
     first, second = builder.build(session, 0).token_ids, builder.build(session, 0).token_ids
@@ -70,7 +70,7 @@ def test_lengths_are_scaled_and_never_empty() -> None:
     assert len(empty.token_ids) == 1
 
 
-def test_appended_tokens_are_those_beyond_the_nearest_earlier_prompt() -> None:
+def test_appended_tokens_exclude_nearest_earlier_prompt() -> None:
     session = session_of(([1, 2, 3], 0), ([1], 0), ([1, 2, 3, 4], 32))
     builder = PromptBuilder(0.25)
     appended = [builder.build(session, index).appended_tokens for index in range(3)]
@@ -79,23 +79,23 @@ def test_appended_tokens_are_those_beyond_the_nearest_earlier_prompt() -> None:
 
 def test_block_ids_that_do_not_fit_their_tokens_are_an_error() -> None:
     builder = PromptBuilder(1 / 64, SMALL)
-    with pytest.raises(ConfigError, match="can tell 7 blocks apart") as caught:
+    with pytest.raises(ConfigError, match="give 7 distinct blocks") as caught:
         builder.check(session_of(([6, 7], 0)))
     assert caught.value.hint is not None
 
 
-def test_a_block_of_less_than_a_token_is_an_error() -> None:
+def test_block_of_less_than_a_token_is_an_error() -> None:
     with pytest.raises(ConfigError, match="whole number"):
         PromptBuilder(1 / 128).check(session_of(([1], 0)))
 
 
 @pytest.mark.parametrize("vocab_size", [8, 100, 512, 32_000])
-def test_an_alphabet_stays_within_its_vocabulary(vocab_size: int) -> None:
+def test_alphabet_stays_within_its_vocabulary(vocab_size: int) -> None:
     alphabet = Alphabet.for_vocabulary(vocab_size)
     assert alphabet.vocab_size == vocab_size
     assert alphabet.num_block_tokens >= 2
 
 
-def test_a_vocabulary_too_small_to_write_with_is_an_error() -> None:
+def test_vocabulary_too_small_for_prompts_is_an_error() -> None:
     with pytest.raises(ConfigError, match="at least 8"):
         Alphabet.for_vocabulary(7)

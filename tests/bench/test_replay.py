@@ -1,4 +1,4 @@
-"""A whole replay: from metrics and records to figures, and the command around it."""
+"""A whole replay: from metrics and records to figures, and the command."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def test_counters_are_summed_over_labels() -> None:
     assert counters.kv_tokens == 3200
 
 
-def test_the_policy_is_told_from_who_decides() -> None:
+def test_policy_is_detected_from_decision_time() -> None:
     metered = PAGE + "holdfast_engine_steps_total 3\nholdfast_decision_seconds_total 0\n"
     assert parse_metrics(metered).policy == "vllm-default"
     assert parse_metrics(PAGE + "holdfast_decision_seconds_total 0.3\n").policy == "holdfast"
     assert EngineCounters({}).policy == "unknown"
 
 
-def test_counters_that_fell_in_between_are_unknown() -> None:
+def test_counters_that_decreased_are_unknown() -> None:
     name = "vllm:num_preemptions_total"
     gained = counters_between(EngineCounters({name: 5.0}), EngineCounters({name: 3.0}))
     assert gained.preemptions is None
@@ -70,30 +70,30 @@ vllm:prompt_tokens_cached_by_source_total{engine="0",source="disk"} 7.0
 )
 
 
-def test_what_comes_from_below_the_cache_is_a_hit_and_told_apart() -> None:
+def test_loads_from_tiers_are_hits_and_counted_by_tier() -> None:
     before = EngineCounters({}, cached_by_source={"host": 2.0})
     gained = counters_between(before, parse_metrics(TIERS))
     assert gained.cache_hit_tokens == 60 + 23 + 7
     assert (gained.loaded_tokens, gained.host_tokens, gained.disk_tokens) == (30, 23, 7)
 
 
-def test_an_engine_that_names_no_sources_is_taken_by_its_hits() -> None:
+def test_hits_are_used_without_counts_by_source() -> None:
     gained = counters_between(EngineCounters({}), parse_metrics(PAGE))
     assert gained.cache_hit_tokens == 60
     assert (gained.loaded_tokens, gained.host_tokens, gained.disk_tokens) == (None, None, None)
 
 
-def test_sources_that_fell_in_between_are_not_used() -> None:
+def test_sources_that_decreased_are_not_used() -> None:
     before = EngineCounters({}, cached_by_source={"host": 200.0})
     gained = counters_between(before, parse_metrics(TIERS))
     assert (gained.cache_hit_tokens, gained.host_tokens) == (60, None)
 
 
-def test_counters_are_unknown_without_a_page() -> None:
+def test_counters_unknown_without_metrics_page() -> None:
     assert counters_between(None, parse_metrics(PAGE)).cache_hit_tokens is None
 
 
-async def test_the_engines_counters_make_the_hit_ratio(engine: Any, agent_session: Any) -> None:
+async def test_hit_ratio_comes_from_engine_counters(engine: Any, agent_session: Any) -> None:
     snapshots = iter(
         [
             EngineCounters({"vllm:prefix_cache_queries_total": 10.0}),
@@ -113,16 +113,14 @@ async def test_the_engines_counters_make_the_hit_ratio(engine: Any, agent_sessio
     assert done.model == "stub"
 
 
-async def test_without_counters_the_usage_makes_the_hit_ratio(
-    engine: Any, agent_session: Any
-) -> None:
+async def test_hit_ratio_comes_from_usage_without_counters(engine: Any, agent_session: Any) -> None:
     engine.cached_tokens = 7
     done = await replay_sessions(ReplayTarget(engine.url), [agent_session("a", 1)], OPTIONS)
     assert done.result.token_hit_ratio == 0.5
     assert done.result.evicted_blocks is None
 
 
-async def test_a_dead_endpoint_is_an_error_before_anything_is_sent(agent_session: Any) -> None:
+async def test_dead_endpoint_is_an_error_before_sending(agent_session: Any) -> None:
     with pytest.raises(EndpointError, match="cannot reach"):
         await replay_sessions(ReplayTarget("http://127.0.0.1:1"), [agent_session("a")], OPTIONS)
 
@@ -163,9 +161,7 @@ def common_arguments(url: str) -> list[str]:
     ]
 
 
-async def test_the_command_runs_both_endpoints_and_writes_the_contract(
-    engine: Any, tmp_path: Path
-) -> None:
+async def test_command_runs_both_endpoints_and_writes_results(engine: Any, tmp_path: Path) -> None:
     json_path, records_path = tmp_path / "out.json", tmp_path / "records.jsonl"
     code, out, err = await run_command(
         *common_arguments(engine.url),
@@ -184,7 +180,7 @@ async def test_the_command_runs_both_endpoints_and_writes_the_contract(
     assert len(rows) == sum(run["num_turns"] for run in document["runs"])
 
 
-async def test_a_load_that_was_not_reached_is_said_aloud(engine: Any, tmp_path: Path) -> None:
+async def test_load_not_reached_is_warned_of(engine: Any, tmp_path: Path) -> None:
     path = tmp_path / "runs.json"
     code, out, err = await run_command(
         *common_arguments(engine.url), *("--concurrency", "64", "--json", str(path))
@@ -199,7 +195,7 @@ async def test_a_load_that_was_not_reached_is_said_aloud(engine: Any, tmp_path: 
     assert 0 < run["all_live_s"] <= run["makespan_s"]
 
 
-async def test_an_interrupt_keeps_partial_results(engine: Any, tmp_path: Path) -> None:
+async def test_interrupt_keeps_partial_results(engine: Any, tmp_path: Path) -> None:
     engine.token_interval_s = 0.01
     json_path = tmp_path / "out.json"
     process = await start_command(
@@ -215,7 +211,7 @@ async def test_an_interrupt_keeps_partial_results(engine: Any, tmp_path: Path) -
     assert run["num_errors"] == 0
 
 
-async def test_failed_turns_are_said_aloud(engine: Any, behaviour: Any) -> None:
+async def test_failed_turns_are_printed(engine: Any, behaviour: Any) -> None:
     engine.behaviours = [behaviour["refuse"]]
     code, _, err = await run_command(*common_arguments(engine.url))
     assert code == 0
@@ -223,7 +219,7 @@ async def test_failed_turns_are_said_aloud(engine: Any, behaviour: Any) -> None:
     assert "out of memory" in err
 
 
-async def test_the_gap_defect_is_said_aloud(engine: Any, tmp_path: Path) -> None:
+async def test_gap_defect_is_printed(engine: Any, tmp_path: Path) -> None:
     requests: list[dict[str, Any]] = [
         {
             "t": 0,
@@ -270,7 +266,7 @@ def test_wrong_arguments_are_errors_with_a_message(arguments: Any, message: Any)
         replay.main(list(arguments), standalone_mode=False)
 
 
-def test_a_missing_figure_is_a_dash_and_has_no_ratio() -> None:
+def test_missing_figure_is_a_dash_without_ratio() -> None:
     run = summarize_run([], [], policy="p", seed=0, concurrency=1, makespan_s=None, partial=True)
     table = replay_table([run, run])
     assert {row[3] for row in table.groups[0].rows} == {"\N{EN DASH}"}

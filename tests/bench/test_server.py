@@ -1,4 +1,4 @@
-"""A server process: what it is started with, and that nothing of it is left behind."""
+"""A server process: its arguments, its errors, and its end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 
 class _Scripted(EngineServer):
-    """Runs a script in place of the engine."""
+    """Runs a script instead of the engine."""
 
     script = ""
 
@@ -53,16 +53,16 @@ def _is_alive(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
-    return state != "Z"  # killed; whoever inherited it has yet to read its status
+    return state != "Z"  # killed; its new parent has yet to read its status
 
 
-def test_a_server_that_ends_early_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_server_that_ends_early_raises_with_end_of_log(tmp_path: Path) -> None:
     server = _scripted("print('the reason'); raise SystemExit(3)", tmp_path / "log")
     with pytest.raises(EngineError, match=r"(?s)status 3.*the reason"), server:
         pass
 
 
-def test_why_the_engine_core_failed_comes_first(tmp_path: Path) -> None:
+def test_engine_core_error_comes_first(tmp_path: Path) -> None:
     core = "(EngineCore pid=7) ERROR 11-22 [core.py:1]"
     lines = [f"{core}     raise ValueError(", f"{core} ValueError: too long", *["more"] * 50]
     script = f"print(*{lines!r}, sep=chr(10)); raise SystemExit(1)"
@@ -71,17 +71,15 @@ def test_why_the_engine_core_failed_comes_first(tmp_path: Path) -> None:
         server.start()
 
 
-def test_a_port_that_was_taken_is_said_to_be(tmp_path: Path) -> None:
+def test_taken_port_is_named_in_the_hint(tmp_path: Path) -> None:
     script = "print('OSError: [Errno 98] Address already in use'); raise SystemExit(1)"
     server = _scripted(script, tmp_path / "log")
     with pytest.raises(EngineError) as failed:
         server.start()
-    assert f"has taken port {server.port}" in str(failed.value.hint)
+    assert f"took port {server.port}" in str(failed.value.hint)
 
 
-def test_a_port_that_was_taken_meanwhile_is_exchanged_for_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_taken_port_is_replaced_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.bench.server._STOP_TIMEOUT_S", 0.5)
     server = _scripted("", tmp_path / "log")
     taken_port = server.port
@@ -92,21 +90,21 @@ def test_a_port_that_was_taken_meanwhile_is_exchanged_for_another(
         server.check_running()
 
 
-def test_servers_compute_on_as_many_cores_with_tiers_as_without(tmp_path: Path) -> None:
+def test_servers_use_equal_cores_with_and_without_tiers(tmp_path: Path) -> None:
     name = "VLLM_CPU_NUM_OF_RESERVED_CPU"
     server = EngineServer("holdfast", _OPTIONS, tmp_path / "log")
     assert server.environment({})[name] == "1"
     assert server.environment({name: "3"})[name] == "3"
 
 
-def test_a_server_that_never_answers_is_ended(tmp_path: Path) -> None:
+def test_server_that_never_answers_is_ended(tmp_path: Path) -> None:
     server = _scripted("import time; time.sleep(600)", tmp_path / "log", start_timeout_s=0.5)
     with pytest.raises(EngineError, match="did not answer within"), server:
         pass
     assert not server.is_running
 
 
-def test_a_stubborn_server_and_its_children_are_killed(
+def test_server_that_ignores_sigterm_is_killed_with_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("holdfast.bench.server._STOP_TIMEOUT_S", 0.5)
@@ -116,7 +114,7 @@ def test_a_stubborn_server_and_its_children_are_killed(
     until(lambda: not _is_alive(child_pid))
 
 
-def test_a_server_that_has_died_is_noticed(tmp_path: Path) -> None:
+def test_server_that_has_died_is_noticed(tmp_path: Path) -> None:
     with _scripted(_STUBBORN, tmp_path / "log") as server:
         server.check_running()
         assert server._process is not None
@@ -132,7 +130,7 @@ def test_stopping_twice_does_nothing(tmp_path: Path) -> None:
     server.stop()
 
 
-def test_the_cache_has_room_for_vllms_own_block() -> None:
+def test_cache_includes_vllms_own_block() -> None:
     assert _OPTIONS.num_blocks == 33  # 1,000 tokens are 32 blocks of 32
 
 
@@ -148,7 +146,7 @@ def test_both_policies_get_the_same_engine(tmp_path: Path) -> None:
     assert stock[:at] + stock[at + 2 :] == ours
 
 
-def test_our_settings_reach_only_holdfast(tmp_path: Path) -> None:
+def test_settings_reach_only_holdfast(tmp_path: Path) -> None:
     options = EngineOptions(
         model=Path("m"), kv_tokens=64, max_model_len=64, config=HoldfastConfig(eviction="lru")
     )
@@ -163,7 +161,7 @@ def test_our_settings_reach_only_holdfast(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.server
-def test_a_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+def test_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     script = (
         "import sys, time; from pathlib import Path\n"

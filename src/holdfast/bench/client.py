@@ -1,4 +1,7 @@
-"""One streamed completion on an OpenAI-compatible endpoint, timed; every failure is an outcome."""
+"""Streamed, timed completions on an OpenAI-compatible endpoint.
+
+Failures of the endpoint are outcomes, not exceptions.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from holdfast.errors import EndpointError
 
 __all__ = ["Client", "Completion", "CompletionRequest", "Timeouts"]
 
-# Servers close idle connections (vLLM's after 5 s); a request sent at that moment is lost.
+# Servers close idle connections (vLLM after 5 s); a request sent at that moment is lost.
 _KEEP_ALIVE_S = 2.0
-# Longest SSE line that is read; aiohttp refuses lines beyond its buffer.
+# Longest SSE line to read; aiohttp refuses lines beyond its buffer.
 _LINE_LIMIT_BYTES = 1 << 20
 _ERROR_TEXT_CHARS = 300
 _DRAIN_TIMEOUT_S = 0.5
@@ -27,12 +30,12 @@ _DRAIN_TIMEOUT_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long an endpoint may take.
+    """Time limits of an endpoint.
 
     Attributes:
-        connect_s: To accept a connection.
-        stall_s: To send anything more once the request is sent, the first token included. On a
-            thrashing engine the first token can take minutes.
+        connect_s: Longest wait for a connection.
+        stall_s: Longest silence after the request is sent, also before the first token, which
+            takes minutes on a thrashing engine.
     """
 
     connect_s: float = 10.0
@@ -41,7 +44,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """What to ask for.
+    """A completion to ask for.
 
     Attributes:
         prompt: Token ids.
@@ -56,17 +59,17 @@ class CompletionRequest:
 
 @dataclass(slots=True)
 class Completion:
-    """What came back; times are `time.monotonic` seconds.
+    """An answer; times are `time.monotonic` seconds.
 
     Attributes:
         sent_s: When the request was sent.
-        first_token_s: When the first token arrived, if one did.
+        first_token_s: When the first token arrived; None without one.
         last_token_s: When the answer ended; None if it broke off.
         num_chunks: Chunks with a token in them.
         prompt_tokens: As counted by the engine.
         output_tokens: As counted by the engine.
-        cached_tokens: As counted by the engine, where it says.
-        error_kind: None when the answer ended as it should.
+        cached_tokens: As counted by the engine; None where it does not report them.
+        error_kind: None when the answer is complete.
         error: The error in words.
     """
 
@@ -116,7 +119,7 @@ class _Models(msgspec.Struct):
 
 
 class Client:
-    """Connections to one endpoint; an async context manager that closes them."""
+    """Connections to one endpoint, as an async context manager that closes them."""
 
     def __init__(self, url: str, *, timeouts: Timeouts | None = None) -> None:
         timeouts = timeouts or Timeouts()
@@ -148,16 +151,16 @@ class Client:
 
     @property
     def http(self) -> aiohttp.ClientSession:
-        """The open session; only valid inside the context."""
+        """The open session; valid only inside the context."""
         if self._session is None:
             raise RuntimeError("the client is used outside its context")
         return self._session
 
     async def model_name(self) -> str:
-        """Ask the endpoint which model it serves; the first one it lists.
+        """Ask the endpoint for its models; returns the first one.
 
         Raises:
-            EndpointError: It cannot be reached, or does not answer as an engine does.
+            EndpointError: The endpoint cannot be reached, or lists no model.
         """
         url = f"{self.url}/v1/models"
         short = aiohttp.ClientTimeout(total=self._timeouts.connect_s + 20.0)
@@ -198,12 +201,12 @@ class Client:
     async def complete(
         self, body: bytes, headers: Mapping[str, str], completion: Completion
     ) -> None:
-        """Send an encoded body and follow the answer; never raises for what an endpoint does.
+        """Send an encoded body and read the answer; an endpoint's failures never raise.
 
         Args:
             body: From `encode`.
             headers: Sent besides the usual ones.
-            completion: Written as the answer arrives; remains valid if the call is cancelled.
+            completion: Filled as the answer arrives; stays valid if the call is cancelled.
         """
         completion.sent_s = monotonic()
         try:
@@ -249,7 +252,7 @@ class Client:
 
 
 async def _drain(lines: aiohttp.StreamReader) -> None:
-    """Read to the end of the body, which follows at once, so that the connection is used again."""
+    """Read to the end of the body, so that the connection can be used again."""
     with contextlib.suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(_DRAIN_TIMEOUT_S):
             await lines.read()
@@ -265,7 +268,7 @@ def _take(chunk: _Chunk, completion: Completion) -> None:
         completion.prompt_tokens = chunk.usage.prompt_tokens
         completion.output_tokens = chunk.usage.completion_tokens
         if not completion.num_chunks and chunk.usage.completion_tokens:
-            # Tokens without text, such as a lone special one, are told of by the usage alone.
+            # Only the usage reports tokens without text, such as a lone special token.
             completion.num_chunks = chunk.usage.completion_tokens
             completion.first_token_s = completion.last_token_s = monotonic()
         details = chunk.usage.prompt_tokens_details

@@ -1,17 +1,15 @@
-"""Stock vLLM against Holdfast: the same sessions, the same tiny model, below and past the cliff.
+"""Stock vLLM against Holdfast on the same sessions, below and past the cliff.
 
-One server a policy and seed. The points of a seed run on it one after the other, with the prefix
-cache emptied in between. What Holdfast has learned about tools at one point is therefore still
-known at the next, as it would be in service; nothing is carried from seed to seed.
+Each policy and seed has one server. The points of a seed run on it one after the other, with an
+emptied prefix cache. Holdfast keeps what it learned about tools at one point for the next, as in
+service; nothing is carried from seed to seed.
 
-The size of the KV cache follows from the sessions, and their gaps are short: so the engine, not
-the gaps, sets the pace, and how far past the cliff the sessions are does not depend on how fast
-the machine is.
+The size of the KV cache follows from the sessions, and their gaps are short. The engine then limits
+the sessions, not their gaps, and the distance past the cliff does not depend on the machine.
 
-Then the same sessions run on Holdfast with a host tier and a pool, the engine is started anew on
-that pool, and each session takes the turn that all runs before have left out. What that turn costs
-without tiers is measured on Holdfast's other server with its cache emptied, which is all that a
-restart leaves of it.
+Then the same sessions run on Holdfast with a host tier and a pool, the engine restarts on that
+pool, and each session takes the turn that all earlier runs left out. The cost of that turn without
+tiers is measured on Holdfast's other server after its prefix cache is emptied, as by a restart.
 """
 
 from __future__ import annotations
@@ -59,7 +57,7 @@ Scheduling = Literal["vllm-default", "holdfast", "holdfast-tiers"]
 
 POLICY_PAIR: Final[tuple[ServedPolicy, ServedPolicy]] = ("vllm-default", "holdfast")
 TIERED: Final = "holdfast-tiers"
-"""What a run on Holdfast with a host tier and a pool is called."""
+"""Policy name of a run on Holdfast with a host tier and a pool."""
 
 _MAX_GENERATED = 2000
 _CLIFF_RATIO = 4
@@ -73,7 +71,7 @@ class DemoPoint:
 
     Attributes:
         concurrency: Sessions live at once.
-        num_sessions: Sessions in all: the first so many of the seed's.
+        num_sessions: Sessions in all: the first ones of the seed.
     """
 
     concurrency: int
@@ -82,20 +80,19 @@ class DemoPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoPlan:
-    """What is measured.
+    """The runs of a demonstration.
 
     Attributes:
         traces: File or directory of sessions; None generates them.
         points: One run for each; first below the cliff, then past it.
-        seeds: One comparison for each. The order of the policies is swapped at every second one.
-        kv_tokens: Size of the KV cache; None makes it follow from the sessions.
+        seeds: One comparison for each. Every second one swaps the order of the policies.
+        kv_tokens: Size of the KV cache; None derives it from the sessions.
         max_model_len: Leaves out sessions that outgrow it, in replayed tokens.
-        max_turns: Cuts sessions to their first so many turns; one turn more is left for after the
-            restart.
+        max_turns: Cuts sessions to this many turns; one more is left for after the restart.
         token_scale: Replayed tokens per recorded token.
         time_scale: Replayed seconds per recorded second of a gap.
         gap_cap_s: Longest gap, in recorded seconds.
-        has_tiers: Whether the part with tiers and a restart is wanted.
+        has_tiers: Whether Holdfast also runs with tiers, and the engine is restarted.
     """
 
     traces: Path | None
@@ -111,10 +108,10 @@ class DemoPlan:
 
 
 class DemoWatcher:
-    """Told what happens; this one does not care."""
+    """Is notified of the progress of a demonstration; this one ignores it."""
 
     def server_starts(self, scheduling: Scheduling, seed: int) -> None:
-        """A server is being started."""
+        """A server starts."""
 
     def run_starts(
         self, scheduling: Scheduling, seed: int, point: DemoPoint, num_turns: int
@@ -128,16 +125,17 @@ class DemoWatcher:
         """A run is over; its result is also in `Demo.runs` or `Demo.restarted`."""
 
     def tiers_left_out(self, reason: str) -> None:
-        """The part with tiers cannot run here."""
+        """The part with tiers cannot run on this machine."""
 
 
 @dataclass(slots=True)
 class Demo:
-    """One demonstration; its results are valid at any time, also after an interruption.
+    """One demonstration; its results are valid even after an interruption.
 
     Attributes:
-        plan: What is measured.
-        directory: Holds the model, the servers' logs and, while it is used, the pool.
+        plan: The runs.
+        directory: Holds the model, the servers' logs and, while in use, the pool.
+        watcher: Is notified of the progress.
         runs: Finished runs, in the order in which they ran.
         restarted: Finished runs of the sessions' next turns after a restart, likewise.
         digests: SHA-256 by name of each trace file that was read, and of each seed's sessions.
@@ -157,7 +155,7 @@ class Demo:
     no_tiers: str | None = None
 
     def run(self) -> None:
-        """Measure everything; servers are ended and pools removed however this returns.
+        """Measure everything; ends servers and removes pools, also after an error.
 
         Raises:
             ConfigError: No session fits the plan.
@@ -180,7 +178,7 @@ class Demo:
         self.digests[report.path.name] = report.sha256
 
     def _can_have_tiers(self) -> bool:
-        """Ask what `holdfast serve` would ask."""
+        """Check as `holdfast serve` does; notifies the watcher where tiers cannot run."""
         seed = self.plan.seeds[0]
         try:
             tier_arguments(self._tiers(seed), ())
@@ -189,7 +187,7 @@ class Demo:
             self.watcher.tiers_left_out(self.no_tiers)
             return False
         finally:
-            shutil.rmtree(self._pool(seed), ignore_errors=True)  # it is made when it is asked about
+            shutil.rmtree(self._pool(seed), ignore_errors=True)  # the check creates it
         return True
 
     def _tiers(self, seed: int) -> HoldfastConfig:
@@ -289,17 +287,17 @@ class Demo:
         if self.records is not None:
             name = f"{scheduling}-c{point.concurrency}-s{seed}.jsonl"
             append_turns(self.records / name, scheduling, replay.records.turns)
-        # As planned, not as the engine counts it: with its own padding, or not at all once it died.
+        # The planned size: the engine counts its padding too, and nothing once it has died.
         return msgspec.structs.replace(replay.result, kv_tokens=self.kv_tokens)
 
 
 def sessions_for(
     plan: DemoPlan, seed: int, on_file: Callable[[FileReport], None] | None = None
 ) -> tuple[Session, ...]:
-    """The sessions of one seed, each with at least two turns; the same for all servers.
+    """The sessions of one seed, each with two turns or more; equal for all servers.
 
     Raises:
-        ConfigError: None fits the plan.
+        ConfigError: No session fits the plan.
         TraceError: The traces cannot be read.
     """
     selection = SessionSelection(
@@ -311,7 +309,7 @@ def sessions_for(
     )
     source: Iterator[Session]
     if plan.traces is None:
-        # Generated sessions have no end; a plan that few of them fit should say so instead.
+        # Generation has no end; a plan that few sessions fit must fail instead.
         source = islice(iterate_sessions(seed), _MAX_GENERATED)
     else:
         source = read_sessions(plan.traces, seed=seed, on_file=on_file)
@@ -319,13 +317,13 @@ def sessions_for(
 
 
 def kv_tokens_for(plan: DemoPlan, sessions: Sequence[Sequence[Session]]) -> int:
-    """A KV cache that holds a quarter of what the sessions of the last point need at once. Pure.
+    """A quarter of the tokens of the last point's live sessions; pure.
 
-    It holds all that those of the first point need, and the longest request.
+    It is large enough for the first point's live sessions and for the longest request.
 
     Args:
-        plan: What is measured.
-        sessions: Those of each seed.
+        plan: The runs.
+        sessions: The sessions of each seed.
     """
     needs = [
         [_needed_tokens(plan, of_seed[: point.concurrency]) for of_seed in sessions]
@@ -350,5 +348,5 @@ def _but_last_turns(sessions: Sequence[Session]) -> tuple[Session, ...]:
 
 
 def _last_turns(sessions: Sequence[Session]) -> tuple[Session, ...]:
-    """As sessions that begin with them."""
+    """The last turns, each as a session of its own."""
     return tuple(replace(one, turns=(replace(one.turns[-1], gap_s=0.0),)) for one in sessions)

@@ -1,7 +1,8 @@
-"""Closed-loop load: a fixed number of sessions live at once, each waiting for its own answers.
+"""Closed-loop load: a fixed number of sessions live at once.
 
-A turn that fails ends its session: the conversation it belongs to could not have gone on. The
-next session then takes its place, so a dead endpoint ends a run quickly and every session says why.
+Each session sends its next turn after the previous answer. A turn that fails ends its session, as
+the conversation could not have gone on; the next session starts. A dead endpoint therefore ends a
+run quickly, and every session records the reason.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ __all__ = ["Load", "LoadRecords", "SendOptions"]
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """How sessions are sent.
+    """Options that decide how sessions are sent.
 
     Attributes:
         concurrency: Sessions live at once, >= 1.
         time_scale: Replayed seconds per recorded second of a gap, >= 0.
         token_scale: Replayed tokens per recorded token.
         session_ids: Whether requests carry their session in `X-Session-ID`.
-        turn_ends: Whether requests say what will end the turn. A model with random weights cannot
-            write the tool call that an engine would read there; engines read this in its place,
-            once the turn has ended, and others ignore it.
+        turn_ends: Whether requests carry the end of their turn. A model with random weights cannot
+            write the tool call that ends it, so Holdfast reads this instead, once the turn has
+            ended; other engines ignore it.
     """
 
     concurrency: int
@@ -52,7 +53,7 @@ class SendOptions:
 
 @dataclass(slots=True)
 class LoadRecords:
-    """What has happened so far; valid at any time, also after an interruption.
+    """Turns and sessions that have ended; valid even after an interruption.
 
     Attributes:
         turns: In the order in which they ended.
@@ -76,9 +77,9 @@ class Load:
         client: Open connections to the endpoint.
         model: Name to send.
         sessions: Started in this order.
-        options: How to send them.
-        prompts: Writes the prompts; must have the options' token scale.
-        on_turn: Told about each turn as it ends.
+        options: Decide how they are sent.
+        prompts: Builds the prompts; must have the options' token scale.
+        on_turn: Called with each turn as it ends.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Load:
     async def run(self, stop: asyncio.Event | None = None) -> LoadRecords:
         """Run all sessions; returns early, with `partial` set, once `stop` is set.
 
-        When cancelled, ends its requests, completes `records` and passes the cancellation on.
+        A cancellation ends the requests, completes `records` and is raised again.
         """
         queue = iter(self._sessions)
         num_workers = min(self._options.concurrency, len(self._sessions))
@@ -215,7 +216,7 @@ def _known(count: int | None, fallback: int) -> int:
 
 
 async def _all_or_stop(workers: Sequence[asyncio.Task[None]], stop: asyncio.Event | None) -> None:
-    """Wait for all workers, for the first one that breaks, or for the stop."""
+    """Wait for all workers, for the first one that fails, or for the stop."""
     if not workers:
         return
     finished = asyncio.ensure_future(asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION))

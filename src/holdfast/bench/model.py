@@ -1,8 +1,7 @@
-"""A tiny random-weight chat model, built locally in a second and served by any vLLM.
+"""A tiny chat model with random weights, built in a second and served by any vLLM.
 
-The weights mean nothing, yet they are drawn wide enough that greedy decoding has a clear winner at
-each position: two engines that compute the same thing then produce the same tokens. Nothing is
-downloaded.
+The weights vary widely enough that greedy decoding has a clear winner at each position: two engines
+that compute the same then produce the same tokens. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -58,14 +57,14 @@ _CHAT_TEMPLATE = """\
 
 
 def build_tiny_model(directory: Path, *, seed: int = 0) -> Path:
-    """Write config, tokenizer and weights into `directory`; equal seeds give equal files.
+    """Write config, tokenizer and weights; equal seeds give equal files.
 
     Args:
-        directory: Made if absent; files of the same names are overwritten.
-        seed: Of the weights.
+        directory: Created if needed; files of the same names are overwritten.
+        seed: Seed of the weights.
 
     Returns:
-        `directory`, ready to be given to vLLM as the model.
+        `directory`, which vLLM takes as the model.
 
     Raises:
         EngineError: `tokenizers` or `safetensors` (both come with vLLM) are missing.
@@ -123,8 +122,8 @@ def _tokenizer_config() -> dict[str, Any]:
 
 
 def _merges() -> list[tuple[str, str]]:
-    """Pairs of letters and digits, some with a blank before: about two characters a token."""
-    space = "\u0120"  # how byte-level BPE writes a blank
+    """Pairs of letters and digits, some after a blank: about two characters a token."""
+    space = "\u0120"  # a blank in byte-level BPE
     lower = string.ascii_lowercase
     starts = [(space, letter) for letter in lower]
     pairs = list(itertools.product(lower, lower))

@@ -1,8 +1,8 @@
-"""Prompts as token ids whose shared prefixes are exactly those of a trace's blocks.
+"""Prompts as token ids, with exactly the shared prefixes of a trace's blocks.
 
-Every trace block is spelled out as the digits of its id, least significant first, so that two
-blocks differ and prompts share no more than their blocks do. What follows the last full block is
-spelled with other tokens, different for every turn: it matches nothing.
+Every trace block becomes the digits of its id, least significant first, so that two blocks differ
+and prompts share no more than their blocks do. The tokens after the last full block are other
+ones, different for every turn, so that they match nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Alphabet:
 
     Attributes:
         first_token_id: Lowest id used; those below are often special tokens.
-        num_block_tokens: Ids that spell blocks, >= 2.
-        num_tail_tokens: Ids above those that spell the tails, >= 2.
+        num_block_tokens: Ids for blocks, >= 2.
+        num_tail_tokens: Ids above those, for tails, >= 2.
     """
 
     first_token_id: int = 64
@@ -39,7 +39,7 @@ class Alphabet:
         """Use a vocabulary of `vocab_size` tokens, leaving some ids at its low end.
 
         Raises:
-            ConfigError: It is too small to write prompts with.
+            ConfigError: It is too small for prompts.
         """
         first_token_id = min(64, vocab_size // 4)
         num_tail_tokens = min(256, vocab_size // 4)
@@ -62,9 +62,9 @@ class Prompt:
     """One turn's prompt.
 
     Attributes:
-        token_ids: What to send.
+        token_ids: The prompt.
         output_tokens: Length of the answer to ask for, >= 1.
-        appended_tokens: Tokens beyond what this session's earlier prompts hold.
+        appended_tokens: Tokens beyond those of this session's earlier prompts.
     """
 
     token_ids: list[int]
@@ -73,11 +73,11 @@ class Prompt:
 
 
 class PromptBuilder:
-    """Builds the prompts of one run; keeps no prompt itself.
+    """Builds the prompts of one run; keeps none of them.
 
     Args:
         token_scale: Replayed tokens per trace token; a block must become a whole number.
-        alphabet: The token ids to write with.
+        alphabet: The token ids to use.
     """
 
     def __init__(self, token_scale: float, alphabet: Alphabet = DEFAULT_ALPHABET) -> None:
@@ -90,7 +90,7 @@ class PromptBuilder:
         return TokenScale.from_factor(self._factor, trace_block_tokens=session.block_size_tokens)
 
     def check(self, session: Session) -> None:
-        """Make sure that all prompts of a session can be told apart; pure.
+        """Check that the blocks of a session get distinct tokens; pure.
 
         Raises:
             ConfigError: A block has too few tokens for its id, or the scale does not fit.
@@ -100,15 +100,15 @@ class PromptBuilder:
         highest = max((max(turn.block_ids, default=0) for turn in session.turns), default=0)
         if highest >= capacity:
             raise ConfigError(
-                f"{scale.block_tokens} token(s) a block can tell {capacity} blocks apart; "
+                f"{scale.block_tokens} token(s) a block give {capacity} distinct blocks; "
                 f"session {session.session_id!r} has block id {highest}",
                 hint="raise --token-scale or --vocab-size, or run fewer --sessions",
             )
 
     def build(self, session: Session, turn_index: int) -> Prompt:
-        """Write the prompt of one turn.
+        """Build the prompt of one turn; counts up the tail's number.
 
-        Every call spells its tail anew, so that no two prompts share a tail that has room for it.
+        Every call gives its tail another number, so that tails long enough to hold it all differ.
         """
         scale = self.scale(session)
         turn = session.turns[turn_index]
@@ -136,7 +136,7 @@ class PromptBuilder:
 
     @staticmethod
     def _spell(numbers: npt.NDArray[np.int64], num_digits: int, base: int) -> npt.NDArray[np.int64]:
-        """Digits of each number in turn; those beyond its highest repeat from its lowest."""
+        """Digits of each number in turn; after the highest they repeat from the lowest."""
         significant = min(num_digits, _MAX_DIGITS)
         digits = np.empty((len(numbers), significant), dtype=np.int64)
         rest = numbers

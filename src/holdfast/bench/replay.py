@@ -1,4 +1,4 @@
-"""One replay of sessions against one endpoint, from its first look at it to the figures."""
+"""One replay of sessions against one endpoint, and its figures."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from holdfast.traces.record import Session
 __all__ = ["MetricsProvider", "Replay", "ReplayTarget", "replay_sessions"]
 
 MetricsProvider = Callable[[], Awaitable[EngineCounters | None]]
-"""Takes a snapshot of an engine's counters; None where there are none."""
+"""Takes a snapshot of an engine's counters; None where it has none."""
 
-# Engines and Holdfast publish their counters some time after the fact, at most this long.
+# Engines and Holdfast publish their counters with a delay of at most this.
 _METRICS_SETTLE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayTarget:
-    """An endpoint, and how to talk to it.
+    """An endpoint, and how to send to it.
 
     Attributes:
         url: Base URL of an OpenAI-compatible server, with or without `/v1`.
         model: Name to send; None asks the endpoint.
-        policy: What to call its scheduling; None tells it from its metrics.
+        policy: Name of its scheduling policy; None takes it from its metrics.
         alphabet: Token ids that its model has.
-        timeouts: How long it may take; None for the usual ones.
-        metrics: Where its counters come from; None reads its Prometheus page.
+        timeouts: Its time limits; None for the defaults.
+        metrics: Source of its counters; None reads its Prometheus page.
     """
 
     url: str
@@ -44,7 +44,7 @@ class ReplayTarget:
 
     @property
     def label_or_url(self) -> str:
-        """What to call the endpoint before its metrics are known."""
+        """The endpoint's name before its metrics are known."""
         return self.policy or self.url
 
 
@@ -54,7 +54,7 @@ class Replay:
 
     Attributes:
         result: Its figures.
-        records: What they were computed from.
+        records: The turns and sessions that the figures are of.
         model: The name that was sent.
     """
 
@@ -78,15 +78,16 @@ async def replay_sessions(
     Args:
         target: The endpoint.
         sessions: Started in this order.
-        options: How they are sent.
+        options: Decide how they are sent.
         seed: Recorded with the result; the order of `sessions` is already decided.
         stop: Once set, the run ends early and its result is marked partial.
-        on_turn: Told about each turn as it ends.
-        on_start: Given the records before the first request, for those who may cancel the run.
+        on_turn: Called with each turn as it ends.
+        on_start: Called with the records before the first request, so that they outlive a
+            cancellation.
 
     Raises:
-        ConfigError: The prompts cannot be written with the scale and the vocabulary.
-        EndpointError: The endpoint cannot be reached at all. Errors after that are the turns'.
+        ConfigError: The prompts cannot be built with the scale and the vocabulary.
+        EndpointError: The endpoint cannot be reached at all. Later errors are recorded in turns.
     """
     async with Client(target.url, timeouts=target.timeouts) as client:
         model = target.model or await client.model_name()

@@ -1,4 +1,4 @@
-"""An engine's own counters, read from its Prometheus page before and after a run."""
+"""An engine's counters, read from its Prometheus page before and after a run."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class EngineCounters:
 
     Attributes:
         totals: Value of each metric, summed over its labels.
-        kv_tokens: Size of the KV cache, where the engine tells.
-        cached_by_source: Prompt tokens that were not computed, by where they came from, where the
-            engine tells: "device" is its own cache.
+        kv_tokens: Size of the KV cache; None where the engine does not report it.
+        cached_by_source: Prompt tokens that were not computed, by source; "device" is the KV
+            cache. Empty where the engine does not report them.
     """
 
     totals: Mapping[str, float]
@@ -46,8 +46,8 @@ class EngineCounters:
 
     @property
     def policy(self) -> str:
-        """Name of the scheduling that these metrics give away, once the engine has worked."""
-        # Stock engines may carry Holdfast's meters; only its scheduler takes time to decide.
+        """Name of the policy that these metrics indicate, once the engine has worked."""
+        # Stock engines may have Holdfast's counters; only its scheduler spends time on decisions.
         if self.totals.get(_DECISION_S):
             return "holdfast"
         if any(name.startswith("vllm:") for name in self.totals):
@@ -83,22 +83,22 @@ def _kv_tokens(labels: Mapping[str, str]) -> int | None:
 
 
 async def scrape_metrics(http: aiohttp.ClientSession, url: str) -> EngineCounters | None:
-    """Fetch `url`/metrics; None, with a log line, where there is no such page."""
+    """Fetch `url`/metrics; None, with a log line, where the page cannot be read."""
     try:
         timeout = aiohttp.ClientTimeout(total=_SCRAPE_TIMEOUT_S)
         async with http.get(f"{url}/metrics", timeout=timeout) as response:
             text = await response.text()
             if response.status != 200:
-                logger.warning("%s/metrics answered %d", url, response.status)
+                logger.warning("%s/metrics answered %d: no engine counters", url, response.status)
                 return None
         return parse_metrics(text)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        logger.warning("no metrics from %s: %r", url, error)
+        logger.warning("%s/metrics cannot be read (%r): no engine counters", url, error)
         return None
 
 
 def counters_between(before: EngineCounters | None, after: EngineCounters | None) -> Counters:
-    """What was counted between two snapshots; pure. A restart in between makes it unknown."""
+    """The counts between two snapshots, unknown after a restart in between; pure."""
     if before is None or after is None:
         return Counters()
 
@@ -117,7 +117,7 @@ def counters_between(before: EngineCounters | None, after: EngineCounters | None
     engine_steps = gained(_ENGINE_STEPS) or None
     return Counters(
         cache_query_tokens=gained(_QUERIES),
-        # vLLM counts what comes from below the cache as no hit.
+        # vLLM does not count loads from below the KV cache as hits.
         cache_hit_tokens=sum(cached.values()) if cached else gained(_HITS),
         evicted_blocks=gained(_EVICTED),
         preemptions=gained(_PREEMPTIONS),

@@ -1,4 +1,4 @@
-"""An engine server as a child process: started, waited for, and ended with all its own children."""
+"""An engine server as a child process, ended together with its own children."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["EngineOptions", "EngineServer", "ServedPolicy"]
 ServedPolicy = Literal["vllm-default", "holdfast"]
 
 COUNTED_STOCK_SCHEDULER: Final = "holdfast.vllm.stock.CountedAsyncScheduler"
-"""Stock scheduling with its evictions counted by the same meter as Holdfast's."""
+"""Stock scheduling that counts evictions as Holdfast does."""
 
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 600.0
@@ -37,12 +37,12 @@ _NUM_PORTS = 3
 _TAIL_LINES = 25
 _PORT_TAKEN = "Address already in use"
 _CORE_ERROR = re.compile(r"\(EngineCore[^)]*\) ERROR .*?\] ([\w.]+(?:Error|Exception): .+)")
-_INHERITED_NO_FURTHER = ("PROMETHEUS_MULTIPROC_DIR",)
+_NOT_INHERITED = ("PROMETHEUS_MULTIPROC_DIR",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How to start one server; equal but for the policy, two servers differ in scheduling only.
+    """Options of one server; with equal options two servers differ in scheduling only.
 
     Attributes:
         model: Directory of the model.
@@ -51,7 +51,7 @@ class EngineOptions:
         block_size_tokens: Tokens in a KV block; CPU attention takes multiples of 32.
         max_num_seqs: Requests that may run at once.
         max_num_batched_tokens: Tokens computed in one engine step.
-        config: Holdfast's settings; not used by `vllm-default`.
+        config: Holdfast's settings; `vllm-default` ignores them.
         extra_arguments: Further arguments for vLLM, after all others.
         environ: Further variables for the server.
     """
@@ -68,16 +68,16 @@ class EngineOptions:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks in the cache; vLLM keeps one of its own for padding, which is added here."""
+        """Blocks of the KV cache, with the one that vLLM keeps for padding."""
         return -(-self.kv_tokens // self.block_size_tokens) + 1
 
 
 class EngineServer:
-    """One running server; a context manager that leaves no process behind.
+    """One running server, as a context manager that leaves no process running.
 
     Args:
         policy: `vllm-default` (stock, evictions counted) or `holdfast` (through `holdfast serve`).
-        options: How to start it.
+        options: Its options.
         log_path: File that receives all its output.
         start_timeout_s: Longest wait until it answers `/health`.
     """
@@ -124,7 +124,9 @@ class EngineServer:
         self.stop()
 
     def start(self) -> None:
-        """Start the process and wait until it answers; on another port where its own was taken.
+        """Start the process and wait until it answers.
+
+        Takes another port if its own is in use.
 
         Raises:
             EngineError: It ended or did not answer in time; the message has the end of its log.
@@ -163,7 +165,7 @@ class EngineServer:
             time.sleep(_POLL_INTERVAL_S)
 
     def stop(self) -> None:
-        """End the server and every process it started; does nothing when none runs."""
+        """End the server and every process it started, if it runs."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -172,26 +174,26 @@ class EngineServer:
             process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_TIMEOUT_S)
-        # Whatever outlived its parent, or never listened.
+        # Processes that outlived their parent or ignored the signal.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group_id, signal.SIGKILL)
         process.wait()
         _wait_until_gone(group_id)
 
     def check_running(self) -> None:
-        """Do nothing while the server lives.
+        """Check that the server runs and answers.
 
         Raises:
-            EngineError: It has died, or was never started; the message has the end of its log.
+            EngineError: It does not; the message has the end of its log.
         """
         if not self.is_running or not self._answers("GET", "/health"):
             raise self._failure("died")
 
     def reset_prefix_cache(self) -> None:
-        """Drop every cached block; what Holdfast has learned about sessions and tools stays.
+        """Drop every cached block; what Holdfast learned is kept.
 
         Raises:
-            EngineError: The server refuses, such as while a request runs.
+            EngineError: The server refuses, for example because a request runs.
         """
         if not self._answers("POST", "/reset_prefix_cache"):
             raise self._failure("did not reset its prefix cache")
@@ -220,18 +222,18 @@ class EngineServer:
         ]
 
     def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """The server's variables: `inherited` without Holdfast's own, and what a bench needs."""
+        """The server's variables: `inherited`, its settings, and those of a benchmark."""
         kept = {
             name: value
             for name, value in inherited.items()
-            if not name.startswith(ENVIRONMENT_PREFIX) and name not in _INHERITED_NO_FURTHER
+            if not name.startswith(ENVIRONMENT_PREFIX) and name not in _NOT_INHERITED
         }
         ours = to_environ(self.options.config) if self.policy == "holdfast" else {}
         return {
-            # The smallest CPU cache that vLLM takes (GiB); the number of blocks is set apart.
+            # The smallest CPU cache that vLLM takes (GiB); an argument sets the number of blocks.
             "VLLM_CPU_KVCACHE_SPACE": "1",
-            # With a connector vLLM keeps one core more from computing, or none where there are but
-            # two; servers with and without tiers would then not be comparable.
+            # By default vLLM reserves one core more with a connector, and none of two cores:
+            # servers with and without tiers would not be comparable.
             "VLLM_CPU_NUM_OF_RESERVED_CPU": "1",
             **kept,
             "HF_HUB_OFFLINE": "1",
@@ -256,17 +258,17 @@ class EngineServer:
         finally:
             connection.close()
 
-    def _failure(self, what: str) -> EngineError:
+    def _failure(self, event: str) -> EngineError:
         lines = self._log_lines()
         tail = "\n".join(lines[-_TAIL_LINES:])
         hint = f"the whole log is in {self.log_path}"
         if self._is_port_taken():
-            hint = f"another process has taken port {self.port} meanwhile; run it again ({hint})"
-        # Its own traceback only says that the engine core has failed.
+            hint = f"another process took port {self.port} in the meantime; run again ({hint})"
+        # The server's own traceback only says that the engine core failed.
         causes = [found[1] for line in lines if (found := _CORE_ERROR.match(line))]
         cause = f": {causes[-1]}" if causes else ""
         return EngineError(
-            f"the {self.policy} server {what}{cause}; the end of its log:\n{tail}", hint=hint
+            f"the {self.policy} server {event}{cause}; the end of its log:\n{tail}", hint=hint
         )
 
     def _is_port_taken(self) -> bool:
@@ -288,7 +290,7 @@ def _free_port() -> int:
 
 
 def _wait_until_gone(group_id: int) -> None:
-    """Killed processes take a moment to give their memory back."""
+    """Wait until the killed processes have returned their memory."""
     deadline_s = time.monotonic() + _STOP_TIMEOUT_S
     while time.monotonic() < deadline_s:
         try:

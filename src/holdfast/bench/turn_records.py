@@ -1,4 +1,4 @@
-"""Turns of a replay as JSON lines, one object a turn."""
+"""Turns of a replay as JSON lines, one object for each turn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["append_turns"]
 
 
 def append_turns(path: Path, policy: str, turns: Iterable[TurnRecord]) -> None:
-    """Add turns to a file, each with the name of its policy; makes the file if it is absent."""
+    """Append turns to a file, each with its policy; creates the file if needed."""
     encoder = msgspec.json.Encoder()
     with path.open("ab") as file:
         for turn in turns:
