@@ -1,4 +1,4 @@
-"""`holdfast demo`: what it shows and writes; nothing is measured."""
+"""`holdfast demo`: its tables and files; nothing is measured."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _result(policy: str, concurrency: int, counters: Counters | None = None) -> 
     )
 
 
-def test_tiers_have_tables_of_their_own_and_the_restart_a_place_in_the_json(
+def test_tiers_and_restart_have_tables_and_json(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def measure(demo: Demo) -> None:
@@ -84,9 +84,7 @@ def test_tiers_have_tables_of_their_own_and_the_restart_a_place_in_the_json(
     assert document["restarted"][1]["disk_tokens"] == 888_222
 
 
-def test_without_tiers_the_json_says_nothing_of_a_restart(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_json_without_tiers_has_no_restart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Demo, "run", _measure)
     path = tmp_path / "run.json"
     result = CliRunner().invoke(cli, ["demo", "--no-tiers", "--json", str(path)])
@@ -94,7 +92,7 @@ def test_without_tiers_the_json_says_nothing_of_a_restart(
     assert "restarted" not in json.loads(path.read_text())
 
 
-def test_why_tiers_are_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_reason_for_no_tiers_is_printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def measure(demo: Demo) -> None:
         demo.watcher.tiers_left_out("host_gib needs vLLM 0.32")
         _measure(demo)
@@ -104,16 +102,14 @@ def test_why_tiers_are_left_out_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert "without tiers: host_gib needs vLLM 0.32" in result.output
 
 
-def test_where_files_lie_is_not_in_the_manifest(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_manifest_has_no_directories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Demo, "run", _measure)
     path = tmp_path / "run.json"
     CliRunner().invoke(cli, ["demo", "--traces", str(tmp_path), "--json", str(path)])
     assert str(tmp_path) not in path.read_text()
 
 
-def test_an_interruption_keeps_the_finished_runs(
+def test_interruption_keeps_the_finished_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def interrupted(demo: Demo) -> None:
@@ -144,12 +140,12 @@ def test_logs_are_removed_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert list(tmp_path.glob("holdfast-demo-*")) == []
 
 
-def test_a_cache_that_cannot_hold_one_session_is_refused() -> None:
+def test_cache_smaller_than_one_session_is_refused() -> None:
     result = CliRunner().invoke(cli, ["demo", "--kv-tokens", "100"])
     assert "expected at least max-model-len" in str(result.exception)
 
 
-def test_a_page_without_the_extra_is_refused_before_measuring(
+def test_missing_extra_is_refused_before_measuring(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("holdfast.report.page.find_spec", lambda _name: None)

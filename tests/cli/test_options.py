@@ -59,7 +59,7 @@ def parsed_type(one: Option) -> object:
 @pytest.mark.parametrize(
     ("record", "name"), [(record, each.name) for record in RECORDS for each in fields(record)]
 )
-def test_a_field_has_the_type_its_option_parses(record: type[Any], name: str) -> None:
+def test_field_has_the_type_its_option_parses(record: type[Any], name: str) -> None:
     declared = get_type_hints(record)[name]
     is_union = get_origin(declared) in (Union, types.UnionType)
     parts = set(get_args(declared)) if is_union else {declared}
@@ -76,7 +76,7 @@ def run(command: Any, *arguments: str) -> str:
     return result.output
 
 
-def test_a_command_receives_one_object_of_each_record() -> None:
+def test_command_receives_one_object_of_each_record() -> None:
     @takes(Counted, Named)
     def command(counted: Counted, named: Named) -> None:
         click.echo(f"{counted} {named}")
@@ -85,7 +85,7 @@ def test_a_command_receives_one_object_of_each_record() -> None:
     assert shown == f"{Counted(3, Path('a/b'))} {Named('x')}\n"
 
 
-def test_a_command_may_declare_an_option_otherwise() -> None:
+def test_command_may_declare_an_option_otherwise() -> None:
     @takes(Counted, count=COUNT.but(default=5))
     def command(counted: Counted) -> None:
         click.echo(counted.count)
@@ -94,7 +94,7 @@ def test_a_command_may_declare_an_option_otherwise() -> None:
     assert COUNT.attributes["default"] == 3
 
 
-def test_a_change_of_an_unknown_option_is_refused() -> None:
+def test_change_of_an_unknown_option_is_refused() -> None:
     with pytest.raises(TypeError, match="no field is called size"):
         takes(Counted, size=COUNT)
 
@@ -108,7 +108,7 @@ def test_required_options_come_first_in_the_help() -> None:
 
 
 @pytest.mark.parametrize(("with_directories", "where"), [(False, "b"), (True, "a/b")])
-def test_a_manifest_shows_names_and_directories_on_request(
+def test_manifest_shows_names_and_directories_on_request(
     with_directories: bool, where: str
 ) -> None:
     @takes(Counted)

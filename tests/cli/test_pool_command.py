@@ -41,7 +41,7 @@ def parsed(*arguments: object) -> Any:
     return json.loads(run(*arguments, "--json").output)
 
 
-def test_ls_says_whose_blocks_there_are(pool: PoolDirectory) -> None:
+def test_ls_lists_identities(pool: PoolDirectory) -> None:
     rows = {row["fields"]["model"]: row for row in parsed("ls", pool.path)}
     assert {name: row["num_blocks"] for name, row in rows.items()} == {"one": 2, "other": 1}
     assert rows["one"]["num_bytes"] == 2 * (100 + FOOTER_BYTES)
@@ -51,12 +51,12 @@ def test_ls_says_whose_blocks_there_are(pool: PoolDirectory) -> None:
     assert ONE.name in output.replace("\n", "")
 
 
-def test_ls_shows_an_identity_whose_description_is_damaged(pool: PoolDirectory) -> None:
+def test_ls_shows_identity_with_damaged_description(pool: PoolDirectory) -> None:
     (pool.directory_of(ONE) / "identity.json").write_text("{", encoding="utf-8")
     assert "?" in run("ls", pool.path).output
 
 
-def test_stat_adds_up(pool: PoolDirectory) -> None:
+def test_stat_sums_all_identities(pool: PoolDirectory) -> None:
     stored(pool, ONE, "a/3.bin.0.tmp", b"123")
     total = parsed("stat", pool.path)
     assert total["num_identities"] == 2
@@ -66,13 +66,13 @@ def test_stat_adds_up(pool: PoolDirectory) -> None:
     assert "3 blocks of 2 identities" in run("stat", pool.path).output
 
 
-def test_an_empty_pool_has_no_ages(tmp_path: Path) -> None:
+def test_empty_pool_has_no_ages(tmp_path: Path) -> None:
     PoolDirectory.make(tmp_path)
     assert parsed("stat", tmp_path)["unused_s"] is None
     assert "last used -" in run("stat", tmp_path).output
 
 
-def test_verify_finds_what_is_not_whole_and_leaves_it(pool: PoolDirectory) -> None:
+def test_verify_finds_damaged_blocks_and_keeps_them(pool: PoolDirectory) -> None:
     path = pool.directory_of(ONE) / "a" / "1.bin"
     path.write_bytes(b"y" + path.read_bytes()[1:])
     result = run("verify", pool.path, fails=True)
@@ -83,7 +83,7 @@ def test_verify_finds_what_is_not_whole_and_leaves_it(pool: PoolDirectory) -> No
     assert found["states"] == {"corrupt": 1, "whole": 2}
 
 
-def test_verify_removes_only_what_is_not_whole(pool: PoolDirectory) -> None:
+def test_verify_removes_only_damaged_blocks(pool: PoolDirectory) -> None:
     path = pool.directory_of(ONE) / "a" / "1.bin"
     path.write_bytes(b"short")
     run("verify", pool.path, "--remove")
@@ -91,20 +91,20 @@ def test_verify_removes_only_what_is_not_whole(pool: PoolDirectory) -> None:
     assert "2 blocks, 0 are not whole" in run("verify", pool.path).output
 
 
-def test_evict_makes_a_pool_small_enough(pool: PoolDirectory) -> None:
+def test_evict_shrinks_pool_to_size(pool: PoolDirectory) -> None:
     num_bytes = 100 + FOOTER_BYTES
     left = parsed("evict", pool.path, "--to-gib", num_bytes / (1 << 30))
     assert (left["num_blocks"], left["num_evicted"]) == (1, 2)
     assert parsed("stat", pool.path)["num_bytes"] == num_bytes
 
 
-def test_evict_removes_what_is_old(pool: PoolDirectory) -> None:
+def test_evict_removes_old_blocks(pool: PoolDirectory) -> None:
     stored(pool, ONE, "a/1.bin", b"", used_s=time.time_ns() / 1e9 - 500)
     assert parsed("evict", pool.path, "--unused-s", 400)["num_expired"] == 1
     assert "removed 0 blocks" in run("evict", pool.path, "--unused-s", 400).output
 
 
-def test_evict_wants_to_know_what(pool: PoolDirectory) -> None:
+def test_evict_requires_a_bound(pool: PoolDirectory) -> None:
     assert "--to-gib" in run("evict", pool.path, fails=True).output
 
 
@@ -117,7 +117,7 @@ def test_clear_removes_one_identity_or_all_and_asks(pool: PoolDirectory) -> None
 
 
 @pytest.mark.parametrize("command", ["ls", "stat", "verify", "clear"])
-def test_a_directory_that_is_no_pool_is_left_alone(tmp_path: Path, command: str) -> None:
+def test_directory_that_is_no_pool_is_untouched(tmp_path: Path, command: str) -> None:
     (tmp_path / "0123456789abcdef01234567").mkdir()
     result = run(command, tmp_path, fails=True)
     assert isinstance(result.exception, ConfigError)

@@ -1,4 +1,4 @@
-"""`holdfast replay`: what it writes and how it ends; nothing is sent."""
+"""`holdfast replay`: its files and exit status; nothing is sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def turn(error_kind: Any = None) -> TurnRecord:
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[TurnRecord]:
-    """The turns that the endpoint is made to have answered."""
+    """The turns that the endpoint appears to have answered."""
     turns: list[TurnRecord] = []
 
     async def made_up(*_: Any, **__: Any) -> Replay:
@@ -44,19 +44,19 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(cli, [*usual, *arguments])
 
 
-def test_it_fails_when_no_turn_was_answered(answers: list[TurnRecord]) -> None:
+def test_status_is_1_when_no_turn_was_answered(answers: list[TurnRecord]) -> None:
     answers.append(turn("disconnected"))
     assert run().exit_code == 1
 
 
-def test_some_failed_turns_are_told_and_are_no_failure(answers: list[TurnRecord]) -> None:
+def test_some_failed_turns_are_printed_with_status_0(answers: list[TurnRecord]) -> None:
     answers += [turn(), turn("disconnected")]
     result = run()
     assert result.exit_code == 0
     assert "1 turns failed (disconnected)" in result.output
 
 
-def test_records_are_written_anew_and_can_be_read_for_calibration(
+def test_records_replace_old_file_and_fit_calibration(
     answers: list[TurnRecord], tmp_path: Path
 ) -> None:
     path = tmp_path / "turns.jsonl"
@@ -75,7 +75,7 @@ def test_records_are_written_anew_and_can_be_read_for_calibration(
         ([(0.0, 9.0), (0.0, 2.0)], "all 2 sessions were live for 2.0 of 10.0 s, 1.1 on average"),
     ],
 )
-def test_a_lighter_load_than_asked_for_is_warned_of(
+def test_lighter_load_than_requested_is_warned_of(
     sessions: list[tuple[float, float]], warning: str
 ) -> None:
     records = [SessionRecord(str(i), *span, True) for i, span in enumerate(sessions)]

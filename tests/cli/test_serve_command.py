@@ -1,4 +1,4 @@
-"""`holdfast serve` and the command line around it; vLLM's part is replaced."""
+"""`holdfast serve` and the command line around it; vLLM is replaced."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from holdfast.vllm.offload.host_memory import Bound
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What vLLM would have been started with."""
+    """The arguments that vLLM would have been started with."""
     calls: list[list[str]] = []
     monkeypatch.setattr(engine, "serve_vllm", lambda arguments: calls.append(list(arguments)))
     # CliRunner does not undo what a command writes into the environment.
@@ -40,7 +40,7 @@ def test_every_vllm_argument_reaches_vllm_in_order(served: list[list[str]]) -> N
     assert served == [[*given, *ours]]
 
 
-def test_our_option_is_taken_out_wherever_it_stands(
+def test_holdfast_option_is_removed_at_any_position(
     served: list[list[str]], tmp_path: Path
 ) -> None:
     config = tmp_path / "holdfast.toml"
@@ -53,22 +53,22 @@ def test_our_option_is_taken_out_wherever_it_stands(
 
 
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("policy", "expected"),
     [("belady", "unknown policy"), ("clairvoyant", "future"), ("stateless", "keeps no KV blocks")],
 )
-def test_a_policy_that_cannot_serve_is_refused_before_the_engine_starts(
-    served: list[list[str]], tmp_path: Path, policy: str, said: str
+def test_simulation_only_policy_refused_before_engine_start(
+    served: list[list[str]], tmp_path: Path, policy: str, expected: str
 ) -> None:
     path = tmp_path / "holdfast.toml"
     path.write_text(f'[holdfast]\npolicy = "{policy}"\n', encoding="utf-8")
     result = CliRunner().invoke(cli, ["serve", "m", "--holdfast-config", str(path)])
     assert isinstance(result.exception, PolicyError)
-    assert said in str(result.exception)
+    assert expected in str(result.exception)
     assert served == []
 
 
 @pytest.mark.parametrize("arguments", [["serve"], ["serve", "--help"], ["serve", "-h"]])
-def test_help_is_ours_and_says_how_to_see_vllms(
+def test_help_is_holdfasts_and_points_to_vllms(
     served: list[list[str]], arguments: list[str]
 ) -> None:
     result = CliRunner().invoke(cli, arguments)
@@ -77,7 +77,7 @@ def test_help_is_ours_and_says_how_to_see_vllms(
     assert served == []
 
 
-def test_help_lists_every_setting_with_variable_default_and_range(
+def test_help_lists_settings_with_variable_default_range(
     served: list[list[str]],
 ) -> None:
     page = " ".join(CliRunner().invoke(cli, ["serve", "--help"], terminal_width=200).output.split())
@@ -96,13 +96,13 @@ def test_every_setting_is_described() -> None:
         assert setting.description.endswith("."), setting.name
 
 
-def test_vllms_own_help_can_be_reached(served: list[list[str]]) -> None:
+def test_vllms_own_help_is_available(served: list[list[str]]) -> None:
     CliRunner().invoke(cli, ["serve", "--help=all"])
     assert served[0][0] == "--help=all"
 
 
 @pytest.mark.parametrize("flag", ["--scheduler-cls", "--scheduler_cls", "--scheduler-cls=a.B"])
-def test_a_scheduler_of_the_users_own_is_a_conflict(flag: str) -> None:
+def test_scheduler_of_the_user_is_a_conflict(flag: str) -> None:
     with pytest.raises(ConfigError, match="conflicts"):
         engine.holdfast_arguments(["model", flag])
 
@@ -143,7 +143,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> _Command:
     return command
 
 
-def test_the_engine_gets_time_to_save_unless_the_operator_says(command: _Command) -> None:
+def test_engine_gets_time_to_save_by_default(command: _Command) -> None:
     engine.serve_vllm(engine.holdfast_arguments(["m"]))
     engine.serve_vllm(engine.holdfast_arguments(["m", "--shutdown-timeout", "30"]))
     engine.serve_vllm(engine.holdfast_arguments(["m", "--shutdown-timeout=0"]))
@@ -178,9 +178,7 @@ def _after(arguments: list[str], name: str) -> str:
     return arguments[arguments.index(name) + 1]
 
 
-def test_tiers_reach_vllm_as_its_own_arguments(
-    start: Start, served: list[list[str]], tmp_path: Path
-) -> None:
+def test_tiers_become_vllm_arguments(start: Start, served: list[list[str]], tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     result = start(host_gib=0.001, pool_dir=str(pool), pool_gib=0.5, pool_ttl_s=60)
     assert result.exit_code == 0, result.output
@@ -195,21 +193,19 @@ def test_tiers_reach_vllm_as_its_own_arguments(
     assert _after(served[0], "--prefix-caching-hash-algo") == "sha256_cbor"
 
 
-def test_a_host_tier_alone_needs_no_pool_and_no_hashes(
-    start: Start, served: list[list[str]]
-) -> None:
+def test_host_tier_alone_needs_no_pool_and_no_hashes(start: Start, served: list[list[str]]) -> None:
     start(host_gib=0.001)
     config = json.loads(_after(served[0], "--kv-transfer-config"))
     assert config["kv_connector_extra_config"]["secondary_tiers"] == []
     assert "--prefix-caching-hash-algo" not in served[0]
 
 
-def test_without_tiers_vllm_is_told_nothing_of_them(start: Start, served: list[list[str]]) -> None:
+def test_no_tier_arguments_without_tiers(start: Start, served: list[list[str]]) -> None:
     start()
     assert not any("transfer" in argument or "hash" in argument for argument in served[0])
 
 
-def test_a_hash_algorithm_of_the_users_own_is_kept(
+def test_hash_algorithm_of_the_user_is_kept(
     start: Start, served: list[list[str]], tmp_path: Path
 ) -> None:
     start("--prefix-caching-hash-algo", "sha256", host_gib=0.001, pool_dir=str(tmp_path / "pool"))
@@ -221,9 +217,7 @@ def test_a_hash_algorithm_of_the_users_own_is_kept(
     ["--kv-transfer-config={}", "--kv_transfer_config", "--kv-transfer-config.kv_role=kv_both",
      "--kv-offloading-size"],
 )  # fmt: skip
-def test_tiers_of_the_users_own_are_a_conflict(
-    start: Start, served: list[list[str]], flag: str
-) -> None:
+def test_tiers_of_the_user_are_a_conflict(start: Start, served: list[list[str]], flag: str) -> None:
     result = start(flag, host_gib=0.001)
     assert isinstance(result.exception, ConfigError)
     assert "conflicts with host_gib" in str(result.exception)
@@ -231,7 +225,7 @@ def test_tiers_of_the_users_own_are_a_conflict(
     assert len(served) == 1
 
 
-def test_a_vllm_without_the_tiers_is_refused_only_when_they_are_wanted(
+def test_vllm_without_tiers_refused_only_for_tiers(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiers, "engine_version", lambda: "0.28.0")
@@ -241,7 +235,7 @@ def test_a_vllm_without_the_tiers_is_refused_only_when_they_are_wanted(
     assert start().exit_code == 0
 
 
-def test_more_host_memory_than_can_be_shared_is_refused(
+def test_more_host_memory_than_shared_memory_is_refused(
     start: Start, served: list[list[str]]
 ) -> None:
     result = start(host_gib=1e9)
@@ -252,7 +246,7 @@ def test_more_host_memory_than_can_be_shared_is_refused(
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Sets what the machine has free (GiB)."""
+    """Sets the machine's free memory (GiB)."""
 
     def set_free(free_gib: float) -> None:
         bound = Bound("the machine", int(free_gib * (1 << 30)), "lower host_gib")
@@ -271,7 +265,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         (["-dp", "8", "--data-parallel-size-local", "2"], 2 + 2.5),
     ],
 )
-def test_host_memory_is_for_each_engine_beside_what_engines_take(
+def test_host_memory_counts_per_engine_with_engine_use(
     start: Start,
     free: Callable[[float], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -288,7 +282,7 @@ def test_host_memory_is_for_each_engine_beside_what_engines_take(
     assert f"{needed_gib - 0.1:.1f} GiB free" in str(result.exception)
 
 
-def test_the_cpu_builds_own_cache_counts_as_well(
+def test_cache_of_cpu_build_counts_too(
     start: Start, free: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
@@ -297,11 +291,11 @@ def test_the_cpu_builds_own_cache_counts_as_well(
     assert start(host_gib=0.25).exit_code == 0
 
 
-def test_arguments_that_vllm_will_refuse_are_left_to_it(start: Start) -> None:
+def test_invalid_vllm_arguments_are_left_to_vllm(start: Start) -> None:
     assert start("-tp", "two", host_gib=0.001).exit_code == 0
 
 
-def test_a_pool_larger_than_its_disk_is_refused_with_the_figures(
+def test_pool_larger_than_disk_is_refused_with_figures(
     start: Start, served: list[list[str]], tmp_path: Path
 ) -> None:
     result = start(host_gib=0.001, pool_dir=str(tmp_path / "pool"), pool_gib=1e9)
@@ -310,7 +304,7 @@ def test_a_pool_larger_than_its_disk_is_refused_with_the_figures(
     assert served == []
 
 
-def test_a_pool_that_is_a_file_is_refused(
+def test_pool_that_is_a_file_is_refused(
     start: Start, served: list[list[str]], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
@@ -320,7 +314,7 @@ def test_a_pool_that_is_a_file_is_refused(
     assert served == []
 
 
-def test_an_expected_error_is_one_line_and_a_hint(
+def test_expected_error_is_one_line_and_a_hint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.delenv("HOLDFAST_DEBUG", raising=False)

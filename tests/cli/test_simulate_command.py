@@ -1,4 +1,4 @@
-"""`holdfast simulate`: what it plans, shows and writes; the runs themselves are made up."""
+"""`holdfast simulate`: its plans, tables and files; the runs are made up."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["simulate", "--sessions", "3", "--jobs", "1", *arguments])
 
 
-def test_every_combination_is_run_on_the_same_sessions(tmp_path: Path) -> None:
+def test_every_combination_runs_on_same_sessions(tmp_path: Path) -> None:
     result = run(
         *("--policies", "vllm-default,holdfast", "--concurrency", "2,4"),
         *("--kv-tokens", "200000,400000", "--seeds", "2"),
@@ -61,14 +61,14 @@ def test_every_combination_is_run_on_the_same_sessions(tmp_path: Path) -> None:
     assert {plan.workload.selection.max_model_len for plan in PLANNED} == {200_000}
 
 
-def test_the_table_shows_the_gain(tmp_path: Path) -> None:
+def test_table_shows_the_gain(tmp_path: Path) -> None:
     result = run("--policies", "vllm-default,holdfast")
     assert result.exit_code == 0, result.output
     assert "holdfast" in result.stdout
     assert "2.00x" in result.stdout
 
 
-def test_the_document_has_manifest_and_runs(tmp_path: Path) -> None:
+def test_document_has_manifest_and_runs(tmp_path: Path) -> None:
     path = tmp_path / "runs.json"
     result = run("--policies", "vllm-default", "--json", str(path), "--profile", "cpu-tiny",
                  "--kv-tokens", "200000")  # fmt: skip
@@ -94,7 +94,7 @@ def test_settings_of_a_file_reach_every_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("--policies", "belady"), "unknown policy 'belady'"),
         (("--policies", "holdfast,"), "not a comma-separated list"),
@@ -106,14 +106,14 @@ def test_settings_of_a_file_reach_every_run(tmp_path: Path) -> None:
         (("--kv-tokens", "16"), "no session is left"),
     ],
 )
-def test_bad_arguments_say_what_is_wrong(arguments: tuple[str, ...], said: str) -> None:
+def test_bad_arguments_name_the_error(arguments: tuple[str, ...], expected: str) -> None:
     result = run(*arguments)
     assert result.exit_code != 0
-    assert said in result.output + str(result.exception)
+    assert expected in result.output + str(result.exception)
     assert not PLANNED
 
 
-def test_a_load_that_the_sessions_cannot_make_is_warned_of() -> None:
+def test_load_with_too_few_sessions_is_warned_of() -> None:
     result = run("--policies", "vllm-default", "--concurrency", "2,16")
     assert "3 sessions cannot be 16 at once" in result.stderr
     assert "at once" not in run("--policies", "vllm-default", "--concurrency", "2").stderr

@@ -1,4 +1,4 @@
-"""`holdfast traces`: what it says, writes and refuses."""
+"""`holdfast traces`: output, files and errors of its commands."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def mooncake(tmp_path: Path) -> Path:
     return write(tmp_path / "m.jsonl", *_ARRIVALS)
 
 
-def test_stats_adds_up_what_the_files_hold(mooncake: Path, tmp_path: Path) -> None:
+def test_stats_sums_all_files(mooncake: Path, tmp_path: Path) -> None:
     result = run("stats", mooncake, "--json", tmp_path / "s.json")
     assert result.exit_code == 0, result.output
     assert "2,560" in result.output
@@ -49,7 +49,7 @@ def test_stats_adds_up_what_the_files_hold(mooncake: Path, tmp_path: Path) -> No
     assert document["files"][0]["format_name"] == "Mooncake"
 
 
-def test_stats_tells_gaps_by_what_the_answer_before_asked_for(tmp_path: Path) -> None:
+def test_stats_separates_gaps_by_turn_end(tmp_path: Path) -> None:
     turns = [
         {"prompt_tokens": 32, "new_blocks": [[0, 2]], "ended_by": "tool", "tools": [{"name": "x"}]},
         {"prompt_tokens": 48, "shared_tokens": 32, "new_blocks": [[2, 1]], "gap_s": 2.0},
@@ -69,9 +69,7 @@ def test_stats_tells_gaps_by_what_the_answer_before_asked_for(tmp_path: Path) ->
     assert (document["calls_by_tool"], document["turns_by_model"]) == ({"x": 1}, {"m": 1})
 
 
-def test_convert_writes_what_can_be_read_and_says_what_is_lost(
-    mooncake: Path, tmp_path: Path
-) -> None:
+def test_convert_writes_readable_files_and_lists_losses(mooncake: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl.zst"
     assert run("convert", mooncake, "--to", "holdfast", "--output", out).exit_code == 0
     back = tmp_path / "back.jsonl"
@@ -83,13 +81,13 @@ def test_convert_writes_what_can_be_read_and_says_what_is_lost(
     assert "Session.start_s" in result.output
 
 
-def test_validate_counts_what_is_valid(mooncake: Path) -> None:
+def test_validate_counts_files_sessions_and_turns(mooncake: Path) -> None:
     result = run("validate", mooncake)
     assert result.exit_code == 0
     assert "1 files (Mooncake), 2 sessions, 2 turns: valid" in result.output
 
 
-def test_validate_writes_what_it_found(mooncake: Path, tmp_path: Path) -> None:
+def test_validate_writes_counts(mooncake: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     assert run("validate", mooncake, "--json", out).exit_code == 0
     found = json.loads(out.read_bytes())
@@ -98,7 +96,7 @@ def test_validate_writes_what_it_found(mooncake: Path, tmp_path: Path) -> None:
     assert [file["format"] for file in found["files"]] == ["Mooncake"]
 
 
-def test_validate_writes_problems_too_where_it_goes_on(mooncake: Path, tmp_path: Path) -> None:
+def test_validate_lenient_writes_problems(mooncake: Path, tmp_path: Path) -> None:
     mooncake.write_bytes(mooncake.read_bytes() + b'{"timestamp": "x"}\n')
     out = tmp_path / "out.json"
     assert run("validate", mooncake, "--json", out, "--lenient").exit_code != 0
@@ -108,18 +106,16 @@ def test_validate_writes_problems_too_where_it_goes_on(mooncake: Path, tmp_path:
     assert not (tmp_path / "not.json").exists()
 
 
-def test_convert_writes_what_was_lost(mooncake: Path, tmp_path: Path) -> None:
-    out, said = tmp_path / "out.jsonl", tmp_path / "said.json"
-    arguments = ("convert", mooncake, "--to", "weka", "--output", out, "--json", said)
+def test_convert_writes_losses(mooncake: Path, tmp_path: Path) -> None:
+    out, counts = tmp_path / "out.jsonl", tmp_path / "counts.json"
+    arguments = ("convert", mooncake, "--to", "weka", "--output", out, "--json", counts)
     assert run(*arguments).exit_code == 0
-    found = json.loads(said.read_bytes())
+    found = json.loads(counts.read_bytes())
     assert found["format"] == "weka" and found["num_turns"] == 2
     assert isinstance(found["losses"], dict)
 
 
-def test_a_wrong_line_stops_the_command_and_leaves_no_output(
-    mooncake: Path, tmp_path: Path
-) -> None:
+def test_wrong_line_stops_command_without_output(mooncake: Path, tmp_path: Path) -> None:
     mooncake.write_bytes(mooncake.read_bytes() + b'{"timestamp": "x"}\n')
     out = tmp_path / "out.jsonl"
     for arguments in (
@@ -133,7 +129,7 @@ def test_a_wrong_line_stops_the_command_and_leaves_no_output(
     assert list(tmp_path.iterdir()) == [mooncake]
 
 
-def test_leniently_a_wrong_line_is_left_out_and_counted(mooncake: Path, tmp_path: Path) -> None:
+def test_lenient_leaves_out_and_counts_wrong_line(mooncake: Path, tmp_path: Path) -> None:
     mooncake.write_bytes(mooncake.read_bytes() + b'{"timestamp": "x"}\n')
     result = run("stats", mooncake, "--lenient", "--json", tmp_path / "s.json")
     assert result.exit_code == 0
@@ -158,7 +154,7 @@ def test_leniently_a_wrong_line_is_left_out_and_counted(mooncake: Path, tmp_path
         ),
     ],
 )
-def test_validate_finds_promises_that_are_not_kept(
+def test_validate_finds_inconsistent_sessions(
     tmp_path: Path, second: dict[str, Any], problem: str
 ) -> None:
     first = {
@@ -178,7 +174,7 @@ def test_validate_finds_promises_that_are_not_kept(
     assert problem in str(result.exception)
 
 
-def test_errors_are_a_line_and_a_hint_and_the_exit_status_is_2(
+def test_error_prints_line_and_hint_with_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -190,13 +186,13 @@ def test_errors_are_a_line_and_a_hint_and_the_exit_status_is_2(
 def claude_code(path: Path, *, is_answered: bool) -> Path:
     """A session whose answer's length is not recorded."""
     entry = {"uuid": "u", "parentUuid": None, "sessionId": path.stem, "type": "user"}
-    said = entry | {"message": {"role": "user", "content": "x" * 400}}
+    prompt = entry | {"message": {"role": "user", "content": "x" * 400}}
     message = {"role": "assistant", "content": "y" * 400, "id": "m", "usage": {"input_tokens": 640}}
     answer = entry | {"uuid": "a", "parentUuid": "u", "type": "assistant", "message": message}
-    return write(path, said, *([answer] if is_answered else []))
+    return write(path, prompt, *([answer] if is_answered else []))
 
 
-def test_estimates_and_sessions_without_an_answer_are_told(tmp_path: Path) -> None:
+def test_estimates_and_unanswered_sessions_are_counted(tmp_path: Path) -> None:
     claude_code(tmp_path / "one.jsonl", is_answered=True)
     claude_code(tmp_path / "two.jsonl", is_answered=False)
     validated = run("validate", tmp_path)
@@ -213,7 +209,7 @@ def test_estimates_and_sessions_without_an_answer_are_told(tmp_path: Path) -> No
 
 @pytest.fixture
 def spoken(tmp_path: Path) -> Path:
-    """A trajectory in which everything that was said is `Xyzzy`."""
+    """A trajectory in which every text is `Xyzzy`."""
     steps = [{"source": "user", "message": "Xyzzy"}, {"source": "agent", "message": "Xyzzy"}]
     agent = {"name": "a"}
     return write(
@@ -223,7 +219,7 @@ def spoken(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("keeps", [False, True])
-def test_convert_keeps_text_only_when_told_to_and_never_shows_it(
+def test_convert_keeps_text_on_request_and_never_prints_it(
     spoken: Path, tmp_path: Path, keeps: bool
 ) -> None:
     out = tmp_path / "out.jsonl"
@@ -243,9 +239,7 @@ def test_convert_keeps_text_only_when_told_to_and_never_shows_it(
         assert "Xyzzy" not in result.output
 
 
-def test_convert_says_which_formats_have_no_text(
-    spoken: Path, mooncake: Path, tmp_path: Path
-) -> None:
+def test_convert_names_formats_without_text(spoken: Path, mooncake: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     paths = (spoken, mooncake)
     result = run("convert", *paths, "--keep-text", "--to", "holdfast", "--output", out)
@@ -254,14 +248,14 @@ def test_convert_says_which_formats_have_no_text(
     assert "0 of 2 turns have text; the format Mooncake has no text" in result.output
 
 
-def test_convert_counts_text_that_the_new_format_cannot_hold(spoken: Path, tmp_path: Path) -> None:
+def test_convert_counts_text_lost_by_new_format(spoken: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     result = run("convert", spoken, "--keep-text", "--to", "weka", "--output", out)
     assert re.search(r"Turn\.text +1", result.output)
     assert "Xyzzy" not in out.read_text()
 
 
-def test_sessions_whose_parent_is_not_there_are_counted(tmp_path: Path) -> None:
+def test_sessions_without_parent_are_counted(tmp_path: Path) -> None:
     answer = {"info": {"role": "assistant"}, "parts": [{"type": "text", "text": "x"}]}
     info = {"id": "a", "parentID": "gone"}
     path = write(tmp_path / "a.json", {"info": info, "messages": [answer]})

@@ -1,4 +1,4 @@
-"""What the commands say of gaps that contain a dropped duplicate call."""
+"""Gaps that contain a dropped duplicate call, in the commands' output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.cli.main import cli
 
 @pytest.fixture
 def defective(tmp_path: Path) -> Path:
-    """Twelve gaps of half a second behind calls of six, one behind a call without a latency."""
+    """Twelve gaps of 0.5 s after calls of 6 s, one after a call without a latency."""
     requests = []
     for number in range(14):
         request = {
@@ -39,15 +39,13 @@ def run(*arguments: object) -> Result:
     return result
 
 
-def test_validate_says_how_many_gaps_are_corrected_and_how_many_cannot_be(defective: Path) -> None:
-    said = " ".join(run("validate", defective).stdout.split())
-    assert "12 gaps contained a dropped duplicate call; its time is estimated" in said
-    assert "1 gaps of the same files are left as recorded" in said
+def test_validate_counts_corrected_and_uncorrected_gaps(defective: Path) -> None:
+    shown = " ".join(run("validate", defective).stdout.split())
+    assert "12 gaps contained a dropped duplicate call; its time is estimated" in shown
+    assert "1 gaps of the same files are left as recorded" in shown
 
 
-def test_stats_counts_corrected_gaps_and_takes_them_as_corrected(
-    defective: Path, tmp_path: Path
-) -> None:
+def test_stats_counts_and_uses_corrected_gaps(defective: Path, tmp_path: Path) -> None:
     run("stats", defective, "--json", tmp_path / "s.json")
     document = json.loads((tmp_path / "s.json").read_text())
     (file,) = document["files"]
@@ -56,9 +54,7 @@ def test_stats_counts_corrected_gaps_and_takes_them_as_corrected(
     assert document["gaps"]["tool"]["total_s"] == 12 * 0.5 + 6.5
 
 
-def test_a_study_says_and_notes_how_many_gaps_are_corrected(
-    defective: Path, tmp_path: Path
-) -> None:
+def test_study_prints_and_records_corrected_gaps(defective: Path, tmp_path: Path) -> None:
     result = run("study", defective, "--concurrency", 1, "--json", tmp_path / "study.json")
     assert "12 gaps contained a dropped duplicate call" in " ".join(result.stderr.split())
     manifest = json.loads((tmp_path / "study.json").read_text())["manifest"]

@@ -1,4 +1,4 @@
-"""`holdfast traces generate` and `fit`: what they write, and what they refuse."""
+"""`holdfast traces generate` and `fit`: their files and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_equal_arguments_write_equal_bytes(tmp_path: Path) -> None:
     assert first != written(tmp_path / "c.jsonl", *usual[:-1], 5)
 
 
-def test_so_many_main_agents_are_written_and_more_add_to_them(tmp_path: Path) -> None:
+def test_more_sessions_extend_the_same_ones(tmp_path: Path) -> None:
     for num in (2, 3):
         written(tmp_path / f"{num}.jsonl", "--like", "supervisor", "--sessions", num)
     few, more = (list(read_sessions(tmp_path / f"{num}.jsonl")) for num in (2, 3))
@@ -47,7 +47,7 @@ def test_every_format_can_be_read_again(tmp_path: Path, format_name: str) -> Non
     assert list(read_sessions(path))
 
 
-def test_from_traces_to_a_study_to_traces(tmp_path: Path) -> None:
+def test_traces_fit_study_and_generate_traces(tmp_path: Path) -> None:
     written(tmp_path / "a.jsonl", "--like", "codex", "--sessions", 4)
     study = tmp_path / "study.json"
     result = run("study", tmp_path / "a.jsonl", "--json", study, "--concurrency", 1)
@@ -61,7 +61,7 @@ def test_from_traces_to_a_study_to_traces(tmp_path: Path) -> None:
     assert "exec_command" in names[1]
 
 
-def test_a_fitted_set_generates_what_its_study_does(tmp_path: Path) -> None:
+def test_fitted_set_generates_what_its_study_does(tmp_path: Path) -> None:
     written(tmp_path / "a.jsonl", "--like", "review", "--sessions", 4)
     study, fitted = tmp_path / "study.json", tmp_path / "fitted.json"
     run("study", tmp_path / "a.jsonl", "--json", study, "--concurrency", 1)
@@ -74,22 +74,22 @@ def test_a_fitted_set_generates_what_its_study_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "output", "said"),
+    ("content", "output", "expected"),
     [("{}", "set.json", r"study\.json"), ("{}", "set.toml", "ends in .json")],
 )
-def test_what_cannot_be_fitted_writes_nothing(
-    tmp_path: Path, content: str, output: str, said: str
+def test_unfittable_study_writes_nothing(
+    tmp_path: Path, content: str, output: str, expected: str
 ) -> None:
     study = tmp_path / "study.json"
     study.write_text(content)
     result = run("fit", study, "--output", tmp_path / output)
     assert isinstance(result.exception, ConfigError)
-    assert re.search(said, str(result.exception))
+    assert re.search(expected, str(result.exception))
     assert not (tmp_path / output).exists()
 
 
 @pytest.mark.parametrize("source", [(), ("--like", "peer", "--study", "{study}")])
-def test_one_source_is_expected(tmp_path: Path, source: tuple[str, ...]) -> None:
+def test_exactly_one_source_is_required(tmp_path: Path, source: tuple[str, ...]) -> None:
     study = tmp_path / "study.json"
     study.write_text("{}")
     chosen = [word.format(study=study) for word in source]
@@ -99,6 +99,6 @@ def test_one_source_is_expected(tmp_path: Path, source: tuple[str, ...]) -> None
     assert not (tmp_path / "a.jsonl").exists()
 
 
-def test_its_help_names_the_sets() -> None:
+def test_help_names_the_sets() -> None:
     words = run("generate", "--help").output.split()
     assert all(f"{name}," in words or f"{name};" in words for name in set_names())

@@ -1,4 +1,4 @@
-"""`holdfast traces study`: what it prints and writes."""
+"""`holdfast traces study`: its output and files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["traces", "study", *arguments])
 
 
-def test_it_prints_findings_and_writes_page_and_numbers(tmp_path: Path) -> None:
+def test_study_prints_findings_and_writes_page_and_json(tmp_path: Path) -> None:
     traces = write(tmp_path / "private", "one")
     write(traces, "two")
     html, numbers = tmp_path / "out" / "study.html", tmp_path / "out" / "study.json"
@@ -76,7 +76,7 @@ def test_gaps_can_be_cut_and_blocks_sampled(tmp_path: Path) -> None:
     assert study["loads"][0]["cache"]["error"] is not None
 
 
-def test_a_trace_with_too_many_blocks_is_sampled_and_the_study_says_so(tmp_path: Path) -> None:
+def test_trace_with_too_many_blocks_is_sampled(tmp_path: Path) -> None:
     path, numbers = tmp_path / "a.jsonl", tmp_path / "study.json"
     with path.open("w") as file:
         for n in range(20):
@@ -99,7 +99,7 @@ def test_arrivals_that_were_not_recorded_are_refused(
     assert "error: a session has no recorded arrival" in capsys.readouterr().err
 
 
-def test_what_is_wrong_can_be_left_out_and_is_counted(tmp_path: Path) -> None:
+def test_lenient_leaves_out_and_counts_faulty_parts(tmp_path: Path) -> None:
     traces, numbers = write(tmp_path / "a", "one"), tmp_path / "study.json"
     (traces / "two.json").write_text("{]")
     assert isinstance(run(str(traces)).exception, TraceError)

@@ -1,4 +1,4 @@
-"""What commands that read traces do with files that are wrong, beside others that are right."""
+"""Commands that read traces, on faulty files among good ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def twins(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """A file of a trace, a foreign one and one that was cut off."""
+    """A trace file, a file of another kind, and one that is cut off."""
     path = write(tmp_path / "mixed", "a")
     (path / "hooks.jsonl").write_text('{"timestamp": 1, "event": "hook.start"}\n')
     (path / "cut.json").write_text("{")
@@ -84,25 +84,19 @@ def invoke(request: Any, tmp_path: Path, answers: list[TurnRecord]) -> Any:
     return build
 
 
-def test_two_files_of_one_session_are_an_error_that_names_the_second(
-    invoke: Any, twins: Path, tmp_path: Path
-) -> None:
+def test_second_file_of_one_session_is_an_error(invoke: Any, twins: Path, tmp_path: Path) -> None:
     result = invoke(twins)
     assert "'a': a second session of that id; the first is in" in message(result)
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_leniently_the_second_file_of_a_session_is_left_out_and_counted(
-    invoke: Any, twins: Path
-) -> None:
+def test_lenient_leaves_out_second_file_of_session(invoke: Any, twins: Path) -> None:
     result = invoke(twins, "--lenient")
     assert "a second session of that id" in result.stderr
     assert "1 problems" in str(result.exception) or "1 parts were left out" in result.stderr
 
 
-def test_what_convert_writes_of_two_files_of_one_session_can_be_read(
-    twins: Path, tmp_path: Path
-) -> None:
+def test_converted_session_of_two_files_is_readable(twins: Path, tmp_path: Path) -> None:
     for name in ("holdfast", "agentic-mooncake", "weka"):
         output = tmp_path / f"{name}.jsonl"
         result = run("traces", "convert", twins, "--to", name, "--output", output, "--lenient")
@@ -111,7 +105,7 @@ def test_what_convert_writes_of_two_files_of_one_session_can_be_read(
         assert "2 sessions, 4 turns: valid" in read.output
 
 
-def test_files_that_cannot_be_read_are_named_and_cost_no_other(
+def test_unreadable_files_are_named_and_others_used(
     invoke: Any, mixed: Path, tmp_path: Path
 ) -> None:
     result = invoke(mixed)
@@ -125,15 +119,13 @@ def test_files_that_cannot_be_read_are_named_and_cost_no_other(
     assert "hooks.jsonl" in written or '"num_unread_files": 2' in written
 
 
-def test_leniently_files_that_cannot_be_read_are_parts_that_are_left_out(
-    invoke: Any, mixed: Path
-) -> None:
+def test_lenient_counts_unreadable_files_as_parts(invoke: Any, mixed: Path) -> None:
     result = invoke(mixed, "--lenient")
     assert "hooks.jsonl: line 1: unknown layout" in result.stderr
     assert "2 problems" in str(result.exception) or "2 parts were left out" in result.stderr
 
 
-def test_the_documents_of_runs_count_what_was_left_out(
+def test_run_documents_count_left_out_parts(
     mixed: Path, tmp_path: Path, answers: list[TurnRecord]
 ) -> None:
     answers.append(turn())
@@ -145,7 +137,7 @@ def test_the_documents_of_runs_count_what_was_left_out(
         assert (manifest["num_skipped"], manifest["unread_files"]) == (2, [])
 
 
-def test_an_empty_prompt_is_written_so_that_it_can_be_read(tmp_path: Path) -> None:
+def test_empty_prompt_is_written_readably(tmp_path: Path) -> None:
     turns = [{"prompt_tokens": 0, "output_tokens": 3}, {"prompt_tokens": 20}]
     session = {"record": "session", "session": "a", "block_size_tokens": 16, "turns": turns}
     end = {"record": "end", "num_sessions": 1, "num_turns": 2}

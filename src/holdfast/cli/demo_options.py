@@ -30,7 +30,7 @@ _POSITIVE = click.IntRange(min=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoArguments:
-    """The options of `holdfast demo`: the load options with defaults of its own, and others.
+    """The options of `holdfast demo`; the load options have other defaults.
 
     Attributes:
         traces: File or directory of sessions; None generates them.
@@ -131,13 +131,13 @@ class DemoArguments:
         """The demonstration that the options describe.
 
         Raises:
-            ConfigError: The KV cache cannot hold one whole request.
+            ConfigError: The KV cache is smaller than one whole request.
         """
         if self.kv_tokens is not None and self.kv_tokens < self.max_model_len:
             raise ConfigError(
                 f"kv-tokens is {self.kv_tokens}, expected at least max-model-len "
                 f"({self.max_model_len})",
-                hint="vLLM does not start with a KV cache that cannot hold one whole request",
+                hint="vLLM does not start with a KV cache smaller than one whole request",
             )
         loads = zip(self.concurrency, self.num_sessions, strict=True)
         return DemoPlan(

@@ -10,7 +10,7 @@ __all__ = ["names", "one_number", "whole_numbers"]
 def names(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...] | None:
-    """Split a list of names; keeps the first of equal ones, in the order given."""
+    """Split a list of names; keeps the order, and the first of equal ones."""
     if value is None:
         return None
     parts = [part.strip() for part in value.split(",")]
@@ -22,7 +22,7 @@ def names(
 def whole_numbers(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[int, ...] | None:
-    """Split a list of whole numbers above 0; keeps the first of equal ones, in the order given."""
+    """Split a list of whole numbers above 0; keeps the order, drops repetitions."""
     parts = names(context, parameter, value)
     if parts is None:
         return None

@@ -99,7 +99,7 @@ LENIENT: Final = option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """Which sessions run, and how they are sent.
+    """The sessions to run, and the way they are sent.
 
     Attributes:
         traces: File or directory of sessions; None generates them.
@@ -112,7 +112,7 @@ class LoadOptions:
         seed: The first seed.
         lenient: Whether faulty parts of files are left out and counted.
         session_ids: Whether requests carry their session's id.
-        turn_ends: Whether requests say what will end their turn.
+        turn_ends: Whether requests carry the end of their turn.
     """
 
     traces: Annotated[Path | None, TRACES]
@@ -131,7 +131,7 @@ class LoadOptions:
             "--turn-ends/--no-turn-ends",
             default=True,
             show_default=True,
-            help="Send what ends each turn, in place of the text that a real model would write.",
+            help="Send what ends each turn, instead of the text that a real model would write.",
         ),
     ]
 

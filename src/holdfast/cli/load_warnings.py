@@ -1,4 +1,4 @@
-"""Warns where the sessions cannot make, or have not made, the load that was asked for."""
+"""Warnings where sessions cannot reach, or did not reach, the requested load."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from holdfast.core.results import RunResult
 
 __all__ = ["warn_of_lighter_load", "warn_of_too_few"]
 
-# Of a run's time; below it the figures say more of the last sessions than of the load.
+# Of a run's time; below it the last sessions dominate the figures, not the load.
 _LEAST_SHARE_AT_LOAD = 0.5
 
 
 def warn_of_too_few(num_sessions: int, concurrency: int, errors: Console) -> None:
-    """Warn before a run of fewer sessions than are to be live at once."""
+    """Warn before a run with fewer sessions than should be live at once."""
     if num_sessions < concurrency:
         errors.print(
             f"[yellow]{num_sessions} sessions cannot be {concurrency} at once:[/] the figures will "
-            f"be those of {num_sessions} or fewer",
+            f"be for {num_sessions} or fewer. Run more sessions, or lower --concurrency.",
             highlight=False,
         )
 
 
 def warn_of_lighter_load(run: RunResult, errors: Console) -> None:
-    """Warn after a whole run in which too few sessions were live, or all of them too briefly."""
+    """Warn after a run in which too few sessions were live, or all too briefly."""
     if run.partial or run.peak_live_sessions is None or run.mean_live_sessions is None:
         return
     makespan_s, all_live_s = run.makespan_s or 0.0, run.all_live_s or 0.0
@@ -37,6 +37,6 @@ def warn_of_lighter_load(run: RunResult, errors: Console) -> None:
         return
     errors.print(
         f"[yellow]{run.policy}: {found}[/], {run.mean_live_sessions:.1f} on average: the figures "
-        "are for that load. Replay more sessions, or lower --concurrency.",
+        "are for that load. Run more sessions, or lower --concurrency.",
         highlight=False,
     )

@@ -23,13 +23,13 @@ from holdfast.errors import HoldfastError
 __all__ = ["EXIT_REFUSED", "cli", "main"]
 
 EXIT_REFUSED = 2
-"""Exit status after an error that Holdfast raised on purpose; the same as for wrong usage."""
+"""Exit status after an error that Holdfast raises on purpose; the same as for wrong usage."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("holdfast"), prog_name="holdfast")
 def cli() -> None:
-    """Keep a coding agent's KV cache warm in stock vLLM while the agent is away at a tool."""
+    """Keep a coding agent's KV cache warm in stock vLLM while it is away at a tool."""
 
 
 for _command in (demo, policies, pool, profile, replay, serve, simulate, traces):
@@ -37,7 +37,7 @@ for _command in (demo, policies, pool, profile, replay, serve, simulate, traces)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; an expected error is one line and a hint, without a traceback."""
+    """Run the command line; prints an expected error and its hint, no traceback."""
     try:
         cli(args=arguments, prog_name="holdfast")
     except HoldfastError as error:

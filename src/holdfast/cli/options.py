@@ -44,7 +44,7 @@ class Option:
     Attributes:
         declare: `click.option` or `click.argument`.
         names: Names on the command line.
-        attributes: Whatever else `declare` takes.
+        attributes: Other arguments of `declare`.
     """
 
     declare: Callable[..., Any]
@@ -124,12 +124,12 @@ def takes(
 
 
 def arguments_of(context: click.Context, *, with_directories: bool = False) -> dict[str, Any]:
-    """All values of a command as a manifest shows them, by the name of their field; pure.
+    """All values of a command for a manifest, by the name of their field; pure.
 
     Args:
         context: Of the command.
-        with_directories: Whether paths keep their directories. Where the files lie says nothing
-            about what was measured.
+        with_directories: Whether paths keep their directories, which do not matter for what was
+            measured.
     """
     return {name: _shown(value, with_directories) for name, value in context.params.items()}
 

@@ -1,4 +1,4 @@
-"""`holdfast policies`: what can be chosen, and where it comes from."""
+"""`holdfast policies`: the policies to choose from, and their sources."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`holdfast pool`: what an operator may want to know of, and do to, a directory of KV blocks.
+"""`holdfast pool`: inspection and garbage collection of a directory of KV blocks.
 
-All of it may be done while engines use the pool: what they miss, they compute.
+All of it is safe while engines use the pool: they compute missing blocks again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def pool() -> None:
 @_directory
 @_as_json
 def list_identities(directory: Path, *, as_json: bool) -> None:
-    """List whose blocks DIRECTORY holds: model, dtype, vLLM version, bytes, last use."""
+    """List the identities in DIRECTORY: model, dtype, vLLM version, bytes, last use."""
     with _reported(directory) as found:
         rows = [_usage(found, name, fields) for name, fields in found.identities()]
     if as_json:
@@ -65,7 +65,7 @@ def list_identities(directory: Path, *, as_json: bool) -> None:
 @_directory
 @_as_json
 def stat(directory: Path, *, as_json: bool) -> None:
-    """Show how much DIRECTORY holds, and how long it has been unused."""
+    """Show how much DIRECTORY holds, and when it was last used."""
     with _reported(directory) as found:
         rows = [_usage(found, name, fields) for name, fields in found.identities()]
     ages_s = [row["unused_s"] for row in rows if row["unused_s"] is not None]
@@ -105,7 +105,7 @@ def verify(context: click.Context, directory: Path, *, remove: bool, as_json: bo
                 continue
             path = Path(file.path)
             state = verify_block(path, found.location_of(path))
-            if state is BlockState.MISSING:  # it went while we looked
+            if state is BlockState.MISSING:  # removed in the meantime
                 continue
             states[state] += 1
             if state is not BlockState.WHOLE:
@@ -124,23 +124,31 @@ def verify(context: click.Context, directory: Path, *, remove: bool, as_json: bo
 
 @pool.command()
 @_directory
-@click.option("--to-gib", type=click.FloatRange(min=0), help="Remove what was used longest ago.")
-@click.option("--unused-s", type=click.FloatRange(min=0), help="Remove what was not used for this.")
+@click.option(
+    "--to-gib",
+    type=click.FloatRange(min=0),
+    help="Remove the longest unused blocks down to this size.",
+)
+@click.option(
+    "--unused-s",
+    type=click.FloatRange(min=0),
+    help="Remove blocks unused for this long.",
+)
 @_as_json
 def evict(directory: Path, to_gib: float | None, unused_s: float | None, *, as_json: bool) -> None:
-    """Remove blocks of DIRECTORY until it is small enough, or by age; also what crashes left."""
+    """Remove blocks of DIRECTORY by size or age, and unfinished files of crashes."""
     if to_gib is None and unused_s is None:
-        raise click.UsageError("say --to-gib, --unused-s or both")
+        raise click.UsageError("give --to-gib, --unused-s or both")
     bounds = Bounds(max_bytes=None if to_gib is None else to_gib * _GIB, ttl_s=unused_s)
     with _reported(directory) as found:
         collected = collect_garbage(found.files, bounds, _now_s())
-    _say_removed(collected, as_json=as_json)
+    _print_removed(collected, as_json=as_json)
 
 
 @pool.command()
 @_directory
-@click.option("--identity", help="Remove this one only; `holdfast pool ls` shows them.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--identity", help="Remove this identity only; `holdfast pool ls` lists them.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_as_json
 def clear(directory: Path, identity: str | None, *, yes: bool, as_json: bool) -> None:
     """Remove all blocks of DIRECTORY, or those of one identity."""
@@ -159,7 +167,7 @@ def clear(directory: Path, identity: str | None, *, yes: bool, as_json: bool) ->
 
 @contextmanager
 def _reported(directory: Path) -> Iterator[PoolDirectory]:
-    """The pool at `directory`; what the file system refuses becomes one line."""
+    """The pool at `directory`; turns errors of the file system into one line."""
     try:
         yield PoolDirectory(directory.absolute())
     except OSError as error:
@@ -188,7 +196,7 @@ def _usage(found: PoolDirectory, name: str, fields: dict[str, Any] | None) -> di
     }
 
 
-def _say_removed(collected: Collected, *, as_json: bool) -> None:
+def _print_removed(collected: Collected, *, as_json: bool) -> None:
     if as_json:
         _print_json(
             {

@@ -1,4 +1,4 @@
-"""`holdfast profile`: what engines cost, in the simulator."""
+"""`holdfast profile`: the simulator's cost profiles of engines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def profile() -> None:
 
 @profile.command("list")
 def list_profiles() -> None:
-    """List the profiles that ship."""
+    """List the profiles that come with Holdfast."""
     from holdfast.sim.profile_file import load_profile, profile_names
 
     table = Table(box=None, pad_edge=False)
@@ -54,7 +54,7 @@ def list_profiles() -> None:
 
 @profile.command()
 @click.argument("name")
-@click.option("--toml", "as_toml", is_flag=True, help="Print a file that can be edited and used.")
+@click.option("--toml", "as_toml", is_flag=True, help="Print a file to edit and use.")
 def show(name: str, as_toml: bool) -> None:
     """Show the values and sources of NAME, or of a .toml or .json file."""
     import msgspec
@@ -83,7 +83,7 @@ def show(name: str, as_toml: bool) -> None:
 
 @profile.command()
 @click.argument("replay_turns", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--base", "base_name", required=True, help="Profile of the engine's sizes.")
+@click.option("--base", "base_name", required=True, help="Profile with the engine's sizes.")
 @click.option(
     "--out",
     "out_path",
@@ -92,15 +92,15 @@ def show(name: str, as_toml: bool) -> None:
     help="Write the profile here, as TOML.",
 )
 @click.option("--name", help="Name of the new profile.  [default: that of the file]")
-@click.option("--policy", help="Which policy's turns, where the file has several.")
+@click.option("--policy", help="Use only this policy's turns, where the file has several.")
 def calibrate(
     replay_turns: Path, base_name: str, out_path: Path, name: str | None, policy: str | None
 ) -> None:
     """Fit a profile to REPLAY_TURNS, which `holdfast replay --records` wrote.
 
-    One session at a time (--concurrency 1) shows prompts and single answers; two to four at a time
-    show also what each further sequence costs. The engine must say how many prompt tokens were
-    cached, and must compute prompts in chunks of the base profile's size.
+    One session at a time (--concurrency 1) shows the cost of prompts and single answers; two to
+    four at a time also show the cost of each further sequence. The engine must report how many
+    prompt tokens were cached, and must compute prompts in chunks of the base profile's size.
     """
     from holdfast.sim.calibration import fit_profile, read_turns
     from holdfast.sim.profile_file import load_profile
@@ -119,7 +119,7 @@ def calibrate(
     out_path.write_text(fitted.to_toml(), encoding="utf-8")
     console = Console()
     console.print(_fit_table(base, fitted))
-    _say_quality(quality, console)
+    _print_quality(quality, console)
 
 
 def _prefill_rate(one: CostProfile) -> float:
@@ -144,8 +144,8 @@ def _fit_table(base: CostProfile, fitted: CostProfile) -> Table:
     return table
 
 
-def _say_quality(quality: FitQuality, console: Console) -> None:
-    for what, num_rows, error, r2 in (
+def _print_quality(quality: FitQuality, console: Console) -> None:
+    for quantity, num_rows, error, r2 in (
         (
             "first token",
             quality.num_first_tokens,
@@ -155,11 +155,11 @@ def _say_quality(quality: FitQuality, console: Console) -> None:
         ("decoding", quality.num_decodes, quality.decode_median_error, quality.decode_r2),
     ):
         console.print(
-            f"{what}: median error {error:.1%}, R2 {r2:.3f}, {num_rows} turns", highlight=False
+            f"{quantity}: median error {error:.1%}, R2 {r2:.3f}, {num_rows} turns", highlight=False
         )
     if quality.is_split_assumed:
         console.print(
-            "decode_s_per_seq was not seen: split as in the base profile. Turns from two to four "
-            "sessions at once would show it.",
+            "decode_s_per_seq cannot be fitted to these turns: split as in the base profile. Add "
+            "turns from two to four sessions at once.",
             style="yellow",
         )

@@ -108,7 +108,7 @@ def _print_gap_defect(reports: list[FileReport], errors: Console) -> None:
     errors.print(
         f"[bold yellow]known defect:[/] in {len(defective)} of {len(reports)} files the "
         f"recorded gaps contain a dropped duplicate call. {num_corrected:,} gaps are shortened "
-        "by the latency of the call it repeated, an estimate; files too small to tell are "
+        "by the latency of the call it repeated, an estimate; files too small to check are "
         f"left as recorded. ({pooled})",
         highlight=False,
     )

@@ -13,9 +13,9 @@ from holdfast.policies.registry import check_deployable
 __all__ = ["serve"]
 
 _EPILOG = """\
-Every other argument is vLLM's and reaches it untouched; `holdfast serve --help=all` shows vLLM's
-own help, `--help=SchedulerConfig` one group of it. Settings come from the `[holdfast]` table of the
-file given with --holdfast-config, then from the environment, which wins.
+Every other argument goes to vLLM unchanged; `holdfast serve --help=all` shows vLLM's own help,
+`--help=SchedulerConfig` one group of it. Settings come from the `[holdfast]` table of the file
+given with --holdfast-config, and from the environment, which wins.
 """
 
 

@@ -1,4 +1,4 @@
-"""`holdfast simulate`: what policies would gain on given traces, on given hardware."""
+"""`holdfast simulate`: what policies would gain on given traces and hardware."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _FILE_COLUMNS = 120
     seed=SEED.but(help="The first seed; it decides which sessions run, and in which order."),
 )
 def simulate(load: LoadOptions, options: SimulateArguments) -> None:
-    """Run sessions through vLLM's own scheduler on a virtual clock, under several policies.
+    """Run sessions through vLLM's own scheduler on a virtual clock.
 
     Every policy gets the same sessions. No model runs: engine steps take the time that the profile
     gives. Needs vLLM (its CPU build is enough).

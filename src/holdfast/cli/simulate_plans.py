@@ -1,4 +1,4 @@
-"""The runs of `holdfast simulate`: every combination of its options, on the same sessions."""
+"""The runs of `holdfast simulate`: every combination of its options."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run_plans(
     settings: dict[str, object],
     traces: SimulatedTraces,
 ) -> list[RunPlan]:
-    """Plan every combination of loads, policies, cache sizes and seeds; the slowest loads first.
+    """Plan every load, policy, cache size and seed; the slowest loads first.
 
     Args:
         load: The load options.

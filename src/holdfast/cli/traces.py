@@ -38,7 +38,7 @@ _CONVERSION_SCHEMA = "holdfast.conversion/1"
 
 @click.group()
 def traces() -> None:
-    """Look at recorded sessions, check them, study them, and write them in other formats.
+    """Look at recorded sessions, check, study and convert them.
 
     PATH is a trace file or a directory of them; the format is detected. See docs/traces.md.
     """
@@ -88,7 +88,7 @@ class ConvertArguments:
 @traces.command()
 @takes(ConvertArguments)
 def convert(options: ConvertArguments) -> None:
-    """Write the sessions of PATH in another format, and list what that format cannot hold.
+    """Write the sessions of PATH in another format, and list what is lost.
 
     The output is written whole or not at all.
     """

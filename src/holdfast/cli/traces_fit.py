@@ -1,4 +1,4 @@
-"""`holdfast traces fit`: a set of parameters for generated sessions, from a study."""
+"""`holdfast traces fit`: parameters for generated sessions, from a study."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command(short_help="A set of parameters for generated sessions.")
 @click.argument("study_path", metavar="STUDY", type=_FILE)
-@click.option("--about", help="What it stands for, and where its numbers are from.")
+@click.option("--about", help="Text for the file: the workload, and the source of its numbers.")
 @click.option(
     "--output",
     required=True,
@@ -26,8 +26,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="A file that ends in .json.",
 )
 def fit(study_path: Path, about: str | None, output: Path) -> None:
-    """Fit parameters to STUDY, which `holdfast traces study --json` wrote, and save them.
+    """Fit parameters to STUDY and save them.
 
+    `holdfast traces study --json` writes a STUDY;
     `holdfast traces generate --like OUTPUT` draws sessions from them; equal studies give equal
     bytes. See docs/generator.md.
     """

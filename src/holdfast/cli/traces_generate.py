@@ -41,7 +41,7 @@ class GenerateArguments:
 
     Attributes:
         set_name: Name or file of a set of parameters.
-        study_path: Study to fit parameters to, in place of a set.
+        study_path: Study to fit parameters to, instead of a set.
         num_sessions: Main agents; their sub-agents come on top.
         seed: Of the random draws.
         format_name: Format to write.

@@ -1,4 +1,4 @@
-"""Reading of trace files for commands: progress, faulty parts and files that cannot be read."""
+"""Reading of trace files for commands: progress, faulty parts, unreadable files."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _NONE = "\N{EN DASH}"
 
 
 def losses_table(losses: Mapping[str, int]) -> Table:
-    """What a written format could not hold, most first."""
+    """The values that a format loses, the most frequent first."""
     table = Table(box=None, pad_edge=False)
     table.add_column("not in the new format")
     table.add_column("values", justify="right")
@@ -27,7 +27,7 @@ def losses_table(losses: Mapping[str, int]) -> Table:
 
 
 def statistics_tables(document: StatisticsDocument) -> Iterator[Table]:
-    """The figures of a reading: totals, distributions, the tools called most."""
+    """The figures of all files: totals, distributions, the most called tools."""
     totals = Table(box=None, pad_edge=False, show_header=False)
     totals.add_column()
     totals.add_column(justify="right")
