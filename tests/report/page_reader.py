@@ -1,4 +1,4 @@
-"""Reads a page as far as a browser would need to before it draws."""
+"""Reads a page as a browser does before it draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs as a report gets them, with plain figures where a test does not care."""
+"""Made-up runs, with plain figures where a test does not set them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.core.results import Distribution, RunResult
 
 
 def seconds(mean: float) -> Distribution:
-    """Everybody took as long."""
+    """Equal times (s)."""
     return Distribution(mean=mean, p50=mean, p95=mean, p99=mean)
 
 
@@ -47,5 +47,5 @@ def run_of(policy: str, seed: int = 0, llm_s: float | None = 1.0, **changes: Any
 
 
 def runs_of(policy: str, llm_times_s: Iterable[float | None], **changes: Any) -> list[RunResult]:
-    """One run a seed."""
+    """One run for each seed."""
     return [run_of(policy, seed, llm_s, **changes) for seed, llm_s in enumerate(llm_times_s)]

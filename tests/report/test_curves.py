@@ -1,4 +1,4 @@
-"""Curves over loads, and where the cliff is."""
+"""Curves over loads, and their cliffs."""
 
 from __future__ import annotations
 

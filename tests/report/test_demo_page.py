@@ -1,4 +1,4 @@
-"""The page of a demonstration: everything the terminal shows, tiers and restart included."""
+"""The page of a demonstration: all tables of the terminal, tiers included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policies at every load: order, gains, distance to the bound, and the tables on a terminal."""
+"""Policies at every load: order, gains, distance to the bound, and tables."""
 
 from __future__ import annotations
 

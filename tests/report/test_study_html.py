@@ -1,4 +1,4 @@
-"""What the page of a workload study says, and that it stands alone."""
+"""The page of a workload study: its content, and that it stands alone."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def synthetic_page() -> str:
 def agent(
     name: str, *turns: tuple[float, int], first_block: int = 0, start_s: float = 0
 ) -> Session:
-    """Turns of so many blocks of ten tokens after so long, each extending the last one."""
+    """Turns of given blocks of ten tokens after given gaps, each extending the last."""
     return Session(
         name,
         10,
@@ -67,7 +67,7 @@ def agent(
     )
 
 
-def test_the_page_loads_nothing_from_elsewhere_and_is_closed_in_order() -> None:
+def test_page_is_self_contained_with_tags_closed() -> None:
     page = synthetic_page()
     reader = read_page(page)
     assert reader.open == []
@@ -90,11 +90,11 @@ def test_equal_studies_give_equal_pages() -> None:
     assert render_study_html(synthetic()) == synthetic_page()
 
 
-def test_a_workload_without_reuse_waits_or_agents_has_a_page() -> None:
+def test_page_without_reuse_waits_or_agents() -> None:
     study = studied(agent("a", (0, 3)), agent("b", (0, 3), first_block=50))
     page = read_page(render_study_html(study)).text
     for sentence in (
-        "Nothing is ever reused, so no size of cache makes a difference.",
+        "Nothing is ever reused, so the size of the cache makes no difference.",
         "No session is recorded to wait between turns",
         "Every session is a single turn",
         "No sub-agents are recorded.",
@@ -109,48 +109,50 @@ def test_a_workload_without_reuse_waits_or_agents_has_a_page() -> None:
 def test_findings_are_computed_from_the_study() -> None:
     # 100 tokens, then 120 after two minutes: of 220 prompt tokens 100 are sent again.
     study = studied(agent("a", (0, 10), (120, 12)), concurrency=(1,))
-    said = {section: FINDINGS[section](study) for section in FINDINGS if section != "tools"}
+    found = {section: FINDINGS[section](study) for section in FINDINGS if section != "tools"}
     # At 1e-5 s for a prompt token and 0.01 s for an answer's: 220 and 2 of them.
-    assert "compute a session's prompts for 0.11 times as long" in said["shape"]
-    assert "45 % of all prompt tokens had been sent before, 45 % by the session" in said["prefixes"]
-    assert "compute 1.83 times the prompt tokens" in said["prefixes"]
-    assert "100 % of the waits last over a minute" in said["waits"]
-    assert "waits for a human own 100 % of them" in said["waits"]
-    assert "a minute after its last use keeps 0 %" in said["holding"]
-    assert "95 % needs 2.45 min" in said["holding"]
+    assert "compute a session's prompts for 0.11 times as long" in found["shape"]
+    assert (
+        "45 % of all prompt tokens had been sent before, 45 % by the session" in found["prefixes"]
+    )
+    assert "compute 1.83 times the prompt tokens" in found["prefixes"]
+    assert "100 % of the waits last over a minute" in found["waits"]
+    assert "waits for a human own 100 % of them" in found["waits"]
+    assert "a minute after its last use keeps 0 %" in found["holding"]
+    assert "95 % needs 2.45 min" in found["holding"]
     # A cache of the first prompt's ten blocks hits them all; one of nine hits 90 of 100.
     assert study.loads[0].cliff is not None
     assert study.loads[0].cliff.edge_tokens == 100
-    assert "smaller than 100 tokens" in said["cache"]
-    assert "give 0.45 and 0.45 of at most 0.45" in said["cache"]
+    assert "smaller than 100 tokens" in found["cache"]
+    assert "give 0.45 and 0.45 of at most 0.45" in found["cache"]
 
 
-def test_the_finding_about_tools_says_how_long_to_hold_for_them() -> None:
+def test_finding_about_tools_gives_holding_time() -> None:
     study = WorkloadStudy(ENGINE, StudyOptions(concurrency=(1,)))
     study.add(agent("a", (0, 3)))
     for duration_s in (*[2.0] * 60, *[8.0] * 38, 300.0, 500.0):
         study.add_tool_time("Bash", "npm test", duration_s)
     study.add_tool_time("Read", None, 76.0)
-    said = FINDINGS["tools"](study.finish())
-    assert "of the kind shell take 94 % of all tool time" in said
-    assert "half of their calls return within 2 s and 95 % within 8 s" in said
-    assert "over a minute make up 65 % of that time" in said
-    assert "KV held for 8 s is there when 95 % of these calls return" in said
+    found = FINDINGS["tools"](study.finish())
+    assert "of the kind shell take 94 % of all tool time" in found
+    assert "half of their calls return within 2 s and 95 % within 8 s" in found
+    assert "over a minute make up 65 % of that time" in found
+    assert "KV held for 8 s is there when 95 % of these calls return" in found
 
 
-def test_tools_that_take_no_time_leave_nothing_idle() -> None:
+def test_instant_tools_leave_no_idle_kv() -> None:
     study = WorkloadStudy(ENGINE, StudyOptions(concurrency=(1,)))
     study.add(agent("a", (0, 3)))
     study.add_tool_time("Read", None, 0.0)
     assert "no KV lies idle for tools" in FINDINGS["tools"](study.finish())
 
 
-def test_prompts_that_always_extend_the_last_one_lose_nothing() -> None:
+def test_append_only_prompts_lose_no_reuse() -> None:
     study = studied(agent("a", (0, 10), (120, 12)))
     assert FINDINGS["mutations"](study).startswith("Every prompt extends the one before it")
 
 
-def test_without_gaps_sessions_come_round_in_turns_and_need_room_for_all() -> None:
+def test_overloaded_engine_needs_cache_for_all_sessions() -> None:
     # Both send ten blocks again and again, half an hour apart: by turns only without gaps.
     early = agent("a", *[(0.001, 10)] * 6)
     late = agent("b", (0, 1), (1800.0, 10), *[(0.001, 10)] * 5, first_block=50)
@@ -159,10 +161,10 @@ def test_without_gaps_sessions_come_round_in_turns_and_need_room_for_all() -> No
     assert load.cliff is not None
     assert busy.cliff is not None
     assert busy.cliff.half_tokens > 100 >= load.cliff.half_tokens
-    assert "on one that falls behind" in FINDINGS["cache"](study)
+    assert "on an overloaded one" in FINDINGS["cache"](study)
 
 
-def test_loads_that_sessions_are_too_few_for_are_left_out() -> None:
+def test_loads_with_too_few_sessions_are_left_out() -> None:
     assert [load.concurrency for load in synthetic().loads] == [1, 4]
     few = studied(agent("a", (0, 3)), concurrency=(5, 7))
     assert [load.concurrency for load in few.loads] == [5]
@@ -174,18 +176,18 @@ def test_recorded_arrivals_are_one_load() -> None:
     assert (load.concurrency, load.num_turns) == (None, 2)
     assert load.makespan_s > 40
     assert "sessions as they arrived" in FINDINGS["cache"](study)
-    assert FINDINGS["working_set"](study).endswith("has room for: they fit 95 % of the time.")
+    assert FINDINGS["working_set"](study).endswith(": they fit 95 % of the time.")
     assert "as they arrived" in render_study_html(study)
 
 
-def test_a_sampled_study_says_how_far_it_may_be_off() -> None:
+def test_sampled_study_gives_its_error() -> None:
     study = WorkloadStudy(ENGINE, StudyOptions(concurrency=(2,), sample_rate=0.2))
     for session in generate_sessions(6, 0):
         study.add(session)
     assert "with 95 % confidence" in render_study_html(study.finish())
 
 
-def test_a_study_survives_json() -> None:
+def test_study_survives_json() -> None:
     study = synthetic()
     encoded = msgspec.json.encode(study)
     assert msgspec.json.decode(encoded, type=Study) == study
@@ -210,7 +212,7 @@ def test_writing_leaves_only_the_page(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
 
 
-def test_a_study_of_nothing_is_an_error() -> None:
+def test_study_of_no_session_is_an_error() -> None:
     with pytest.raises(ConfigError, match="no session"):
         WorkloadStudy(ENGINE).finish()
 
@@ -226,7 +228,7 @@ def test_a_study_of_nothing_is_an_error() -> None:
         (2.5e9, "2.5 G"),
     ],
 )
-def test_tokens_are_told_in_three_figures(tokens: float, text: str) -> None:
+def test_tokens_have_three_digits(tokens: float, text: str) -> None:
     assert format_tokens(tokens) == text
 
 
@@ -234,10 +236,10 @@ def test_tokens_are_told_in_three_figures(tokens: float, text: str) -> None:
     ("seconds", "text"),
     [(0.037, "0.037 s"), (9.4, "9.4 s"), (84.6, "85 s"), (150, "2.5 min"), (9000, "2.5 h")],
 )
-def test_times_are_told_in_a_fitting_unit(seconds: float, text: str) -> None:
+def test_times_have_a_fitting_unit(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 
 def test_shares_near_their_ends_have_a_decimal() -> None:
-    told = [format_share(share) for share in (None, 0, 0.031, 0.5, 0.9712, 0.994, 1)]
-    assert told == ["\u2013", "0 %", "3.1 %", "50 %", "97 %", "99.4 %", "100 %"]
+    shown = [format_share(share) for share in (None, 0, 0.031, 0.5, 0.9712, 0.994, 1)]
+    assert shown == ["\u2013", "0 %", "3.1 %", "50 %", "97 %", "99.4 %", "100 %"]

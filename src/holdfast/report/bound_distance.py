@@ -1,4 +1,4 @@
-"""How far a policy is from the bound: a policy that knows when sessions return."""
+"""The distance of a policy to the bound, which knows when sessions return."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def knows_future(policy: str) -> bool:
 
 
 def _share(start: RunsBySeed, runs: RunsBySeed, bound: RunsBySeed) -> float | None:
-    """Of the means, not a mean of shares, which one seed with a near bound would dominate."""
+    """Share of the means; one seed with a near bound would dominate a mean of shares."""
     distance_s, covered_s, start_s = 0.0, 0.0, 0.0
     for seed in sorted(start.keys() & runs.keys() & bound.keys()):
         from_s, at_s, to_s = (LLM_TIME.value(side[seed]) for side in (start, runs, bound))

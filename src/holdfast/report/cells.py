@@ -1,4 +1,4 @@
-"""Figures, gains, loads and cliffs as text, for tables on the terminal and on pages."""
+"""Figures, gains, loads and cliffs as text, for tables."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def format_times(times: float | None) -> str:
 
 
 def format_gain(gain: Gain | None) -> str:
-    """How many times better, followed by the confidence interval where there is one."""
+    """The gain, followed by its confidence interval where there is one."""
     if gain is None:
         return UNKNOWN
     if gain.low is None:

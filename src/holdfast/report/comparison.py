@@ -1,4 +1,4 @@
-"""Runs of several policies against a baseline, at every load, computed from their results.
+"""Runs of several policies against a baseline, at every load.
 
 Knows nothing about how it is shown: `tables` lays it out, `terminal` and `page` render it.
 """
@@ -162,9 +162,10 @@ def compare(
 def compare_pair(
     first: RunResult, second: RunResult | None, metrics: Sequence[Metric]
 ) -> Comparison:
-    """Compare the second run with the first, whatever their names and cache sizes are; pure.
+    """Compare the second run with the first, as one point; pure.
 
-    A run whose name is taken gets another one.
+    Names and cache sizes of the two may be equal or not; a second run of the same name gets
+    another name.
     """
     sides = {first.policy: {first.seed: first}}
     if second is not None:

@@ -1,6 +1,6 @@
-"""How a metric changes with the number of sessions or the size of the cache, and where it breaks.
+"""Metrics over the number of sessions or the cache size, and their cliffs.
 
-Knows nothing about how it will be shown. A curve follows one of the two and holds the other fixed.
+Knows nothing about how they are shown. A curve follows one of the two and holds the other fixed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LEAST_CLIFF_LOADS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One policy's line: `(load, interval over seeds)`, by ascending load, unknown ones left out.
+    """One policy's known values, as `(load, interval over seeds)`, by ascending load.
 
     The load is in the unit of the panel's axis: sessions at once, or tokens.
     """
@@ -39,11 +39,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """The curves that belong into one plot.
+    """The curves of one plot.
 
     Attributes:
-        metric: What they show.
-        axis: What changes along them.
+        metric: The metric.
+        axis: The quantity that changes along the curves.
         fixed: The value of the other axis; None where the size of the cache is not known.
         curves: In `policy_order`.
     """
@@ -56,10 +56,10 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Cliff:
-    """Where a policy's hit ratio falls fastest as the load grows.
+    """The loads between which a policy's hit ratio falls fastest.
 
-    More sessions and a smaller cache are both a heavier load: along a `kv_tokens` axis it grows
-    toward small values, and `from_load` is larger than `to_load`.
+    More sessions and a smaller cache are both a heavier load: along a `kv_tokens` axis the load
+    grows toward small values, and `from_load` is larger than `to_load`.
 
     Attributes:
         fixed: The value of the other axis; None where the size of the cache is not known.
@@ -67,8 +67,8 @@ class Cliff:
         to_load: The heavier end.
         drop_per_doubling: Hit ratio lost there each time the load doubles.
         best_ratio: Highest hit ratio, median over seeds.
-        half_lost_at: First load beyond the best at which at most half of it is left; None when
-            none of them is that heavy.
+        half_lost_at: First load beyond that of the best ratio at which at most half of it is left;
+            None when no measured load is that heavy.
     """
 
     policy: str
@@ -86,7 +86,7 @@ def curves(
 ) -> tuple[Panel, ...]:
     """The panels of a metric over an axis, by ascending fixed value; pure.
 
-    There is none for a fixed value at which the axis has fewer than two values. Of runs with equal
+    A fixed value at which the axis has fewer than two values has no panel. Of runs with equal
     policy, seed and point the last counts.
     """
     cells: dict[int | None, dict[int, dict[str, dict[int, RunResult]]]] = {}
@@ -107,7 +107,7 @@ def curves(
 
 
 def cliffs(runs: Iterable[RunResult], policy: str) -> tuple[Cliff, ...]:
-    """The cliffs of a policy over either axis, one for each fixed value that has one; pure."""
+    """The cliffs of a policy over either axis, at most one for each fixed value; pure."""
     own = [run for run in runs if run.policy == policy]
     found = (
         cliff(panel.curves[0], panel.axis, panel.fixed)
@@ -120,8 +120,8 @@ def cliffs(runs: Iterable[RunResult], policy: str) -> tuple[Cliff, ...]:
 def cliff(hit_ratios: Curve, axis: Axis, fixed: int | None) -> Cliff | None:
     """Locate the cliff of a curve of hit ratios; pure.
 
-    Steepness counts per doubling of the load, so that the spacing of the measured loads does not
-    decide and sessions and tokens are judged alike.
+    Steepness is per doubling of the load: the spacing of the measured loads does not matter, and
+    sessions and tokens are comparable.
 
     Returns:
         None with fewer than three loads, or when the hit ratio never falls.
@@ -135,7 +135,7 @@ def cliff(hit_ratios: Curve, axis: Axis, fixed: int | None) -> Cliff | None:
     if drop <= 0:
         return None
     best = max(value for _, value in medians)
-    peak = next(place for place, (_, value) in enumerate(medians) if value == best)
+    peak = next(index for index, (_, value) in enumerate(medians) if value == best)
     return Cliff(
         policy=hit_ratios.policy,
         axis=axis,
@@ -149,7 +149,7 @@ def cliff(hit_ratios: Curve, axis: Axis, fixed: int | None) -> Cliff | None:
 
 
 def _load(run: RunResult, axis: Axis) -> tuple[int | None, int | None]:
-    """The run's place on the axis, and that on the other one."""
+    """The run's load on the axis, and its load on the other axis."""
     if axis == "concurrency":
         return run.concurrency, run.kv_tokens
     return run.kv_tokens, run.concurrency
@@ -168,6 +168,6 @@ def _curve(
 
 
 def _drops(medians: Sequence[tuple[int, float]]) -> Iterable[tuple[float, int, int]]:
-    """Loss per doubling of the load, and the two ends, of each piece between neighbours."""
+    """Loss per doubling of the load between neighbours, with both loads."""
     for (lighter, before), (heavier, after) in pairwise(medians):
         yield (before - after) / abs(math.log2(heavier / lighter)), lighter, heavier

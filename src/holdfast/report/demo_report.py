@@ -18,7 +18,7 @@ __all__ = ["demo_page", "demo_tables"]
 def demo_tables(
     runs: Sequence[RunResult], restarted: Sequence[RunResult], tiered: str
 ) -> tuple[ReportTable, ...]:
-    """Stock vLLM against Holdfast, then what tiers change, before and after a restart; pure.
+    """Stock vLLM against Holdfast, then the effect of tiers, also on a restart; pure.
 
     Args:
         runs: The finished runs.

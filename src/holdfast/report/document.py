@@ -1,4 +1,4 @@
-"""The JSON document of a run: written whole or not at all, and read back."""
+"""The JSON document of runs: written whole or not at all, and read back."""
 
 from __future__ import annotations
 

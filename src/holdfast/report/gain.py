@@ -32,7 +32,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """How many times better than a baseline; above 1 is better, below 1 is a loss.
+    """Ratio to a baseline; above 1 is better, below 1 is a loss.
 
     Attributes:
         mean: Geometric mean over the seeds with a ratio; 0 when one of them is 0.
@@ -57,7 +57,7 @@ def spread(values: Iterable[float | None]) -> Interval | None:
 def paired_gain(
     metric: Metric, baseline: Mapping[int, RunResult], subject: Mapping[int, RunResult]
 ) -> Gain | None:
-    """How much better the subject is; None without a ratio, or when neither direction is; pure.
+    """Gain of the subject; None without a ratio or a better direction; pure.
 
     Args:
         metric: The figure to compare.
@@ -74,7 +74,7 @@ def paired_gain(
 def paired_ratio(
     metric: Metric, numerator: Mapping[int, RunResult], denominator: Mapping[int, RunResult]
 ) -> Gain | None:
-    """How many times larger one side's figures are than the other's; None without a ratio; pure."""
+    """Ratio of one side's figures to the other's, by seed; None without any; pure."""
     by_seed: list[tuple[int, float | None]] = []
     for seed in sorted(numerator.keys() & denominator.keys()):
         above, below = metric.value(numerator[seed]), metric.value(denominator[seed])

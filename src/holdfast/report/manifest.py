@@ -1,4 +1,4 @@
-"""What a run was made of, so that its numbers can be made again."""
+"""The manifest of runs: everything needed to get the same numbers again."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def run_manifest(
     digests: Mapping[str, str] | None = None,
     profile: str | None = None,
 ) -> dict[str, Any]:
-    """Describe a run: versions, machine, seeds, digests of what was read, and all arguments.
+    """Describe runs: versions, machine, seeds, digests of inputs, and all arguments.
 
     Args:
-        arguments: Everything that was set, defaults included.
-        runs: Of which the seeds are noted.
-        digests: SHA-256 by name of what was read.
+        arguments: All options, defaults included.
+        runs: The runs, for their seeds.
+        digests: SHA-256 of each input, by name.
         profile: Name of the hardware profile; None for a live engine.
     """
     return {

@@ -1,4 +1,4 @@
-"""The figures of a run that tables and plots show, each with its unit and its better direction."""
+"""The figures of a run in tables and plots, with their units."""
 
 from __future__ import annotations
 

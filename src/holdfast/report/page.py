@@ -1,4 +1,4 @@
-"""Self-contained HTML pages from the templates next to this module; needs the [plots] extra."""
+"""Self-contained HTML pages from the templates here; needs the [plots] extra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HINT: Final = "pip install 'holdfast[plots]'"
 
 
 def require_plots() -> None:
-    """Check that a page could be made, before a long computation.
+    """Check, before a long computation, that a page can be made.
 
     Raises:
         HoldfastError: jinja2 or matplotlib is not installed.
@@ -27,9 +27,9 @@ def require_plots() -> None:
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Fill in a template, `NAME.html.jinja`, after `require_plots`. Reads only the template.
+    """Fill in a template, `NAME.html.jinja`, after `require_plots`; reads only that.
 
-    Every value that it names must be there.
+    Fails where the template names a value that is not given.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -41,10 +41,10 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, replacing one that is there in one step; makes its directory.
+    """Write a file, replacing an old one in one step; creates its directory.
 
     Raises:
-        HoldfastError: It cannot be written.
+        HoldfastError: The file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""Figures of comparisons as SVG text; needs the [plots] extra. Equal runs give equal text."""
+"""Figures of comparisons as SVG text; needs the [plots] extra.
+
+Equal runs give equal text.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ _BASELINE_STYLE: Final[dict[str, Any]] = {"color": "#5c677d", "marker": "s", "li
 
 
 def bars_svg(comparison: Comparison) -> str:
-    """Draw bars for the main metrics: medians, with the range of the seeds as whiskers."""
+    """Draw bars for the main metrics: medians, with the seeds' range as whiskers."""
     from matplotlib.figure import Figure
 
     num_rows = math.ceil(len(_BAR_LABELS) / _NUM_BAR_COLUMNS)
@@ -57,7 +60,7 @@ def bars_svg(comparison: Comparison) -> str:
 
 
 def gains_svg(comparison: Comparison) -> str | None:
-    """Draw a dot with its interval for every gain in mean LLM time; None without a gain."""
+    """Draw a dot with its interval for every gain in LLM time; None without a gain."""
     points = [point for point in comparison.points if _gaining(point)]
     if not points:
         return None
@@ -77,7 +80,7 @@ def gains_svg(comparison: Comparison) -> str | None:
 
 
 def curves_svg(runs: Sequence[RunResult], *, baseline: str = BASELINE) -> str | None:
-    """Draw miss ratio and mean LLM time over sessions and cache size; None when neither changes."""
+    """Draw curves over sessions and cache size; None when neither changes."""
     pairs = [
         pair
         for axis in AXES
@@ -173,7 +176,7 @@ def _draw_gains(axis: Any, point: Point, styles: Mapping[str, dict[str, Any]]) -
 
 
 def _gain_limits(entries: Sequence[Entry]) -> tuple[float, float]:
-    """Limits around the dots; a wide interval, as of two seeds, is cut off at the frame."""
+    """Limits around the dots; the frame cuts off a wide interval, as of two seeds."""
     gains = [gain for entry in entries if (gain := entry.score(LLM_TIME.label).gain) is not None]
     means = [1.0, *(gain.mean for gain in gains)]
     lowest = min([1.0, *(gain.low or gain.mean for gain in gains)])

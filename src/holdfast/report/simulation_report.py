@@ -22,7 +22,7 @@ def simulation_tables(comparison: Comparison) -> tuple[ReportTable, ...]:
 
 
 def simulation_caption(comparison: Comparison) -> str:
-    """What the figures of `simulation_tables` mean; pure."""
+    """The meaning of the figures of `simulation_tables`; pure."""
     return (
         "Medians over seeds. Gain: how many times shorter the LLM time is than with "
         f"{comparison.baseline} on the same seed; below 1.00x is a loss."

@@ -24,7 +24,7 @@ _WIDE = 100
 _LEAST_HELD_TOKENS = 100
 _MIN_CURVE_VALUES = 20
 # A logarithmic axis begins at the second-lowest entry of the tables, smaller values at its edge.
-_LOW_PLACE = 1
+_LOW_INDEX = 1
 _LOWEST = 0.1
 _SECOND_TICKS: Final = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0)
 
@@ -56,7 +56,7 @@ def _prefixes(study: Study, axes: Any) -> None:
     }
     total = max(1, prefixes.prompt_tokens)
     _draw_bars(axes[0], {name: 100 * part / total for name, part in parts.items()}, "{:.1f} %")
-    axes[0].set_title("prompt tokens by who had sent them (%)", fontsize=9)
+    axes[0].set_title("prompt tokens by the session that sent them first (%)", fontsize=9)
     _draw_cumulative(
         axes[1], {"": prefixes.head_tokens}, "first prompt's tokens shared with another's"
     )
@@ -91,9 +91,9 @@ def _holding(study: Study, axes: Any) -> None:
         kept = [100 * share for share in holding.kept_share]
         axes[0].plot(holding.hold_s, kept, color=colour, label=_label(load))
         axes[1].plot(holding.hold_s, holding.held_tokens, color=colour, label=_label(load))
-    axes[0].set_title("reuse kept by holding KV so long (%)", fontsize=9)
+    axes[0].set_title("reuse kept by holding KV for this long (%)", fontsize=9)
     axes[0].set_ylim(0, 103)
-    axes[1].set_title("idle tokens held, mean over time", fontsize=9)
+    axes[1].set_title("idle tokens kept in the KV cache, mean over time", fontsize=9)
     _as_log_tokens(axes[1])
     axes[1].set_ylim(bottom=_LEAST_HELD_TOKENS)
     _draw_engine(axes[1].axhline, study)
@@ -110,12 +110,12 @@ def _working_set(study: Study, axes: Any) -> None:
             drawstyle="steps-post",
         )  # fmt: skip
     axes[0].set_title("tokens of live contexts over the time at full load (%)", fontsize=9)
-    places = np.arange(len(study.loads))
+    positions = np.arange(len(study.loads))
     for percent, colour in ((50, "#1d6f5f"), (95, "#e07a3f"), (100, "#5c677d")):
         values = [load.working_set.tokens.at(percent) for load in study.loads]
         label = {50: "median", 95: "95th percentile", 100: "largest"}[percent]
-        axes[1].plot(places, values, color=colour, marker="o", markersize=4, label=label)
-    axes[1].set_xticks(places, [_label(load) for load in study.loads])
+        axes[1].plot(positions, values, color=colour, marker="o", markersize=4, label=label)
+    axes[1].set_xticks(positions, [_label(load) for load in study.loads])
     axes[1].set_title("tokens of live contexts at full load", fontsize=9)
     for axis in axes:
         _as_log_tokens(axis)
@@ -182,7 +182,7 @@ FIGURES: Final = tuple(_DRAWERS)
 
 
 def study_svg(study: Study, section: str) -> str | None:
-    """Draw the figure of one of `FIGURES`, None when there is nothing to draw.
+    """Draw the figure of one of `FIGURES`; None when there is nothing to draw.
 
     Equal studies give equal text.
     """
@@ -220,7 +220,7 @@ def _draw_cumulative(axis: Any, values: Mapping[str, Distribution], title: str) 
         if distribution.num_values >= (_MIN_CURVE_VALUES if name else 1)
     }
     tables = [distribution.percentiles for distribution in drawn.values()]
-    lowest = min((max(_LOWEST, table[_LOW_PLACE]) for table in tables), default=_LOWEST)
+    lowest = min((max(_LOWEST, table[_LOW_INDEX]) for table in tables), default=_LOWEST)
     for colour, name in zip(_COLOURS, drawn, strict=False):
         clipped = [max(lowest, value) for value in drawn[name].percentiles]
         axis.plot(clipped, PERCENTS, color=colour, label=plain_text(name) or None)

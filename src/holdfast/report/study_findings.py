@@ -1,4 +1,4 @@
-"""What a study of a workload means for whoever runs the engine: one sentence a section."""
+"""The findings of a workload study for an operator: one sentence a section."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SMALL_SHARE = 0.01
 
 
 def format_tokens(num_tokens: float | None) -> str:
-    """A number of tokens to read: three figures and a unit. Pure."""
+    """A number of tokens as text: three digits and a unit. Pure."""
     if num_tokens is None:
         return "\u2013"
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -27,12 +27,12 @@ def format_tokens(num_tokens: float | None) -> str:
 
 
 def format_gib(size: float) -> str:
-    """A size in GiB to read: three figures, or all before the point. Pure."""
+    """A size in GiB as text: three digits, or all before the point. Pure."""
     return f"{size:,.0f} GiB" if size >= 100 else f"{size:.3g} GiB"
 
 
 def format_seconds(seconds: float | None) -> str:
-    """A time to read, in the largest unit that leaves at least one of it. Pure."""
+    """A time as text, in the largest unit of which it has at least two. Pure."""
     if seconds is None:
         return "\u2013"
     for limit, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
@@ -106,7 +106,7 @@ def _waits(study: Study) -> str:
 def _name(kind: str) -> str:
     names = {
         "human": "waits for a human",
-        "unknown": "waits for what is not recorded",
+        "unknown": "waits for something not recorded",
         "tool": "waits for tools",
         "sub_agent": "waits for sub-agents",
         "ask_user": "questions to the user",
@@ -137,13 +137,13 @@ def _holding(study: Study) -> str:
     enough = next(
         (t for t, share in zip(HOLD_S, shares, strict=True) if share >= _KEPT_SHARE), None
     )
-    after_minute = load.holding.kept_share[_place_of(60.0)]
+    after_minute = load.holding.kept_share[_index_of(60.0)]
     tail = (
         "no time of up to a day keeps 95 %"
         if enough is None
         else f"95 % needs {format_seconds(enough)} and holds "
         f"{format_tokens(load.holding.held_tokens[HOLD_S.index(enough)])} idle tokens on average, "
-        f"where {study.engine.name} has room for {format_tokens(study.engine.kv_tokens)}"
+        f"of the {format_tokens(study.engine.kv_tokens)} that fit in {study.engine.name}"
     )
     return (
         f"With {_at_once(load)}, holding KV for a minute after its last use keeps "
@@ -151,8 +151,8 @@ def _holding(study: Study) -> str:
     )
 
 
-def _place_of(seconds: float) -> int:
-    return max(place for place, time in enumerate(HOLD_S) if time <= seconds * 1.0001)
+def _index_of(seconds: float) -> int:
+    return max(index for index, time in enumerate(HOLD_S) if time <= seconds * 1.0001)
 
 
 def _working_set(study: Study) -> str:
@@ -162,8 +162,8 @@ def _working_set(study: Study) -> str:
     ratio = median / engine.kv_tokens
     return (
         f"With {_at_once(load)}, contexts come to {format_tokens(median)} tokens or more half of "
-        f"the time ({format_gib(engine.gib(median))} of KV), {ratio:.2g} times what {engine.name} "
-        f"has room for: {_fits(study)}."
+        f"the time ({format_gib(engine.gib(median))} of KV), {ratio:.2g} times what fits in "
+        f"{engine.name}: {_fits(study)}."
     )
 
 
@@ -181,26 +181,26 @@ def _fits(study: Study) -> str:
 def _cache(study: Study) -> str:
     load = _typical(study)
     if load.cliff is None:
-        return "Nothing is ever reused, so no size of cache makes a difference."
+        return "Nothing is ever reused, so the size of the cache makes no difference."
     engine = study.engine
     return (
         f"With {_at_once(load)} the hit ratio falls once an LRU cache is smaller than "
-        f"{_sized(study, load.cliff.edge_tokens)}{_if_behind(study)}; the "
+        f"{_sized(study, load.cliff.edge_tokens)}{_if_overloaded(study)}; the "
         f"{format_tokens(engine.kv_tokens)} of {engine.name} give "
-        f"{load.hit_ratio(engine.kv_tokens):.2f}{_hit_if_behind(study)} of at most "
+        f"{load.hit_ratio(engine.kv_tokens):.2f}{_hit_if_overloaded(study)} of at most "
         f"{load.cliff.best_hit_ratio:.2f}."
     )
 
 
-def _if_behind(study: Study) -> str:
+def _if_overloaded(study: Study) -> str:
     busy = _busy(study)
     if busy is None or busy.cliff is None:
         return ""
     edge = _sized(study, busy.cliff.edge_tokens)
-    return f" on an engine that keeps up, and than {edge} on one that falls behind"
+    return f" on an engine that keeps up, and than {edge} on an overloaded one"
 
 
-def _hit_if_behind(study: Study) -> str:
+def _hit_if_overloaded(study: Study) -> str:
     busy = _busy(study)
     return "" if busy is None else f" and {busy.hit_ratio(study.engine.kv_tokens):.2f}"
 
@@ -222,7 +222,7 @@ def _mutations(study: Study) -> str:
     verdict = (
         "rewriting costs next to nothing"
         if share < _SMALL_SHARE
-        else f"most of it is of the kind \u201c{worst}\u201d, which no cache can win back"
+        else f"most of it is of the kind \u201c{worst}\u201d, which no cache can avoid"
     )
     return (
         f"{format_share(num / mutations.num_turns)} of the turns do not extend the prompt before "
@@ -236,21 +236,21 @@ def _fan_out(study: Study) -> str:
     if fan_out.num_subagents == 0:
         return "No sub-agents are recorded."
     wait = fan_out.parent_gap_s.median
-    waited = "" if wait is None else f"; their callers wait {format_seconds(wait)} at the median"
+    waited = "" if wait is None else f"; their parents wait {format_seconds(wait)} at the median"
     return (
         f"{fan_out.num_subagents:,} of {study.shape.num_sessions:,} sessions are sub-agents, with "
         f"prompts of up to {format_tokens(_at(fan_out.peak_prompt_tokens, 50))} tokens at the "
-        f"median{waited}: what a caller holds lies idle that long."
+        f"median{waited}: a parent's KV lies idle that long."
     )
 
 
 def _typical(study: Study) -> Load:
-    """The load in the middle, about which sentences speak."""
+    """The load in the middle, which the sentences are about."""
     return study.loads[len(study.loads) // 2]
 
 
 def _busy(study: Study) -> Load | None:
-    """The same load on an engine that falls behind."""
+    """The same load on an overloaded engine."""
     concurrency = _typical(study).concurrency
     return next((load for load in study.busy_loads if load.concurrency == concurrency), None)
 

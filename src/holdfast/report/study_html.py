@@ -1,4 +1,4 @@
-"""A workload study as one self-contained HTML page with its figures; needs the [plots] extra."""
+"""A workload study as one self-contained HTML page; needs the [plots] extra."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MAX_ROWS = 25
 
 
 def render_study_html(study: Study) -> str:
-    """Findings, figures, tables and manifest as one page that loads nothing from elsewhere; pure.
+    """Findings, figures, tables and manifest as one self-contained page; pure.
 
     Raises:
         HoldfastError: jinja2 or matplotlib is not installed.

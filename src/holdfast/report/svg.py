@@ -26,7 +26,7 @@ def svg_text(figure: Any) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Text that matplotlib does not read as mathematics or leave out of a legend. Pure."""
+    """Text that matplotlib neither reads as mathematics nor hides in a legend. Pure."""
     escaped = text.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
 

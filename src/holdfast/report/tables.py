@@ -1,4 +1,4 @@
-"""Comparisons laid out as tables of text; `terminal` and `html` render the same tables."""
+"""Comparisons as tables of text, which `terminal` and `html` render."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its heading, and its width on a terminal, where longer cells fold; None fits."""
+    """A column: heading, and width on a terminal; None fits the longest cell."""
 
     heading: str
     width: int | None = None
@@ -42,7 +42,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """Rows that belong together, under a heading of their own; each row has a cell a column."""
+    """Rows under a heading of their own; each row has a cell for each column."""
 
     heading: str
     rows: tuple[tuple[str, ...], ...]
@@ -130,7 +130,7 @@ def policies_table(
 
 
 def all_metrics_table(comparison: Comparison, point: Point) -> ReportTable:
-    """All metrics below each other, policies side by side, gains below the values; pure."""
+    """All metrics, policies side by side, gains below the values; pure."""
     columns = (Column("metric"), *(Column(name_entry(point, entry)) for entry in point.entries))
     rows = tuple(
         (metric.label, *(_value_and_gain(entry.score(metric.label)) for entry in point.entries))
@@ -214,7 +214,7 @@ def _value_and_gain(score: Score) -> str:
 
 
 def _notes(point: Point) -> tuple[str, ...]:
-    """What makes entries of a point less than comparable, one line each."""
+    """Reasons why entries of a point are not comparable, one line each."""
     return tuple(
         f"{name_entry(point, entry)}: {'; '.join(notes)}"
         for entry in point.entries
