@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 
 from holdfast.traces.record import Session
 
-# Machines are shared and engines compile: how long an example takes proves nothing.
+# Machines are shared and engines compile: the duration of an example proves nothing.
 _ANY_TIME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# A change is judged by the same examples each time; `make explore` looks for others.
+# Each run takes the same examples; `make explore` looks for others.
 settings.register_profile("holdfast", _ANY_TIME, derandomize=True)
 settings.register_profile("explore", _ANY_TIME, max_examples=500, print_blob=True)
 settings.load_profile("holdfast")
@@ -21,7 +21,7 @@ _SERVER_TIMEOUT_S = 1800
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with tests that start servers: short ones then fill what is left of two workers."""
+    """Begin with tests that start servers; short ones then fill both workers."""
     for item in items:
         if item.get_closest_marker("server") is not None:
             item.add_marker(pytest.mark.timeout(_SERVER_TIMEOUT_S))
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def assert_prefix_identity() -> Callable[[Iterable[Session]], None]:
-    """Equal ids at a position imply equal ids before it, in all sessions of a reading."""
+    """Checks that equal ids at a position have equal ids before it."""
 
     def check(sessions: Iterable[Session]) -> None:
         parents: dict[int, int | None] = {}

@@ -1,4 +1,4 @@
-"""A real server as a test sees it: greedy answers to token ids, and what was counted."""
+"""A client of a real server: greedy answers to token ids, and counters."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _SAMPLE = re.compile(r"^(\S+?)\{(.*)\} (\S+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The greedy continuation of a prompt, and how much of the prompt was not computed."""
+    """The greedy continuation of a prompt, and its cached prompt tokens."""
 
     tokens: Tokens
     num_cached: int
 
 
 class EngineClient:
-    """Asks one server; nobody else may, or what was counted is not waited for."""
+    """The only client of one server, so that it can wait for the counters."""
 
     def __init__(self, server: EngineServer) -> None:
         self.server = server
@@ -65,7 +65,7 @@ class EngineClient:
         return content
 
     def totals(self) -> dict[str, float]:
-        """Each counter's sum, once vLLM's hold all answers; Holdfast's come a moment later."""
+        """Each counter's sum, once vLLM's have all answers; Holdfast's follow later."""
         return dict(parse_metrics(self._page()).totals)
 
     def totals_with(self, *metrics: str) -> dict[str, float]:
@@ -78,7 +78,7 @@ class EngineClient:
         return until(found) or {}
 
     def by_label(self, metric: str, label: str) -> Counter[str]:
-        """One of vLLM's counters, or of the tiers', by a label, once all answers are in it."""
+        """A counter of vLLM or of the tiers by a label, once it has all answers."""
         counted: Counter[str] = Counter()
         for name, labels, value in _SAMPLE.findall(self._page()):
             found = re.search(rf'\b{label}="([^"]*)"', labels)
@@ -98,5 +98,5 @@ class EngineClient:
 
 
 def tokens_of(answers: Iterable[Answer]) -> list[Tokens]:
-    """What was answered, without how."""
+    """The tokens of the answers."""
     return [answer.tokens for answer in answers]

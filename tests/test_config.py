@@ -1,4 +1,4 @@
-"""Settings: sources, precedence, and errors that say what is wrong and where."""
+"""Settings: sources, precedence and errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_no_source_gives_the_defaults() -> None:
     assert load_config(None, {}) == HoldfastConfig()
 
 
-def test_a_later_source_wins(tmp_path: Path) -> None:
+def test_later_source_wins(tmp_path: Path) -> None:
     path = _toml(tmp_path, "[holdfast]\nmax_wait_ratio = 5\nmax_sessions = 6\nhints = false\n")
     environ = {"HOLDFAST_MAX_WAIT_RATIO": "7", "HOLDFAST_MAX_SESSIONS": "8"}
     config = load_config(path, environ, {"max_sessions": 9})
@@ -30,7 +30,7 @@ def test_a_later_source_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[holdfast]\neviction_policy = 'lru'\n", "eviction = 'lru'\n"])
-def test_an_unknown_key_of_the_file_lists_the_known_ones(tmp_path: Path, text: str) -> None:
+def test_unknown_key_of_file_lists_known_keys(tmp_path: Path, text: str) -> None:
     path = _toml(tmp_path, text)
     with pytest.raises(ConfigError, match="unknown") as caught:
         load_config(path, {})
@@ -39,13 +39,13 @@ def test_an_unknown_key_of_the_file_lists_the_known_ones(tmp_path: Path, text: s
     assert caught.value.hint.startswith("known: ")
 
 
-def test_an_unknown_variable_lists_the_known_ones() -> None:
+def test_unknown_variable_lists_known_ones() -> None:
     with pytest.raises(ConfigError, match="'HOLDFAST_EVICT'") as caught:
         load_config(None, {"HOLDFAST_EVICT": "lru"})
     assert "HOLDFAST_EVICTION" in (caught.value.hint or "")
 
 
-def test_variables_that_are_no_settings_are_left_alone() -> None:
+def test_other_variables_are_ignored() -> None:
     environ = {"HOLDFAST_DEBUG": "1", "HOLDFAST_METRICS_DIR": "/x", "HOME": "/"}
     assert load_config(None, environ) == HoldfastConfig()
 
@@ -66,9 +66,7 @@ def test_variables_that_are_no_settings_are_left_alone() -> None:
         ("HOLDFAST_POOL_TTL_S", "week", "a number above 0"),
     ],
 )
-def test_a_bad_value_names_variable_value_and_expectation(
-    variable: str, text: str, expected: str
-) -> None:
+def test_bad_value_names_variable_value_and_range(variable: str, text: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, {variable: text})
     message = str(caught.value)
@@ -78,46 +76,48 @@ def test_a_bad_value_names_variable_value_and_expectation(
 
 
 @pytest.mark.parametrize("line", ["max_sessions = true", "hints = 1", "decision_log = ''"])
-def test_a_file_value_of_the_wrong_type_is_refused(tmp_path: Path, line: str) -> None:
+def test_file_value_of_the_wrong_type_is_refused(tmp_path: Path, line: str) -> None:
     path = _toml(tmp_path, f"[holdfast]\n{line}\n")
     with pytest.raises(ConfigError, match="expected"):
         load_config(path, {})
 
 
-def test_a_file_that_is_not_toml_is_a_config_error(tmp_path: Path) -> None:
+def test_file_that_is_not_toml_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not TOML"):
         load_config(_toml(tmp_path, "[holdfast\n"), {})
 
 
-def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
+def test_missing_file_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        load_config(tmp_path / "absent.toml", {})
+        load_config(tmp_path / "missing.toml", {})
 
 
-def test_a_whole_number_is_taken_for_a_ratio(tmp_path: Path) -> None:
+def test_whole_number_is_accepted_as_ratio(tmp_path: Path) -> None:
     config = load_config(_toml(tmp_path, "[holdfast]\nheadroom_ratio = 0\n"), {})
     assert isinstance(config.headroom_ratio, float)
 
 
-def test_an_unknown_explicit_key_is_refused() -> None:
+def test_unknown_explicit_key_is_refused() -> None:
     with pytest.raises(ConfigError, match="'nothing'"):
         load_config(None, {}, {"nothing": 1})
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "expected"),
     [
         ({"pool_dir": "/x"}, "pool_dir needs host_gib"),
         ({"host_gib": 1.0, "pool_gib": 1.0}, "pool_gib needs pool_dir"),
         ({"host_gib": 1.0, "pool_ttl_s": 1.0}, "pool_ttl_s needs pool_dir"),
     ],
 )
-def test_a_setting_that_needs_another_says_so(settings: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_setting_without_the_one_it_needs_is_refused(
+    settings: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
         load_config(None, {}, settings)
 
 
-def test_tiers_are_off_unless_asked_for_and_can_be_switched_off(tmp_path: Path) -> None:
+def test_tiers_are_off_by_default_and_can_be_disabled(tmp_path: Path) -> None:
     assert HoldfastConfig().host_gib is None
     path = _toml(tmp_path, "[holdfast]\nhost_gib = 2\n")
     assert load_config(path, {}).host_gib == 2.0
@@ -145,5 +145,5 @@ _AMOUNTS = st.floats(0, 1e12, exclude_min=True)
         strict=st.booleans(),
     )
 )
-def test_the_environment_carries_every_setting(config: HoldfastConfig) -> None:
+def test_environment_restores_every_setting(config: HoldfastConfig) -> None:
     assert load_config(None, to_environ(config)) == config

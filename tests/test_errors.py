@@ -16,7 +16,7 @@ from holdfast.errors import ConfigError, HoldfastError, TraceError
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_survives_the_way_to_another_process(error: HoldfastError) -> None:
+def test_error_survives_pickling(error: HoldfastError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert (str(copy), vars(copy)) == (str(error), vars(error))

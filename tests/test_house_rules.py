@@ -22,20 +22,20 @@ def ids(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", SOURCES + TESTS, ids=ids)
-def test_files_stay_small_and_are_named_after_a_noun(path: Path) -> None:
+def test_files_stay_small_with_banned_names_refused(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_LINES
     assert path.name not in BANNED_NAMES
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=ids)
-def test_functions_fit_on_a_screen(path: Path) -> None:
+def test_functions_stay_short(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION_LINES, node.name
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=ids)
-def test_modules_say_what_they_are_and_what_they_offer(path: Path) -> None:
+def test_modules_have_docstring_and_all(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
     defines = any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in tree.body)
@@ -49,7 +49,7 @@ def test_modules_say_what_they_are_and_what_they_offer(path: Path) -> None:
     assert not defines or "__all__" in names
 
 
-def test_only_the_host_package_imports_the_engine() -> None:
+def test_only_vllm_package_imports_the_engine() -> None:
     for path in SOURCES:
         if "vllm" in path.relative_to(ROOT / "src" / "holdfast").parts:
             continue
@@ -63,7 +63,7 @@ def test_only_the_host_package_imports_the_engine() -> None:
             assert not any(name.split(".")[0] in ("vllm", "torch") for name in names), path
 
 
-def test_the_changelog_begins_with_the_version() -> None:
+def test_changelog_begins_with_the_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
     headings = [line for line in lines if line.startswith("## ") and line != "## Unreleased"]
@@ -80,7 +80,7 @@ def test_entry_points_resolve() -> None:
         assert callable(getattr(importlib.import_module(module), name))
 
 
-def test_the_readme_names_every_command() -> None:
+def test_readme_names_every_command() -> None:
     from holdfast.cli.main import cli
 
     readme = (ROOT / "README.md").read_text()

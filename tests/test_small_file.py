@@ -1,4 +1,4 @@
-"""Files that an operator names: whatever they are, reading them ends."""
+"""Reading ends for files of every kind that an operator names."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from holdfast.sim.profile_file import load_profile
 from holdfast.small_file import read_small_text
 
 
-def test_a_file_is_its_text(tmp_path: Path) -> None:
+def test_text_of_regular_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("é\n", encoding="utf-8")
     assert read_small_text(tmp_path / "file") == "é\n"
     (tmp_path / "empty").touch()
     assert read_small_text(tmp_path / "empty") == ""
 
 
-def test_a_pipe_with_a_writer_is_read_to_its_end(tmp_path: Path) -> None:
+def test_pipe_with_a_writer_is_read_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader, writer = os.pipe()
@@ -40,7 +40,7 @@ def test_a_pipe_with_a_writer_is_read_to_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "/dev/null", "pipe", "directory", "large", "none"])
-def test_what_is_no_small_file_is_an_error_and_not_a_wait(name: str, tmp_path: Path) -> None:
+def test_other_files_are_errors_without_waiting(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     if name == "pipe":
         os.mkfifo(path)
@@ -56,7 +56,7 @@ def test_what_is_no_small_file_is_an_error_and_not_a_wait(name: str, tmp_path: P
         load_config(path, {})
 
 
-def test_profiles_and_pools_wait_for_no_pipe(tmp_path: Path) -> None:
+def test_profiles_and_pools_never_wait_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "profile.toml")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_profile(tmp_path / "profile.toml")

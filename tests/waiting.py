@@ -1,4 +1,4 @@
-"""Waiting for what a test claims will happen, however busy the machine is."""
+"""Waiting for events of tests, on machines of any load."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final, TypeVar
 __all__ = ["LONGEST_S", "until", "until_async"]
 
 LONGEST_S: Final = 240.0
-"""Longer than anything takes that happens at all; no test waits so long but one that fails."""
+"""Longer than any event takes; only a failing test waits this long."""
 
 _INTERVAL_S = 0.02
 _Found = TypeVar("_Found")
 
 
 def until(claim: Callable[[], _Found]) -> _Found:
-    """Ask until the answer is true, and return it; fails after `LONGEST_S`."""
+    """Call `claim` until it returns a true value; fails after `LONGEST_S`."""
     deadline_s = time.monotonic() + LONGEST_S
     while not (found := claim()):
         assert time.monotonic() < deadline_s, f"still {found!r}"

@@ -1,8 +1,8 @@
-"""Holdfast's few settings: parsed and checked once, at the edge.
+"""Holdfast's settings, parsed and checked once.
 
 Sources, later ones win: defaults, a TOML file's `[holdfast]` table, `HOLDFAST_*` variables,
-explicit values. The engine core is a child process of the server; `to_environ` is how the settings
-reach it.
+explicit values. The engine core, a child process of the server, gets the settings through the
+environment (`to_environ`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ ENVIRONMENT_PREFIX: Final = "HOLDFAST_"
 
 OTHER_VARIABLES: Final[Mapping[str, str]] = {
     "HOLDFAST_DEBUG": "1 shows the traceback of an error",
-    "HOLDFAST_END_WITH_PARENT": "process id: the server ends when that parent is gone",
-    "HOLDFAST_METRICS_DIR": "set by Holdfast: where the engine core leaves its metrics",
+    "HOLDFAST_END_WITH_PARENT": "process id: the server ends when this parent has ended",
+    "HOLDFAST_METRICS_DIR": "set by Holdfast: directory for the engine core's metrics",
 }
-"""`HOLDFAST_*` variables that are no settings; with the settings' own, these are all there are."""
+"""`HOLDFAST_*` variables that are no settings; there are no others besides the settings' own."""
 
 _TABLE = "holdfast"
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -46,31 +46,33 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldfastConfig:
-    """What an operator may set; the defaults are meant to be right.
+    """The settings of an operator; the defaults suit most servers.
 
     Attributes:
-        policy: Name of the policy that decides; `holdfast policies` lists them.
-        eviction: `policy` evicts what the policy values least; `lru` is vLLM's own order.
-        admission: `policy` lets the policy say who may run; `fcfs` is vLLM's own order.
-        predictions: `guarded` uses predicted return times while they do better than recency, as a
-            shadow of the cache tells; `always` and `never` say what they are.
-        max_wait_ratio: Longest wait of a request before no later one may overtake it, in units
-            of the engine time of all it found ahead, every prompt computed anew (0.1 to 100).
-        headroom_ratio: Share of the KV cache that admission leaves free for growth (0 to 0.5).
+        policy: Name of the scheduling policy; `holdfast policies` lists them.
+        eviction: `policy` evicts the smallest retention priority first; `lru` is vLLM's own order.
+        admission: `policy` lets the policy admit turns; `fcfs` is vLLM's own order.
+        predictions: `guarded` uses predicted return times while they do better than recency, which
+            a sampled LRU cache measures; `always` uses them without that check, `never` not at all.
+        max_wait_ratio: Wait bound of a turn, after which no later turn passes it, in units of the
+            engine time of all turns ahead of it on its arrival, every prompt computed in full
+            (0.1 to 100).
+        headroom_ratio: Share of the KV cache that admission leaves free for decode growth
+            (0 to 0.5).
         max_sessions: Sessions remembered (>= 1); the longest idle one is forgotten first.
-        decision_log: File that each decision is appended to as a JSON line; None writes nothing.
-        learned_file: Regular file that keeps what was learned about return times from one start
-            of the engine to the next, saved every half minute and at the end; engines of one
-            server after the first add `.1`, `.2`, ... to its name. None starts anew.
-        host_gib: Host memory that keeps KV blocks which left the GPU (GiB, per engine replica);
-            None keeps none. Needs vLLM 0.32 or newer.
-        pool_dir: Directory that keeps them beyond the engine's life; made where there is none.
-            Needs `host_gib`, as blocks come and go by way of the host.
-        pool_gib: Bound on that directory (GiB); None sets none.
-        pool_ttl_s: Blocks unused for longer leave it (s); None keeps them.
-        prefetch: Whether blocks are brought closer before a turn needs them.
+        decision_log: File to append each decision to, as a JSON line; None writes none.
+        learned_file: Regular file for what was learned about return times, saved every half minute
+            and at the end, and read at the next start; engines of one server after the first add
+            `.1`, `.2`, ... to its name. None starts without it.
+        host_gib: Size of the host tier, in host memory (GiB, per engine replica); None disables
+            it. Needs vLLM 0.32 or newer.
+        pool_dir: Directory of the disk tier, which outlives the engine; created if needed. Needs
+            `host_gib`, as all copies go through the host tier.
+        pool_gib: Largest size of that directory (GiB); None sets no bound.
+        pool_ttl_s: Time after which an unused block is removed from it (s); None keeps blocks.
+        prefetch: Whether blocks are loaded before a turn needs them.
         hints: Whether the hints in requests are read.
-        strict: Whether an error of ours is raised instead of falling back. For tests.
+        strict: Whether an error of Holdfast is raised instead of falling back. For tests.
     """
 
     policy: str = "holdfast"
@@ -110,14 +112,14 @@ _RANGES: Final[Mapping[str, tuple[float, float | None]]] = {
 
 
 class Setting(NamedTuple):
-    """One setting, for people.
+    """One setting, as help texts show it.
 
     Attributes:
         name: Key in the `[holdfast]` table.
         variable: Name in the environment.
         default: Its value unless it is set; None is no value.
-        expected: What it may be.
-        description: What it does.
+        expected: The valid values, in words.
+        description: Its effect.
     """
 
     name: str
@@ -144,11 +146,11 @@ def load_config(
     environ: Mapping[str, str] = os.environ,
     explicit: Mapping[str, object] | None = None,
 ) -> HoldfastConfig:
-    """Merge the sources into one checked configuration; reads `path`, changes nothing.
+    """Merge all sources into one checked configuration; reads `path`.
 
     Raises:
         ConfigError: The file cannot be read, a key is unknown, or a value has the wrong type or is
-            out of range. The message says where the value came from.
+            out of range. The message names the source of the value.
     """
     values: dict[str, object] = {}
     if path is not None:
@@ -162,7 +164,7 @@ def load_config(
 
 
 def to_environ(config: HoldfastConfig) -> dict[str, str]:
-    """The variables that make `load_config` give `config` again in a child process."""
+    """The variables from which `load_config` restores `config` in a child process."""
     variables: dict[str, str] = {}
     for key, value in dataclasses.asdict(config).items():
         if value is not None:
@@ -208,10 +210,10 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
 
 
 def _from_text(key: str, text: str) -> object:
-    """Read a variable's text as the key's type; text that is not of that type stays text."""
+    """Convert a variable's text to the key's type; text of another type stays text."""
     hint = _TYPES[key]
     if not text and key in (*_FILES, *_AMOUNTS):
-        return None  # `HOLDFAST_DECISION_LOG=` switches a file's setting off
+        return None  # `HOLDFAST_DECISION_LOG=` disables the setting of a file
     if hint is bool:
         lowered = text.strip().lower()
         return True if lowered in _TRUE else False if lowered in _FALSE else text

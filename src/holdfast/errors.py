@@ -2,9 +2,9 @@
 
 HoldfastError
 ├── ConfigError      a setting is unknown, has the wrong type or is out of range
-├── TraceError       a trace file cannot be read; carries file and line or field
-├── PolicyError      a policy is unknown, or asks for what its host cannot give
-├── EndpointError    an engine's HTTP endpoint cannot be reached or refuses the work
+├── TraceError       a trace file cannot be read; has the file, and the line or field
+├── PolicyError      a policy is unknown, or needs something that its host does not have
+├── EndpointError    an engine's HTTP endpoint cannot be reached, or refuses a request
 └── EngineError      an engine process did not start, or vLLM is missing or unsupported
 """
 
@@ -23,14 +23,14 @@ __all__ = [
 
 
 class HoldfastError(Exception):
-    """Base of all errors meant for the user; `hint` says what to try."""
+    """Base of all errors for the user; `hint` suggests what to try."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors travel between processes as they are, not through their constructors."""
+        """Pickle an error by its state, as constructors differ."""
         return _restored, (type(self), self.args, self.__dict__.copy())
 
 
@@ -50,33 +50,33 @@ class TraceError(HoldfastError):
     """A trace cannot be read.
 
     Attributes:
-        source: File the trouble is in.
-        where: Line or field inside it, if known.
-        message: What the trouble is.
+        source: The file.
+        where: Line or field in it, if known.
+        message: What is wrong.
     """
 
     def __init__(
         self, message: str, *, source: str, where: str | None = None, hint: str | None = None
     ) -> None:
-        place = source if where is None else f"{source}: {where}"
-        super().__init__(f"{place}: {message}", hint=hint)
+        location = source if where is None else f"{source}: {where}"
+        super().__init__(f"{location}: {message}", hint=hint)
         self.message = message
         self.source = source
         self.where = where
 
     def read_as(self, format_name: str) -> TraceError:
-        """The same error, which also says what the file was taken for; pure."""
+        """The same error, with the format that the file was read as; pure."""
         note = f" (read as {format_name})"
         message = self.message.removesuffix(note) + note
         return TraceError(message, source=self.source, where=self.where, hint=self.hint)
 
 
 class PolicyError(HoldfastError):
-    """A policy is unknown, or asks for what its host cannot give."""
+    """A policy is unknown, or needs something that its host does not have."""
 
 
 class EndpointError(HoldfastError):
-    """An engine's HTTP endpoint cannot be reached or refuses the work."""
+    """An engine's HTTP endpoint cannot be reached, or refuses a request."""
 
 
 class EngineError(HoldfastError):

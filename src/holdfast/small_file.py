@@ -1,4 +1,4 @@
-"""Files that an operator names and that are small: settings, profiles, markers."""
+"""Reading of small files that an operator names: settings, profiles, markers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ _MAX_BYTES: Final = 4 << 20
 
 
 def read_small_text(path: Path) -> str:
-    """The text of a file of at most 4 MiB; pipes are read where something writes to them.
+    """The text of a file of at most 4 MiB, or of a pipe with a writer.
+
+    Never waits for a writer, and never reads a device without end.
 
     Raises:
-        OSError: It cannot be read, is larger, or is a pipe that nothing writes to; never waits for
-            a writer, never reads a device without end.
+        OSError: The file cannot be read, is larger, or is a pipe without a writer.
         UnicodeDecodeError: It is not UTF-8.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -29,5 +30,5 @@ def read_small_text(path: Path) -> str:
     if len(content) > _MAX_BYTES:
         raise OSError(errno.EFBIG, f"it is larger than {_MAX_BYTES >> 20} MiB", str(path))
     if not content and not stat.S_ISREG(mode):
-        raise OSError(errno.ENODATA, "it is no regular file, and nothing is in it", str(path))
+        raise OSError(errno.ENODATA, "it is not a regular file, and it is empty", str(path))
     return content.decode("utf-8")
