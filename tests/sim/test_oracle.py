@@ -1,0 +1,45 @@
+"""The oracle of a run: true gaps and prompts."""
+
+from __future__ import annotations
+
+import math
+
+from holdfast.sim.blocks import BlockGrid
+from holdfast.sim.oracle import TraceOracle, request_id
+from holdfast.traces.record import Session, Turn
+
+
+def oracle_of(*sessions: Session, time_scale: float = 1.0) -> TraceOracle:
+    grids = [BlockGrid.of(session, 1.0, 64) for session in sessions]
+    return TraceOracle(sessions, grids, time_scale)
+
+
+def session_of(name: str, *gaps_s: float) -> Session:
+    turns = tuple(
+        Turn(gap_s, 64 * (index + 1), 1, tuple(range(index + 1)))
+        for index, gap_s in enumerate(gaps_s)
+    )
+    return Session(name, 64, turns, "test")
+
+
+def key(block_id: int) -> bytes:
+    return block_id.to_bytes(8, "big")
+
+
+def test_gap_after_turn_is_the_scaled_next_gap() -> None:
+    oracle = oracle_of(session_of("a", 0.0, 8.0), session_of("b", 0.0, 2.0, 4.0), time_scale=0.5)
+    assert oracle.gap_after_s(request_id(0, 0)) == 4.0
+    assert oracle.gap_after_s(request_id(1, 1)) == 2.0
+
+
+def test_gap_after_last_turn_is_infinite() -> None:
+    oracle = oracle_of(session_of("a", 0.0, 8.0))
+    assert oracle.gap_after_s(request_id(0, 1)) == math.inf
+    assert oracle.gap_after_s("unknown") == math.inf
+
+
+def test_prompts_after_turn_are_those_of_later_turns() -> None:
+    oracle = oracle_of(session_of("a", 0.0, 1.0, 1.0))
+    prompts = [list(prompt) for prompt in oracle.prompts_after(request_id(0, 0))]
+    assert prompts == [[key(0), key(1)], [key(0), key(1), key(2)]]
+    assert list(oracle.prompts_after(request_id(0, 2))) == []
