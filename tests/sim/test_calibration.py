@@ -49,7 +49,7 @@ def chunks(profile: CostProfile, new: int, cached: int) -> list[tuple[int, int]]
 def turns_alone(
     profile: CostProfile, num_turns: int, noise: Noise = no_noise, seed: int = 0
 ) -> list[TurnRecord]:
-    """A client's records of consecutive sessions on an engine with the costs of `profile`."""
+    """A client's records of consecutive sessions on the engine of `profile`."""
     drawn = random.Random(seed)
     turns, now_s = [], 0.0
     for index in range(num_turns):
@@ -84,7 +84,7 @@ def turn(
 def turns_together(
     profile: CostProfile, num_turns: int, num_sessions: int, seed: int = 0
 ) -> list[TurnRecord]:
-    """The same with concurrent sessions, whose decodes share steps with others' prompts."""
+    """The same with concurrent sessions, whose steps mix decodes and prompts."""
     drawn = random.Random(seed)
     turns: list[TurnRecord] = []
     now_s, next_s = 0.0, [drawn.random() for _ in range(num_sessions)]

@@ -29,7 +29,7 @@ class FixedCost:
 
 @dataclass
 class OneAtATime:
-    """An FCFS engine with one request at a time, one step a prompt and an infinite cache."""
+    """An FCFS engine: one request at a time, one step a prompt, an infinite cache."""
 
     clock: VirtualClock
     submitted: list[tuple[float, SimRequest]] = field(default_factory=list)

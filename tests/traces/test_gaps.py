@@ -80,7 +80,7 @@ def test_no_defect_found_in_recording_without_duplicates() -> None:
 
 
 def test_no_defect_found_for_slow_tools_after_slower_calls() -> None:
-    """Gaps of 3 to 5 s equal the whole time between calls, as for an agent with slow tools."""
+    """Gaps of 3 to 5 s equal the whole time between calls: an agent with slow tools."""
     gaps = [Gap(3.0 + n / 10, 3.0 + n / 10, 15.0, after_tool=True) for n in range(20)]
     assert not GapEvidence.from_gaps(gaps).known_gap_defect
     quicker = [Gap(gap.recorded_s, gap.unexplained_s, 5.0, after_tool=True) for gap in gaps]

@@ -77,7 +77,7 @@ class _Row(NamedTuple):
 
 
 class _Prefill(NamedTuple):
-    """The cost terms of a prompt: steps, charged tokens, attended pairs, experts' reads."""
+    """The cost terms of a prompt: steps, charged tokens, attended pairs, expert reads."""
 
     num_steps: int
     tokens: float
@@ -260,7 +260,7 @@ def _decode_rows(turns: Sequence[TurnRecord], timeline: _Timeline, base: CostPro
 
 
 def _decoded_work(turn: TurnRecord, num_steps: float) -> _Array:
-    """The terms that `num_steps` decodes of a turn add to the last columns of a decode row."""
+    """The terms of `num_steps` decodes in the last columns of a decode row."""
     context = turn.prompt_tokens + turn.output_tokens / 2
     return np.array([0.0, 0.0, num_steps, num_steps * context])
 

@@ -175,7 +175,7 @@ class EngineShape(_Figures, frozen=True, kw_only=True):
 
 
 class Efficiency(_Figures, frozen=True, kw_only=True):
-    """Reached shares of the peaks, and overheads; `docs/profiles.md` explains the choices.
+    """Reached shares of the peaks, and overheads; `docs/profiles.md` has the reasons.
 
     Attributes:
         prefill_flops_ratio: Share of the peak that linear layers reach.

@@ -17,7 +17,7 @@ Worker = Callable[[RunPlan], RunResult]
 def sweep(
     plans: Sequence[RunPlan], worker: Worker, *, num_jobs: int | None = 1, on_ray: bool = False
 ) -> Iterator[tuple[int, RunResult]]:
-    """Execute all plans; yields each result with its plan's index as soon as it is ready.
+    """Execute all plans; yields each result with its plan's index once it is ready.
 
     Args:
         plans: The plans; with the longest first, processes stay busy to the end.

@@ -1,4 +1,4 @@
-"""The end of a recorded answer: its stop reason and the tool call that predicts the return."""
+"""The end of a recorded answer, and the tool call that predicts the return."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TOOL_STOPS = frozenset(
 
 
 def ended_by(*, has_tools: bool, stop: str | None) -> EndedBy:
-    """Classify the end of an answer: a tool call, a question to a human or unknown; pure.
+    """Classify an answer's end: a tool call, a question to a human or unknown; pure.
 
     Args:
         has_tools: Whether the answer called a tool.
@@ -32,7 +32,7 @@ def ended_by(*, has_tools: bool, stop: str | None) -> EndedBy:
 
 
 def _plain(stop: str) -> str:
-    """A stop reason without a program's decoration, such as that of `FinishReason.STOP`."""
+    """A stop reason without a program's decoration, as in `FinishReason.STOP`."""
     name = stop.lower().rpartition(".")[2].replace("-", "_")
     return name.removeprefix("finish_reason_")
 

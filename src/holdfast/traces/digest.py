@@ -13,7 +13,7 @@ __all__ = ["sessions_digest"]
 
 
 def sessions_digest(sessions: Iterable[Session]) -> str:
-    """SHA-256, hexadecimal, of everything that a replay uses of the sessions, in order; pure."""
+    """Hexadecimal SHA-256 of all session data that a replay uses, in order; pure."""
     digest = hashlib.sha256()
     for session in sessions:
         start = "" if session.start_s is None else f"|{session.start_s!r}"

@@ -18,7 +18,7 @@ __all__ = ["file_labels", "trace_files"]
 
 
 def trace_files(path: Path) -> tuple[Path, ...]:
-    """List the trace files at `path` by name: the file itself, or all files below a directory.
+    """List the trace files at `path`, a file or directory, by name.
 
     Leaves out files and directories whose names begin with a dot, files that are read with another
     one, and files without sessions that clients and Harbor write.
@@ -64,7 +64,7 @@ def trace_files(path: Path) -> tuple[Path, ...]:
 
 
 def _is_harbors(path: Path, harbor: HarborFiles) -> bool:
-    """Whether a file is Harbor's own, or an agent's in a Harbor job and of no trace format."""
+    """Whether a file of a Harbor job is Harbor's own or of no trace format."""
     if harbor.is_own(path):
         return True
     return harbor.agent_directory(path) is not None and _has_unknown_layout(path)
@@ -91,7 +91,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def file_labels(files: Sequence[Path]) -> dict[Path, str]:
-    """Label each file by its name and as many parent directories as make it unique; pure."""
+    """Label each file by its name, with parent directories until it is unique; pure."""
     labels: dict[Path, str] = {}
     waiting = set(files)
     depth = 1

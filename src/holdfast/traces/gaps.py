@@ -1,4 +1,4 @@
-"""The known gap defect of published Claude Code traces: its evidence and its correction.
+"""The known gap defect of published Claude Code traces: evidence and correction.
 
 The recorder made each call twice, one after the other. Revisions that dropped the duplicates left
 their time in `think_time`: it is 6-8 s too long and equals the time between two requests less the

@@ -1,4 +1,4 @@
-"""Harbor's job directories: tells sessions from Harbor's own files and from conversions.
+"""Tells sessions in Harbor's job directories from its own files and conversions.
 
 A job's directory has a directory for each trial. Its `agent` directory holds the agent's files and
 Harbor's conversion of them to ATIF. All other files are Harbor's own.
@@ -60,7 +60,7 @@ class HarborFiles:
 
 
 class Conversions:
-    """Finds ATIF trajectories that convert a session whose recording is also among the files.
+    """Finds ATIF trajectories whose session also has a client's own recording.
 
     Args:
         files: All files of the reading.

@@ -79,7 +79,7 @@ class Message:
     def of(
         cls, role: str, content: object, *, is_media: bool = False, keeps_text: bool = False
     ) -> Message:
-        """Return the fingerprint of `content`, anything that msgspec can write as JSON; pure.
+        """Return the fingerprint of JSON-serialisable `content`; pure.
 
         Contents that a model sees as equal have equal fingerprints. All media have the same length,
         independent of their encoding, and their encoding is never kept.
@@ -168,7 +168,7 @@ class _Placed:
 
 
 class PromptLayout:
-    """Gives each message of a session's prompts a fixed position, so that prompts share blocks.
+    """Gives each message of a session's prompts a fixed position.
 
     A message gets its position when it is first seen: the recorded prompt length, less the known
     messages, is divided among the new ones by their length in bytes. The position is the same in
@@ -241,7 +241,7 @@ class PromptLayout:
         self._extend(head.num_tokens, _digest(name.encode(), self._head_owner, b""))
 
     def _follow(self, history: History) -> list[_Step]:
-        """Go back to the fork of a prompt from the latest one; returns the messages after it."""
+        """Go back to the fork from the latest prompt; returns the messages after it."""
         new: list[_Step] = []
         node: History | None = history
         while node is not None and node.last is not None and node.digest not in self._depths:
@@ -295,7 +295,7 @@ class PromptLayout:
         self._extend(placed.end_tokens, placed.identity)
 
     def _extend(self, end_tokens: int, identity: int) -> None:
-        """Identify each new block by its last message; the interner chains the blocks before."""
+        """Identify each new block by its last message; the interner adds its prefix."""
         self._hashes.extend([identity] * (end_tokens // BLOCK_TOKENS - len(self._hashes)))
 
     def _blocks(self, num_tokens: int) -> list[int]:

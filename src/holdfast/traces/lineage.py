@@ -1,4 +1,4 @@
-"""Turns block hashes, which may identify a block's content only, into ids of prefixes."""
+"""Turns block hashes, which may identify content only, into ids of prefixes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PrefixInterner:
         return len(self._ids) + self._num_reserved
 
     def id_of(self, parent: int, block_hash: int) -> int:
-        """Return the id of a block after the prefix `parent`, a new one for an unseen prefix."""
+        """Return the id of a block after the prefix `parent`; new for an unseen prefix."""
         return self._ids.setdefault((parent, block_hash), self.next_id)
 
     def reserve_below(self, end_id: int) -> None:
@@ -52,12 +52,12 @@ class PrefixInterner:
         return _FIRST_OWN_SCOPE + self._num_own_scopes
 
     def trail(self, scope: int) -> PrefixTrail:
-        """Return the trail of a new session; hashes of equal `scope` (>= 0) are comparable."""
+        """Return a new session's trail; hashes of equal `scope` (>= 0) are comparable."""
         return PrefixTrail(self, -1 - scope)
 
 
 class PrefixTrail:
-    """The prefix ids of one session's prompts; costs O(blocks after the last common one)."""
+    """The prefix ids of one session's prompts; O(new blocks) a prompt."""
 
     __slots__ = ("_hashes", "_interner", "_previous", "_root")
 
@@ -68,7 +68,7 @@ class PrefixTrail:
         self._previous: tuple[int, ...] = ()
 
     def extend(self, hashes: Sequence[int]) -> tuple[int, ...]:
-        """Return the prefix ids of a prompt's full blocks; adds unseen ones to the interner."""
+        """Return the prefix ids of a prompt's full blocks; interns unseen ones."""
         hashes = list(hashes)
         kept = common_prefix_length(hashes, self._hashes)
         ids = list(self._previous[:kept])

@@ -1,4 +1,4 @@
-"""Counts the new tokens of each prompt: new to its session, or new to the whole run."""
+"""Counts the tokens of each prompt that are new to its session or to the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOOK_BACK_TURNS: Final = 32
 
 
 def kept_blocks(session: Session, turn_index: int) -> int:
-    """Count the leading blocks of a prompt that an earlier prompt of its session has; pure."""
+    """Count leading blocks that an earlier prompt of the session has; pure."""
     turns = session.turns
     ids = turns[turn_index].block_ids
     earlier = turns[max(0, turn_index - _LOOK_BACK_TURNS) : turn_index]

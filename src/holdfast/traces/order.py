@@ -83,7 +83,7 @@ def reordered(sessions: Iterable[Session], rng: random.Random | None) -> Iterato
 
 
 def rotation(arrivals: Sequence[float], begin: int) -> Iterator[tuple[int, float]]:
-    """Yield positions from `begin` on, then those before it, each with a time shift. Pure.
+    """Yield positions from `begin` on, then those before it, with time shifts. Pure.
 
     The shift is 0, or the length of the recording for the positions before `begin`.
 

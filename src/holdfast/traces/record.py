@@ -1,4 +1,4 @@
-"""The canonical record of an agent session, the common target of all trace formats.
+"""The canonical record of an agent session, common to all trace formats.
 
 Independent of files, engines and clocks.
 """

@@ -16,7 +16,7 @@ _NOTES: Final = frozenset({"type", "annotations", "citations", "logprobs", "id"}
 
 
 def rendered(content: Any) -> Any:
-    """Return content in a normal form, equal for contents that a model sees as equal; pure.
+    """Return content in the normal form in which a model sees it; pure.
 
     A text part, or a list of one text part, becomes the text. Null fields and fields that no model
     sees are left out.

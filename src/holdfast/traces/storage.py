@@ -67,7 +67,7 @@ def printable(name: str) -> str:
 
 
 def stored_digest(path: Path) -> str:
-    """SHA-256 of the stored bytes, hexadecimal; reads the file once, in constant memory.
+    """Hexadecimal SHA-256 of the stored bytes; constant memory.
 
     Raises:
         TraceError: The file cannot be read.

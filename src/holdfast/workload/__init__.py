@@ -1,1 +1,1 @@
-"""Workloads: statistics and studies of traces, and generated sessions that resemble them."""
+"""Workloads: statistics and studies of traces, and generated sessions."""

@@ -100,7 +100,7 @@ class StatisticsDocument(msgspec.Struct, frozen=True):
 
 
 class Statistics:
-    """Accumulates sessions; keeps a few bytes a turn and the id of each distinct block."""
+    """Accumulates sessions; keeps a few bytes a turn and each distinct block id."""
 
     def __init__(self) -> None:
         self._files: list[FileReport] = []

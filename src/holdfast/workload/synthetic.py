@@ -1,4 +1,4 @@
-"""The default workload without a trace: generated sessions that resemble Claude Code's."""
+"""The default workload: generated sessions that resemble Claude Code's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _SET = "claude-code"
 
 
 def generate_sessions(num_sessions: int, seed: int) -> tuple[Session, ...]:
-    """Generate sessions, equal for equal arguments; a larger number adds to the same ones.
+    """Generate sessions; a larger number extends the same sessions.
+
+    Equal arguments give equal sessions.
 
     Raises:
         ConfigError: `num_sessions` is below 1.

@@ -62,7 +62,7 @@ def test_last_step_weighted_by_its_chance_to_end() -> None:
     assert last["ask"] / last["work"] == pytest.approx(5.0, rel=0.2)
 
 
-def test_steps_before_the_last_weighted_by_their_chance_to_continue() -> None:
+def test_other_steps_weighted_by_their_chance_to_continue() -> None:
     # `ask` continues half of the time, `work` always: 1 to 2 among second of three steps.
     steps = {
         "start": {"next": {"ask": 1.0, "work": 1.0}},

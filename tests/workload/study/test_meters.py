@@ -1,4 +1,4 @@
-"""Meters of lengths, waits, mutations, sub-agents and tool times, against naive counts."""
+"""Meters of lengths, waits, mutations, fan-out and tool times, by naive counts."""
 
 from __future__ import annotations
 

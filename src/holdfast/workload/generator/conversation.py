@@ -1,4 +1,4 @@
-"""Makes the prompts of one session: each role's own, extended and rewritten turn by turn."""
+"""Makes the prompts of one session, one branch or more for each role."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_BRANCHES = 16
 
 @dataclass(slots=True)
 class _Branch:
-    """A branch of a role's prompts: its last prompt and that prompt's turn of the role."""
+    """A branch of a role's prompts: its last prompt and the role's turn of it."""
 
     prompt: Prompt
     turn_index: int
@@ -25,7 +25,7 @@ class _Branch:
 
 @dataclass(slots=True)
 class _RoleState:
-    """A role: its branches, the current one last, and the tokens since its last prompt."""
+    """A role: its branches, current one last, and the tokens since its last prompt."""
 
     branches: list[_Branch] = field(default_factory=list)
     num_turns: int = 0
@@ -113,7 +113,7 @@ class Conversation:
         return self._replaced(last, rewrite, limit_tokens)
 
     def _go_back(self, role: _RoleState) -> None:
-        """Make the branch current whose last prompt is closest to a drawn number of turns ago."""
+        """Make current the branch whose last prompt is closest to the drawn turns ago."""
         turns_back = self._draws.value(self._agent.rewrites["return"].turns_back)
         wanted = role.num_turns - turns_back
         branch = min(role.branches[:-1], key=lambda branch: abs(branch.turn_index - wanted))

@@ -23,7 +23,7 @@ __all__ = ["iterate_families"]
 def iterate_families(
     parameters: Parameters, seed: int, *, name: str
 ) -> Iterator[tuple[Session, ...]]:
-    """Generate families endlessly: a main agent, and after each session its sub-agents.
+    """Generate families endlessly: a main agent, each session before its sub-agents.
 
     Equal arguments give equal families. Block ids are comparable in all families of one call.
 

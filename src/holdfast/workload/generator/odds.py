@@ -1,4 +1,4 @@
-"""Shares of an agent's waits, rewrites and calls, and each session's odds relative to them."""
+"""Shares of an agent's waits, rewrites and calls, and odds ratios of sessions."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ def is_human(step: Step) -> bool:
 
 
 def leaving_shares(step: Step) -> Mapping[MutationKind, float]:
-    """Chances that the next prompt returns to an earlier one or branches off, by kind. Pure."""
+    """Chances that the next prompt is a return or a branch, by kind. Pure."""
     return {kind: share for kind, share in step.rewrites.items() if kind in ("return", "branch")}
 
 
 def scaled_chance(chance: float, factor: float) -> float:
-    """Return the chance (0 to 1) whose odds are `factor` times those of `chance`. Pure."""
+    """The chance (0 to 1) whose odds are `factor` times those of `chance`. Pure."""
     if not 0.0 < chance < 1.0 or factor == 1.0:
         return chance
     odds = chance / (1.0 - chance) * factor

@@ -16,7 +16,7 @@ _Weights = Mapping[str, float]
 
 
 def steps_of(agent: Agent, draws: Draws, human_odds_ratio: float) -> Iterator[Step]:
-    """Yield the steps of one session, at least one, each drawn by the weights of the one before.
+    """Yield the steps of one session, at least one, as a Markov chain.
 
     A session with a given number of turns ends there. The weights of its last step are multiplied
     by the step's chance to end a session, those of all others by its chance not to.

@@ -82,7 +82,7 @@ class TurnWriter:
         return prompt
 
     def wait(self, step: Step, prompt: Prompt, least_s: float) -> bool:
-        """Draw the gap after the last turn, at least `least_s` (s), and the next turn's start.
+        """Draw the gap after the last turn, at least `least_s` (s), and its rewrite.
 
         Returns:
             Whether the session continues; False when it ends with its context full.

@@ -1,4 +1,4 @@
-"""Measures a load of concurrent sessions: cache curve, working set and holding times."""
+"""Measures the cache curve, working set and holding times of a load."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ class LoadMeter:
 
 
 def _error_of(ratios: Numbers) -> float | None:
-    """Largest half width of the confidence intervals; rows are sizes, columns partitions."""
+    """Largest half width of the confidence intervals; one column a partition."""
     num_partitions = ratios.shape[1]
     if num_partitions == 1:
         return None

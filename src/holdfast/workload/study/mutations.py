@@ -1,4 +1,4 @@
-"""Finds prompts that do not extend the one before (mutations) and their recompute cost."""
+"""Finds prompts that do not extend the one before, and their recompute cost."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Mutations(msgspec.Struct, frozen=True):
 
 
 def mutation_of(session: SteppedSession, turn_index: int) -> Mutation | None:
-    """Return the mutation of a turn (>= 1); None if it has all full blocks of the last. Pure."""
+    """The mutation at a turn (>= 1); None if it keeps all full blocks. Pure."""
     before, step = session.steps[turn_index - 1], session.steps[turn_index]
     block_tokens = session.block_tokens
     lost = (before.num_blocks - step.num_kept) * block_tokens

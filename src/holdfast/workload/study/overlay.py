@@ -1,4 +1,4 @@
-"""Overlays sessions in time, a given number at once, in an engine's order of requests.
+"""Overlays sessions in time, a given number at once.
 
 Recordings of agents hardly overlap, since each comes from one developer's machine. The overlay is a
 closed loop at the recorded gaps: when one session ends the next starts.

@@ -1,4 +1,4 @@
-"""Measures repeated prompt tokens by their last sender, and the heads that sessions share.
+"""Measures repeated prompt tokens by their last sender, and shared heads.
 
 The figures are those of a cache that never evicts, with sessions one after another.
 """
@@ -106,7 +106,7 @@ class PrefixMeter:
         )
 
     def _heads(self) -> tuple[Head, ...]:
-        """Group first prompts by a shared block; each block has at most its parent's users."""
+        """Group first prompts by a shared block; a parent has all users of its children."""
         groups: defaultdict[int, list[tuple[Blocks, int]]] = defaultdict(list)
         for first, block_tokens in self._first_prompts:
             if len(first):

@@ -161,7 +161,7 @@ class ProfileMeter:
 
 
 def shrunk_shares(num_chosen: Numbers, num_all: Numbers) -> Numbers:
-    """Estimate each session's share of waits of one kind, shrunk toward the overall share. Pure.
+    """Estimate each session's share of waits of one kind by shrinkage. Pure.
 
     Beta-binomial shrinkage by the method of moments: the shrunk shares vary as much as the
     observed ones less their binomial noise.

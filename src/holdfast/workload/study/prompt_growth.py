@@ -1,4 +1,4 @@
-"""Measures growth phases: prompts that grow until a compaction or their session's end."""
+"""Measures growth phases of prompts, up to a compaction or their session's end."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PromptGrowthMeter:
 
     @property
     def num_growth_phases(self) -> tuple[int, ...]:
-        """Growth phases that reached each size, without those that ended full with a session."""
+        """Growth phases that reached each size, without those that ended full."""
         ended_full = Counter(self._last_sizes()[self.has_ended_full].tolist())
         return self._reached(self._ended - ended_full)
 

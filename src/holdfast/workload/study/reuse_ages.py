@@ -12,7 +12,7 @@ __all__ = ["ReuseAges"]
 
 
 class ReuseAges:
-    """Sums of reused tokens by age, exact at each holding time; O(holding times) memory.
+    """Sums of reused tokens by age, exact at each holding time.
 
     Args:
         hold_s: Holding times, ascending.

@@ -1,4 +1,4 @@
-"""Sums reused tokens by their LRU stack distance: the hits of a cache of each size."""
+"""Sums reused tokens by their LRU stack distance: a cache's hits at each size."""
 
 from __future__ import annotations
 

@@ -182,5 +182,5 @@ def hashes_of(blocks: Blocks) -> Hashes:
 
 
 def _fractions(hashes: Hashes) -> NDArray[np.float64]:
-    """Fractions from 0 to below 1, from the upper bits; the lowest choose the partition."""
+    """Fractions from 0 to below 1, from the bits that do not choose the partition."""
     return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53

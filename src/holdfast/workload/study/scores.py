@@ -49,7 +49,7 @@ def normal_scores(values: Sample) -> Numbers:
 
 
 def session_share(scores: Numbers, sessions: NDArray[np.int64]) -> float:
-    """Share of the variance that lies between sessions (0 to 1); 0 where unknown. Pure.
+    """Share of the variance between sessions (0 to 1); 0 where unknown. Pure.
 
     Args:
         scores: Scores of turns; NaN is left out.
@@ -59,7 +59,7 @@ def session_share(scores: Numbers, sessions: NDArray[np.int64]) -> float:
 
 
 def session_levels(scores: Numbers, sessions: NDArray[np.int64]) -> Numbers:
-    """The level of each session: its mean score, shrunk toward the mean of all sessions. Pure.
+    """The level of each session: its mean score, shrunk to the overall mean. Pure.
 
     Sessions with fewer scores shrink more, so that levels vary as much as `session_share` says;
     otherwise a draw of scores around them would count the noise twice. A session without scores has
@@ -82,7 +82,7 @@ def session_levels(scores: Numbers, sessions: NDArray[np.int64]) -> Numbers:
 
 
 def next_correlation(own: Numbers, sessions: NDArray[np.int64], variance: float) -> float:
-    """Correlation of a turn's value with the session's next one; 0 where unknown. Pure.
+    """Correlation of consecutive turns' values; 0 where unknown. Pure.
 
     Args:
         own: Scores less their session's level.

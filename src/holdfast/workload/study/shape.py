@@ -1,4 +1,4 @@
-"""Measures lengths of sessions, prompts and answers, prompt growth and compactions."""
+"""Measures lengths of sessions and their parts, prompt growth and compactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions as steps: the blocks that each prompt keeps and adds, and their last senders.
+"""Sessions as steps: blocks that each prompt keeps and adds, by last sender.
 
 A step holds only the blocks that a prompt adds, so many sessions fit in memory.
 """
@@ -144,7 +144,7 @@ def leading(flags: NDArray[np.bool_]) -> int:
 
 
 def reach(values: NDArray[np.int64], size: int, fill: int) -> NDArray[np.int64]:
-    """Return `values`, or a longer copy padded with `fill` if there are fewer than `size`."""
+    """Return `values`, or a copy padded with `fill` to at least `size`."""
     if len(values) >= size:
         return values
     grown = np.full(max(size, 2 * len(values)), fill, dtype=np.int64)

@@ -53,7 +53,7 @@ class ToolTimeMeter:
         return _results(groups)
 
     def by_name(self) -> dict[str, ToolTime]:
-        """Results by tool and head of its command, for at least 20 calls, in the same order."""
+        """Results by tool and command with at least 20 calls, in the same order."""
         return _results(
             {
                 f"{name} {command}".rstrip(): durations

@@ -1,4 +1,4 @@
-"""A table of the turns of many sessions, grouped by step and scored within their step."""
+"""A table of the turns of many sessions, grouped and scored by step."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def wait_kind(turn: Turn) -> str:
 
 
 def wait_name(turn: Turn) -> str:
-    """The tool with the head of its command, as far as known; otherwise `wait_kind`. Pure."""
+    """The tool and the head of its command, if known; otherwise `wait_kind`. Pure."""
     if turn.ended_by == "tool" and turn.tool_name:
         return f"{turn.tool_name} {turn.tool_command or ''}".rstrip()
     return turn.ended_by

@@ -1,4 +1,4 @@
-"""Measures the working set: the contexts of live sessions, shared blocks counted once."""
+"""Measures the working set: live sessions' contexts, shared blocks counted once."""
 
 from __future__ import annotations
 
