@@ -37,7 +37,7 @@ class FixedOracle:
     def gap_after_s(self, request_id: str) -> float:
         return self.gaps_s.get(request_id, math.inf)
 
-    def run_of(self, request_id: str) -> str:
+    def session_id_of(self, request_id: str) -> str:
         del request_id
         return "run"
 

@@ -43,3 +43,8 @@ def test_prompts_after_turn_are_those_of_later_turns() -> None:
     prompts = [list(prompt) for prompt in oracle.prompts_after(request_id(0, 0))]
     assert prompts == [[key(0), key(1)], [key(0), key(1), key(2)]]
     assert list(oracle.prompts_after(request_id(0, 2))) == []
+
+
+def test_session_id_of_request() -> None:
+    oracle = oracle_of(session_of("a", 0.0), session_of("b", 0.0, 1.0))
+    assert oracle.session_id_of(request_id(1, 1)) == "b"

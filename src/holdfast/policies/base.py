@@ -97,8 +97,8 @@ class Oracle(Protocol):
         """Time from the end of a turn to its session's next request (s; inf after the last)."""
         ...
 
-    def run_of(self, request_id: str) -> str:
-        """The agent run or workflow that a request is a step of."""
+    def session_id_of(self, request_id: str) -> str:
+        """The id of the session or workflow of a request."""
         ...
 
     def prompts_after(self, request_id: str) -> Iterator[Sequence[bytes]]:

@@ -42,7 +42,7 @@ class TraceOracle:
         """Time from a turn's end to its session's next request (s; inf after the last)."""
         return self._gaps_s.get(request_id, math.inf)
 
-    def run_of(self, request_id: str) -> str:
+    def session_id_of(self, request_id: str) -> str:
         """The session id of a turn's request."""
         number, _ = self._positions[request_id]
         return self._sessions[number].session_id

@@ -107,9 +107,9 @@ class KVFlow(EvictionPolicy, PrefetchPolicy):
             return
         ahead = islice(oracle.prompts_after(turn.request_id), _STEPS_AHEAD)
         calls = [*self._found(now, 0), *self._found(ahead, 1)]
-        self._calls.pop(oracle.run_of(turn.request_id), None)
+        self._calls.pop(oracle.session_id_of(turn.request_id), None)
         if calls:
-            self._calls[oracle.run_of(turn.request_id)] = calls
+            self._calls[oracle.session_id_of(turn.request_id)] = calls
         self._steps = {}
         for call in (call for calls in self._calls.values() for call in calls):
             known = self._steps.setdefault(call.node, call)
