@@ -1,4 +1,4 @@
-"""What each part of Holdfast is worth: the same sessions with parts switched off, simulated.
+"""Simulates the same sessions with parts of Holdfast switched off.
 
 python benchmarks/ablations.py --traces PATH [--setup NAME] [--seeds N] [--jobs N] [--output DIR]
 
@@ -24,7 +24,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "no prediction": {"predictions": "never"},
     "admission only": {"eviction": "lru"},
     "order of eviction only": {"admission": "fcfs"},
-    "places change early (max_wait_ratio 0.5)": {"max_wait_ratio": 0.5},
+    "shorter waits (max_wait_ratio 0.5)": {"max_wait_ratio": 0.5},
 }
 SETUPS = {
     "h100": ("--profile", "h100-llama3.1-8b", "--concurrency", "10", "--sessions", "20"),
@@ -58,7 +58,7 @@ def main() -> None:
         traces = "generated" if options.traces is None else options.traces.name
         stem = options.output / f"ablations-{traces}-{name}"
         stem.with_suffix(".md").write_text(text)
-        # Every run with its manifest; `stock`, then the parts in the order of the table.
+        # Every run with its manifest: `stock`, then the parts in the order of the table.
         parts = sorted((options.output / "parts").glob(f"ablations-{name}-*.json"))
         documents = {path.stem: msgspec.json.decode(path.read_bytes()) for path in parts}
         stem.with_suffix(".json").write_bytes(msgspec.json.encode(documents))
@@ -68,7 +68,7 @@ def main() -> None:
 def _runs(
     setup: str, part: str, settings: dict[str, object] | None, options: argparse.Namespace
 ) -> list[RunResult]:
-    """Runs of one variant by seed, stock vLLM's where it has no settings."""
+    """Run one variant on every seed; stock vLLM where it has no settings."""
     stem = options.output / "parts" / f"ablations-{setup}-{part}"
     path = stem.with_suffix(".json")
     if not path.exists():

@@ -1,15 +1,18 @@
-"""Traces made to hurt: what Holdfast loses against stock vLLM where its assumptions are wrong.
+"""Measures Holdfast against stock vLLM where its assumptions are wrong.
 
 python benchmarks/adversarial.py [--case NAME] [--seeds N] [--jobs N] [--output DIR]
 
-`one-shots`: nobody ever returns. `scans`: agents beside a stream of long prompts that never return.
-`bursts`: the same in waves. `abandoned`: sessions that pause as if for a tool after their second
-turn and never come back. `equal-gaps`: all pauses alike, so that nothing can be told apart.
-`inverted`: what a turn's ending says about the pause turns into its opposite half-way. `lies`: it
-says nothing at all, pauses are a second or two minutes. `shrinking`: every third prompt drops half
-of what came before, so that what was kept is of no use. Each is written as WEKA files under DIR and
-simulated on one H100 with Llama-3.1-8B, 16 sessions at once, stock and Holdfast on the same
-sessions.
+one-shots: no session returns.
+scans: agents beside a stream of long prompts that never return.
+bursts: the same in waves.
+abandoned: sessions pause as if for a tool after their second turn and never return.
+equal-gaps: all pauses are alike, so that no session ranks before another.
+inverted: the meaning of a turn's end for the pause turns into its opposite half-way.
+lies: a turn's end means nothing; pauses are a second or two minutes.
+shrinking: every third prompt drops half of what came before, so that keeping it is of no use.
+
+Each case is written as WEKA files under DIR and simulated on one H100 with Llama-3.1-8B, 16
+sessions at once, stock and Holdfast on the same sessions.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ _contents = count()
 
 @dataclass
 class Agent:
-    """One session in the making: its prompt as content ids, and its calls so far."""
+    """A session under construction: its prompt as content ids, and its calls so far."""
 
     source: random.Random
     prompt: list[int] = field(default_factory=list)
@@ -46,7 +49,7 @@ class Agent:
     now_s: float = 0.0
 
     def turn(self, new_tokens: int, gap_s: float, stop: str = "tool_use", out: int = 200) -> None:
-        """Add to the prompt, wait before sending it, answer it."""
+        """Add to the prompt, wait, send it and answer it."""
         num_blocks = max(new_tokens // BLOCK_TOKENS, 1)
         self.prompt += [next(_contents) for _ in range(num_blocks)]
         api_s = out * 0.02
@@ -57,7 +60,7 @@ class Agent:
         self.now_s += api_s
 
     def drop(self, share: float) -> None:
-        """Forget the later part of the prompt, as a compaction does."""
+        """Drop the later part of the prompt, as a compaction does."""
         del self.prompt[int(len(self.prompt) * (1 - share)) :]
 
 

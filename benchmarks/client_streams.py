@@ -1,4 +1,4 @@
-"""Streams that the engine finds in recorded requests of real clients, against the true ones.
+"""Compares the streams found in recorded requests of clients with the true ones.
 
 python benchmarks/client_streams.py --recordings DIR [--client NAME …] [--template NAME …]
                                     [--output DIR]
@@ -29,7 +29,7 @@ from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.config import HoldfastConfig
 from holdfast.report.manifest import run_manifest
 
-KV_TOKENS = 1_500_000  # of all clients' prompts at once: nothing is evicted
+KV_TOKENS = 1_500_000  # all clients' prompts fit: nothing is evicted
 LEFT_OUT = {"host", "content-length", "authorization", "x-api-key", "accept-encoding"}
 ENDPOINTS = ("/v1/messages", "/v1/responses", "/v1/chat/completions")
 

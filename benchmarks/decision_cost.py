@@ -1,9 +1,9 @@
-"""What Holdfast's decisions cost: its scheduler's time against stock vLLM's, without a model.
+"""Compares the CPU time of Holdfast's scheduler with stock vLLM's, without a model.
 
 Both schedulers serve the same seeded closed loop of many-turn sessions in one process, in
 alternating chunks of engine steps; each pair of neighbouring chunks gives one ratio. Times are CPU
-time of the thread, so that a busy machine disturbs them less. Knows nothing about how good the
-decisions are.
+time of the thread, so that a busy machine disturbs them less. The quality of the decisions is not
+measured.
 
 Usage: python benchmarks/decision_cost.py [--requests 32 ...] [--regime past] [--out DIR]
 """
@@ -43,14 +43,14 @@ DECISIONS = ("_prepare", "_note_planned", "_arrive", "_leave")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One point of the table: where the cache stands and how many requests are in the engine."""
+    """A point of the table: how full the cache is, and requests in the engine."""
 
     regime: str
     num_requests: int
 
 
 class Workload:
-    """Keeps `num_requests` requests in one engine: as a turn ends, another session returns."""
+    """Keeps `num_requests` requests in one engine: as a turn ends, a session returns."""
 
     def __init__(self, scheduler_cls: type[Any], case: Case, num_blocks: int, seed: int) -> None:
         from holdfast.vllm.simulator.workerless import EngineShape, WorkerlessEngine
@@ -99,7 +99,7 @@ class Workload:
             self._send(heapq.heappop(self._away)[2])
 
     def _fill(self, num_blocks: int) -> None:
-        """Leave what sessions of the past leave: an engine in use has no blank blocks."""
+        """Fill the cache with past sessions' blocks: an engine in use has no blank ones."""
         for number in range(num_blocks // PAST_BLOCKS):
             keys = [f"past/{number}/{i}".encode() for i in range(PAST_BLOCKS)]
             num_tokens = PAST_BLOCKS * BLOCK_TOKENS - 1
@@ -145,7 +145,7 @@ class Workload:
 
 
 class _Session:
-    """One agent: each prompt is the last one, its answer and a tool's result."""
+    """An agent: each prompt is the last one, its answer and a tool's result."""
 
     def __init__(self, number: int, peak_blocks: int, source: random.Random) -> None:
         self.number = number
@@ -173,7 +173,7 @@ class _Session:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one scheduler spent on a run of steps (s), and what it did."""
+    """Time of one scheduler over consecutive steps (s), and what it did."""
 
     schedule_median_s: float
     schedule_s: float
@@ -247,7 +247,7 @@ def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def summarize(case: Case, pairs: Sequence[dict[str, Chunk]]) -> dict[str, Any]:
-    """Ratios Holdfast / stock over the pairs, and what each side did."""
+    """Return the ratios Holdfast / stock over the pairs, and each side's counts."""
 
     def ratio(of: Callable[[Chunk], float]) -> dict[str, float]:
         ratios = [of(pair["holdfast"]) / of(pair["stock"]) for pair in pairs]

@@ -1,9 +1,9 @@
-"""Stock vLLM against Holdfast on the real CPU engine, below and past the cliff, at two speeds.
+"""Compares stock vLLM with Holdfast on the real CPU engine, at two speeds.
 
 python benchmarks/engine_sessions.py [--traces PATH] [--seeds N] [--output DIR]
 
-Each seed takes other sessions and swaps the order of the engines. Writes one run document and one
-table a speed. Without --traces the sessions are generated.
+Both run below and past the cliff. Each seed takes other sessions and swaps the order of the
+engines. Writes one run document and one table a speed. Without --traces the sessions are generated.
 """
 
 from __future__ import annotations

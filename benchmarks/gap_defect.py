@@ -1,4 +1,4 @@
-"""How close WEKA's gaps come to the true ones when the known defect is corrected.
+"""Compares WEKA's gaps, the known defect put back and corrected, with the true ones.
 
 python benchmarks/gap_defect.py --traces PATH [--others PATH] [--output DIR]
 
@@ -30,7 +30,7 @@ Gaps = dict[tuple[str, int], tuple[str, float]]
 
 
 def with_defect(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with the time of dropped duplicates in its gaps; mutates it."""
+    """Add the time of dropped duplicates to the document's gaps. Mutates it."""
     calls = [request for request in document["requests"] if request["type"] != "subagent"]
     for before, after in pairwise(calls):
         if before.get("api_time") is not None and after.get("think_time") is not None:
@@ -39,7 +39,7 @@ def with_defect(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def gaps_of(path: Path, reports: list[FileReport]) -> Gaps:
-    """What brought each turn about, and the gap before it (s)."""
+    """Each turn's trigger, and the gap before it (s)."""
     return {
         (session.session_id, number): (turn.trigger, turn.gap_s)
         for session in read_sessions(path, on_file=reports.append)
@@ -81,7 +81,7 @@ def compared(true: Gaps, defective: Gaps, corrected: Gaps) -> Iterator[str]:
 
 
 def num_mistaken(others: Path, directory: Path) -> tuple[int, int]:
-    """Of the main agents of other recordings, how many are taken for defective; and their number.
+    """Main agents of other recordings taken for defective, and all of them (counts).
 
     Only those with enough gaps to tell count.
     """

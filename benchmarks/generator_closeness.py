@@ -1,10 +1,10 @@
-"""How close do generated sessions come to the recorded ones that their parameters are fitted to?
+"""Compares generated sessions with the recorded ones that they are fitted to.
 
 python benchmarks/generator_closeness.py [--traces PATH] [--seeds N] [--simulate] [--output DIR]
 
 Study, fit, generate as many main agents. Lengths and gaps are compared as distributions: by the
 Kolmogorov-Smirnov statistic (KS), and by Wasserstein's distance of the logarithms (W; of 1 + the
-value, so that 0.1 is about 10 %). What depends on what is compared as numbers.
+value, so that 0.1 is about 10 %). Dependences are compared as numbers.
 
 Held out: fitted to one half of the recorded families, generated as many as the other half, compared
 with that. The floor is how far that half is from the one fitted to, which has as many sessions and
@@ -112,7 +112,7 @@ def holdfast(*arguments: object) -> None:
 
 
 def like(chosen: Sequence[Family], num: int, seed: int, name: str) -> list[Family]:
-    """Generated families, fitted to these recorded ones."""
+    """Families generated with parameters fitted to these recorded ones."""
     stepper, meter = Stepper(), ProfilesMeter()
     for family in chosen:
         meter.add(tuple(stepper.follow(session) for session in family))
@@ -143,14 +143,14 @@ def marginals(chosen: Iterable[Family]) -> dict[str, list[float]]:
 
 
 def halves(recorded: Sequence[Family], seed: int) -> tuple[list[Family], list[Family]]:
-    """The recorded families, half and half, by chance."""
+    """Split the recorded families into random halves."""
     shuffled = list(recorded)
     random.Random(seed).shuffle(shuffled)
     return shuffled[::2], shuffled[1::2]
 
 
 def distance(left: Sequence[float], right: Sequence[float]) -> tuple[float, float]:
-    """Kolmogorov and Smirnov's, and Wasserstein's of the logarithms."""
+    """The Kolmogorov-Smirnov statistic, and Wasserstein's distance of the logarithms."""
     logs = np.log1p(np.asarray(left)), np.log1p(np.asarray(right))
     return float(stats.ks_2samp(left, right).statistic), float(stats.wasserstein_distance(*logs))
 
@@ -188,7 +188,7 @@ def distances(recorded: Sequence[Family], generated: Sequence[Sequence[Family]])
 
 
 def dependence(chosen: Sequence[Family]) -> dict[str, float]:
-    """What depends on what, as numbers."""
+    """Dependences between lengths, gaps and turns, as numbers."""
     found: dict[str, float] = {}
     sessions = [session for family in chosen for session in family]
     waits = [
@@ -286,7 +286,7 @@ def dependences(recorded: Sequence[Family], generated: Sequence[Sequence[Family]
 
 
 def simulated(traces: Path, source: str, options: argparse.Namespace) -> list[RunResult]:
-    """Each policy's runs; those that are there are not run again."""
+    """Each policy's runs; existing results are not run again."""
     runs: list[RunResult] = []
     for policy in POLICIES:
         path = options.output / f"{source}-{policy}.json"

@@ -1,13 +1,13 @@
-"""KVFlow's two set-ups (arXiv 2507.07400), simulated: workflows of ten agents in a fixed order.
+"""Simulates KVFlow's two set-ups: workflows of ten agents in a fixed order.
 
 python benchmarks/kvflow_setups.py [--only NAME,...] [--seeds N] [--output DIR]
 
-Every agent has a prefix of its own that is the same in every round; what follows it is new each
-time. A workflow sends one request after the other, without pauses. Each run is simulated twice,
-with one round and with all of them: the difference is what the rounds after the first took, in
-caches that the first has warmed. Host memory for nothing, for half of the agents and for all.
-Lengths and order are fixed, so only the loads of many workflows have something to draw: when each
-begins, by seed. A set-up whose results are under DIR/parts is not run again.
+Source: arXiv 2507.07400. Every agent has a prefix of its own that is the same in every round; what
+follows it is new each time. A workflow sends one request after the other, without pauses. Each run
+is simulated twice, with one round and with all of them: the difference is what the rounds after the
+first took, in caches that the first has warmed. Host memory for nothing, for half of the agents and
+for all. Lengths and order are fixed, so only the loads of many workflows have something to draw:
+when each begins, by seed. A set-up whose results are under DIR/parts is not run again.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Setup:
     """One load.
 
     Attributes:
-        name: As files call it.
-        profile: What the hardware costs.
+        name: Name in file names.
+        profile: Cost profile of the engine.
         fixed_tokens: An agent's prefix.
         new_tokens: What follows it, new each time.
         output_tokens: The answer.
@@ -71,7 +71,7 @@ class Setup:
 
     @property
     def call_tokens(self) -> int:
-        """What one call leaves behind."""
+        """Tokens that one call leaves in the cache (count)."""
         return self.fixed_tokens + self.new_tokens + self.output_tokens
 
     @property
@@ -82,7 +82,7 @@ class Setup:
         return msgspec.structs.replace(profile, host_link_bytes_per_s=link_bytes_per_s)
 
     def host_tokens(self, tier: str) -> int:
-        """Size of a tier: room for the last calls of so many agents, and a quarter more."""
+        """Size of a tier: the last calls of so many agents, and a quarter more (tokens)."""
         share = {"none": 0.0, "half": 0.5, "all": 1.25}[tier]
         return round(share * NUM_AGENTS * self.num_workflows * self.call_tokens)
 

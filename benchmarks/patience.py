@@ -1,4 +1,4 @@
-"""How long may a turn be overtaken? LLM time and slowest requests by `max_wait_ratio`, simulated.
+"""Simulates LLM time and slowest requests by `max_wait_ratio`.
 
 python benchmarks/patience.py [--traces PATH] [--profile NAME] [--seeds N] [--output DIR]
 

@@ -1,14 +1,14 @@
-"""All policies side by side in the simulator, on the set-ups that papers used.
+"""Compares all policies in the simulator, on the set-ups that papers used.
 
 python benchmarks/policies.py --traces PATH [--setup NAME] [--seeds N] [--jobs N] [--output DIR]
 
 `cachewise`: N sessions started together on 2x H200 with Qwen2.5-Coder-32B, chunks of 512, N from 5
 to 40. `cliff`: 4 to 32 sessions live at once on one H100 with Llama-3.1-8B. `overcommit`: 20
 sessions, half of them at once, every policy. `sweep-h100` and `sweep-h200`: from half of what the
-cache holds to several times as much, against the policies that did best; `--traces` says of what.
+cache holds to several times as much, against the policies that did best.
 
-Runs of one policy at one load are kept under DIR/parts; those that are there are not run again, so
-that an interrupted benchmark goes on where it was.
+Runs of one policy at one load are kept under DIR/parts and not run again, so that an interrupted
+benchmark continues.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def main() -> None:
 def _parts(
     name: str, setup: Setup, chosen: set[str] | None, options: argparse.Namespace
 ) -> Iterator[tuple[Path, list[str]]]:
-    """Files of results, with the command that makes one where it is not there yet."""
+    """Result files, each with the command that makes it where it is missing."""
     traces = [] if options.traces is None else ["--traces", str(options.traces)]
     loads = None if options.at is None else {int(load) for load in options.at.split(",")}
     for concurrency, num_sessions in reversed(setup.loads):
@@ -117,7 +117,7 @@ def _run(command: list[str]) -> None:
 
 
 def _merge(stem: Path, name: str) -> None:
-    """One document and one table of all parts of a set-up that are there."""
+    """Write one document and one table of all finished parts of a set-up."""
     paths = sorted((stem.parent / "parts").glob(f"{name}-*.json"))
     documents = [read_document(path) for path in paths]
     runs = [run for document in documents for run in document.runs]

@@ -1,4 +1,4 @@
-"""How good are predictions of when a paused session returns? Scored before any policy uses them.
+"""Scores predictions of when a paused session returns, apart from any policy.
 
 python benchmarks/return_times.py [--traces PATH] [--sessions N] [--seeds N] [--output DIR]
                                   [--elsewhere]
@@ -9,13 +9,12 @@ all sessions that are away are ranked by who is expected back first. Models star
 except for the boosted trees, a ceiling: they have seen the sessions that do not run.
 
 With --elsewhere each source of the traces (a repository) runs by itself, against models that start
-with nothing and models that have learned from all the other sources: what a prior that is shipped
-could be worth.
+with nothing and models that have learned from all the other sources: the use of a shipped prior.
 
 Pinball loss is that of quantiles of log(gap), averaged over levels (half the CRPS, in their limit):
 lower is better, and no tail decides alone. Coverage is the share of gaps below the quantile of a
 level: it should be the level. Ranking is the share of pairs of sessions, away at the same time,
-whose order of return was said right.
+whose order of return is predicted right.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ def _primed(build: Callable[[], Model]) -> Callable[[Sequence[Pause]], Model]:
 
 MODELS: Builders = {
     "holdfast": _from_nothing(Holdfast),
-    "holdfast, without the session's pace": _from_nothing(lambda: Holdfast(has_speed=False)),
+    "holdfast, without the speed factor": _from_nothing(lambda: Holdfast(has_speed=False)),
     "holdfast, ranked by median residual": _from_nothing(MedianResidual),
     "CacheWise's clusters": _from_nothing(Clusters),
     "empirical by tool": _from_nothing(lambda: Empirical(by_tool=True)),
@@ -93,7 +92,7 @@ ELSEWHERE: Builders = {
 
 @dataclass
 class Score:
-    """What a model has earned in one run."""
+    """A model's scores in one run."""
 
     losses: list[float] = field(default_factory=list)
     below: list[list[bool]] = field(default_factory=list)
@@ -102,7 +101,7 @@ class Score:
 
 
 def pauses_of(sessions: Sequence[Session]) -> Iterator[tuple[float, str, Pause | None]]:
-    """What happens, in order of time: pauses `begin` and `end`, and between them a `census`."""
+    """Events in order of time: pauses `begin` and `end`, between them a `census`."""
     tie = count()
     events: list[tuple[float, int, str, int, int, Pause | None]] = []
     unstarted = iter(range(len(sessions)))
@@ -166,7 +165,7 @@ def recorded(sessions: Sequence[Session]) -> list[Pause]:
 def score(
     sessions: Sequence[Session], builders: Builders, others: Sequence[Session]
 ) -> dict[str, Score]:
-    """Every model on the same course of events; `others` are those that some have seen before."""
+    """Score every model on the same events; some have seen `others` before."""
     history = recorded(others)
     models = {name: build(history) for name, build in builders.items()}
     scores = {name: Score() for name in models}
@@ -248,7 +247,7 @@ def main() -> None:
 def _by_source(
     sessions: Sequence[Session], most: int
 ) -> Iterator[tuple[str, Sequence[Session], Sequence[Session]]]:
-    """Each source that has sessions enough, with those it has and those of the others."""
+    """Each source with enough sessions: its sessions, and those of the others."""
     sources = {_source(session) for session in sessions}
     for source in sorted(sources):
         ours = [session for session in sessions if _source(session) == source]

@@ -1,4 +1,4 @@
-"""Does the simulator tell the truth? The same sessions on the real CPU engine and simulated.
+"""Compares the simulator with the real CPU engine on the same sessions.
 
 python benchmarks/simulator_truth.py [--traces PATH] [--engine RUNS.json --turns TURNS.jsonl]
 
@@ -63,7 +63,7 @@ def simulate(
         holdfast(
             *("simulate", *load, "--concurrency", concurrency, "--sessions", num_sessions),
             *("--profile", profile, "--policies", "vllm-default,holdfast"),
-            # The demo's servers learn at each point what they know at the next.
+            # The demo's servers keep what they learned from one point to the next.
             *("--warm-up", num_before, "--block-size", BLOCK_TOKENS, "--json", path),
         )
         num_before = num_sessions
@@ -72,7 +72,7 @@ def simulate(
 
 
 def holdfast(*arguments: object) -> None:
-    """Run a command of Holdfast's."""
+    """Run a command of Holdfast."""
     command = [sys.executable, "-m", "holdfast", *map(str, arguments)]
     print("$ holdfast", *command[3:], flush=True)
     subprocess.run(command, check=True)

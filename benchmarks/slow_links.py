@@ -1,4 +1,4 @@
-"""Host tiers behind links that are too slow for them, simulated: what copies cost an engine there.
+"""Simulates host tiers over links that are too slow for them.
 
 python benchmarks/slow_links.py --traces PATH [--seeds N] [--jobs N] [--output DIR]
 

@@ -1,18 +1,18 @@
-"""How fast any policy could get through the recorded sessions: a relaxation, not a simulation.
+"""Bounds the throughput of any policy on recorded sessions, by a relaxation.
 
 python benchmarks/throughput_bound.py --traces PATH [--seeds N] [--output DIR]
 
 A turn costs engine time for its new tokens and its answer, and memory (blocks times seconds) while
-it is served. For each pause a policy chooses: hold the context, which costs memory for as long as
+it is served. For each pause a policy chooses: keep the context, which costs memory for as long as
 the pause lasts, or compute it again, which costs engine time. Neither the engine's time nor the
 cache's blocks times the run's length can be exceeded, so the run takes at least
 
     min over choices of max(engine time, memory / cache size)
 
-Who knows every pause in advance chooses by engine time saved per memory, dearest first (the greedy
-optimum of the relaxed problem, to within one context). Who knows nothing holds every pause for
-the same time at most, the best of a grid. A decode step's fixed cost is shared by as many as fit
-beside each other. Order, queues and fairness cost nothing here; they do in fact.
+A policy that knows every pause in advance chooses by engine time saved per memory, dearest first
+(the greedy optimum of the relaxed problem, to within one context). One that knows nothing keeps
+every context for the same time at most, the best of a grid. A decode step's fixed cost is shared by
+as many as fit beside each other. Order, queues and fairness cost nothing here; they do in fact.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TIMES_TO_LIVE_S = (0.0, *(2.0**i for i in range(-3, 8)), float("inf"))
 
 @dataclass(frozen=True)
 class Course:
-    """What the turns of a run cost; arrays over turns, in seconds.
+    """Costs of the turns of a run; arrays over turns, in seconds.
 
     `served` and `held` are shares of the cache times seconds.
     """
@@ -55,7 +55,7 @@ class Course:
     share: np.ndarray
 
     def knowing(self) -> float:
-        """Shortest run of who knows every pause (s)."""
+        """Shortest run with every pause known (s)."""
         held = self.share * self.gaps
         order = np.argsort(-self.again / np.maximum(held, 1e-9))
         engine = self.new.sum() + self.answers.sum() + self.again.sum()
@@ -64,7 +64,7 @@ class Course:
         return float(np.maximum(engine, memory).min())
 
     def with_time_to_live(self, limit_s: float) -> float:
-        """Length of the run where every pause is held for at most so long (s)."""
+        """Length of the run with contexts kept for at most so long (s)."""
         again = self.again[self.gaps > limit_s].sum()
         engine = self.new.sum() + self.answers.sum() + again
         memory = self.served.sum() + (self.share * np.minimum(self.gaps, limit_s)).sum()

@@ -1,4 +1,4 @@
-"""What tiers below the KV cache bring, simulated: stock vLLM with them, and Holdfast with them.
+"""Simulates tiers below the KV cache, with stock vLLM and with Holdfast.
 
 python benchmarks/tiers.py --traces PATH [--setup NAME] [--seeds N] [--jobs N] [--output DIR]
 
@@ -9,9 +9,9 @@ and a host link of 2 GB/s.
 
 Tiers hold so many times what the KV cache holds. Stock vLLM offloads with its own connector and its
 own LRU, which is a hierarchical cache without prediction; Holdfast with the same connector.
-`all-kept` is a cache that never runs full, `stateless` none at all, `clairvoyant-prefetch` is
-Holdfast that knows who is back next, and `no-prefetch` is Holdfast without any. Runs that are under
-DIR/parts are not run again.
+`all-kept` is a cache that never runs full, `stateless` no cache, `clairvoyant-prefetch` Holdfast
+with known return times, and `no-prefetch` Holdfast without prefetches. Runs under DIR/parts are not
+run again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STOCK = "vllm-default"
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A load, and what is run under it.
+    """A load, and the runs at it.
 
     Attributes:
         profile: Of the engine.
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def _parts(options: argparse.Namespace) -> Iterator[tuple[Run, Path, list[str]]]:
-    """Each run with its file, and its command if it is to run."""
+    """Each run with its file, and its command where the file is missing."""
     setup = SETUPS[options.setup]
     traces = [] if options.traces is None else ["--traces", str(options.traces)]
     profile = _profile(setup, options.output / "parts" / f"{options.setup}.toml")
@@ -188,7 +188,7 @@ def _table(runs: dict[Run, list[RunResult]]) -> Iterator[str]:
 
 
 def _prefetches(runs: list[RunResult]) -> str:
-    """Outcomes of all seeds together: used, late, wasted."""
+    """Outcomes of all seeds' prefetches: used, late, wasted."""
     counts = [run.prefetches for run in runs if run.prefetches]
     if not counts:
         return "-"
