@@ -10,12 +10,12 @@ from holdfast.core.bounded_name import MAX_NAME_CHARS, bounded_name
 LONG = st.integers(250, 300).map(lambda n: "n" * n) | st.text(min_size=250)
 
 
-def test_names_of_usual_length_stay_as_they_are() -> None:
+def test_short_names_are_unchanged() -> None:
     for name in ("", "s-1", "x" * MAX_NAME_CHARS):
         assert bounded_name(name) == name
 
 
-def test_halves_of_characters_are_no_trouble() -> None:
+def test_lone_surrogates_are_accepted() -> None:
     assert len(bounded_name("\ud800" * 300)) <= MAX_NAME_CHARS
 
 

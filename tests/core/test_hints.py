@@ -1,3 +1,5 @@
+"""Hints in all dialects, good and bad."""
+
 from __future__ import annotations
 
 import math
@@ -12,7 +14,7 @@ from holdfast.tool_calls.syntax import ToolCall
 from holdfast.tool_calls.turn_end import TurnEnd
 
 
-def test_no_hints_are_no_hints() -> None:
+def test_request_without_hints_has_none() -> None:
     assert parse_hints(None, None) == (Hints(), ())
 
 
@@ -33,7 +35,7 @@ def test_flat_keys_are_read() -> None:
     assert (hints, rejected) == (Hints("s", "p", "a", end, True, 1.5, 60.0), ())
 
 
-def test_the_command_of_a_shell_tool_may_follow_its_name() -> None:
+def test_shell_command_may_follow_the_tool_name() -> None:
     hints, _ = parse_hints({"holdfast_turn_end": "tool:Bash git status &"}, None)
     arguments = '{"command": "git status", "run_in_background": true}'
     assert hints.turn_end == TurnEnd("tool", (ToolCall("Bash", arguments),))
@@ -72,18 +74,18 @@ def test_nested_keys_are_read() -> None:
         ),
     ],
 )
-def test_other_dialects_are_understood(
+def test_other_dialects_are_read(
     xargs: dict[str, Any] | None, params: dict[str, Any] | None, expected: Hints
 ) -> None:
     assert parse_hints(xargs, params) == (expected, ())
 
 
-def test_our_own_session_id_goes_before_the_engines() -> None:
+def test_own_session_id_precedes_the_engines() -> None:
     assert parse_hints({"session_id": "b", "holdfast_session_id": "a"}, None)[0].session_id == "a"
 
 
 @pytest.mark.parametrize("key", ["session_id", "parent_session_id", "agent_id"])
-def test_ids_of_any_length_are_told_apart_in_bounded_memory(key: str) -> None:
+def test_ids_of_any_length_stay_different_and_short(key: str) -> None:
     long = "x" * 1_000_000
     given = (long, long + "y", 12345678901234567890123456789012345678, "é" * 257, "x" * 256, 7)
     read = [parse_hints({f"holdfast_{key}": value}, None) for value in given]
@@ -101,7 +103,7 @@ def test_ids_of_different_schemas_are_not_mixed() -> None:
     assert hints == Hints("s")
 
 
-def test_what_the_first_dialect_leaves_open_another_may_fill() -> None:
+def test_later_dialect_fills_missing_hints() -> None:
     hints, _ = parse_hints({"session_id": "s"}, {"agent_hint": {"cache_control": {"ttl": 9}}})
     assert hints == Hints("s", retain_s=9.0)
 
@@ -123,9 +125,7 @@ def test_what_the_first_dialect_leaves_open_another_may_fill() -> None:
         ("holdfast_expected_gap_s", True, "number of seconds"),
     ],
 )
-def test_a_bad_hint_is_left_out_and_named_with_the_reason(
-    key: str, value: object, reason: str
-) -> None:
+def test_bad_hint_is_left_out_and_reported(key: str, value: object, reason: str) -> None:
     hints, rejected = parse_hints({key: value}, None)
     assert hints == Hints()
     assert len(rejected) == 1
@@ -133,24 +133,24 @@ def test_a_bad_hint_is_left_out_and_named_with_the_reason(
     assert reason in rejected[0]
 
 
-def test_a_bad_hint_does_not_spoil_the_others() -> None:
+def test_bad_hint_does_not_affect_the_others() -> None:
     hints, rejected = parse_hints({"holdfast_final": "x", "holdfast_session_id": "s"}, None)
     assert (hints, len(rejected)) == (Hints("s"), 1)
 
 
-def test_a_dialect_that_is_not_an_object_is_rejected() -> None:
+def test_dialect_that_is_not_an_object_is_rejected() -> None:
     assert parse_hints(None, {"holdfast": [1]}) == (
         Hints(),
         ("kv_transfer_params.holdfast: must be an object",),
     )
 
 
-def test_unknown_keys_are_left_alone() -> None:
+def test_unknown_keys_are_ignored() -> None:
     assert parse_hints({"temperature": 3, "x": object()}, {"do_remote_decode": 1}) == (Hints(), ())
 
 
 @pytest.mark.parametrize("value", [1e30, 10**400])
-def test_a_tenant_cannot_ask_for_ever(value: float) -> None:
+def test_retain_time_is_limited(value: float) -> None:
     hints, _ = parse_hints({"holdfast_retain_s": value}, None)
     assert hints.retain_s == 7 * 86400.0
 
@@ -167,7 +167,7 @@ PARAMS = st.dictionaries(st.sampled_from(KEYS), JSON | BODY, max_size=6)
 
 @settings(deadline=None)
 @given(st.none() | PARAMS, st.none() | PARAMS)
-def test_any_hints_are_read_without_error_and_within_bounds(
+def test_any_hints_are_read_within_bounds(
     xargs: dict[str, Any] | None, params: dict[str, Any] | None
 ) -> None:
     hints, rejected = parse_hints(xargs, params)

@@ -69,16 +69,16 @@ def test_percentiles_are_interpolated() -> None:
     assert found.p99 == pytest.approx(3.97)
 
 
-def test_no_values_have_no_distribution() -> None:
+def test_no_distribution_without_values() -> None:
     assert Distribution.from_values([]) is None
 
 
 @pytest.mark.parametrize(("a", "b", "expected"), [(1, 2, 0.5), (1, 0, None), (None, 2, None)])
-def test_a_ratio_without_a_denominator_is_unknown(a: Any, b: Any, expected: Any) -> None:
+def test_ratio_without_a_denominator_is_unknown(a: Any, b: Any, expected: Any) -> None:
     assert ratio(a, b) == expected
 
 
-def test_llm_time_is_the_sum_of_latencies_of_completed_sessions_only() -> None:
+def test_llm_time_sums_latencies_of_completed_sessions() -> None:
     turns = [turn(), turn(index=1, sent_s=50.0), turn("b", sent_s=7.0)]
     sessions = [SessionRecord("a", 0.0, 53.0, True), SessionRecord("b", 7.0, 10.0, False)]
     result = summary(turns, sessions)
@@ -87,31 +87,31 @@ def test_llm_time_is_the_sum_of_latencies_of_completed_sessions_only() -> None:
     assert result.num_sessions == 2
 
 
-def test_failed_turns_are_errors_and_count_for_nothing_else() -> None:
+def test_failed_turns_count_as_errors_only() -> None:
     failed = turn(index=1, last_token_s=None, error_kind="stalled", error="late")
     result = summary([turn(), failed])
     assert (result.num_turns, result.num_errors, result.prompt_tokens) == (1, 1, 100)
 
 
-def test_turns_cut_short_by_the_operator_are_no_errors() -> None:
+def test_cancelled_turns_are_no_errors() -> None:
     cut = turn(index=1, last_token_s=None, error_kind="cancelled", error="stopped")
     assert summary([cut]).num_errors == 0
 
 
-def test_the_engines_counters_make_the_hit_ratio_and_the_recomputation() -> None:
+def test_hit_ratio_and_recomputation_come_from_counters() -> None:
     counters = Counters(cache_query_tokens=200, cache_hit_tokens=50)
     result = summary([turn(cached_tokens=0), turn(index=1, cached_tokens=0)], counters=counters)
     assert result.token_hit_ratio == 0.25
     assert result.recomputed_tokens == 200 - 50 - 2 * 30
 
 
-def test_cached_tokens_of_the_turns_serve_without_counters() -> None:
+def test_cached_tokens_of_turns_replace_missing_counters() -> None:
     result = summary([turn(cached_tokens=20), turn(index=1, cached_tokens=60)])
     assert result.token_hit_ratio == 0.4
     assert result.recomputed_tokens == (100 - 20 - 30) + (100 - 60 - 30)
 
 
-def test_what_nobody_counted_is_unknown() -> None:
+def test_figures_without_counts_are_unknown() -> None:
     result = summary([turn()])
     assert result.token_hit_ratio is None
     assert result.recomputed_tokens is None
@@ -124,14 +124,14 @@ def test_goodput_counts_appended_and_output_tokens_per_second() -> None:
     assert result.prompt_tokens_per_s == 20.0
 
 
-def test_an_empty_run_has_no_figures_but_its_counts() -> None:
+def test_empty_run_has_counts_only() -> None:
     result = summary([], makespan_s=0.0)
     assert result.num_turns == 0
     assert result.ttft_s is None
     assert result.goodput_tokens_per_s is None
 
 
-def test_the_document_has_the_keys_of_the_contract() -> None:
+def test_document_has_the_keys_of_the_contract() -> None:
     document = json.loads(RunDocument(manifest={"seeds": [1]}, runs=[summary([turn()])]).to_json())
     assert document["schema"] == "holdfast.run/1"
     assert set(document) == {"schema", "manifest", "runs"}
@@ -151,12 +151,12 @@ def test_sessions_live_at_once_are_counted() -> None:
     assert result.all_live_s == pytest.approx(6.0 - 1.0)
 
 
-def test_a_session_that_makes_room_for_the_next_is_not_live_beside_it() -> None:
+def test_session_that_ends_is_not_live_beside_the_next() -> None:
     sessions = [SessionRecord("a", 0.0, 5.0, True), SessionRecord("b", 5.0, 9.0, True)]
     assert summary([], sessions).peak_live_sessions == 1
 
 
-def test_goodput_while_all_were_live_counts_turns_by_their_part_in_it() -> None:
+def test_all_live_goodput_counts_turns_by_their_share() -> None:
     sessions = [SessionRecord("a", 0.0, 9.0, True), SessionRecord("b", 3.0, 5.0, True)]
     turns = [
         turn("a", sent_s=0.0, last_token_s=4.0),
@@ -168,7 +168,7 @@ def test_goodput_while_all_were_live_counts_turns_by_their_part_in_it() -> None:
     assert result.goodput_tokens_per_s == pytest.approx(150 / 10.0)
 
 
-def test_a_run_without_sessions_had_none_live() -> None:
+def test_run_without_sessions_has_no_live_figures() -> None:
     result = summary([])
     assert (result.peak_live_sessions, result.mean_live_sessions) == (None, None)
     assert (result.all_live_s, result.all_live_goodput_tokens_per_s) == (None, None)

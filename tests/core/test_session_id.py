@@ -1,10 +1,10 @@
-"""One id for each stream, from what clients send."""
+"""Session ids from the headers of clients."""
 
 from __future__ import annotations
 
 import pytest
 
-from holdfast.core.session_id import CLIENTS, session_id_from, sub_agent_id, tells_parent
+from holdfast.core.session_id import CLIENTS, has_parent, session_id_from, sub_agent_id
 
 _SENT: dict[str, tuple[dict[str, str], str | None]] = {
     "claude code": ({"x-claude-code-session-id": "s"}, "s"),
@@ -38,12 +38,12 @@ def test_headers_name_one_stream(headers: dict[str, str], session_id: str | None
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.client)
-def test_clients_ids_differ_by_stream(client: object) -> None:
+def test_ids_of_a_client_differ_by_stream(client: object) -> None:
     assert hasattr(client, "stream") and hasattr(client, "agent")
     first, second = ({client.stream: name} for name in ("a", "b"))
     assert session_id_from(first) == "a" != session_id_from(second)
 
 
-def test_parents_are_read_back() -> None:
-    assert tells_parent(sub_agent_id("s", "a"))
-    assert not any(map(tells_parent, ("s", "/sub-agent/a", "s/sub-agent/", "sub-agent", "")))
+def test_ids_of_sub_agents_have_a_parent() -> None:
+    assert has_parent(sub_agent_id("s", "a"))
+    assert not any(map(has_parent, ("s", "/sub-agent/a", "s/sub-agent/", "sub-agent", "")))

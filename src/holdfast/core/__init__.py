@@ -1,4 +1,1 @@
-"""Pure domain.
-
-Ids, events, sessions, chains of KV blocks, results. Knows no engine, no clock, no I/O.
-"""
+"""Sessions, turns, tenants, hints, lineage and results; without an engine, a clock or I/O."""

@@ -11,9 +11,9 @@ MAX_NAME_CHARS: Final = 256
 
 
 def bounded_name(name: str) -> str:
-    """The name itself, or its digest where it is longer than `MAX_NAME_CHARS`. Pure.
+    """Return the name, or its digest if it is longer than `MAX_NAME_CHARS`. Pure.
 
-    Cutting it could make two clients' names one; a digest does not.
+    A digest, unlike a cut, keeps different names different.
     """
     if len(name) <= MAX_NAME_CHARS:
         return name

@@ -1,7 +1,7 @@
-"""What a client tells us about its session, in whichever dialect it speaks.
+"""Hints that clients send about their sessions, in any of several dialects.
 
-Hints are advisory: every value is checked and cut to a range, a bad one is left out and named,
-and none can raise. Which keys mean what is data (`DIALECTS`).
+Hints are advisory: every value is checked and cut to a range, a bad one is left out and reported,
+and none can raise. `DIALECTS` maps keys to hints.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _MAX_HINT_S = 7 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What a request says about its session.
+    """Hints of one request.
 
     Attributes:
-        session_id: Whose turn this is.
+        session_id: The request's session.
         parent_session_id: The session that spawned this one.
-        agent_id: Which agent of the session speaks.
-        turn_end: What will have ended this turn, said in advance; meant to be used once the turn
-            has ended, instead of its output's text.
-        is_final: The session ends with this turn.
-        expected_gap_s: Seconds the client expects between this turn's end and its next request.
-        retain_s: Seconds for which the client asks the cache to be kept after this turn.
+        agent_id: The agent that sends the request.
+        turn_end: How this turn will end, announced in advance; replaces, once the turn has ended,
+            the turn end read from its output.
+        is_final: Whether the session ends with this turn.
+        expected_gap_s: Length of the pause after this turn that the client expects (s).
+        retain_s: Time after this turn for which the client asks to retain its cache (s).
     """
 
     session_id: str | None = None
@@ -53,7 +53,7 @@ _NO_HINTS = Hints()
 
 
 class _BadHintError(ValueError):
-    """A hint's value cannot be used; the message says why."""
+    """A hint's value cannot be used; the message gives the reason."""
 
 
 def _identity(value: object) -> str:
@@ -85,7 +85,7 @@ def _seconds(value: object) -> float:
             value = None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _BadHintError("must be a number of seconds")
-    # An int may be too long for a float; the comparison is exact.
+    # Comparing before converting: an int may be too large for a float.
     if not value >= 0 or value == math.inf:
         raise _BadHintError("must be a finite number >= 0")
     return float(min(value, _MAX_HINT_S))
@@ -98,7 +98,7 @@ def _milliseconds(value: object) -> float:
 
 
 def _ttl(value: object) -> float:
-    """Seconds, or a text such as "5m" or "1h"."""
+    """Read seconds, or a text such as "5m" or "1h"."""
     if isinstance(value, str) and value[-1:] in ("s", "m", "h"):
         return _seconds(_number(value[:-1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[value[-1]])
     return _seconds(value)
@@ -133,7 +133,7 @@ def _turn_end(value: object) -> TurnEnd:
 
 
 def _shell_arguments(command: str) -> str:
-    """Arguments of a call that runs `command`, in the background if that ends in `&`."""
+    """Return arguments of a call that runs `command`, in the background if it ends in `&`."""
     command = command[:_MAX_COMMAND_CHARS].strip()
     foreground = command.removesuffix("&").rstrip()
     arguments: dict[str, object] = {"command": foreground}
@@ -159,10 +159,10 @@ class Dialect:
     """One schema of hints.
 
     Attributes:
-        source: Where its keys are: in `vllm_xargs` or in `kv_transfer_params`.
-        under: The key of the object that holds them; "" when they lie flat.
-        keys: Hint field by key; a dot leads into a nested object. Of several keys for one field
-            the first that is given counts.
+        source: Field of the request that contains its keys.
+        under: Key of the object in `source` that contains them; "" for `source` itself.
+        keys: Key, hint field and reader; a dot leads into a nested object. Of several keys for one
+            field the first that is present counts.
     """
 
     source: Literal["vllm_xargs", "kv_transfer_params"]
@@ -180,10 +180,10 @@ _OWN_KEYS: tuple[tuple[str, HintField, Callable[[Any], object]], ...] = (
     ("retain_s", "retain_s", _seconds),
 )
 
-# In order of precedence. Identities are taken from one dialect only, the first that names a
-# session: ids of different schemas do not fit together.
+# In order of precedence. All ids come from the first dialect that names a session: ids of
+# different schemas do not belong together.
 DIALECTS: tuple[Dialect, ...] = (
-    # Flat, because `vllm_xargs` does not nest; the engine's own `session_id` goes with them.
+    # Flat, because `vllm_xargs` does not nest; with the engine's own `session_id`.
     Dialect(
         "vllm_xargs",
         "",
@@ -203,7 +203,7 @@ DIALECTS: tuple[Dialect, ...] = (
             ("agent_role", "agent_id", _identity),
         ),
     ),
-    # vLLM's proposed hint body, and the trainers that send a trajectory in the same place.
+    # vLLM's proposed hint body, also used by trainers that send a trajectory.
     Dialect(
         "kv_transfer_params",
         "agent_hint",
@@ -240,15 +240,15 @@ DIALECTS: tuple[Dialect, ...] = (
 def parse_hints(
     xargs: Mapping[str, Any] | None, kv_transfer_params: Mapping[str, Any] | None
 ) -> tuple[Hints, tuple[str, ...]]:
-    """Read the hints of a request.
+    """Read the hints of a request. Pure; never raises.
 
     Args:
         xargs: The request's `vllm_xargs`.
-        kv_transfer_params: The request's parameters of that name.
+        kv_transfer_params: The request's `kv_transfer_params`.
 
     Returns:
-        The hints, and for each that was rejected its name and the reason. Unknown keys are left
-        alone: they may be meant for somebody else. Never raises.
+        The hints, and for each rejected one its key and the reason. Unknown keys are ignored: they
+        may belong to other software.
     """
     if not xargs and not kv_transfer_params:
         return _NO_HINTS, ()

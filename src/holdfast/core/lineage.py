@@ -1,4 +1,4 @@
-"""Which session a prompt continues: by its prefix, by the loop it belongs to, by an explicit id."""
+"""The session that a prompt continues, found by its prefix, by its loop or by an explicit id."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Because = Literal[
     "in_engine",
     "other_stream",
 ]
-"""How a session was found (the first three), or why the prompt begins a new one."""
+"""The rule that found the session (first three), or the reason why the prompt begins a new one."""
 
 
 class Prompt(NamedTuple):
-    """A prompt as the host knows it.
+    """A prompt, as far as the host knows it.
 
     Attributes:
         hashes: Prefix hashes of its full blocks.
-        tokens: Its token ids; None where the host knows hashes only.
+        tokens: Its token ids; None if the host knows hashes only.
         block_tokens: Tokens a block.
     """
 
@@ -37,34 +37,31 @@ class Prompt(NamedTuple):
 
     @property
     def mark(self) -> PromptMark | None:
-        """Where it ends; None where that is not known to the token."""
+        """Mark of its end; None without token ids, or if it is too short."""
         if self.tokens is None:
             return None
         return PromptMark.of(self.hashes, self.tokens, self.block_tokens)
 
 
 class Found(NamedTuple):
-    """The session that a prompt continues, or None, and why."""
+    """The session that a prompt continues, or None, and the reason."""
 
     session: Session | None
     because: Because
 
 
 class Lineage:
-    """Finds the idle session that a prompt continues.
-
-    The rules, the first that holds:
+    """Finds the idle session that a prompt continues, by the first rule that applies.
 
     1. The prompt extends a session's last prompt. The answer may be left out or differ.
     2. It extends the prompt that began a session's last loop: chat templates drop the reasoning of
-       earlier loops at each message of a user. It must extend it to the token and go on after it.
-    3. It names a session by an explicit id. An id is trusted for continuity, however much history
-       was rewritten. One id may be sent with several streams, though: of them the one counts that
-       has most in common with the prompt. Where that is in the engine, the prompt is a stream
-       beside it. So is one that does not carry the history on and comes while a tool runs, or that
-       is shorter than the stream's first prompt and has little in common with it (calls for a
-       title, sub-agents under the id of their root). Where a rewritten history comes back, the id
-       names several streams and is trusted no more.
+       earlier loops at each message of a user. It must extend that prompt to the token.
+    3. It names a session by an explicit id. The id counts however much history was rewritten. If
+       several streams send one id, the stream that shares most with the prompt is chosen. The
+       prompt is a new stream if the chosen one is in the engine; if the prompt does not extend the
+       history and arrives while a tool runs; and if it is shorter than the stream's first prompt
+       and shares little with it (calls for a title, sub-agents under the id of their root). If a
+       rewritten history returns, the id names several streams and is not trusted any more.
 
     Args:
         table: The sessions.
@@ -75,10 +72,9 @@ class Lineage:
         self._marks: PromptMarks[Session] = PromptMarks()
 
     def find(self, prompt: Prompt, group: str | None) -> Found:
-        """The idle session that a prompt continues.
+        """Find the idle session that a prompt continues. Mutates the learned chat templates only.
 
-        Mutates only what is known about chat templates. With an explicit id only sessions of that
-        id are considered, without one only those without.
+        With an explicit id only sessions of that id are considered, else only those without an id.
         """
         if prompt.tokens is not None:
             self._marks.learn(prompt.tokens)
@@ -92,10 +88,10 @@ class Lineage:
             return Found(session, "prompt")
         return Found(None, "no_match") if group is None else self._find_named(prompt, group)
 
-    def took(self, session: Session, prompt: Prompt, because: Because) -> None:
-        """The prompt is a turn of this session now, for that reason. Mutates.
+    def turn_arrived(self, session: Session, prompt: Prompt, because: Because) -> None:
+        """Learn that the prompt is a turn of this session, for that reason. Mutates.
 
-        Before the session's state and pause are changed.
+        To be called before the session's state and pause change.
         """
         mark = prompt.mark
         if because == "id":
@@ -106,22 +102,22 @@ class Lineage:
         self._marks.put(session, "prompt", mark)
 
     def drop(self, session: Session) -> None:
-        """The session is forgotten. Mutates."""
+        """Forget a session. Mutates."""
         self._marks.drop(session)
 
     def clear(self) -> None:
-        """All sessions are forgotten. Mutates."""
+        """Forget all sessions. Mutates."""
         self._marks.clear()
 
     def _is_another(self, session: Session, prompt: Prompt) -> bool:
-        """Whether a session of one turn shares whole blocks with the prompt, but no message."""
+        """Whether a one-turn session shares whole blocks with the prompt, but not its messages."""
         mark = self._marks.of(session, "prompt")
         if session.num_turns != 1 or mark is None or prompt.tokens is None:
             return False
         return not self._marks.repeats(mark, prompt.tokens, prompt.block_tokens)
 
     def _find_marked(self, prompt: Prompt, group: str | None, above: int) -> Found | None:
-        """The session with the deepest mark that the prompt goes on from, deeper than `above`."""
+        """Find the session with the deepest mark that the prompt extends, deeper than `above`."""
         if prompt.tokens is None:
             return None
         best: Found | None = None
@@ -157,7 +153,7 @@ class Lineage:
         if sum(blocks == shared[nearest] for blocks in shared.values()) > 1:
             is_root = nearest is self._table.root_of(group)
             if not is_root or num_blocks < nearest.prompt_blocks:
-                return Found(None, "other_stream")  # it may be any of them
+                return Found(None, "other_stream")  # it may continue any of them
         is_other = _is_other_stream(nearest, num_blocks, shared[nearest])
         return Found(None, "other_stream") if is_other else Found(nearest, "id")
 
@@ -174,15 +170,15 @@ class Lineage:
 
 
 def _is_other_stream(session: Session, num_blocks: int, shared_blocks: int) -> bool:
-    """Whether a prompt under a session's id belongs to a stream beside it. Pure.
+    """Whether a prompt under a session's id belongs to another stream. Pure.
 
     Args:
-        session: The stream of that id that has most in common with the prompt.
+        session: The stream of that id that shares most with the prompt.
         num_blocks: Full blocks of the prompt (count).
-        shared_blocks: Leading blocks that both have (count).
+        shared_blocks: Leading blocks that both share (count).
     """
     if num_blocks >= session.prompt_blocks:
-        # History went on, unless there is next to none: a call for a title may come first.
+        # The history grew, unless it is very short: a call for a title may come first.
         is_side_call = session.num_turns == 1 and session.state is SessionState.HUMAN_AWAY
         is_larger = num_blocks > SIDE_CALL_RATIO * session.first_blocks
         return is_side_call and is_larger and 2 * shared_blocks < session.first_blocks
@@ -192,5 +188,5 @@ def _is_other_stream(session: Session, num_blocks: int, shared_blocks: int) -> b
 
 
 def _waits_for_tool(session: Session) -> bool:
-    """Whether the session is known to be away at a tool."""
+    """Whether the session is known to wait for a tool."""
     return session.state is SessionState.AT_TOOL and session.gap.kind != "unknown"

@@ -1,4 +1,4 @@
-"""Counts the sessions that were live during a run: at most, on average, and for how long."""
+"""Sessions live at once during a run: their peak, their mean and the time of the peak."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ __all__ = ["LiveSessions"]
 
 @dataclass(frozen=True, slots=True)
 class LiveSessions:
-    """Sessions between their first request and their last answer.
+    """Live sessions of a run; each is live from its first request to its last answer.
 
     Attributes:
-        peak: The most at once.
-        session_s: Time that they were live, summed over sessions (s).
-        from_s: When so many were first live at once.
-        until_s: When so many were last live at once. Between the two a session may have ended
-            and the next one have begun.
+        peak: Most sessions live at once (count).
+        session_s: Live time, summed over sessions (s).
+        from_s: When the peak was first reached (s).
+        until_s: When the peak was last left (s); it need not have lasted all the time between.
     """
 
     peak: int
@@ -27,9 +26,9 @@ class LiveSessions:
 
     @classmethod
     def of(cls, spans_s: Sequence[tuple[float, float]]) -> LiveSessions:
-        """Count sessions by when each began and ended (s); O(n log n), pure.
+        """Count sessions by when each began and ended (s). Pure; O(n log n).
 
-        A session that ends makes room for one that begins at the same time.
+        A session that ends when another begins is not live beside it.
         """
         lived = [(began_s, ended_s) for began_s, ended_s in spans_s if ended_s > began_s]
         changes = [(began_s, 1) for began_s, _ in lived] + [(ended_s, -1) for _, ended_s in lived]
@@ -45,10 +44,10 @@ class LiveSessions:
 
     @property
     def peak_s(self) -> float:
-        """Time from when the most were first live to when they last were (s)."""
+        """Time from when the peak was first reached to when it was last left (s)."""
         return self.until_s - self.from_s
 
     def share_at_peak(self, began_s: float, ended_s: float) -> float:
-        """Return which part of a span of time (s) lies in that time, 0 to 1; pure."""
+        """Return the share (0 to 1) of a span of time (s) that lies in `peak_s`. Pure."""
         overlap_s = min(ended_s, self.until_s) - max(began_s, self.from_s)
         return max(0.0, overlap_s) / (ended_s - began_s) if ended_s > began_s else 0.0

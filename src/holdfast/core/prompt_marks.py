@@ -1,7 +1,7 @@
-"""Where prompts end, to the token, and which sessions a longer prompt may belong to.
+"""Marks: the ends of prompts, to the token, and the sessions that a longer prompt may continue.
 
-Prefix hashes cover whole blocks, so they cannot tell a short message from another one, nor the
-generation prompt (what a chat template puts after the last message) from what was said. Marks can.
+Prefix hashes cover whole blocks, so they cannot separate two short messages, nor the messages from
+the generation prompt (the tokens that a chat template puts after the last message). Marks can.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class PromptMark(NamedTuple):
     """The end of one prompt.
 
     Attributes:
-        num_blocks: Full blocks that surely precede its generation prompt (count, > 0).
+        num_blocks: Full blocks that certainly precede its generation prompt (count, > 0).
         block_hash: Prefix hash of the last of them.
-        end: Token ids from there to the prompt's end.
+        end: Token ids after them, up to the prompt's end.
     """
 
     num_blocks: int
@@ -39,7 +39,7 @@ class PromptMark(NamedTuple):
     def of(
         cls, hashes: Sequence[bytes], tokens: Sequence[int], block_tokens: int
     ) -> PromptMark | None:
-        """Mark the end of a prompt; None where it is too short to tell it from others. Pure."""
+        """Mark the end of a prompt; None if it is too short to be distinctive. Pure."""
         num_blocks = min((len(tokens) - _MAX_SUFFIX_TOKENS) // block_tokens, len(hashes))
         if num_blocks <= 0:
             return None
@@ -48,17 +48,17 @@ class PromptMark(NamedTuple):
 
 
 class GenerationPrompts:
-    """What chat templates put after the last message, learned as what prompts end with alike.
+    """Generation prompts of chat templates, learned as the common suffix of prompts.
 
-    Prompts that end with the same two tokens are taken to be of one template; a bounded number of
-    such ends is remembered, those seen last.
+    Prompts that end with the same two tokens count as of one template; the most recent templates
+    are remembered, a bounded number.
     """
 
     def __init__(self) -> None:
         self._suffixes: OrderedDict[tuple[int, ...], list[int]] = OrderedDict()
 
     def learn(self, tokens: Sequence[int]) -> None:
-        """See a prompt (token ids). Mutates; O(1)."""
+        """Learn from a prompt's token ids. Mutates; O(1)."""
         if not tokens:
             return
         end = list(tokens[-_MAX_SUFFIX_TOKENS:])
@@ -74,13 +74,13 @@ class GenerationPrompts:
             self._suffixes.popitem(last=False)
 
     def num_tokens(self, mark: PromptMark) -> int:
-        """Tokens of the generation prompt at the end of a marked prompt (count). Pure."""
+        """Return the length of a marked prompt's generation prompt (tokens). Pure."""
         last = tuple(mark.end[-_NUM_LAST_TOKENS:])
         return min(len(self._suffixes.get(last, ())), len(mark.end))
 
 
 class PromptMarks(Generic[S]):
-    """Sessions by the marks of their prompts; of each kind a session has one at most."""
+    """Sessions by the marks of their prompts; a session has at most one of each kind."""
 
     def __init__(self) -> None:
         self._by_hash: dict[bytes, dict[tuple[S, MarkKind], PromptMark]] = {}
@@ -88,21 +88,21 @@ class PromptMarks(Generic[S]):
         self._generation_prompts = GenerationPrompts()
 
     def learn(self, tokens: Sequence[int]) -> None:
-        """See a prompt (token ids) before it is looked up. Mutates."""
+        """Learn from a prompt's token ids, before it is looked up. Mutates."""
         self._generation_prompts.learn(tokens)
 
     def of(self, session: S, kind: MarkKind) -> PromptMark | None:
-        """The session's mark of a kind. Pure."""
+        """Return the session's mark of a kind, or None. Pure."""
         return self._of.get(session, {}).get(kind)
 
     def put(self, session: S, kind: MarkKind, mark: PromptMark | None) -> None:
-        """Set, replace or (with None) take away a session's mark of a kind. Mutates."""
+        """Set, replace or (with None) remove a session's mark of a kind. Mutates."""
         marks = self._of.setdefault(session, {})
         old = marks.pop(kind, None)
         if old is not None:
-            at = self._by_hash[old.block_hash]
-            del at[session, kind]
-            if not at:
+            same_hash = self._by_hash[old.block_hash]
+            del same_hash[session, kind]
+            if not same_hash:
                 del self._by_hash[old.block_hash]
         if mark is not None:
             marks[kind] = mark
@@ -122,20 +122,20 @@ class PromptMarks(Generic[S]):
     def repeats(
         self, mark: PromptMark, tokens: Sequence[int], block_tokens: int, *, is_longer: bool = False
     ) -> bool:
-        """Whether a prompt with the mark's blocks goes on as the marked prompt does. Pure.
+        """Whether a prompt with the mark's blocks repeats the marked prompt's end. Pure.
 
-        Up to its generation prompt, of which only the first token must be repeated: it ends the
-        last message or names who speaks next, while what follows may be left out of history.
+        Of the generation prompt only the first token must be repeated: it ends the last message or
+        names the next speaker, while the tokens after it may be left out of history.
 
         Args:
             mark: The mark.
             tokens: Token ids of the whole prompt.
             block_tokens: Tokens a block.
-            is_longer: Whether it must go on after the marked prompt's end.
+            is_longer: Whether it must also extend beyond the marked prompt's end.
         """
-        num_said = len(mark.end) - self._generation_prompts.num_tokens(mark)
+        num_message_tokens = len(mark.end) - self._generation_prompts.num_tokens(mark)
         start = mark.num_blocks * block_tokens
-        num_repeated = min(num_said + 1, len(mark.end))
+        num_repeated = min(num_message_tokens + 1, len(mark.end))
         if len(tokens) < start + (len(mark.end) + 1 if is_longer else num_repeated):
             return False
         return array("q", tokens[start : start + num_repeated]) == mark.end[:num_repeated]
@@ -143,12 +143,12 @@ class PromptMarks(Generic[S]):
     def candidates(
         self, hashes: Sequence[bytes], above: int, depth: int
     ) -> Iterator[tuple[S, MarkKind, PromptMark]]:
-        """Marks whose blocks a prompt begins with, the deepest first. Pure; O(depth - above).
+        """Yield the marks whose blocks a prompt begins with, deepest first. Pure; O(blocks).
 
         Args:
             hashes: Prefix hashes of the prompt's full blocks.
             above: Depth that marks must exceed (blocks).
-            depth: Depth that they may have at most (blocks).
+            depth: Largest depth of a mark (blocks).
         """
         for block_hash in reversed(hashes[above:depth]):
             for (session, kind), mark in self._by_hash.get(block_hash, {}).items():

@@ -1,4 +1,4 @@
-"""Results of a run: per-turn records, the figures computed from them, and the JSON document.
+"""Results of a run: records of turns, figures computed from them, and the JSON document.
 
 The keys of `RunResult` are a published contract, the same for every host that runs sessions.
 """
@@ -43,7 +43,7 @@ class Distribution(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_values(cls, values: Iterable[float]) -> Distribution | None:
-        """Summarise values, percentiles interpolated linearly; None for no values."""
+        """Summarise values, percentiles interpolated linearly; None without values. Pure."""
         array = np.fromiter(values, dtype=np.float64)
         if array.size == 0:
             return None
@@ -52,21 +52,21 @@ class Distribution(msgspec.Struct, frozen=True):
 
 
 class TurnRecord(msgspec.Struct, frozen=True):
-    """What became of one turn; times are seconds since the start of the run.
+    """One turn of a run; times are in seconds since the start of the run.
 
     Attributes:
         session_id: The session it belongs to.
         turn_index: Position in the session, from 0.
         sent_s: When the request was sent.
-        first_token_s: When the first token arrived; None without one.
+        first_token_s: When the first token arrived; None without a token.
         last_token_s: When the answer ended; None if it did not.
         prompt_tokens: As counted by the engine, else as sent.
         appended_tokens: Prompt tokens beyond what this session had sent before.
         first_seen_tokens: Prompt tokens beyond what any session of the run had sent before.
-        output_tokens: As counted by the engine; tokens received when the answer broke off.
-        cached_tokens: Prompt tokens the engine took from its cache; None if it does not say.
-        error_kind: None when the answer ended as it should.
-        error: The error in words.
+        output_tokens: As counted by the engine; if the answer broke off, as received.
+        cached_tokens: Prompt tokens that the engine found in its cache; None if unknown.
+        error_kind: Kind of the error; None for a complete answer.
+        error: Description of the error.
     """
 
     session_id: str
@@ -94,7 +94,7 @@ class TurnRecord(msgspec.Struct, frozen=True):
 
 
 class SessionRecord(msgspec.Struct, frozen=True):
-    """When a session ran, and whether all its turns were answered; times as in `TurnRecord`."""
+    """One session of a run; completed if all turns were answered; times as in `TurnRecord`."""
 
     session_id: str
     started_s: float
@@ -103,23 +103,23 @@ class SessionRecord(msgspec.Struct, frozen=True):
 
 
 class Counters(msgspec.Struct, frozen=True):
-    """What an engine counted during a run; None where it does not say.
+    """Counters of an engine over a run; None for those that it does not report.
 
     Attributes:
         cache_query_tokens: Prompt tokens looked up in the prefix cache.
-        cache_hit_tokens: Those found, in the cache or in a tier below it.
-        evicted_blocks: Cached blocks given up for others.
-        preemptions: Requests put back to waiting after they had started.
-        loaded_tokens: Tokens brought back from a lower tier.
-        disk_loaded_tokens: Tokens read from the disk tier, on their way back or ahead of it.
-        prefetches: Chains brought closer before they were needed, by outcome.
-        host_tokens: Prompt tokens that came from host memory.
-        disk_tokens: Prompt tokens that came from a disk.
-        fallbacks: Times Holdfast handed over to the engine's own order.
+        cache_hit_tokens: Prompt tokens found, in the cache or in a tier below it.
+        evicted_blocks: Cached blocks evicted for others.
+        preemptions: Running requests that were preempted.
+        loaded_tokens: Tokens loaded from a lower tier.
+        disk_loaded_tokens: Tokens read from the disk tier, prefetches included.
+        prefetches: Prefetches by outcome.
+        host_tokens: Prompt tokens loaded from host memory.
+        disk_tokens: Prompt tokens loaded from a disk.
+        fallbacks: Times that Holdfast fell back to the engine's own order.
         engine_steps: Calls of the scheduler.
-        policy_cpu_s: Time in Holdfast's own decisions.
-        scheduler_cpu_s: Time in the scheduler, those included.
-        kv_tokens: Size of the KV cache.
+        policy_cpu_s: CPU time of Holdfast's decisions (s).
+        scheduler_cpu_s: CPU time of the scheduler, decisions included (s).
+        kv_tokens: Size of the KV cache (tokens).
     """
 
     cache_query_tokens: float | None = None
@@ -138,41 +138,43 @@ class Counters(msgspec.Struct, frozen=True):
     kv_tokens: int | None = None
 
     def since(self, before: Counters) -> Counters:
-        """What was counted after `before`, the size of the cache apart. Pure."""
-        gained: dict[str, Any] = {}
+        """Return the increase since `before`; `kv_tokens` unchanged. Pure."""
+        increase: dict[str, Any] = {}
         for name in self.__struct_fields__:
             now, then = getattr(self, name), getattr(before, name)
             if isinstance(now, dict):
-                gained[name] = {key: now[key] - (then or {}).get(key, 0) for key in now}
+                increase[name] = {key: now[key] - (then or {}).get(key, 0) for key in now}
             else:
-                gained[name] = None if now is None else now - (then or 0.0)
-        return msgspec.structs.replace(Counters(**gained), kv_tokens=self.kv_tokens)
+                increase[name] = None if now is None else now - (then or 0.0)
+        return msgspec.structs.replace(Counters(**increase), kv_tokens=self.kv_tokens)
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One policy, one seed, one concurrency; None where a host cannot know.
+    """Figures of one policy, seed and concurrency; None for those that a host cannot know.
 
     Attributes:
-        concurrency: Sessions that were to be live at once.
-        peak_live_sessions: The most that were; fewer where there were not enough sessions.
-        mean_live_sessions: Those that were on average, from the start of the run to its last event.
-        all_live_s: Time from when the most were first live to when they last were; after it the
-            run's last sessions had the engine to themselves.
-        all_live_goodput_tokens_per_s: `goodput_tokens_per_s` in that time; a turn that reaches
-            out of it counts by the part of its latency that does not.
+        concurrency: Sessions to be live at once (count).
+        peak_live_sessions: Most sessions live at once; fewer than `concurrency` if there were not
+            enough.
+        mean_live_sessions: Mean number of live sessions, from the start of the run to its last
+            event.
+        all_live_s: Time from when the peak was first reached to when it was last left; after it
+            the last sessions had less competition (s).
+        all_live_goodput_tokens_per_s: `goodput_tokens_per_s` in that time; a turn that is partly
+            outside counts by the share of its latency that is inside.
         num_sessions: Sessions started.
         num_turns: Turns answered in full; the token counts and latencies are theirs.
         token_hit_ratio: Cached prompt tokens / prompt tokens looked up.
-        recomputed_tokens: Prompt tokens computed although the run had sent them before.
-        loaded_tokens: Prompt tokens brought back from a tier below the cache.
-        host_tokens: Prompt tokens that came from host memory.
-        disk_tokens: Prompt tokens that came from a disk.
-        session_llm_time_s: Sum of request latencies of each session that completed; tool and
-            human time is not in it, nor are sessions that broke off.
-        session_time_s: First request to last token of each session that completed.
-        makespan_s: Start of the run to its last event.
+        recomputed_tokens: Prompt tokens computed although an earlier prompt of the run had them.
+        loaded_tokens: Prompt tokens loaded from a lower tier.
+        host_tokens: Prompt tokens loaded from host memory.
+        disk_tokens: Prompt tokens loaded from a disk.
+        session_llm_time_s: LLM time of each completed session: the sum of its request latencies,
+            without tool and human time (s).
+        session_time_s: First request to last token of each completed session (s).
+        makespan_s: Start of the run to its last event (s).
         goodput_tokens_per_s: Appended prompt and output tokens, without recomputation.
-        num_errors: Turns that failed; those cut short by the operator are not failures.
+        num_errors: Turns that failed, except those that the operator cancelled.
         partial: Whether the run was stopped before all sessions had ended.
     """
 
@@ -213,13 +215,13 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--json` writes.
+    """The document that `--json` writes.
 
     Attributes:
-        manifest: What the runs were made of.
-        runs: Their results.
-        restarted: Results of the sessions' next turns on an engine whose cache was empty, where
-            a restart was a part of it.
+        manifest: Inputs and environment of the runs.
+        runs: Results of the runs.
+        restarted: Results of the sessions' next turns after a restart of the engine, if there was
+            one.
     """
 
     manifest: dict[str, Any]
@@ -228,12 +230,12 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
     schema: str = SCHEMA
 
     def to_json(self) -> bytes:
-        """Encode as indented UTF-8 JSON with a final newline; pure."""
+        """Encode as indented UTF-8 JSON with a final newline. Pure."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:
-    """Divide, or None where either is unknown or the denominator is 0."""
+    """Divide; None if either number is unknown or the denominator is 0. Pure."""
     if numerator is None or not denominator:
         return None
     return numerator / denominator
@@ -250,7 +252,7 @@ def summarize_run(
     partial: bool,
     counters: Counters | None = None,
 ) -> RunResult:
-    """Compute a run's figures from its records, the hit ratio from the counters if there; pure."""
+    """Compute a run's figures from its records, the hit ratio from `counters` if given. Pure."""
     counters = counters or Counters()
     answered = [turn for turn in turns if turn.error_kind is None]
     completed = [session for session in sessions if session.is_completed]
@@ -336,7 +338,7 @@ def _hit_ratio(answered: Sequence[TurnRecord], counters: Counters) -> float | No
 def _recomputed_tokens(
     turns: Sequence[TurnRecord], answered: Sequence[TurnRecord], counters: Counters
 ) -> int | None:
-    """Tokens computed less those that nobody had sent before; block rounding counts as well."""
+    """Return computed tokens less first-seen ones; block rounding counts as recomputed."""
     if counters.cache_query_tokens is not None and counters.cache_hit_tokens is not None:
         computed = counters.cache_query_tokens - counters.cache_hit_tokens
         return max(0, round(computed - sum(turn.first_seen_tokens for turn in turns)))

@@ -1,7 +1,7 @@
-"""Explicit session ids: what a client's own headers say, as one id for each stream.
+"""Explicit session ids from the headers that clients send, one id for each stream.
 
 An id `PARENT/sub-agent/NAME` names a stream that the agent PARENT started. Gateways may send such
-ids themselves.
+ids too.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["CLIENTS", "ClientHeaders", "session_id_from", "sub_agent_id", "tells_parent"]
+__all__ = ["CLIENTS", "ClientHeaders", "has_parent", "session_id_from", "sub_agent_id"]
 
 _SUB_AGENT: Final = "/sub-agent/"
 
 
 @dataclass(frozen=True, slots=True)
 class ClientHeaders:
-    """Which headers of one client name a stream; lower case.
+    """Headers of one client that identify a stream; names in lower case.
 
     Attributes:
-        client: Name and the version that was seen to send them.
-        stream: Names the stream, or the agent run whose sub-agents `agent` tells apart.
-        agent: Names a sub-agent within the run; "" where `stream` differs for each.
-        parent: Names the stream that started this one; "" where that is not said.
+        client: Name of the client, and the version that was observed.
+        stream: Header with the stream, or with the agent whose sub-agents `agent` names.
+        agent: Header with the sub-agent; "" where `stream` differs for each.
+        parent: Header with the stream that started this one; "" if there is none.
     """
 
     client: str
@@ -42,15 +42,15 @@ CLIENTS: Final = (
     ClientHeaders("llm-d, OpenCode 1.18", "x-session-affinity"),
     ClientHeaders("pi 0.73", "session_id"),
 )
-"""In order of precedence: what a client says of itself before what a proxy adds."""
+"""In order of precedence: headers of clients before headers that proxies add."""
 
 
 def session_id_from(headers: Mapping[str, str]) -> str | None:
-    """The id of the stream that a request belongs to; None where its headers do not say. Pure.
+    """Return the id of the stream that a request belongs to, None without one. Pure.
 
     Args:
-        headers: By lower-case name. An `x-session-id` without the client's other headers is taken
-            as it comes.
+        headers: By lower-case name. An `x-session-id` without the client's other headers is used
+            unchanged.
     """
     for client in CLIENTS:
         stream = headers.get(client.stream, "").strip()
@@ -65,11 +65,11 @@ def session_id_from(headers: Mapping[str, str]) -> str | None:
 
 
 def sub_agent_id(parent: str, name: str) -> str:
-    """The id of a stream that the agent `parent` started. Pure."""
+    """Return the id of a stream that the agent `parent` started. Pure."""
     return f"{parent}{_SUB_AGENT}{name}"
 
 
-def tells_parent(session_id: str) -> bool:
-    """Whether an id says that another agent started its stream. Pure."""
+def has_parent(session_id: str) -> bool:
+    """Whether the id names a stream that another agent started. Pure."""
     parent, found, name = session_id.partition(_SUB_AGENT)
     return bool(parent and found and name)

@@ -304,9 +304,9 @@ class AgentRuntime(RuntimeContext):
         session, because = self._lineage.find(prompt, group)
         if session is None:
             session = self._begin(prompt.hashes, group)
-            self._lineage.took(session, prompt, because)
+            self._lineage.turn_arrived(session, prompt, because)
         else:
-            self._lineage.took(session, prompt, because)
+            self._lineage.turn_arrived(session, prompt, because)
             self._reservations.returned(session, prompt.hashes, self.tier)
             self._turn_ends.resumed(session)
         return session, because

@@ -14,7 +14,7 @@ from holdfast.cache.resident_prefix import resident_length
 from holdfast.core.bounded_name import bounded_name
 from holdfast.core.hints import Hints, parse_hints
 from holdfast.core.session import Session
-from holdfast.core.session_id import tells_parent
+from holdfast.core.session_id import has_parent
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
 from holdfast.runtime.runtime import AgentRuntime
@@ -236,7 +236,7 @@ def _sequence(known: tuple[Turn, Any]) -> int:
 
 def _has_parent(session_id: str | None, hints: Hints) -> bool:
     """Whether the client says that another agent started this stream."""
-    if session_id is not None and tells_parent(session_id):
+    if session_id is not None and has_parent(session_id):
         return True
     return hints.parent_session_id not in (None, session_id)
 
