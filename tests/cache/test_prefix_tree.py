@@ -1,4 +1,4 @@
-"""The prefix tree against a plain set of prefixes, and worked forks and compactions."""
+"""The prefix tree against a plain set of prefixes, and worked cases."""
 
 from __future__ import annotations
 

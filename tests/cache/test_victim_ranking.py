@@ -37,7 +37,7 @@ class HeapAgainstDict(RuleBasedStateMachine):
 
     @rule(index=NODES)
     def toggle_readiness(self, index: int) -> None:
-        """A skipped entry may have been dropped, so a node that becomes ready is ranked anew."""
+        """A node that becomes ready is ranked anew, as its entry may have been dropped."""
         node = self.nodes[index]
         if node in self.ready:
             self.ready.remove(node)

@@ -56,7 +56,7 @@ def test_survival_worked_by_hand() -> None:
 
 
 def test_predictions_stay_calibrated_over_all_sessions() -> None:
-    """For sessions of many speeds, as many gaps exceed each predicted quantile as should."""
+    """As many gaps exceed each predicted quantile as should, over many speeds."""
     rng = Random(5)
     num_beyond = dict.fromkeys((0.5, 0.9, 0.95), 0)
     num_gaps = 0

@@ -1,4 +1,4 @@
-"""One call of `bash` with `command` = `git status`, as each of vLLM's tool parsers reads it."""
+"""One call, `bash` with `command` = `git status`, for each of vLLM's tool parsers."""
 
 # ruff: noqa: RUF001 - the full-width bar is part of DeepSeek's special tokens
 

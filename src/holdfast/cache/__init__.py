@@ -1,1 +1,1 @@
-"""A radix-tree prefix cache: nodes, block lists and the eviction queue, free of any engine."""
+"""A radix-tree prefix cache and its eviction queue, independent of any engine."""

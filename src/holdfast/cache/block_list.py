@@ -51,7 +51,7 @@ class BlockList(Generic[B]):
         self.num_blocks += 1
 
     def extend_back(self, blocks: Sequence[B]) -> None:
-        """Make `blocks` the last victims, in their order. Mutates the list and their links."""
+        """Make `blocks` the last victims, in their order. Mutates list and links."""
         tail = self.tail
         for block in blocks:
             block.prev_free_block = tail
@@ -96,7 +96,7 @@ class BlockList(Generic[B]):
         self.num_blocks += 1
 
     def remove(self, block: B) -> None:
-        """Remove `block`, which must be in this list. Mutates the list and the block's links."""
+        """Remove `block`, which must be in this list. Mutates list and links."""
         before: B | None = block.prev_free_block  # type: ignore[assignment]
         after: B | None = block.next_free_block  # type: ignore[assignment]
         if before is None:

@@ -1,4 +1,4 @@
-"""Owners of the chunks that a lower tier stores, and the order in which chunks are evicted.
+"""Owners of a lower tier's chunks, and the chunks' eviction order.
 
 A chunk is the KV of one prefix hash, so an owner's chunks form a path.
 """
@@ -42,7 +42,7 @@ class ChunkOwners(Generic[Owner, Key]):
         return len(self._unclaimed)
 
     def num_claimed(self, owner: Owner) -> int:
-        """Count chunks that `owner` claims, shared ones too; 0 unless the last is stored. Pure."""
+        """Count the chunks that `owner` claims; 0 unless the last is stored. Pure."""
         path = self._paths.get(owner)
         return len(path) if path and path[-1] in self._stored else 0
 

@@ -25,7 +25,7 @@ _GROUP_ID_BYTES = 4
 
 
 class EvictionQueue:
-    """Free KV blocks, next victim first. Pops are O(log nodes) a node and O(1) a block.
+    """Free KV blocks, next victim first. A pop is O(log nodes) a node, O(1) a block.
 
     Args:
         blocks: The blocks that are free now, in eviction order; none has content.
@@ -154,7 +154,7 @@ class EvictionQueue:
         self._ranking.offer(node)
 
     def redistribute(self, upper: Node[Any], deeper: Node[Any]) -> None:
-        """Move the shallow half's free blocks to its own list after a split. O(node length)."""
+        """Move free blocks to a split's shallow half. O(node length)."""
         if not deeper.free_blocks.num_blocks:
             return
         shallow = set(upper.hashes)
@@ -174,7 +174,7 @@ class EvictionQueue:
             self._ranking.offer(upper.parent)
 
     def absorb(self, node: Node[Any]) -> None:
-        """Join a childless node and its free blocks to its parent if possible. O(node length)."""
+        """Join a childless node, free blocks included, to its parent. O(node length)."""
         self._ranking.settle()
         blocks = list(node.free_blocks)
         parent = self._tree.absorb(node)
@@ -361,7 +361,7 @@ class EvictionQueue:
 
 
 def _num_together(node: Node[Any], path: list[Any], first: int) -> int:
-    """Count blocks of `path`, from `first` on, that surely belong to `node`; at least one.
+    """Count blocks of `path`, from `first` on, that are surely `node`'s; at least one.
 
     The path is deepest first and a hash stands for its whole prefix: if the first block has the
     node's last hash and the block one node length on has the fitting one, so have all between.

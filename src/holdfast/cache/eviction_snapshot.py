@@ -20,7 +20,7 @@ def eviction_snapshot(
     *,
     children_first: bool = True,
 ) -> Iterator[Any]:
-    """Yield the free blocks of all nodes, next victim first. Pure; O(blocks log blocks).
+    """Yield all nodes' free blocks, next victim first. Pure; O(blocks log blocks).
 
     Args:
         nodes: Every node that may have free blocks.

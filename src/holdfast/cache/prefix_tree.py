@@ -1,4 +1,4 @@
-"""The radix tree of all known prefix hashes, and the sessions that share its nodes.
+"""The radix tree of all known prefix hashes, and the sessions that use its nodes.
 
 Consecutive blocks with the same users are one `Node`; a fork splits a node.
 """
@@ -86,7 +86,7 @@ class Node(Generic[B]):
 
 
 class Match(NamedTuple, Generic[B]):
-    """The longest known prefix of a prompt: `depth` blocks, the last of them in `node`."""
+    """A prompt's longest known prefix: `depth` blocks, the last of them in `node`."""
 
     node: Node[B]
     depth: int
@@ -150,7 +150,7 @@ class PrefixTree(Generic[B]):
         return node, upper
 
     def absorb(self, node: Node[B]) -> Node[B] | None:
-        """Join a childless node to its parent, if it is the only child with the same users.
+        """Join a childless node to its parent if it is the only child, with equal users.
 
         Mutates the tree, not the block lists. O(length of `node`).
 
@@ -239,7 +239,7 @@ class PrefixTree(Generic[B]):
 
 
 def _shared_length(own: list[bytes], hashes: Sequence[bytes], offset: int) -> int:
-    """Count the leading blocks that are equal; equal at a depth implies equal before it."""
+    """Count equal leading blocks; blocks equal at a depth are equal before it."""
     low, high = 0, min(len(own), len(hashes) - offset)
     if high and own[high - 1] == hashes[offset + high - 1]:
         return high

@@ -8,7 +8,7 @@ __all__ = ["resident_length"]
 
 
 def resident_length(num_blocks: int, is_resident: Callable[[int], bool], guess: int = 0) -> int:
-    """Return how many leading blocks of a path are resident (count). Pure; a bisection.
+    """Return the length of a path's resident part (blocks). Pure; a bisection.
 
     Args:
         num_blocks: Blocks of the path (count, >= 0).

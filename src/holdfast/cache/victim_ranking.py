@@ -1,4 +1,4 @@
-"""Nodes with free blocks by retention priority, then by age: the first has the next victim.
+"""The ranking of nodes with free blocks; the first has the next victim.
 
 The first node stays first, without another call of `priority_of`, until another node is ranked
 below it or the batch is settled: blocks taken one by one cost no more than blocks taken at once.
@@ -60,7 +60,7 @@ class VictimRanking:
         return len(self._heap)
 
     def offer(self, node: Node[Any]) -> None:
-        """Rank a node anew if it is ready: its priority or its next victim has changed. Mutates."""
+        """Rank a node anew, as its priority or next victim has changed. Mutates."""
         if node is self._first:
             self.settle()
         elif self._is_ready(node):
@@ -114,7 +114,7 @@ class VictimRanking:
         return self._heap.key_of(node)
 
     def _pop_current(self) -> tuple[Node[Any], Priority]:
-        """Remove the first node; its priority is current unless priorities rise on every try."""
+        """Remove the first node by current priorities, after a bounded number of rescores."""
         for _ in range(_MAX_RESCORES):
             node, _ = self._heap.pop()
             priority = self._priority_of(node)

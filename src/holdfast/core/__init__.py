@@ -1,1 +1,1 @@
-"""Sessions, turns, tenants, hints, lineage and results; without an engine, a clock or I/O."""
+"""Sessions, turns, hints, lineage and results; without engine, clock or I/O."""

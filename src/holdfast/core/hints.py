@@ -133,7 +133,7 @@ def _turn_end(value: object) -> TurnEnd:
 
 
 def _shell_arguments(command: str) -> str:
-    """Return arguments of a call that runs `command`, in the background if it ends in `&`."""
+    """Return arguments of a call of `command`, in the background after a final `&`."""
     command = command[:_MAX_COMMAND_CHARS].strip()
     foreground = command.removesuffix("&").rstrip()
     arguments: dict[str, object] = {"command": foreground}

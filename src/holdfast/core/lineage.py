@@ -1,4 +1,4 @@
-"""The session that a prompt continues, found by its prefix, by its loop or by an explicit id."""
+"""Finds the session that a prompt continues."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 from holdfast.core.prompt_marks import PromptMark, PromptMarks
 from holdfast.core.session import SIDE_CALL_RATIO, Session, SessionState, SessionTable, recency
 
-__all__ = ["Because", "Found", "Lineage", "Prompt"]
+__all__ = ["Found", "Lineage", "LineageReason", "Prompt"]
 
-Because = Literal[
+LineageReason = Literal[
     "prompt",
     "loop",
     "id",
@@ -47,7 +47,7 @@ class Found(NamedTuple):
     """The session that a prompt continues, or None, and the reason."""
 
     session: Session | None
-    because: Because
+    because: LineageReason
 
 
 class Lineage:
@@ -72,7 +72,7 @@ class Lineage:
         self._marks: PromptMarks[Session] = PromptMarks()
 
     def find(self, prompt: Prompt, group: str | None) -> Found:
-        """Find the idle session that a prompt continues. Mutates the learned chat templates only.
+        """Find the idle session that a prompt continues. Mutates learned templates only.
 
         With an explicit id only sessions of that id are considered, else only those without an id.
         """
@@ -88,7 +88,7 @@ class Lineage:
             return Found(session, "prompt")
         return Found(None, "no_match") if group is None else self._find_named(prompt, group)
 
-    def turn_arrived(self, session: Session, prompt: Prompt, because: Because) -> None:
+    def turn_arrived(self, session: Session, prompt: Prompt, because: LineageReason) -> None:
         """Learn that the prompt is a turn of this session, for that reason. Mutates.
 
         To be called before the session's state and pause change.
@@ -110,14 +110,14 @@ class Lineage:
         self._marks.clear()
 
     def _is_another(self, session: Session, prompt: Prompt) -> bool:
-        """Whether a one-turn session shares whole blocks with the prompt, but not its messages."""
+        """Whether a one-turn session shares blocks with the prompt, but not its messages."""
         mark = self._marks.of(session, "prompt")
         if session.num_turns != 1 or mark is None or prompt.tokens is None:
             return False
         return not self._marks.repeats(mark, prompt.tokens, prompt.block_tokens)
 
     def _find_marked(self, prompt: Prompt, group: str | None, above: int) -> Found | None:
-        """Find the session with the deepest mark that the prompt extends, deeper than `above`."""
+        """Find the session with the deepest mark beyond `above` that the prompt extends."""
         if prompt.tokens is None:
             return None
         best: Found | None = None

@@ -1,4 +1,4 @@
-"""Sessions live at once during a run: their peak, their mean and the time of the peak."""
+"""Sessions live at once during a run: their peak and its time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Marks: the ends of prompts, to the token, and the sessions that a longer prompt may continue.
+"""Marks: the ends of prompts, to the token, by session.
 
 Prefix hashes cover whole blocks, so they cannot separate two short messages, nor the messages from
 the generation prompt (the tokens that a chat template puts after the last message). Marks can.
@@ -143,7 +143,7 @@ class PromptMarks(Generic[S]):
     def candidates(
         self, hashes: Sequence[bytes], above: int, depth: int
     ) -> Iterator[tuple[S, MarkKind, PromptMark]]:
-        """Yield the marks whose blocks a prompt begins with, deepest first. Pure; O(blocks).
+        """Yield marks whose blocks a prompt begins with, deepest first. Pure; O(blocks).
 
         Args:
             hashes: Prefix hashes of the prompt's full blocks.

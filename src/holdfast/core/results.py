@@ -1,4 +1,4 @@
-"""Results of a run: records of turns, figures computed from them, and the JSON document.
+"""Results of a run: records of turns, figures from them, and the JSON document.
 
 The keys of `RunResult` are a published contract, the same for every host that runs sessions.
 """
@@ -94,7 +94,7 @@ class TurnRecord(msgspec.Struct, frozen=True):
 
 
 class SessionRecord(msgspec.Struct, frozen=True):
-    """One session of a run; completed if all turns were answered; times as in `TurnRecord`."""
+    """One session of a run, completed if all its turns were answered."""
 
     session_id: str
     started_s: float
@@ -150,7 +150,7 @@ class Counters(msgspec.Struct, frozen=True):
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of one policy, seed and concurrency; None for those that a host cannot know.
+    """Figures of one policy, seed and concurrency; None for unknown ones.
 
     Attributes:
         concurrency: Sessions to be live at once (count).
@@ -252,7 +252,10 @@ def summarize_run(
     partial: bool,
     counters: Counters | None = None,
 ) -> RunResult:
-    """Compute a run's figures from its records, the hit ratio from `counters` if given. Pure."""
+    """Compute a run's figures from its records. Pure.
+
+    The hit ratio comes from `counters` where they have it, else from the turns.
+    """
     counters = counters or Counters()
     answered = [turn for turn in turns if turn.error_kind is None]
     completed = [session for session in sessions if session.is_completed]
@@ -338,7 +341,7 @@ def _hit_ratio(answered: Sequence[TurnRecord], counters: Counters) -> float | No
 def _recomputed_tokens(
     turns: Sequence[TurnRecord], answered: Sequence[TurnRecord], counters: Counters
 ) -> int | None:
-    """Return computed tokens less first-seen ones; block rounding counts as recomputed."""
+    """Return computed tokens less first-seen ones, with the effect of whole blocks."""
     if counters.cache_query_tokens is not None and counters.cache_hit_tokens is not None:
         computed = counters.cache_query_tokens - counters.cache_hit_tokens
         return max(0, round(computed - sum(turn.first_seen_tokens for turn in turns)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from holdfast.core.lineage import Because
+from holdfast.core.lineage import LineageReason
 from holdfast.core.session import Session
 from holdfast.core.tenants import Tenant
 
@@ -26,7 +26,7 @@ class Turn:
         due_s: When its wait bound ends (s, host's clock); nothing is admitted before a due turn.
         cold_s: Engine time of the turn if its whole prompt is computed (s).
         outstanding_s: What is left of that for later turns to wait for (s).
-        because: How its session was found, or why it is new; see `Because`.
+        because: How its session was found, or why it is new; see `LineageReason`.
         was_running: Whether the engine has preempted it.
         resident_blocks: Leading blocks of the prompt in the KV cache (count).
         missing_blocks: Blocks of the prompt that are not in the KV cache (count).
@@ -45,7 +45,7 @@ class Turn:
     due_s: float = math.inf
     cold_s: float = 0.0
     outstanding_s: float = 0.0
-    because: Because = "no_match"
+    because: LineageReason = "no_match"
     was_running: bool = False
     resident_blocks: int = 0
     missing_blocks: int = 0

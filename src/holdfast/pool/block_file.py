@@ -1,4 +1,4 @@
-"""A KV block as a file: the block's bytes, then a footer of one page that describes them.
+"""A KV block as a file: the block's bytes, then a footer of one page.
 
 The footer comes last, so that the block is written from and read into the engine's own memory
 without a copy, past the page cache where the file system allows (`O_DIRECT`). It contains a digest
@@ -58,7 +58,7 @@ class BlockState(StrEnum):
 
 
 def write_block(path: Path, location: bytes, block: memoryview, *, is_direct: bool = False) -> None:
-    """Write a block's file, whole or not at all, over an existing one; make directories.
+    """Write a block's file, whole or not at all; replaces an existing one.
 
     Args:
         path: The file.
@@ -133,7 +133,7 @@ def read_block(
 
 
 def verify_block(path: Path, location: bytes) -> BlockState:
-    """Read a file of any size and check it; unlike `read_block` without counting as use.
+    """Read a file of any size and check it, without counting as use.
 
     Raises:
         OSError: It exists but cannot be read.

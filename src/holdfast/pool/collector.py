@@ -73,7 +73,7 @@ class GarbageCollector:
         self._thread.start()
 
     def fits(self, num_bytes: int) -> bool:
-        """Whether `num_bytes` more fit, by the estimate; near the limit a collection starts."""
+        """Whether `num_bytes` more fit, by the estimate; may start a collection."""
         if self._max_bytes is None:
             return True
         with self._lock:
@@ -92,7 +92,7 @@ class GarbageCollector:
         self._pending_uses.append(paths)
 
     def take_collected(self) -> Collected:
-        """Return removals since the last call, and the size at the last collection. Mutates."""
+        """Return removals since the last call, and the last known size. Mutates."""
         with self._lock:
             taken, self._collected = self._collected, Collected()
             return taken

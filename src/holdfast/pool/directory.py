@@ -128,7 +128,7 @@ class PoolDirectory:
             _write_new(directory / _IDENTITY_FILE, dict(identity.fields))
 
     def identities(self) -> list[tuple[str, dict[str, Any] | None]]:
-        """Return all identities in order: names with fields, or None where these are damaged."""
+        """Return identities in order of name; fields are None where damaged."""
         found: list[tuple[str, dict[str, Any] | None]] = []
         for directory in sorted(self.path.iterdir()):
             if not _IDENTITY_NAME.fullmatch(directory.name) or not directory.is_dir():

@@ -1,4 +1,4 @@
-"""Removal of a pool's abandoned, expired and excess files, least recently used first.
+"""Removes a pool's abandoned, expired and excess files.
 
 Each collection lists the pool anew, as other engines change it too; a file that vanishes meanwhile
 counts as removed.

@@ -15,7 +15,7 @@ _NAME_DIGITS: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class PoolIdentity:
-    """Everything that blocks depend on; blocks are shared between equal identities only.
+    """Everything that blocks depend on; only equal identities share blocks.
 
     Attributes:
         fields: JSON values by name; identities that differ in nothing here are the same.

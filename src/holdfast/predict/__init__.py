@@ -1,1 +1,1 @@
-"""Models learned while serving: return times, costs, agents and the benefit of copies."""
+"""Models learned while serving: return times, costs, recurring agents, copies."""

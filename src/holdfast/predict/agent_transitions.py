@@ -33,7 +33,7 @@ class AgentTransitions(Generic[Agent]):
         self._accuracy = 0.0
 
     def observe(self, workflow: Hashable, agent: Agent) -> None:
-        """Learn the next call of a workflow. Mutates; O(agents that followed the last one)."""
+        """Learn the next call of a workflow. Mutates; O(agents after the last one)."""
         before = self._last.get(workflow)
         if before is not None:
             predicted = self._likely(before)
@@ -45,7 +45,7 @@ class AgentTransitions(Generic[Agent]):
             self._last.popitem(last=False)
 
     def predict(self, num_steps: int) -> Iterator[tuple[int, Agent]]:
-        """Yield agents expected within `num_steps` calls, each with its number of steps. Pure.
+        """Yield agents expected within `num_steps` calls, with their steps. Pure.
 
         Fewest steps first; among equals the most recently called workflow first.
         """

@@ -1,4 +1,4 @@
-"""Time to copy KV blocks to a lower tier and back, learned from copies on this engine."""
+"""Time to store and load KV blocks, learned from copies on this engine."""
 
 from __future__ import annotations
 

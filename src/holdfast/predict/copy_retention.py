@@ -1,4 +1,4 @@
-"""Share of stored copies that are still in the lower tier when their session returns."""
+"""Share of copies still stored in the lower tier when their session returns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MEMORY = 0.95
 
 
 class CopyRetention:
-    """Share of evicted blocks that returning sessions find stored; older returns count less.
+    """Share of evicted blocks that returning sessions find stored.
 
     Sessions without evicted blocks do not count.
 
@@ -20,7 +20,7 @@ class CopyRetention:
         self.share = 1.0
 
     def observe(self, num_stored: int, num_evicted: int) -> None:
-        """Learn from a returning session how many of its evicted blocks are stored. Mutates."""
+        """Learn how many evicted blocks of a returning session are stored. Mutates."""
         if num_evicted > 0:
             stored = min(max(num_stored / num_evicted, 0.0), 1.0)
             self.share = _MEMORY * self.share + (1.0 - _MEMORY) * stored

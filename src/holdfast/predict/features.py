@@ -1,4 +1,4 @@
-"""Features of a pause, known when it begins, that its return time is predicted from."""
+"""Features of a pause, known when it begins, that predict its length."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ _UNNAMED_TOOL = GapFeatures("other")
 
 
 def features_of(turn_end: TurnEnd | None) -> GapFeatures:
-    """Return the features of the pause after `turn_end`; None stands for an unknown one. Pure.
+    """Return the features of the pause after `turn_end`. Pure.
 
-    Of several calls the one of the slowest kind counts, and among equals the last.
+    None counts as an unknown turn end. Of several calls the one of the slowest kind counts, and
+    among equals the last.
     """
     if turn_end is None or turn_end.kind == "unknown":
         return UNKNOWN_GAP

@@ -55,7 +55,7 @@ def heavy_tail(median_bin: float) -> Floats:
 
 
 def shifted(masses: Floats, bins: int) -> Floats:
-    """Return `masses` moved up by `bins`; the last bin collects what leaves the grid. Pure."""
+    """Return `masses` moved up by `bins`, clipped to the grid. Pure."""
     if bins == 0:
         return masses
     moved: Floats = np.zeros(BINS)

@@ -1,4 +1,4 @@
-"""A node of the hierarchy of gap distributions: its observations, blended with its parent."""
+"""A node of the hierarchy of gap distributions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REBUILD_RATIO = 1 / 32
 
 
 class Learning:
-    """How fast nodes depart from their parents, and how fast they forget.
+    """Learning rates of nodes.
 
     Attributes:
         parent_weight: Weight of the parent's distribution of gaps (observations).

@@ -20,7 +20,7 @@ _OVERDUE_RATIO = 1.5
 
 @dataclass(slots=True)
 class CallStatistics:
-    """Regularity of an agent's calls, and how many of them are continued; recent calls count most.
+    """Regularity and continuation of an agent's calls; recent calls count most.
 
     Attributes:
         error: Mean error of log(inter-arrival time), each against those before it.

@@ -1,4 +1,4 @@
-"""Likelihood that a session sends a second turn, by the prefix of its first prompt."""
+"""Likelihood that a session sends a second turn, by its first prompt's prefix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_ENDS: Final = (0.0, 0.0)
 
 
 class OneShotPredictor:
-    """Share of sessions that return after their first turn, by the prefix of that turn.
+    """Share of sessions that return after their first turn, by its prefix.
 
     Sessions of one application begin with the same instructions, so they share a first block. A
     new prefix gets the share of the prefixes that were new before it; the very first gets 1.

@@ -1,4 +1,4 @@
-"""Return times of paused sessions, and the probability of a return, learned while serving.
+"""Return times and return probabilities of paused sessions, learned while serving.
 
 Knows no absolute time. Before the first observation it predicts from the time already waited and a
 scale that the caller supplies; afterwards from histograms on a logarithmic grid: global, per kind,
@@ -187,7 +187,7 @@ class ReturnTimeModel:
         scale_s: float = 0.0,
         speed: SpeedFactor | None = None,
     ) -> float:
-        """Return the residual time (s) at `quantile` (0 to 1, exclusive), given a return. Pure.
+        """Return the residual time (s) at `quantile` (in [0, 1)), given a return. Pure.
 
         `speed` is the session's speed factor.
         """
@@ -315,7 +315,7 @@ def _scale_s(features: GapFeatures, scale_s: float) -> float:
 
 
 def _unlearned_survival(waited_s: float, horizon_s: float) -> float:
-    """Return the survival of a Pareto tail from `waited_s` on, scaled by the time waited."""
+    """Return the survival of a Pareto tail from `waited_s` on, of that scale."""
     if horizon_s <= 0.0:
         return 1.0
     if waited_s <= 0.0:

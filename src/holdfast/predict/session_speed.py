@@ -48,7 +48,7 @@ class SpeedFactor:
         )
 
     def kind_survival(self, survival: float) -> float:
-        """Return P(gap > t) of the kind, given that of this session: `survival` inverted. Pure."""
+        """Return P(gap > t) of the kind, given that of this session. Pure."""
         if survival <= 0.0:
             return 0.0
         total_hazard = _WEIGHT + self.hazard
@@ -57,5 +57,5 @@ class SpeedFactor:
 
 
 def _hazard(survival: float) -> float:
-    """Return the cumulative hazard at which a share `survival` of all sessions remains."""
+    """Return the cumulative hazard at which a share `survival` of sessions remains."""
     return float(_WEIGHT * (survival ** (-1.0 / _WEIGHT) - 1.0))

@@ -86,7 +86,7 @@ class StepCostModel:
         self._turns = _TURN_MEMORY * self._turns + 1.0
 
     def prefill_s(self, num_tokens: float, context_tokens: float = 0.0) -> float:
-        """Return engine time for `num_tokens` of a prompt after `context_tokens` (s). Pure."""
+        """Return engine time for prompt tokens after `context_tokens` (s). Pure."""
         return self._prefill_s(num_tokens, num_tokens * (context_tokens + 0.5 * num_tokens))
 
     @property

@@ -1,4 +1,4 @@
-"""Net benefit of copies to a lower tier and back: the time they saved less the time they cost."""
+"""Net benefit of copies to and from a lower tier: time saved less time spent."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class TransferAccount:
 
     @property
     def has_no_benefit(self) -> bool:
-        """Whether copies were made, noticed or mostly declined, without a net benefit. Pure."""
+        """Whether copies were made, noticed or mostly declined, without benefit. Pure."""
         was_noticed = self.stalled_s > _NOTICED_SHARE * self.elapsed_s
         was_declined = 2 * self.num_declined > self.num_turns
         return self.net_benefit_s <= 0.0 and (was_noticed or was_declined or self.num_loads > 0)
 
 
 class TransferLedger:
-    """Disables copies after a window of turns without a net benefit, and tries again later.
+    """Disables copies after a window of turns without a benefit; tries again later.
 
     Copies are disabled for 256 turns; each further window without a benefit doubles that, up to
     8,192. The window after that is a trial with copies enabled. A window without loads, with few
@@ -70,7 +70,7 @@ class TransferLedger:
         self._began_s: float | None = None
 
     def observe_loads(self, num_loads: int, saved_s: float, loading_s: float) -> None:
-        """Add loads that ended: the waiting they saved (s) and the time they took (s). Mutates."""
+        """Add loads that ended: the time they saved (s) and took (s). Mutates."""
         self._open.num_loads += num_loads
         self._open.saved_s += saved_s
         self._open.loading_s += loading_s
@@ -80,7 +80,7 @@ class TransferLedger:
         self._open.num_declined += 1
 
     def observe_stall(self, seconds: float) -> None:
-        """Add time that turns waited for stores (s; negative if less than expected). Mutates."""
+        """Add time that turns waited for stores (s; may be negative). Mutates."""
         self._open.stalled_s += seconds
 
     def turn_arrived(self, now_s: float) -> TransferAccount | None:

@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.cache.eviction_port import EvictionPort
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.events import Event, SessionForgotten, TurnArrived, TurnEnded, TurnStarted
-from holdfast.core.lineage import Because, Lineage, Prompt
+from holdfast.core.lineage import Lineage, LineageReason, Prompt
 from holdfast.core.session import Session, SessionState, SessionTable
 from holdfast.core.tenants import Tenants
 from holdfast.core.turn import Turn
@@ -299,7 +299,7 @@ class AgentRuntime(RuntimeContext):
             cold_s += min(self.restore_s(num_stored), self.tier.load_s(num_stored))
         return cold_s
 
-    def _find_or_begin(self, prompt: Prompt, group: str | None) -> tuple[Session, Because]:
+    def _find_or_begin(self, prompt: Prompt, group: str | None) -> tuple[Session, LineageReason]:
         """The session of a prompt, and how it was found or why it is new."""
         session, because = self._lineage.find(prompt, group)
         if session is None:

@@ -129,7 +129,7 @@ def as_plain_text(text: str) -> str:
 
 
 def message_start(text: str) -> int | None:
-    """Return the offset of the message after the reasoning; None in unfinished reasoning. Pure."""
+    """Return the offset of the message after the reasoning; None if unfinished. Pure."""
     start = 0
     for closing in _REASONING_CLOSES.finditer(text):
         start = closing.end()
@@ -143,7 +143,7 @@ def message_start(text: str) -> int | None:
 def without_message_ends(
     text: str, kept: tuple[str, ...], tokens: SpecialTokens = NO_SPECIAL_TOKENS
 ) -> str:
-    """Return `text` without the tokens and white space at its end that end any message. Pure.
+    """Return `text` without final tokens and white space that end any message. Pure.
 
     Stops at text that ends in one of `kept`.
     """

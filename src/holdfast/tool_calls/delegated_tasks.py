@@ -52,7 +52,7 @@ def normalized(text: str) -> str:
 
 
 def _tasks_of(end: TurnEnd) -> Iterator[str]:
-    """Yield the longest string of each sub-agent call's arguments, which may break off."""
+    """Yield the longest string of each sub-agent call's arguments."""
     for call in end.calls:
         if tool_kind(call.name) != "sub_agent":
             continue

@@ -244,7 +244,7 @@ def _with_subcommand(program: str, rest: list[str]) -> str:
 
 
 def _base(word: str) -> str:
-    """Return the program's name without directory, quotes, extension or Python version."""
+    """Return the program's name without directory, quotes, extension and version."""
     name = word.strip("\"'").replace("\\", "/").rsplit("/", 1)[-1].casefold()
     name = name.removesuffix(".exe")
     if name in ("!", "{"):

@@ -104,7 +104,7 @@ _UNNAMED_TOOL = TurnEnd("tool")
 
 
 def turn_end_of(calls: tuple[ToolCall, ...]) -> TurnEnd:
-    """Return the turn end for known tool calls: "human" if one of them asks the human. Pure."""
+    """Return the turn end for known calls: "human" if one asks the human. Pure."""
     if any(tool_kind(call.name) == "ask_user" for call in calls):
         return TurnEnd("human", calls)
     return TurnEnd("tool", calls)
@@ -197,7 +197,7 @@ def _closed_at(rest: str) -> int:
 
 
 def _is_mentioned(text: str, call: Extraction, closed_at: int) -> bool:
-    """Whether the text quotes the call, continues its sentence or begins another message."""
+    """Whether the text quotes the call, continues a sentence or begins a message."""
     if text[closed_at:].lstrip().startswith("`") or text.count("```", 0, call.start) % 2:
         return "`" in text[closed_at:]
     if len(text) - call.end > MAX_AFTERWORD_CHARS and _SENTENCE.match(text, closed_at):
@@ -212,7 +212,7 @@ def _is_afterword(rest: str, tokens: SpecialTokens = NO_SPECIAL_TOKENS) -> bool:
 
 
 def _looks_like_call(message: str) -> bool:
-    """Whether the message is JSON with arguments but no name, or ends in code of a call."""
+    """Whether the message is JSON with arguments but no name, or ends in such code."""
     if message.startswith(("{", "[{")) and message.endswith(("}", "]")):
         return _ARGUMENTS.search(message) is not None
     if not message.endswith("```"):

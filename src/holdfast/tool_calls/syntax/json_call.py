@@ -56,7 +56,7 @@ def json_extractor(
 
 
 def extract_bare_json(text: str) -> Extraction | None:
-    """Find calls in a text of only JSON objects, or arrays of them, with names and arguments."""
+    """Find calls in a text of JSON objects, or arrays of them, and nothing else."""
     at = len(text) - len(text.lstrip())
     start = at
     calls: list[ToolCall] = []
@@ -71,7 +71,7 @@ def extract_bare_json(text: str) -> Extraction | None:
 
 
 def _openings(text: str, openers: tuple[str, ...]) -> list[tuple[int, int]]:
-    """Return start and end offsets of the openers; the last ones if there are too many."""
+    """Return start and end offsets of the openers, the last `MAX_CALLS` of them."""
     found: list[tuple[int, int]] = []
     for opener in openers:
         at = text.find(opener)

@@ -1,4 +1,4 @@
-"""Removal of the namespaces and suffixes that model families give to tool-call tags."""
+"""Removes the namespaces and suffixes that model families give to call tags."""
 
 # ruff: noqa: RUF001, RUF003 - the full-width bar is part of DeepSeek's special tokens
 
@@ -23,7 +23,7 @@ _TAG = re.compile(
 
 
 def without_namespaces(text: str) -> str:
-    """Return `text` with plain tags of calls and reasoning. Pure; linear in its length."""
+    """Return `text` with plain tags of calls and reasoning. Pure; linear time."""
     text = text.replace(_MINIMAX_NAMESPACE, "")
     if "<|open|>" in text or "<|close|>" in text:
         text = _XTML_ELEMENT.sub(_as_tag, text)

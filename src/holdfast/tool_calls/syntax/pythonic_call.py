@@ -56,7 +56,7 @@ def _read_calls(text: str, at: int) -> tuple[list[ToolCall], int]:
 
 
 def _closing_parenthesis(text: str, at: int) -> int:
-    """Return the offset of the parenthesis that closes the one before `at`, or the text's end."""
+    """Return the offset that closes the parenthesis before `at`, or the text's end."""
     depth = 1
     quote = ""
     for match in _STEP.finditer(text, at):

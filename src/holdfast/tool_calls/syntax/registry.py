@@ -1,4 +1,4 @@
-"""The table of tool-call syntaxes. To support another model family, add a record here."""
+"""The table of tool-call syntaxes; another model family is another record."""
 
 # ruff: noqa: RUF001 - the full-width bar is part of DeepSeek's special tokens
 

@@ -77,7 +77,7 @@ def _arguments(body: str, parameter: re.Pattern[str], closers: tuple[str, ...]) 
 
 
 def _elements(body: str) -> str:
-    """Return elements named after arguments as a JSON object; "" if `body` begins with none."""
+    """Return elements named after arguments as a JSON object; "" without any."""
     values: dict[str, str] = {}
     at = 0
     while len(values) < MAX_CALLS and (opening := _ELEMENT.match(body, at)) is not None:
