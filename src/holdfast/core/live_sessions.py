@@ -28,7 +28,7 @@ class LiveSessions:
     def of(cls, spans_s: Sequence[tuple[float, float]]) -> LiveSessions:
         """Count sessions by when each began and ended (s). Pure; O(n log n).
 
-        A session that ends when another begins is not live beside it.
+        A session that ends when another begins does not overlap with it.
         """
         lived = [(began_s, ended_s) for began_s, ended_s in spans_s if ended_s > began_s]
         changes = [(began_s, 1) for began_s, _ in lived] + [(ended_s, -1) for _, ended_s in lived]
