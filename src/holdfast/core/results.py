@@ -252,10 +252,7 @@ def summarize_run(
     partial: bool,
     counters: Counters | None = None,
 ) -> RunResult:
-    """Compute a run's figures from its records. Pure.
-
-    The hit ratio comes from `counters` where they have it, else from the turns.
-    """
+    """Compute a run's figures, the hit ratio from `counters` if they have it. Pure."""
     counters = counters or Counters()
     answered = [turn for turn in turns if turn.error_kind is None]
     completed = [session for session in sessions if session.is_completed]
