@@ -73,13 +73,14 @@ class Cache:
         self.runtime.costs = FlatCosts(0.1)
         self.evicted: list[bytes] = []
         self.num_stored = 0
+        self.num_batches = 0
         self.in_use: set[int] = set()
         self.queue = EvictionQueue(
             [FakeBlock(i) for i in range(num_blocks)],
             num_blocks,
             self.runtime.tree,
             self.runtime.priority_of,
-            lambda node, n: self.runtime.rescore_stale(4),
+            self._note_evicted,
         )
         self.runtime.attach(self.queue, num_blocks, 16)
         self.cached: dict[bytes, FakeBlock] = {}
@@ -94,7 +95,8 @@ class Cache:
         """Run one turn; returns the blocks it found."""
         self.runtime.tick(self.now_s)
         turn = self.runtime.turn_arrived(request_id, list(hashes), group)
-        self.runtime.step()
+        self.runtime.step(num_stale=4 * self.num_batches)
+        self.num_batches = 0
         offers = self.offers([turn])
         assert offers == [turn], "an idle engine is given its only turn"
         self.runtime.turn_started(turn)
@@ -136,6 +138,10 @@ class Cache:
         block.block_hash = block_hash + GROUP_ID
         self.cached[block_hash] = block
         return block
+
+    def _note_evicted(self, node: Any, num_blocks: int) -> None:
+        del node, num_blocks
+        self.num_batches += 1
 
     def check(self) -> None:
         self.queue.check_integrity()

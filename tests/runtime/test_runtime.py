@@ -90,6 +90,8 @@ class Engine:
 
     def evict(self, num_blocks: int) -> list[str]:
         """Take blocks for good; returns the prefixes lost, first first."""
+        self.runtime.tick(self.now_s)
+        self.runtime.step(num_stale=8)
         before = len(self.evicted)
         for _ in range(num_blocks):
             self.take()
@@ -186,6 +188,7 @@ def test_humans_go_before_tools_once_their_gaps_are_known() -> None:
     tool = engine.run("TOOLS", end=TOOL).session
     engine.now_s += 0.1
     engine.runtime.tick(engine.now_s)
+    engine.runtime.step()
     assert engine.runtime.priority_of(human.tail) < engine.runtime.priority_of(tool.tail)
 
 
@@ -206,8 +209,6 @@ def test_a_hint_that_the_session_returns_soon_protects_it(engine: Engine) -> Non
     engine.run("xyz")
     engine.evict(6)
     engine.now_s = 0.2
-    engine.runtime.tick(0.2)
-    engine.runtime.rescore_stale(8)
     assert engine.evict(1) == ["xyz"]
 
 

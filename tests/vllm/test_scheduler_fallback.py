@@ -63,7 +63,7 @@ _CALLS = {
     "findings": ("findings", "_reader", "tell"),
     "start": ("started", "_runtime", "turn_started"),
     "priority": ("worth", "_runtime", "priority_of"),
-    "rescore": ("schedule", "_runtime", "rescore_stale"),
+    "rescore": ("schedule", "_runtime", "step"),
     "preemption": ("preempt", "_runtime", "turn_preempted"),
     "end": ("finish", "_runtime", "turn_ended"),
     "return tracker": ("finish", "_runtime._tracker", "check"),

@@ -101,14 +101,21 @@ class AgentRuntime(RuntimeContext):
         """Set the time of what follows (s, host's monotonic clock)."""
         self._now_s = now_s
 
-    def step(self, num_steps: int = 1) -> None:
-        """Begin an engine step, or as many that only decode. Mutates."""
+    def step(self, num_steps: int = 1, num_stale: int = 0) -> None:
+        """Begin an engine step: rescore what has changed. Mutates.
+
+        Args:
+            num_steps: Engine steps that it stands for, all but one of which only decode (count).
+            num_stale: Sessions with stale priorities to rescore as well, at most (count).
+        """
         interval = self.policies.eviction.rescore_interval_steps
         is_due = interval is not None and self._num_steps >= self._rescored_at_step + interval
         self._num_steps += num_steps
         if is_due:
             self._rescored_at_step = self._num_steps - num_steps
-            self._priorities.rescore_all(self.idle)
+            for session in self.idle:
+                self._priorities.mark(session)
+        self._priorities.rescore_dirty(num_stale)
 
     # Observe.
 
@@ -151,7 +158,7 @@ class AgentRuntime(RuntimeContext):
         self._wait_bound.enter(turn, self._cold_s(hashes))
         self.guard.turn_arrived(turn, hashes)
         self._observe(TurnArrived(self._now_s, turn))
-        self._priorities.rescore(session)
+        self._priorities.mark(session)
         return turn
 
     def turn_started(self, turn: Turn) -> None:
@@ -161,8 +168,8 @@ class AgentRuntime(RuntimeContext):
         turn.tenant.served_s += self.costs.decode_s
         turn.tenant.served_s += self.restore_s(turn.computed_blocks, turn.resident_blocks)
         if self.guard.turn_started(turn):
-            for idle in list(self.idle):
-                self._priorities.rescore(idle)
+            for idle in self.idle:
+                self._priorities.mark(idle)
         self._observe(TurnStarted(self._now_s, turn))
 
     def turn_preempted(self, turn: Turn) -> None:
@@ -270,7 +277,7 @@ class AgentRuntime(RuntimeContext):
         return admission
 
     def priority_of(self, node: Node[Any]) -> Priority:
-        """Priority of a node's free blocks now."""
+        """Priority of a node's free blocks, as of the last step. Pure."""
         return self._priorities.priority(node)
 
     def stored_priority(self, session: Session) -> Priority | None:
@@ -280,10 +287,6 @@ class AgentRuntime(RuntimeContext):
         if not session.state.is_paused:
             return 0.0, 0.0
         return 1.0 + urgency(session), self.policies.eviction.session_priority(session)
-
-    def rescore_stale(self, num_sessions: int) -> None:
-        """Rescore at most so many idle sessions with stale priorities. Mutates."""
-        self._priorities.rescore_stale(num_sessions)
 
     # Sessions.
 
@@ -325,7 +328,7 @@ class AgentRuntime(RuntimeContext):
         for session in list(sessions):
             if session.state.is_paused and not session.has_moved_on:
                 session.has_moved_on = True
-                self._priorities.rescore(session)
+                self._priorities.mark(session)
 
     def _forget_surplus(self) -> None:
         for session in self.sessions.surplus():

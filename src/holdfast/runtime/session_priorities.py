@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session
-from holdfast.policies.base import EvictionPolicy, PolicyContext, Priority, users_of
+from holdfast.policies.base import EvictionPolicy, PolicyContext, Priority
 from holdfast.runtime.idle_sessions import IdleSessions
 from holdfast.runtime.rescore_schedule import RescoreSchedule
 from holdfast.runtime.session_blocks import SessionBlocks
@@ -16,7 +15,7 @@ __all__ = ["SessionPriorities"]
 
 
 class SessionPriorities:
-    """Rescores sessions when what their priority depends on has changed.
+    """Rescores sessions when what their priority depends on has changed, once an engine step.
 
     Args:
         eviction: Scores them; may be replaced.
@@ -37,50 +36,49 @@ class SessionPriorities:
         self._idle = idle
         self._blocks = blocks
         self._schedule = RescoreSchedule()
+        self._dirty: dict[Session, None] = {}
 
-    def score(self, session: Session) -> None:
-        """Score a session whose nodes are ranked anew in any case. Mutates."""
-        session.retention_priority = self.eviction.session_priority(session)
-        self._schedule.scored(session, self._context.now_s)
+    def mark(self, session: Session) -> None:
+        """Put a session into the dirty set: its priority may have changed. Mutates; O(1)."""
+        self._dirty[session] = None
 
-    def rescore(self, session: Session) -> None:
-        """Score a session and rank its nodes anew. Mutates."""
-        self.score(session)
-        self._blocks.rescore(session)
-
-    def rescore_all(self, sessions: Iterable[Session]) -> None:
-        """Score idle sessions and rank their nodes anew. Mutates."""
-        for session in list(sessions):
-            if session in self._idle and not self._is_bare(session):
-                self.rescore(session)
-
-    def rescore_stale(self, num_sessions: int) -> None:
-        """Rescore at most so many idle sessions with stale priorities. Mutates."""
-        if self.eviction.decays:
-            self.rescore_all(self._schedule.due(self._context.now_s, num_sessions))
+    def rescore_dirty(self, num_stale: int) -> None:
+        """Rescore the dirty set, and at most so many sessions with a stale priority. Mutates."""
+        dirty, self._dirty = self._dirty, {}
+        for session in dirty:
+            self._rescore(session)
+        if self.eviction.decays and num_stale:
+            for session in list(self._schedule.due(self._context.now_s, num_stale)):
+                self._rescore(session)
 
     def priority(self, node: Node[Any]) -> Priority:
-        """Priority of a node's free blocks now."""
-        if self.eviction.decays:
-            now_s = self._context.now_s
-            for session in users_of(node):
-                if now_s >= session.stale_at_s:
-                    self.score(session)
+        """Priority of a node's free blocks, as of the last rescore of its users. Pure."""
         return self.eviction.priority(node)
 
     def forget(self, session: Session) -> None:
         """Stop rescoring a session. Mutates."""
+        self._dirty.pop(session, None)
         self._schedule.forget(session)
 
     def clear(self) -> None:
         """Stop rescoring all sessions. Mutates."""
+        self._dirty.clear()
         self._schedule.clear()
 
-    def _is_bare(self, session: Session) -> bool:
-        """Whether an idle session has no resident block left; it is then set apart."""
-        if session.tail.free_blocks.num_blocks or session.prompt_tail.free_blocks.num_blocks:
-            return False
+    def _rescore(self, session: Session) -> None:
+        """Score a session and rank its nodes anew; set it apart if it has no resident block."""
+        if session.state.is_ended:
+            return
+        session.retention_priority = self.eviction.session_priority(session)
+        self._schedule.scored(session, self._context.now_s)
+        if session not in self._idle or _has_blocks(session):
+            self._blocks.rescore(session)
+            return
         self._idle.lose_blocks(session)
         self._blocks.release(session)
-        self.score(session)
-        return True
+
+
+def _has_blocks(session: Session) -> bool:
+    """Whether an idle session has resident blocks."""
+    tail, prompt_tail = session.tail, session.prompt_tail
+    return bool(tail.free_blocks.num_blocks or prompt_tail.free_blocks.num_blocks)

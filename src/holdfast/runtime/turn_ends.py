@@ -81,7 +81,6 @@ class TurnEnds:
         session.awaits_end = False
         if session.state.is_paused:
             self._set(session, end)
-            self._blocks.rescore(session)
             if session.state.is_paused and not self.admission.retains(session):
                 self._blocks.release(session)
 
@@ -112,7 +111,7 @@ class TurnEnds:
         is_human = end is not None and end.kind == "human"
         session.state = SessionState.HUMAN_AWAY if is_human else SessionState.AT_TOOL
         self._show(PauseExplained(self._context.now_s, session))
-        self._priorities.score(session)
+        self._priorities.mark(session)
         if end is None or end.kind == "unknown":
             return
         self.tasks.observe(session.tenant, end)

@@ -39,8 +39,8 @@ __all__ = ["HoldfastScheduler"]
 logger = logging.getLogger(__name__)
 
 _WAITING_PER_SKIPPED_REVIEW = 128
-_EVICTED_PER_REFRESH = 16
-_MAX_REFRESHES_A_STEP = 8
+_EVICTED_PER_STALE = 16
+_MAX_STALE_A_STEP = 8
 _KNOWN_PER_CACHED = 8
 
 T = TypeVar("T")
@@ -278,11 +278,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _prepare(self) -> None:
         self._runtime.tick(self.clock())
         self._num_steps += 1
-        self._runtime.step(self.steps_a_call)
-        if self._num_evicted:
-            num_sessions = 1 + self._num_evicted // _EVICTED_PER_REFRESH
-            self._num_evicted = 0
-            self._runtime.rescore_stale(min(num_sessions, _MAX_REFRESHES_A_STEP))
+        num_stale = -(-self._num_evicted // _EVICTED_PER_STALE)
+        self._num_evicted = 0
+        self._runtime.step(self.steps_a_call, min(num_stale, _MAX_STALE_A_STEP))
         self._guard("findings", self._reader.tell)
         if self._orders_requests and len(self.waiting):
             # The more wait, the less a step's delay is to them, and the more a review costs.
