@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import logging
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
 
-from holdfast.vllm.contract import SCHEDULER, TIERS, breaches, modules_of
+from holdfast.vllm.contract import _OBJECTS, SCHEDULER, TIERS, breaches, modules_of
 from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
@@ -31,11 +32,20 @@ def test_the_installed_vllm_has_all_that_tiers_need() -> None:
 def test_the_installed_vllm_has_all_that_simulations_need() -> None:
     package = importlib.import_module(SCHEDULER)
     names = {one.name for one in pkgutil.walk_packages(package.__path__, f"{SCHEDULER}.")}
-    names -= {TIERS, *modules_of(SCHEDULER), *modules_of(TIERS)}
+    names -= {*modules_of(SCHEDULER), *modules_of(TIERS)}
     assert {"holdfast.vllm.simulator.workerless", "holdfast.vllm.simulator.host_tier"} <= names
     if is_older(engine_version(), OLDEST_WITH_TIERS):
-        names = {name for name in names if not name.startswith(TIERS)}
+        names = {name for name in names if not name.endswith("_tier")}
     assert breaches(sorted(names)) == []
+
+
+@pytest.mark.parametrize(("module", "variable"), _OBJECTS)
+def test_every_known_object_is_in_a_checked_module(module: str, variable: str) -> None:
+    name = f"{SCHEDULER}.{module}"
+    assert name in {*modules_of(SCHEDULER), *modules_of(TIERS)}
+    spec = importlib.util.find_spec(name)
+    assert spec is not None and spec.origin is not None
+    assert re.search(rf"{re.escape(variable)}\b", Path(spec.origin).read_text())
 
 
 @pytest.fixture

@@ -31,11 +31,6 @@ SCHEDULER: Final = "holdfast.vllm"
 TIERS: Final = "holdfast.vllm.offload"
 
 _THEIRS: Final = "vllm"
-_SIMULATION: Final = (
-    f"{SCHEDULER}.simulate",
-    f"{SCHEDULER}.virtual",
-    f"{TIERS}.virtual",
-)
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED: Final = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
@@ -58,16 +53,16 @@ _OBJECTS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ("eviction_meter", "block_pool"): _BLOCK_POOL,
         ("scheduler", "self._pool"): _BLOCK_POOL,
         ("scheduler", "self.kv_cache_manager"): _CACHE_MANAGER,
-        ("turns", "self._pool"): _BLOCK_POOL,
-        ("offload.ghosts", "connector"): _CONNECTOR,
-        ("offload.ghosts", "manager"): _CACHE_MANAGER,
-        ("offload.ghosts", "scheduler"): _SCHEDULER,
-        ("offload.ghosts", "self._scheduler"): _SCHEDULER,
-        ("offload.gate", "self._transfers"): _TRANSFERS,
-        ("offload.prefetcher", "scheduler"): _SCHEDULER,
-        ("offload.promotions", "manager"): _TIERING,
-        ("offload.promotions", "self._manager"): _TIERING,
-        ("offload.promotions", "tier"): f"{_OFFLOAD}.tiering.base.SecondaryTierManager",
+        ("requests", "self._pool"): _BLOCK_POOL,
+        ("offload.prefetch.placeholder_requests", "connector"): _CONNECTOR,
+        ("offload.prefetch.placeholder_requests", "manager"): _CACHE_MANAGER,
+        ("offload.prefetch.placeholder_requests", "scheduler"): _SCHEDULER,
+        ("offload.prefetch.placeholder_requests", "self._scheduler"): _SCHEDULER,
+        ("offload.transfer_gate", "self._transfers"): _TRANSFERS,
+        ("offload.prefetch.prefetcher", "scheduler"): _SCHEDULER,
+        ("offload.prefetch.tier_reads", "manager"): _TIERING,
+        ("offload.prefetch.tier_reads", "self._manager"): _TIERING,
+        ("offload.prefetch.tier_reads", "tier"): f"{_OFFLOAD}.tiering.base.SecondaryTierManager",
         ("offload.disk_tier", "self._lookup_manager"): (
             f"{_OFFLOAD}.tiering.async_lookup.AsyncLookupManager"
         ),
@@ -84,15 +79,14 @@ _STAND_INS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def modules_of(part: str) -> list[str]:
-    """Names of a part's modules, those that only simulations use left out; sorted. Pure.
+    """Names of a part's modules, sorted; the scheduler's packages are parts of their own. Pure.
 
     Args:
         part: `SCHEDULER` or `TIERS`.
     """
     package = importlib.import_module(part)
-    prefix = f"{part}."
-    found = [one.name for one in pkgutil.iter_modules(package.__path__, prefix) if not one.ispkg]
-    return sorted(name for name in found if not name.startswith(_SIMULATION))
+    walk = pkgutil.iter_modules if part == SCHEDULER else pkgutil.walk_packages
+    return sorted(one.name for one in walk(package.__path__, f"{part}.") if not one.ispkg)
 
 
 def breaches(modules: Iterable[str]) -> list[str]:
