@@ -152,7 +152,7 @@ def test_engine_gets_time_to_save_by_default(command: _Command) -> None:
 
 
 def test_serving_without_a_prefix_cache_is_refused() -> None:
-    with pytest.raises(ConfigError, match="nothing to keep"):
+    with pytest.raises(ConfigError, match="leaves Holdfast no cache"):
         engine.holdfast_arguments(["model", "--no-enable-prefix-caching"])
 
 

@@ -59,7 +59,7 @@ def test_a_file_that_cannot_be_written_is_said_once(
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("pipe", "nothing reads"),
+        ("pipe", "no process reads"),
         ("directory", "Is a directory"),
         ("/dev/full", "No space left"),
     ],

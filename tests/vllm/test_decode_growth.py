@@ -27,30 +27,30 @@ def _growth() -> DecodeGrowth:
 def test_few_requests_are_all_looked_at_every_time() -> None:
     growth = _growth()
     running = [Running(str(i), remaining=10) for i in range(64)]
-    assert growth.review(running) == 640
+    assert growth.update(running) == 640
     for request in running:
         request.remaining = 3
-    assert growth.review(running) == 64 * 3
+    assert growth.update(running) == 64 * 3
 
 
 def test_a_request_that_just_started_counts_before_it_is_looked_at() -> None:
     growth = _growth()
     running = [Running(str(i), remaining=1) for i in range(200)]
-    growth.review(running)
+    growth.update(running)
     growth.expect("199", 50)  # it lies beyond the first 64
-    assert growth.review(running[:-1]) == 128 + 50
+    assert growth.update(running[:-1]) == 128 + 50
 
 
 def test_a_request_that_ended_or_waits_again_does_not_count() -> None:
     growth = _growth()
     running = [Running(str(i), remaining=7) for i in range(3)]
-    growth.review(running)
+    growth.update(running)
     growth.forget("1")
     growth.forget("1")
     del running[1]
-    assert growth.review(running) == 14
+    assert growth.update(running) == 14
     growth.clear()
-    assert growth.review([]) == 0
+    assert growth.update([]) == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -66,25 +66,25 @@ def test_with_many_running_the_sum_is_never_too_low_and_soon_right(seed: int) ->
             growth.forget(running.pop(rng.randrange(len(running))).request_id)
         for request in rng.sample(running, len(running) // 3):
             request.remaining = max(request.remaining - 1, 0)
-        assert growth.review(running) >= sum(r.remaining for r in running)
+        assert growth.update(running) >= sum(r.remaining for r in running)
     for _ in range(-(-len(running) // 64)):
-        reviewed = growth.review(running)
+        reviewed = growth.update(running)
     assert reviewed == sum(r.remaining for r in running)
 
 
 def test_what_ends_first_leaves_its_blocks_to_the_others() -> None:
     growth = _growth()
     running = [Running("a", 2), Running("b", 5), Running("c", 9)]
-    assert growth.review(running) == 16
-    growth.gives_up("a", 10)
+    assert growth.update(running) == 16
+    growth.releases("a", 10)
     # When `a` ends all have grown by 2; then there is room for all of what is left.
-    assert growth.review(running) == 6
+    assert growth.update(running) == 6
     growth.forget("a")
-    assert growth.review(running[1:]) == 14
+    assert growth.update(running[1:]) == 14
 
 
 def test_blocks_that_are_given_up_late_are_of_no_use_before() -> None:
     growth = _growth()
     running = [Running("a", 2), Running("b", 5), Running("c", 9)]
-    growth.gives_up("c", 100)
-    assert growth.review(running) == 16
+    growth.releases("c", 100)
+    assert growth.update(running) == 16

@@ -69,7 +69,7 @@ def test_a_lone_oversized_request_is_told(
     assert told == ["large"]
     (message,) = [r.getMessage() for r in caplog.records if "oversized" in r.name]
     assert message.startswith(
-        "request large is ended with an error: its 132 tokens need 9 KV blocks and the cache has 8;"
+        "request large ended with an error: its 132 tokens need 9 KV blocks and the KV cache has 8;"
     )
 
 

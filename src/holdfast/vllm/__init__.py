@@ -1,5 +1,4 @@
-"""The host inside vLLM: translates between the engine and Holdfast's decisions.
+"""Connects vLLM's scheduler to Holdfast's decisions.
 
-The only package that imports vllm. Nothing is imported here, so that naming the package costs
-nothing.
+The only package that imports vLLM. This file imports nothing, so that importing it is cheap.
 """

@@ -1,4 +1,4 @@
-"""How a prompt's tokens map to KV blocks.
+"""Maps a prompt's tokens to KV blocks.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
@@ -13,13 +13,13 @@ __all__ = ["CacheLayout", "cache_layout"]
 
 @dataclass(frozen=True, slots=True)
 class CacheLayout:
-    """How a prompt maps to cached blocks.
+    """Sizes by which a prompt maps to KV blocks.
 
     Attributes:
-        hash_block_tokens: Tokens a prefix hash covers.
-        hashes_per_block: Prefix hashes a block of that group covers.
-        num_groups: Cache groups, each with blocks of its own for the same tokens.
-        group: Number of the cache group whose blocks say how much of a prompt is cached.
+        hash_block_tokens: Tokens that a prefix hash covers (count).
+        hashes_per_block: Prefix hashes that a block of `group` covers (count).
+        num_groups: Cache groups, each with blocks of its own for the same tokens (count).
+        group: Number of the cache group whose blocks decide how much of a prompt is resident.
     """
 
     hash_block_tokens: int
@@ -29,13 +29,10 @@ class CacheLayout:
 
 
 def cache_layout(scheduler: Any) -> CacheLayout:
-    """The grain of a scheduler's prefix cache.
-
-    Hash blocks equal blocks where vLLM knows no other.
-    """
+    """The cache layout of a scheduler; older vLLM has one prefix hash a block."""
     groups = scheduler.kv_cache_config.kv_cache_groups
     hash_block_tokens = getattr(scheduler, "hash_block_size", None) or scheduler.block_size
-    # Windows and states give up a prompt's beginning first and need its end only.
+    # Groups with windows or states need only a prompt's end, and evict its beginning first.
     whole = (i for i, one in enumerate(groups) if _keeps_whole_prompts(one.kv_cache_spec))
     group = next(whole, 0)
     block_tokens = groups[group].kv_cache_spec.block_size if groups else scheduler.block_size

@@ -1,11 +1,11 @@
-"""ASGI middleware that tells vLLM which stream a request belongs to, by its client's own headers.
+"""ASGI middleware that sets a request's session id from its client's own headers.
 
-vLLM knows `X-Session-ID` only. Claude Code, Codex, OpenHands and others name their sessions in
-headers of their own; this makes them one `X-Session-ID` for each stream. A `session_id` in the body
-still goes first, as in vLLM. `holdfast serve` installs it; elsewhere it is
+vLLM reads only `X-Session-ID`. Claude Code, Codex, OpenHands and others name their sessions in
+headers of their own, from which this makes one `X-Session-ID` a session. A `session_id` in the body
+takes precedence, as in vLLM. `holdfast serve` installs it; elsewhere give
 `vllm serve --middleware holdfast.vllm.client_sessions.ClientSessions`.
 
-Process: API server. Knows ASGI only.
+Process: API server. Imports nothing of vLLM.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEADER: Final = b"x-session-id"
 
 
 class ClientSessions:
-    """Sets `X-Session-ID` from the headers of known clients, passes all else on untouched.
+    """Sets `X-Session-ID` from the headers of known clients and changes nothing else.
 
     Args:
         app: The application.
@@ -46,7 +46,7 @@ class ClientSessions:
 
 def _with_session_id(scope: Message) -> Message:
     headers = [(name.lower(), value) for name, value in scope.get("headers", ())]
-    # Of several headers of one name the first counts, as in vLLM.
+    # The first of several headers of one name counts, as in vLLM.
     named = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
     session_id = session_id_from(named)
     if session_id is None or session_id == named.get("x-session-id"):

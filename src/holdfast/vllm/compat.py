@@ -1,7 +1,6 @@
-"""Every difference between the vLLM versions that Holdfast supports, one function each.
+"""Every difference between the supported versions of vLLM, one function each.
 
-Process: every. Checked on vLLM 0.28 ... 0.33; written so that nothing here needs more than 0.23
-has.
+Process: every. Checked on vLLM 0.28 ... 0.33; imports nothing that 0.23 lacks.
 """
 
 from __future__ import annotations
@@ -11,10 +10,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 __all__ = [
     "argument_parser_class",
@@ -35,26 +31,26 @@ _logger = logging.getLogger(__name__)
 
 
 def session_id_of(request: Any) -> str | None:
-    """The session id that came with the request; requests know none before 0.28."""
+    """The request's session id; None before vLLM 0.28, whose requests have none."""
     session_id: str | None = getattr(request, "session_id", None)
     return session_id
 
 
 def engine_number(scheduler: Any) -> int:
-    """Number of the scheduler's engine among the server's data-parallel ones."""
+    """Number of the scheduler's engine among the server's data-parallel engines."""
     parallel = scheduler.vllm_config.parallel_config
-    # The rank is reset to 0 in engines that share nothing; their index is not.
+    # Engines that share nothing have rank 0 each; their index differs.
     index = getattr(parallel, "data_parallel_index", parallel.data_parallel_rank)
     return int(index or 0)
 
 
 def uses_priority(scheduler: Any) -> bool:
-    """Whether the operator asked for `--scheduling-policy priority`."""
+    """Whether the engine runs with `--scheduling-policy priority`."""
     return bool(scheduler.scheduler_config.policy == "priority")
 
 
 def stock_free_queue(blocks: Sequence[Any]) -> Any:
-    """Build vLLM's own free-block queue over `blocks`, first victim first."""
+    """VLLM's own free-block queue of `blocks`, next victim first. Mutates the blocks."""
     from vllm.v1.core.kv_cache_utils import FreeKVCacheBlockQueue
 
     for block in blocks:
@@ -63,21 +59,21 @@ def stock_free_queue(blocks: Sequence[Any]) -> Any:
 
 
 def tier_lock(manager: Any) -> AbstractContextManager[Any]:
-    """What callers of a manager of tiers hold, outside of `schedule`; nothing before vLLM 0.33.
+    """The lock for calls of a tier manager outside of `schedule`; a null context before vLLM 0.33.
 
-    From then on tiers that serve other engines have a thread of their own in it.
+    Since then a thread of vLLM's calls the manager to serve other engines.
     """
     lock: AbstractContextManager[Any] = getattr(manager, "lock", None) or nullcontext()
     return lock
 
 
 def end_tier_access(transfers: Any) -> None:
-    """Release what vLLM 0.33's connector holds from a request's look-up to the step's end. Mutates.
+    """Release the lock that vLLM 0.33's connector holds from a lookup to the step's end. Mutates.
 
-    Only when the look-up's load has begun, or none will.
+    Only after the load of the lookup has started, or if none will.
 
     Args:
-        transfers: VLLM's `OffloadingConnectorScheduler`.
+        transfers: An `OffloadingConnectorScheduler`.
     """
     getattr(transfers, "_release_step", _nothing)()
 
@@ -87,18 +83,18 @@ def _nothing() -> None:
 
 
 def region_paths(region: Any) -> list[Path]:
-    """Files of a host tier's shared memory; vLLM 0.33 can split it."""
+    """Files of a host tier's shared memory; vLLM 0.33 may have several."""
     segments = getattr(region, "_segments", None) or [(region.mmap_path, 0, 0)]
     return [Path(path) for path, _, _ in segments]
 
 
 def holding_requests(scheduler: Any) -> list[Any]:
-    """Waiting requests that have blocks; none before 0.31, where they wait among the others."""
+    """Waiting requests that have blocks; empty before vLLM 0.31, which does not list them."""
     return list(getattr(scheduler, "kv_holding_waiting", ()))
 
 
 def loading_requests(scheduler: Any) -> list[str]:
-    """Ids of requests that have blocks and wait for a lower tier to fill them."""
+    """Ids of requests that have blocks and wait for their load from a lower tier."""
     return [
         request.request_id
         for request in holding_requests(scheduler)
@@ -107,7 +103,7 @@ def loading_requests(scheduler: Any) -> list[str]:
 
 
 def load_tokenizer(model_config: Any) -> Any:
-    """The model's tokenizer; its loader has moved between modules."""
+    """The model's tokenizer."""
     loader = _first_of(
         ("vllm.tokenizers", "cached_tokenizer_from_config"),
         ("vllm.transformers_utils.tokenizer", "cached_tokenizer_from_config"),
@@ -117,7 +113,7 @@ def load_tokenizer(model_config: Any) -> Any:
 
 
 def set_up_environment() -> None:
-    """Sets what vLLM's own command line sets first; before any engine is built. Mutates environ."""
+    """Set vLLM's environment as its command line does, before any engine. Mutates `os.environ`."""
     _first_of(
         ("vllm.entrypoints.common.startup", "cli_env_setup"),  # 0.33
         ("vllm.entrypoints.serve.utils.api_utils", "cli_env_setup"),
@@ -126,20 +122,20 @@ def set_up_environment() -> None:
 
 
 def argument_parser_class() -> Any:
-    """VLLM's own class of argument parsers."""
+    """The class of vLLM's argument parsers."""
     return _first_of(
         ("vllm.utils.argparse_utils", "FlexibleArgumentParser"),
         ("vllm.utils", "FlexibleArgumentParser"),
     )
 
 
-def _first_of(*places: tuple[str, str]) -> Any:
-    """The first of the named attributes that there is; vLLM has moved them between modules.
+def _first_of(*candidates: tuple[str, str]) -> Any:
+    """The first attribute that exists; vLLM has moved it between modules.
 
     Raises:
-        ImportError: There is none, or a module of vLLM's does not import.
+        ImportError: None exists, or a module of vLLM does not import.
     """
-    for module, name in places:
+    for module, name in candidates:
         try:
             return getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
@@ -147,5 +143,5 @@ def _first_of(*places: tuple[str, str]) -> Any:
                 raise
         except AttributeError:
             continue
-    tried = ", ".join(f"{module}.{name}" for module, name in places)
+    tried = ", ".join(f"{module}.{name}" for module, name in candidates)
     raise ImportError(f"this vLLM has none of {tried}")

@@ -1,9 +1,8 @@
-"""What Holdfast's code expects of vLLM's code, compared with the vLLM that is installed.
+"""Compares Holdfast's expectations of vLLM's code with the installed vLLM.
 
-The expectations are read from Holdfast's own source: names it imports from vLLM, methods of vLLM's
-classes that its classes override, and its calls of imported names, of `super()` and of vLLM's
-objects. Objects of vLLM's have no types in Holdfast's source; `_OBJECTS` says which variable holds
-an object of which class.
+It reads the expectations from Holdfast's own source: names imported from vLLM, overridden methods
+of vLLM's classes, and calls of imported names, of `super()` and of vLLM's objects. Holdfast's
+source has no types for vLLM's objects; `_OBJECTS` names the class of each such variable.
 
 Process: every; reads source, runs no engine. Checked on vLLM 0.28 ... 0.33.
 """
@@ -72,7 +71,7 @@ _OBJECTS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ),
     }
 )
-# Classes that stand in for one of vLLM's without being derived from it.
+# Classes that replace one of vLLM's without a common base.
 _STAND_INS: Final[Mapping[str, str]] = MappingProxyType(
     {"holdfast.cache.eviction_queue.EvictionQueue": f"{_CORE}.kv_cache_utils.FreeKVCacheBlockQueue"}
 )
@@ -90,26 +89,26 @@ def modules_of(part: str) -> list[str]:
 
 
 def breaches(modules: Iterable[str]) -> list[str]:
-    """What the installed vLLM has not, or otherwise than these modules expect; [] if all fits.
+    """Unmet expectations of the installed vLLM; empty if all are met.
 
     Args:
-        modules: Full names of modules of ours, as `modules_of` gives them.
+        modules: Full names of modules of ours; see `modules_of`.
 
     Returns:
-        A sentence each, which names vLLM's class and method, and ours; sorted.
+        A sentence each that names vLLM's class and method, and ours; sorted.
     """
     filters: tuple[Any, ...] = (logging.root, *logging.root.handlers)
     levels = [(one, one.level) for one in filters]
     try:
         return sorted(_found_in({name: _tree_of(name) for name in modules}))
     finally:
-        for one, level in levels:  # vLLM's server, once imported, lets only errors through
+        for one, level in levels:  # importing vLLM's server sets them to ERROR
             one.setLevel(level)
 
 
 def _found_in(trees: Mapping[str, ast.Module]) -> set[str]:
     found = {one for name, tree in trees.items() for one in _missing_names(name, tree)}
-    # Where names are missing, modules of ours do not import.
+    # If names are missing, our modules do not import.
     for name, tree in () if found else trees.items():
         module = importlib.import_module(name)
         found.update(_Reader(module).breaches(tree))
@@ -129,7 +128,7 @@ def _tree_of(name: str) -> ast.Module:
 
 
 def _imports(tree: ast.AST) -> Iterator[tuple[str, str, str]]:
-    """What is imported from vLLM: module, name, and the name it has here."""
+    """Imports from vLLM: module, name, and local name."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or node.module is None:
             continue
@@ -180,7 +179,7 @@ def _class_breaches(ours: type[Any]) -> Iterator[str]:
 
 
 def _overridden(ours: type[Any], theirs: type[Any] | None) -> Iterator[tuple[str, type[Any], Any]]:
-    """Methods of vLLM's that a class replaces: name, vLLM's class, vLLM's method."""
+    """Methods of vLLM that a class overrides: name, vLLM's class, vLLM's method."""
     if theirs is not None:
         for name, method in vars(theirs).items():
             if not name.startswith("_") and callable(method):
@@ -197,7 +196,7 @@ def _is_of_every_object(name: str) -> bool:
 
 
 def _owner_of(classes: Iterable[type[Any]], name: str) -> type[Any] | None:
-    """The first class that defines a method, if it is vLLM's."""
+    """The first class that defines a name, if it is vLLM's."""
     for one in classes:
         if name in vars(one):
             return one if one.__module__.partition(".")[0] == _THEIRS else None
@@ -209,17 +208,17 @@ def _function(member: Any) -> Any:
 
 
 def _differences(own: Callable[..., Any], theirs: Callable[..., Any]) -> Iterator[str]:
-    """Arguments that callers of `theirs` may give and `own` does not take, or the reverse."""
+    """Arguments that `theirs` takes and `own` does not, or the reverse."""
     mine, wanted = (list(inspect.signature(f).parameters.values()) for f in (own, theirs))
     by_kind = {p.kind: p for p in mine if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     has_args, has_kwargs = Parameter.VAR_POSITIONAL in by_kind, Parameter.VAR_KEYWORD in by_kind
     positional = [p.name for p in mine if p.kind in _POSITIONAL]
     named = {p.name for p in mine if p.kind in _NAMED}
-    for place, parameter in enumerate(wanted):
+    for index, parameter in enumerate(wanted):
         if parameter.kind in _POSITIONAL:
-            at_place = positional[place : place + 1]
-            if at_place != [parameter.name] and not (has_args and not at_place):
-                yield f"takes {parameter.name} as argument {place}"
+            own_name = positional[index : index + 1]
+            if own_name != [parameter.name] and not (has_args and not own_name):
+                yield f"takes {parameter.name} as argument {index}"
         elif parameter.kind is Parameter.KEYWORD_ONLY and not (
             has_kwargs or parameter.name in named
         ):
@@ -235,7 +234,7 @@ def _differences(own: Callable[..., Any], theirs: Callable[..., Any]) -> Iterato
 
 
 class _Reader(ast.NodeVisitor):
-    """Compares what a module of ours uses of vLLM's with what is there."""
+    """Compares a module's uses of vLLM with the installed vLLM."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module
@@ -243,29 +242,29 @@ class _Reader(ast.NodeVisitor):
         self._class: type[Any] | None = None
         self._found: list[str] = []
         short = module.__name__.removeprefix(f"{SCHEDULER}.")
-        self._objects = {text: path for (place, text), path in _OBJECTS.items() if place == short}
+        self._objects = {text: path for (name, text), path in _OBJECTS.items() if name == short}
 
     def breaches(self, tree: ast.Module) -> list[str]:
-        """See the module's `breaches`."""
+        """Unmet expectations of one module; see the function `breaches`."""
         self._names = {here: _imported(module, name) for module, name, here in _imports(tree)}
         self.visit(tree)
         return self._found
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        """Remember whose `self` and `super()` follow."""
+        """Remember the class that `self` and `super()` refer to."""
         outer, self._class = self._class, getattr(self._module, node.name, None)
         self.generic_visit(node)
         self._class = outer
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        """Look an attribute of vLLM's up."""
+        """Check that an attribute of vLLM exists."""
         owner = self._owner(node.value)
         if owner is not None and isinstance(node.ctx, ast.Load) and not _has(owner, node.attr):
             self._tell(node, f"{_name_of(owner)}.{node.attr} is not there")
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        """Try a call's arguments on the signature of what is called."""
+        """Check a call's arguments against the signature."""
         called = self._called(node.func)
         if called is not None:
             trouble = _trouble_with(called, node)
@@ -277,7 +276,7 @@ class _Reader(ast.NodeVisitor):
         self._found.append(f"{what} ({self._module.__name__}:{node.lineno})")
 
     def _owner(self, node: ast.expr) -> Any:
-        """VLLM's class or module that an expression is, or is an instance of; None if not known."""
+        """The class or module of vLLM that an expression is, or is an instance of; else None."""
         text = ast.unparse(node)
         if text in self._objects:
             return _class_named(self._objects[text])
@@ -314,7 +313,7 @@ def _is_theirs(classes: Iterable[type[Any]]) -> Iterator[bool]:
 
 
 def _bound(method: Any) -> Any:
-    """A method as an instance shows it: without `self`."""
+    """A method bound to an instance: without `self`."""
     if isinstance(method, staticmethod):
         return method.__func__
     function = _function(method)
@@ -322,7 +321,7 @@ def _bound(method: Any) -> Any:
 
 
 def _trouble_with(called: Any, call: ast.Call) -> str:
-    """Why a call cannot be made; "" if it can, or if what is called does not say."""
+    """The reason why a call fails; "" if it does not, or if there is no signature."""
     if isinstance(called, classmethod | staticmethod):
         called = _bound(called)
     try:
@@ -348,7 +347,7 @@ def _has(owner: Any, attribute: str) -> bool:
 
 @cache
 def _set_by(owner: Any) -> frozenset[str]:
-    """Attributes that a class declares or its methods set, its bases' left out."""
+    """Attributes that a class declares or its methods set, without those of its bases."""
     names = set(getattr(owner, "__annotations__", ()))
     with contextlib.suppress(OSError, TypeError):
         tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))

@@ -1,7 +1,7 @@
-"""Decisions as JSON lines, written beside the serving path.
+"""Writes decisions as JSON lines, off the serving path.
 
-Each line has `time_s` (host's monotonic clock), `event`, the log's common fields and the event's
-own. Knows nothing about what the fields mean.
+Each line has `time_s` (the host's monotonic clock), `event`, the log's common fields and the
+event's own.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _MAX_WRITE_BYTES = 1 << 16
 class DecisionLog:
     """Appends records to a file from a thread of its own; never blocks or raises into the caller.
 
-    Several processes may append to one file: each write ends with a whole line. A file that cannot
-    be written is reported once and ends the log. Records beyond what the disk keeps up with are
-    dropped and counted in the next one written.
+    Several processes may append to one file: each write ends with a whole line. A write error is
+    logged once and ends the log. If the disk is too slow, records are dropped, and the next record
+    has their number (`num_dropped`).
 
     Args:
         path: The file.
-        common: Fields of every record, such as which engine writes it.
+        common: Fields of every record, for example the engine's number.
     """
 
     def __init__(self, path: Path, **common: Any) -> None:
@@ -58,7 +58,7 @@ class DecisionLog:
             self._num_dropped = 0
 
     def close(self) -> None:
-        """Write what is queued and end the thread; waits at most two seconds."""
+        """Write the queued records and end the thread; waits at most two seconds."""
         try:
             self._pending.put_nowait(None)
         except queue.Full:
@@ -82,8 +82,8 @@ class DecisionLog:
                 _append(file, b"".join(lines))
         except OSError as error:
             logger.warning(
-                "decision_log %s is not written any more (%s); requests are served as usual, name"
-                " another file in HOLDFAST_DECISION_LOG",
+                "the decision log %s is not written any more (%s); requests are served as usual."
+                " Set HOLDFAST_DECISION_LOG to another file and restart",
                 *(self._path, error.strerror or error),
             )
             while record is not None:
@@ -101,20 +101,20 @@ class NoDecisionLog:
 
 
 def _opened(path: Path) -> int:
-    """Open a file, a device or a pipe that something reads, without waiting for a reader."""
+    """Open a file, a device or a pipe with a reader; never waits for a reader."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         handle = os.open(path, flags, 0o666)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise OSError(error.errno, "it is a pipe or a socket that nothing reads") from error
+            raise OSError(error.errno, "it is a pipe or a socket that no process reads") from error
         raise
     os.set_blocking(handle, True)
     return handle
 
 
 def _append(file: io.FileIO, lines: bytes) -> None:
-    """Append whole lines in one write, which the kernel does not mix with another process's."""
+    """Append whole lines in one write; the kernel does not mix it with another process's."""
     rest = memoryview(lines)
     while rest:
         rest = rest[file.write(rest) :]

@@ -1,7 +1,8 @@
-"""The one meter of evictions: each cached block whose content is dropped for another, once.
+"""Counts evictions: each cached block that loses its content for another, once.
 
-A block without a hash holds nothing that could be found again; taking it is not an eviction.
-Clearing the whole prefix cache is none either. Process: engine core.
+Neither a block without a hash nor a reset of the whole prefix cache counts.
+
+Process: scheduler.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ __all__ = ["watch_evictions"]
 
 
 def watch_evictions(block_pool: Any, on_evicted: Callable[[Any], None]) -> None:
-    """Call `on_evicted(block)` after each eviction from vLLM's `BlockPool`; changes nothing else.
+    """Call `on_evicted(block)` after each eviction from vLLM's `BlockPool`. Mutates the pool.
 
-    `on_evicted` runs inside block allocation and must not raise. The block's hash is gone by then.
+    `on_evicted` runs inside block allocation and must not raise. The block has lost its hash then.
     """
-    evict = block_pool._maybe_evict_cached_block  # noqa: SLF001 - the only place that knows
+    evict = block_pool._maybe_evict_cached_block  # noqa: SLF001 # vLLM has no public name for it
 
     def evict_and_report(block: Any) -> bool:
         is_evicted: bool = evict(block)

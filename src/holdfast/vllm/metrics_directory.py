@@ -1,8 +1,8 @@
 """The directory through which the processes of one server share their metrics.
 
-Each process that writes into it holds a shared lock, which the kernel releases however the process
-ends. A directory that no process has locked is left over from a server that was killed, and the
-next server removes it. A lock tells that across containers too, where process ids do not.
+Each process that writes into it holds a shared lock, which the kernel releases when the process
+ends. A directory without a lock belongs to a server that was killed, and the next server removes
+it. Locks work across containers, where process ids do not.
 
 Process: engine core and API server.
 """
@@ -27,12 +27,12 @@ _MAX_TRIES = 8
 
 
 def new_directory() -> Path:
-    """The path of a directory that no other server uses; nothing is made."""
+    """The path of a directory that no other server uses; makes nothing."""
     return Path(tempfile.gettempdir()) / f"{_PREFIX}{secrets.token_hex(8)}"
 
 
 def open_locked(directory: Path) -> io.FileIO:
-    """Make `directory` unless it is there, and lock it until the file returned is closed.
+    """Make `directory` if it is missing, and lock it until the returned file is closed.
 
     Raises:
         OSError: It cannot be made or locked.
@@ -42,17 +42,17 @@ def open_locked(directory: Path) -> io.FileIO:
         try:
             lock = io.FileIO(directory / _LOCK, "a")
         except FileNotFoundError:
-            continue  # removed meanwhile, as it was empty
+            continue  # another server removed the empty directory
         fcntl.flock(lock, fcntl.LOCK_SH)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock.fileno()), (directory / _LOCK).stat()):
                 return lock
-        lock.close()  # removed before it was locked
-    raise OSError(f"{directory} is removed again and again")
+        lock.close()  # another server removed it before the lock
+    raise OSError(f"another process removed {directory} {_MAX_TRIES} times")
 
 
 def remove_abandoned() -> None:
-    """Remove the directories of servers that are gone; those of other users are left alone."""
+    """Remove directories of this user's servers that were killed."""
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             status = directory.stat(follow_symlinks=False)
@@ -64,7 +64,7 @@ def _remove_unlocked(directory: Path) -> None:
     try:
         lock = io.FileIO(directory / _LOCK, "r")
     except FileNotFoundError:
-        directory.rmdir()  # only where nothing was written yet
+        directory.rmdir()  # fails if something was written
         return
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

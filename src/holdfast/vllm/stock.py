@@ -1,6 +1,6 @@
-"""Stock vLLM scheduling with the evictions counted: both sides of a comparison share one meter.
+"""vLLM's own scheduler with Holdfast's counters, for comparisons.
 
-Scheduling, queueing and eviction are vLLM's own. Process: engine core.
+Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["CountedAsyncScheduler"]
 
 
 class CountedAsyncScheduler(AsyncScheduler):  # type: ignore[misc]
-    """vLLM's own scheduler, plus the counters that need no opinion: evictions, steps, time."""
+    """vLLM's own scheduler that counts evictions, steps and their time."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -27,7 +27,7 @@ class CountedAsyncScheduler(AsyncScheduler):  # type: ignore[misc]
         )
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
-        """Schedule as vLLM does, timed."""
+        """Plan one engine step; see vLLM."""
         started_s = time.perf_counter()
         output = super().schedule(*args, **kwargs)
         self._metrics.scheduled(time.perf_counter() - started_s)
@@ -35,10 +35,10 @@ class CountedAsyncScheduler(AsyncScheduler):  # type: ignore[misc]
 
     @property
     def counted(self) -> dict[str, float]:
-        """What was counted, as `EngineMetrics.snapshot` gives it."""
+        """The counters; see `EngineMetrics.snapshot`."""
         return self._metrics.snapshot()
 
     def shutdown(self) -> None:
-        """Flush the counters, then shut down as vLLM does."""
+        """Write the counters and end; see vLLM."""
         self._metrics.close()
         super().shutdown()

@@ -1,4 +1,4 @@
-"""vLLM's own queues, filled with what Holdfast's held: what is left when Holdfast steps aside.
+"""Restores vLLM's own queues when Holdfast falls back.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.32.
 """
@@ -16,7 +16,7 @@ __all__ = ["restore_free_queue", "restore_request_queue"]
 
 
 def restore_request_queue(scheduler: Any) -> None:
-    """Put every waiting request into a queue of vLLM's own. Mutates the scheduler."""
+    """Put every waiting request into vLLM's own queue. Mutates the scheduler."""
     waiting = create_request_queue(scheduler.policy)
     for request in scheduler.waiting:
         waiting.add_request(request)
@@ -24,7 +24,7 @@ def restore_request_queue(scheduler: Any) -> None:
 
 
 def restore_free_queue(pool: Any, age_of: Callable[[Any], int]) -> None:
-    """Put every free block into a queue of vLLM's own, those without content first, then by age.
+    """Put every free block into vLLM's own queue: first those without content, then oldest first.
 
     Mutates the pool; only between two engine steps.
     """

@@ -1,8 +1,8 @@
-"""Which versions of vLLM are tested, and what is done on others.
+"""Checks that Holdfast can run on the installed version of vLLM.
 
-On a tested version nothing is checked: the tests did. On any other, what Holdfast expects of vLLM's
-code is compared with it before the engine is built. If all is there, Holdfast runs with a warning;
-else it refuses to start, so that no engine dies of it under load.
+A tested version needs no check. On any other, Holdfast compares its expectations of vLLM's code
+with that code before the engine is built (`contract`). If they are met, it runs with a warning;
+else it refuses to start, so that no engine fails under load.
 
 Process: every.
 """
@@ -48,10 +48,10 @@ _logger = logging.getLogger(__name__)
 
 
 def engine_version() -> str:
-    """The version of the vLLM installed here.
+    """The installed version of vLLM.
 
     Raises:
-        EngineError: There is none, it does not import, or it is older than `OLDEST`.
+        EngineError: vLLM is missing, does not import, or is older than `OLDEST`.
     """
     if importlib.util.find_spec("vllm") is None:
         raise EngineError("vLLM is not installed", hint=INSTALL_HINT)
@@ -69,22 +69,22 @@ def engine_version() -> str:
 
 
 def is_older(version: str, than: Minor) -> bool:
-    """Whether a version of vLLM is older; builds from a source tree are taken to be recent."""
+    """Whether a version of vLLM is older; builds from a source tree count as recent. Pure."""
     minor = _minor(version)
     return minor is not None and (0, 0) < minor < than
 
 
 def is_tested(version: str) -> bool:
-    """Whether Holdfast's tests run on a version of vLLM, or on a neighbour of its minor. Pure."""
+    """Whether a version's minor is between the oldest and the newest tested one. Pure."""
     minor = _minor(version)
     return minor is not None and OLDEST_TESTED <= minor <= NEWEST_TESTED
 
 
 def check_scheduler(version: str) -> None:
-    """Make sure that Holdfast's scheduler can run in a version of vLLM; warns if it is not tested.
+    """Check that Holdfast's scheduler can run on a version of vLLM; warn if it is not tested.
 
     Args:
-        version: The version that is installed, as `engine_version` gives it.
+        version: The installed version; see `engine_version`.
 
     Raises:
         EngineError: vLLM lacks what the scheduler needs.
@@ -93,11 +93,11 @@ def check_scheduler(version: str) -> None:
 
 
 def check_tiers(version: str, setting: str = "a tier") -> None:
-    """Make sure that tiers can run in a version of vLLM; warns if it is not tested.
+    """Check that tiers can run on a version of vLLM; warn if it is not tested.
 
     Args:
-        version: The version that is installed, as `engine_version` gives it.
-        setting: What asks for tiers.
+        version: The installed version; see `engine_version`.
+        setting: The setting that needs tiers, for the message.
 
     Raises:
         EngineError: vLLM is older than the offloading that tiers need, or lacks what they need.
@@ -120,13 +120,13 @@ def _compare(version: str, part: str, hint: str) -> None:
     if found:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise EngineError(
-            f"vLLM {version} is not among the tested versions ({_tested()}), and {part} would "
-            f"fail in it: {'; '.join(found[:_SHOWN])}{more}",
+            f"vLLM {version} is not tested ({_tested()} are), and {part} would fail on it: "
+            f"{'; '.join(found[:_SHOWN])}{more}",
             hint=f"{hint}; {_INSTALL_TESTED}",
         )
     _logger.warning(
-        "vLLM %s is not among the versions that Holdfast is tested with (%s). Its code has all that"
-        " %s must find in it. If it misbehaves: %s",
+        "vLLM %s is not tested with Holdfast (%s are). Its code has the names that %s needs, so"
+        " Holdfast runs. If it misbehaves: %s",
         version,
         _tested(),
         part,

@@ -80,7 +80,7 @@ def test_a_damaged_block_is_not_loaded_but_removed_and_counted(
     assert not result.success
     assert not rig.path(1).exists()
     assert rig.counted()["holdfast_pool_refused_blocks"] == {(reason,): 1}
-    assert not rig.finds(1)  # or the same request would try again for ever
+    assert not rig.finds(1)  # else the same request would try again without end
 
 
 def test_blocks_beside_a_damaged_one_are_kept(rig: TierRig) -> None:
@@ -167,7 +167,7 @@ def test_blocks_beyond_the_bound_are_left_out_until_room_is_made(make_tier: Tier
 
 
 def test_a_bound_below_one_block_is_refused(make_tier: TierMaker) -> None:
-    with pytest.raises(ConfigError, match="holds no block"):
+    with pytest.raises(ConfigError, match="smaller than one block"):
         make_tier(pool_bytes=_FILE_BYTES - 1)
 
 
@@ -235,14 +235,14 @@ def test_a_disk_that_does_not_keep_up_is_left_alone_until_it_does(
 ) -> None:
     from holdfast.vllm.offload import slow_disk
 
-    monkeypatch.setattr(slow_disk, "_LONGEST_STORE_S", LONGEST_S)
+    monkeypatch.setattr(slow_disk, "_MAX_STORE_S", LONGEST_S)
     detector = slow_disk.SlowDisk()
     rig = make_tier(backpressure_detector=detector)
     may_write, full = threading.Event(), os.writev
     monkeypatch.setattr(os, "writev", lambda *given: (may_write.wait(LONGEST_S), full(*given))[1])
     rig.begin_store(1)
     assert detector.should_store(1)
-    monkeypatch.setattr(slow_disk, "_LONGEST_STORE_S", 0.0)
+    monkeypatch.setattr(slow_disk, "_MAX_STORE_S", 0.0)
     assert not detector.should_store(1)
     assert detector.policy.pop_stores_dropped() == (1, 1)
     may_write.set()

@@ -105,7 +105,7 @@ def test_another_kind_of_device_is_left_to_vllm() -> None:
 
 
 def test_a_host_tier_below_one_block_is_refused() -> None:
-    with pytest.raises(ConfigError, match="holds no KV block"):
+    with pytest.raises(ConfigError, match="smaller than a chunk"):
         _spec(cpu_bytes_to_use=100)
 
 

@@ -1,1 +1,1 @@
-"""Tiers below the KV cache, on vLLM's own offloading connector."""
+"""Tiers below the KV cache: stores, loads, prefetches, and when each has a net benefit."""

@@ -1,4 +1,4 @@
-"""What `holdfast serve` tells vLLM about tiers: our settings as vLLM's own arguments."""
+"""Tiers of `holdfast serve`: our settings as vLLM's own arguments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from holdfast.vllm.versions import check_tiers, engine_version
 __all__ = ["check_offloading", "tier_arguments", "transfer_config"]
 
 _GIB: Final = 1 << 30
-# What a process of the engine takes beside weights and KV, at least.
+# Least memory of an engine process beside weights and KV cache.
 _PROCESS_GIB: Final = 0.5
 _NAME: Final = re.compile(r"--[\w-]+")
 _OWN_TIERS: Final = re.compile(r"--kv[-_](transfer[-_]config|offloading[-_]\w+)([.=].*)?")
@@ -30,17 +30,17 @@ _HASH: Final = "sha256_cbor"
 
 
 def tier_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str]:
-    """VLLM's arguments for the tiers that `config` asks for; none when it asks for none.
+    """Arguments of vLLM for the tiers in `config`; none without `host_gib`.
 
-    The pool's directory is made where there is none.
+    Makes the pool's directory if it is missing.
 
     Args:
         config: Our settings.
-        arguments: What the operator gave vLLM.
+        arguments: The operator's arguments for vLLM.
 
     Raises:
-        ConfigError: The operator configures tiers as well, there is too little memory or disk, or
-            the pool's directory cannot be used.
+        ConfigError: The arguments configure tiers as well, memory or disk is too small, or the
+            pool's directory cannot be used.
         EngineError: vLLM is missing, too old, or lacks what tiers need.
     """
     if config.host_gib is None:
@@ -48,8 +48,8 @@ def tier_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str
     for argument in arguments:
         if _OWN_TIERS.fullmatch(argument):
             raise ConfigError(
-                f"{argument} conflicts with host_gib, which sets vLLM's tiers up itself",
-                hint="leave one of them out",
+                f"{argument} conflicts with host_gib: both configure vLLM's tiers",
+                hint="leave one of the two out",
             )
     check_offloading("host_gib")
     _check_memory(config.host_gib, arguments, os.environ)
@@ -59,13 +59,13 @@ def tier_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str
         if config.pool_gib is not None:
             _check_disk(pool, config.pool_gib)
         if not any(_OWN_HASH.fullmatch(argument) for argument in arguments):
-            # The default pickles, so equal prompts may hash differently in another process.
+            # The default hash pickles, so another process may hash equal prompts differently.
             extra += ["--prefix-caching-hash-algo", _HASH]
     return extra
 
 
 def check_offloading(setting: str) -> None:
-    """Make sure that vLLM has the offloading that a setting needs.
+    """Check that vLLM has the offloading that a setting needs.
 
     Raises:
         EngineError: vLLM is missing, too old, or lacks what tiers need.
@@ -74,7 +74,7 @@ def check_offloading(setting: str) -> None:
 
 
 def transfer_config(config: HoldfastConfig) -> dict[str, Any]:
-    """What vLLM's `kv_transfer_config` must be for the tiers of `config`, which has `host_gib`."""
+    """The `kv_transfer_config` for the tiers in `config`, which has `host_gib`. Pure."""
     assert config.host_gib is not None
     tiers: list[dict[str, Any]] = []
     if config.pool_dir is not None:
@@ -96,8 +96,8 @@ def transfer_config(config: HoldfastConfig) -> dict[str, Any]:
             "spec_name": "HoldfastOffloadingSpec",
             "spec_module_path": "holdfast.vllm.offload.spec",
             "cpu_bytes_to_use": int(config.host_gib * _GIB),
-            # An agent's next prompt repeats its last answer. Without the answers' blocks, what
-            # comes after the first answer could not be found again.
+            # An agent's next prompt repeats its last answer. Without the answers' blocks, no block
+            # after the first answer could be found again.
             "offload_prompt_only": False,
             "eviction_policy": "HostPolicy",
             "cache_policy_module_path": "holdfast.vllm.offload.host_policy",
@@ -107,7 +107,7 @@ def transfer_config(config: HoldfastConfig) -> dict[str, Any]:
 
 
 def _check_memory(host_gib: float, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Say so now; vLLM would find out when the model is loaded, or the kernel later."""
+    """Check memory before the start; vLLM would fail after it has loaded the model."""
     given = _given(arguments)
     num_engines = max(given.data_parallel_size_local or given.data_parallel_size, 1)
     num_workers = max(given.tensor_parallel_size * given.pipeline_parallel_size, 1)
@@ -119,12 +119,12 @@ def _check_memory(host_gib: float, arguments: Sequence[str], environ: Mapping[st
     own_gib = _PROCESS_GIB * (1 + num_engines * (1 + num_workers))
     with contextlib.suppress(ValueError):
         own_gib += float(environ.get("VLLM_CPU_KVCACHE_SPACE", "")) * num_engines
-    wanted = f"{each}, and the engine takes at least {own_gib:g} GiB itself"
+    wanted = f"{each}, and the engine itself takes at least {own_gib:g} GiB"
     check_fits(wanted, int((tiers_gib + own_gib) * _GIB), memory_bounds())
 
 
 def _given(arguments: Sequence[str]) -> argparse.Namespace:
-    """How many engines and workers the operator asks for; one of each where that is not said."""
+    """Numbers of engines and workers that the operator asks for; one of each by default."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-dp", "--data-parallel-size", type=int, default=1)
     parser.add_argument("-dpl", "--data-parallel-size-local", type=int, default=0)
@@ -134,11 +134,11 @@ def _given(arguments: Sequence[str]) -> argparse.Namespace:
     try:
         return parser.parse_known_args(dashed)[0]
     except argparse.ArgumentError:
-        return parser.parse_args([])  # vLLM says what is wrong with it
+        return parser.parse_args([])  # vLLM reports the error
 
 
 def _check_disk(pool: PoolDirectory, pool_gib: float) -> None:
-    """A bound beyond the disk would never be reached: the disk would be full before."""
+    """Check that `pool_gib` fits the disk; else the disk would be full before the pool is."""
     free_bytes = shutil.disk_usage(pool.path).free
     if pool_gib * _GIB <= free_bytes:
         return

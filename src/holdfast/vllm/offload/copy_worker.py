@@ -1,7 +1,7 @@
 """Copies between KV tensors in host memory and the host tier, for machines without a GPU.
 
-Copies are done when they are asked for. The engine asks between two steps, so nothing that a step
-reads or writes can be in flight, and there is no device that could work meanwhile.
+It copies synchronously. The engine submits copies between two steps, so no step reads or writes the
+blocks meanwhile, and there is no device that could compute in the time.
 
 Process: worker. Checked on vLLM 0.32 and 0.33.
 """
@@ -21,7 +21,7 @@ __all__ = ["CopyWorker"]
 
 @dataclass(frozen=True, slots=True)
 class _Pages:
-    """One layer's share of every block, in the engine and in the host tier.
+    """One layer's part of every block, in the KV cache and in the host tier.
 
     Attributes:
         engine: [num_blocks, page_bytes], int8.
@@ -35,12 +35,12 @@ class _Pages:
 
 
 class CopyWorker(OffloadingWorker):  # type: ignore[misc]
-    """See vLLM's `OffloadingWorker`.
+    """vLLM's `OffloadingWorker` without a GPU.
 
     Args:
         kv_caches: vLLM's `CanonicalKVCaches`; every tensor in host memory.
-        blocks_per_chunk: KV blocks of the engine in one chunk of the host tier.
-        region: The host tier's memory, which is given back on shutdown.
+        blocks_per_chunk: KV blocks in one chunk of the host tier.
+        region: The host tier's memory, released on shutdown.
     """
 
     def __init__(self, kv_caches: Any, blocks_per_chunk: int, region: Any) -> None:
@@ -68,7 +68,7 @@ class CopyWorker(OffloadingWorker):  # type: ignore[misc]
     def submit_load(
         self, job_id: int, src_spec: Any, dst_spec: Any, expedited: bool = False
     ) -> bool:
-        """Copy KV blocks from the host tier; every copy is as fast as one that is expedited."""
+        """Copy KV blocks from the host tier; expedited or not makes no difference."""
         return self._copy(job_id, dst_spec, src_spec.block_ids, is_store=False)
 
     def get_finished(self) -> list[Any]:
@@ -77,11 +77,11 @@ class CopyWorker(OffloadingWorker):  # type: ignore[misc]
         return finished
 
     def wait(self, job_ids: set[int]) -> None:
-        """Nothing is ever under way."""
+        """Return at once: no copy is in flight."""
 
     def shutdown(self) -> None:
-        """Give the host tier's memory back."""
-        self._pages_by_group.clear()  # it stays mapped while anything looks into it
+        """Release the host tier's memory."""
+        self._pages_by_group.clear()  # else it stays mapped
         if self._region is not None:
             self._region.cleanup()
             self._region = None
@@ -94,8 +94,8 @@ class CopyWorker(OffloadingWorker):  # type: ignore[misc]
         ):
             if num_blocks == 0:
                 continue
-            # A group's blocks follow each other in the prompt, and so do their chunks, but the
-            # first and the last chunk may be wanted in part.
+            # A group's blocks are consecutive in the prompt, and so are their chunks; of the first
+            # and the last chunk only a part may be copied.
             parts = block_index % self._blocks_per_chunk + np.arange(num_blocks)
             chunks = chunk_ids[first_chunk + parts // self._blocks_per_chunk]
             ids = blocks.block_ids[first_block : first_block + num_blocks]
@@ -116,7 +116,7 @@ class CopyWorker(OffloadingWorker):  # type: ignore[misc]
 
 
 def _rows_of(tensor: torch.Tensor, page_bytes: int) -> np.ndarray:
-    """A KV tensor's memory as [num_blocks, page_bytes]; rows may be further apart than that."""
+    """A KV tensor's memory as [num_blocks, page_bytes]; rows may have padding between them."""
     rows: np.ndarray = tensor.flatten(1).view(torch.int8)[:, :page_bytes].numpy()
     return rows
 
@@ -124,7 +124,7 @@ def _rows_of(tensor: torch.Tensor, page_bytes: int) -> np.ndarray:
 def _copy_pages(
     page: _Pages, ids: np.ndarray, chunks: np.ndarray, parts: np.ndarray, *, is_store: bool
 ) -> None:
-    """Copy page by page: pages are large enough for that to be faster than fancy indexing."""
+    """Copy page by page, which for large pages is faster than fancy indexing."""
     num_bytes = page.num_bytes
     rows = zip(ids.tolist(), chunks.tolist(), parts.tolist(), strict=True)
     for block, chunk, part in rows:

@@ -1,9 +1,9 @@
-"""The tier below the host: vLLM's `fs` tier on a pool directory that outlives the engine.
+"""The disk tier: vLLM's `fs` tier on a pool directory that outlives the engine.
 
-Names of files, lookups, threads and jobs are vLLM's. What it does not do is done here: blocks are
-kept apart by all that must be equal (`model_identity`), checked when they are loaded
-(`block_file`), and bounded in bytes and age (`GarbageCollector`). Whatever goes wrong with a file
-is a block less, never a request less: it is counted, and recomputed.
+File names, lookups, threads and jobs are vLLM's. This tier adds identities, which keep blocks of
+different engines apart (`model_identity`), a check of each loaded block (`block_file`), and bounds
+on bytes and age (`GarbageCollector`). A block whose file fails is counted and computed again; the
+request never fails.
 
 Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
@@ -44,16 +44,24 @@ _logger = logging.getLogger(__name__)
 _MAX_READ_THREADS: Final = 8
 _MAX_WRITE_THREADS: Final = 4
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOT_WRITTEN: Final = (
+    "blocks are not written to the pool (%s); requests are served as usual, and the blocks are"
+    " counted in holdfast_pool_skipped_blocks: make space or fix the disk of pool_dir"
+)
+_NOT_READ: Final = (
+    "blocks are not read from the pool (%s); they are computed again, and counted in"
+    " holdfast_pool_refused_blocks: check the disk of pool_dir"
+)
 
 
 @dataclass(slots=True)
 class _Job:
-    """Blocks on their way to or from the disk.
+    """One of vLLM's jobs: blocks to read or to write.
 
     Attributes:
         keys: vLLM's keys of the blocks.
-        is_load: Which way.
-        is_done: Which have arrived; each is set by one thread.
+        is_load: Whether it reads.
+        is_done: Whether each block is read or written; one thread sets each.
     """
 
     keys: Sequence[bytes]
@@ -65,20 +73,20 @@ class _Job:
 
 
 class DiskTier(FileSystemTierManager):  # type: ignore[misc]
-    """See vLLM's `FileSystemTierManager`.
+    """vLLM's `FileSystemTierManager` on a pool.
 
     Args:
         offloading_spec: vLLM's.
         primary_kv_view: The host tier's memory.
         tier_type: Name of this tier in vLLM's metrics.
-        pool_dir: The pool's directory; made where there is none.
-        pool_bytes: Its bound, None for none.
-        ttl_s: Blocks unused for longer are not loaded any more (s); None for ever.
-        backpressure_detector: vLLM's; a `SlowDisk` is told of each store.
+        pool_dir: The pool's directory; made if it is missing.
+        pool_bytes: Bytes that the pool may have, of all engines together; None sets no bound.
+        ttl_s: Age at which an unused block expires (s); None for never.
+        backpressure_detector: vLLM's; a `SlowDisk` learns of each store.
 
     Raises:
-        ConfigError: The directory cannot be used, a block does not fit the bound, or this engine's
-            KV cannot be told apart from another's.
+        ConfigError: The directory cannot be used, a block exceeds `pool_bytes`, or the KV of this
+            engine cannot be told apart from another's.
     """
 
     def __init__(
@@ -94,14 +102,16 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         engine = engine_being_built()
         if engine is None:
             raise ConfigError(
-                "a pool needs HoldfastOffloadingConnector, which shows it the whole engine",
-                hint="`holdfast serve` names it",
+                "a pool needs HoldfastOffloadingConnector, which knows the engine's configuration",
+                hint="name it in kv_transfer_config, or use `holdfast serve`, which does",
             )
         check_persistable(engine.vllm)
         self._num_file_bytes = offloading_spec.kv_bytes_per_chunk + FOOTER_BYTES
         if pool_bytes is not None and pool_bytes < self._num_file_bytes:
             raise ConfigError(
-                f"a pool of {pool_bytes:,} bytes holds no block: one takes {self._num_file_bytes:,}"
+                f"a pool of {pool_bytes:,} bytes is smaller than one block"
+                f" ({self._num_file_bytes:,} bytes)",
+                hint="raise pool_gib",
             )
         self._directory = PoolDirectory.make(Path(pool_dir).absolute())
         run_config = _file_mapper(str(self._directory.path), offloading_spec).get_run_config()
@@ -125,13 +135,13 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         self._slow_disk = backpressure_detector
         self._counts: Counter[tuple[str, str]] = Counter()
         self._counts_lock = threading.Lock()
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._collector = GarbageCollector(
             self._directory, max_bytes=pool_bytes, ttl_s=ttl_s, clock=_wall_clock_s
         )
         _logger.info("pool %s, identity %s", pool_dir, self._identity.name)
 
-    # What vLLM calls.
+    # Calls of vLLM.
 
     @classmethod
     def build_metric_definitions(cls, extra_config: dict[str, Any]) -> dict[str, Any]:
@@ -139,15 +149,15 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         return dict(METRICS)
 
     def submit_store(self, job_metadata: Any) -> None:
-        """Begin to write blocks; see vLLM."""
+        """Start to write blocks; see vLLM."""
         if isinstance(self._slow_disk, SlowDisk):
-            self._slow_disk.begin(job_metadata.job_id)
+            self._slow_disk.store_started(job_metadata.job_id)
         job = self._jobs[job_metadata.job_id] = _Job(list(job_metadata.keys), is_load=False)
         task = functools.partial(self._store, job_metadata.job_id, job, job_metadata.chunk_ids)
         self._pool.enqueue_store(job_metadata.job_id, 1, [task])
 
     def submit_load(self, job_metadata: Any) -> None:
-        """Begin to read blocks, with several threads; see vLLM."""
+        """Start to read blocks with several threads; see vLLM."""
         job = self._jobs[job_metadata.job_id] = _Job(list(job_metadata.keys), is_load=True)
         num_tasks = min(_MAX_READ_THREADS, os.cpu_count() or 1, len(job.keys)) or 1
         tasks = [
@@ -164,9 +174,9 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
             done = [key for key, is_done in zip(job.keys, job.is_done, strict=True) if is_done]
             is_whole = len(done) == len(job.keys)
             if job.is_load and not is_whole:
-                # Or the engine would ask for them again, find the same, and never end.
-                kept = set(done)
-                self._lookup_manager.mark_miss([key for key in job.keys if key not in kept])
+                # Else the engine would look them up again, find them, and try without end.
+                loaded = set(done)
+                self._lookup_manager.mark_miss([key for key in job.keys if key not in loaded])
             results.append(
                 JobResult(
                     job_id=job_id,
@@ -179,28 +189,28 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         return results
 
     def on_request_finished(self, req_context: Any) -> None:
-        """Count all blocks of the request's chain as used, in the GPU's cache or not."""
+        """Count all blocks of the request's path as used, resident or not."""
         super().on_request_finished(req_context)
         paths = self._paths_of(getattr(req_context, "_offload_key_positions", ()))
         self._collector.mark_used(paths)
 
     def drain_jobs(self) -> None:
-        """Wait for what is under way, and use nothing any more that was written until now.
+        """Wait for jobs in flight, and load no block any more that was written before.
 
-        vLLM calls this when its caches are reset, as it does when weights are exchanged in a
-        running engine. What the files hold may then be another model's, so a new identity begins;
-        the next start finds the old one again.
+        vLLM calls this when it resets its caches, for example after new weights were loaded into a
+        running engine. The files may then hold another model's KV, so a new identity starts; the
+        next start of the engine finds the old one again.
         """
         super().drain_jobs()
         root = self._directory.directory_of(self._identity, epoch=secrets.token_hex(8))
         try:
             self._directory.make_directory(root, self._identity)
-        except OSError as error:  # nothing can be stored there either, which is counted then
-            self._tell_once("error", "blocks are not written to the pool: %s", error)
+        except OSError as error:  # stores will fail as well, and are counted then
+            self._log_once("error", _NOT_WRITTEN, error)
         self.file_mapper = _file_mapper(str(root), self._offloading_spec)
 
     def get_stats(self) -> Any:
-        """What was counted since the last call; see vLLM."""
+        """Counts since the last call; see vLLM."""
         with self._counts_lock:
             counts, self._counts = self._counts, Counter()
         stats = OffloadingConnectorStats()
@@ -211,25 +221,25 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         """End all threads; see vLLM."""
         super().shutdown()
         self._collector.close()
-        self._bytes.release()  # the host tier's memory cannot go while anything looks into it
+        self._bytes.release()  # else the host tier's memory cannot be released
 
-    # Threads of the pool.
+    # In vLLM's reading and writing threads.
 
     def _store(self, job_id: int, job: _Job, chunk_ids: Sequence[int]) -> None:
         try:
             for i, (key, chunk_id) in enumerate(zip(job.keys, chunk_ids, strict=True)):
                 with self._chunk(chunk_id) as block:
-                    trouble = self._store_block(self._path_of(key), block)
-                if trouble is not None:
-                    self._count("skipped", trouble, len(job.keys) - i)
+                    reason = self._store_block(self._path_of(key), block)
+                if reason is not None:
+                    self._count("skipped", reason, len(job.keys) - i)
                     return
                 job.is_done[i] = True
         finally:
             if isinstance(self._slow_disk, SlowDisk):
-                self._slow_disk.end(job_id)
+                self._slow_disk.store_ended(job_id)
 
     def _store_block(self, path: Path, block: memoryview) -> str | None:
-        """Write one block unless it is there; returns why not."""
+        """Write one block unless it is stored already; returns the reason if it failed."""
         if self._is_stored(path):
             return None
         if not self._collector.fits(self._num_file_bytes):
@@ -238,14 +248,14 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
             location = self._directory.location_of(path)
             write_block(path, location, block, is_direct=self._use_o_direct)
         except OSError as error:
-            trouble = "disk_full" if error.errno in _FULL else "error"
-            self._tell_once(trouble, "blocks are not written to the pool: %s", error)
-            return trouble
+            reason = "disk_full" if error.errno in _FULL else "error"
+            self._log_once(reason, _NOT_WRITTEN, error)
+            return reason
         self._collector.add(self._num_file_bytes)
         return None
 
     def _is_stored(self, path: Path) -> bool:
-        """Whether the block is there, as far as its size and age tell; it counts as used then."""
+        """Whether a file of the right size and age is there; counts it as used."""
         try:
             status = path.stat()
             if status.st_size != self._num_file_bytes or status.st_mtime < self._not_before_s():
@@ -258,14 +268,14 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
     def _load(self, job: _Job, chunk_ids: Sequence[int], first: int, stride: int) -> None:
         for i in range(first, len(job.keys), stride):
             with self._chunk(chunk_ids[i]) as block:
-                trouble = self._load_block(self._path_of(job.keys[i]), block)
-            if trouble is not None:
-                self._count("refused", trouble, 1)
+                reason = self._load_block(self._path_of(job.keys[i]), block)
+            if reason is not None:
+                self._count("refused", reason, 1)
                 return
             job.is_done[i] = True
 
     def _load_block(self, path: Path, block: memoryview) -> str | None:
-        """Read one block; returns why not. A file that will never be of use is removed."""
+        """Read one block; returns the reason if it failed. Removes a bad or expired file."""
         try:
             state = read_block(
                 path,
@@ -279,13 +289,13 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
             if state is not BlockState.MISSING:
                 path.unlink(missing_ok=True)
             if state not in (BlockState.MISSING, BlockState.EXPIRED):
-                self._tell_once(state, "a block of the pool is %s and was removed: %s", state, path)
+                self._log_once(state, "the pool's block %s is %s and was removed", path, state)
         except OSError as error:
-            self._tell_once("unreadable", "blocks of the pool cannot be read: %s", error)
+            self._log_once("unreadable", _NOT_READ, error)
             return "unreadable"
         return state.value
 
-    # Small parts.
+    # Helpers.
 
     def _not_before_s(self) -> float:
         return 0.0 if self._ttl_s is None else _wall_clock_s() - self._ttl_s
@@ -300,18 +310,18 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
     def _paths_of(self, keys: Iterable[bytes]) -> Iterator[Path]:
         return map(self._path_of, keys)
 
-    def _count(self, what: str, why: str, num_blocks: int) -> None:
+    def _count(self, what: str, reason: str, num_blocks: int) -> None:
         with self._counts_lock:
-            self._counts[what, why] += num_blocks
+            self._counts[what, reason] += num_blocks
 
-    def _tell_once(self, kind: str, text: str, *values: object) -> None:
-        if kind not in self._told:
-            self._told.add(kind)
+    def _log_once(self, kind: str, text: str, *values: object) -> None:
+        if kind not in self._logged:
+            self._logged.add(kind)
             _logger.warning(text, *values)
 
 
 def _file_mapper(root: str, spec: Any) -> Any:
-    """VLLM's names for files, as its own tier makes them."""
+    """Names files as vLLM's own tier does."""
     return FileMapper.from_offloading_spec(
         root_dir=root,
         offloading_spec=spec,

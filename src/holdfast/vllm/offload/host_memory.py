@@ -1,7 +1,7 @@
-"""How much memory a host tier may take: of the machine, of the container, of shared memory.
+"""Memory that a host tier may take: of the machine, of the container, of shared memory.
 
-The kernel kills what exceeds a cgroup's limit without a word, hours later if the engine only grows
-into it then. So the figures are compared at the start.
+The kernel kills a process that exceeds its cgroup's limit without a message, perhaps hours after
+the start. So the start compares the figures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _GIB: Final = 1 << 30
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-# Names of the files with the limit and the use, and of the statistics of what can be given up.
+# Files with the limit and the usage, and statistics of the memory that the kernel can reclaim.
 _V2: Final = ("memory.max", "memory.current", ("inactive_file", "active_file"))
 _V1: Final = (
     "memory.limit_in_bytes",
@@ -35,12 +35,12 @@ _V1: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What one thing that bounds memory has left.
+    """Free memory within one limit.
 
     Attributes:
-        name: What bounds it, as a sentence says it.
-        num_bytes: What may still be taken (>= 0).
-        hint: What to do where that is too little.
+        name: The limit's name in messages.
+        num_bytes: Free bytes (>= 0).
+        hint: What to do if that is too little.
     """
 
     name: str
@@ -49,15 +49,15 @@ class Bound:
 
 
 def check_fits(wanted: str, num_bytes: int, bounds: Iterator[Bound]) -> None:
-    """Compare what is wanted with what there is.
+    """Check that an amount of memory is free within every bound.
 
     Args:
-        wanted: What takes the memory, with its figures.
-        num_bytes: How much it takes.
-        bounds: What it is taken from, all at once.
+        wanted: What takes the memory, with its figures, for the message.
+        num_bytes: The amount (bytes).
+        bounds: All bounds that apply.
 
     Raises:
-        ConfigError: One of the bounds has less left.
+        ConfigError: One of the bounds has less free.
     """
     for bound in bounds:
         if num_bytes > bound.num_bytes:
@@ -68,21 +68,21 @@ def check_fits(wanted: str, num_bytes: int, bounds: Iterator[Bound]) -> None:
 
 
 def shared_memory_bound() -> Iterator[Bound]:
-    """What `/dev/shm` has left, where there is one."""
+    """Free space of `/dev/shm`, if the machine has it."""
     if _SHARED_MEMORY.is_dir():
         yield Bound(
             str(_SHARED_MEMORY),
             shutil.disk_usage(_SHARED_MEMORY).free,
-            "containers have little of it unless told otherwise (--shm-size, --ipc=host)",
+            "lower host_gib, or give the container more (docker --shm-size or --ipc=host)",
         )
 
 
 def memory_bounds() -> Iterator[Bound]:
-    """What the machine and each cgroup around this process have left; file caches do not count."""
+    """Free memory of the machine and of each cgroup of this process; file caches count as free."""
     yield Bound(
         "the machine's memory",
         psutil.virtual_memory().available,
-        "lower host_gib, or end what else takes memory",
+        "lower host_gib, or end other processes that take memory",
     )
     for directory, (limit_file, usage_file, freeable) in _cgroups():
         limit = _number(directory / limit_file)
@@ -94,19 +94,19 @@ def memory_bounds() -> Iterator[Bound]:
             f"the container (cgroup {directory}, limit {limit / _GIB:.1f} GiB)",
             max(limit - max(usage, 0), 0),
             "lower host_gib, or give the container more memory (docker --memory, Kubernetes"
-            " resources.limits.memory); the kernel kills what exceeds it",
+            " resources.limits.memory); the kernel kills a process that exceeds it",
         )
 
 
 def _cgroups() -> Iterator[tuple[Path, tuple[str, str, tuple[str, str]]]]:
-    """Directories that limit this process's memory, innermost first, and their files' names."""
+    """Cgroup directories that limit this process's memory, innermost first, and file names."""
     own = dict(_own_paths())
     for controllers, root, mount in _mounts():
         is_v2 = not controllers
         path = own.get("" if is_v2 else "memory")
         if path is None or not (is_v2 or "memory" in controllers):
             continue
-        # A container may see its own cgroup as the root of what is mounted.
+        # A container may see its own cgroup as the root of the mount.
         relative = os.path.relpath(path, root)
         directory = mount if relative.startswith("..") else mount / relative
         if not directory.is_dir():
@@ -128,7 +128,7 @@ def _own_paths() -> Iterator[tuple[str, str]]:
 
 
 def _mounts() -> Iterator[tuple[tuple[str, ...], str, Path]]:
-    """Of each mounted hierarchy its controllers, none for v2, which path is mounted, and where."""
+    """Mounted hierarchies: controllers (none for v2), mounted path, mount point."""
     for line in _lines(_MOUNTS):
         before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
@@ -145,7 +145,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _number(path: Path) -> int | None:
-    """What a cgroup's file says; None for no limit, or no such file."""
+    """The number in a cgroup's file; None for no limit, or no such file."""
     text = "".join(_lines(path)).strip()
     return int(text) if text.isdecimal() else None
 

@@ -1,6 +1,6 @@
-"""What must be equal for one engine to use KV blocks that another has computed.
+"""The identity that two engines must share to use each other's KV blocks.
 
-Tenants are not in it: a request's `cache_salt` is part of its block hashes already.
+It leaves tenants out: a request's `cache_salt` is part of its prefix hashes.
 
 Process: scheduler. Checked on vLLM 0.32 and 0.33.
 """
@@ -23,39 +23,39 @@ __all__ = ["check_persistable", "model_identity"]
 
 _logger = logging.getLogger(__name__)
 
-_HINT = "leave out HOLDFAST_POOL_DIR; the host tier alone works"
+_HINT = "unset HOLDFAST_POOL_DIR; the host tier alone works"
 _SEEDLESS_HASHES = frozenset({"sha256", "sha256_cbor"})
 
 
 def check_persistable(config: Any) -> None:
-    """Refuse engines whose KV cannot be told apart from one start to the next.
+    """Refuse an engine whose KV could differ from start to start under one identity.
 
     Args:
         config: vLLM's `VllmConfig`.
 
     Raises:
-        ConfigError: Adapters are known by name only, FP8 scales are learned from the first prompts,
-            or prefix hashes begin with a random seed.
+        ConfigError: LoRA adapters are known by name only, FP8 scales come from the first prompts,
+            or prefix hashes have a random seed.
     """
     if config.lora_config is not None:
-        raise ConfigError("a pool cannot tell LoRA adapters of one name apart", hint=_HINT)
+        raise ConfigError("a pool cannot tell two LoRA adapters of one name apart", hint=_HINT)
     if getattr(config.cache_config, "calculate_kv_scales", False):
-        raise ConfigError("KV scales that each start computes anew do not fit a pool", hint=_HINT)
+        raise ConfigError("a pool needs fixed KV scales, not calculate_kv_scales", hint=_HINT)
     algorithm = config.cache_config.prefix_caching_hash_algo
     if algorithm not in _SEEDLESS_HASHES and "PYTHONHASHSEED" not in os.environ:
         raise ConfigError(
-            f"{algorithm} hashes begin with a random seed, so nothing would be found again",
-            hint="--prefix-caching-hash-algo sha256_cbor, or set PYTHONHASHSEED",
+            f"{algorithm} hashes have a random seed, so a restart would find no block in the pool",
+            hint="give --prefix-caching-hash-algo sha256_cbor, or set PYTHONHASHSEED",
         )
 
 
 def model_identity(engine: EngineConfig, spec: Any, run_config: dict[str, Any]) -> PoolIdentity:
-    """Everything that decides what a block of this engine holds. Reads samples of the weights.
+    """Everything that decides the content of this engine's blocks. Reads samples of the weights.
 
     Args:
         engine: The engine.
         spec: vLLM's `OffloadingSpec` for it.
-        run_config: What vLLM itself tells directories of blocks apart by.
+        run_config: The values by which vLLM tells directories of blocks apart.
 
     Raises:
         OSError: The weights are there but cannot be read.
@@ -88,7 +88,7 @@ def model_identity(engine: EngineConfig, spec: Any, run_config: dict[str, Any]) 
 
 
 def _groups(kv_cache: Any) -> str:
-    """Digest of how vLLM describes its cache groups: heads, sizes, dtypes, layers, windows."""
+    """Digest of vLLM's cache groups: heads, sizes, dtypes, layers, windows."""
     described = [
         f"{group.kv_cache_spec!r} {list(group.layer_names)}" for group in kv_cache.kv_cache_groups
     ]
@@ -96,7 +96,7 @@ def _groups(kv_cache: Any) -> str:
 
 
 def _device() -> str:
-    """Kind of device; on CPUs the order of a block's values depends on the instruction set."""
+    """Kind of device; on a CPU the order of a block's values depends on the instruction set."""
     import torch
     from vllm.platforms import current_platform
 
@@ -116,27 +116,27 @@ def _weights(config: Any) -> str | None:
     model = config.model_config
     if config.load_config.load_format == "dummy":
         return f"random {model.seed}"
-    place = _local_model(model, config.load_config.download_dir)
-    fingerprint = None if place is None else weights_fingerprint(place)
+    directory = _local_model(model, config.load_config.download_dir)
+    fingerprint = None if directory is None else weights_fingerprint(directory)
     if fingerprint is None:
         _logger.warning(
-            "the weights of %s are not to be seen here: the pool tells them by name and revision, "
-            "so give new weights a new name",
+            "the pool cannot read the weights of %s and knows them by name and revision only:"
+            " give new weights a new name",
             model.model,
         )
     return fingerprint
 
 
 def _local_model(model: Any, download_dir: str | None) -> Path | None:
-    place = Path(model.model)
-    if place.exists():
-        return place
+    directory = Path(model.model)
+    if directory.exists():
+        return directory
     from huggingface_hub import try_to_load_from_cache
 
     try:
         found = try_to_load_from_cache(
             model.model, "config.json", cache_dir=download_dir, revision=model.revision
         )
-    except ValueError:  # no name of that hub, such as an address
+    except ValueError:  # not a name of that hub, for example a URL
         return None
     return Path(found).parent if isinstance(found, str) else None

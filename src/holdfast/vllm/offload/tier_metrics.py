@@ -1,7 +1,7 @@
-"""What the disk tier counts, on vLLM's own `/metrics`.
+"""Metrics of the disk tier, on vLLM's own `/metrics`.
 
 vLLM counts hits, bytes and times of each tier (`vllm:kv_offload_tiering_*`, `DiskTier` in the
-label); these are the reasons why blocks did not come or go.
+label). These count blocks that were not loaded or stored, by reason.
 
 Process: scheduler and API server. Checked on vLLM 0.32 and 0.33.
 """
@@ -24,40 +24,40 @@ _BYTES: Final = "holdfast_pool_bytes"
 
 METRICS: Final[Mapping[str, Any]] = {
     _REFUSED: OffloadingCounterMetadata(
-        documentation="Blocks that were to be loaded from the pool and were not, by reason.",
+        documentation="Blocks not loaded from the pool and computed again, by reason.",
         labelnames=("reason",),
     ),
     _SKIPPED: OffloadingCounterMetadata(
-        documentation="Blocks that were to be stored in the pool and were not, by reason.",
+        documentation="Blocks not stored in the pool, by reason (quota: raise pool_gib).",
         labelnames=("reason",),
     ),
     _REMOVED: OffloadingCounterMetadata(
-        documentation="Files that this engine has removed from the pool, by reason.",
+        documentation="Files that this engine removed from the pool, by reason.",
         labelnames=("reason",),
     ),
-    _BYTES: OffloadingGaugeMetadata(documentation="Bytes in the pool, of all engines."),
+    _BYTES: OffloadingGaugeMetadata(documentation="Bytes in the pool, all engines together."),
 }
 
 
 def record(
     stats: Any, counts: Mapping[tuple[str, str], int], removed: Collected, num_bytes: int
 ) -> None:
-    """Put what was counted since the last time into vLLM's `OffloadingConnectorStats`. Mutates.
+    """Add counts since the last call to vLLM's `OffloadingConnectorStats`. Mutates `stats`.
 
     Args:
-        stats: Receives it.
+        stats: Receives the counts.
         counts: Blocks by ("refused" or "skipped", reason).
-        removed: What was removed.
+        removed: Removed files.
         num_bytes: Bytes in the pool now.
     """
-    for (what, why), num_blocks in counts.items():
+    for (what, reason), num_blocks in counts.items():
         name = _REFUSED if what == "refused" else _SKIPPED
-        stats.increase_counter(name, num_blocks, labelvalues=(why,))
-    for why, num_files in (
+        stats.increase_counter(name, num_blocks, labelvalues=(reason,))
+    for reason, num_files in (
         ("evicted", removed.num_evicted),
         ("expired", removed.num_expired),
         ("abandoned", removed.num_abandoned),
     ):
         if num_files:
-            stats.increase_counter(_REMOVED, num_files, labelvalues=(why,))
+            stats.increase_counter(_REMOVED, num_files, labelvalues=(reason,))
     stats.set_gauge(_BYTES, num_bytes)
