@@ -1,7 +1,7 @@
-"""What was learned about returns, kept in a file from one start of the engine to the next.
+"""Saves learned return times in a file from one start of the engine to the next.
 
 The file is one line of text, `holdfast-learned 1 crc32=XXXXXXXX`, and the model's bytes, which the
-checksum covers. Files of versions before the checksum have the bytes alone and are still read.
+checksum covers. Files of older versions have only the bytes, and are still read.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ logger = logging.getLogger(__name__)
 
 _SAVE_INTERVAL_S: Final = 30.0
 _CLOSE_TIMEOUT_S: Final = 10.0
-_MAX_BYTES: Final = 16 << 20  # a model with all its tools and classes takes less than two
+_MAX_BYTES: Final = 16 << 20  # a model with all its tools and classes has less than 2 MiB
 _HEADER: Final = b"holdfast-learned 1 crc32=%08x\n"
 _HEADER_START: Final = _HEADER[: _HEADER.index(b"%")]
 _HEADER_BYTES: Final = len(_HEADER % 0)
 _HINT: Final = (
-    "nothing learned is read or kept, requests are served as usual;"
-    " set HOLDFAST_LEARNED_FILE to the name of a regular file, or to nothing"
+    "return times are neither loaded nor saved, requests are served as usual;"
+    " set HOLDFAST_LEARNED_FILE to a regular file, or unset it"
 )
 
 
 class SharedModel(ReturnTimeModel):
-    """A model that one thread may save while another one learns."""
+    """A model that one thread may save while another learns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,16 +68,16 @@ class SharedModel(ReturnTimeModel):
 
 
 class LearnedFile:
-    """Loads and saves a model; trouble with the file is logged and never raised.
+    """Loads and saves a model; logs errors of the file and never raises them.
 
-    The file is replaced as a whole, so that a reader, or an engine that dies while writing, never
-    meets half of one. A file that is damaged is set aside as `NAME.damaged`. What is no regular
-    file of a model's size is refused: it is neither read nor replaced.
+    Each save replaces the whole file atomically, so neither a reader nor an engine that is killed
+    leaves half of it. A damaged file is renamed to `NAME.damaged`. Anything but a regular file of a
+    model's size is neither read nor replaced.
 
     Args:
-        path: The file; a link to it stays a link.
+        path: The file; a symbolic link to it stays one.
         rank: Number of the engine among those of one server. Each but the first has a file of its
-            own, `NAME.RANK`, and begins with the first one's where there is none.
+            own, `NAME.RANK`, and starts with the first engine's file if its own is missing.
     """
 
     def __init__(self, path: Path, rank: int = 0) -> None:
@@ -85,18 +85,18 @@ class LearnedFile:
         self._path = Path(f"{self._first}.{rank}") if rank else self._first
         self._model = SharedModel()
         self._num_saved = 0
-        self._stamp: tuple[int, int] | None = None  # of the file as we left it
+        self._stamp: tuple[int, int] | None = None  # of the file after our last read or write
         self._is_refused = False
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._writing = threading.Lock()
-        # Signal handlers put into it, so it must be a queue that may be entered twice.
+        # A signal handler puts into it, so the queue must be re-entrant.
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     # Load.
 
     def load(self) -> SharedModel | None:
-        """What was saved; None where there is nothing, or nothing of use."""
+        """The saved model; None if there is none, or none that can be used."""
         for path in dict.fromkeys((self._path, self._first)):
             try:
                 data = _read(path)
@@ -114,12 +114,13 @@ class LearnedFile:
         return None
 
     def start(self) -> SharedModel:
-        """The model to learn with: what was saved, or a new one. It is what `keep` keeps."""
+        """The saved model, or a new one; `keep` saves it. Mutates."""
         self._model = self.load() or self._model
         if not self._is_refused and not _may_write_in(self._path.parent):
-            self._say_once(
+            self._log_once(
                 f"learned_file {self._path} cannot be written: its directory does not allow it;"
-                " what is learned now is lost when the engine ends, requests are served as usual"
+                " return times learned now are lost when the engine ends, requests are served as"
+                " usual. Make the directory writable, or set another learned_file"
             )
         return self._model
 
@@ -132,7 +133,8 @@ class LearnedFile:
                 path.replace(aside)
             self._stamp = None
             logger.warning(
-                "%s is damaged (%s): return times are learned anew; the file is kept as %s",
+                "learned_file %s is damaged (%s): return times are learned anew, and the file is"
+                " renamed to %s",
                 *(path, error, aside.name),
             )
             return None
@@ -142,10 +144,10 @@ class LearnedFile:
     # Save.
 
     def keep(self) -> None:
-        """Save what `start` gave, from now on, whenever it has learned something.
+        """Start to save the model whenever it has learned something. Mutates signal handlers.
 
-        Every half minute, when the process is told to end, and in `close`. From the thread that
-        signals reach, once their handlers stand; does nothing the second time.
+        It saves every half minute, when the process gets SIGTERM or SIGINT, and in `close`. Call it
+        from the main thread after others have set their signal handlers; later calls do nothing.
         """
         if self._thread is not None:
             return
@@ -156,13 +158,13 @@ class LearnedFile:
         self._save_on_signals()
 
     def close(self) -> None:
-        """Save for the last time; waits for at most ten seconds."""
+        """Save for the last time; waits at most ten seconds."""
         if self._thread is not None:
             self._wake.put(True)
             self._thread.join(_CLOSE_TIMEOUT_S)
 
     def save(self, model: ReturnTimeModel, *, in_haste: bool = False) -> None:
-        """Save now; `in_haste` where the process may be killed before a disk has answered."""
+        """Save now; `in_haste` does not wait for the disk, as the process may soon be killed."""
         data = model.to_bytes()
         with self._writing:
             if self._is_refused or not self._may_replace():
@@ -173,23 +175,27 @@ class LearnedFile:
                 _replace(self._path, content, is_durable=not in_haste)
                 self._stamp = _stamp_of(self._path)
             except OSError as error:
-                self._say_once(
-                    f"{self._path} cannot be written ({error.strerror or error}): what was learned"
-                    " since it was last saved is lost when the engine ends"
+                self._log_once(
+                    f"learned_file {self._path} cannot be written ({error.strerror or error}):"
+                    " return times learned since the last save are lost when the engine ends; check"
+                    " the disk and the file's permissions"
                 )
 
     def _save_often(self) -> None:
         is_over = False
         while not is_over:
-            is_told = True
+            is_woken = True
             try:
                 is_over = self._wake.get(timeout=_SAVE_INTERVAL_S)
             except queue.Empty:
-                is_told = False
+                is_woken = False
             try:
-                self._save_changed(in_haste=is_told)
+                self._save_changed(in_haste=is_woken)
             except Exception:
-                logger.exception("%s cannot be saved", self._path)
+                logger.exception(
+                    "learned_file %s is not saved any more; requests are served as usual",
+                    self._path,
+                )
                 return
 
     def _save_changed(self, *, in_haste: bool) -> None:
@@ -199,14 +205,14 @@ class LearnedFile:
             self._num_saved = num_changes
 
     def _save_on_signals(self) -> None:
-        """Have signals that end the process save first; what else they do stays.
+        """Save first on signals that end the process, then call their handlers. Mutates handlers.
 
-        An engine's process is given little time after SIGTERM, and spends it on its workers.
+        An engine's process has little time after SIGTERM, and spends it on its workers.
         """
         if threading.current_thread() is not threading.main_thread():
             return
         if not callable(signal.getsignal(signal.SIGTERM)):
-            return  # whoever embeds the engine deals with signals
+            return  # a program that embeds the engine handles signals
         for number in (signal.SIGTERM, signal.SIGINT):
             before = signal.getsignal(number)
             if callable(before):
@@ -220,28 +226,28 @@ class LearnedFile:
         return handle
 
     def _may_replace(self) -> bool:
-        """Whether what stands in the file's place is a file of ours, or nothing."""
+        """Whether the path has a regular file or nothing."""
         try:
             mode = self._path.stat().st_mode
         except OSError:
-            return True  # writing says what is wrong
+            return True  # the write reports the error
         if not stat.S_ISREG(mode):
             self._refuse(self._path, f"is {_kind(mode)}, not a regular file")
             return False
         if self._stamp is not None and _stamp_of(self._path) != self._stamp:
-            self._say_once(
-                f"{self._path} is written by something else as well, which loses what either has"
-                " learned; give each server a learned_file of its own"
+            self._log_once(
+                f"another process writes learned_file {self._path} too, so each loses what the"
+                " other has learned; give each server a learned_file of its own"
             )
         return True
 
-    def _refuse(self, path: Path, why: str) -> None:
+    def _refuse(self, path: Path, reason: str) -> None:
         self._is_refused = True
-        self._say_once(f"learned_file {path} {why}: {_HINT}")
+        self._log_once(f"learned_file {path} {reason}: {_HINT}")
 
-    def _say_once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
+    def _log_once(self, message: str) -> None:
+        if message not in self._logged:
+            self._logged.add(message)
             logger.warning("%s", message)
 
 
@@ -260,37 +266,37 @@ class NoLearnedFile:
 
 
 def _may_write_in(directory: Path) -> bool:
-    """Whether files may be made in a directory, or in what it will be made in."""
-    there = next((one for one in (directory, *directory.parents) if one.exists()), directory)
-    return os.access(there, os.W_OK | os.X_OK)
+    """Whether a directory is writable, or the parent in which it will be made."""
+    existing = next((one for one in (directory, *directory.parents) if one.exists()), directory)
+    return os.access(existing, os.W_OK | os.X_OK)
 
 
 def _read(path: Path) -> bytes:
     """The content of a regular file of bounded size; never waits for a writer.
 
     Raises:
-        ValueError: It is something else, or larger.
+        ValueError: It is not a regular file, or larger.
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         raise ValueError(f"is {_kind(mode)}, not a regular file")
-    # Not to be opened by name again: what stands there may have changed.
+    # Check the opened file again: another may have replaced it.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise ValueError(f"is {_kind(mode)}, not a regular file")
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
-        raise ValueError(f"is larger than any that Holdfast writes ({_MAX_BYTES >> 20} MiB)")
+        raise ValueError(f"is larger than {_MAX_BYTES >> 20} MiB, the most that Holdfast writes")
     return data
 
 
 def _replace(path: Path, content: bytes, *, is_durable: bool) -> None:
-    """Put a file with `content` in the place of `path`, whole or not at all.
+    """Replace `path` by a file with `content` atomically.
 
-    Unless it is durable a machine, not a process, that fails now may leave half of it.
+    Unless it is durable, a crash of the machine may leave half of it; a crash of the process not.
     """
-    # Always the same name, so that engines killed while writing leave one at most.
+    # A fixed name, so that killed engines leave at most one such file.
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)
     try:
@@ -311,10 +317,10 @@ def _checked(data: bytes) -> bytes:
     """The model's bytes.
 
     Raises:
-        ValueError: They are not those that the checksum was made of.
+        ValueError: The checksum does not match.
     """
     if not data.startswith(_HEADER_START):
-        return data  # of a version that wrote no checksum, or not a model at all
+        return data  # of a version without a checksum, or not a model
     content = data[_HEADER_BYTES:]
     if data[:_HEADER_BYTES] != _HEADER % zlib.crc32(content):
         raise ValueError("its checksum does not match")

@@ -1,10 +1,10 @@
 """Holdfast's Prometheus metrics, counted in the engine core and served by the API process.
 
-vLLM runs the scheduler in a process of its own, while `/metrics` belongs to the API process. The
-scheduler's side (`EngineMetrics`) writes the value files of prometheus-client's multi-process mode
-into one directory; the API process's side (`publish_engine_metrics`, called by the plugin) adds
-them to what vLLM serves. With several API servers vLLM turns that mode on itself, and the same
-files land in vLLM's own directory.
+vLLM runs the scheduler in a process of its own, and the API process serves `/metrics`. The engine
+core (`EngineMetrics`) writes value files of prometheus-client's multi-process mode into one
+directory; the API process (`publish_engine_metrics`, called by the plugin) adds them to vLLM's
+metrics. With several API servers vLLM enables that mode itself, and the files go into vLLM's own
+directory.
 
 Process: engine core (`EngineMetrics`) and API server (`publish_engine_metrics`).
 """
@@ -49,26 +49,26 @@ METRICS_DIR_VARIABLE: Final = "HOLDFAST_METRICS_DIR"
 
 _FLUSH_INTERVAL_S = 0.25
 _FLUSHES_PER_CENSUS = 4
-# From a schedule call to a lifetime in the queue past the cliff.
+# From one schedule call to a long wait in an overloaded server.
 _WAIT_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 _HELP: Final = {
-    "holdfast_evicted_blocks": "Cached KV blocks evicted, by what they were worth.",
-    "holdfast_reused_blocks": "Cached KV blocks that a request found and used.",
-    "holdfast_admissions": "Requests let into the running batch.",
-    "holdfast_fallbacks": "Errors of Holdfast after which vLLM's own order was used, by place.",
+    "holdfast_evicted_blocks": "Cached KV blocks evicted, by the state of their sessions.",
+    "holdfast_reused_blocks": "Cached KV blocks that admitted requests reused.",
+    "holdfast_admissions": "Requests admitted to the running batch.",
+    "holdfast_fallbacks": "Errors after which vLLM's own order is used; see the log.",
     "holdfast_decision_seconds": "Time spent on Holdfast's own decisions.",
     "holdfast_scheduler_seconds": "Time spent in schedule(), decisions included.",
     "holdfast_engine_steps": "Calls of schedule().",
-    "holdfast_oversized_requests": "Requests ended with an error: they can never fit the KV cache.",
-    "holdfast_policy_info": "The scheduling in use, as a label.",
-    "holdfast_requests_held": "Waiting requests that admission holds back now.",
-    "holdfast_sessions": "Sessions remembered, by state.",
-    "holdfast_prefetches": "Chains brought closer before they were needed, by outcome.",
-    "holdfast_guard_trips": "Times predictions did worse than recency and were set aside.",
-    "holdfast_offload_is_paying": "Whether copies to the host tier and back are made.",
-    "holdfast_offload_skipped_turns": "Turns that were not copied to the host tier, by reason.",
-    "holdfast_offload_declined_turns": "Turns computed though the host tier had them, by reason.",
+    "holdfast_oversized_requests": "Requests ended with an error: larger than the KV cache.",
+    "holdfast_policy_info": "The policy in use, as a label.",
+    "holdfast_requests_held": "Waiting requests that admission keeps queued now.",
+    "holdfast_sessions": "Known sessions, by state.",
+    "holdfast_prefetches": "Prefetches of KV blocks, by outcome.",
+    "holdfast_guard_trips": "Times the prediction guard set predictions aside.",
+    "holdfast_offload_is_paying": "1 while KV offload is enabled, 0 while copies save no time.",
+    "holdfast_offload_skipped_turns": "Turns not stored in the host tier, by reason.",
+    "holdfast_offload_declined_turns": "Turns computed although blocks were stored, by reason.",
     "holdfast_wait_seconds": "Time from a request's arrival in the scheduler to its admission.",
 }
 
@@ -78,14 +78,14 @@ _Key = tuple[str, str]  # metric, label value ("" when the metric has no label)
 
 
 class EngineMetrics:
-    """Counts what one scheduler does; never raises into it.
+    """Counts the decisions of one scheduler; never raises into it.
 
-    The counting methods touch a dict and nothing else. A daemon thread copies changed values to the
-    shared files a few times a second, so that an idle engine's last steps are not lost.
+    The counting methods change only a dict. A daemon thread copies changed values to the shared
+    files a few times a second, also while the engine is idle.
 
     Args:
-        directory: Where the value files go; None counts without exporting.
-        policy: Name of the scheduling, shown as `holdfast_policy_info`.
+        directory: Directory of the value files; None exports nothing.
+        policy: Name of the policy, shown as `holdfast_policy_info`.
     """
 
     def __init__(self, directory: Path | None, *, policy: str = "holdfast") -> None:
@@ -116,28 +116,28 @@ class EngineMetrics:
     def from_environment(
         cls, environ: Mapping[str, str] = os.environ, *, policy: str = "holdfast"
     ) -> EngineMetrics:
-        """Export into the directory that the API process chose, if there is one."""
+        """Metrics exported into the API process's directory, if there is one."""
         chosen = environ.get("PROMETHEUS_MULTIPROC_DIR") or environ.get(METRICS_DIR_VARIABLE)
         return cls(Path(chosen) if chosen else None, policy=policy)
 
     def watch(self, take_census: Callable[[], None]) -> None:
-        """Have the gauges set every second, also while the engine sleeps.
+        """Set the gauges every second, also while the engine is idle. Mutates.
 
         Args:
-            take_census: Sets them; called in a thread of its own, and no more once it has raised.
+            take_census: Sets them; called in a thread of its own, and not again after an error.
         """
         self._take_census = take_census
 
     def evicted(self, reason: str, num_blocks: int = 1) -> None:
-        """Count cached blocks that lost their content; `reason` is one of `EVICTION_REASONS`."""
+        """Count evicted blocks; `reason` is one of `EVICTION_REASONS`."""
         self._counters["holdfast_evicted_blocks", reason] += num_blocks
 
     def reused(self, num_blocks: int) -> None:
-        """Count cached blocks that a request found and used."""
+        """Count cached blocks that an admitted request reuses."""
         self._counters["holdfast_reused_blocks", ""] += num_blocks
 
     def admitted(self, wait_s: float) -> None:
-        """Count one request let in after `wait_s` seconds in the queue."""
+        """Count one request admitted after `wait_s` seconds in the queue."""
         self._counters["holdfast_admissions", ""] += 1
         self._wait_counts[bisect.bisect_left(_WAIT_BOUNDS_S, wait_s)] += 1
         self._wait_sum_s += wait_s
@@ -147,11 +147,11 @@ class EngineMetrics:
         self._counters["holdfast_oversized_requests", ""] += 1
 
     def fell_back(self, where: str) -> None:
-        """Count one error of ours after which vLLM's own order was used."""
+        """Count one error of ours, after which vLLM's own order is used."""
         self._counters["holdfast_fallbacks", where] += 1
 
     def decided(self, decision_s: float) -> None:
-        """Add seconds spent on decisions of ours."""
+        """Add time spent on decisions of ours (s)."""
         self._counters["holdfast_decision_seconds", ""] += decision_s
 
     def scheduled(self, scheduler_s: float) -> None:
@@ -160,13 +160,13 @@ class EngineMetrics:
         self._counters["holdfast_scheduler_seconds", ""] += scheduler_s
 
     def set_guard_trips(self, num_trips: int) -> None:
-        """Say how often predictions were set aside since the engine started (count)."""
+        """Set how often the guard has set predictions aside since the start (count)."""
         self._counters["holdfast_guard_trips", ""] = num_trips
 
     def set_prefetches(self, num_by_outcome: Mapping[str, int]) -> None:
-        """Say what became of chains that were brought closer since the engine started (counts)."""
-        for outcome, num_chains in list(num_by_outcome.items()):
-            self._counters["holdfast_prefetches", outcome] = num_chains
+        """Set the prefetches since the start by outcome (counts)."""
+        for outcome, num_prefetches in list(num_by_outcome.items()):
+            self._counters["holdfast_prefetches", outcome] = num_prefetches
 
     def store_skipped(self, reason: str) -> None:
         """Count one turn that ended without a store to the host tier."""
@@ -181,34 +181,38 @@ class EngineMetrics:
         self._gauges["holdfast_offload_is_paying", ""] = is_enabled
 
     def set_held(self, num_requests: int) -> None:
-        """Set how many waiting requests admission holds back now."""
+        """Set how many waiting requests admission keeps queued now."""
         self._gauges["holdfast_requests_held", ""] = num_requests
 
     def set_sessions(self, num_by_state: Mapping[str, int]) -> None:
-        """Set how many sessions are in each state; states left out keep their last value."""
+        """Set how many sessions are in each state; other states keep their value."""
         for state, num_sessions in num_by_state.items():
             self._gauges["holdfast_sessions", state] = num_sessions
 
     def snapshot(self) -> dict[str, float]:
-        """The values now, keyed `metric` or `metric/label` (pure; for tests and logs)."""
+        """The values now, keyed `metric` or `metric/label`; for tests and logs. Pure."""
         values = {**self._counters, **self._gauges}
         return {
             f"{metric}/{label}" if label else metric: v for (metric, label), v in values.items()
         }
 
     def flush(self) -> None:
-        """Write the values to the shared files now; an error ends the export and is logged."""
+        """Write the values to the shared files; an error is logged and ends the export."""
         with self._flush_lock:
             if self._export is None:
                 return
             try:
                 self._write(self._export)
             except Exception:
-                _logger.warning("Holdfast's metrics are no longer exported", exc_info=True)
+                _logger.warning(
+                    "Holdfast's metrics are not exported any more; requests are served as usual."
+                    " Make space in the temporary directory and restart to export again",
+                    exc_info=True,
+                )
                 self._end_export()
 
     def close(self) -> None:
-        """Flush for the last time; the files stay for the API process to read."""
+        """Write the values for the last time; the API process still reads the files."""
         self._stop.set()
         self._set_gauges()
         self.flush()
@@ -224,7 +228,12 @@ class EngineMetrics:
         try:
             self._export = _ValueFiles(directory, open_locked(directory))
         except OSError:
-            _logger.warning("Holdfast's metrics cannot be exported to %s", directory, exc_info=True)
+            _logger.warning(
+                "Holdfast's metrics are not exported: %s cannot be written; requests are served as"
+                " usual. Make the temporary directory writable and restart",
+                directory,
+                exc_info=True,
+            )
             return
         self.flush()
         threading.Thread(target=self._flush_often, name="holdfast-metrics", daemon=True).start()
@@ -245,10 +254,13 @@ class EngineMetrics:
             take_census()
         except Exception:
             self._take_census = None
-            _logger.warning("holdfast_sessions and other gauges stay as they are", exc_info=True)
+            _logger.warning(
+                "holdfast_sessions and other gauges are not updated any more; counters are",
+                exc_info=True,
+            )
 
     def _write(self, files: _ValueFiles) -> None:
-        # A copy in one step: the scheduler's thread may add a key meanwhile.
+        # dict.copy is atomic: the scheduler's thread may add a key meanwhile.
         for (metric, label), value in self._counters.copy().items():
             files.write_counter(metric, label, value)
         for (metric, label), value in self._gauges.copy().items():
@@ -259,7 +271,7 @@ class EngineMetrics:
 class _ValueFiles:
     """One engine's value files, in the format of prometheus-client's multi-process mode.
 
-    Named after the process and the engine's number in it: two writers would damage one file.
+    Their names have the process id and the engine's number in it: two writers would damage a file.
     """
 
     _numbers = itertools.count()
@@ -317,7 +329,7 @@ class _ValueFiles:
 
 
 class _EngineCollector(Collector):
-    """Reads the engine cores' value files at each scrape; they may appear at any time."""
+    """Reads the engine cores' value files at each scrape; files may appear later."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -334,14 +346,14 @@ _published: Path | None = None
 
 
 def publish_engine_metrics(registry: CollectorRegistry = REGISTRY) -> Path | None:
-    """Choose the shared directory, tell child processes, and serve its values from `registry`.
+    """Choose the shared directory and serve its values from `registry`. Mutates `os.environ`.
 
-    Re-entrant: child processes keep their parent's directory, and a process registers once. The
-    directory is made by the engine core and removed when the process that chose it ends, or, where
-    that was killed, by the next one that starts.
+    Re-entrant: child processes use their parent's directory, and a process registers once. The
+    engine core makes the directory. The process that chose it removes it at its end, or, if that
+    was killed, the next server does.
 
     Returns:
-        The directory, or None when vLLM's own multi-process mode already serves the values.
+        The directory, or None if vLLM's own multi-process mode serves the values.
     """
     global _published
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):

@@ -1,4 +1,4 @@
-"""A tier below the virtual host: vLLM's own staging by way of the host, and reads that take time.
+"""A simulated disk tier below the host tier, whose reads and writes take simulated time.
 
 Process: the caller's. Checked on vLLM 0.32 and 0.33.
 """
@@ -20,20 +20,20 @@ from vllm.v1.kv_offload.tiering.manager import (
 
 __all__ = ["SimulatedDisk", "tiered_manager"]
 
-_LONGEST_STORE_S: Final = 2.0
+_MAX_STORE_S: Final = 2.0
 
 
 class SimulatedDisk(SecondaryTierManager):  # type: ignore[misc]
-    """Blocks under their keys, the longest unused removed first, as `DiskTier` does with files.
+    """Keys of stored blocks, removed least recently used first, as `DiskTier` removes files.
 
-    Reads follow one after the other, and so do writes; a write that would end later than two
-    seconds from now is left out, as with `SlowDisk`. Looking a block up takes no time.
+    It reads one block at a time and writes one at a time. It skips a write that would end later
+    than two seconds from now, as `SlowDisk` does. A lookup takes no time.
 
     Args:
-        num_blocks: Blocks that it holds (count).
+        num_blocks: Blocks that it can store (count).
 
     Attributes:
-        num_loaded_blocks: Blocks read since it was made (count).
+        num_loaded_blocks: Blocks read so far (count).
     """
 
     medium: ClassVar[Medium] = Medium.STORAGE
@@ -44,37 +44,37 @@ class SimulatedDisk(SecondaryTierManager):  # type: ignore[misc]
         self._block_s = 0.0
         self.num_loaded_blocks = 0
         self._num_blocks = num_blocks
-        self._kept: OrderedDict[bytes, None] = OrderedDict()
+        self._stored: OrderedDict[bytes, None] = OrderedDict()
         self._free_at_s = {True: -math.inf, False: -math.inf}  # by whether it is a load
-        self._under_way: list[tuple[float, int, TransferJob, bool]] = []
+        self._in_flight: list[tuple[float, int, TransferJob, bool]] = []
 
     def set_speed(self, clock: Callable[[], float], block_s: float) -> None:
-        """Say what reading or writing a block takes (s) on which clock (s); nothing until then."""
+        """Set the time to read or write a block (s) and its clock (s); 0 before. Mutates."""
         self._clock, self._block_s = clock, block_s
 
     def lookup(self, key: bytes, req_context: ReqContext) -> LookupResult:
         """See vLLM."""
-        return LookupResult.HIT if key in self._kept else LookupResult.MISS
+        return LookupResult.HIT if key in self._stored else LookupResult.MISS
 
     def submit_store(self, job_metadata: TransferJob) -> None:
-        """Begin to write blocks; see vLLM."""
-        new = [key for key in job_metadata.keys if key not in self._kept]
+        """Start to write blocks; see vLLM."""
+        new = [key for key in job_metadata.keys if key not in self._stored]
         now_s = self._clock()
-        backlog_s = max(self._free_at_s[False] - now_s, 0.0)
-        is_written = backlog_s + len(new) * self._block_s <= _LONGEST_STORE_S
-        self._begin(job_metadata, len(new) if is_written else 0, is_written)
+        queued_s = max(self._free_at_s[False] - now_s, 0.0)
+        is_written = queued_s + len(new) * self._block_s <= _MAX_STORE_S
+        self._start(job_metadata, len(new) if is_written else 0, is_written)
 
     def submit_load(self, job_metadata: TransferJob) -> None:
-        """Begin to read blocks; see vLLM."""
+        """Start to read blocks; see vLLM."""
         self.num_loaded_blocks += len(job_metadata.keys)
-        self._begin(job_metadata, len(job_metadata.keys), True)
+        self._start(job_metadata, len(job_metadata.keys), True)
 
     def get_finished_jobs(self) -> Iterable[JobResult]:
-        """Jobs that have ended by now; see vLLM."""
+        """Jobs that have ended since the last call; see vLLM."""
         results = []
         now_s = self._clock()
-        while self._under_way and self._under_way[0][0] <= now_s:
-            results.append(self._end(*heapq.heappop(self._under_way)[2:]))
+        while self._in_flight and self._in_flight[0][0] <= now_s:
+            results.append(self._end(*heapq.heappop(self._in_flight)[2:]))
         return results
 
     def on_new_request(self, req_context: ReqContext) -> RequestOffloadingContext:
@@ -82,41 +82,41 @@ class SimulatedDisk(SecondaryTierManager):  # type: ignore[misc]
         return RequestOffloadingContext()
 
     def on_request_finished(self, req_context: ReqContext) -> None:
-        """Count all blocks of the request's chain as used, as `DiskTier` does."""
-        self._use(key for key in req_context._offload_key_positions if key in self._kept)  # noqa: SLF001
+        """Count all blocks of the request's path as used, as `DiskTier` does."""
+        self._use(key for key in req_context._offload_key_positions if key in self._stored)  # noqa: SLF001
 
     def drain_jobs(self) -> None:
-        """Let what is under way end now; see vLLM."""
-        self._under_way = [(-math.inf, *entry[1:]) for entry in self._under_way]
+        """End all jobs now; see vLLM."""
+        self._in_flight = [(-math.inf, *entry[1:]) for entry in self._in_flight]
 
-    def _begin(self, job: TransferJob, num_blocks: int, is_written: bool) -> None:
+    def _start(self, job: TransferJob, num_blocks: int, is_written: bool) -> None:
         now_s = self._clock()
         end_s = max(now_s, self._free_at_s[job.is_promotion]) + num_blocks * self._block_s
         self._free_at_s[job.is_promotion] = end_s
-        heapq.heappush(self._under_way, (end_s, job.job_id, job, is_written))
+        heapq.heappush(self._in_flight, (end_s, job.job_id, job, is_written))
 
     def _end(self, job: TransferJob, is_written: bool) -> JobResult:
         if job.is_promotion:
-            kept = [key for key in job.keys if key in self._kept]
-            self._use(kept)
-            is_whole = len(kept) == len(job.keys)
-            return JobResult(job.job_id, is_whole, None if is_whole else tuple(kept))
+            read = [key for key in job.keys if key in self._stored]
+            self._use(read)
+            is_whole = len(read) == len(job.keys)
+            return JobResult(job.job_id, is_whole, None if is_whole else tuple(read))
         if is_written:
             self._use(job.keys)
-            while len(self._kept) > self._num_blocks:
-                self._kept.popitem(last=False)
+            while len(self._stored) > self._num_blocks:
+                self._stored.popitem(last=False)
         return JobResult(job.job_id, is_written)
 
     def _use(self, keys: Iterable[bytes]) -> None:
         for key in keys:
-            self._kept[key] = None
-            self._kept.move_to_end(key)
+            self._stored[key] = None
+            self._stored.move_to_end(key)
 
 
 def tiered_manager(
     num_host_blocks: int, num_disk_blocks: int, cache_policy: str, policy_module: str
 ) -> TieringOffloadingManager:
-    """VLLM's manager of a host tier and a virtual disk below it, with no memory behind them."""
+    """A tier manager of vLLM with a host tier without memory and a simulated disk tier."""
     host = CPUPrimaryTierOffloadingManager(
         num_chunks=num_host_blocks,
         mmap_region=_NoMemory(num_host_blocks),
@@ -129,14 +129,14 @@ def tiered_manager(
 
 
 class _NoMemory:
-    """In place of the host tier's shared memory: a byte a block, which nobody reads."""
+    """Replaces the host tier's shared memory by one byte a block."""
 
     def __init__(self, num_blocks: int) -> None:
         self._view = memoryview(bytearray(num_blocks)).cast("B", (num_blocks, 1))
 
     def create_kv_memoryview(self) -> memoryview:
-        """Its shape is all that is used of it."""
+        """A view of which only the shape is used."""
         return self._view
 
     def cleanup(self) -> None:
-        """There is nothing to release."""
+        """Release nothing."""

@@ -1,4 +1,4 @@
-"""A host tier without memory: vLLM's own record of chunks, and copies in simulated time.
+"""A simulated host tier: vLLM's own bookkeeping, no memory, copies in simulated time.
 
 Process: the caller's. Checked on vLLM 0.32 and 0.33.
 """
@@ -26,12 +26,12 @@ _POLICY_MODULE: Final = "holdfast.vllm.offload.host_policy"
 def simulated_host_config(
     num_blocks: int, cache_policy: str, num_disk_blocks: int = 0
 ) -> KVTransferConfig:
-    """What makes an engine offload into a host tier that holds so many blocks.
+    """The configuration of an engine with a simulated host tier. Pure.
 
     Args:
-        num_blocks: Blocks that the tier holds (count).
+        num_blocks: Blocks that the tier can store (count).
         cache_policy: `lru` or `arc`, vLLM's own, or `HostPolicy`.
-        num_disk_blocks: Blocks that a disk below it holds (count); 0 for no disk.
+        num_disk_blocks: Blocks that a disk tier below it can store (count); 0 for no disk.
     """
     return KVTransferConfig(
         kv_connector="HoldfastOffloadingConnector",
@@ -50,10 +50,10 @@ def simulated_host_config(
 
 
 class SimulatedHostSpec(OffloadingSpec):  # type: ignore[misc]
-    """VLLM's offloading to host memory, and a disk below it, with nothing behind them."""
+    """An offloading spec whose tiers have no memory and no worker."""
 
     def get_manager(self) -> CPUOffloadingManager | TieringOffloadingManager:
-        """The scheduler's side: vLLM's own."""
+        """VLLM's own manager. Process: scheduler."""
         extra = self.extra_config
         num_chunks, num_disk_chunks = extra["num_chunks"], extra["num_disk_chunks"]
         policy, module = extra["eviction_policy"], extra["cache_policy_module_path"]
@@ -64,36 +64,39 @@ class SimulatedHostSpec(OffloadingSpec):  # type: ignore[misc]
         )
 
     def get_worker(self, kv_caches: CanonicalKVCaches) -> OffloadingWorker:
-        """There is none."""
-        raise NotImplementedError("a virtual engine has no worker")
+        """Raise: a simulated engine has no worker."""
+        raise NotImplementedError("a simulated engine has no worker")
 
 
 class HostLink:
-    """Copies between KV cache and host: one after the other, each way for itself.
+    """The link between KV cache and host tier: one load and one store at a time.
 
     Args:
-        block_s: Time to copy one KV block (s); 0 makes every copy end at once.
+        block_s: Time to copy one KV block (s); with 0 every copy ends at once.
 
     Attributes:
-        num_loaded_blocks: Blocks copied back since it was made (count).
+        num_loaded_blocks: Blocks loaded so far (count).
     """
 
     def __init__(self, block_s: float = 0.0) -> None:
         self.num_loaded_blocks = 0
         self._block_s = block_s
         self._free_at_s = {True: -math.inf, False: -math.inf}  # by whether it is a load
-        self._under_way: list[tuple[float, int]] = []
+        self._in_flight: list[tuple[float, int]] = []
         self._ends_s: dict[int, float] = {}
-        self._copies: dict[int, tuple[str | None, float]] = {}  # who loads, the copy's time (s)
+        self._copies: dict[
+            int, tuple[str | None, float]
+        ] = {}  # the loading request, or None for a store; copy time (s)
 
-    def begin(self, transfers: Any, now_s: float) -> float:
-        """Begin the copies that a step asks for; returns how long it must wait for others (s).
-
-        Mutates.
+    def start(self, transfers: Any, now_s: float) -> float:
+        """Start the copies of a step. Mutates.
 
         Args:
             transfers: vLLM's `OffloadingConnectorMetadata`.
             now_s: Time now (s).
+
+        Returns:
+            Time that the step waits for earlier copies (s).
         """
         for number, job in transfers.load_jobs.items():
             num_blocks = len(job.dst_spec.block_ids)
@@ -105,11 +108,11 @@ class HostLink:
         return max([now_s, *waited_for]) - now_s
 
     def take_finished(self, now_s: float) -> KVConnectorOutput | None:
-        """What has been copied by now, as a worker reports it; None for nothing. Mutates."""
+        """A worker's report of the copies that have ended; None if none has. Mutates."""
         report = OffloadingWorkerMetadata()
         received = set()
-        while self._under_way and self._under_way[0][0] <= now_s:
-            _, number = heapq.heappop(self._under_way)
+        while self._in_flight and self._in_flight[0][0] <= now_s:
+            _, number = heapq.heappop(self._in_flight)
             del self._ends_s[number]
             report.mark_completed(number)
             request_id, copy_s = self._copies.pop(number)
@@ -127,4 +130,4 @@ class HostLink:
         end_s = max(now_s, self._free_at_s[is_load]) + copy_s
         self._free_at_s[is_load] = self._ends_s[number] = end_s
         self._copies[number] = request_id, copy_s
-        heapq.heappush(self._under_way, (end_s, number))
+        heapq.heappush(self._in_flight, (end_s, number))

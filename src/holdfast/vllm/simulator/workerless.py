@@ -1,7 +1,7 @@
-"""vLLM's own scheduler and KV-cache manager without a worker.
+"""Runs vLLM's own scheduler and KV cache manager without a worker.
 
-Builds the real scheduler by hand and steps it with made-up tokens, so that decisions can be tested
-and timed without a model. Knows nothing about time: a driver that wants a clock brings its own.
+Builds the real scheduler and steps it with made-up tokens, so that decisions can be tested and
+timed without a model. It has no clock of its own.
 
 Process: the caller's. Checked on vLLM 0.28 ... 0.33.
 """
@@ -57,19 +57,19 @@ _MODEL = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineShape:
-    """What the scheduler needs to know about an engine.
+    """The sizes of an engine that the scheduler needs.
 
     Attributes:
-        num_blocks: KV blocks in the cache, vLLM's null block included.
+        num_blocks: KV blocks of the cache, with vLLM's null block (count).
         block_size_tokens: Tokens a block.
         max_num_seqs: Requests that may run at once.
         max_num_batched_tokens: Token budget of one engine step.
-        max_model_len_tokens: Longest prompt plus output.
+        max_model_len_tokens: Most tokens of prompt and output together.
         scheduling_policy: vLLM's order of requests.
         has_prefix_cache: Whether prefix caching is on.
-        host_blocks: KV blocks that host memory holds; 0 offloads nothing. Needs vLLM 0.32 or newer.
-        host_policy: What the host tier evicts by; see `simulated_host_config`.
-        disk_blocks: KV blocks that a disk below host memory holds; 0 for none.
+        host_blocks: KV blocks that the host tier can store; 0 for no tier. Needs vLLM 0.32.
+        host_policy: Eviction policy of the host tier; see `simulated_host_config`.
+        disk_blocks: KV blocks that a disk tier below it can store; 0 for no disk.
     """
 
     num_blocks: int
@@ -86,13 +86,13 @@ class EngineShape:
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """One engine step that was scheduled and not yet answered.
+    """One engine step that is planned and not answered yet.
 
     Attributes:
-        output: What `schedule` returned.
+        output: vLLM's scheduler output.
         samples: Requests that produce a token in this step.
-        repeats: Tokens that each request which was decoding before produces.
-        stall_s: Time that the step waits for copies before it begins (s).
+        repeats: Tokens that each decoding request produces.
+        stall_s: Time that the step waits for copies before it starts (s).
     """
 
     output: Any
@@ -103,7 +103,7 @@ class EnginePlan:
 
 @dataclass(frozen=True, slots=True)
 class EngineStep:
-    """One engine step: what ran and what ended.
+    """The result of one engine step.
 
     Attributes:
         num_scheduled_tokens: Tokens computed, by request id.
@@ -117,14 +117,14 @@ class EngineStep:
 
 
 class WorkerlessEngine:
-    """A real scheduler of class `scheduler_cls`, stepped without a model.
+    """Steps a real scheduler without a model.
 
     Args:
-        scheduler_cls: The scheduler.
+        scheduler_cls: The scheduler's class.
         shape: Size of the engine.
-        clock: Gives the time that copies to and from host memory go by (s).
-        host_block_s: Time to copy a block (s).
-        disk_block_s: Time to read or to write a block (s).
+        clock: Simulated time for copies (s).
+        host_block_s: Time to copy a block to or from the host tier (s).
+        disk_block_s: Time to read or write a block on disk (s).
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class WorkerlessEngine:
             hash_block_size=shape.block_size_tokens,
             log_stats=False,
         )
-        self.scheduler.knows_tokens = False  # prompts are hashes; their token ids are all alike
+        self.scheduler.knows_tokens = False  # prompts have real hashes and equal token ids
         self._disk = _disk_of(self.scheduler) if shape.disk_blocks else None
         if self._disk is not None:
             self._disk.set_speed(clock, disk_block_s)
@@ -174,11 +174,11 @@ class WorkerlessEngine:
 
         Args:
             request_id: Unique id.
-            block_keys: One key a full prompt block; equal key means equal prefix up to there.
+            block_keys: One key a full prompt block; equal keys mean equal prefixes.
             num_prompt_tokens: At least ``len(block_keys) * block_size_tokens``.
             num_output_tokens: Exact output length.
-            extra_args: What `vllm_xargs` would carry.
-            session_id: Where the engine's version knows session ids.
+            extra_args: The request's `vllm_xargs`.
+            session_id: The request's session id, if this vLLM has them.
         """
         block_size = self.shape.block_size_tokens
 
@@ -208,22 +208,22 @@ class WorkerlessEngine:
         return request
 
     def add(self, request: Request) -> None:
-        """Hand a request to the scheduler."""
+        """Add a request to the scheduler. Mutates it."""
         self.scheduler.add_request(request)
 
     def step(self) -> EngineStep:
-        """Schedule once and answer with one token for each request that finished its prefill.
+        """Plan one step and answer with one token for each request that has ended its prefill.
 
-        Mutates the scheduler. A step that could schedule nothing has no scheduled tokens.
+        Mutates the scheduler. A step without scheduled requests has no scheduled tokens.
         """
         return self.answer(self.plan())
 
     def plan(self, repeats: int = 1) -> EnginePlan:
-        """The first half of `step`; a driver may plan again before it answers, as vLLM does.
+        """Plan a step; a driver may plan again before it answers, as vLLM does. Mutates.
 
         Args:
-            repeats: Tokens that each decoding request produces, which stands for as many steps:
-                the scheduler is given all but one as draft tokens, and all are accepted.
+            repeats: Tokens that each decoding request produces, for as many steps: the scheduler
+                gets all but one as draft tokens, and all are accepted.
         """
         for request in self.scheduler.running if repeats > 1 else ():
             request.spec_token_ids = [_TOKEN] * (repeats - 1)
@@ -232,11 +232,11 @@ class WorkerlessEngine:
         samples = [i for i in output.num_scheduled_tokens if not requests[i].is_prefill_chunk]
         stall_s = 0.0
         if self._link is not None:
-            stall_s = self._link.begin(output.kv_connector_metadata, self._clock())
+            stall_s = self._link.start(output.kv_connector_metadata, self._clock())
         return EnginePlan(output, frozenset(samples), repeats, stall_s)
 
     def answer(self, plan: EnginePlan) -> EngineStep:
-        """The second half of `step`; plans are answered in their order. Mutates the scheduler."""
+        """Answer the oldest plan. Mutates the scheduler."""
         scheduled: dict[str, int] = dict(plan.output.num_scheduled_tokens)
         drafts = plan.output.scheduled_spec_decode_tokens
         req_ids = list(scheduled)
