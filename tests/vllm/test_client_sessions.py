@@ -40,14 +40,14 @@ async def _seen(scope: Message) -> Message:
     return endpoint.scope
 
 
-async def test_session_header_of_a_client_becomes_vllms() -> None:
+async def test_client_session_header_becomes_vllms() -> None:
     headers = [(b"X-Claude-Code-Session-Id", b"s"), (b"x-claude-code-agent-id", b"a")]
     seen = await _seen({"type": "http", "headers": headers})
     assert (b"x-session-id", b"s/sub-agent/a") in seen["headers"]
     assert len(seen["headers"]) == 3
 
 
-async def test_header_that_vllm_knows_is_replaced_where_the_client_says_more() -> None:
+async def test_client_header_replaces_x_session_id() -> None:
     headers = [(b"x-session-id", b"t"), (b"x-parent-session-id", b"s")]
     seen = await _seen({"type": "http", "headers": headers})
     assert [value for name, value in seen["headers"] if name == b"x-session-id"] == [
@@ -65,10 +65,10 @@ async def test_header_that_vllm_knows_is_replaced_where_the_client_says_more() -
         {"type": "lifespan"},
     ],
 )
-async def test_all_else_is_passed_on_untouched(scope: Message) -> None:
+async def test_other_requests_pass_unchanged(scope: Message) -> None:
     assert await _seen(scope) is scope
 
 
-async def test_ids_that_are_not_ascii_pass() -> None:
+async def test_non_ascii_ids_pass() -> None:
     seen = await _seen({"type": "http", "headers": [(b"thread-id", "Sitzung \u00fc".encode())]})
     assert (b"x-session-id", "Sitzung \u00fc".encode()) in seen["headers"]

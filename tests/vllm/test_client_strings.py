@@ -63,7 +63,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_little_is_kept_of_long_strings(field: str, make_rig: RigMaker, tmp_path: Path) -> None:
+def test_long_client_strings_are_bounded(field: str, make_rig: RigMaker, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     rig = make_rig(100, settings={"decision_log": log})
     num_requests = 20
@@ -81,14 +81,14 @@ def test_little_is_kept_of_long_strings(field: str, make_rig: RigMaker, tmp_path
     assert max(map(len, log.read_bytes().splitlines())) < 4096
 
 
-def test_long_ids_that_differ_at_their_end_are_different_sessions(rig: Rig) -> None:
+def test_long_ids_differing_at_the_end_are_two_sessions(rig: Rig) -> None:
     for end in "ab":
         rig.turn(f"1{end}", "abc", session_id=LONG + end)
         rig.turn(f"2{end}", "abcd", session_id=LONG + end)
     assert [session.num_turns for session in rig.sessions] == [2, 2]
 
 
-def test_long_salts_that_differ_at_their_end_are_different_tenants(rig: Rig) -> None:
+def test_long_salts_differing_at_the_end_are_two_tenants(rig: Rig) -> None:
     for end in "ab":
         rig.turn(f"1{end}", "abc", session_id="s", tenant=LONG + end)
     assert len({session.group for session in rig.sessions}) == 2

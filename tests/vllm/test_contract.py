@@ -16,7 +16,7 @@ from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
 
 
-def test_the_installed_vllm_has_all_that_the_scheduler_needs(
+def test_installed_vllm_meets_the_scheduler_contract(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert breaches(modules_of(SCHEDULER)) == []
@@ -24,12 +24,12 @@ def test_the_installed_vllm_has_all_that_the_scheduler_needs(
     assert caplog.messages[-1:] == ["is heard"]
 
 
-def test_the_installed_vllm_has_all_that_tiers_need() -> None:
+def test_installed_vllm_meets_the_tier_contract() -> None:
     found = breaches(modules_of(TIERS))
     assert bool(found) == is_older(engine_version(), OLDEST_WITH_TIERS), found
 
 
-def test_the_installed_vllm_has_all_that_simulations_need() -> None:
+def test_installed_vllm_meets_the_simulator_contract() -> None:
     package = importlib.import_module(SCHEDULER)
     names = {one.name for one in pkgutil.walk_packages(package.__path__, f"{SCHEDULER}.")}
     names -= {*modules_of(SCHEDULER), *modules_of(TIERS)}
@@ -91,13 +91,13 @@ def request():
 
 
 @pytest.mark.parametrize("found", [MISSING_NAME], indirect=True)
-def test_a_name_that_is_gone_is_named(found: str) -> None:
+def test_missing_name_is_reported(found: str) -> None:
     assert found.startswith("vllm.v1.request.Requester, which sample_")
     assert "\n" not in found
 
 
 @pytest.mark.parametrize("found", [OVERRIDES], indirect=True)
-def test_an_override_takes_what_callers_give_and_no_more(found: str) -> None:
+def test_override_with_other_arguments_is_reported(found: str) -> None:
     assert "RequestQueue.add_request takes request as argument 1, Queue.add_request does" in found
     assert "RequestQueue.remove_requests does without reason, Queue.remove_requests does" in found
     assert "Queue lacks pop_request, which vLLM's class requires" in found
@@ -105,7 +105,7 @@ def test_an_override_takes_what_callers_give_and_no_more(found: str) -> None:
 
 
 @pytest.mark.parametrize("found", [USES], indirect=True)
-def test_calls_and_attributes_are_tried_on_vllms_classes(found: str) -> None:
+def test_calls_and_attributes_checked_on_vllms_classes(found: str) -> None:
     assert "super().add_request(): too many positional arguments" in found
     assert "Engine.finish_requests_of is not there" in found
     assert "RequestStatus.FINISHED_BORED is not there" in found

@@ -22,7 +22,7 @@ def test_records_are_json_lines_in_order(tmp_path: Path) -> None:
     assert lines[0] == {"time_s": 0.0, "event": "evicted", "num_blocks": 0}
 
 
-def test_processes_that_share_a_file_write_whole_lines(tmp_path: Path) -> None:
+def test_processes_on_one_file_write_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     script = (
         "import sys\n"
@@ -45,9 +45,7 @@ def test_processes_that_share_a_file_write_whole_lines(tmp_path: Path) -> None:
         assert times == [float(i) for i in range(3000)]
 
 
-def test_a_file_that_cannot_be_written_is_said_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unwritable_file_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         log = DecisionLog(tmp_path / "missing" / "log.jsonl")
         for i in range(10):
@@ -64,7 +62,7 @@ def test_a_file_that_cannot_be_written_is_said_once(
         ("/dev/full", "No space left"),
     ],
 )
-def test_what_takes_no_lines_is_said_and_waited_for_by_nobody(
+def test_unwritable_path_logged_and_never_waited_for(
     what: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / what  # an absolute name replaces the directory's
@@ -81,7 +79,7 @@ def test_what_takes_no_lines_is_said_and_waited_for_by_nobody(
     assert str(path) in caplog.text and said in caplog.text
 
 
-def test_a_pipe_that_something_reads_is_written(tmp_path: Path) -> None:
+def test_pipe_with_a_reader_is_written(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:

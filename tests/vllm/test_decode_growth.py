@@ -24,7 +24,7 @@ def _growth() -> DecodeGrowth:
     return DecodeGrowth(lambda request: request.remaining)
 
 
-def test_few_requests_are_all_looked_at_every_time() -> None:
+def test_few_requests_all_updated_each_time() -> None:
     growth = _growth()
     running = [Running(str(i), remaining=10) for i in range(64)]
     assert growth.update(running) == 640
@@ -33,7 +33,7 @@ def test_few_requests_are_all_looked_at_every_time() -> None:
     assert growth.update(running) == 64 * 3
 
 
-def test_a_request_that_just_started_counts_before_it_is_looked_at() -> None:
+def test_new_request_counts_before_its_update() -> None:
     growth = _growth()
     running = [Running(str(i), remaining=1) for i in range(200)]
     growth.update(running)
@@ -41,7 +41,7 @@ def test_a_request_that_just_started_counts_before_it_is_looked_at() -> None:
     assert growth.update(running[:-1]) == 128 + 50
 
 
-def test_a_request_that_ended_or_waits_again_does_not_count() -> None:
+def test_ended_or_preempted_request_does_not_count() -> None:
     growth = _growth()
     running = [Running(str(i), remaining=7) for i in range(3)]
     growth.update(running)
@@ -54,7 +54,7 @@ def test_a_request_that_ended_or_waits_again_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_with_many_running_the_sum_is_never_too_low_and_soon_right(seed: int) -> None:
+def test_sum_never_too_low_and_soon_exact_with_many(seed: int) -> None:
     rng = Random(seed)
     growth = _growth()
     running: list[Running] = []
@@ -72,7 +72,7 @@ def test_with_many_running_the_sum_is_never_too_low_and_soon_right(seed: int) ->
     assert reviewed == sum(r.remaining for r in running)
 
 
-def test_what_ends_first_leaves_its_blocks_to_the_others() -> None:
+def test_released_blocks_serve_the_other_requests() -> None:
     growth = _growth()
     running = [Running("a", 2), Running("b", 5), Running("c", 9)]
     assert growth.update(running) == 16
@@ -83,7 +83,7 @@ def test_what_ends_first_leaves_its_blocks_to_the_others() -> None:
     assert growth.update(running[1:]) == 14
 
 
-def test_blocks_that_are_given_up_late_are_of_no_use_before() -> None:
+def test_late_releases_do_not_lower_the_peak() -> None:
     growth = _growth()
     running = [Running("a", 2), Running("b", 5), Running("c", 9)]
     growth.releases("c", 100)

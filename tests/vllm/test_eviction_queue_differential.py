@@ -287,11 +287,11 @@ SETTINGS = settings(
 
 
 @pytest.mark.parametrize("machine", [PoolsAlike, PoolsAlikeUnderLoss])
-def test_equal_worths_are_the_order_of_vllm(machine: type[RuleBasedStateMachine]) -> None:
+def test_equal_priorities_give_vllms_order(machine: type[RuleBasedStateMachine]) -> None:
     run_state_machine_as_test(machine, settings=SETTINGS)
 
 
-def test_prefix_caching_switched_off_is_the_order_of_vllm() -> None:
+def test_without_prefix_caching_order_is_vllms() -> None:
     stock, ours = Side(enable_caching=False), Side(enable_caching=False)
     tree: PrefixTree[Any] = PrefixTree()
     free = ours.pool.free_block_queue.get_all_free_blocks()
@@ -309,7 +309,7 @@ def test_prefix_caching_switched_off_is_the_order_of_vllm() -> None:
 
 
 @pytest.mark.parametrize("side_is_ours", [False, True])
-def test_refusals_are_those_of_vllm(side_is_ours: bool) -> None:
+def test_errors_are_those_of_vllm(side_is_ours: bool) -> None:
     side = Side()
     if side_is_ours:
         side.pool.free_block_queue = EvictionQueue(

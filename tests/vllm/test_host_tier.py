@@ -33,7 +33,7 @@ def num_loaded(rig: Rig) -> int:
 
 
 @pytest.mark.parametrize("is_stock", [True, False])
-def test_what_the_cache_gave_up_comes_back_by_a_copy(make_rig: RigMaker, is_stock: bool) -> None:
+def test_evicted_blocks_are_loaded_from_the_host_tier(make_rig: RigMaker, is_stock: bool) -> None:
     policy = "lru" if is_stock else "HostPolicy"
     rig = with_host(make_rig, 12, 64, is_stock=is_stock, host_policy=policy)
     rig.turn("1", "abcdefgh")
@@ -45,7 +45,7 @@ def test_what_the_cache_gave_up_comes_back_by_a_copy(make_rig: RigMaker, is_stoc
     assert rig.num_computed_tokens - before < 3 * 16
 
 
-def test_blocks_that_come_back_are_those_of_the_prompt(make_rig: RigMaker) -> None:
+def test_loaded_blocks_are_those_of_the_prompt(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 12, 64)
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyz")
@@ -54,7 +54,7 @@ def test_blocks_that_come_back_are_those_of_the_prompt(make_rig: RigMaker) -> No
     rig.check()
 
 
-def test_a_full_host_keeps_what_is_worth_more(make_rig: RigMaker) -> None:
+def test_full_host_tier_evicts_lowest_priority_first(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 12, 16)
     rig.turn("1", "abcdefgh", xargs={"holdfast_final": True})
     rig.turn("2", "stuvwxyz")
@@ -64,7 +64,7 @@ def test_a_full_host_keeps_what_is_worth_more(make_rig: RigMaker) -> None:
     assert num_loaded(rig) > before
 
 
-def test_a_turn_knows_which_of_its_blocks_lie_in_host_memory(make_rig: RigMaker) -> None:
+def test_turn_counts_its_loadable_blocks(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 12, 64)
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyz")
@@ -74,7 +74,7 @@ def test_a_turn_knows_which_of_its_blocks_lie_in_host_memory(make_rig: RigMaker)
     assert turn.computed_blocks == turn.missing_blocks - turn.loadable_blocks
 
 
-def test_copies_teach_what_a_copy_takes(make_rig: RigMaker) -> None:
+def test_copy_time_learned_from_copies(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 12, 64)
     assert rig.scheduler.offload.tier.load_s(1) == float("inf")
     for number, prompt in enumerate(("abcdefgh", "stuvwxyz", "abcdefgh")):
@@ -82,7 +82,7 @@ def test_copies_teach_what_a_copy_takes(make_rig: RigMaker) -> None:
     assert rig.scheduler.offload.tier.load_s(1) < float("inf")
 
 
-def test_every_cache_group_has_its_chunks_claimed() -> None:
+def test_chunks_of_every_cache_group_are_claimed() -> None:
     from vllm.v1.kv_offload.base import make_offload_key
 
     from holdfast.cache.prefix_tree import Node
@@ -101,7 +101,7 @@ def test_every_cache_group_has_its_chunks_claimed() -> None:
     assert policy.chunk_owners.victims(1, [], lambda _: True) is None
 
 
-def test_what_is_held_is_counted_in_the_group_that_keeps_whole_prompts() -> None:
+def test_stored_blocks_counted_in_full_attention_group() -> None:
     from vllm.v1.kv_offload.base import make_offload_key
 
     from holdfast.vllm.offload.attach import offload_controller_of
@@ -136,7 +136,7 @@ def test_scheduler_without_tiers_has_null_controller(make_rig: RigMaker) -> None
     assert isinstance(make_rig(12).scheduler.offload, NoOffloadController)
 
 
-def test_a_busy_host_tier_ends_every_session(make_rig: RigMaker) -> None:
+def test_every_turn_ends_with_a_busy_host_tier(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 24, 40)
     chains = {name: name * 6 for name in "abcdef"}
     for turn in range(4):
@@ -149,7 +149,7 @@ def test_a_busy_host_tier_ends_every_session(make_rig: RigMaker) -> None:
     rig.scheduler.offload.tier._owners.check_integrity()
 
 
-def test_without_holdfast_the_tier_goes_on_by_age(make_rig: RigMaker) -> None:
+def test_host_tier_evicts_by_age_after_fallback(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 12, 16, is_strict=False)
     rig.turn("1", "abcdefgh")
     rig.scheduler._runtime.turn_arrived = None  # fails when it is called
@@ -160,7 +160,7 @@ def test_without_holdfast_the_tier_goes_on_by_age(make_rig: RigMaker) -> None:
     del rig.scheduler._runtime.turn_arrived
 
 
-def test_an_error_about_worth_falls_back_and_stores_on(make_rig: RigMaker) -> None:
+def test_error_in_stored_priority_keeps_stores_going(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 12, 16, is_strict=False)
     rig.turn("1", "abcdefgh")
     rig.scheduler._runtime.stored_priority = None
@@ -170,7 +170,7 @@ def test_an_error_about_worth_falls_back_and_stores_on(make_rig: RigMaker) -> No
 
 
 @pytest.mark.parametrize(("copies_block_steps", "expected_s"), [(True, 2.0), (False, 1.0)])
-def test_where_steps_copy_themselves_a_load_takes_the_wait_for_one_as_well(
+def test_load_time_includes_wait_if_copies_block_steps(
     copies_block_steps: bool, expected_s: float
 ) -> None:
     from holdfast.vllm.offload.host_policy import HostPolicy

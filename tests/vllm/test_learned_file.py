@@ -34,19 +34,19 @@ def median_s(model: ReturnTimeModel | None) -> float:
     return model.residual_quantile_s(SHELL, 0.0, 0.5)
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+def test_saved_model_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "new" / "learned.bin"
     LearnedFile(path).save(taught(7.0))
     assert median_s(LearnedFile(path).load()) == pytest.approx(median_s(taught(7.0)))
     assert [file.name for file in path.parent.iterdir()] == ["learned.bin"]
 
 
-def test_nothing_saved_is_nothing_loaded(tmp_path: Path) -> None:
+def test_missing_file_loads_nothing(tmp_path: Path) -> None:
     assert LearnedFile(tmp_path / "none").load() is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"not it", b"\x81", None])
-def test_a_damaged_file_is_set_aside_and_said(
+def test_damaged_file_renamed_and_logged(
     damage: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "learned.bin"
@@ -57,7 +57,7 @@ def test_a_damaged_file_is_set_aside_and_said(
     assert [file.name for file in tmp_path.iterdir()] == ["learned.bin.damaged"]
 
 
-def test_a_file_that_cannot_be_written_is_said_once_and_harms_nobody(
+def test_unwritable_file_logged_once_without_an_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -103,7 +103,7 @@ def made(tmp_path: Path) -> Iterator[Callable[[str, Path], None]]:
         ("large", "is larger than"),
     ],
 )
-def test_what_is_no_file_of_ours_is_refused_and_left_alone(
+def test_irregular_file_refused_and_unchanged(
     what: str,
     said: str,
     made: Callable[[str, Path], None],
@@ -129,7 +129,7 @@ def test_what_is_no_file_of_ours_is_refused_and_left_alone(
     assert said in caplog.text and "HOLDFAST_LEARNED_FILE" in caplog.text
 
 
-def test_a_directory_that_takes_no_files_is_said_at_the_start(
+def test_unwritable_directory_logged_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     LearnedFile(tmp_path / "learned.bin").save(taught(7.0))
@@ -139,13 +139,13 @@ def test_a_directory_that_takes_no_files_is_said_at_the_start(
     assert caplog.text.count("cannot be written: its directory") == 2
 
 
-def test_the_root_directory_is_refused_by_every_engine(caplog: pytest.LogCaptureFixture) -> None:
+def test_root_directory_refused_by_every_engine(caplog: pytest.LogCaptureFixture) -> None:
     for rank in (0, 1):
         LearnedFile(Path("/"), rank).start()
     assert caplog.text.count("is a directory") == 2
 
 
-def test_a_device_that_takes_the_files_place_later_is_left_alone(tmp_path: Path) -> None:
+def test_device_replacing_the_file_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "learned.bin"
     learned = LearnedFile(path)
     learned.start()
@@ -154,7 +154,7 @@ def test_a_device_that_takes_the_files_place_later_is_left_alone(tmp_path: Path)
     assert path.is_symlink() and path.is_char_device()
 
 
-def test_a_link_stays_a_link(tmp_path: Path) -> None:
+def test_symbolic_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     path = tmp_path / "learned.bin"
     path.symlink_to(tmp_path / "data" / "real.bin")
@@ -163,7 +163,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert median_s(LearnedFile(tmp_path / "data" / "real.bin").load()) > 0
 
 
-def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "learned.bin"
     LearnedFile(path).save(taught(7.0))
     content = path.read_bytes()
@@ -175,20 +175,20 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
     assert (tmp_path / "learned.bin.damaged").exists()
 
 
-def test_a_file_of_a_version_without_checksum_is_read(tmp_path: Path) -> None:
+def test_file_without_checksum_is_read(tmp_path: Path) -> None:
     path = tmp_path / "learned.bin"
     path.write_bytes(taught(7.0).to_bytes())
     assert median_s(LearnedFile(path).load()) == pytest.approx(median_s(taught(7.0)))
 
 
-def test_what_a_killed_engine_left_is_replaced(tmp_path: Path) -> None:
+def test_partial_file_of_a_killed_engine_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "learned.bin"
     (tmp_path / ".learned.bin.partial").write_bytes(b"half")
     LearnedFile(path).save(taught(7.0))
     assert [file.name for file in tmp_path.iterdir()] == ["learned.bin"]
 
 
-def test_a_full_disk_costs_what_is_new_and_keeps_what_is_there(
+def test_full_disk_keeps_the_last_saved_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(_handle: int) -> None:
@@ -211,9 +211,7 @@ def kept(learned: LearnedFile) -> SharedModel:
     return model
 
 
-def test_an_engine_that_takes_no_steps_is_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_of_an_idle_engine_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.vllm.learned_file._SAVE_INTERVAL_S", 0.01)
     path = tmp_path / "learned.bin"
     learned = LearnedFile(path)
@@ -223,7 +221,7 @@ def test_an_engine_that_takes_no_steps_is_saved(
     learned.close()
 
 
-def test_it_is_saved_at_the_end_and_only_when_there_is_news(tmp_path: Path) -> None:
+def test_saved_at_close_and_only_after_changes(tmp_path: Path) -> None:
     path = tmp_path / "learned.bin"
     learned = LearnedFile(path)
     kept(learned).observe(SHELL, 7.0)
@@ -250,7 +248,7 @@ while True:
 """
 
 
-def test_a_process_told_to_end_saves_at_once_and_does_what_it_did(tmp_path: Path) -> None:
+def test_signal_saves_at_once_and_calls_old_handler(tmp_path: Path) -> None:
     path = tmp_path / "learned.bin"
     command = [sys.executable, "-c", _ENGINE, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as engine:
@@ -264,7 +262,7 @@ def test_a_process_told_to_end_saves_at_once_and_does_what_it_did(tmp_path: Path
     assert median_s(LearnedFile(path).load()) > 0
 
 
-def test_each_engine_of_a_server_has_its_own_and_begins_with_the_firsts(tmp_path: Path) -> None:
+def test_engines_start_from_the_first_engines_file(tmp_path: Path) -> None:
     path = tmp_path / "learned.bin"
     LearnedFile(path).save(taught(7.0))
     second = LearnedFile(path, rank=1)
@@ -274,7 +272,7 @@ def test_each_engine_of_a_server_has_its_own_and_begins_with_the_firsts(tmp_path
     assert median_s(LearnedFile(path, rank=1).load()) == pytest.approx(median_s(taught(500.0)))
 
 
-def test_two_servers_that_write_one_file_are_told(
+def test_two_servers_on_one_file_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = LearnedFile(tmp_path / "one"), LearnedFile(tmp_path / "one")

@@ -29,7 +29,7 @@ def num_observed(path: Path, rank: int = 0) -> float:
     return 0.0 if model is None else model.num_observed
 
 
-def test_it_is_saved_at_shutdown_without_further_steps(make_rig: RigMaker, tmp_path: Path) -> None:
+def test_model_saved_at_shutdown_of_an_idle_engine(make_rig: RigMaker, tmp_path: Path) -> None:
     path = tmp_path / "learned.bin"
     rig = make_rig(100, settings={"learned_file": path})
     serve_pauses(rig)
@@ -39,7 +39,7 @@ def test_it_is_saved_at_shutdown_without_further_steps(make_rig: RigMaker, tmp_p
 
 
 @pytest.mark.parametrize("what", ["null", "zero", "pipe", "directory"])
-def test_requests_go_on_where_the_file_is_refused(
+def test_requests_served_when_the_file_is_refused(
     what: str, make_rig: RigMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = Path("/dev") / what
@@ -58,7 +58,7 @@ def test_requests_go_on_where_the_file_is_refused(
     assert len(said) == 1 and str(path) in said[0] and "regular file" in said[0]
 
 
-def test_engines_of_one_server_lose_nothing_to_each_other(
+def test_engines_of_one_server_keep_their_own_files(
     make_rig: RigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "learned.bin"
@@ -71,7 +71,7 @@ def test_engines_of_one_server_lose_nothing_to_each_other(
     assert 0 < num_observed(path) < num_observed(path, rank=1)
 
 
-def test_the_rank_is_the_engines_among_data_parallel_ones(rig: Rig) -> None:
+def test_engine_number_is_the_data_parallel_rank(rig: Rig) -> None:
     from holdfast.vllm.compat import engine_number
 
     assert engine_number(rig.scheduler) == 0
@@ -79,7 +79,7 @@ def test_the_rank_is_the_engines_among_data_parallel_ones(rig: Rig) -> None:
     assert engine_number(rig.scheduler) == 3
 
 
-def test_vllms_own_parser_takes_our_default_and_the_operators_word(loaded_engine: None) -> None:
+def test_parser_takes_our_default_unless_operator_sets_it(loaded_engine: None) -> None:
     from holdfast.vllm.serve import _parser_and_command
 
     with warnings.catch_warnings():

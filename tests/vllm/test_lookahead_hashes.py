@@ -54,7 +54,7 @@ def run_turn(
 @pytest.mark.parametrize("lookahead", [1, 3])
 @pytest.mark.parametrize("num_outputs", range(20, 20 + BLOCK, 3))
 @pytest.mark.parametrize("num_dropped", [0, 1, 2])
-def test_a_session_goes_on_whatever_follows_its_answer(
+def test_session_continues_whatever_follows_its_answer(
     make_rig: RigMaker, lookahead: int, num_outputs: int, num_dropped: int
 ) -> None:
     rig = make_rig(60)
@@ -77,7 +77,7 @@ def test_a_session_goes_on_whatever_follows_its_answer(
     assert known <= len(request.block_hashes)
 
 
-def test_evictions_and_aborts_leave_everything_whole(make_rig: RigMaker) -> None:
+def test_integrity_after_evictions_and_aborts(make_rig: RigMaker) -> None:
     rig = make_rig(24)
     hasher = hasher_with(3)
     chains = {letter: [ord(letter)] * 40 for letter in "abcd"}

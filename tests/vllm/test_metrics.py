@@ -40,7 +40,7 @@ def _page(registry: CollectorRegistry) -> str:
     return generate_latest(registry).decode()
 
 
-def test_what_the_engine_core_counts_is_on_the_api_processs_page(
+def test_engine_core_counts_appear_in_the_api_process(
     registry: CollectorRegistry, directory: Path
 ) -> None:
     # A process of its own, as the engine core is: it finds the directory in its environment.
@@ -64,7 +64,7 @@ def test_what_the_engine_core_counts_is_on_the_api_processs_page(
     assert "holdfast_wait_seconds_sum 0.3" in page
 
 
-def test_engines_of_one_process_are_added_up(registry: CollectorRegistry, directory: Path) -> None:
+def test_engines_of_one_process_are_summed(registry: CollectorRegistry, directory: Path) -> None:
     engines = [EngineMetrics.from_environment() for _ in range(3)]
     for engine in engines:
         for number in range(200):
@@ -78,16 +78,12 @@ def test_engines_of_one_process_are_added_up(registry: CollectorRegistry, direct
     assert 'holdfast_fallbacks_total{where="place 7"} 6.0' in page
 
 
-def test_without_an_engine_core_the_page_has_nothing_of_ours(
-    registry: CollectorRegistry, directory: Path
-) -> None:
+def test_no_metrics_without_an_engine_core(registry: CollectorRegistry, directory: Path) -> None:
     assert not directory.exists()
     assert "holdfast" not in _page(registry)
 
 
-def test_the_page_can_be_parsed_by_the_scraper(
-    registry: CollectorRegistry, directory: Path
-) -> None:
+def test_metrics_page_parses(registry: CollectorRegistry, directory: Path) -> None:
     metrics = EngineMetrics.from_environment()
     metrics.evicted("tool", 3)
     metrics.evicted("human")
@@ -95,22 +91,18 @@ def test_the_page_can_be_parsed_by_the_scraper(
     assert parse_metrics(_page(registry)).totals["holdfast_evicted_blocks_total"] == 4
 
 
-def test_an_idle_engines_last_counts_arrive_by_themselves(
-    registry: CollectorRegistry, directory: Path
-) -> None:
+def test_idle_engine_exports_its_last_counts(registry: CollectorRegistry, directory: Path) -> None:
     metrics = EngineMetrics.from_environment()
     metrics.reused(5)
     until(lambda: "holdfast_reused_blocks_total 5.0" in _page(registry))
     metrics.close()
 
 
-def test_publishing_twice_keeps_one_directory_and_one_collector(
-    registry: CollectorRegistry, directory: Path
-) -> None:
+def test_publishing_twice_registers_once(registry: CollectorRegistry, directory: Path) -> None:
     assert publish_engine_metrics(registry) == directory
 
 
-def test_vllms_own_multi_process_mode_is_used_where_it_is_on(
+def test_vllms_own_multiprocess_mode_is_used(
     registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
@@ -122,7 +114,7 @@ def test_vllms_own_multi_process_mode_is_used_where_it_is_on(
     assert "holdfast_reused_blocks_total 2.0" in _page(registry)
 
 
-def test_a_directory_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
+def test_unwritable_directory_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     metrics = EngineMetrics(tmp_path / "file" / "below")
     metrics.admitted(1.0)
@@ -130,7 +122,7 @@ def test_a_directory_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
     assert metrics.snapshot()["holdfast_admissions"] == 1
 
 
-def test_a_failing_export_ends_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_export_ends_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = EngineMetrics(tmp_path)
 
     def fail(*_: object) -> None:
@@ -172,13 +164,13 @@ def writer(temporary: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_a_living_engines_directory_stays(writer: subprocess.Popen[str], temporary: Path) -> None:
+def test_running_engines_directory_stays(writer: subprocess.Popen[str], temporary: Path) -> None:
     remove_abandoned()
     (directory,) = temporary.iterdir()
     assert list(directory.glob("counter_*.db"))
 
 
-def test_a_killed_engines_directory_goes_when_a_server_starts(
+def test_killed_engines_directory_removed_at_next_start(
     writer: subprocess.Popen[str], temporary: Path, registry: CollectorRegistry
 ) -> None:
     assert len(list(temporary.iterdir())) == 1
@@ -188,7 +180,7 @@ def test_a_killed_engines_directory_goes_when_a_server_starts(
     assert list(temporary.iterdir()) == []
 
 
-def test_only_directories_of_ours_are_removed(temporary: Path) -> None:
+def test_only_our_directories_are_removed(temporary: Path) -> None:
     (temporary / "elsewhere").mkdir()
     (temporary / "elsewhere" / "lock").write_text("")
     (temporary / "holdfast-metrics-link").symlink_to(temporary / "elsewhere")
@@ -201,6 +193,6 @@ def test_only_directories_of_ours_are_removed(temporary: Path) -> None:
     assert (temporary / "elsewhere" / "lock").exists()
 
 
-def test_the_policy_is_named(registry: CollectorRegistry, directory: Path) -> None:
+def test_policy_is_exported_as_a_label(registry: CollectorRegistry, directory: Path) -> None:
     EngineMetrics.from_environment(policy="vllm-default").close()
     assert 'holdfast_policy_info{policy="vllm-default"} 1.0' in _page(registry)

@@ -61,7 +61,7 @@ def _nested(depth: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 7, 10**6])
-def test_a_body_and_its_answer_pass_as_they_are(size: int) -> None:
+def test_body_and_answer_pass_unchanged(size: int) -> None:
     body = json.dumps({"messages": [{"content": '[{"' * 500}] * 20, "prompt": [1] * 300}).encode()
     chunks = [body[i : i + size] for i in range(0, len(body), size)]
     app = _App()
@@ -70,7 +70,7 @@ def test_a_body_and_its_answer_pass_as_they_are(size: int) -> None:
     assert [message.get("body") for message in sent] == [None, b"one", b"two"]
 
 
-def test_a_body_nested_too_deep_is_refused_and_said_to_be() -> None:
+def test_body_nested_too_deep_gets_400() -> None:
     app = _App()
     start, answer = _ask(app, _nested(200)[:50], _nested(200)[50:])
     assert app.seen == []
@@ -79,20 +79,20 @@ def test_a_body_nested_too_deep_is_refused_and_said_to_be() -> None:
     assert "nested deeper than 100 levels" in error["message"]
 
 
-def test_the_bound_itself_is_allowed() -> None:
+def test_depth_at_the_limit_passes() -> None:
     app = _App()
     assert _ask(app, _nested(99))[0]["status"] == 200
     assert _ask(app, _nested(100))[0]["status"] == 400
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"])
-def test_other_encodings_of_json_hide_nothing(encoding: str) -> None:
+def test_depth_counted_in_every_json_encoding(encoding: str) -> None:
     text = '{"∢∢": ' + "[" * 200 + "]" * 200 + "}"
     assert json.loads(text.encode(encoding))
     assert _ask(_App(), text.encode(encoding))[0]["status"] == 400
 
 
-def test_forms_and_other_protocols_are_not_looked_at() -> None:
+def test_forms_and_other_protocols_not_checked() -> None:
     app = _App()
     form = (b"content-type", b"multipart/form-data; boundary=x")
     assert _ask(app, b"[" * 5000, headers=(form,))[0]["status"] == 200
@@ -106,7 +106,7 @@ def test_forms_and_other_protocols_are_not_looked_at() -> None:
     assert sent == [{"type": "websocket.accept"}]
 
 
-def test_a_client_that_leaves_before_its_body_is_whole_is_passed_on() -> None:
+def test_disconnect_amid_the_body_passed_on() -> None:
     app = _App()
     seen: list[str] = []
 
@@ -140,11 +140,11 @@ def _depth(value: Any) -> int:
 
 
 @given(value=_VALUES, is_ascii=st.booleans())
-def test_the_depth_is_that_of_the_value(value: Any, *, is_ascii: bool) -> None:
+def test_depth_equals_that_of_the_parsed_value(value: Any, *, is_ascii: bool) -> None:
     text = json.dumps(value, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")
     assert nesting_depth(text) == _depth(value)
 
 
 @given(st.binary())
-def test_any_bytes_have_a_depth(body: bytes) -> None:
+def test_depth_of_any_bytes_is_defined(body: bytes) -> None:
     assert nesting_depth(body) >= 0

@@ -89,18 +89,14 @@ def either(request: pytest.FixtureRequest) -> EngineClient:
     return client
 
 
-def test_answers_one_by_one_are_those_of_stock_vllm(
-    stock: EngineClient, ours: EngineClient
-) -> None:
+def test_single_answers_equal_stock_vllm(stock: EngineClient, ours: EngineClient) -> None:
     answers = _converse(ours, num_at_once=1)
     assert {len(answer) for answer in answers} == {NUM_OUTPUT_TOKENS}
     assert len({tuple(answer) for answer in answers}) > 1
     assert answers == _converse(stock, num_at_once=1)
 
 
-def test_answers_in_a_batch_are_those_of_stock_vllm(
-    stock: EngineClient, ours: EngineClient
-) -> None:
+def test_batched_answers_equal_stock_vllm(stock: EngineClient, ours: EngineClient) -> None:
     # Batches differ between the engines, and with them the rounding of float32. The tiny model's
     # greedy choices are far enough apart that no token depends on it.
     answers = []
@@ -110,19 +106,19 @@ def test_answers_in_a_batch_are_those_of_stock_vllm(
     assert answers[0] == answers[1]
 
 
-def test_the_cache_was_too_small_and_was_used_on_both(either: EngineClient) -> None:
+def test_both_servers_evicted_and_hit(either: EngineClient) -> None:
     _converse(either, num_at_once=_NUM_SESSIONS)
     either.totals_with("holdfast_evicted_blocks_total", "vllm:prefix_cache_hits_total")
 
 
-def test_metrics_of_holdfast_stand_beside_those_of_vllm(ours: EngineClient) -> None:
+def test_metrics_served_beside_vllms(ours: EngineClient) -> None:
     ours.ask(list(range(300, 400)))
     totals = ours.totals_with("holdfast_admissions_total", "holdfast_decision_seconds_total")
     assert totals["vllm:prompt_tokens_total"] >= 100
     assert "holdfast_fallbacks_total" not in totals
 
 
-def test_what_ends_a_turn_is_read_from_its_output(ours: EngineClient) -> None:
+def test_turn_end_read_from_the_output(ours: EngineClient) -> None:
     letter, end = 64, VOCAB_SIZE - 1
     answer = {
         "model": str(ours.server.options.model),
@@ -136,7 +132,7 @@ def test_what_ends_a_turn_is_read_from_its_output(ours: EngineClient) -> None:
     until(lambda: ours.by_label("holdfast_sessions", "state")["human_away"])
 
 
-def test_a_prompt_larger_than_the_cache_is_refused_and_the_next_one_served(
+def test_oversized_prompt_refused_and_next_one_served(
     ours: EngineClient,
 ) -> None:
     with pytest.raises(urllib.error.HTTPError, match="400") as refusal:
@@ -145,7 +141,7 @@ def test_a_prompt_larger_than_the_cache_is_refused_and_the_next_one_served(
     assert len(ours.ask([500] * 100).tokens) == NUM_OUTPUT_TOKENS
 
 
-def test_a_session_goes_on_after_its_client_hung_up(ours: EngineClient) -> None:
+def test_session_continues_after_a_disconnect(ours: EngineClient) -> None:
     ours.server.reset_prefix_cache()
     prompt = [1000 + i for i in range(320)]
     expected = ours.ask(prompt).tokens
@@ -158,7 +154,7 @@ def test_a_session_goes_on_after_its_client_hung_up(ours: EngineClient) -> None:
     assert ours.server.is_running
 
 
-def test_the_tiny_model_answers_chats_and_completions(either: EngineClient) -> None:
+def test_tiny_model_answers_chats_and_completions(either: EngineClient) -> None:
     model = str(either.server.options.model)
     chat = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
     assert either.post("/v1/chat/completions", chat)["usage"]["completion_tokens"] > 0
@@ -166,7 +162,7 @@ def test_the_tiny_model_answers_chats_and_completions(either: EngineClient) -> N
     assert either.post("/v1/completions", text)["usage"]["completion_tokens"] == 4
 
 
-def test_evictions_are_counted_beside_vllms_own_metrics(either: EngineClient) -> None:
+def test_evictions_counted_beside_vllms_metrics(either: EngineClient) -> None:
     either.server.reset_prefix_cache()
     before = either.totals()
     # Three prompts of 768 tokens in a cache of 1,536: the third takes the place of the first.

@@ -39,7 +39,7 @@ def _errors(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ({"headroom_ratio": 0.5}, {"is_ahead": True}),
     ],
 )
-def test_requests_after_an_oversized_one_go_on(
+def test_requests_after_an_oversized_one_are_served(
     make_rig: RigMaker,
     monkeypatch: pytest.MonkeyPatch,
     settings: dict[str, object],
@@ -59,7 +59,7 @@ def test_requests_after_an_oversized_one_go_on(
     assert rig.metrics["holdfast_oversized_requests"] == 1
 
 
-def test_a_lone_oversized_request_is_told(
+def test_oversized_request_ends_with_an_error(
     make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig = make_rig(8)
@@ -73,7 +73,7 @@ def test_a_lone_oversized_request_is_told(
     )
 
 
-def test_a_request_that_grows_past_the_cache_is_told(
+def test_request_outgrowing_the_cache_ends_with_an_error(
     make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = make_rig(8)
@@ -85,7 +85,7 @@ def test_a_request_that_grows_past_the_cache_is_told(
     assert len(rig.requests["next"].output_token_ids) == 8
 
 
-def test_places_are_not_given_up_for_an_oversized_request(make_rig: RigMaker) -> None:
+def test_oversized_request_takes_no_reservation(make_rig: RigMaker) -> None:
     rig = make_rig(8)
     rig.turn("0", "abcdef")
     held = rig.scheduler._queue.num_reserved_blocks
@@ -94,7 +94,7 @@ def test_places_are_not_given_up_for_an_oversized_request(make_rig: RigMaker) ->
     assert rig.num_cached("abcdef") == 6
 
 
-def test_one_that_is_aborted_first_is_nobodys_error(
+def test_aborted_oversized_request_gets_no_error(
     make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = make_rig(8)
@@ -105,7 +105,7 @@ def test_one_that_is_aborted_first_is_nobodys_error(
     assert told == []
 
 
-def test_the_largest_prompt_that_fits_runs(make_rig: RigMaker) -> None:
+def test_largest_prompt_that_fits_runs(make_rig: RigMaker) -> None:
     rig = make_rig(8)
     rig.turn("0", "1234567", num_outputs=12)
     assert len(rig.requests["0"].output_token_ids) == 12

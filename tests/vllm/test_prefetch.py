@@ -75,7 +75,7 @@ def away_from_the_cache(rig: Rig) -> None:
 # From host memory into the cache.
 
 
-def test_what_is_coming_is_cached_before_it_is_asked_for(make_rig: RigMaker) -> None:
+def test_prefetched_candidate_counts_as_used(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 30, 64)
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyzijklmnopqrABCD", num_outputs=2)
@@ -92,7 +92,7 @@ def test_what_is_coming_is_cached_before_it_is_asked_for(make_rig: RigMaker) -> 
     assert rig.prefetches == {"used": 1}
 
 
-def test_what_is_asked_for_on_its_way_is_late(make_rig: RigMaker) -> None:
+def test_prefetch_needed_in_flight_counts_as_late(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64)
     away_from_the_cache(rig)
     say_coming(rig, session_of(rig, "abcdefgh"))
@@ -103,7 +103,7 @@ def test_what_is_asked_for_on_its_way_is_late(make_rig: RigMaker) -> None:
     assert rig.prefetches == {"late": 1}
 
 
-def test_what_was_evicted_before_it_was_asked_for_is_wasted(make_rig: RigMaker) -> None:
+def test_prefetch_evicted_before_use_counts_as_wasted(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64)
     away_from_the_cache(rig)
     say_coming(rig, session_of(rig, "abcdefgh"))
@@ -116,7 +116,7 @@ def test_what_was_evicted_before_it_was_asked_for_is_wasted(make_rig: RigMaker) 
     assert rig.prefetches == {"wasted": 1}
 
 
-def test_nothing_is_brought_where_a_turn_waits_for_room(make_rig: RigMaker) -> None:
+def test_no_prefetch_to_gpu_while_a_turn_is_queued(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64)
     away_from_the_cache(rig)
     rig.send("3", "ABCDEFGHIJK", num_outputs=1)
@@ -130,7 +130,7 @@ def test_nothing_is_brought_where_a_turn_waits_for_room(make_rig: RigMaker) -> N
     say_coming(rig, None)
 
 
-def test_nothing_is_brought_while_offloading_rests(make_rig: RigMaker) -> None:
+def test_no_prefetch_while_offload_is_disabled(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64, disk_blocks=100)
     away_from_the_cache(rig)
     rig.scheduler.offload.tier.is_enabled = False
@@ -141,7 +141,7 @@ def test_nothing_is_brought_while_offloading_rests(make_rig: RigMaker) -> None:
     assert reads._num_started == before
 
 
-def test_the_operator_may_do_without(make_rig: RigMaker) -> None:
+def test_prefetch_setting_disables_prefetching(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64, settings={"prefetch": 0})
     away_from_the_cache(rig)
     say_coming(rig, session_of(rig, "abcdefgh"))
@@ -150,7 +150,7 @@ def test_the_operator_may_do_without(make_rig: RigMaker) -> None:
     assert rig.prefetches == {}
 
 
-def test_what_running_turns_will_grow_into_is_left_to_them(make_rig: RigMaker) -> None:
+def test_prefetch_spares_decode_growth_of_running_turns(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 10, 64)
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyz")
@@ -161,7 +161,7 @@ def test_what_running_turns_will_grow_into_is_left_to_them(make_rig: RigMaker) -
     assert not any(request.num_preemptions for request in rig.requests.values())
 
 
-def test_ending_holdfast_gives_the_blocks_of_a_copy_back(make_rig: RigMaker) -> None:
+def test_fallback_frees_blocks_of_prefetches(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64, is_strict=False)
     away_from_the_cache(rig)
     say_coming(rig, session_of(rig, "abcdefgh"))
@@ -177,7 +177,7 @@ def test_ending_holdfast_gives_the_blocks_of_a_copy_back(make_rig: RigMaker) -> 
     assert not rig.scheduler._is_active
 
 
-def test_requests_go_on_when_even_letting_go_of_tiers_fails(make_rig: RigMaker) -> None:
+def test_requests_served_when_fallback_of_tiers_fails(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64, is_strict=False)
     rig.turn("1", "abcdefgh")
 
@@ -191,7 +191,7 @@ def test_requests_go_on_when_even_letting_go_of_tiers_fails(make_rig: RigMaker) 
 
 
 @pytest.mark.parametrize("is_ahead", [False, True])
-def test_whatever_is_said_to_be_coming_every_turn_ends(make_rig: RigMaker, is_ahead: bool) -> None:
+def test_every_turn_ends_under_random_prefetches(make_rig: RigMaker, is_ahead: bool) -> None:
     rig = rig_of(make_rig, 24, 30, disk_blocks=80, is_ahead=is_ahead)
     rng = random.Random(5)
     runtime = rig.scheduler._runtime
@@ -230,14 +230,14 @@ def rig_with_disk(make_rig: RigMaker, num_blocks: int, host_blocks: int) -> Rig:
     return rig
 
 
-def test_what_is_only_on_disk_is_not_computed_again(make_rig: RigMaker) -> None:
+def test_blocks_only_on_disk_are_not_computed_again(make_rig: RigMaker) -> None:
     rig = rig_with_disk(make_rig, 12, 20)
     before = rig.num_computed_tokens
     rig.turn("3", "abcdefgh")
     assert rig.num_computed_tokens - before < 3 * 16
 
 
-def test_a_turn_in_the_queue_finds_its_blocks_in_host_memory(make_rig: RigMaker) -> None:
+def test_queued_turn_prefetched_from_disk_to_host(make_rig: RigMaker) -> None:
     rig = rig_with_disk(make_rig, 12, 40)
     rig.send("run", "klmnopqr", num_outputs=60)
     rig.step()
@@ -248,7 +248,7 @@ def test_a_turn_in_the_queue_finds_its_blocks_in_host_memory(make_rig: RigMaker)
     assert rig.prefetches == {"used": 1}
 
 
-def test_a_read_for_a_turn_that_was_aborted_is_given_up(make_rig: RigMaker) -> None:
+def test_read_for_an_aborted_turn_ends(make_rig: RigMaker) -> None:
     rig = rig_with_disk(make_rig, 12, 40)
     rig.send("run", "klmnopqr", num_outputs=60)
     rig.step()
@@ -259,7 +259,7 @@ def test_a_read_for_a_turn_that_was_aborted_is_given_up(make_rig: RigMaker) -> N
     assert not rig.is_prefetching
 
 
-def test_what_waits_takes_a_quarter_of_the_host_tier_at_most(make_rig: RigMaker) -> None:
+def test_queued_turns_prefetch_at_most_a_quarter_of_the_tier(make_rig: RigMaker) -> None:
     rig = rig_with_disk(make_rig, 12, 20)
     rig.send("run", "klmnopqr", num_outputs=60)
     rig.step()
@@ -269,7 +269,7 @@ def test_what_waits_takes_a_quarter_of_the_host_tier_at_most(make_rig: RigMaker)
     assert rig.prefetches == {"deferred": 1}
 
 
-def test_a_chain_that_is_nowhere_is_looked_for_once(make_rig: RigMaker) -> None:
+def test_path_that_no_tier_stores_is_read_once(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 12, 40, disk_blocks=100)
     rig.send("run", "klmnopqr", num_outputs=60)
     rig.step()
@@ -280,7 +280,7 @@ def test_a_chain_that_is_nowhere_is_looked_for_once(make_rig: RigMaker) -> None:
     assert rig.scheduler.offload._prefetcher._disk_to_host._num_started == 1
 
 
-def test_a_paused_session_takes_nothing_that_another_claims(make_rig: RigMaker) -> None:
+def test_idle_session_prefetch_evicts_no_owned_chunk(make_rig: RigMaker) -> None:
     rig = rig_with_disk(make_rig, 12, 20)
     held = [num_in_host(rig, prompt) for prompt in ("AAAAAAAA", "BBBBBBBB")]
     rig.send("run", "k", num_outputs=40)
@@ -288,7 +288,7 @@ def test_a_paused_session_takes_nothing_that_another_claims(make_rig: RigMaker) 
     assert [num_in_host(rig, prompt) for prompt in ("AAAAAAAA", "BBBBBBBB")] == held
 
 
-def test_a_paused_session_is_brought_back_into_what_nobody_claims(make_rig: RigMaker) -> None:
+def test_idle_session_prefetched_into_unowned_chunks(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 12, 16, disk_blocks=100)
     rig.turn("1", "abcdefgh")
     for number, prompt in enumerate(("ABCDEFGH", "IJKLMNOP")):
@@ -300,7 +300,7 @@ def test_a_paused_session_is_brought_back_into_what_nobody_claims(make_rig: RigM
     step_until(rig, lambda: num_in_host(rig, "abcdefgh") == 8)
 
 
-def test_a_turn_whose_blocks_are_on_their_way_is_passed_over(make_rig: RigMaker) -> None:
+def test_ready_turn_passes_one_whose_read_is_in_flight(make_rig: RigMaker) -> None:
     rig = rig_with_disk(make_rig, 24, 40)
     rig.send("3", "abcdefgh")
     rig.send("4", "klm", num_outputs=1)

@@ -19,7 +19,7 @@ def _flood(rig: Rig, priority: int, num_turns: int = 12) -> None:
 
 
 @pytest.mark.parametrize(("urgent", "other"), [(0, 10), (-3, 0), (-(2**40), -(2**39)), (1, 2)])
-def test_an_urgent_sessions_prefix_outlives_less_urgent_work(
+def test_urgent_prefix_evicted_after_less_urgent_work(
     make_rig: RigMaker, urgent: int, other: int
 ) -> None:
     rig = make_rig(20, scheduling_policy="priority")
@@ -29,7 +29,7 @@ def test_an_urgent_sessions_prefix_outlives_less_urgent_work(
     assert rig.num_cached("uvwxyz") == 6
 
 
-def test_without_the_operators_word_priorities_change_nothing(make_rig: RigMaker) -> None:
+def test_priorities_ignored_under_fcfs(make_rig: RigMaker) -> None:
     rig = make_rig(20)
     rig.turn("urgent", "uvwxyz", priority=0)
     rig.now_s += 100.0
@@ -38,7 +38,7 @@ def test_without_the_operators_word_priorities_change_nothing(make_rig: RigMaker
     assert {session.priority for session in rig.sessions} == {None}
 
 
-def test_urgent_work_takes_less_urgent_blocks_first(make_rig: RigMaker) -> None:
+def test_urgent_turn_evicts_less_urgent_blocks_first(make_rig: RigMaker) -> None:
     rig = make_rig(20, scheduling_policy="priority")
     rig.turn("urgent", "uvwxyz", priority=0)
     rig.now_s += 100.0
@@ -48,7 +48,7 @@ def test_urgent_work_takes_less_urgent_blocks_first(make_rig: RigMaker) -> None:
     assert rig.num_cached("klmnop") < 6
 
 
-def test_less_urgent_work_runs_when_nothing_else_can_go(make_rig: RigMaker) -> None:
+def test_less_urgent_turn_runs_when_nothing_else_can(make_rig: RigMaker) -> None:
     rig = make_rig(20, scheduling_policy="priority")
     rig.turn("urgent", "abcdefghijklmno", priority=0)
     rig.turn("other", "ABCDEFGHIJ", priority=9)
@@ -56,7 +56,7 @@ def test_less_urgent_work_runs_when_nothing_else_can_go(make_rig: RigMaker) -> N
     assert rig.num_cached("abcdefghijklmno") >= 9
 
 
-def test_less_urgent_work_is_let_in_beside_running_work_when_it_is_due(
+def test_due_less_urgent_turn_admitted_beside_running_ones(
     make_rig: RigMaker,
 ) -> None:
     rig = make_rig(24, scheduling_policy="priority")
@@ -72,7 +72,7 @@ def test_less_urgent_work_is_let_in_beside_running_work_when_it_is_due(
     assert "other" in rig.started
 
 
-def test_a_shared_prefix_is_as_urgent_as_its_most_urgent_session(make_rig: RigMaker) -> None:
+def test_shared_prefix_has_its_most_urgent_priority(make_rig: RigMaker) -> None:
     rig = make_rig(24, scheduling_policy="priority")
     rig.turn("other", "sharedX", priority=9)
     rig.turn("urgent", "sharedY", priority=0)
@@ -82,7 +82,7 @@ def test_a_shared_prefix_is_as_urgent_as_its_most_urgent_session(make_rig: RigMa
     assert rig.num_cached("sharedX") == 6
 
 
-def test_a_less_urgent_place_yields_to_urgent_work_at_once(make_rig: RigMaker) -> None:
+def test_urgent_turn_takes_less_urgent_reservation(make_rig: RigMaker) -> None:
     rig = make_rig(22, scheduling_policy="priority")
     rig.turn("costs", "ABCDEF", priority=9)
     rig.send("other", "abcdefghijkl", priority=9)
@@ -94,7 +94,7 @@ def test_a_less_urgent_place_yields_to_urgent_work_at_once(make_rig: RigMaker) -
     assert "urgent" in rig.started
 
 
-def test_closed_urgent_sessions_keep_nothing(make_rig: RigMaker) -> None:
+def test_closed_urgent_session_retains_nothing(make_rig: RigMaker) -> None:
     rig = make_rig(20, scheduling_policy="priority")
     rig.turn("urgent", "uvwxyz", priority=0, xargs={"holdfast_final": 1})
     rig.turn("other", "klm", priority=9)

@@ -57,7 +57,7 @@ def until_idle(rig: Rig) -> None:
 
 @tiers
 @reset_options
-def test_a_reset_succeeds_at_the_second_try_at_the_latest(
+def test_reset_succeeds_at_the_second_try(
     disk_blocks: int, options: dict[str, bool], make_rig: RigMaker
 ) -> None:
     rig = bringing(make_rig, disk_blocks)
@@ -72,7 +72,7 @@ def test_a_reset_succeeds_at_the_second_try_at_the_latest(
 
 
 @pytest.mark.parametrize("reset_running_requests", [False, True])
-def test_running_requests_are_not_preempted_for_nothing(
+def test_failed_reset_preempts_no_request(
     make_rig: RigMaker, *, reset_running_requests: bool
 ) -> None:
     rig = bringing(make_rig, 0)
@@ -87,7 +87,7 @@ def test_running_requests_are_not_preempted_for_nothing(
     say_coming(rig, None)
 
 
-def test_prefetching_goes_on_after_a_reset(make_rig: RigMaker) -> None:
+def test_prefetching_resumes_after_a_reset(make_rig: RigMaker) -> None:
     rig = bringing(make_rig, 0)
     rig.scheduler.reset_prefix_cache()
     until_idle(rig)
@@ -96,7 +96,7 @@ def test_prefetching_goes_on_after_a_reset(make_rig: RigMaker) -> None:
     say_coming(rig, None)
 
 
-def test_a_reset_that_is_not_tried_again_halts_for_a_while_only(make_rig: RigMaker) -> None:
+def test_prefetching_resumes_without_a_second_reset(make_rig: RigMaker) -> None:
     rig = bringing(make_rig, 0)
     rig.scheduler.reset_prefix_cache()
     until_idle(rig)
@@ -110,7 +110,7 @@ def test_a_reset_that_is_not_tried_again_halts_for_a_while_only(make_rig: RigMak
 
 @tiers
 @pytest.mark.parametrize("state", ["PAUSED_NEW", "PAUSED_ALL"])
-def test_a_paused_engine_falls_asleep_with_an_empty_cache(
+def test_paused_engine_sleeps_with_an_empty_cache(
     disk_blocks: int, state: str, make_rig: RigMaker
 ) -> None:
     from vllm.v1.core.sched.interface import PauseState

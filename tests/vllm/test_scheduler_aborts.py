@@ -28,7 +28,7 @@ def _resumes(rig: Rig, request_id: str, prompt: str) -> None:
 
 
 @is_ahead
-def test_an_abort_amid_the_prompt_frees_its_blocks(make_rig: RigMaker, is_ahead: bool) -> None:
+def test_abort_amid_prefill_frees_its_blocks(make_rig: RigMaker, is_ahead: bool) -> None:
     rig = make_rig(50, max_num_batched_tokens=32, max_num_seqs=8, is_ahead=is_ahead)
     rig.send("1", "abcdefgh")
     rig.step()
@@ -40,9 +40,7 @@ def test_an_abort_amid_the_prompt_frees_its_blocks(make_rig: RigMaker, is_ahead:
 
 
 @is_ahead
-def test_an_abort_amid_the_answer_keeps_what_was_computed(
-    make_rig: RigMaker, is_ahead: bool
-) -> None:
+def test_abort_amid_decode_keeps_computed_blocks(make_rig: RigMaker, is_ahead: bool) -> None:
     rig = make_rig(50, is_ahead=is_ahead)
     rig.send("1", "abcd", num_outputs=100)
     for _ in range(20):
@@ -53,7 +51,7 @@ def test_an_abort_amid_the_answer_keeps_what_was_computed(
     _resumes(rig, "2", "abcde")
 
 
-def test_an_abort_while_waiting_for_a_slot_leaves_nothing(make_rig: RigMaker) -> None:
+def test_abort_of_a_waiting_request_leaves_nothing(make_rig: RigMaker) -> None:
     rig = make_rig(50, max_num_seqs=1)
     rig.send("1", "abcd", num_outputs=20)
     rig.step()
@@ -65,7 +63,7 @@ def test_an_abort_while_waiting_for_a_slot_leaves_nothing(make_rig: RigMaker) ->
     _resumes(rig, "3", "wxyz")
 
 
-def test_an_abort_while_held_back_leaves_nothing(make_rig: RigMaker) -> None:
+def test_abort_of_a_queued_request_leaves_nothing(make_rig: RigMaker) -> None:
     rig = make_rig(12)
     rig.send("1", "abcdefgh", num_outputs=30)
     rig.step()
@@ -78,7 +76,7 @@ def test_an_abort_while_held_back_leaves_nothing(make_rig: RigMaker) -> None:
     _resumes(rig, "3", "stuvwxyz")
 
 
-def test_an_abort_of_everything_leaves_an_idle_engine(make_rig: RigMaker) -> None:
+def test_abort_of_all_requests_leaves_an_idle_engine(make_rig: RigMaker) -> None:
     rig = make_rig(12)
     for number in range(6):
         rig.send(str(number), f"ab{number}cde", num_outputs=30)
@@ -91,7 +89,7 @@ def test_an_abort_of_everything_leaves_an_idle_engine(make_rig: RigMaker) -> Non
     assert not rig.scheduler.has_unfinished_requests()
 
 
-def test_an_abort_after_preemption_leaves_nothing(make_rig: RigMaker) -> None:
+def test_abort_after_preemption_leaves_nothing(make_rig: RigMaker) -> None:
     rig = _crowded(make_rig(18))
     preempted = next(r for r in rig.requests.values() if r.num_preemptions and not r.is_finished())
     rig.abort(preempted.request_id)
@@ -115,13 +113,13 @@ def _crowded(rig: Rig) -> Rig:
 
 
 @is_ahead
-def test_preempted_requests_come_back_and_finish(make_rig: RigMaker, is_ahead: bool) -> None:
+def test_preempted_requests_finish(make_rig: RigMaker, is_ahead: bool) -> None:
     rig = _crowded(make_rig(18, is_ahead=is_ahead))
     rig.finish()
     assert [len(request.output_token_ids) for request in rig.requests.values()] == [110] * 3
 
 
-def test_a_preempted_request_comes_back_before_new_ones_of_its_size(make_rig: RigMaker) -> None:
+def test_preempted_request_admitted_before_new_ones(make_rig: RigMaker) -> None:
     rig = _crowded(make_rig(18))
     preempted = next(r for r in rig.requests.values() if r.num_preemptions)
     rig.send("new", "uvwxyz", num_outputs=110)
@@ -133,7 +131,7 @@ def test_a_preempted_request_comes_back_before_new_ones_of_its_size(make_rig: Ri
 # Prefix-cache reset.
 
 
-def test_a_reset_between_turns_forgets_chains_and_sessions(rig: Rig) -> None:
+def test_reset_between_turns_forgets_paths_and_sessions(rig: Rig) -> None:
     rig.turn("1", "abcd")
     assert rig.scheduler.reset_prefix_cache()
     rig.check()
@@ -144,7 +142,7 @@ def test_a_reset_between_turns_forgets_chains_and_sessions(rig: Rig) -> None:
     assert [session.num_turns for session in rig.sessions] == [1]
 
 
-def test_a_reset_while_a_request_runs_is_refused_and_changes_nothing(rig: Rig) -> None:
+def test_reset_refused_while_a_request_runs(rig: Rig) -> None:
     first = rig.turn("1", "abcd")
     rig.send("2", rig.following(first, "e"), num_outputs=20)
     rig.step()
@@ -154,7 +152,7 @@ def test_a_reset_while_a_request_runs_is_refused_and_changes_nothing(rig: Rig) -
     assert [session.num_turns for session in rig.sessions] == [2]
 
 
-def test_a_reset_while_requests_wait_lets_them_run(rig: Rig) -> None:
+def test_waiting_requests_run_after_a_reset(rig: Rig) -> None:
     rig.turn("1", "abcd")
     rig.send("2", "abcde")
     rig.send("3", "wxyz", session_id="s")
@@ -165,9 +163,7 @@ def test_a_reset_while_requests_wait_lets_them_run(rig: Rig) -> None:
 
 
 @is_ahead
-def test_a_reset_that_preempts_running_requests_lets_them_finish(
-    make_rig: RigMaker, is_ahead: bool
-) -> None:
+def test_requests_preempted_by_a_reset_finish(make_rig: RigMaker, is_ahead: bool) -> None:
     rig = make_rig(20, is_ahead=is_ahead)
     rig.turn("0", "opqr")
     for number in range(1, 5):
@@ -181,7 +177,7 @@ def test_a_reset_that_preempts_running_requests_lets_them_finish(
     assert {len(rig.requests[str(n)].output_token_ids) for n in range(1, 5)} == {40}
 
 
-def test_what_was_learned_outlives_a_reset(rig: Rig) -> None:
+def test_learned_return_times_survive_a_reset(rig: Rig) -> None:
     rig.turn("1", "abcd")
     rig.turn("2", "abcde")
     num_observed = rig.scheduler._runtime.returns.num_observed
@@ -190,7 +186,7 @@ def test_what_was_learned_outlives_a_reset(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"eviction": "lru"}, {"admission": "fcfs"}])
-def test_each_half_works_without_the_other(make_rig: RigMaker, settings: dict[str, object]) -> None:
+def test_eviction_and_admission_work_alone(make_rig: RigMaker, settings: dict[str, object]) -> None:
     rig = make_rig(14, settings=settings)
     for number in range(5):
         rig.send(str(number), f"ab{number}cd", num_outputs=40)

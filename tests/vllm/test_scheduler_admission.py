@@ -38,7 +38,7 @@ def _step(rig: Rig) -> list[str]:
 
 
 @pytest.mark.parametrize("max_num_batched_tokens", [64, 8192])
-def test_what_fits_runs_exactly_as_in_stock_vllm(
+def test_fitting_load_runs_as_in_stock_vllm(
     make_rig: RigMaker, max_num_batched_tokens: int
 ) -> None:
     shape = {"max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": 64}
@@ -50,7 +50,7 @@ def test_what_fits_runs_exactly_as_in_stock_vllm(
 # Past the cliff.
 
 
-def test_past_the_cliff_all_answers_are_whole_and_less_is_computed(make_rig: RigMaker) -> None:
+def test_overload_ends_all_turns_with_less_computing(make_rig: RigMaker) -> None:
     stock, ours = make_rig(50, is_stock=True), make_rig(50)
     _workload(stock, num_turns=8)
     _workload(ours, num_turns=8)
@@ -61,7 +61,7 @@ def test_past_the_cliff_all_answers_are_whole_and_less_is_computed(make_rig: Rig
 
 
 @pytest.mark.parametrize("num_spare", [0, 1])
-def test_a_cache_of_one_prompt_and_its_answer_is_enough(make_rig: RigMaker, num_spare: int) -> None:
+def test_cache_of_one_prompt_and_answer_is_enough(make_rig: RigMaker, num_spare: int) -> None:
     # 4 blocks and 4 tokens of prompt, 12 of answer: the last token is never computed.
     rig = make_rig(5 + num_spare)
     for turn in range(3):
@@ -74,7 +74,7 @@ def test_a_cache_of_one_prompt_and_its_answer_is_enough(make_rig: RigMaker, num_
 
 
 @pytest.mark.parametrize("num_spare", [0, 1])
-def test_one_session_grows_until_it_fills_the_cache(make_rig: RigMaker, num_spare: int) -> None:
+def test_one_session_grows_until_the_cache_is_full(make_rig: RigMaker, num_spare: int) -> None:
     rig = make_rig(12 + num_spare)
     last = rig.turn("0", "ab", num_outputs=12)
     for turn in range(1, 10):
@@ -82,7 +82,7 @@ def test_one_session_grows_until_it_fills_the_cache(make_rig: RigMaker, num_spar
     assert len(rig.sessions) == 1
 
 
-def test_a_prompt_larger_than_what_paused_sessions_leave_takes_their_places(
+def test_large_prompt_takes_reservations(
     make_rig: RigMaker,
 ) -> None:
     rig = make_rig(20)
@@ -93,7 +93,7 @@ def test_a_prompt_larger_than_what_paused_sessions_leave_takes_their_places(
     assert len(rig.requests["large"].output_token_ids) == 8
 
 
-def test_a_prompt_larger_than_what_running_requests_leave_waits_and_runs(
+def test_prompt_waits_for_running_requests(
     make_rig: RigMaker,
 ) -> None:
     rig = make_rig(20)
@@ -106,7 +106,7 @@ def test_a_prompt_larger_than_what_running_requests_leave_waits_and_runs(
     assert rig.started == ["running", "large"]
 
 
-def test_a_large_prompt_waits_no_longer_than_what_it_found_ahead_is_worth(
+def test_large_prompt_wait_is_bounded(
     make_rig: RigMaker,
 ) -> None:
     rig = make_rig(20)
@@ -132,7 +132,7 @@ def test_a_large_prompt_waits_no_longer_than_what_it_found_ahead_is_worth(
     assert any(i.startswith("small") for i in rig.started[: rig.started.index("large")])
 
 
-def test_requests_that_are_held_back_stay_counted(make_rig: RigMaker) -> None:
+def test_queued_requests_stay_counted(make_rig: RigMaker) -> None:
     rig = make_rig(12)
     rig.send("running", "abcdefgh", num_outputs=30)
     rig.step()
@@ -149,7 +149,7 @@ def test_requests_that_are_held_back_stay_counted(make_rig: RigMaker) -> None:
     assert scheduler.has_requests()
 
 
-def test_something_always_runs_while_requests_wait(make_rig: RigMaker) -> None:
+def test_engine_never_idles_while_requests_wait(make_rig: RigMaker) -> None:
     rig = make_rig(12)
     for number in range(8):
         rig.send(str(number), f"{number}tuvwxyz", num_outputs=20)
@@ -158,7 +158,7 @@ def test_something_always_runs_while_requests_wait(make_rig: RigMaker) -> None:
         rig.check()
 
 
-def test_a_session_whose_prompt_is_resident_goes_before_an_older_newcomer(
+def test_resident_session_admitted_before_older_new_one(
     make_rig: RigMaker,
 ) -> None:
     rig = make_rig(22)
@@ -183,7 +183,7 @@ def test_headroom_is_left_free(make_rig: RigMaker) -> None:
 # What the operator asked for.
 
 
-def test_priorities_are_heeded_where_vllm_heeds_them(make_rig: RigMaker) -> None:
+def test_priorities_apply_under_priority_scheduling(make_rig: RigMaker) -> None:
     orders = []
     for is_stock in (True, False):
         rig = make_rig(50, is_stock=is_stock, max_num_seqs=1, scheduling_policy="priority")
@@ -196,7 +196,7 @@ def test_priorities_are_heeded_where_vllm_heeds_them(make_rig: RigMaker) -> None
     assert orders[0] == orders[1] == ["first", "1", "3", "2", "0"]
 
 
-def test_priorities_are_ignored_where_vllm_ignores_them(make_rig: RigMaker) -> None:
+def test_priorities_ignored_under_fcfs_scheduling(make_rig: RigMaker) -> None:
     rig = make_rig(50, max_num_seqs=1)
     rig.send("first", "ab", num_outputs=9)
     rig.step()
@@ -206,7 +206,7 @@ def test_priorities_are_ignored_where_vllm_ignores_them(make_rig: RigMaker) -> N
     assert rig.started == ["first", "1", "0"]
 
 
-def test_without_prefix_caching_vllm_is_left_alone(make_rig: RigMaker) -> None:
+def test_inactive_without_prefix_caching(make_rig: RigMaker) -> None:
     shape = {"has_prefix_cache": False}
     stock, ours = make_rig(30, is_stock=True, **shape), make_rig(30, **shape)
     assert _workload(ours) == _workload(stock)
@@ -219,7 +219,7 @@ def test_without_prefix_caching_vllm_is_left_alone(make_rig: RigMaker) -> None:
 # Tenants.
 
 
-def test_a_flood_of_one_tenant_does_not_keep_another_waiting(make_rig: RigMaker) -> None:
+def test_flood_of_one_tenant_does_not_delay_another(make_rig: RigMaker) -> None:
     rig = make_rig(14)  # one prompt of ten blocks at a time
     rig.turn("costs", "ABCDEFGHIJ")  # from here on it is known what computing takes
     for number in range(8):

@@ -81,7 +81,7 @@ def _owner(rig: Rig, path: str) -> Any:
 
 @pytest.mark.parametrize("num_good_calls", [0, 1, 7])
 @pytest.mark.parametrize(("where", "path", "name"), _CALLS.values(), ids=_CALLS)
-def test_an_error_hands_over_to_vllm(
+def test_error_falls_back_to_vllm(
     make_rig: RigMaker,
     caplog: pytest.LogCaptureFixture,
     where: str,
@@ -112,7 +112,7 @@ def test_an_error_hands_over_to_vllm(
             assert len(request.output_token_ids) == request.max_tokens
 
 
-def test_the_same_errors_are_raised_when_asked(make_rig: RigMaker) -> None:
+def test_strict_mode_raises_errors(make_rig: RigMaker) -> None:
     rig = make_rig(14)
     _break(rig.scheduler._runtime, "turn_started", 0)
     rig.send("1", "abc")
@@ -121,7 +121,7 @@ def test_the_same_errors_are_raised_when_asked(make_rig: RigMaker) -> None:
     rig.abort("1")
 
 
-def test_an_error_amid_a_change_of_the_tree_loses_no_block(make_rig: RigMaker) -> None:
+def test_error_amid_a_tree_change_loses_no_block(make_rig: RigMaker) -> None:
     for num_good_calls in range(0, 40, 3):
         rig = make_rig(14, is_strict=False)
         _break(rig.scheduler._runtime.tree, "_split", num_good_calls)
@@ -130,7 +130,7 @@ def test_an_error_amid_a_change_of_the_tree_loses_no_block(make_rig: RigMaker) -
         rig.check_done()
 
 
-def test_requests_held_back_when_it_fails_run_in_order_of_arrival(make_rig: RigMaker) -> None:
+def test_queued_requests_run_in_order_after_fallback(make_rig: RigMaker) -> None:
     rig = make_rig(12, is_strict=False)
     rig.send("running", "abcdefgh", num_outputs=30)
     rig.step()
@@ -145,7 +145,7 @@ def test_requests_held_back_when_it_fails_run_in_order_of_arrival(make_rig: RigM
     assert [i for i in rig.started if i in waiting] == waiting
 
 
-def test_after_a_failure_the_longest_unused_blocks_go_first(make_rig: RigMaker) -> None:
+def test_oldest_blocks_evicted_first_after_fallback(make_rig: RigMaker) -> None:
     rig = make_rig(14, is_strict=False)
     rig.turn("old", "abcd")
     rig.turn("new", "efgh")
@@ -156,7 +156,7 @@ def test_after_a_failure_the_longest_unused_blocks_go_first(make_rig: RigMaker) 
     assert rig.num_cached("efgh") < 4
 
 
-def test_priorities_are_kept_after_a_failure(make_rig: RigMaker) -> None:
+def test_request_priorities_kept_after_fallback(make_rig: RigMaker) -> None:
     from vllm.v1.core.sched.request_queue import PriorityRequestQueue
 
     rig = make_rig(50, is_strict=False, scheduling_policy="priority", max_num_seqs=1)

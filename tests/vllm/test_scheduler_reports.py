@@ -34,7 +34,7 @@ def _press(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"eviction": "lru"}, {"admission": "fcfs"}])
-def test_evictions_are_counted_as_vllm_makes_them(
+def test_evictions_counted_as_vllm_makes_them(
     make_rig: RigMaker, settings: dict[str, object]
 ) -> None:
     rig = make_rig(24, settings=settings)
@@ -44,7 +44,7 @@ def test_evictions_are_counted_as_vllm_makes_them(
     assert rig.num_evicted == len(evicted) > 0
 
 
-def test_evictions_in_a_fitting_cache_are_none(rig: Rig) -> None:
+def test_no_evictions_in_a_large_cache(rig: Rig) -> None:
     for number in range(5):
         rig.turn(str(number), f"ab{number}")
     assert rig.num_evicted == 0
@@ -61,7 +61,7 @@ def test_admissions_reuse_and_steps_are_counted(rig: Rig) -> None:
     assert not any(name.startswith("holdfast_fallbacks") for name in metrics)
 
 
-def test_the_wait_is_counted_on_the_schedulers_clock(make_rig: RigMaker) -> None:
+def test_wait_is_measured_on_the_schedulers_clock(make_rig: RigMaker) -> None:
     rig = make_rig(50, max_num_seqs=1)
     rig.send("1", "ab", num_outputs=20)
     rig.send("2", "cd")
@@ -83,7 +83,7 @@ def test_sessions_are_counted_by_state(rig: Rig) -> None:
     assert (states["running"], states["at_tool"], states["human_away"]) == (1, 1, 1)
 
 
-def test_gauges_follow_an_engine_that_takes_no_more_steps(rig: Rig) -> None:
+def test_gauges_follow_an_idle_engine(rig: Rig) -> None:
     rig.turn("0", "ab", xargs={"holdfast_turn_end": "human"})
     rig.turn("1", "cd")
     states = {k.removeprefix("holdfast_sessions/"): v for k, v in rig.metrics.items()}
@@ -102,7 +102,7 @@ def test_gauges_are_set_while_the_engine_sleeps(tmp_path: Path) -> None:
     metrics.close()
 
 
-def test_gauges_are_zero_once_vllm_goes_on_alone(make_rig: RigMaker) -> None:
+def test_gauges_are_zero_after_fallback(make_rig: RigMaker) -> None:
     rig = make_rig(12, is_strict=False)
     rig.turn("0", "ab")
     for number in range(3):
@@ -121,9 +121,7 @@ def _records(path: Path, event: str) -> list[dict[str, Any]]:
     return [record for record in records if record["event"] == event]
 
 
-def test_the_log_says_what_ended_a_turn_when_it_is_found(
-    make_rig: RigMaker, tmp_path: Path
-) -> None:
+def test_log_records_turn_end_when_found(make_rig: RigMaker, tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     rig = make_rig(24, settings={"decision_log": path})
     rig.turn("0", "ab")
@@ -138,9 +136,7 @@ def test_the_log_says_what_ended_a_turn_when_it_is_found(
     assert (record["session"], record["turn"]) == (ended["session"], ended["turn"])
 
 
-def test_the_log_says_which_engine_writes_and_who_named_a_session(
-    make_rig: RigMaker, tmp_path: Path
-) -> None:
+def test_log_records_engine_and_explicit_session_id(make_rig: RigMaker, tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     rig = make_rig(24, settings={"decision_log": path})
     rig.turn("0", "ab", session_id="mine", tenant="salt")
@@ -153,9 +149,7 @@ def test_the_log_says_which_engine_writes_and_who_named_a_session(
     assert all(record["engine"] == 0 for record in arrived)
 
 
-def test_evicted_blocks_name_the_sessions_that_used_them(
-    make_rig: RigMaker, tmp_path: Path
-) -> None:
+def test_log_names_sessions_of_evicted_blocks(make_rig: RigMaker, tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     rig = make_rig(40, settings={"decision_log": path})
     for number in range(20):
@@ -168,7 +162,7 @@ def test_evicted_blocks_name_the_sessions_that_used_them(
     assert (most["reason"], most["num_sessions"], len(most["sessions"])) == ("prefix", 20, 16)
 
 
-def test_the_decision_log_tells_each_turn_and_eviction(make_rig: RigMaker, tmp_path: Path) -> None:
+def test_log_records_each_turn_and_eviction(make_rig: RigMaker, tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     rig = make_rig(24, settings={"decision_log": path})
     _press(rig)
@@ -191,7 +185,7 @@ def test_the_decision_log_tells_each_turn_and_eviction(make_rig: RigMaker, tmp_p
     assert times == sorted(times)
 
 
-def test_without_a_decision_log_no_file_is_written(
+def test_no_file_without_a_decision_log(
     make_rig: RigMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

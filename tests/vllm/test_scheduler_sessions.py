@@ -20,14 +20,14 @@ pytestmark = pytest.mark.engine
 # Lineage.
 
 
-def test_a_prompt_that_repeats_the_answer_continues_the_session(rig: Rig) -> None:
+def test_prompt_with_the_answer_continues_the_session(rig: Rig) -> None:
     first = rig.turn("1", "abcd", num_outputs=40)
     rig.turn("2", rig.following(first, "xy"))
     (session,) = rig.sessions
     assert session.num_turns == 2
 
 
-def test_a_prompt_that_leaves_the_answer_out_continues_the_session(rig: Rig) -> None:
+def test_prompt_without_the_answer_continues_the_session(rig: Rig) -> None:
     rig.turn("1", "abcd", num_outputs=40)
     rig.turn("2", "abcdxy")
     (session,) = rig.sessions
@@ -40,7 +40,7 @@ def test_prompts_with_a_common_beginning_are_two_sessions(rig: Rig) -> None:
     assert [session.num_turns for session in rig.sessions] == [1, 1]
 
 
-def test_a_second_request_while_the_first_runs_is_a_session_of_its_own(rig: Rig) -> None:
+def test_concurrent_request_gets_its_own_session(rig: Rig) -> None:
     rig.send("1", "abcd", num_outputs=20)
     rig.step()
     rig.send("2", "abcd")
@@ -48,13 +48,13 @@ def test_a_second_request_while_the_first_runs_is_a_session_of_its_own(rig: Rig)
     assert len(rig.sessions) == 2
 
 
-def test_a_prompt_shorter_than_a_block_is_served(rig: Rig) -> None:
+def test_prompt_shorter_than_a_block_is_served(rig: Rig) -> None:
     rig.turn("1", "")
     rig.turn("2", "", num_outputs=40)
     assert len(rig.requests["2"].output_token_ids) == 40
 
 
-def test_a_session_runs_waits_and_pauses(make_rig: RigMaker) -> None:
+def test_session_states_follow_its_turn(make_rig: RigMaker) -> None:
     rig = make_rig(100, max_num_seqs=1)
     rig.send("1", "abcd", num_outputs=4)
     rig.send("2", "wxyz")
@@ -75,7 +75,7 @@ _ID_GIVEN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("given", _ID_GIVEN.values(), ids=_ID_GIVEN)
-def test_an_explicit_id_keeps_equal_prompts_apart(rig: Rig, given: dict[str, Any]) -> None:
+def test_explicit_ids_keep_equal_prompts_apart(rig: Rig, given: dict[str, Any]) -> None:
     rig.turn("1", "abcd")
     rig.turn("2", "abcdxy", **given)
     rig.turn("3", "abcdxyz", **given)
@@ -84,7 +84,7 @@ def test_an_explicit_id_keeps_equal_prompts_apart(rig: Rig, given: dict[str, Any
     assert named.group is not None and named.group.endswith("s")
 
 
-def test_hints_are_not_read_when_switched_off(make_rig: RigMaker) -> None:
+def test_disabled_hints_are_ignored(make_rig: RigMaker) -> None:
     rig = make_rig(100, settings={"hints": 0})
     rig.turn("1", "abcd", xargs={"session_id": "a"})
     rig.turn("2", "abcdxy", xargs={"session_id": "b"})
@@ -92,13 +92,13 @@ def test_hints_are_not_read_when_switched_off(make_rig: RigMaker) -> None:
     assert session.group is None
 
 
-def test_a_malformed_hint_is_left_out_and_the_request_served(rig: Rig) -> None:
+def test_malformed_hint_ignored_and_request_served(rig: Rig) -> None:
     rig.turn("1", "abcd", xargs={"session_id": "", "holdfast_expected_gap_s": "soon"})
     (session,) = rig.sessions
     assert session.group is None and session.expected_gap_s is None
 
 
-def test_a_final_turn_closes_the_session_and_its_blocks_go_first(make_rig: RigMaker) -> None:
+def test_final_turn_closes_session_and_evicts_it_first(make_rig: RigMaker) -> None:
     rig = make_rig(16)
     rig.turn("old", "abcd")
     rig.turn("done", "efgh", xargs={"holdfast_final": "true"})
@@ -108,14 +108,14 @@ def test_a_final_turn_closes_the_session_and_its_blocks_go_first(make_rig: RigMa
     assert SessionState.CLOSED in {session.state for session in rig.sessions}
 
 
-def test_a_closed_session_holds_no_place(rig: Rig) -> None:
+def test_closed_session_has_no_reservation(rig: Rig) -> None:
     rig.turn("1", "abcd")
     assert rig.scheduler._queue.num_reserved_blocks == 4
     rig.turn("2", "abcde", xargs={"holdfast_final": 1})
     assert rig.scheduler._queue.num_reserved_blocks == 0
 
 
-def test_a_hint_on_what_ended_the_turn_is_used(rig: Rig) -> None:
+def test_turn_end_hint_is_used(rig: Rig) -> None:
     rig.turn("1", "abcd", xargs={"holdfast_turn_end": "human"})
     (session,) = rig.sessions
     assert session.state is SessionState.HUMAN_AWAY
@@ -124,7 +124,7 @@ def test_a_hint_on_what_ended_the_turn_is_used(rig: Rig) -> None:
 # Forks and compaction.
 
 
-def test_a_fork_leaves_its_parent_where_it_was(rig: Rig) -> None:
+def test_fork_leaves_its_parent_unchanged(rig: Rig) -> None:
     parent = rig.turn("parent", "abcdef", num_outputs=40)
     child = rig.turn("child", "abcdxy", num_outputs=40)
     rig.turn("child again", rig.following(child, "z"))
@@ -134,7 +134,7 @@ def test_a_fork_leaves_its_parent_where_it_was(rig: Rig) -> None:
     assert sorted(session.num_turns for session in rig.sessions) == [2, 2]
 
 
-def test_a_fork_while_the_parent_runs_keeps_both(rig: Rig) -> None:
+def test_fork_of_a_running_parent_keeps_both(rig: Rig) -> None:
     rig.send("parent", "abcdef", num_outputs=30)
     rig.step()
     rig.send("child 1", "abcdx", num_outputs=10)
@@ -146,7 +146,7 @@ def test_a_fork_while_the_parent_runs_keeps_both(rig: Rig) -> None:
     assert len(rig.sessions) == 3
 
 
-def test_an_answer_that_was_not_repeated_goes_first(make_rig: RigMaker) -> None:
+def test_answer_not_repeated_is_evicted_first(make_rig: RigMaker) -> None:
     rig = make_rig(17)
     rig.turn("other", "opqr")
     edited = rig.turn("1", "abcd", num_outputs=60)
@@ -160,7 +160,7 @@ def test_an_answer_that_was_not_repeated_goes_first(make_rig: RigMaker) -> None:
 @pytest.mark.parametrize(
     ("summary", "num_sessions"), [("abx", 2), ("uvx", 3)], ids=["same beginning", "all new"]
 )
-def test_a_chain_replaced_by_compaction_goes_before_one_idle_for_longer(
+def test_compacted_path_evicted_before_older_idle_one(
     make_rig: RigMaker, summary: str, num_sessions: int
 ) -> None:
     rig = make_rig(20 - len(set(summary) & set("ab")))
@@ -216,7 +216,7 @@ def test_tenants_share_neither_cache_nor_session(rig: Rig, salted: Callable[...,
     assert rig.metrics["holdfast_reused_blocks"] == 0
 
 
-def test_a_tenant_finds_its_own_cache_and_session(rig: Rig, salted: Callable[..., None]) -> None:
+def test_tenant_finds_its_own_cache_and_session(rig: Rig, salted: Callable[..., None]) -> None:
     salted("1", "alice")
     salted("2", "bob")
     before = rig.num_computed_tokens
@@ -225,7 +225,7 @@ def test_a_tenant_finds_its_own_cache_and_session(rig: Rig, salted: Callable[...
     assert sorted(session.num_turns for session in rig.sessions) == [1, 2]
 
 
-def test_the_same_session_id_of_two_tenants_is_two_groups(
+def test_session_id_of_two_tenants_gives_two_sessions(
     rig: Rig, salted: Callable[..., None]
 ) -> None:
     salted("1", "alice", "s")
@@ -235,9 +235,7 @@ def test_the_same_session_id_of_two_tenants_is_two_groups(
     assert not first.has_moved_on
 
 
-def test_return_times_survive_a_restart_where_a_file_is_named(
-    make_rig: RigMaker, tmp_path: Path
-) -> None:
+def test_return_times_survive_a_restart_with_a_file(make_rig: RigMaker, tmp_path: Path) -> None:
     settings = {"learned_file": tmp_path / "learned"}
     before = make_rig(100, settings=settings)
     for number in range(5):

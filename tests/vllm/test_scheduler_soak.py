@@ -87,7 +87,7 @@ class _Crowd:
 @pytest.mark.parametrize("is_ahead", [False, True], ids=["in step", "a step ahead"])
 @pytest.mark.parametrize("num_blocks", [60, 200])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_any_mix_of_turns_keeps_everything_whole(
+def test_integrity_under_any_mix_of_turns(
     make_rig: RigMaker, seed: int, num_blocks: int, is_ahead: bool
 ) -> None:
     rig = make_rig(
@@ -101,7 +101,7 @@ def test_any_mix_of_turns_keeps_everything_whole(
     assert rig.num_evicted > 0
 
 
-def test_the_same_turns_take_the_same_decisions(make_rig: RigMaker) -> None:
+def test_same_turns_give_the_same_decisions(make_rig: RigMaker) -> None:
     rigs = [make_rig(60, max_num_seqs=8) for _ in range(2)]
     for rig in rigs:
         _Crowd(rig, 3).run()

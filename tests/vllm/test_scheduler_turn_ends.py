@@ -42,7 +42,7 @@ def _await_findings(rig: Rig, number: int = 1) -> None:
         time.sleep(0.001)
 
 
-def test_pauses_of_a_lone_client_have_their_kind(rig: Rig) -> None:
+def test_pause_of_a_single_client_has_its_kind(rig: Rig) -> None:
     kinds = _watch(rig, lambda tail: _READ)
     request = rig.turn("0", "abc", num_outputs=20)
     for turn in range(1, 6):
@@ -51,7 +51,7 @@ def test_pauses_of_a_lone_client_have_their_kind(rig: Rig) -> None:
     assert kinds == ["read"] * 5
 
 
-def test_pause_that_ends_before_its_output_is_read_has_its_kind(rig: Rig) -> None:
+def test_pause_shorter_than_the_reading_has_its_kind(rig: Rig) -> None:
     may_read = threading.Event()
 
     def decode(tail: Sequence[int]) -> str:
@@ -70,7 +70,7 @@ def test_pause_that_ends_before_its_output_is_read_has_its_kind(rig: Rig) -> Non
     assert session.gap.kind == "read"
 
 
-def test_pause_whose_output_cannot_be_read_is_of_unknown_kind(rig: Rig) -> None:
+def test_unreadable_output_gives_pause_of_unknown_kind(rig: Rig) -> None:
     def decode(tail: Sequence[int]) -> str:
         raise ValueError("no such token")
 
@@ -93,7 +93,7 @@ _DELEGATE = (
 @pytest.mark.parametrize(
     ("prompt", "state"), [(f"You help. {_TASK} Thanks.", "closed"), ("Hello?", "human_away")]
 )
-def test_sub_agent_without_an_id_is_known_by_its_task(rig: Rig, prompt: str, state: str) -> None:
+def test_sub_agent_without_id_found_by_its_task(rig: Rig, prompt: str, state: str) -> None:
     answers = iter([_DELEGATE, "Found none."])
     _watch(rig, lambda tail: next(answers))
     rig.scheduler._reader.prompts = OutputTails(lambda: lambda tokens: prompt)

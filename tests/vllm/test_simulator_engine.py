@@ -63,16 +63,16 @@ def test_every_policy_ends_all_sessions(policy: str) -> None:
 
 
 @pytest.mark.parametrize("profile", profile_names())
-def test_an_engine_of_every_profile_that_ships_can_be_built(profile: str) -> None:
+def test_engine_of_every_shipped_profile_builds(profile: str) -> None:
     assert simulate(plan("vllm-default", profile=load_profile(profile))).num_sessions == 8
 
 
 @pytest.mark.parametrize("policy", ["vllm-default", "holdfast", "marconi"])
-def test_a_run_is_the_same_twice(policy: str) -> None:
+def test_run_is_deterministic(policy: str) -> None:
     assert figures(simulate(plan(policy))) == figures(simulate(plan(policy)))
 
 
-def test_decode_steps_taken_together_give_what_single_ones_give(
+def test_grouped_decode_steps_equal_single_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     together = simulate(plan("vllm-default"))
@@ -84,7 +84,7 @@ def test_decode_steps_taken_together_give_what_single_ones_give(
     assert together.engine_steps == pytest.approx(single.engine_steps, rel=0.02)
 
 
-def test_a_warm_up_teaches_but_does_not_count() -> None:
+def test_warm_up_is_learned_from_and_not_counted() -> None:
     cold, warm = simulate(plan("vllm-default")), simulate(plan("vllm-default", num_warm_up=2))
     counted = ("num_turns", "token_hit_ratio", "evicted_blocks", "preemptions", "engine_steps")
     assert [getattr(warm, key) for key in counted] == [getattr(cold, key) for key in counted]
@@ -94,12 +94,12 @@ def test_a_warm_up_teaches_but_does_not_count() -> None:
     assert taught.evicted_blocks != simulate(plan("holdfast")).evicted_blocks
 
 
-def test_without_a_prefix_cache_nothing_is_found_or_evicted() -> None:
+def test_no_hits_or_evictions_without_a_prefix_cache() -> None:
     result = simulate(plan("stateless"))
     assert (result.token_hit_ratio, result.evicted_blocks) == (0.0, 0)
 
 
-def test_a_cache_that_never_runs_full_evicts_nothing_and_beats_every_policy() -> None:
+def test_infinite_cache_evicts_nothing_and_is_fastest() -> None:
     kept = simulate(plan("all-kept"))
     assert kept.evicted_blocks == 0
     assert kept.kv_tokens == simulate(plan("vllm-default")).kv_tokens
@@ -110,7 +110,7 @@ def test_a_cache_that_never_runs_full_evicts_nothing_and_beats_every_policy() ->
         assert kept.session_llm_time_s.mean <= other.session_llm_time_s.mean
 
 
-def test_a_guard_limits_what_inverted_predictions_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guard_bounds_the_cost_of_inverted_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is expected soonest is given up first; only the order of eviction is Holdfast's."""
     rate = ReturnRateEviction.session_priority
 
@@ -131,7 +131,7 @@ def test_a_guard_limits_what_inverted_predictions_cost(monkeypatch: pytest.Monke
     assert evicted["never"] < evicted["guarded"] < evicted["always"]
 
 
-def test_more_cache_finds_no_less_under_least_recently_used() -> None:
+def test_lru_hits_do_not_drop_with_more_cache() -> None:
     """One session at a time, so that time does not change the order of requests."""
     one = SimulationOptions(1, time_scale=0.02, token_scale=1 / 16)
     ratios = [
@@ -142,7 +142,7 @@ def test_more_cache_finds_no_less_under_least_recently_used() -> None:
 
 
 @pytest.mark.parametrize("policy", ["vllm-default", "holdfast", "continuum"])
-def test_what_was_stored_was_evicted_or_is_still_there(
+def test_every_cached_block_is_evicted_or_resident(
     policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from holdfast.vllm.simulator.engine import SimulatedEngine
@@ -171,7 +171,7 @@ def test_what_was_stored_was_evicted_or_is_still_there(
     assert engine.num_stored == result.evicted_blocks + num_resident
 
 
-def test_a_cache_that_holds_everything_makes_all_policies_alike() -> None:
+def test_policies_agree_in_a_cache_that_holds_all() -> None:
     results = {
         name: figures(simulate(plan(name, kv_tokens=262_144)))
         for name in ("vllm-default", "holdfast", "clairvoyant")
@@ -180,13 +180,13 @@ def test_a_cache_that_holds_everything_makes_all_policies_alike() -> None:
     assert len(set(found.values())) == 1
 
 
-def test_a_session_larger_than_the_cache_is_refused_by_name() -> None:
+def test_session_larger_than_the_cache_is_refused() -> None:
     with pytest.raises(ConfigError, match="more than the cache of 1,024"):
         simulate(plan("vllm-default", kv_tokens=1024))
 
 
 @pytest.mark.parametrize("policy", ["vllm-default", "holdfast"])
-def test_a_host_tier_brings_back_what_the_cache_gave_up(policy: str) -> None:
+def test_host_tier_loads_evicted_blocks(policy: str) -> None:
     if is_older(engine_version(), OLDEST_WITH_TIERS):
         with pytest.raises(EngineError, match=r"0\.32"):
             check_offloading("--host-tokens")

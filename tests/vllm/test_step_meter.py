@@ -41,7 +41,7 @@ def meter() -> tuple[Any, Heard]:
     return StepMeter(heard), heard
 
 
-def test_a_step_takes_from_its_plan_to_its_output() -> None:
+def test_step_timed_from_plan_to_output() -> None:
     steps, heard = meter()
     planned = output(a=100, b=1)
     steps.step_planned(planned, requests(a=150, b=40), 5.0, 1)
@@ -49,7 +49,7 @@ def test_a_step_takes_from_its_plan_to_its_output() -> None:
     assert heard.steps == [(StepWork(1, 100, 100 * (50 + 50.0), 1), 0.5)]
 
 
-def test_a_step_planned_ahead_begins_when_the_one_before_it_ends() -> None:
+def test_step_planned_ahead_starts_at_end_of_previous() -> None:
     steps, heard = meter()
     first, second = output(a=100), output(a=1)
     steps.step_planned(first, requests(a=100), 1.0, 1)
@@ -59,7 +59,7 @@ def test_a_step_planned_ahead_begins_when_the_one_before_it_ends() -> None:
     assert [seconds for _, seconds in heard.steps] == [1.0, 0.25]
 
 
-def test_idle_time_counts_for_nobody() -> None:
+def test_idle_time_counts_for_no_step() -> None:
     steps, heard = meter()
     for start_s in (1.0, 100.0):
         planned = output(a=10)
@@ -69,7 +69,7 @@ def test_idle_time_counts_for_nobody() -> None:
     assert [seconds for _, seconds in heard.steps] == [0.25, 0.25]
 
 
-def test_accepted_drafts_are_decodes_of_as_many_steps() -> None:
+def test_accepted_drafts_count_as_decode_steps() -> None:
     steps, heard = meter()
     planned = output({"a": [2, 2, 2]}, a=4, b=64)
     steps.step_planned(planned, requests(a=900, b=64), 0.0, 4)
@@ -77,7 +77,7 @@ def test_accepted_drafts_are_decodes_of_as_many_steps() -> None:
     assert heard.steps == [(StepWork(4, 64, 64 * 32.0, 4), 1.0)]
 
 
-def test_outputs_that_never_come_are_not_kept() -> None:
+def test_plans_without_output_are_dropped() -> None:
     steps, heard = meter()
     plans = [output(a=1) for _ in range(1000)]
     for planned in plans:
@@ -87,7 +87,7 @@ def test_outputs_that_never_come_are_not_kept() -> None:
     assert len(heard.steps) < 100
 
 
-def test_a_step_that_waits_for_copies_teaches_what_waiting_took_not_what_computing_takes() -> None:
+def test_step_waiting_for_copies_counts_as_stalled() -> None:
     steps, heard = meter()
     heard.step_s = lambda work: 0.25  # type: ignore[method-assign]
     planned = output(a=100)
@@ -98,7 +98,7 @@ def test_a_step_that_waits_for_copies_teaches_what_waiting_took_not_what_computi
     assert steps.stalled_s == 0.75
 
 
-def test_copying_in_a_step_is_not_computing() -> None:
+def test_copy_time_in_a_step_not_counted_as_computing() -> None:
     steps, heard = meter()
     planned = output(a=100)
     steps.step_planned(planned, requests(a=100), 5.0, 1)

@@ -32,7 +32,7 @@ def _find_breaches(monkeypatch: pytest.MonkeyPatch, *found: str) -> list[str]:
     return asked
 
 
-def test_an_absent_vllm_is_said_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_vllm_reported_with_install_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.vllm.versions.importlib.util.find_spec", lambda _name: None)
     with pytest.raises(EngineError, match="not installed") as caught:
         engine_version()
@@ -42,7 +42,7 @@ def test_an_absent_vllm_is_said_with_how_to_install_it(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("version", "is_refused"), [("0.22.1", True), ("0.23.0", False), ("1.0", False), ("dev", False)]
 )
-def test_a_vllm_that_is_too_old_is_refused(
+def test_too_old_vllm_is_refused(
     monkeypatch: pytest.MonkeyPatch, version: str, *, is_refused: bool
 ) -> None:
     module = SimpleNamespace(__version__=version)
@@ -69,11 +69,11 @@ def test_a_vllm_that_is_too_old_is_refused(
         ("dev", False),
     ],
 )
-def test_versions_are_tested_by_their_minor(version: str, *, expected: bool) -> None:
+def test_minor_version_decides_what_is_tested(version: str, *, expected: bool) -> None:
     assert is_tested(version) is expected
 
 
-def test_a_tested_version_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tested_version_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = _find_breaches(monkeypatch, "anything")
     check_scheduler("0.32.0")
     check_tiers("0.33.0")
@@ -81,7 +81,7 @@ def test_a_tested_version_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("version", ["0.25.0", "0.34.1"])
-def test_an_untested_version_that_fits_runs_with_a_warning(
+def test_untested_version_that_fits_runs_with_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, version: str
 ) -> None:
     asked = _find_breaches(monkeypatch)
@@ -95,7 +95,7 @@ def test_an_untested_version_that_fits_runs_with_a_warning(
     assert "0.28 to 0.33" in caplog.text
 
 
-def test_an_untested_version_that_does_not_fit_is_refused_by_name(
+def test_untested_version_that_lacks_names_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = _find_breaches(monkeypatch, *(f"Base.method_{i} takes more" for i in range(7)))
@@ -107,6 +107,6 @@ def test_an_untested_version_that_does_not_fit_is_refused_by_name(
     assert "go without tiers; pip install 'vllm==0.33.*'" in (caught.value.hint or "")
 
 
-def test_a_version_without_offloading_says_which_setting_needs_it() -> None:
+def test_too_old_for_tiers_error_names_the_setting() -> None:
     with pytest.raises(EngineError, match=r"pool_dir needs vLLM 0\.32 or newer, this is 0\.31\.0"):
         check_tiers("0.31.0", "pool_dir")

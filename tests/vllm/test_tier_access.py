@@ -60,7 +60,7 @@ def watch_entries(rig: Rig) -> dict[str, int]:
     return counts
 
 
-def test_the_manager_is_entered_by_one_thread_at_a_time(make_rig: RigMaker) -> None:
+def test_one_thread_at_a_time_calls_the_manager(make_rig: RigMaker) -> None:
     if is_older(engine_version(), (0, 33)):
         pytest.skip("this vLLM has no thread of its own in the manager")
     rig = make_rig(30, host_blocks=24, disk_blocks=200, host_policy="HostPolicy")
@@ -84,7 +84,7 @@ def test_the_manager_is_entered_by_one_thread_at_a_time(make_rig: RigMaker) -> N
 
 
 @pytest.mark.parametrize("host_policy", ["HostPolicy", "lru"])
-def test_only_vllms_own_policies_are_entered_between_steps(
+def test_only_vllms_own_policies_called_between_steps(
     make_rig: RigMaker, monkeypatch: pytest.MonkeyPatch, host_policy: str
 ) -> None:
     from holdfast.vllm.simulator.disk_tier import SimulatedDisk
@@ -103,20 +103,20 @@ def test_only_vllms_own_policies_are_entered_between_steps(
         manager._stop_tier_poll_thread()
 
 
-def test_a_lock_that_a_manager_has_not_is_none() -> None:
+def test_tier_lock_of_older_vllm_is_a_null_context() -> None:
     assert isinstance(tier_lock(SimpleNamespace()), nullcontext)
     lock: AbstractContextManager[int] = nullcontext(get_ident())
     assert tier_lock(SimpleNamespace(lock=lock)) is lock
 
 
-def test_what_a_look_up_holds_is_released_where_it_is_held() -> None:
+def test_lookup_lock_is_released() -> None:
     released: list[bool] = []
     end_tier_access(SimpleNamespace(_release_step=lambda: released.append(True)))
     end_tier_access(SimpleNamespace())
     assert released == [True]
 
 
-def test_the_files_of_shared_memory_are_one_or_several() -> None:
+def test_region_paths_of_one_or_several_files() -> None:
     one = SimpleNamespace(mmap_path="/dev/shm/a")
     assert [str(path) for path in region_paths(one)] == ["/dev/shm/a"]
     two = SimpleNamespace(mmap_path="/a", _segments=[("/a", 0, 8), ("/a.1", 8, 8)])

@@ -12,7 +12,7 @@ from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
 
 
-def test_a_vllm_that_is_too_old_for_tiers_says_so() -> None:
+def test_too_old_for_tiers_is_refused() -> None:
     config = HoldfastConfig(host_gib=0.001)
     if is_older(engine_version(), OLDEST_WITH_TIERS):
         with pytest.raises(EngineError, match="host_gib needs vLLM"):

@@ -68,7 +68,7 @@ def test_every_parser_has_a_sample() -> None:
 
 
 @pytest.mark.parametrize("parser", sorted(CALLS.keys() - UNNAMED - NEEDS_MORE_THAN_TEXT))
-def test_the_engine_and_we_read_the_same_call(parser: str) -> None:
+def test_our_parsing_agrees_with_vllms_tool_parser(parser: str) -> None:
     if parser not in registered_parsers():
         pytest.skip(f"this vLLM has no parser {parser}")
     text, message_end = CALLS[parser]
@@ -82,7 +82,7 @@ def test_the_engine_and_we_read_the_same_call(parser: str) -> None:
     assert [call.name for call in parse_turn_end(text + message_end).calls] == [name]
 
 
-def test_the_special_tokens_of_a_tokenizer_are_told_apart() -> None:
+def test_end_tokens_distinguished_from_other_special_ones() -> None:
     from holdfast.vllm.output_tail import special_tokens_of
 
     tokenizer = tokenizer_for("<|fin|><|run|>")
@@ -93,7 +93,7 @@ def test_the_special_tokens_of_a_tokenizer_are_told_apart() -> None:
     assert special_tokens_of(object()) == SpecialTokens()
 
 
-def test_the_end_of_a_tokenizer_that_tells_only_its_id_is_known() -> None:
+def test_end_token_known_by_its_id_alone() -> None:
     from holdfast.vllm.output_tail import special_tokens_of
 
     tokenizer = SimpleNamespace(
@@ -106,7 +106,7 @@ def test_the_end_of_a_tokenizer_that_tells_only_its_id_is_known() -> None:
     assert tokens == SpecialTokens(frozenset({"</s>"}), frozenset({"<s>"}))
 
 
-def test_an_output_is_read_with_its_tokenizers_special_tokens(tmp_path: Path) -> None:
+def test_output_read_with_its_tokenizers_special_tokens(tmp_path: Path) -> None:
     from vllm.config import ModelConfig
 
     from holdfast.bench.model import build_tiny_model

@@ -52,14 +52,14 @@ def alternate(rig: Rig, num_turns: int, name: str) -> None:
         rig.turn(f"{name} {number}", ("abcdefgh", "stuvwxyz")[number % 2], num_outputs=2)
 
 
-def test_a_turn_is_stored(make_rig: RigMaker) -> None:
+def test_turn_is_stored(make_rig: RigMaker) -> None:
     rig = learned(make_rig)
     rig.turn("1", "abcdefgh")
     rig.turn("2", "s")
     assert num_stored(rig, "abcdefgh") == 8
 
 
-def test_a_turn_hinted_final_is_not_stored(make_rig: RigMaker) -> None:
+def test_final_turn_is_not_stored(make_rig: RigMaker) -> None:
     rig = learned(make_rig)
     rig.turn("1", "abcdefgh", xargs={"holdfast_final": True})
     rig.turn("2", "s")
@@ -67,7 +67,7 @@ def test_a_turn_hinted_final_is_not_stored(make_rig: RigMaker) -> None:
     assert rig.metrics["holdfast_offload_skipped_turns/final"] == 1
 
 
-def test_what_the_request_itself_limits_is_left_alone(make_rig: RigMaker) -> None:
+def test_limits_of_the_request_win(make_rig: RigMaker) -> None:
     rig = learned(make_rig)
     request = rig.engine.request(
         "1", keys_of("abcdefgh"), 8 * 16 + 4, 4, extra_args={"holdfast_final": True}
@@ -79,7 +79,7 @@ def test_what_the_request_itself_limits_is_left_alone(make_rig: RigMaker) -> Non
     assert num_stored(rig, "abcdefgh") == 3
 
 
-def test_until_costs_are_known_one_turn_stores_a_little(make_rig: RigMaker) -> None:
+def test_one_turn_stores_a_little_until_costs_known(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 100, copy_s=SLOW_S)
     prompts = ("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     for prompt in prompts:
@@ -90,7 +90,7 @@ def test_until_costs_are_known_one_turn_stores_a_little(make_rig: RigMaker) -> N
     rig.finish()
 
 
-def test_a_turn_that_waited_for_costs_is_stored_once_they_are_known(make_rig: RigMaker) -> None:
+def test_waiting_turns_stored_once_costs_are_known(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 100)
     rig.send("1", "abcdefghijklmnopqrstuvwxyz", num_outputs=40)
     rig.send("2", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", num_outputs=40)
@@ -100,7 +100,7 @@ def test_a_turn_that_waited_for_costs_is_stored_once_they_are_known(make_rig: Ri
     assert num_stored(rig, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == 26
 
 
-def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second(
+def test_second_turn_stores_what_the_first_skipped(
     make_rig: RigMaker,
 ) -> None:
     rig = learned(make_rig, 30)
@@ -115,7 +115,7 @@ def test_a_session_whose_first_turn_was_left_out_is_stored_whole_with_its_second
     assert num_stored(rig, "abcdefghijkl") == 12
 
 
-def test_of_calls_that_nobody_continues_only_what_they_share_is_stored(make_rig: RigMaker) -> None:
+def test_one_shot_prompts_store_only_shared_blocks(make_rig: RigMaker) -> None:
     rig = learned(make_rig, 40)
     rig.scheduler.offload.gate._one_shot.return_share = lambda _: 0.0
     rig.turn("1", "abcdefgh")
@@ -125,7 +125,7 @@ def test_of_calls_that_nobody_continues_only_what_they_share_is_stored(make_rig:
     assert num_stored(rig, "abcdexyz") == 5
 
 
-def test_a_copy_that_takes_longer_than_computing_is_not_made(make_rig: RigMaker) -> None:
+def test_load_slower_than_computing_is_skipped(make_rig: RigMaker) -> None:
     rig = learned(make_rig)
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyz")
@@ -136,7 +136,7 @@ def test_a_copy_that_takes_longer_than_computing_is_not_made(make_rig: RigMaker)
     assert rig.metrics["holdfast_offload_declined_turns/slower"] == 1
 
 
-def test_blocks_on_their_way_are_waited_for_no_longer_than_computing_takes(
+def test_turn_waits_for_a_read_no_longer_than_computing(
     make_rig: RigMaker,
 ) -> None:
     rig = learned(make_rig)
@@ -150,7 +150,7 @@ def test_blocks_on_their_way_are_waited_for_no_longer_than_computing_takes(
     assert rig.now_s - began_s < 5.0
 
 
-def test_offloading_over_a_slow_link_ends_and_says_why(
+def test_offload_over_a_slow_link_disabled_with_one_log_line(
     make_rig: RigMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig = with_host(make_rig, copy_s=SLOW_S)
@@ -162,7 +162,7 @@ def test_offloading_over_a_slow_link_ends_and_says_why(
     assert num_loaded(rig) == 0
 
 
-def test_a_slow_link_takes_no_longer_than_none(make_rig: RigMaker) -> None:
+def test_slow_link_takes_no_longer_than_no_tier(make_rig: RigMaker) -> None:
     ends_s = []
     for rig in (with_host(make_rig, copy_s=SLOW_S), make_rig(12)):
         alternate(rig, 40, "a")
@@ -170,7 +170,7 @@ def test_a_slow_link_takes_no_longer_than_none(make_rig: RigMaker) -> None:
     assert ends_s[0] <= 1.01 * ends_s[1]
 
 
-def test_a_link_that_has_become_fast_is_used_again(make_rig: RigMaker) -> None:
+def test_offload_enabled_again_when_the_link_is_fast(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, copy_s=SLOW_S)
     alternate(rig, 130, "a")
     assert rig.engine._link is not None
@@ -182,14 +182,14 @@ def test_a_link_that_has_become_fast_is_used_again(make_rig: RigMaker) -> None:
     assert num_loaded(rig) > before
 
 
-def test_offloading_over_a_fast_link_goes_on(make_rig: RigMaker) -> None:
+def test_offload_over_a_fast_link_stays_enabled(make_rig: RigMaker) -> None:
     rig = with_host(make_rig)
     alternate(rig, 300, "a")
     assert rig.metrics["holdfast_offload_is_paying"] == 1
     assert num_loaded(rig) > 100
 
 
-def test_a_gate_that_fails_leaves_all_copies_to_the_engine(make_rig: RigMaker) -> None:
+def test_failed_gate_leaves_all_copies_to_vllm(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, is_strict=False)
     rig.scheduler.offload.gate._reason_to_skip = None  # fails when it is called
     for number, prompt in enumerate(("abcdefgh", "stuvwxyz", "abcdefgh")):
@@ -199,7 +199,7 @@ def test_a_gate_that_fails_leaves_all_copies_to_the_engine(make_rig: RigMaker) -
     del rig.scheduler.offload.gate._reason_to_skip
 
 
-def test_a_full_tier_takes_only_what_is_worth_more_than_what_goes() -> None:
+def test_full_tier_has_space_only_for_higher_priority() -> None:
     from holdfast.vllm.offload.host_policy import HostPolicy
 
     policy = HostPolicy(4)
@@ -213,7 +213,7 @@ def test_a_full_tier_takes_only_what_is_worth_more_than_what_goes() -> None:
     assert not policy.has_space(1, 0.5)
 
 
-def test_a_tier_with_room_takes_anything() -> None:
+def test_tier_with_free_chunks_has_space_for_any_priority() -> None:
     from holdfast.vllm.offload.host_policy import HostPolicy
 
     policy = HostPolicy(4)

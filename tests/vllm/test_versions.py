@@ -27,7 +27,7 @@ def _attributes_of(module: Any, owner: str) -> set[str]:
     }
 
 
-def test_the_free_queue_has_all_that_the_block_pool_uses(rig: Rig) -> None:
+def test_eviction_queue_has_what_the_block_pool_uses(rig: Rig) -> None:
     from vllm.v1.core import block_pool
 
     used = _attributes_of(block_pool, "free_block_queue")
@@ -35,14 +35,14 @@ def test_the_free_queue_has_all_that_the_block_pool_uses(rig: Rig) -> None:
     assert [name for name in used if not hasattr(rig.scheduler._queue, name)] == []
 
 
-def test_the_free_queue_has_all_that_vllms_own_has(rig: Rig) -> None:
+def test_eviction_queue_has_vllms_interface(rig: Rig) -> None:
     from vllm.v1.core.kv_cache_utils import FreeKVCacheBlockQueue
 
     public = {name for name in vars(FreeKVCacheBlockQueue) if not name.startswith("_")}
     assert {name for name in public if not hasattr(rig.scheduler._queue, name)} == set()
 
 
-def test_the_offer_queue_has_all_that_a_request_queue_must(rig: Rig) -> None:
+def test_admission_queue_has_vllms_interface(rig: Rig) -> None:
     from vllm.v1.core.sched import scheduler
     from vllm.v1.core.sched.request_queue import RequestQueue
 
@@ -67,14 +67,14 @@ def test_the_offer_queue_has_all_that_a_request_queue_must(rig: Rig) -> None:
         ("_free_request", ["request"]),
     ],
 )
-def test_the_scheduler_has_the_methods_that_are_overridden(method: str, leading: list[str]) -> None:
+def test_vllms_scheduler_has_the_overridden_methods(method: str, leading: list[str]) -> None:
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 
     parameters = list(inspect.signature(getattr(AsyncScheduler, method)).parameters)
     assert parameters[1 : 1 + len(leading)] == leading
 
 
-def test_every_end_of_a_request_goes_through_one_method() -> None:
+def test_every_request_end_calls_free_request() -> None:
     from vllm.v1.core.sched import scheduler
 
     source = inspect.getsource(scheduler.Scheduler.update_from_output)
@@ -82,7 +82,7 @@ def test_every_end_of_a_request_goes_through_one_method() -> None:
     assert source.count("self._free_request(") == 2
 
 
-def test_requests_and_blocks_have_what_is_read(rig: Rig) -> None:
+def test_requests_and_blocks_have_the_fields_we_read(rig: Rig) -> None:
     request = rig.turn("1", "ab")
     for name in (
         "block_hashes", "cache_salt", "kv_transfer_params", "max_tokens", "num_computed_tokens",
@@ -97,19 +97,19 @@ def test_requests_and_blocks_have_what_is_read(rig: Rig) -> None:
         assert hasattr(block, name), name
 
 
-def test_a_blocks_hash_is_the_requests_and_the_group(rig: Rig) -> None:
+def test_block_hash_has_prefix_hash_and_group(rig: Rig) -> None:
     request = rig.turn("1", "ab")
     hashes = {block.block_hash for block in rig.scheduler._pool.blocks if block.block_hash}
     assert {value[:-4] for value in hashes} == set(request.block_hashes)
 
 
-def test_the_grain_is_one_hash_a_block_of_an_ordinary_model(rig: Rig) -> None:
+def test_ordinary_model_has_one_hash_a_block(rig: Rig) -> None:
     from holdfast.vllm.cache_layout import CacheLayout, cache_layout
 
     assert cache_layout(rig.scheduler) == CacheLayout(16, 1, 1)
 
 
-def test_a_prompt_is_looked_for_in_the_group_that_keeps_the_whole_of_it() -> None:
+def test_layout_names_the_full_attention_group() -> None:
     import torch
     from vllm.v1.kv_cache_interface import FullAttentionSpec, SlidingWindowSpec
 
@@ -129,7 +129,7 @@ def _scheduler_of(*specs: Any) -> Any:
     return SimpleNamespace(kv_cache_config=cache, block_size=16, hash_block_size=16)
 
 
-def test_the_session_id_of_a_request_is_found(rig: Rig) -> None:
+def test_session_id_read_from_the_request(rig: Rig) -> None:
     from holdfast.vllm.compat import session_id_of
 
     assert session_id_of(rig.turn("1", "ab", session_id="s")) == "s"
@@ -137,14 +137,14 @@ def test_the_session_id_of_a_request_is_found(rig: Rig) -> None:
     assert session_id_of(object()) is None
 
 
-def test_the_scheduling_policy_is_known(make_rig: RigMaker) -> None:
+def test_scheduling_policy_is_read(make_rig: RigMaker) -> None:
     from holdfast.vllm.compat import uses_priority
 
     assert uses_priority(make_rig(8, scheduling_policy="priority").scheduler)
     assert not uses_priority(make_rig(8).scheduler)
 
 
-def test_vllms_own_free_queue_takes_any_blocks_in_the_given_order(rig: Rig) -> None:
+def test_stock_free_queue_keeps_the_given_order(rig: Rig) -> None:
     from holdfast.vllm.compat import stock_free_queue
 
     rig.turn("1", "abcd")
@@ -158,7 +158,7 @@ def test_vllms_own_free_queue_takes_any_blocks_in_the_given_order(rig: Rig) -> N
     rig.scheduler._is_active = False
 
 
-def test_the_tokenizer_of_a_model_is_found(tmp_path: Path) -> None:
+def test_tokenizer_of_a_model_loads(tmp_path: Path) -> None:
     from vllm.config import ModelConfig
 
     from holdfast.bench.model import build_tiny_model

@@ -83,7 +83,7 @@ def _worker(caches: Any, blocks_per_chunk: int) -> Any:
         (4, [1, 0], [3, 0], 1),
     ],
 )
-def test_what_was_stored_comes_back_into_other_blocks(
+def test_stored_content_loads_into_other_blocks(
     blocks_per_chunk: int, sizes: list[int], indices: list[int], num_chunks: int, row_gap: int
 ) -> None:
     caches = _caches(row_gap=row_gap)
@@ -107,7 +107,7 @@ def test_what_was_stored_comes_back_into_other_blocks(
         assert (cache.tensor == tensor).all()
 
 
-def test_each_copy_is_reported_once_with_its_bytes() -> None:
+def test_each_copy_reported_once_with_its_bytes() -> None:
     worker = _worker(_caches(), 1)
     worker.submit_store(5, _blocks([1, 2, 3], [2, 1], [0, 0]), _chunks([0, 1, 2]))
     worker.submit_load(6, _chunks([0, 1]), _blocks([4, 5], [2, 0], [0, 0]))
@@ -118,7 +118,7 @@ def test_each_copy_is_reported_once_with_its_bytes() -> None:
     assert worker.get_finished() == []
 
 
-def test_a_chunk_lies_where_vllm_lays_it() -> None:
+def test_chunk_layout_equals_vllms() -> None:
     """Tensors of a block side by side, blocks of a chunk one after another, as the disk sees it."""
     caches = _caches()
     worker = _worker(caches, 2)
@@ -133,7 +133,7 @@ def test_a_chunk_lies_where_vllm_lays_it() -> None:
     assert (row[: 2 * sum(_PAGE_BYTES)] == 0).all()  # the other worker's
 
 
-def test_shutdown_gives_the_memory_back_once() -> None:
+def test_shutdown_releases_the_memory_once() -> None:
     worker = _worker(_caches(), 1)
     region = worker._region
     worker.wait({1})

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 _FILE_BYTES = 8192 + FOOTER_BYTES
 
 
-def test_what_is_stored_is_found_and_loaded(rig: TierRig) -> None:
+def test_stored_blocks_are_found_and_loaded(rig: TierRig) -> None:
     assert rig.store(1, 2, 3).success
     assert rig.finds(2)
     assert not rig.finds(4)
@@ -34,11 +34,11 @@ def test_what_is_stored_is_found_and_loaded(rig: TierRig) -> None:
     assert rig.holds(1, 2, 3)
 
 
-def test_it_counts_as_disk_in_vllms_metrics(rig: TierRig) -> None:
+def test_tier_counts_as_disk_in_vllms_metrics(rig: TierRig) -> None:
     assert rig.tier.cache_hit_source.value == "disk"
 
 
-def test_the_next_engine_finds_what_this_one_stored(make_tier: TierMaker) -> None:
+def test_next_engine_finds_stored_blocks(make_tier: TierMaker) -> None:
     make_tier().store(*range(20))
     after = make_tier()
     assert after.finds(7)
@@ -46,7 +46,7 @@ def test_the_next_engine_finds_what_this_one_stored(make_tier: TierMaker) -> Non
     assert after.holds(*range(20))
 
 
-def test_an_engine_of_another_identity_finds_nothing(make_tier: TierMaker) -> None:
+def test_engine_of_another_identity_finds_nothing(make_tier: TierMaker) -> None:
     make_tier("one").store(1)
     other = make_tier("other")
     assert not other.finds(1)
@@ -70,7 +70,7 @@ def _replace(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"), [(_truncate, "truncated"), (_flip, "corrupt"), (_replace, "foreign")]
 )
-def test_a_damaged_block_is_not_loaded_but_removed_and_counted(
+def test_damaged_block_removed_and_counted(
     rig: TierRig, damage: Callable[[Path], None], reason: str
 ) -> None:
     rig.store(1, 2)
@@ -83,7 +83,7 @@ def test_a_damaged_block_is_not_loaded_but_removed_and_counted(
     assert not rig.finds(1)  # else the same request would try again without end
 
 
-def test_blocks_beside_a_damaged_one_are_kept(rig: TierRig) -> None:
+def test_blocks_beside_a_damaged_one_are_loaded(rig: TierRig) -> None:
     rig.store(*range(8))
     _flip(rig.path(3))
     result = rig.load(*range(8))
@@ -95,21 +95,21 @@ def test_blocks_beside_a_damaged_one_are_kept(rig: TierRig) -> None:
     assert rig.holds(*(chunk for chunk in range(8) if key_of(chunk) in kept))
 
 
-def test_a_block_that_was_damaged_is_stored_anew(rig: TierRig) -> None:
+def test_damaged_block_is_stored_again(rig: TierRig) -> None:
     rig.store(1)
     _truncate(rig.path(1))
     assert rig.store(1).success
     assert rig.load(1).success
 
 
-def test_a_block_of_another_place_is_not_loaded(rig: TierRig) -> None:
+def test_block_of_another_location_is_not_loaded(rig: TierRig) -> None:
     rig.store(1, 2)
     rig.path(2).replace(rig.path(1))
     assert not rig.load(1).success
     assert rig.counted()["holdfast_pool_refused_blocks"] == {("foreign",): 1}
 
 
-def test_a_block_that_vanishes_between_lookup_and_load_is_a_miss(rig: TierRig) -> None:
+def test_block_removed_after_its_lookup_is_a_miss(rig: TierRig) -> None:
     rig.store(1)
     assert rig.finds(1)
     rig.path(1).unlink()
@@ -118,9 +118,7 @@ def test_a_block_that_vanishes_between_lookup_and_load_is_a_miss(rig: TierRig) -
     assert not rig.finds(1)
 
 
-def test_a_file_that_cannot_be_read_is_a_miss_and_stays(
-    rig: TierRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_file_is_a_miss_and_stays(rig: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.store(1)
 
     def fail(*_: object) -> int:
@@ -133,7 +131,7 @@ def test_a_file_that_cannot_be_read_is_a_miss_and_stays(
     assert rig.load(1).success
 
 
-def test_a_full_disk_is_a_store_left_out_said_once(
+def test_full_disk_skips_stores_and_logs_once(
     rig: TierRig, caplog: pytest.LogCaptureFixture
 ) -> None:
     rig.store(1)
@@ -150,14 +148,14 @@ def test_a_full_disk_is_a_store_left_out_said_once(
     assert rig.store(2).success
 
 
-def test_a_block_is_written_once(rig: TierRig) -> None:
+def test_block_is_written_once(rig: TierRig) -> None:
     rig.store(1)
     before = rig.path(1).stat().st_ino
     rig.store(1)
     assert rig.path(1).stat().st_ino == before
 
 
-def test_blocks_beyond_the_bound_are_left_out_until_room_is_made(make_tier: TierMaker) -> None:
+def test_stores_skipped_at_the_bound_until_eviction(make_tier: TierMaker) -> None:
     rig = make_tier(pool_bytes=10 * _FILE_BYTES)
     assert rig.store(*range(10)).success
     assert not rig.store(10, 11).success
@@ -166,12 +164,12 @@ def test_blocks_beyond_the_bound_are_left_out_until_room_is_made(make_tier: Tier
     assert rig.counted()["holdfast_pool_removed_files"][("evicted",)] >= 2
 
 
-def test_a_bound_below_one_block_is_refused(make_tier: TierMaker) -> None:
+def test_bound_below_one_block_is_refused(make_tier: TierMaker) -> None:
     with pytest.raises(ConfigError, match="smaller than one block"):
         make_tier(pool_bytes=_FILE_BYTES - 1)
 
 
-def test_an_old_block_is_neither_loaded_nor_taken_for_stored(make_tier: TierMaker) -> None:
+def test_expired_block_neither_loads_nor_counts_as_stored(make_tier: TierMaker) -> None:
     rig = make_tier(ttl_s=1000.0)
     rig.store(1, 2)
     for chunk in (1, 2):
@@ -182,7 +180,7 @@ def test_an_old_block_is_neither_loaded_nor_taken_for_stored(make_tier: TierMake
     assert rig.load(2).success
 
 
-def test_a_request_renews_all_blocks_of_its_prompt(make_tier: TierMaker) -> None:
+def test_finished_request_marks_its_blocks_used(make_tier: TierMaker) -> None:
     rig = make_tier()
     rig.store(1, 2, 3)
     for chunk in (1, 2, 3):
@@ -192,7 +190,7 @@ def test_a_request_renews_all_blocks_of_its_prompt(make_tier: TierMaker) -> None
     assert rig.path(3).stat().st_mtime == 1.0
 
 
-def test_two_engines_share_what_either_stores(make_tier: TierMaker) -> None:
+def test_two_engines_share_stored_blocks(make_tier: TierMaker) -> None:
     here, there = make_tier(), make_tier()
     here.store(1)
     there.store(1, 2)
@@ -201,7 +199,7 @@ def test_two_engines_share_what_either_stores(make_tier: TierMaker) -> None:
     assert here.holds(1, 2)
 
 
-def test_two_engines_that_store_the_same_at_once_do_not_disturb_each_other(
+def test_two_engines_store_the_same_blocks_at_once(
     make_tier: TierMaker,
 ) -> None:
     here, there = make_tier(), make_tier()
@@ -216,7 +214,7 @@ def test_two_engines_that_store_the_same_at_once_do_not_disturb_each_other(
     assert len([file for file in pool.files() if file.is_temporary]) == 0
 
 
-def test_nothing_is_used_from_before_a_reset_and_the_next_start_finds_it(
+def test_blocks_before_a_reset_load_only_after_a_restart(
     make_tier: TierMaker,
 ) -> None:
     rig = make_tier()
@@ -230,7 +228,7 @@ def test_nothing_is_used_from_before_a_reset_and_the_next_start_finds_it(
     assert make_tier().load(1).success
 
 
-def test_a_disk_that_does_not_keep_up_is_left_alone_until_it_does(
+def test_stores_skipped_while_the_disk_is_slow(
     make_tier: TierMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from holdfast.vllm.offload import slow_disk
@@ -250,7 +248,7 @@ def test_a_disk_that_does_not_keep_up_is_left_alone_until_it_does(
     assert detector.should_store(1)
 
 
-def test_it_ends_without_a_thread_left(make_tier: TierMaker) -> None:
+def test_shutdown_leaves_no_thread(make_tier: TierMaker) -> None:
     before = set(threading.enumerate())
     rig = make_tier()
     rig.store(1)

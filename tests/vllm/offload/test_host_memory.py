@@ -60,17 +60,17 @@ def v1_files(directory: str, limit: int, used: int) -> dict[str, str]:
     }
 
 
-def test_without_cgroups_the_machine_counts(kernel: Kernel) -> None:
+def test_machine_memory_counts_without_cgroups(kernel: Kernel) -> None:
     kernel("", "", {})
     assert free_gib() == [100.0]
 
 
-def test_a_container_that_sees_its_own_cgroup_as_the_root(kernel: Kernel) -> None:
+def test_cgroup_mounted_as_root_of_a_container(kernel: Kernel) -> None:
     kernel("0::/\n", V2.format(root="/"), v2_files("", str(16 * GIB), 6 * GIB, 2 * GIB))
     assert free_gib() == [100.0, 12.0]
 
 
-def test_the_tightest_of_nested_cgroups_is_among_them(kernel: Kernel) -> None:
+def test_nested_cgroups_all_bound_memory(kernel: Kernel) -> None:
     files = {
         **v2_files("pods/one/box/", "max", GIB),
         **v2_files("pods/one/", str(8 * GIB), 3 * GIB),
@@ -80,13 +80,13 @@ def test_the_tightest_of_nested_cgroups_is_among_them(kernel: Kernel) -> None:
     assert free_gib() == [100.0, 5.0, 32.0]
 
 
-def test_version_one_in_a_container_without_a_namespace(kernel: Kernel) -> None:
+def test_cgroup_v1_in_a_container_without_a_namespace(kernel: Kernel) -> None:
     own = "11:cpu,cpuacct:/docker/ab\n7:memory:/docker/ab\n0::/\n"
     kernel(own, V1.format(root="/docker/ab"), v1_files("memory/", 4 * GIB, 2 * GIB))
     assert free_gib() == [100.0, 3.0]
 
 
-def test_version_one_nested_and_beside_version_two(kernel: Kernel) -> None:
+def test_cgroup_v1_nested_beside_v2(kernel: Kernel) -> None:
     files = {
         **v1_files("memory/a/b/", 1 << 62, 2 * GIB),
         **v1_files("memory/a/", 10 * GIB, 5 * GIB),
@@ -96,18 +96,18 @@ def test_version_one_nested_and_beside_version_two(kernel: Kernel) -> None:
     assert min(free_gib()) == 6.0
 
 
-def test_files_that_are_odd_or_absent_bound_nothing(kernel: Kernel) -> None:
+def test_malformed_or_missing_files_bound_nothing(kernel: Kernel) -> None:
     mounts = "short - cgroup2\n" + V2.format(root="/")
     kernel("0::/gone\nodd\n", mounts, {"memory.max": "", "memory.current": "x"})
     assert free_gib() == [100.0]
 
 
-def test_a_cgroup_over_its_limit_has_nothing_left(kernel: Kernel) -> None:
+def test_cgroup_over_its_limit_has_nothing_free(kernel: Kernel) -> None:
     kernel("0::/\n", V2.format(root="/"), v2_files("", str(GIB), 2 * GIB))
     assert free_gib() == [100.0, 0.0]
 
 
-def test_what_does_not_fit_is_said_with_its_figures() -> None:
+def test_error_names_bound_and_figures() -> None:
     bounds = [Bound("the machine", 8 * GIB, "less"), Bound("the container", 2 * GIB, "more")]
     check_fits("it", 2 * GIB, iter(bounds))
     with pytest.raises(ConfigError, match=r"it, but the container has 2\.0 GiB free") as caught:
@@ -115,5 +115,5 @@ def test_what_does_not_fit_is_said_with_its_figures() -> None:
     assert caught.value.hint == "more"
 
 
-def test_this_machine_has_some() -> None:
+def test_this_machine_has_free_memory() -> None:
     assert all(bound.num_bytes > 0 for bound in memory_bounds())

@@ -87,20 +87,18 @@ _CHANGES: list[Callable[[Any], None]] = [
 ]  # fmt: skip
 
 
-def test_the_same_engine_has_the_same_identity_at_its_next_start(engine: Any) -> None:
+def test_identity_is_stable_across_starts(engine: Any) -> None:
     assert _name(engine) == _name(copy.deepcopy(engine))
 
 
 @pytest.mark.parametrize("change", _CHANGES, ids=lambda change: change.__name__.strip("_"))
-def test_an_engine_that_differs_has_another_identity(
-    engine: Any, change: Callable[[Any], None]
-) -> None:
+def test_changed_engine_has_another_identity(engine: Any, change: Callable[[Any], None]) -> None:
     before = _name(engine)
     change(engine)
     assert _name(engine) != before
 
 
-def test_another_seed_version_block_or_layout_is_another_identity(
+def test_seed_version_block_and_layout_change_the_identity(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {_name(engine), _name(engine, block_bytes=4096), _name(engine, run_config="y")}
@@ -111,7 +109,7 @@ def test_another_seed_version_block_or_layout_is_another_identity(
     assert len(names) == 5
 
 
-def test_how_much_runs_at_once_does_not_matter(engine: Any) -> None:
+def test_batch_sizes_do_not_change_the_identity(engine: Any) -> None:
     before = _name(engine)
     engine.vllm.scheduler_config.max_num_seqs = 7
     engine.vllm.scheduler_config.max_num_batched_tokens = 777
@@ -121,7 +119,7 @@ def test_how_much_runs_at_once_does_not_matter(engine: Any) -> None:
 
 
 @pytest.mark.parametrize("model", ["nobody/nothing", "s3://bucket/some/model", "a/b:Q4_K_M"])
-def test_weights_that_are_not_to_be_seen_are_said(
+def test_unreadable_weights_are_logged(
     engine: Any, caplog: pytest.LogCaptureFixture, model: str
 ) -> None:
     engine.vllm.model_config.model = model
@@ -129,7 +127,7 @@ def test_weights_that_are_not_to_be_seen_are_said(
     assert "cannot read the weights" in caplog.text
 
 
-def test_random_weights_are_told_apart_by_their_seed(engine: Any) -> None:
+def test_seed_identifies_random_weights(engine: Any) -> None:
     engine.vllm.load_config.load_format = "dummy"
     before = _name(engine)
     engine.vllm.model_config.seed = 5
@@ -142,11 +140,11 @@ def _check(engine: Any) -> None:
     check_persistable(engine.vllm)
 
 
-def test_an_ordinary_engine_may_keep_its_blocks(engine: Any) -> None:
+def test_ordinary_engine_is_persistable(engine: Any) -> None:
     _check(engine)
 
 
-def test_engines_whose_blocks_cannot_be_told_apart_are_refused(
+def test_engines_with_ambiguous_blocks_are_refused(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.vllm.lora_config = object()

@@ -78,13 +78,13 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Story]:
     yield _Story(answers, tokens_of(again), counted)
 
 
-def test_the_tokens_are_those_of_recomputation(story: _Story) -> None:
+def test_answers_equal_recomputation(story: _Story) -> None:
     assert story.answers == story.recomputed
 
 
-def test_blocks_were_brought_before_they_were_asked_for(story: _Story) -> None:
+def test_blocks_were_prefetched(story: _Story) -> None:
     assert story.counted["holdfast_prefetches_total"] > 0
 
 
-def test_holdfast_was_in_charge_to_the_end(story: _Story) -> None:
+def test_no_fallback_happened(story: _Story) -> None:
     assert not story.counted.get("holdfast_fallbacks_total")

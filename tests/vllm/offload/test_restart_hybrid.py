@@ -51,16 +51,14 @@ def hybrid_story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("turn", ["first", "second", "restarted"])
-def test_the_tokens_of_a_hybrid_model_are_those_of_recomputation(
-    hybrid_story: dict[str, Any], turn: str
-) -> None:
+def test_hybrid_model_answers_equal_recomputation(hybrid_story: dict[str, Any], turn: str) -> None:
     turns: Turns = hybrid_story[turn]
     assert tokens_of(turns.answers) == tokens_of(turns.recomputed)
     assert {answer.num_cached for answer in turns.recomputed} == {0}
 
 
 @pytest.mark.parametrize(("turn", "source"), [("second", "host"), ("restarted", "disk")])
-def test_a_hybrid_models_sessions_come_back_from_the_tiers(
+def test_hybrid_model_sessions_loaded_from_tiers(
     hybrid_story: dict[str, Any], turn: str, source: str
 ) -> None:
     turns: Turns = hybrid_story[turn]

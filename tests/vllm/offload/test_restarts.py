@@ -82,14 +82,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("turn", ["first", "second", "restarted", "last", "other weights"])
-def test_the_tokens_are_those_of_recomputation(story: dict[str, Any], turn: str) -> None:
+def test_answers_equal_recomputation(story: dict[str, Any], turn: str) -> None:
     turns: Turns = story[turn]
     assert tokens_of(turns.answers) == tokens_of(turns.recomputed)
     assert {answer.num_cached for answer in turns.recomputed} == {0}
     assert {len(answer.tokens) for answer in turns.answers} == {NUM_OUTPUT_TOKENS}
 
 
-def test_sessions_that_left_the_cache_come_back_from_the_host(story: dict[str, Any]) -> None:
+def test_evicted_sessions_loaded_from_the_host_tier(story: dict[str, Any]) -> None:
     sources = story["second"].sources
     assert sources["host"] >= 10 * BLOCK_TOKENS
     assert sources["disk"] == 0
@@ -97,7 +97,7 @@ def test_sessions_that_left_the_cache_come_back_from_the_host(story: dict[str, A
     assert [answer.num_cached for answer in story["second"].answers] == [whole] * NUM_SESSIONS
 
 
-def test_after_a_restart_every_session_hits_on_its_first_turn(story: dict[str, Any]) -> None:
+def test_every_session_hits_after_a_restart(story: dict[str, Any]) -> None:
     turns: Turns = story["restarted"]
     num_tokens = PROMPT_TOKENS + 2 * NUM_OUTPUT_TOKENS + TOOL_TOKENS - 1
     whole = num_tokens // BLOCK_TOKENS * BLOCK_TOKENS
@@ -106,40 +106,40 @@ def test_after_a_restart_every_session_hits_on_its_first_turn(story: dict[str, A
     assert turns.refused == {}
 
 
-def test_an_engine_killed_amid_a_store_leaves_an_unfinished_file(story: dict[str, Any]) -> None:
+def test_kill_amid_a_store_leaves_an_unfinished_file(story: dict[str, Any]) -> None:
     assert story["unfinished"] >= 1
 
 
-def test_damaged_blocks_are_recomputed(story: dict[str, Any]) -> None:
+def test_damaged_blocks_are_computed_again(story: dict[str, Any]) -> None:
     assert story["damaged again"].tokens == story["damaged answer"].tokens
     assert story["refused"].total() >= 1
     assert set(story["refused"]) <= {"truncated", "corrupt", "foreign"}
 
 
-def test_a_session_whose_load_was_cut_short_by_a_kill_hits_after_it(
+def test_session_hits_after_a_kill_amid_its_load(
     story: dict[str, Any],
 ) -> None:
     assert story["last"].answers[0].num_cached >= 10 * BLOCK_TOKENS
     assert story["last"].sources["disk"] >= 10 * BLOCK_TOKENS
 
 
-def test_what_one_engine_stored_another_one_finds(story: dict[str, Any]) -> None:
+def test_another_engine_finds_stored_blocks(story: dict[str, Any]) -> None:
     assert story["there"].tokens == story["here"].tokens
     assert story["there counted"]["disk"] == story["there"].num_cached >= 10 * BLOCK_TOKENS
 
 
-def test_two_engines_on_one_prompt_at_once_agree(story: dict[str, Any]) -> None:
+def test_two_engines_on_one_prompt_agree(story: dict[str, Any]) -> None:
     here, there = story["at once"]
     assert here.tokens == there.tokens
 
 
-def test_blocks_of_other_weights_of_the_same_name_are_not_used(story: dict[str, Any]) -> None:
+def test_blocks_of_other_weights_are_not_used(story: dict[str, Any]) -> None:
     turns: Turns = story["other weights"]
     assert turns.sources["disk"] == 0
     assert tokens_of(turns.answers) != tokens_of(story["restarted"].answers)
 
 
-def test_every_block_that_is_left_is_whole(story: dict[str, Any]) -> None:
+def test_every_block_of_the_pool_is_whole(story: dict[str, Any]) -> None:
     from holdfast.pool.block_file import BlockState, verify_block
 
     pool = PoolDirectory(story["world"].pool)

@@ -40,7 +40,7 @@ def _caches(num_blocks: int = 4, device: str = "cpu") -> Any:
     )
 
 
-def test_what_the_worker_stores_the_host_tier_sees() -> None:
+def test_stored_chunk_visible_in_the_host_tier() -> None:
     from vllm.v1.kv_offload.base import GPULoadStoreSpec
     from vllm.v1.kv_offload.cpu.common import CPULoadStoreSpec
 
@@ -57,7 +57,7 @@ def test_what_the_worker_stores_the_host_tier_sees() -> None:
     manager.shutdown()
 
 
-def test_the_host_tiers_memory_has_no_name_once_all_have_it(
+def test_shared_memory_unlinked_once_mapped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     spec = _spec()
@@ -71,14 +71,14 @@ def test_the_host_tiers_memory_has_no_name_once_all_have_it(
     assert caplog.text == ""  # nobody misses it
 
 
-def test_an_engine_that_ends_before_it_has_a_scheduler_leaves_no_memory() -> None:
+def test_early_shutdown_leaves_no_shared_memory() -> None:
     worker = _spec().get_worker(_caches())
     name = Path(worker._region.mmap_path)
     worker.shutdown()
     assert not name.exists()
 
 
-def test_vllms_own_worker_does_not_miss_the_name_either(
+def test_vllms_own_worker_accepts_unlinked_memory(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import inspect
@@ -99,17 +99,17 @@ def test_vllms_own_worker_does_not_miss_the_name_either(
     assert caplog.text == ""
 
 
-def test_another_kind_of_device_is_left_to_vllm() -> None:
+def test_other_devices_are_left_to_vllm() -> None:
     with pytest.raises(Exception, match="only supported on CUDA"):
         _spec().get_worker(_caches(device="meta"))
 
 
-def test_a_host_tier_below_one_block_is_refused() -> None:
+def test_host_tier_below_one_block_is_refused() -> None:
     with pytest.raises(ConfigError, match="smaller than a chunk"):
         _spec(cpu_bytes_to_use=100)
 
 
-def test_vllms_own_connector_cannot_have_a_pool(tmp_path: Path) -> None:
+def test_pool_needs_our_connector(tmp_path: Path) -> None:
     tier = {
         "type": "DiskTier",
         "module_path": "holdfast.vllm.offload.disk_tier",

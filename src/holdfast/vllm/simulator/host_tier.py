@@ -84,9 +84,8 @@ class HostLink:
         self._free_at_s = {True: -math.inf, False: -math.inf}  # by whether it is a load
         self._in_flight: list[tuple[float, int]] = []
         self._ends_s: dict[int, float] = {}
-        self._copies: dict[
-            int, tuple[str | None, float]
-        ] = {}  # the loading request, or None for a store; copy time (s)
+        # The loading request, None for a store; copy time (s).
+        self._copies: dict[int, tuple[str | None, float]] = {}
 
     def start(self, transfers: Any, now_s: float) -> float:
         """Start the copies of a step. Mutates.
