@@ -1,4 +1,4 @@
-"""vLLM's own scheduler without a model, driven by hand."""
+"""Rigs of vLLM's own scheduler without a model."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Rig:
         self._is_ahead = is_ahead
         self._plans: deque[EnginePlan] = deque()
 
-    # Drive.
+    # Actions.
 
     def send(
         self,
@@ -82,7 +82,7 @@ class Rig:
         priority: int = 0,
         tenant: str | None = None,
     ) -> Request:
-        """Hand in a request of whole blocks and four tokens more."""
+        """Send a request of whole blocks and four more tokens."""
         keys = keys_of(prompt) if isinstance(prompt, str) else list(prompt)
         num_tokens = len(keys) * BLOCK_TOKENS + 4
         request = self.engine.request(
@@ -113,7 +113,7 @@ class Rig:
         return self.engine.answer(self._plans.popleft())
 
     def finish(self) -> None:
-        """Step until nothing is left to do; fails when the engine stalls."""
+        """Step until the engine is idle; fails if it stalls."""
         for _ in range(_MOST_STEPS):
             if self.scheduler.has_unfinished_requests() or self.is_prefetching:
                 self.step()
@@ -124,7 +124,7 @@ class Rig:
         raise AssertionError(f"stalled with {self.scheduler.get_request_counts()}")
 
     def turn(self, request_id: str, prompt: str | Sequence[bytes], **options: Any) -> Request:
-        """Send a request, wait for its end, and a while more."""
+        """Send a request, and wait until a second after its end."""
         request = self.send(request_id, prompt, **options)
         self.finish()
         self.now_s += 1.0
@@ -137,11 +137,11 @@ class Rig:
 
     @staticmethod
     def following(request: Request, added: str) -> list[bytes]:
-        """The prompt that repeats a request's prompt and answer and adds a block a letter."""
+        """A prompt that repeats a request's prompt and answer and adds a block a letter."""
         keys: list[bytes] = list(request.block_hashes)
         return keys + [keys[-1] + b"+" + added[: i + 1].encode() for i in range(len(added))]
 
-    # Look.
+    # State.
 
     @property
     def sessions(self) -> list[Session]:
@@ -160,7 +160,7 @@ class Rig:
 
     @property
     def prefetches(self) -> dict[str, int]:
-        """Prefetches by outcome, those that there were."""
+        """Prefetches by outcome, without zeros."""
         return {name: num for name, num in self.scheduler.offload.prefetches.items() if num}
 
     @property
@@ -177,7 +177,7 @@ class Rig:
         return int(sum(n for name, n in self.metrics.items() if "evicted_blocks" in name))
 
     def num_cached(self, prompt: str | Sequence[bytes]) -> int:
-        """Leading blocks of a prompt that are in the cache."""
+        """Leading blocks of a prompt that are resident (count)."""
         keys = keys_of(prompt) if isinstance(prompt, str) else prompt
         cached = self.scheduler.kv_cache_manager.block_pool.get_cached_block
         hits = [cached(key, [0]) is not None for key in keys]
@@ -199,7 +199,7 @@ class Rig:
             assert scheduler._desk._turns.keys() == requests
 
     def check_done(self) -> None:
-        """Assert that every request ended and every block came back."""
+        """Assert that every request ended and every block is free."""
         assert all(request.is_finished() for request in self.requests.values())
         assert self.scheduler.get_request_counts() == (0, 0)
         assert self.num_free == self.num_blocks
@@ -213,7 +213,7 @@ def keys_of(text: str) -> list[bytes]:
 
 @pytest.fixture(scope="session")
 def loaded_engine() -> None:
-    """Import the engine and build one scheduler, which imports the rest; both warn a lot."""
+    """Import the engine and build one scheduler, which imports more; both warn a lot."""
     pytest.importorskip("vllm")
     from vllm.version import __version__ as vllm_version
 
@@ -232,7 +232,7 @@ RigMaker = Callable[..., Rig]
 
 @pytest.fixture
 def make_rig(loaded_engine: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[RigMaker]:
-    """Makes rigs with Holdfast, errors raised; at the end each must run dry and be whole.
+    """Makes rigs with Holdfast that raise errors; at the end each must end all requests.
 
     `is_stock` takes vLLM's own scheduler, `is_strict=False` lets Holdfast fall back, and
     `settings` are Holdfast's.
@@ -270,5 +270,5 @@ def make_rig(loaded_engine: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
 
 @pytest.fixture
 def rig(make_rig: RigMaker) -> Rig:
-    """An engine with room for everything a short test does."""
+    """An engine whose cache holds everything of a short test."""
     return make_rig(100)

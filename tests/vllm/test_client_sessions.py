@@ -13,7 +13,7 @@ Message = MutableMapping[str, Any]
 
 
 class Endpoint:
-    """Keeps the scope it was called with."""
+    """Remembers the scope of its call."""
 
     scope: Message
 

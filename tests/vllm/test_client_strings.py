@@ -1,4 +1,4 @@
-"""Long strings that clients send, of which bounded memory is kept."""
+"""Bounded memory for long strings of clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-MARK = "zqzq"  # nothing else has it
+MARK = "zqzq"  # in no other string
 LONG = MARK * 25_000
 MOST_KEPT_BYTES = 1024  # of one request
 
@@ -73,7 +73,7 @@ def test_long_client_strings_are_bounded(field: str, make_rig: RigMaker, tmp_pat
             for key, value in FIELDS[field].items()
         }
         send_long(rig, number, **options)
-    rig.turn("last", "abc")  # vLLM remembers who has ended until the next step
+    rig.turn("last", "abc")  # vLLM remembers ended requests until the next step
     rig.requests.clear()
     rig.started.clear()
     assert kept_bytes(rig.scheduler) <= num_requests * MOST_KEPT_BYTES

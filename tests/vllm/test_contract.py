@@ -1,4 +1,4 @@
-"""Holdfast's code against the installed vLLM's: names, signatures, attributes."""
+"""Holdfast's expectations of the installed vLLM: names, signatures, attributes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_known_object_is_in_a_checked_module(module: str, variable: str) -
 
 @pytest.fixture
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """What is wrong with a module of the parameter's source."""
+    """The breaches of a module with the parameter's source."""
     name = f"sample_{abs(hash(request.param))}"
     (tmp_path / f"{name}.py").write_text(request.param)
     monkeypatch.syspath_prepend(str(tmp_path))

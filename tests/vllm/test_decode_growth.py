@@ -1,4 +1,4 @@
-"""The growth of running requests, kept as a sum, against adding it up anew."""
+"""Decode growth of running requests against a plain sum."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_new_request_counts_before_its_update() -> None:
     growth = _growth()
     running = [Running(str(i), remaining=1) for i in range(200)]
     growth.update(running)
-    growth.expect("199", 50)  # it lies beyond the first 64
+    growth.expect("199", 50)  # beyond the first 64
     assert growth.update(running[:-1]) == 128 + 50
 
 
@@ -68,8 +68,8 @@ def test_sum_never_too_low_and_soon_exact_with_many(seed: int) -> None:
             request.remaining = max(request.remaining - 1, 0)
         assert growth.update(running) >= sum(r.remaining for r in running)
     for _ in range(-(-len(running) // 64)):
-        reviewed = growth.update(running)
-    assert reviewed == sum(r.remaining for r in running)
+        updated = growth.update(running)
+    assert updated == sum(r.remaining for r in running)
 
 
 def test_released_blocks_serve_the_other_requests() -> None:
@@ -77,7 +77,7 @@ def test_released_blocks_serve_the_other_requests() -> None:
     running = [Running("a", 2), Running("b", 5), Running("c", 9)]
     assert growth.update(running) == 16
     growth.releases("a", 10)
-    # When `a` ends all have grown by 2; then there is room for all of what is left.
+    # When `a` ends all have grown by 2; its blocks then suffice for the others.
     assert growth.update(running) == 6
     growth.forget("a")
     assert growth.update(running[1:]) == 14

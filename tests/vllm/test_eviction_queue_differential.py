@@ -1,4 +1,4 @@
-"""With every worth equal, the free queue is vLLM's own, operation by operation.
+"""With equal retention priorities the eviction queue equals vLLM's free queue at each operation.
 
 Two of vLLM's block pools run the same requests; one of them has Holdfast's queue in it.
 """
@@ -36,7 +36,7 @@ PROMPT = st.lists(st.sampled_from(b"ab"), max_size=5).map(bytes)
 
 
 def hashes_of(tokens: bytes) -> list[bytes]:
-    """A hash for each block of a prompt, one token standing for one block."""
+    """A prefix hash for each block of a prompt; one token is one block."""
     return [b"prefix-" + tokens[: i + 1] for i in range(len(tokens))]
 
 
@@ -82,7 +82,7 @@ class Turn:
 
 
 class PoolsAlike(RuleBasedStateMachine):
-    """Requests whose blocks are cached at once, so that no content is there twice."""
+    """Requests whose blocks are cached at once, so no content is in two blocks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,18 +98,18 @@ class PoolsAlike(RuleBasedStateMachine):
             self.note_evicted,
         )
         self.ours.pool.free_block_queue = self.queue
-        self.chains = SessionBlocks(self.tree, self.queue)
+        self.session_blocks = SessionBlocks(self.tree, self.queue)
         self.running: list[Turn] = []
         self.paused: list[Turn] = []
 
     def note_evicted(self, _segment: Node[Any] | None, num_blocks: int) -> None:
         self.num_given_up += num_blocks
 
-    # What the runtime does with chains.
+    # Calls of the runtime.
 
     def settle(self, turn: Turn, tokens: bytes) -> None:
-        """Make `tokens` the chain of a new turn."""
-        turn.tail = turn.prompt_tail = tail = self.chains.insert(hashes_of(tokens))
+        """Make `tokens` the path of a new turn."""
+        turn.tail = turn.prompt_tail = tail = self.session_blocks.insert(hashes_of(tokens))
         if tail.parent is not None:
             tail.tails.add(turn)
             tail.prompts.add(turn)
@@ -118,7 +118,7 @@ class PoolsAlike(RuleBasedStateMachine):
         turn.tail.tails.discard(turn)
         turn.prompt_tail.prompts.discard(turn)
 
-    # What the engine does with blocks.
+    # Calls of the engine.
 
     def begin(self, turn: Turn, num_partial: int, *, is_cached: bool) -> None:
         hashes = hashes_of(turn.tokens)
@@ -126,7 +126,7 @@ class PoolsAlike(RuleBasedStateMachine):
         assert (stock is None) == (ours is None)
         if stock is None or ours is None:
             self.uproot(turn)
-            self.chains.leave(turn.tail)
+            self.session_blocks.leave(turn.tail)
             return
         assert [b.block_id for b in stock] == [b.block_id for b in ours]
         turn.blocks = [stock, ours]
@@ -149,7 +149,7 @@ class PoolsAlike(RuleBasedStateMachine):
     @precondition(lambda self: self.paused)
     @rule(data=st.data(), more=PROMPT, num_partial=st.integers(0, 2), back=st.integers(0, 1))
     def resume_session(self, data: st.DataObject, more: bytes, num_partial: int, back: int) -> None:
-        """The next prompt repeats the chain, or all but the end of its last answer."""
+        """The next prompt repeats the path, or all but the end of its last answer."""
         turn = self.paused.pop(data.draw(st.integers(0, len(self.paused) - 1)))
         tokens = turn.tokens[: max(turn.prompt_tail.end, len(turn.tokens) - back)] + more
         old_tail = turn.tail
@@ -160,11 +160,11 @@ class PoolsAlike(RuleBasedStateMachine):
             self.queue.absorb(old_tail)
         turn.tokens = tokens
         self.settle(turn, tokens)
-        self.chains.leave(old_tail)
+        self.session_blocks.leave(old_tail)
         self.begin(turn, num_partial, is_cached=True)
 
     def answer(self, length: int) -> bytes:
-        """No two answers are alike; a prompt may repeat one only by repeating all before it."""
+        """A unique answer; a prompt repeats it only with everything before it."""
         self.num_answers += 1
         return bytes([128 + self.num_answers] * length)
 
@@ -180,7 +180,7 @@ class PoolsAlike(RuleBasedStateMachine):
             turn.tokens += answer
             self.cache(turn)
         turn.tail.tails.discard(turn)
-        turn.tail = self.chains.insert(hashes_of(turn.tokens))
+        turn.tail = self.session_blocks.insert(hashes_of(turn.tokens))
         if turn.tail.parent is not None:
             turn.tail.tails.add(turn)
         for side, blocks in zip(self.sides, turn.blocks, strict=True):
@@ -193,7 +193,7 @@ class PoolsAlike(RuleBasedStateMachine):
     def forget_session(self, data: st.DataObject) -> None:
         turn = self.paused.pop(data.draw(st.integers(0, len(self.paused) - 1)))
         self.uproot(turn)
-        self.chains.leave(turn.tail)
+        self.session_blocks.leave(turn.tail)
 
     @rule(num_blocks=st.integers(1, 3))
     def use_blocks_without_content(self, num_blocks: int) -> None:
@@ -202,7 +202,7 @@ class PoolsAlike(RuleBasedStateMachine):
             for side, blocks in zip(self.sides, taken, strict=True):
                 side.pool.free_blocks(blocks)
 
-    # Not in every vLLM that is supported.
+    # Not in every supported vLLM.
     @precondition(lambda self: hasattr(block_pool.BlockPool, "unpin_blocks"))
     @rule(num_blocks=st.integers(1, 3))
     def unpin_blocks(self, num_blocks: int) -> None:
@@ -243,7 +243,7 @@ class PoolsAlike(RuleBasedStateMachine):
 
 
 class PoolsAlikeUnderLoss(PoolsAlike):
-    """Also content that is there twice or lost out of turn, where vLLM's order breaks chains."""
+    """Also content in two blocks or lost out of order, where vLLM's order breaks paths."""
 
     @initialize(is_late=st.booleans())
     def use_lru(self, is_late: bool) -> None:
@@ -255,7 +255,7 @@ class PoolsAlikeUnderLoss(PoolsAlike):
         return b"ab"[:length]
 
     def finish_late(self) -> None:
-        """Have some content free before the switch."""
+        """Free some content before the queue is replaced."""
         for tokens in (b"ab", b"aa", b"b"):
             turn = Turn(tokens, self.tree.root, self.tree.root)
             self.settle(turn, tokens)

@@ -1,4 +1,4 @@
-"""A host tier below the cache: vLLM's own connector and bookkeeping, copies on a virtual link."""
+"""The host tier on vLLM's own connector, with copies on a simulated link."""
 
 from __future__ import annotations
 
@@ -138,12 +138,12 @@ def test_scheduler_without_tiers_has_null_controller(make_rig: RigMaker) -> None
 
 def test_every_turn_ends_with_a_busy_host_tier(make_rig: RigMaker) -> None:
     rig = with_host(make_rig, 24, 40)
-    chains = {name: name * 6 for name in "abcdef"}
+    prompts = {name: name * 6 for name in "abcdef"}
     for turn in range(4):
-        for name, prompt in chains.items():
+        for name, prompt in prompts.items():
             rig.send(f"{name}{turn}", prompt, num_outputs=20)
             rig.step()
-            chains[name] = prompt + name
+            prompts[name] = prompt + name
     rig.finish()
     assert num_loaded(rig) > 0
     rig.scheduler.offload.tier._owners.check_integrity()

@@ -1,4 +1,4 @@
-"""What was learned, from one start of the engine to the next."""
+"""The file of learned return times."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_unwritable_file_logged_once_without_an_error(
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Callable[[str, Path], None]]:
-    """Makes what is no file of ours."""
+    """Makes something that is not a learned file."""
     sockets: list[socket.socket] = []
 
     def make(what: str, path: Path) -> None:
@@ -279,7 +279,7 @@ def test_two_servers_on_one_file_are_logged(
     for _ in range(2):
         first.save(taught(1.0))
         second.save(taught(2.0))
-    assert caplog.text.count("of its own") == 2  # each says it once
+    assert caplog.text.count("of its own") == 2  # each logs it once
 
 
 def test_one_thread_saves_while_another_learns() -> None:

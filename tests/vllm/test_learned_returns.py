@@ -1,4 +1,4 @@
-"""What the engine learned about return times, kept from one start to the next."""
+"""Learned return times across restarts of an engine."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Prefix hashes that cover tokens after their block, as vLLM 0.33 makes them for EAGLE and MTP.
 
-The hash of an answer's last full block covers what the next prompt writes behind it, so it may
+The hash of an answer's last full block covers the next prompt's first tokens after it, so it may
 change between two turns.
 """
 
@@ -69,10 +69,10 @@ def test_session_continues_whatever_follows_its_answer(
         answer = list(request.output_token_ids)
         tokens += answer[: num_outputs - num_dropped]
         num_repeated = len(tokens)
-        tokens += range(200 + number, 230 + number)  # the client's next words
+        tokens += range(200 + number, 230 + number)  # the client's next message
     assert [session.num_turns for session in rig.sessions] == [4]
     rig.check()
-    # Blocks of answers that were not repeated are superseded; nothing else is kept of them.
+    # Blocks of answers that no prompt repeats are superseded.
     known = sum(len(run.hashes) for run in rig.scheduler._runtime.tree.root.subtree())
     assert known <= len(request.block_hashes)
 
@@ -80,12 +80,12 @@ def test_session_continues_whatever_follows_its_answer(
 def test_integrity_after_evictions_and_aborts(make_rig: RigMaker) -> None:
     rig = make_rig(24)
     hasher = hasher_with(3)
-    chains = {letter: [ord(letter)] * 40 for letter in "abcd"}
+    prompts = {letter: [ord(letter)] * 40 for letter in "abcd"}
     for number in range(24):
         letter = "abcd"[number % 4]
-        request = run_turn(rig, number, chains[letter], hasher, 5 + number)
-        chains[letter] += [*request.output_token_ids, number]
-        if len(chains[letter]) > 240:
-            chains[letter] = chains[letter][:40]
+        request = run_turn(rig, number, prompts[letter], hasher, 5 + number)
+        prompts[letter] += [*request.output_token_ids, number]
+        if len(prompts[letter]) > 240:
+            prompts[letter] = prompts[letter][:40]
         rig.check()
     assert rig.num_computed_tokens > 0

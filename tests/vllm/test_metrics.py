@@ -1,4 +1,4 @@
-"""The metrics' way from the engine core to the API process."""
+"""Metrics from the engine core to the API process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _page(registry: CollectorRegistry) -> str:
 def test_engine_core_counts_appear_in_the_api_process(
     registry: CollectorRegistry, directory: Path
 ) -> None:
-    # A process of its own, as the engine core is: it finds the directory in its environment.
+    # Another process, like the engine core: it finds the directory in its environment.
     counts = (
         "from holdfast.vllm.metrics import EngineMetrics\n"
         "metrics = EngineMetrics.from_environment()\n"
@@ -68,7 +68,7 @@ def test_engines_of_one_process_are_summed(registry: CollectorRegistry, director
     engines = [EngineMetrics.from_environment() for _ in range(3)]
     for engine in engines:
         for number in range(200):
-            engine.fell_back(f"place {number}")  # so that files grow while others are opened
+            engine.fell_back(f"place {number}")  # files grow while others are opened
         engine.flush()
         if len(engines) < 6:
             engines.append(EngineMetrics.from_environment())
@@ -153,7 +153,7 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def writer(temporary: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that keeps metrics in a directory, as an engine core does."""
+    """A process that writes metrics into a directory, as an engine core does."""
     command = [sys.executable, "-c", _WRITER, str(new_directory())]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

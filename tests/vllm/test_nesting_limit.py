@@ -1,4 +1,4 @@
-"""Bodies nested too deep are refused before vLLM sees them; all others pass untouched."""
+"""The middleware that refuses bodies nested too deep."""
 
 from __future__ import annotations
 

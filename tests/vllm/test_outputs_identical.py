@@ -31,7 +31,7 @@ _SHARED_TOKENS = 96
 
 
 class _Sessions:
-    """Sessions with a common beginning, each prompt the last one, its answer and some more."""
+    """Sessions with a common beginning; each prompt extends the last one and its answer."""
 
     def __init__(self) -> None:
         self._random = random.Random(7)
@@ -149,7 +149,7 @@ def test_session_continues_after_a_disconnect(ours: EngineClient) -> None:
     until(lambda: ours.totals()["vllm:num_requests_running"] == 0)
     before = ours.totals()["vllm:prefix_cache_hits_total"]
     assert ours.ask(prompt).tokens == expected
-    # All but the block of the last token.
+    # All blocks except the last token's.
     assert ours.totals()["vllm:prefix_cache_hits_total"] - before == 320 - 32
     assert ours.server.is_running
 
@@ -165,7 +165,7 @@ def test_tiny_model_answers_chats_and_completions(either: EngineClient) -> None:
 def test_evictions_counted_beside_vllms_metrics(either: EngineClient) -> None:
     either.server.reset_prefix_cache()
     before = either.totals()
-    # Three prompts of 768 tokens in a cache of 1,536: the third takes the place of the first.
+    # Three prompts of 768 tokens in a cache of 1,536: the third evicts the first.
     for first_token in (100, 200, 300):
         either.ask([first_token] * 768)
 

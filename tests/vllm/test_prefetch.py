@@ -1,4 +1,4 @@
-"""Blocks that are brought closer before a turn needs them; links and disk take simulated time."""
+"""Prefetches, with links and disk in simulated time."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def session_of(rig: Rig, prompt: str) -> Session:
     return sessions[0]
 
 
-def say_coming(rig: Rig, session: Session | None) -> None:
-    """Make the policy expect a session next, or nobody."""
+def set_candidate(rig: Rig, session: Session | None) -> None:
+    """Make a session the policy's only prefetch candidate, or have none."""
     policy = rig.scheduler._runtime.policies.prefetch
     policy.candidates = lambda: () if session is None else (session.tail,)
 
@@ -46,8 +46,8 @@ def say_coming(rig: Rig, session: Session | None) -> None:
 def num_in_host(rig: Rig, prompt: str) -> int:
     from tests.vllm.conftest import keys_of
 
-    held: int = rig.scheduler.offload.tier.num_stored(keys_of(prompt), 0)
-    return held
+    num_stored: int = rig.scheduler.offload.tier.num_stored(keys_of(prompt), 0)
+    return num_stored
 
 
 def num_loaded(rig: Rig) -> int:
@@ -63,8 +63,8 @@ def step_until(rig: Rig, is_reached: Callable[[], bool]) -> None:
     raise AssertionError("never reached")
 
 
-def away_from_the_cache(rig: Rig) -> None:
-    """Let a session's blocks leave the cache, not the host; then let something run for long."""
+def evicted_session(rig: Rig) -> None:
+    """Evict a session from the cache, not from the host tier, beside a long turn."""
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyz")
     assert rig.num_cached("abcdefgh") < 8
@@ -72,7 +72,7 @@ def away_from_the_cache(rig: Rig) -> None:
     rig.step()
 
 
-# From host memory into the cache.
+# From the host tier into the KV cache.
 
 
 def test_prefetched_candidate_counts_as_used(make_rig: RigMaker) -> None:
@@ -81,9 +81,9 @@ def test_prefetched_candidate_counts_as_used(make_rig: RigMaker) -> None:
     rig.turn("2", "stuvwxyzijklmnopqrABCD", num_outputs=2)
     assert rig.num_cached("abcdefgh") < 8
     rig.send("run", "1", num_outputs=100)
-    say_coming(rig, session_of(rig, "abcdefgh"))
+    set_candidate(rig, session_of(rig, "abcdefgh"))
     step_until(rig, lambda: rig.num_cached("abcdefgh") == 8 and not rig.is_prefetching)
-    say_coming(rig, None)
+    set_candidate(rig, None)
     before = rig.num_computed_tokens, num_loaded(rig)
     rig.send("3", "abcdefgh")
     rig.finish()
@@ -94,10 +94,10 @@ def test_prefetched_candidate_counts_as_used(make_rig: RigMaker) -> None:
 
 def test_prefetch_needed_in_flight_counts_as_late(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64)
-    away_from_the_cache(rig)
-    say_coming(rig, session_of(rig, "abcdefgh"))
+    evicted_session(rig)
+    set_candidate(rig, session_of(rig, "abcdefgh"))
     step_until(rig, lambda: rig.is_prefetching)
-    say_coming(rig, None)
+    set_candidate(rig, None)
     rig.send("3", "abcdefgh")
     rig.finish()
     assert rig.prefetches == {"late": 1}
@@ -105,10 +105,10 @@ def test_prefetch_needed_in_flight_counts_as_late(make_rig: RigMaker) -> None:
 
 def test_prefetch_evicted_before_use_counts_as_wasted(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64)
-    away_from_the_cache(rig)
-    say_coming(rig, session_of(rig, "abcdefgh"))
+    evicted_session(rig)
+    set_candidate(rig, session_of(rig, "abcdefgh"))
     step_until(rig, lambda: rig.num_cached("abcdefgh") == 8 and not rig.is_prefetching)
-    say_coming(rig, None)
+    set_candidate(rig, None)
     rig.finish()
     rig.turn("3", "ABCDEFGHIJK")
     assert rig.num_cached("abcdefgh") < 8
@@ -118,23 +118,23 @@ def test_prefetch_evicted_before_use_counts_as_wasted(make_rig: RigMaker) -> Non
 
 def test_no_prefetch_to_gpu_while_a_turn_is_queued(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64)
-    away_from_the_cache(rig)
+    evicted_session(rig)
     rig.send("3", "ABCDEFGHIJK", num_outputs=1)
     rig.send("4", "LMNOPQRSTUVW", num_outputs=1)
-    say_coming(rig, session_of(rig, "abcdefgh"))
+    set_candidate(rig, session_of(rig, "abcdefgh"))
     rig.step()
     assert len(rig.scheduler.waiting)
     rig.step()
     assert not rig.is_prefetching
     assert rig.prefetches["deferred"] >= 1
-    say_coming(rig, None)
+    set_candidate(rig, None)
 
 
 def test_no_prefetch_while_offload_is_disabled(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64, disk_blocks=100)
-    away_from_the_cache(rig)
+    evicted_session(rig)
     rig.scheduler.offload.tier.is_enabled = False
-    say_coming(rig, session_of(rig, "abcdefgh"))
+    set_candidate(rig, session_of(rig, "abcdefgh"))
     reads = rig.scheduler.offload._prefetcher._disk_to_host
     before = reads._num_started
     rig.finish()
@@ -143,8 +143,8 @@ def test_no_prefetch_while_offload_is_disabled(make_rig: RigMaker) -> None:
 
 def test_prefetch_setting_disables_prefetching(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64, settings={"prefetch": 0})
-    away_from_the_cache(rig)
-    say_coming(rig, session_of(rig, "abcdefgh"))
+    evicted_session(rig)
+    set_candidate(rig, session_of(rig, "abcdefgh"))
     rig.finish()
     assert rig.num_cached("abcdefgh") < 8
     assert rig.prefetches == {}
@@ -155,7 +155,7 @@ def test_prefetch_spares_decode_growth_of_running_turns(make_rig: RigMaker) -> N
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyz")
     rig.send("run", "klmnopqr", num_outputs=20)
-    say_coming(rig, session_of(rig, "abcdefgh"))
+    set_candidate(rig, session_of(rig, "abcdefgh"))
     rig.finish()
     assert rig.scheduler.counted.get("holdfast_fallbacks", 0) == 0
     assert not any(request.num_preemptions for request in rig.requests.values())
@@ -163,8 +163,8 @@ def test_prefetch_spares_decode_growth_of_running_turns(make_rig: RigMaker) -> N
 
 def test_fallback_frees_blocks_of_prefetches(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64, is_strict=False)
-    away_from_the_cache(rig)
-    say_coming(rig, session_of(rig, "abcdefgh"))
+    evicted_session(rig)
+    set_candidate(rig, session_of(rig, "abcdefgh"))
     step_until(rig, lambda: rig.is_prefetching)
 
     def fail() -> None:
@@ -196,16 +196,16 @@ def test_every_turn_ends_under_random_prefetches(make_rig: RigMaker, is_ahead: b
     rng = random.Random(5)
     runtime = rig.scheduler._runtime
 
-    def coming() -> Any:
+    def candidates() -> Any:
         sessions = [session for session in runtime.sessions if session.tail.end]
         return (rng.choice(sessions).tail for _ in range(2 * bool(sessions)))
 
-    runtime.policies.prefetch.candidates = coming
-    chains = {name: name * 6 for name in "abcdefghij"}
+    runtime.policies.prefetch.candidates = candidates
+    prompts = {name: name * 6 for name in "abcdefghij"}
     for turn in range(6):
-        for name in chains:
-            chains[name] += rng.choice("rstuv")
-            rig.send(f"{name}{turn}", chains[name], num_outputs=rng.randrange(1, 20))
+        for name in prompts:
+            prompts[name] += rng.choice("rstuv")
+            rig.send(f"{name}{turn}", prompts[name], num_outputs=rng.randrange(1, 20))
             for _ in range(rng.randrange(4)):
                 rig.step()
         if turn % 2:
@@ -216,11 +216,11 @@ def test_every_turn_ends_under_random_prefetches(make_rig: RigMaker, is_ahead: b
     assert rig.prefetches.keys() & {"used", "late", "wasted"}
 
 
-# From disk into host memory.
+# From disk into the host tier.
 
 
 def rig_with_disk(make_rig: RigMaker, num_blocks: int, host_blocks: int) -> Rig:
-    """One whose session "abcdefgh" is on disk only."""
+    """A rig whose session "abcdefgh" is stored on disk only."""
     rig = rig_of(make_rig, num_blocks, host_blocks, disk_blocks=100)
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyz")
@@ -282,10 +282,10 @@ def test_path_that_no_tier_stores_is_read_once(make_rig: RigMaker) -> None:
 
 def test_idle_session_prefetch_evicts_no_owned_chunk(make_rig: RigMaker) -> None:
     rig = rig_with_disk(make_rig, 12, 20)
-    held = [num_in_host(rig, prompt) for prompt in ("AAAAAAAA", "BBBBBBBB")]
+    before = [num_in_host(rig, prompt) for prompt in ("AAAAAAAA", "BBBBBBBB")]
     rig.send("run", "k", num_outputs=40)
     rig.finish()
-    assert [num_in_host(rig, prompt) for prompt in ("AAAAAAAA", "BBBBBBBB")] == held
+    assert [num_in_host(rig, prompt) for prompt in ("AAAAAAAA", "BBBBBBBB")] == before
 
 
 def test_idle_session_prefetched_into_unowned_chunks(make_rig: RigMaker) -> None:

@@ -1,4 +1,4 @@
-"""What explicit priorities decide beyond the order of requests: who keeps blocks and places."""
+"""Request priorities in eviction and reservations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.engine
 
 
 def _flood(rig: Rig, priority: int, num_turns: int = 12) -> None:
-    """Sessions of three blocks each, one after the other, far more than fit."""
+    """Take turns of three-block sessions, far more than fit into the cache."""
     for number in range(num_turns):
         rig.turn(f"flood {priority} {number}", f"{chr(65 + number)}bc", priority=priority)
 
@@ -86,7 +86,7 @@ def test_urgent_turn_takes_less_urgent_reservation(make_rig: RigMaker) -> None:
     rig = make_rig(22, scheduling_policy="priority")
     rig.turn("costs", "ABCDEF", priority=9)
     rig.send("other", "abcdefghijkl", priority=9)
-    rig.finish()  # and no time passes
+    rig.finish()  # no time passes
     rig.send("running", "uvw", priority=0, num_outputs=60)
     rig.step()
     rig.send("urgent", "ABCDEFGHIJ", priority=0)

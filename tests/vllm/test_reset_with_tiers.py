@@ -1,4 +1,4 @@
-"""Resets and pauses of an engine whose tiers bring blocks closer ahead of time."""
+"""Resets and pauses of an engine while it prefetches."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.vllm.test_prefetch import (
-    away_from_the_cache,
+    evicted_session,
     offloading,
     rig_of,
-    say_coming,
     session_of,
+    set_candidate,
     step_until,
 )
 
@@ -30,13 +30,13 @@ reset_options = pytest.mark.parametrize(
 )  # fmt: skip
 
 
-def bringing(make_rig: RigMaker, disk_blocks: int) -> Rig:
-    """An engine without a request, in the middle of a copy into its cache."""
+def prefetching(make_rig: RigMaker, disk_blocks: int) -> Rig:
+    """An engine without a request and with a prefetch to the GPU in flight."""
     rig = rig_of(make_rig, 14, 64, disk_blocks=disk_blocks)
-    away_from_the_cache(rig)
+    evicted_session(rig)
     assert rig.engine._link is not None
     rig.engine._link._block_s = 0.05  # from now on
-    # Both do not fit, so there is always one to be brought.
+    # The cache has no space for both, so one is always missing.
     coming = [session_of(rig, prompt).tail for prompt in ("abcdefgh", "stuvwxyz")]
     rig.scheduler._runtime.policies.prefetch.candidates = lambda: coming
     step_until(rig, lambda: rig.is_prefetching)
@@ -47,7 +47,7 @@ def bringing(make_rig: RigMaker, disk_blocks: int) -> Rig:
 
 
 def until_idle(rig: Rig) -> None:
-    """Step as vLLM does, until the engine would sleep."""
+    """Step until the engine would sleep."""
     for _ in range(1000):
         if not rig.scheduler.has_requests():
             return
@@ -60,7 +60,7 @@ def until_idle(rig: Rig) -> None:
 def test_reset_succeeds_at_the_second_try(
     disk_blocks: int, options: dict[str, bool], make_rig: RigMaker
 ) -> None:
-    rig = bringing(make_rig, disk_blocks)
+    rig = prefetching(make_rig, disk_blocks)
     if not rig.scheduler.reset_prefix_cache(**options):
         until_idle(rig)
         assert rig.scheduler.reset_prefix_cache(**options)
@@ -68,14 +68,14 @@ def test_reset_succeeds_at_the_second_try(
     assert rig.num_cached("k") == 0
     rig.check()
     rig.turn("4", "abcdefgh")
-    say_coming(rig, None)
+    set_candidate(rig, None)
 
 
 @pytest.mark.parametrize("reset_running_requests", [False, True])
 def test_failed_reset_preempts_no_request(
     make_rig: RigMaker, *, reset_running_requests: bool
 ) -> None:
-    rig = bringing(make_rig, 0)
+    rig = prefetching(make_rig, 0)
     running = rig.send("4", "mn", num_outputs=90)
     rig.step()
     options = {"reset_running_requests": reset_running_requests}
@@ -84,20 +84,20 @@ def test_failed_reset_preempts_no_request(
     step_until(rig, lambda: not rig.scheduler.offload._prefetcher._host_to_gpu.hold_blocks)
     assert running in rig.scheduler.running
     assert rig.scheduler.reset_prefix_cache(**options) is reset_running_requests
-    say_coming(rig, None)
+    set_candidate(rig, None)
 
 
 def test_prefetching_resumes_after_a_reset(make_rig: RigMaker) -> None:
-    rig = bringing(make_rig, 0)
+    rig = prefetching(make_rig, 0)
     rig.scheduler.reset_prefix_cache()
     until_idle(rig)
     assert rig.scheduler.reset_prefix_cache()
     assert not rig.scheduler.offload._prefetcher._is_halted
-    say_coming(rig, None)
+    set_candidate(rig, None)
 
 
 def test_prefetching_resumes_without_a_second_reset(make_rig: RigMaker) -> None:
-    rig = bringing(make_rig, 0)
+    rig = prefetching(make_rig, 0)
     rig.scheduler.reset_prefix_cache()
     until_idle(rig)
     assert not rig.is_prefetching
@@ -105,7 +105,7 @@ def test_prefetching_resumes_without_a_second_reset(make_rig: RigMaker) -> None:
     rig.send("4", "m", num_outputs=50)
     rig.step()
     assert rig.is_prefetching
-    say_coming(rig, None)
+    set_candidate(rig, None)
 
 
 @tiers
@@ -116,10 +116,10 @@ def test_paused_engine_sleeps_with_an_empty_cache(
     from vllm.v1.core.sched.interface import PauseState
 
     options: dict[str, Any] = {"reset_running_requests": True, "reset_connector": True}
-    rig = bringing(make_rig, disk_blocks)
+    rig = prefetching(make_rig, disk_blocks)
     rig.scheduler.set_pause_state(PauseState[state])
     until_idle(rig)
     assert rig.scheduler.reset_prefix_cache(**options)  # as vLLM does before it sleeps
     rig.scheduler.set_pause_state(PauseState.UNPAUSED)
-    say_coming(rig, None)
+    set_candidate(rig, None)
     rig.turn("4", "abcdefgh")

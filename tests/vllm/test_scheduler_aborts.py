@@ -1,4 +1,4 @@
-"""Requests that end early, lose their blocks, or lose the cache under them."""
+"""Aborts, preemptions and cache resets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ is_ahead = pytest.mark.parametrize("is_ahead", [False, True], ids=["in step", "a
 
 
 def _resumes(rig: Rig, request_id: str, prompt: str) -> None:
-    """The session goes on after its request was aborted."""
+    """The session continues after its request was aborted."""
     num_sessions = len(rig.sessions)
     rig.finish()
     rig.check_done()

@@ -1,4 +1,4 @@
-"""Whom Holdfast lets in, on vLLM's own scheduler and cache."""
+"""Admission on vLLM's own scheduler and cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.engine
 
 
 def _workload(rig: Rig, *, num_sessions: int = 6, num_turns: int = 4) -> list[list[str]]:
-    """Sessions whose turns overlap; returns what ran in each step, in order."""
+    """Run overlapping sessions; returns the scheduled requests of each step, in order."""
     steps: list[list[str]] = []
     for turn in range(num_turns):
         for number in range(num_sessions):
@@ -34,7 +34,7 @@ def _step(rig: Rig) -> list[str]:
     return list(step.num_scheduled_tokens)
 
 
-# Below the cliff.
+# A cache that holds all sessions.
 
 
 @pytest.mark.parametrize("max_num_batched_tokens", [64, 8192])
@@ -47,7 +47,7 @@ def test_fitting_load_runs_as_in_stock_vllm(
     assert ours.num_computed_tokens == stock.num_computed_tokens
 
 
-# Past the cliff.
+# A cache too small for all sessions.
 
 
 def test_overload_ends_all_turns_with_less_computing(make_rig: RigMaker) -> None:
@@ -137,7 +137,7 @@ def test_queued_requests_stay_counted(make_rig: RigMaker) -> None:
     rig.send("running", "abcdefgh", num_outputs=30)
     rig.step()
     for number in range(3):
-        rig.send(f"held {number}", f"{number}tuvwxyz")
+        rig.send(f"queued {number}", f"{number}tuvwxyz")
     rig.step()
     scheduler = rig.scheduler
     assert not scheduler.waiting and len(scheduler.waiting) == 3
@@ -180,7 +180,7 @@ def test_headroom_is_left_free(make_rig: RigMaker) -> None:
     assert [len(rig.scheduler.running) for rig in (tight, roomy)] == [2, 1]
 
 
-# What the operator asked for.
+# Settings.
 
 
 def test_priorities_apply_under_priority_scheduling(make_rig: RigMaker) -> None:
@@ -221,7 +221,7 @@ def test_inactive_without_prefix_caching(make_rig: RigMaker) -> None:
 
 def test_flood_of_one_tenant_does_not_delay_another(make_rig: RigMaker) -> None:
     rig = make_rig(14)  # one prompt of ten blocks at a time
-    rig.turn("costs", "ABCDEFGHIJ")  # from here on it is known what computing takes
+    rig.turn("costs", "ABCDEFGHIJ")  # the cost of computing is known from here on
     for number in range(8):
         rig.send(f"flood/{number}", f"{number}abcdefghi", tenant="flood")
     rig.step()

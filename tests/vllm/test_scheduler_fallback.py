@@ -1,4 +1,4 @@
-"""An error of Holdfast's own never costs a request: vLLM's order takes over."""
+"""Fallback to vLLM's own order after an error, without the loss of a request."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LOGGER = "holdfast.vllm.scheduler"
 
 
 class _BrokenError(Exception):
-    """What a broken policy raises."""
+    """The error of a broken policy."""
 
 
 def _break(owner: Any, name: str, num_good_calls: int) -> None:
-    """Make a method work for some calls and raise from then on."""
+    """Make a method raise after some good calls."""
     work: Callable[..., Any] = getattr(owner, name)
     num_left = num_good_calls
 
@@ -36,7 +36,7 @@ def _break(owner: Any, name: str, num_good_calls: int) -> None:
 
 
 def _exercise(rig: Rig) -> None:
-    """Sessions that return to a cache too small for them, a preemption and a reset."""
+    """Returning sessions in a cache too small for them, a preemption and a reset."""
     for turn in range(3):
         for number in range(5):
             prompt = f"s{number}abc" + "xyz"[:turn]
@@ -134,8 +134,8 @@ def test_queued_requests_run_in_order_after_fallback(make_rig: RigMaker) -> None
     rig = make_rig(12, is_strict=False)
     rig.send("running", "abcdefgh", num_outputs=30)
     rig.step()
-    held = ["large", "small", "medium"]
-    for request_id, prompt in zip(held, ("1bcdefghij", "2b", "3bcdef"), strict=True):
+    queued = ["large", "small", "medium"]
+    for request_id, prompt in zip(queued, ("1bcdefghij", "2b", "3bcdef"), strict=True):
         rig.send(request_id, prompt)
     rig.step()
     rig.step()

@@ -1,4 +1,4 @@
-"""What the scheduler counts and logs about its decisions."""
+"""Metrics and decision log of the scheduler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.engine
 
 
 def _press(rig: Rig) -> None:
-    """Sessions, forks and a reset in a cache too small for them."""
+    """Run sessions, forks and a reset in a cache too small for them."""
     for turn in range(4):
         for number in range(6):
             rig.send(f"{number}.{turn}", f"s{number}abc" + "uvwx"[:turn], num_outputs=30)
@@ -106,7 +106,7 @@ def test_gauges_are_zero_after_fallback(make_rig: RigMaker) -> None:
     rig = make_rig(12, is_strict=False)
     rig.turn("0", "ab")
     for number in range(3):
-        rig.send(f"held {number}", f"{number}tuvwxyz")
+        rig.send(f"queued {number}", f"{number}tuvwxyz")
     rig.step()
     assert rig.metrics["holdfast_requests_held"] > 0
     rig.scheduler._runtime.tick = None
@@ -173,7 +173,7 @@ def test_log_records_each_turn_and_eviction(make_rig: RigMaker, tmp_path: Path) 
     for record in records:
         by_event.setdefault(record["event"], []).append(record)
 
-    # A turn whose request waits across a reset arrives once more.
+    # A request that waits during a reset arrives again.
     assert {r["request"] for r in by_event["turn_arrived"]} == rig.requests.keys()
     assert {r["request"] for r in by_event["turn_started"]} == rig.requests.keys()
     assert len(by_event["turn_ended"]) == len(rig.requests)

@@ -1,4 +1,4 @@
-"""Who a request belongs to, on vLLM's own scheduler and cache."""
+"""Sessions of requests, on vLLM's own scheduler and cache."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_compacted_path_evicted_before_older_idle_one(
 
 @pytest.fixture
 def salted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs a request with a salt and, perhaps, a session id."""
+    """Runs a request with a salt and optionally a session id."""
     from vllm.utils.hashing import sha256
     from vllm.v1.core.kv_cache_utils import init_none_hash
 

@@ -1,4 +1,4 @@
-"""Hundreds of random turns with everything that can happen to them."""
+"""Hundreds of random turns with forks, aborts, compaction and resets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _XARGS: tuple[dict[str, Any], ...] = ({}, {}, {"holdfast_turn_end": "human"}, {"
 
 
 class _Crowd:
-    """Sessions that take turns, fork, are compacted, abandoned and reset, by chance."""
+    """Sessions that randomly take turns, fork, are compacted, abandoned and reset."""
 
     def __init__(self, rig: Rig, seed: int) -> None:
         self._rig = rig

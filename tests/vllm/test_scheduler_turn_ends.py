@@ -1,4 +1,4 @@
-"""What ended a turn reaches the session before it goes on, however idle the engine is."""
+"""Turn ends read from outputs, also of an idle engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _READ = '<tool_call>\n{"name": "Read", "arguments": {"path": "a.py"}}\n</tool_ca
 
 
 def _watch(rig: Rig, decode: Callable[[Sequence[int]], str]) -> list[str]:
-    """Give the rig a tokenizer; returns the kinds of pauses that it learns, as they come."""
+    """Give the rig a tokenizer; returns the kinds of pauses that it learns, in order."""
     scheduler = rig.scheduler
     scheduler._reader._has_tokenizer = True
     scheduler._reader.answers = OutputTails(lambda: lambda tail: parse_turn_end(decode(tail)))

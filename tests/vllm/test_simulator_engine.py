@@ -50,7 +50,7 @@ def plan(policy: str, **changes: Any) -> RunPlan:
 
 
 def figures(result: RunResult) -> dict[str, Any]:
-    """All that must not differ from run to run."""
+    """The figures that must not differ from run to run."""
     return {key: getattr(result, key) for key in result.__struct_fields__} | MEASURED
 
 
@@ -111,7 +111,7 @@ def test_infinite_cache_evicts_nothing_and_is_fastest() -> None:
 
 
 def test_guard_bounds_the_cost_of_inverted_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is expected soonest is given up first; only the order of eviction is Holdfast's."""
+    """Evicts the soonest return first; everything else is Holdfast's."""
     rate = ReturnRateEviction.session_priority
 
     def inverted(priority: ReturnRateEviction, session: Session) -> float:
@@ -121,7 +121,7 @@ def test_guard_bounds_the_cost_of_inverted_predictions(monkeypatch: pytest.Monke
         return right
 
     monkeypatch.setattr(ReturnRateEviction, "session_priority", inverted)
-    # Near the cliff, where the order of victims matters.
+    # A load at which the order of victims matters.
     options = SimulationOptions(4, time_scale=0.02, token_scale=1 / 16)
     evicted = {}
     for predictions in ("guarded", "always", "never"):
@@ -132,7 +132,7 @@ def test_guard_bounds_the_cost_of_inverted_predictions(monkeypatch: pytest.Monke
 
 
 def test_lru_hits_do_not_drop_with_more_cache() -> None:
-    """One session at a time, so that time does not change the order of requests."""
+    """One session at a time, so that times do not change the order of requests."""
     one = SimulationOptions(1, time_scale=0.02, token_scale=1 / 16)
     ratios = [
         simulate(plan("vllm-default", kv_tokens=size, options=one)).token_hit_ratio or 0.0

@@ -1,4 +1,4 @@
-"""Which time counts for which step."""
+"""Times of engine steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions of vLLM that are refused, warned of or run, decided before an engine is built."""
+"""The check of the installed vLLM's version before an engine is built."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_untested_version_that_fits_runs_with_warning(
     assert "holdfast.vllm.scheduler" in asked
     assert "holdfast.vllm.offload.spec" not in asked
     assert len(caplog.messages) == 1  # not again in the same process
-    assert f"vLLM {version} is not among the versions" in caplog.text
+    assert f"vLLM {version} is not tested" in caplog.text
     assert "0.28 to 0.33" in caplog.text
 
 
@@ -99,10 +99,10 @@ def test_untested_version_that_lacks_names_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = _find_breaches(monkeypatch, *(f"Base.method_{i} takes more" for i in range(7)))
-    with pytest.raises(EngineError, match=r"vLLM 0\.34\.0 is not among") as caught:
+    with pytest.raises(EngineError, match=r"vLLM 0\.34\.0 is not tested") as caught:
         check_tiers("0.34.0", "host_gib")
     assert "holdfast.vllm.offload.host_policy" in asked
-    assert "would fail in it: Base.method_0 takes more; " in str(caught.value)
+    assert "would fail on it: Base.method_0 takes more; " in str(caught.value)
     assert str(caught.value).endswith("Base.method_4 takes more; and 2 more")
     assert "go without tiers; pip install 'vllm==0.33.*'" in (caught.value.hint or "")
 

@@ -1,4 +1,4 @@
-"""Holdfast and vLLM's manager of tiers, which threads of vLLM's may enter as well from 0.33 on."""
+"""Calls of vLLM's tier manager, which threads of vLLM 0.33 call as well."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENTERED = (
 
 
 def watch_entries(rig: Rig) -> dict[str, int]:
-    """Count the calls of a rig's manager, each of which must hold its lock and find it free."""
+    """Count the calls of a rig's manager; each must hold the lock alone."""
     transfers = rig.scheduler.connector.connector_scheduler
     manager = transfers.manager
     counts = dict.fromkeys(ENTERED, 0)
@@ -52,7 +52,7 @@ def watch_entries(rig: Rig) -> dict[str, int]:
 
     @contextmanager
     def checked() -> Iterator[None]:
-        assert transfers._step_region is None, "held from a look-up outside of a step"
+        assert transfers._step_region is None, "a lookup outside of a step still has the lock"
         with locked():
             yield
 

@@ -1,4 +1,4 @@
-"""Tiers on the vLLM that is installed: there, or refused in a sentence."""
+"""Tiers on the installed vLLM: available, or refused with an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every tool parser that vLLM registers reads its sample as a call, and so do we."""
+"""Our parsing of tool calls against every tool parser of vLLM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
 
-# They read tokens, or with a library of the model's maker.
+# These parse tokens, or need a library of the model's maker.
 NEEDS_MORE_THAN_TEXT = frozenset({"openai", "cohere_command3", "cohere_command4"})
 _SPECIAL_TOKEN = re.compile(r"<[^<>\s=\"]{1,60}>|\]<\]minimax\[>\[|\[TOOL_CALLS\]")
 _OFTEN_ASKED_FOR = ("<|python_tag|>", "[ARGS]")

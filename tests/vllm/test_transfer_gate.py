@@ -1,4 +1,4 @@
-"""Which turns copy to the host tier and back, on vLLM's own connector and a virtual link."""
+"""The transfer gate on vLLM's own connector, with copies on a simulated link."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("host_offloading")]
 
-SLOW_S = 1.0  # of a block, whose computing takes 0.016 s
+SLOW_S = 1.0  # copy time of a block; computing it takes 0.016 s
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def with_host(make_rig: RigMaker, num_blocks: int = 12, **options: Any) -> Rig:
 
 
 def learned(make_rig: RigMaker, num_blocks: int = 12, **options: Any) -> Rig:
-    """A rig that knows what copying and computing take."""
+    """A rig that has learned the cost of copies and of computing."""
     rig = with_host(make_rig, num_blocks, **options)
     for number, prompt in enumerate(("01234567", "89")):
         rig.turn(f"before {number}", prompt)
@@ -47,7 +47,7 @@ def num_loaded(rig: Rig) -> int:
 
 
 def alternate(rig: Rig, num_turns: int, name: str) -> None:
-    """Two prompts that do not fit beside each other, by turns."""
+    """Alternate two prompts that do not fit into the cache together."""
     for number in range(num_turns):
         rig.turn(f"{name} {number}", ("abcdefgh", "stuvwxyz")[number % 2], num_outputs=2)
 
@@ -157,8 +157,8 @@ def test_offload_over_a_slow_link_disabled_with_one_log_line(
     with caplog.at_level(logging.WARNING, "holdfast"):
         alternate(rig, 130, "a")
     assert rig.metrics["holdfast_offload_is_paying"] == 0
-    said = [r.getMessage() for r in caplog.records if "disabled" in r.getMessage()]
-    assert len(said) == 1 and "128 turns" in said[0]
+    logged = [r.getMessage() for r in caplog.records if "disabled" in r.getMessage()]
+    assert len(logged) == 1 and "128 turns" in logged[0]
     assert num_loaded(rig) == 0
 
 
@@ -203,11 +203,11 @@ def test_full_tier_has_space_only_for_higher_priority() -> None:
     from holdfast.vllm.offload.host_policy import HostPolicy
 
     policy = HostPolicy(4)
-    for owner, chain in (("dear", [b"a", b"b"]), ("cheap", [b"c", b"d"])):
-        policy.chunk_owners.claim(owner, chain)
-        for key in chain:
+    for owner, path in (("high", [b"a", b"b"]), ("low", [b"c", b"d"])):
+        policy.chunk_owners.claim(owner, path)
+        for key in path:
             policy.insert(key, None)
-    policy.attach({"dear": 5.0, "cheap": 1.0}.__getitem__)
+    policy.attach({"high": 5.0, "low": 1.0}.__getitem__)
     assert policy.has_space(2, 3.0)
     assert not policy.has_space(3, 3.0)
     assert not policy.has_space(1, 0.5)
@@ -217,9 +217,9 @@ def test_tier_with_free_chunks_has_space_for_any_priority() -> None:
     from holdfast.vllm.offload.host_policy import HostPolicy
 
     policy = HostPolicy(4)
-    policy.chunk_owners.claim("dear", [b"a"])
+    policy.chunk_owners.claim("high", [b"a"])
     policy.insert(b"a", None)
     policy.insert(b"unclaimed", None)
-    policy.attach({"dear": 5.0}.__getitem__)
+    policy.attach({"high": 5.0}.__getitem__)
     assert policy.has_space(3, 0.0)
     assert not policy.has_space(4, 0.0)

@@ -1,4 +1,4 @@
-"""What Holdfast takes for granted about the installed vLLM, by name."""
+"""Names and behaviour of vLLM that Holdfast relies on."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def test_layout_names_the_full_attention_group() -> None:
     shape = {"num_kv_heads": 1, "head_size": 64, "dtype": torch.float32}
     window = SlidingWindowSpec(block_size=16, sliding_window=64, **shape)
     whole = FullAttentionSpec(block_size=32, **shape)
-    grain = cache_layout(_scheduler_of(window, whole))
-    assert (grain.group, grain.hashes_per_block, grain.num_groups) == (1, 2, 2)
+    layout = cache_layout(_scheduler_of(window, whole))
+    assert (layout.group, layout.hashes_per_block, layout.num_groups) == (1, 2, 2)
     assert cache_layout(_scheduler_of(window)).group == 0
 
 

@@ -1,4 +1,4 @@
-"""vLLM's offloading pieces without an engine. Skipped where vLLM is older than they are."""
+"""vLLM's offloading classes without an engine; skipped on vLLM without them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TierRig:
         self.host = host
 
     def fill(self, *chunks: int) -> None:
-        """Give chunks of the host tier content that tells them apart."""
+        """Fill chunks of the host tier with content of their own."""
         for chunk in chunks:
             self.host[chunk] = content(chunk)
 
@@ -48,16 +48,16 @@ class TierRig:
         return self._run(self.tier.submit_store, chunks, is_load=False)
 
     def load(self, *chunks: int) -> Any:
-        """Load into chunks that held something else; returns vLLM's `JobResult`."""
+        """Load into overwritten chunks; returns vLLM's `JobResult`."""
         self.host[list(chunks)] = -1
         return self._run(self.tier.submit_load, chunks, is_load=True)
 
     def begin_store(self, *chunks: int) -> None:
-        """Hand a store to the tier and do not wait."""
+        """Start a store without waiting."""
         self.tier.submit_store(self._job(chunks, is_load=False))
 
     def finds(self, chunk: int, request_id: str = "r") -> bool:
-        """What a lookup says in the end."""
+        """Whether a lookup finds a chunk, once it has its answer."""
         from vllm.v1.kv_offload.base import LookupResult, ReqContext, ScheduleEndContext
 
         context = ReqContext(req_id=request_id)
@@ -79,14 +79,14 @@ class TierRig:
         self.tier.on_request_finished(context)
 
     def holds(self, *chunks: int) -> bool:
-        """Whether chunks of the host tier have the content that was stored."""
+        """Whether chunks of the host tier have their stored content."""
         return all((self.host[chunk] == content(chunk)).all() for chunk in chunks)
 
     def path(self, chunk: int) -> Path:
         return Path(self.tier.file_mapper.get_file_name(key_of(chunk)))
 
     def counted(self) -> Mapping[str, Mapping[tuple[str, ...], float]]:
-        """What the tier counted since the last call, by metric and label."""
+        """Counts since the last call, by metric and label."""
         data: Mapping[str, Mapping[tuple[str, ...], float]] = self.tier.get_stats().data["data"]
         return data
 
@@ -122,7 +122,7 @@ def content(chunk: int) -> np.ndarray:
 
 
 def offloading_config(extra_config: Mapping[str, Any]) -> Any:
-    """VLLM's `OffloadingConfig` of an engine with one layer and blocks of `BLOCK_BYTES`."""
+    """An `OffloadingConfig` of an engine with one layer and blocks of `BLOCK_BYTES`."""
     from vllm.v1.kv_offload.config import (
         OffloadingCacheConfig,
         OffloadingConfig,
@@ -155,7 +155,7 @@ def offloading_config(extra_config: Mapping[str, Any]) -> Any:
 
 
 def _offloading_spec() -> Any:
-    """What a tier reads of vLLM's spec."""
+    """The part of vLLM's spec that a tier reads."""
     return SimpleNamespace(
         config=offloading_config({}), blocks_per_chunk=1, kv_bytes_per_chunk=BLOCK_BYTES
     )

@@ -1,4 +1,4 @@
-"""Copies between KV tensors and the host tier, against a copy block by block."""
+"""Copies between KV tensors and the host tier, against plain copies."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class _Region:
         self.row_bytes = 2 * sum(_PAGE_BYTES) * blocks_per_chunk + 64
         self.memory = torch.zeros(_NUM_CHUNKS * self.row_bytes, dtype=torch.int8)
         self._offset = sum(_PAGE_BYTES) * blocks_per_chunk
-        self.is_given_back = False
+        self.is_released = False
 
     def create_next_worker_view(self, num_bytes: int) -> Any:
         offset, self._offset = self._offset, self._offset + num_bytes
         return self.memory.as_strided((_NUM_CHUNKS, num_bytes), (self.row_bytes, 1), offset)
 
     def cleanup(self) -> None:
-        self.is_given_back = True
+        self.is_released = True
 
 
 def _caches(*, row_gap: int = 0) -> Any:
-    """Two tensors, two groups: the first has both, the second a part of the second one's page."""
+    """Two tensors and two groups: one of both tensors, one of a part of the second."""
     import torch
     from vllm.v1.kv_offload.base import (
         CanonicalKVCacheRef,
@@ -78,8 +78,8 @@ def _worker(caches: Any, blocks_per_chunk: int) -> Any:
         (1, [5, 0], [0, 0], 5),
         (1, [3, 2], [7, 7], 5),
         (3, [6, 3], [0, 3], 3),
-        (3, [5, 4], [0, 0], 4),  # the second group begins with a chunk of its own
-        (3, [7, 4], [1, 2], 5),  # both groups begin and end amid a chunk
+        (3, [5, 4], [0, 0], 4),  # the second group starts with its own chunk
+        (3, [7, 4], [1, 2], 5),  # both groups start and end amid a chunk
         (4, [1, 0], [3, 0], 1),
     ],
 )
@@ -119,7 +119,7 @@ def test_each_copy_reported_once_with_its_bytes() -> None:
 
 
 def test_chunk_layout_equals_vllms() -> None:
-    """Tensors of a block side by side, blocks of a chunk one after another, as the disk sees it."""
+    """A chunk has all blocks of a tensor, then those of the next, as the disk tier reads it."""
     caches = _caches()
     worker = _worker(caches, 2)
     region = worker._region
@@ -139,4 +139,4 @@ def test_shutdown_releases_the_memory_once() -> None:
     worker.wait({1})
     worker.shutdown()
     worker.shutdown()
-    assert region.is_given_back
+    assert region.is_released

@@ -1,4 +1,4 @@
-"""The disk tier: what goes wrong with a file costs a block and nothing else."""
+"""The disk tier: a bad file costs a block and never a request."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_blocks_before_a_reset_load_only_after_a_restart(
 ) -> None:
     rig = make_tier()
     rig.store(1)
-    rig.tier.drain_jobs()  # as vLLM does when weights are exchanged
+    rig.tier.drain_jobs()  # as vLLM does for new weights
     assert not rig.load(1).success
     assert rig.store(1).success
     assert rig.load(1).success

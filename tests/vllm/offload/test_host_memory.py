@@ -1,4 +1,4 @@
-"""How much memory a host tier may take, as the kernel's files say it."""
+"""Memory bounds of the host tier, from the kernel's files."""
 
 from __future__ import annotations
 

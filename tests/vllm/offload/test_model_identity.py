@@ -1,4 +1,4 @@
-"""What keeps one engine's blocks from another, and which engines are refused."""
+"""Identities of engines' blocks, and engines without one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """VLLM's real configuration of the tiny model."""
+    """The real configuration of the tiny model."""
     import torch
     from vllm.config import CacheConfig, DeviceConfig, ModelConfig, VllmConfig
     from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec

@@ -1,4 +1,4 @@
-"""A real server that brings back whatever it can before it is asked for: the right tokens.
+"""A real server that prefetches as much as it can answers with the right tokens.
 
 What is right is what the same server answers to the same prompt with a `cache_salt` of its own,
 for which it finds nothing.
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.server]
 _BLOCK_TOKENS = 32
 _BLOCK_BYTES = _BLOCK_TOKENS * 2 * 64 * 4  # keys and values of one head of 64 floats
 _KV_TOKENS = 1536
-_HOST_BLOCKS = 60  # less than what all sessions have: the rest is on disk only
+_HOST_BLOCKS = 60  # fewer than all sessions have: some blocks are on disk only
 _NUM_SESSIONS = 6
 _NUM_TURNS = 4
 _EAGER = Path(__file__).parent / "eager"

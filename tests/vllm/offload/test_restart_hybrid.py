@@ -1,4 +1,4 @@
-"""A restart of a real server whose model has two cache groups: the right tokens, from the tiers."""
+"""A restart of a real server whose model has two cache groups."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.vllm.offload.world import (
 
 pytestmark = [pytest.mark.engine, pytest.mark.server]
 
-_LONGEST = 1024  # vLLM wants room for a whole request in both groups
+_LONGEST = 1024  # vLLM needs blocks for a whole request in both groups
 _WINDOW_TOKENS = 64
 
 
 def _with_a_window(model: Path) -> None:
-    """Put a layer with sliding-window attention before the model's only one, equal otherwise."""
+    """Add a copy of the model's only layer with sliding-window attention before it."""
     from safetensors.numpy import load_file, save_file
 
     config = json.loads((model / "config.json").read_text())
@@ -38,16 +38,16 @@ def _with_a_window(model: Path) -> None:
 
 @pytest.fixture(scope="module")
 def hybrid_story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Two turns of everybody, a restart, and a third one."""
+    """Two turns of each session, a restart, and a third turn."""
     pytest.importorskip("vllm")
     world = World(tmp_path_factory.mktemp("hybrid"), 2 * KV_TOKENS, _LONGEST)
     _with_a_window(world.model)
-    told: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
     with world.server("first") as client:
-        told["first"], told["second"] = world.two_turns(client)
+        recorded["first"], recorded["second"] = world.two_turns(client)
     with world.server("second") as client:
-        told["restarted"] = world.turns(client, range(NUM_SESSIONS))
-    return told
+        recorded["restarted"] = world.turns(client, range(NUM_SESSIONS))
+    return recorded
 
 
 @pytest.mark.parametrize("turn", ["first", "second", "restarted"])
@@ -62,7 +62,7 @@ def test_hybrid_model_sessions_loaded_from_tiers(
     hybrid_story: dict[str, Any], turn: str, source: str
 ) -> None:
     turns: Turns = hybrid_story[turn]
-    # What is asked before it is known what copies cost is stored in part, or not at all.
+    # Turns before the copy times are known are stored in part, or not at all.
     num_back = sum(answer.num_cached >= 10 * BLOCK_TOKENS for answer in turns.answers)
     assert num_back >= NUM_SESSIONS // 2
     assert turns.sources[source] >= 10 * BLOCK_TOKENS * (NUM_SESSIONS // 2)

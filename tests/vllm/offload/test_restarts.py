@@ -1,4 +1,4 @@
-"""Real servers on one pool, one after another, killed, damaged and at once: the right tokens."""
+"""Real servers on one pool: restarts, kills, damaged files, two at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.server]
 
 
 def _damage(files: list[Path]) -> None:
-    """Three blocks: one cut off, one with a changed bit, one of another making."""
+    """Damage three blocks: truncate one, flip a bit of one, replace one."""
     cut, changed, foreign = files
     os.truncate(cut, 5000)
     content = bytearray(changed.read_bytes())
@@ -40,45 +40,45 @@ def _damage(files: list[Path]) -> None:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All that happens, in order; the tests are claims about it."""
+    """All events in order, for the tests to check."""
     pytest.importorskip("vllm")
     world = World(tmp_path_factory.mktemp("world"))
-    told: dict[str, Any] = {"world": world}
+    recorded: dict[str, Any] = {"world": world}
     asked = range(LAST)
 
     with world.server("first") as client:
-        told["first"], told["second"] = world.two_turns(client)
+        recorded["first"], recorded["second"] = world.two_turns(client)
         damaged_prompt = world.some(3 * BLOCK_TOKENS + 1)
-        told["damaged answer"] = client.ask(damaged_prompt)
+        recorded["damaged answer"] = client.ask(damaged_prompt)
         damaged = world.stored(damaged_prompt)
         with world.dying_at(client, "writev"):
             client.ask(world.some(PROMPT_TOKENS))
-    told["unfinished"] = world.num_unfinished()
+    recorded["unfinished"] = world.num_unfinished()
     _damage(damaged)
 
     with world.server("second") as client:
-        told["restarted"] = world.turns(client, asked)
+        recorded["restarted"] = world.turns(client, asked)
         before = refused_by_reason(client)
-        told["damaged again"] = client.ask(damaged_prompt)
-        told["refused"] = refused_by_reason(client) - before
+        recorded["damaged again"] = client.ask(damaged_prompt)
+        recorded["refused"] = refused_by_reason(client) - before
         with world.dying_at(client, "preadv"):
             client.ask(world.prompts[LAST])
 
     with world.server("third") as here, world.server("fourth") as there:
-        told["last"] = world.turns(here, range(LAST, NUM_SESSIONS))
+        recorded["last"] = world.turns(here, range(LAST, NUM_SESSIONS))
         shared_prompt = world.some(PROMPT_TOKENS)
-        told["here"] = here.ask(shared_prompt)
+        recorded["here"] = here.ask(shared_prompt)
         world.stored(shared_prompt)
-        told["there"] = there.ask(shared_prompt)
-        told["there counted"] = cached_by_source(there)
+        recorded["there"] = there.ask(shared_prompt)
+        recorded["there counted"] = cached_by_source(there)
         with ThreadPoolExecutor(2) as pool:
             same = world.some(PROMPT_TOKENS)
-            told["at once"] = list(pool.map(lambda one: one.ask(same), (here, there)))
+            recorded["at once"] = list(pool.map(lambda one: one.ask(same), (here, there)))
 
     build_tiny_model(world.model, seed=1)
     with world.server("fifth") as client:
-        told["other weights"] = world.turns(client, asked)
-    return told
+        recorded["other weights"] = world.turns(client, asked)
+    return recorded
 
 
 @pytest.mark.parametrize("turn", ["first", "second", "restarted", "last", "other weights"])
@@ -146,4 +146,4 @@ def test_every_block_of_the_pool_is_whole(story: dict[str, Any]) -> None:
     files = story["world"].block_files()
     states = Counter(verify_block(path, pool.location_of(path)) for path in files)
     assert states[BlockState.WHOLE] > 100
-    assert states.total() - states[BlockState.WHOLE] <= 2  # damaged ones that nobody came to load
+    assert states.total() - states[BlockState.WHOLE] <= 2  # damaged ones that no turn loaded

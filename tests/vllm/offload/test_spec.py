@@ -1,4 +1,4 @@
-"""The spec with vLLM's real host tier, in one process and without an engine."""
+"""The offloading spec with vLLM's real host tier, in one process without an engine."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_shared_memory_unlinked_once_mapped(
     assert not name.exists()
     worker.shutdown()
     manager.shutdown()
-    assert caplog.text == ""  # nobody misses it
+    assert caplog.text == ""  # no cleanup complains
 
 
 def test_early_shutdown_leaves_no_shared_memory() -> None:

@@ -1,4 +1,4 @@
-"""A model, a pool of KV blocks, and sessions that go on from server to server.
+"""A model, a pool of KV blocks, and sessions that continue from server to server.
 
 What is right is what the same server answers when it finds nothing: the same prompt with a
 `cache_salt` of its own.
@@ -46,14 +46,14 @@ TOOL_TOKENS: Final = 40
 LAST: Final = NUM_SESSIONS - 1
 """The session that is not asked until the third server."""
 
-_HOST_BLOCKS = 400  # all that is asked before the first restart
+_HOST_BLOCKS = 400  # every block before the first restart
 _BLOCK_BYTES = BLOCK_TOKENS * 2 * 64 * 4  # keys and values of one head of 64 floats
 _SUDDEN_DEATH = Path(__file__).parent / "sudden_death"
 
 
 @dataclass(slots=True)
 class Turns:
-    """What a server answered, what it recomputed without its caches, and what it counted."""
+    """A server's answers, its answers without caches, and its counts."""
 
     answers: list[Answer] = field(default_factory=list)
     recomputed: list[Answer] = field(default_factory=list)
@@ -130,7 +130,7 @@ class World:
             self.prompts[session] += answer.tokens + self.some(TOOL_TOKENS)
 
     def two_turns(self, client: EngineClient) -> tuple[Turns, Turns]:
-        """Two turns of everybody, whose whole blocks are in the pool when it returns."""
+        """Two turns of each session, with all their full blocks in the pool on return."""
         everyone = range(NUM_SESSIONS)
         first = self.turns(client, everyone)
         self.go_on(first, everyone)
@@ -141,7 +141,7 @@ class World:
         return first, second
 
     def stored(self, prompt: Tokens) -> list[Path]:
-        """The files of a prompt's whole blocks, once the pool has them all."""
+        """The files of a prompt's full blocks, once the pool has them all."""
         names = _file_names(prompt)
 
         def found() -> list[Path] | None:
@@ -159,9 +159,9 @@ class World:
 
     @contextlib.contextmanager
     def dying_at(self, client: EngineClient, call: str) -> Iterator[None]:
-        """Let the engine be killed amid its next `call`, and wait until it is dead."""
+        """Kill the engine amid its next `call`, and wait until it is dead."""
         self.death.write_text(call, encoding="utf-8")
-        # The answer may come before the end, or not.
+        # The answer may arrive before the kill.
         with contextlib.suppress(OSError, http.client.HTTPException):
             yield
         until(lambda: _is_dead(client.server))
@@ -169,12 +169,12 @@ class World:
 
 
 def cached_by_source(client: EngineClient) -> Counter[str]:
-    """Prompt tokens that were not computed, since the server's start."""
+    """Prompt tokens not computed since the server's start, by source."""
     return client.by_label("vllm:prompt_tokens_cached_by_source_total", "source")
 
 
 def refused_by_reason(client: EngineClient) -> Counter[str]:
-    """Blocks that were not taken from the pool, since the server's start."""
+    """Blocks not loaded from the pool since the server's start, by reason."""
     return client.by_label("holdfast_pool_refused_blocks_total", "reason")
 
 
@@ -187,10 +187,10 @@ def _is_dead(server: EngineServer) -> bool:
 
 
 def _file_names(prompt: Tokens) -> list[str]:
-    """Names of the files of a prompt's whole blocks: vLLM's hashes of them."""
+    """File names of a prompt's full blocks: vLLM's prefix hashes."""
     from vllm.utils.hashing import sha256_cbor
 
-    block_hash, names = sha256_cbor("0"), []  # from the PYTHONHASHSEED that servers are given
+    block_hash, names = sha256_cbor("0"), []  # the servers' PYTHONHASHSEED
     for end in range(BLOCK_TOKENS, len(prompt) + 1, BLOCK_TOKENS):
         block_hash = sha256_cbor((block_hash, tuple(prompt[end - BLOCK_TOKENS : end]), None))
         names.append(f"{block_hash.hex()}.bin")
