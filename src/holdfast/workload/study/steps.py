@@ -19,7 +19,7 @@ __all__ = ["Blocks", "Step", "SteppedSession", "Stepper", "leading", "reach"]
 Blocks = NDArray[np.int64]
 """Numbers of blocks, from 0; equal number = equal prefix up to and including that block."""
 
-_NOBODY = -1
+_NO_SENDER = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Stepper:
 
     def __init__(self) -> None:
         self._interner = PrefixInterner()
-        self._last_sender = np.full(1, _NOBODY, dtype=np.int64)
+        self._last_sender = np.full(1, _NO_SENDER, dtype=np.int64)
         self._family_of = np.empty(1, dtype=np.int64)
         self._index_of: dict[tuple[int, str], int] = {}
         self._num_sessions = 0
@@ -103,7 +103,7 @@ class Stepper:
         self._num_sessions += 1
         parent = self._index_of.get((reading, session.parent_id or ""))
         family = index if parent is None else int(self._family_of[parent])
-        self._family_of = reach(self._family_of, index + 1, _NOBODY)
+        self._family_of = reach(self._family_of, index + 1, _NO_SENDER)
         self._family_of[index] = family
         self._index_of[reading, session.session_id] = index
         return SteppedSession(
@@ -126,11 +126,11 @@ class Stepper:
             num_kept = common_prefix_length(ids, before)
             added = np.array(ids[num_kept:], dtype=np.int64)
             path = np.concatenate((path[:num_kept], added))
-            self._last_sender = reach(self._last_sender, self._interner.next_id, _NOBODY)
+            self._last_sender = reach(self._last_sender, self._interner.next_id, _NO_SENDER)
             senders = self._last_sender[path]
             num_own = leading(senders == index)
             others = senders[num_own:]
-            others = others[: leading(others != _NOBODY)]
+            others = others[: leading(others != _NO_SENDER)]
             num_family = int(np.count_nonzero(self._family_of[others] == self._family_of[index]))
             self._last_sender[path[num_own:]] = index
             bare = replace(turn, block_ids=())

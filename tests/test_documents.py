@@ -1,0 +1,57 @@
+"""Documents name files, links and commands that exist, on lines of bounded length."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src" / "holdfast"
+ROOTS = (ROOT, SOURCES, SOURCES / "traces", ROOT / "benchmarks", ROOT / "benchmarks" / "results")
+DOCUMENTS = sorted(
+    [
+        *(ROOT / "docs").glob("*.md"),
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "benchmarks" / "README.md",
+    ]
+)
+MODULE = re.compile(r"`([a-z0-9_/]+\.py)")
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
+MAX_LENGTH = 120
+PENDING = ("operations.md", "tiers.md")
+EXPECTED = ("adding-a-policy.md",)
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _anchors(path: Path) -> set[str]:
+    """Anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
+def test_every_named_module_exists(path: Path) -> None:
+    named = set(MODULE.findall(path.read_text()))
+    assert [name for name in sorted(named) if not any((r / name).is_file() for r in ROOTS)] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target, anchor in LINK.findall(path.read_text()):
+        linked = path.parent / target if target else path
+        assert linked.exists() or linked.name in EXPECTED, target
+        if anchor and linked.suffix == ".md":
+            assert anchor in _anchors(linked), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("path", [p for p in DOCUMENTS if p.name not in PENDING], ids=_name)
+def test_lines_outside_of_tables_fit(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    long = [n for n, line in enumerate(lines, 1) if len(line) > MAX_LENGTH and line[0] != "|"]
+    assert long == []
