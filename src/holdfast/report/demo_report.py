@@ -66,7 +66,11 @@ def demo_page(
         "once and with more than the KV cache can hold. A seed stands for a choice of sessions.",
         sections=(
             PageSection(tables=(first,)),
-            PageSection("Medians, and the range of the seeds", svg=bars_svg(pair)),
+            PageSection(
+                "The main metrics",
+                text="Bars are medians over the seeds; whiskers show the lowest and highest.",
+                svg=bars_svg(pair),
+            ),
             PageSection(
                 "Tiers below the KV cache",
                 text="The second load again, with a host tier and a pool on disk. Then the engine "
