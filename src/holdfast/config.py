@@ -60,16 +60,16 @@ class HoldfastConfig:
         headroom_ratio: Share of the KV cache that admission leaves free for decode growth
             (0 to 0.5).
         max_sessions: Sessions remembered (>= 1); the longest idle one is forgotten first.
-        decision_log: File to append each decision to, as a JSON line; None writes none.
+        decision_log: File to append each decision to, as a JSON line; unset, none is written.
         learned_file: Regular file for what was learned about return times, saved every half minute
             and at the end, and read at the next start; engines of one server after the first add
-            `.1`, `.2`, ... to its name. None starts without it.
-        host_gib: Size of the host tier, in host memory (GiB, per engine replica); None disables
-            it. Needs vLLM 0.32 or newer.
+            `.1`, `.2`, ... to its name. Unset, each start learns from nothing.
+        host_gib: Size of the host tier, in host memory (GiB, per engine replica); unset, there is
+            none. Needs vLLM 0.32 or newer.
         pool_dir: Directory of the disk tier, which outlives the engine; created if needed. Needs
             `host_gib`, as all copies go through the host tier.
-        pool_gib: Largest size of that directory (GiB); None sets no bound.
-        pool_ttl_s: Time after which an unused block is removed from it (s); None keeps blocks.
+        pool_gib: Largest size of that directory (GiB); unset, it has no bound.
+        pool_ttl_s: Time after which an unused block is removed from it (s); unset, blocks stay.
         prefetch: Whether blocks are loaded before a turn needs them.
         hints: Whether the hints in requests are read.
         strict: Whether an error of Holdfast is raised instead of falling back. For tests.
@@ -184,7 +184,7 @@ def _from_file(path: Path) -> dict[str, object]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from error
     for name in content:
-        _check_known(name, (_TABLE,), str(path), what="table or key")
+        _check_known(name, (_TABLE,), str(path), kind="table or key")
     table = content.get(_TABLE, {})
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {_TABLE!r} must be a table, got {table!r}")
@@ -201,7 +201,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in OTHER_VARIABLES:
             continue
-        _check_known(variable, (*keys, *OTHER_VARIABLES), "the environment", what="variable")
+        _check_known(variable, (*keys, *OTHER_VARIABLES), "the environment", kind="variable")
         key = keys[variable]
         value = _from_text(key, text)
         _check(key, value, f"the variable {variable}")
@@ -225,10 +225,10 @@ def _from_text(key: str, text: str) -> object:
     return text
 
 
-def _check_known(key: str, known: Iterable[str], source: str, *, what: str = "key") -> None:
+def _check_known(key: str, known: Iterable[str], source: str, *, kind: str = "key") -> None:
     names = sorted(known)
     if key not in names:
-        raise ConfigError(f"{source}: unknown {what} {key!r}", hint=f"known: {', '.join(names)}")
+        raise ConfigError(f"{source}: unknown {kind} {key!r}", hint=f"known: {', '.join(names)}")
 
 
 def _check(key: str, value: object, source: str) -> None:
