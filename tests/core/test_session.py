@@ -59,14 +59,14 @@ class Talk:
         return self.table.find(hashes_of(prompt), group)
 
 
-def test_prompt_that_repeats_prompt_and_answer_continues_the_session() -> None:
+def test_prompt_that_repeats_the_answer_continues_the_session() -> None:
     talk = Talk()
     session = talk.turn("abc", "de")
 
     assert talk.find("abcdefg") is session
 
 
-def test_prompt_that_diverges_inside_the_last_answer_continues_the_session() -> None:
+def test_prompt_that_diverges_in_the_answer_continues_a_session() -> None:
     talk = Talk()
     session = talk.turn("abc", "de")
 
@@ -82,7 +82,7 @@ def test_prompt_repeated_word_for_word_continues_the_session() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["ab", "abx", "abxdefgh", "x", ""])
-def test_prompt_that_does_not_extend_the_last_prompt_is_a_new_session(prompt: str) -> None:
+def test_prompt_that_extends_no_last_prompt_is_a_new_session(prompt: str) -> None:
     talk = Talk()
     talk.turn("abc", "de")
 
@@ -158,7 +158,7 @@ def test_prompt_without_an_id_finds_only_sessions_without_one() -> None:
     assert talk.find("abcdef") is anonymous
 
 
-def test_fork_of_another_session_inside_the_prompt_does_not_hide_it() -> None:
+def test_a_fork_inside_the_prompt_does_not_hide_the_session() -> None:
     talk = Talk()
     session = talk.turn("abcdef", "gh")
     talk.turn("abcxyz")

@@ -11,14 +11,14 @@ from holdfast.core.tenants import Tenants
 from holdfast.core.turn import Turn
 
 
-def test_who_comes_for_the_first_time_starts_where_the_least_served_is() -> None:
+def test_a_new_tenant_starts_with_the_least_service() -> None:
     tenants = Tenants()
     tenants.enter("a").served_s = 50.0
     tenants.enter("b").served_s = 70.0
     assert tenants.enter("c").served_s == 50.0
 
 
-def test_nobody_saves_up_service_by_staying_away() -> None:
+def test_no_tenant_saves_up_service_by_staying_away() -> None:
     tenants = Tenants()
     away, busy = tenants.enter("away"), tenants.enter("busy")
     tenants.leave(away)
@@ -27,7 +27,7 @@ def test_nobody_saves_up_service_by_staying_away() -> None:
     assert away.served_s == 100.0
 
 
-def test_nobody_sheds_what_was_served_by_leaving() -> None:
+def test_no_tenant_sheds_its_service_by_leaving() -> None:
     tenants = Tenants()
     greedy = tenants.enter("greedy")
     tenants.enter("other").served_s = 1.0
@@ -103,7 +103,7 @@ def test_a_flood_does_not_keep_another_tenant_waiting() -> None:
 
 
 @pytest.mark.parametrize("num_rounds", [30])
-def test_two_who_always_wait_get_equal_time_whatever_their_turns_cost(num_rounds: int) -> None:
+def test_tenants_that_always_wait_get_equal_time(num_rounds: int) -> None:
     engine = Engine()
     for _ in range(num_rounds):
         engine.send("long", 12)

@@ -41,7 +41,7 @@ def test_an_id_is_trusted_where_history_is_rewritten(
     assert session.num_turns == 5
 
 
-def test_a_session_that_is_rewritten_keeps_what_was_learned_of_it(server: Server) -> None:
+def test_a_rewritten_session_keeps_what_was_learned(server: Server) -> None:
     before = server.turn(_resumed(HEAD, 0), "answer", HUMAN, "id")
     assert before.has_reservation
     old = before.prompt_tail
@@ -60,7 +60,7 @@ def test_compaction_under_an_id_keeps_the_session(server: Server) -> None:
     assert server.turn(render(compacted), "on", calls("Read"), "id") is session
 
 
-def test_a_prompt_beside_one_in_the_engine_is_a_stream_of_its_own(server: Server) -> None:
+def test_a_prompt_beside_one_in_the_engine_is_an_own_stream(server: Server) -> None:
     main = server.begin(_resumed(HEAD, 1), "id")
     beside = server.begin(_resumed("other " + HEAD, 2), "id")
     assert beside.session is not main.session
@@ -102,7 +102,7 @@ def test_side_calls_stay_apart_where_no_stream_calls_a_tool(server: Server) -> N
     assert all(commit.state is SessionState.CLOSED for commit in commits)
 
 
-def test_sub_agents_under_the_id_of_their_root_are_streams_of_their_own(server: Server) -> None:
+def test_sub_agents_under_their_roots_id_are_own_streams(server: Server) -> None:
     """Their prompts begin as their root's do; the root waits for them."""
     messages = [("system", HEAD), ("user", "a long request with everything that matters " * 4)]
     main = server.turn(render(messages), "go", calls("Task"), "root")

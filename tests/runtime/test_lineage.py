@@ -159,14 +159,14 @@ def test_another_request_to_the_same_agent_is_new(
 
 
 def test_another_request_after_a_single_turn_is_new(server: Server) -> None:
-    """All that differs may stand behind the last whole block."""
+    """All that differs may come after the last whole block."""
     shared = "y" * 10 * BLOCK_TOKENS
     first = server.turn(shared + "abc>>", "done")
     assert server.turn(shared + "abd>>", "done") is not first
     assert server.turn(shared + "abc>>done>more>>") is first
 
 
-def test_loop_of_an_earlier_message_is_over_once_the_human_is_back(server: Server) -> None:
+def test_a_loop_is_over_once_the_human_is_back(server: Server) -> None:
     messages = [("system", HEAD), ("user", "one"), ("assistant", "done")]
     first = server.turn(render(messages[:2]), "done", HUMAN)
     messages.append(("user", "two"))
@@ -187,9 +187,7 @@ def test_loops_are_found_within_their_id_only(
 
 
 @pytest.mark.parametrize("length", range(BLOCK_TOKENS))
-def test_opening_of_thoughts_left_out_of_history_keeps_the_session(
-    server: Server, length: int
-) -> None:
+def test_thoughts_left_out_of_history_keep_the_session(server: Server, length: int) -> None:
     """The generation prompt may straddle a block's end; what it adds is not in later prompts."""
     server.turn(render([("system", HEAD), ("user", "hello")], opening="<think>"))
     messages = [("system", HEAD), ("user", "x" * length)]
@@ -199,9 +197,7 @@ def test_opening_of_thoughts_left_out_of_history_keeps_the_session(
 
 
 @pytest.mark.parametrize("length", range(BLOCK_TOKENS))
-def test_opening_of_thoughts_within_a_loop_does_not_move_its_start(
-    server: Server, length: int
-) -> None:
+def test_thoughts_opened_within_a_loop_keep_its_start(server: Server, length: int) -> None:
     """Whatever block a tool's turn ends in, the next message of the user drops older thoughts."""
     messages = [("system", HEAD), ("user", "hello")]
     found = []

@@ -1,4 +1,4 @@
-"""When predictions are set aside, and when they are tried again."""
+"""The prediction guard sets predictions aside, and tries them again."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ class Watched:
         self.num_turns = 0
 
     def turn(self, content: str, found: int, answer: str = "") -> int:
-        """Run a turn whose blocks are letters; returns what the shadow found."""
+        """Run a turn whose blocks are letters; returns what the sampled cache found."""
         self.num_turns += 1
         node: Node[Any] = Node(None, 0, [])
         session = Session(0, None, SessionState.WAITING, node, node)
         turn = Turn(str(self.num_turns), session, 0, self.num_turns)
         turn.resident_blocks = found
-        self.guard.turn_arrived(turn, chain(content))
+        self.guard.turn_arrived(turn, prefix_hashes(content))
         before = self.guard._num_shadow_found
         self.guard.turn_started(turn)
         found_by_shadow = self.guard._num_shadow_found - before
-        self.guard.turn_ended(turn, chain(content + answer))
+        self.guard.turn_ended(turn, prefix_hashes(content + answer))
         return found_by_shadow
 
     def window(self, found: int) -> None:
-        """Ask for four caches' worth of the same four blocks, of which so many were found."""
+        """Ask for the same four blocks, four times the cache in all; so many were found."""
         for _ in range(4 * CAPACITY // 4):
             self.turn("abcd", found)
 
 
-def chain(content: str) -> list[bytes]:
+def prefix_hashes(content: str) -> list[bytes]:
     return [content[: i + 1].encode() for i in range(len(content))]
 
 
-def test_the_shadow_evicts_what_was_freed_longest_ago_deepest_first() -> None:
+def test_the_sampled_cache_evicts_by_age_deepest_first() -> None:
     watched = Watched()
     watched.turn("abcd", 0)
     watched.turn("wxyz", 0)
@@ -64,7 +64,7 @@ def test_an_answer_is_found_by_the_turn_that_repeats_it() -> None:
     assert watched.turn("abcdef", 4) == 4
 
 
-def test_doing_worse_than_recency_for_a_window_sets_predictions_aside_for_one() -> None:
+def test_a_window_worse_than_recency_sets_predictions_aside() -> None:
     watched = Watched()
     watched.window(found=4)
     assert watched.guard.trusts
@@ -74,7 +74,7 @@ def test_doing_worse_than_recency_for_a_window_sets_predictions_aside_for_one() 
     assert watched.guard.trusts
 
 
-def test_the_penalty_doubles_with_each_trip_and_halves_with_each_good_window() -> None:
+def test_the_penalty_doubles_by_trip_and_halves_by_good_window() -> None:
     watched = Watched()
     away = []
     for _ in range(4):
@@ -116,7 +116,7 @@ def test_predictions_that_always_mislead_are_used_in_few_windows(num_windows: in
 
 
 @given(st.lists(st.tuples(st.sampled_from(["abc", "abd", "xyz", "pq"]), st.booleans())))
-def test_the_shadow_never_holds_more_than_the_cache_and_forgets_all_users(
+def test_the_sampled_cache_is_bounded_and_forgets_users(
     turns: list[tuple[str, bool]],
 ) -> None:
     watched = Watched()

@@ -1,4 +1,4 @@
-"""Which scores are brought up to date, and when."""
+"""Which sessions are rescored, and when."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ def sessions() -> list[Session]:
     return found
 
 
-def test_a_score_is_stale_after_a_tenth_of_the_time_it_stands_for(sessions: list[Session]) -> None:
-    freshness = RescoreSchedule()
+def test_a_priority_is_stale_after_a_tenth_of_its_time(sessions: list[Session]) -> None:
+    schedule = RescoreSchedule()
     soon, late, *_ = sessions
     soon.retention_priority, late.retention_priority = 1 / 10, 1 / 100
-    freshness.scored(soon, 50.0)
-    freshness.scored(late, 50.0)
+    schedule.scored(soon, 50.0)
+    schedule.scored(late, 50.0)
 
-    assert list(freshness.due(50.9, 10)) == []
-    assert list(freshness.due(51.1, 10)) == [soon]
-    assert list(freshness.due(61.0, 10)) == [late]
+    assert list(schedule.due(50.9, 10)) == []
+    assert list(schedule.due(51.1, 10)) == [soon]
+    assert list(schedule.due(61.0, 10)) == [late]
 
 
-def test_the_stalest_come_first_and_no_more_than_asked_for(sessions: list[Session]) -> None:
-    freshness = RescoreSchedule()
+def test_the_stalest_sessions_come_first(sessions: list[Session]) -> None:
+    schedule = RescoreSchedule()
     for number, session in enumerate(sessions):
         session.retention_priority = 1 / (10 + number)
-        freshness.scored(session, 0.0)
+        schedule.scored(session, 0.0)
 
-    assert list(freshness.due(100.0, 2)) == sessions[:2]
-    assert list(freshness.due(100.0, 9)) == sessions[2:]
+    assert list(schedule.due(100.0, 2)) == sessions[:2]
+    assert list(schedule.due(100.0, 9)) == sessions[2:]
 
 
-def test_a_score_renewed_in_the_meantime_waits_for_its_new_time(sessions: list[Session]) -> None:
-    freshness = RescoreSchedule()
+def test_a_rescored_session_waits_for_its_new_time(sessions: list[Session]) -> None:
+    schedule = RescoreSchedule()
     session = sessions[0]
     session.retention_priority = 1 / 10
-    freshness.scored(session, 0.0)
-    freshness.scored(session, 5.0)
+    schedule.scored(session, 0.0)
+    schedule.scored(session, 5.0)
 
-    assert list(freshness.due(1.5, 10)) == []
-    assert list(freshness.due(6.5, 10)) == [session]
+    assert list(schedule.due(1.5, 10)) == []
+    assert list(schedule.due(6.5, 10)) == [session]
 
 
-def test_who_is_busy_expected_never_or_forgotten_is_not_looked_at(sessions: list[Session]) -> None:
-    freshness = RescoreSchedule()
+def test_busy_hopeless_or_forgotten_sessions_are_not_due(sessions: list[Session]) -> None:
+    schedule = RescoreSchedule()
     busy, never, forgotten, away = sessions
     busy.state = SessionState.RUNNING
     (
@@ -64,8 +64,8 @@ def test_who_is_busy_expected_never_or_forgotten_is_not_looked_at(sessions: list
         away.retention_priority,
     ) = 1.0, 0.0, 1.0, 1.0
     for session in sessions:
-        freshness.scored(session, 0.0)
-    freshness.forget(forgotten)
+        schedule.scored(session, 0.0)
+    schedule.forget(forgotten)
 
     assert busy.stale_at_s == never.stale_at_s == math.inf
-    assert list(freshness.due(1e9, 10)) == [away]
+    assert list(schedule.due(1e9, 10)) == [away]

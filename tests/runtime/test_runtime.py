@@ -50,7 +50,7 @@ class Engine:
     def arrive(self, prompt: str, group: str | None = None) -> Turn:
         self._num_requests += 1
         self.runtime.tick(self.now_s)
-        return self.runtime.turn_arrived(f"r{self._num_requests}", chain(prompt), group)
+        return self.runtime.turn_arrived(f"r{self._num_requests}", prefix_hashes(prompt), group)
 
     def run(
         self,
@@ -62,7 +62,7 @@ class Engine:
     ) -> Turn:
         turn = self.arrive(prompt, group)
         self.runtime.turn_started(turn)
-        hashes = chain(prompt + answer)
+        hashes = prefix_hashes(prompt + answer)
         blocks = []
         for block_hash in hashes:
             if block_hash in self.cached:
@@ -98,7 +98,7 @@ class Engine:
         return [content.decode() for content in self.evicted[before:]]
 
 
-def chain(text: str) -> list[bytes]:
+def prefix_hashes(text: str) -> list[bytes]:
     """One block a character; the hash spells out the whole prefix."""
     return [text[: i + 1].encode() for i in range(len(text))]
 
@@ -108,17 +108,17 @@ def engine() -> Engine:
     return Engine(num_blocks=12)
 
 
-def test_a_prompt_that_extends_a_chain_continues_the_session(engine: Engine) -> None:
+def test_a_prompt_that_extends_a_path_continues_the_session(engine: Engine) -> None:
     first = engine.run("abc", "xy")
     assert engine.run("abcxyd").session is first.session
 
 
-def test_a_prompt_that_drops_the_answer_still_continues_the_session(engine: Engine) -> None:
+def test_a_prompt_without_the_answer_continues_the_session(engine: Engine) -> None:
     first = engine.run("abc", "xy")
     assert engine.run("abcd").session is first.session
 
 
-def test_an_answer_the_next_prompt_does_not_repeat_is_evicted_first(engine: Engine) -> None:
+def test_an_answer_that_is_not_repeated_is_evicted_first(engine: Engine) -> None:
     engine.run("abc", "xy")
     engine.run("mn")
     engine.run("abcd")
@@ -141,7 +141,7 @@ def test_an_explicit_id_is_never_joined_by_lineage(engine: Engine) -> None:
     assert engine.run("abcd", group="tenant2\x00s").session is not first.session
 
 
-def test_chains_are_given_up_from_the_end(engine: Engine) -> None:
+def test_paths_are_evicted_from_the_end(engine: Engine) -> None:
     engine.run("abcdef")
     engine.evict(6)
     assert engine.evict(3) == ["abcdef", "abcde", "abcd"]
@@ -192,7 +192,7 @@ def test_humans_go_before_tools_once_their_gaps_are_known() -> None:
     assert engine.runtime.priority_of(human.tail) < engine.runtime.priority_of(tool.tail)
 
 
-def test_a_late_word_on_what_ended_the_turn_is_used_only_while_the_session_is_away(
+def test_a_late_turn_end_counts_only_while_the_session_is_idle(
     engine: Engine,
 ) -> None:
     turn = engine.run("abc", end=None)
@@ -212,14 +212,14 @@ def test_a_hint_that_the_session_returns_soon_protects_it(engine: Engine) -> Non
     assert engine.evict(1) == ["xyz"]
 
 
-def test_places_are_held_while_away_and_given_back_on_return(engine: Engine) -> None:
+def test_reservations_last_from_pause_to_return(engine: Engine) -> None:
     engine.run("abcd")
     assert engine.queue.num_reserved_blocks == 4
     engine.arrive("abcde")
     assert engine.queue.num_reserved_blocks == 0
 
 
-def test_a_place_is_taken_back_for_a_turn_that_needs_room(engine: Engine) -> None:
+def test_a_reservation_is_released_for_a_turn_that_needs_it(engine: Engine) -> None:
     engine.run("abcdef")
     engine.now_s = 100.0
     newcomer = engine.arrive("123456789")
@@ -230,7 +230,7 @@ def test_a_place_is_taken_back_for_a_turn_that_needs_room(engine: Engine) -> Non
 
 
 def _kept_after_a_claim(engine: Engine, *, now_s: float, num_running: int = 1) -> set[Session]:
-    """Who still holds a place after a turn of 8 blocks came that finds 4 free ones."""
+    """Sessions with a reservation after a turn of 8 blocks found 4 free ones."""
     engine.now_s = now_s
     newcomer = engine.arrive("12345678")
     newcomer.missing_blocks = newcomer.demand_blocks = 8
@@ -238,8 +238,8 @@ def _kept_after_a_claim(engine: Engine, *, now_s: float, num_running: int = 1) -
     return {session for session in engine.runtime.sessions if session.has_reservation}
 
 
-def test_places_go_by_the_time_waited_the_longest_first(engine: Engine) -> None:
-    # Recomputing 4 blocks takes 0.4 s; with one running and one waiting twice that is worth it.
+def test_reservations_go_by_time_idle_the_longest_first(engine: Engine) -> None:
+    # Recomputing 4 blocks takes 0.4 s; with one running and one waiting the limit is twice that.
     early = engine.run("abcd").session
     engine.now_s = 0.3
     late = engine.run("efgh").session
@@ -247,7 +247,7 @@ def test_places_go_by_the_time_waited_the_longest_first(engine: Engine) -> None:
     assert _kept_after_a_claim(engine, now_s=0.9) == {late}
 
 
-def test_a_pause_that_is_only_predicted_to_be_long_takes_no_place(engine: Engine) -> None:
+def test_a_predicted_long_pause_releases_no_reservation(engine: Engine) -> None:
     for _ in range(20):
         engine.run("abcd", end=HUMAN)
         engine.now_s += 500.0
@@ -261,21 +261,21 @@ def test_a_pause_that_the_client_calls_long_does(engine: Engine) -> None:
     assert _kept_after_a_claim(engine, now_s=0.1) == set()
 
 
-def test_a_worth_question_changes_nothing(engine: Engine) -> None:
+def test_asking_for_a_priority_changes_nothing(engine: Engine) -> None:
     turn = engine.run("abc")
     first = engine.runtime.priority_of(turn.session.tail)
     assert first == engine.runtime.priority_of(turn.session.tail)
     assert first[0] == PriorityClass.LIVE
 
 
-def test_the_longest_idle_sessions_are_forgotten_beyond_the_limit() -> None:
+def test_longest_idle_sessions_are_forgotten_past_the_limit() -> None:
     engine = Engine(num_blocks=400)
     for i in range(130):
         engine.run(chr(200 + i) * 2)
     assert len(engine.runtime.sessions) == 100
 
 
-def test_dropped_content_leaves_no_session_and_no_chain(engine: Engine) -> None:
+def test_dropped_content_leaves_no_session_and_no_node(engine: Engine) -> None:
     engine.run("abc")
     engine.queue.forget_content()
     engine.runtime.content_dropped()
@@ -313,7 +313,7 @@ def test_what_is_remembered_of_evicted_content_is_bounded() -> None:
     assert len(engine.runtime.tree) <= 50 + 12
 
 
-def test_patience_is_what_recomputing_all_ahead_would_take_one_and_a_half_times() -> None:
+def test_a_turn_is_due_after_the_work_ahead_times_the_ratio() -> None:
     engine = Engine()
     engine.runtime.costs = FlatCosts(2.0)
 

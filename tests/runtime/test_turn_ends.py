@@ -76,7 +76,7 @@ def test_chats_without_tools_under_one_id_stay_open(server: Server) -> None:
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_side_calls_that_are_never_continued_hold_no_place(server: Server, is_late: bool) -> None:
+def test_side_calls_never_continued_get_no_reservation(server: Server, is_late: bool) -> None:
     """Without an id: messages for commits, now and then, between the turns of sessions."""
     held, mains = [], []
     rng = random.Random(1)

@@ -1,1 +1,1 @@
-"""Decisions: which blocks to give up and whom to let in. One policy, one file."""
+"""Policies: what is evicted, admitted and prefetched. One policy, one file."""

@@ -40,7 +40,7 @@ class CacheSage(EvictionPolicy):
 
     spec: ClassVar[PolicySpec] = PolicySpec(
         name="cachesage",
-        summary="Evicts by how soon the agent behind a block runs again, from learned transitions.",
+        summary="Evicts by how soon a block's agent runs again, from learned transitions.",
         source="CacheSage/CacheScout, arXiv 2605.27744, 2608.14624",
         differs="Eviction only; the constants (tau 0.1, 6 hops, lambda 0.005, delta and epsilon "
         "0.01) are an independent replication's, as the papers give none; the block's own size is "

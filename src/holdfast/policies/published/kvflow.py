@@ -30,7 +30,7 @@ _FAR = _STEPS_AHEAD + 1
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call of an agent: when it runs, and the run of blocks in which its prefix ends."""
+    """A call of an agent: when it runs, and the node in which its prefix ends."""
 
     steps: int
     node: Node[Any]
@@ -40,9 +40,9 @@ class _Call:
 class KVFlow(EvictionPolicy, PrefetchPolicy):
     """Evicts varying suffixes first, then the fixed prefixes needed in the most steps.
 
-    A fixed prefix is a run that several sessions share, or as far as a coming call follows what
-    is known. Steps are counted in calls of the workflow, of those to come the next 32, and a run
-    takes the least of all that need it. Without a workflow graph a session in the engine is zero
+    A fixed prefix is a node that several sessions share, or as far as a coming call follows what
+    is known. Steps are counted in the workflow's next 32 calls, and a node takes the least of all
+    that need it. Without a workflow graph a session in the engine is zero
     steps away and a paused one runs at the next step of its own loop.
 
     Source: Pan et al., KVFlow, arXiv 2507.07400, NeurIPS 2025: priority of a node is the least
@@ -126,7 +126,7 @@ class KVFlow(EvictionPolicy, PrefetchPolicy):
                 yield _Call(steps, fixed, fixed.end)
 
     def _steps_to(self, node: Node[Any]) -> int:
-        """The least steps to a call whose prefix contains the run's first block."""
+        """The least steps to a call whose prefix contains the node's first block."""
         found = (self._steps.get(part) for part in node.subtree())
         return min((c.steps for c in found if c and node.start < c.end_blocks), default=_FAR)
 

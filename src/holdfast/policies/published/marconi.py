@@ -58,7 +58,7 @@ class Marconi(EvictionPolicy):
         return self._age_min_s / age_s
 
     def priority(self, node: Node[Any]) -> Priority:
-        """The last access of any user, and the FLOPs that the run's depth saves."""
+        """The last access of any user, and the FLOPs that the node's depth saves."""
         recency = max((user.retention_priority for user in users_of(node)), default=0.0)
         # A token at depth n costs 24 d^2 dense and 4 n d attention operations a layer, for the same
         # bytes: scaled from the shallowest node to the deepest, only the depth remains.
