@@ -180,7 +180,7 @@ class EngineMetrics:
         """Set whether stores and loads are enabled."""
         self._gauges["holdfast_offload_is_paying", ""] = is_enabled
 
-    def set_held(self, num_requests: int) -> None:
+    def set_queued(self, num_requests: int) -> None:
         """Set how many waiting requests admission keeps queued now."""
         self._gauges["holdfast_requests_held", ""] = num_requests
 

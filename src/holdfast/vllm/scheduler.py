@@ -330,7 +330,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         runtime, waiting = self._runtime, self.waiting
         self._metrics.set_guard_trips(runtime.guard.num_trips)
         self._metrics.set_prefetches(self.offload.prefetches)
-        self._metrics.set_held(waiting.num_queued if isinstance(waiting, AdmissionQueue) else 0)
+        self._metrics.set_queued(waiting.num_queued if isinstance(waiting, AdmissionQueue) else 0)
         sessions = list(iter(runtime.sessions)) if self._is_active else []
         self._reports.set_sessions(sessions, self._reader.answers.unread())
 
