@@ -58,7 +58,7 @@ class ThunderAgent(AdmissionPolicy):
             self._checked_s = budget.now_s
             self._balance({turn.session for turn in waiting})
         admitted = [turn for turn in waiting if turn.session not in self._paused_s]
-        if not admitted and not budget.num_running:
+        if waiting and not admitted and not budget.num_running:
             first = waiting[0]
             self._paused_s.pop(first.session, None)
             admitted = [first]
