@@ -35,7 +35,8 @@ class Autellix(AdmissionPolicy):
         summary="Least attained service of a session first (PLAS), in feedback queues.",
         source="Autellix, arXiv 2502.13965",
         differs="Queue bounds (8 queues, doubling from 1 s) and beta (4) are ours: unpublished; no "
-        "preemption between turns.",
+        "preemption between turns; a promotion resets no counts; of a turn that the engine has "
+        "preempted only the last start counts, and all before it as waiting.",
     )
 
     def __init__(self, context: PolicyContext) -> None:

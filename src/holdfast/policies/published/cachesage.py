@@ -42,9 +42,11 @@ class CacheSage(EvictionPolicy):
         name="cachesage",
         summary="Evicts by how soon a block's agent runs again, from learned transitions.",
         source="CacheSage/CacheScout, arXiv 2605.27744, 2608.14624",
-        differs="Eviction only; the constants (tau 0.1, 6 hops, lambda 0.005, delta and epsilon "
-        "0.01) are an independent replication's, as the papers give none; the block's own size is "
-        "the same for all; rescored every 8 engine steps.",
+        differs="Eviction only, without a preference for blocks that a lower tier stores; the "
+        "constants (tau 0.1, 6 hops, lambda 0.005, delta and epsilon 0.01) are an independent "
+        "replication's, as the papers give none; only transitions that were seen are edges; agents "
+        "that share their first block are one; the block's own size is the same for all; rescored "
+        "every 8 engine steps.",
     )
     rescore_interval_steps = 8
 

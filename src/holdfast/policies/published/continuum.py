@@ -46,8 +46,10 @@ class Continuum(EvictionPolicy, AdmissionPolicy):
         summary="Pins a paused session's KV for a time to live that maximises its expected "
         "benefit; programs first come, first served.",
         source="Continuum, arXiv 2511.02230",
-        differs="eta is 1, the paper's cold value; delays are averaged over the last 100 turns, "
-        "as its window is unpublished; pins give way when nothing else can run.",
+        differs="eta is 1, the paper's cold value; delays are averaged over the last 100 turns "
+        "without a live pin, first turns among them, as its window is unpublished; B counts "
+        "recomputation even where a lower tier stores a copy; no program announces its last turn; "
+        "pins are released when nothing else can run.",
     )
     rescore_interval_steps = 1
 

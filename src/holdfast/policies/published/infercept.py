@@ -45,9 +45,10 @@ class InferCept(EvictionPolicy, AdmissionPolicy):
         summary="Keeps a paused session's KV if that wastes less memory-time than recomputing it.",
         source="InferCept, arXiv 2402.01869",
         differs="The pause is the moving average of the session's last 5, as CacheWise ran it, not "
-        "given; swapping is the lower tier's: everything is copied there, and copies back are not "
-        "limited to what a step hides; discarded KV stays findable until it is overwritten; kept "
-        "KV gives way when nothing else can run.",
+        "given, and decides when it begins, not by what is left of it; the last chunk wastes the "
+        "whole context; swapping is the lower tier's: everything is copied there, and copies back "
+        "are not limited to what a step hides; discarded KV stays findable until it is "
+        "overwritten; kept KV is released when nothing else can run.",
     )
 
     def __init__(self, context: PolicyContext) -> None:

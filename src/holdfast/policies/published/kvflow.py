@@ -55,7 +55,8 @@ class KVFlow(EvictionPolicy, PrefetchPolicy):
         source="KVFlow, arXiv 2507.07400",
         differs="The workflow's order, which applications give KVFlow, is the recorded one and "
         "known in simulation only; elsewhere each session is a loop of one agent. Prefixes end "
-        "where prompts part, not where an application says.",
+        "where prompts part, not where an application says; prefetch is capped by free blocks "
+        "alone; no request passes one whose prefix is being loaded.",
     )
 
     def __init__(self, context: PolicyContext) -> None:

@@ -35,8 +35,10 @@ class Marconi(EvictionPolicy):
         name="marconi",
         summary="Evicts the prefix-tree node with the lowest recency plus FLOP efficiency.",
         source="Marconi, arXiv 2411.19379",
-        differs="Attention layers only; alpha is 1 where the paper tunes it by replay; nodes are "
-        "rescored every 8 engine steps.",
+        differs="Attention layers only; alpha is 1 where the paper tunes it by replay; recency is "
+        "relative to a use 1 ms ago and efficiency to the deepest context, not to the least and "
+        "the most of all nodes; only ends of paths are evicted; nodes are rescored every 8 engine "
+        "steps.",
     )
     rescore_interval_steps = 8
 

@@ -34,8 +34,10 @@ class ThunderAgent(AdmissionPolicy):
         summary="Pauses programs every 5 s so that their contexts fit the cache; resumes best fit "
         "decreasing.",
         source="ThunderAgent, arXiv 2602.13692",
-        differs="Runs inside the engine with exact token counts; a program at rest longer than all "
-        "others' gaps still counts, as no program tells that it has ended except by its last turn.",
+        differs="Runs inside the engine with exact token counts, in which a shared prefix counts "
+        "for each program; tokens do not decay; all programs with a waiting request resume before "
+        "others; a program at rest longer than all others' gaps still counts, as no program tells "
+        "that it has ended except by its last turn.",
     )
 
     def __init__(self, context: PolicyContext) -> None:
