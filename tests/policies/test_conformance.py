@@ -1,33 +1,31 @@
-"""What every registered policy must do, whatever it decides."""
+"""What every registered policy must do, whatever it decides, alone and in a product."""
 
 from __future__ import annotations
 
 import random
-from importlib.metadata import EntryPoint
-from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.policies.host import Cache, FixedOracle, chain
+from tests.policies.host import HUMAN, TOOL, Cache, FixedOracle, chain
 
-from holdfast.errors import PolicyError
-from holdfast.policies import registry
-from holdfast.policies.base import EvictionPolicy, Need, PolicySpec
-from holdfast.policies.registry import (
-    build_policies,
-    policy_class,
-    policy_names,
-    policy_spec,
-    policy_specs,
-)
-from holdfast.runtime.runtime import AgentRuntime
+from holdfast.policies.base import EvictionPolicy, Need
+from holdfast.policies.engine_modes import ENGINE_MODES
+from holdfast.policies.registry import policy_class, policy_names, policy_spec
 from holdfast.tool_calls.turn_end import TurnEnd
 
 NAMES = policy_names()
-CAUSAL = [name for name in NAMES if Need.FUTURE not in policy_spec(name).needs]
+PRODUCTS = tuple(
+    f"{name}+working-set"
+    for name in NAMES
+    if name not in ENGINE_MODES and issubclass(policy_class(name), EvictionPolicy)
+)
+"""Every eviction with our admission."""
+CAUSAL = [name for name in (*NAMES, *PRODUCTS) if Need.FUTURE not in policy_spec(name).needs]
 NUM_BLOCKS = 24
-ENDS = (TurnEnd("tool", ()), TurnEnd("human", ()), None)
+ENDS = (TOOL, HUMAN, None)
+
+every_policy = pytest.mark.parametrize("name", (*NAMES, *PRODUCTS))
 
 
 def grown_sessions(seed: int, num_turns: int) -> list[tuple[str, str, int, float]]:
@@ -48,22 +46,30 @@ def grown_sessions(seed: int, num_turns: int) -> list[tuple[str, str, int, float
     return turns
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_says_what_it_is_and_where_it_comes_from(name: str) -> None:
+def ask_everything(cache: Cache) -> None:
+    """Ask for every priority, reservation and prefetch."""
+    policies = cache.runtime.policies
+    for node in list(cache.runtime.tree.root.subtree()):
+        if node.parent is not None:
+            policies.eviction.priority(node)
+    for session in cache.runtime.sessions:
+        policies.eviction.session_priority(session)
+        policies.admission.retains(session)
+        policies.admission.idle_s(session)
+    list(policies.prefetch.candidates())
+
+
+@every_policy
+def test_spec_has_name_summary_and_source(name: str) -> None:
     spec = policy_spec(name)
     assert spec.name == name
     assert spec.summary and spec.source
 
 
-def test_no_two_policies_share_a_name() -> None:
-    names = [spec.name for spec in policy_specs()]
-    assert len(set(names)) == len(names)
-
-
-@pytest.mark.parametrize("name", NAMES)
+@every_policy
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_blocks_are_neither_lost_nor_given_away_while_in_use(name: str, seed: int) -> None:
+def test_no_block_is_lost_or_evicted_while_in_use(name: str, seed: int) -> None:
     cache = Cache(name, NUM_BLOCKS)
     for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(seed, 40)):
         cache.now_s += pause_s
@@ -73,10 +79,10 @@ def test_blocks_are_neither_lost_nor_given_away_while_in_use(name: str, seed: in
     assert cache.num_stored == len(cache.cached) + len(cache.evicted)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_policy
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_a_cached_block_is_never_left_without_the_blocks_before_it(name: str, seed: int) -> None:
+def test_block_is_evicted_before_those_it_extends(name: str, seed: int) -> None:
     cache = Cache(name, NUM_BLOCKS)
     for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(seed, 40)):
         cache.now_s += pause_s
@@ -85,9 +91,8 @@ def test_a_cached_block_is_never_left_without_the_blocks_before_it(name: str, se
             assert len(content) == 1 or content[:-1] in cache.cached
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_asking_changes_nothing(name: str) -> None:
-    """The order of victims is the same however often worths are asked for in between."""
+@every_policy
+def test_questions_do_not_change_what_is_evicted(name: str) -> None:
     orders = []
     for num_questions in (0, 3):
         cache = Cache(name, NUM_BLOCKS)
@@ -95,19 +100,25 @@ def test_asking_changes_nothing(name: str) -> None:
             cache.now_s += pause_s
             cache.run(f"r{index}", chain(prompt), ENDS[end])
             for _ in range(num_questions):
-                policies = cache.runtime.policies
-                for node in list(cache.runtime.tree.root.subtree()):
-                    if node.parent is not None:
-                        policies.eviction.priority(node)
-                for session in cache.runtime.sessions:
-                    policies.eviction.session_priority(session)
-                    policies.admission.retains(session)
+                ask_everything(cache)
         orders.append(cache.evicted)
     assert orders[0] == orders[1]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_never_offers_what_does_not_wait_nor_anything_twice(name: str) -> None:
+@every_policy
+def test_same_history_leads_to_the_same_evictions(name: str) -> None:
+    orders = []
+    for _ in range(2):
+        cache = Cache(name, NUM_BLOCKS)
+        for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(11, 60)):
+            cache.now_s += pause_s
+            cache.run(f"r{index}", chain(prompt), ENDS[end])
+        orders.append(cache.evicted)
+    assert orders[0] == orders[1]
+
+
+@every_policy
+def test_only_waiting_turns_are_admitted_each_once(name: str) -> None:
     cache = Cache(name, NUM_BLOCKS)
     for index in range(3):
         cache.run(f"warm{index}", chain(f"SY{index}abc"))
@@ -122,8 +133,22 @@ def test_it_never_offers_what_does_not_wait_nor_anything_twice(name: str) -> Non
     assert all(turn in waiting for turn in offers)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_unknown_endings_and_sessions_that_vanish_are_taken_in_stride(name: str) -> None:
+@every_policy
+def test_only_reserved_sessions_are_released(name: str) -> None:
+    cache = Cache(name, NUM_BLOCKS)
+    for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(3, 30)):
+        cache.now_s += pause_s
+        cache.run(f"r{index}", chain(prompt), ENDS[end])
+    cache.at(cache.now_s + 1000.0)
+    reserved = {session for session in cache.runtime.sessions if session.has_reservation}
+    admission = cache.admit([cache.arrive("new", chain("Z" * NUM_BLOCKS))])
+    assert set(admission.released) <= reserved
+    assert len(set(admission.released)) == len(admission.released)
+    assert not any(session.has_reservation for session in admission.released)
+
+
+@every_policy
+def test_unknown_ends_and_closed_sessions_are_accepted(name: str) -> None:
     cache = Cache(name, NUM_BLOCKS)
     cache.run("r0", chain("abc"), None)
     cache.run("r1", chain("abcd"), TurnEnd("unknown", ()))
@@ -139,36 +164,16 @@ def test_unknown_endings_and_sessions_that_vanish_are_taken_in_stride(name: str)
     cache.check()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in CAUSAL])
-def test_the_future_is_refused_where_there_is_none(name: str) -> None:
-    with pytest.raises(PolicyError, match="future"):
-        AgentRuntime(max_sessions=10, max_wait_ratio=1.5, policy=name)
-
-
-def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(PolicyError, match="unknown policy 'belady'") as caught:
-        policy_class("belady")
-    assert caught.value.hint is not None
-    assert all(name in caught.value.hint for name in NAMES)
-
-
-class Third(EvictionPolicy):
-    spec: ClassVar[PolicySpec] = PolicySpec("third", "Somebody else's.", "a test")
-
-
-def test_somebody_elses_policy_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("third", f"{__name__}:Third", registry.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(EntryPoint, "load", lambda self: Third)
-    monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
-    assert policy_class("third") is Third
-    assert isinstance(build_policies("third", Cache("holdfast", 4).runtime).eviction, Third)
-
-
-def test_what_is_no_policy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("odd", "builtins:int", registry.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
-    with pytest.raises(PolicyError, match="not a subclass"):
-        policy_class("odd")
+@every_policy
+def test_nothing_is_remembered_of_forgotten_sessions(name: str) -> None:
+    cache = Cache(name, NUM_BLOCKS)
+    cache.runtime.sessions.max_sessions = 2
+    for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(5, 40)):
+        cache.now_s += pause_s
+        cache.run(f"r{index}", chain(prompt), ENDS[end])
+    assert len(cache.runtime.sessions) == 2
+    for memory in cache.runtime._memories:
+        assert set(memory) <= set(cache.runtime.sessions)
 
 
 @settings(max_examples=40, deadline=None)
@@ -177,10 +182,10 @@ def test_what_is_no_policy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses=st.lists(st.sampled_from((0.5, 2.0, 20.0)), min_size=60, max_size=60),
     num_blocks=st.integers(2, 6),
 )
-def test_no_causal_policy_evicts_less_than_the_bound_when_all_costs_are_equal(
+def test_no_causal_policy_beats_the_bound_at_equal_costs(
     accesses: list[int], pauses: list[float], num_blocks: int
 ) -> None:
-    """Sessions of one block that never grow: Belady's own setting, where he is optimal."""
+    """Sessions of one block that never grow: Belady's own setting, where his order is optimal."""
     starts_s, time_s = [], 0.0
     for pause_s in pauses[: len(accesses)]:
         time_s += pause_s

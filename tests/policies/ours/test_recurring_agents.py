@@ -1,9 +1,10 @@
-"""Prefixes that agents need again and again, each in a session of its own."""
+"""Recurring agents: calls with one prefix, each in a session of its own."""
 
 from __future__ import annotations
 
 import random
 
+import pytest
 from tests.policies.host import Cache, FixedOracle, chain
 
 from holdfast.core.events import SessionForgotten
@@ -21,7 +22,7 @@ def run_cycle(cache: Cache, names: str, num_rounds: int, first_round: int = 0) -
     return found
 
 
-def test_a_cycle_too_long_for_recency_is_kept_in_part() -> None:
+def test_cycle_longer_than_the_cache_keeps_some_prefixes() -> None:
     recent, holdfast = (Cache(name, 14, FixedOracle()) for name in ("vllm-default", "holdfast"))
     for cache in (recent, holdfast):
         run_cycle(cache, "ABCDE", 6)
@@ -29,7 +30,7 @@ def test_a_cycle_too_long_for_recency_is_kept_in_part() -> None:
     assert run_cycle(holdfast, "ABCDE", 10, 6) >= 40
 
 
-def test_the_agents_whose_calls_are_due_next_are_announced_in_order() -> None:
+def test_prefixes_of_the_next_two_agents_are_prefetched() -> None:
     cache = Cache("holdfast", 100)
     run_cycle(cache, "ABCDEFGHIJ", 9)
     policy = cache.runtime.policies.eviction
@@ -39,7 +40,7 @@ def test_the_agents_whose_calls_are_due_next_are_announced_in_order() -> None:
     assert [node.hashes[-1] for node in policy.candidates()] == [b"AAAA", b"BBBB"]
 
 
-def test_nothing_is_announced_where_agents_come_at_random() -> None:
+def test_nothing_prefetched_for_agents_in_random_order() -> None:
     cache = Cache("holdfast", 100)
     rng = random.Random(1)
     policy = cache.runtime.policies.eviction
@@ -51,7 +52,7 @@ def test_nothing_is_announced_where_agents_come_at_random() -> None:
         assert not list(policy.candidates())
 
 
-def test_nothing_is_announced_while_predictions_are_not_trusted() -> None:
+def test_nothing_prefetched_while_predictions_are_not_trusted() -> None:
     cache = Cache("holdfast", 100)
     run_cycle(cache, "ABCDEFGHIJ", 9)
     cache.runtime.guard.trusts = False
@@ -60,7 +61,7 @@ def test_nothing_is_announced_while_predictions_are_not_trusted() -> None:
     assert not list(policy.candidates())
 
 
-def test_what_regularly_begins_and_goes_on_is_worth_its_sessions_returns() -> None:
+def test_agent_whose_sessions_go_on_rates_their_returns() -> None:
     """Sessions with one beginning, each of which returns: none stands for another."""
     cache = Cache("holdfast", 100)
     agents = cache.runtime.shared(RecurringAgents)
@@ -73,7 +74,7 @@ def test_what_regularly_begins_and_goes_on_is_worth_its_sessions_returns() -> No
     assert all(agents.share(s, s.tail) == 1.0 for s in cache.runtime.sessions)
 
 
-def test_what_an_agents_call_does_not_share_is_worth_little() -> None:
+def test_blocks_that_calls_do_not_share_have_a_low_priority() -> None:
     cache = Cache("holdfast", 100)
     run_cycle(cache, "ABCDE", 9)
     policy = cache.runtime.policies.eviction
@@ -83,7 +84,7 @@ def test_what_an_agents_call_does_not_share_is_worth_little() -> None:
     assert policy.priority(latest.tail)[1] < 0.1 * policy.priority(shared)[1]
 
 
-def test_calls_that_nobody_continues_keep_no_place() -> None:
+def test_calls_that_are_not_continued_get_no_reservation() -> None:
     cache = Cache("holdfast", 100)
     run_cycle(cache, "ABCDE", 9)
     policy = cache.runtime.policies.admission
@@ -94,7 +95,7 @@ def test_calls_that_nobody_continues_keep_no_place() -> None:
     assert policy.retains(other)
 
 
-def test_sessions_keep_no_place_where_those_forgotten_were_never_continued() -> None:
+def test_no_reservation_where_forgotten_sessions_never_went_on() -> None:
     cache = Cache("holdfast", 100)
     policy = cache.runtime.policies.admission
     cache.run("first", chain("abcd"))
@@ -109,7 +110,7 @@ def test_sessions_keep_no_place_where_those_forgotten_were_never_continued() -> 
     assert policy.retains(first)
 
 
-def test_agents_in_a_fixed_order_are_announced_however_long_each_call_takes() -> None:
+def test_agents_in_a_fixed_order_prefetched_at_any_interval() -> None:
     cache = Cache("holdfast", 100)
     rng = random.Random(1)
     for number in range(4):
@@ -119,3 +120,64 @@ def test_agents_in_a_fixed_order_are_announced_however_long_each_call_takes() ->
     policy = cache.runtime.policies.eviction
     assert isinstance(policy, Holdfast)
     assert [node.hashes[-1] for node in policy.candidates()] == [b"AAAA", b"BBBB"]
+
+
+def call_every(cache: Cache, name: str, interval_s: float, num_calls: int) -> RecurringAgents:
+    """Call one agent regularly, each time with a new session that is not continued."""
+    agents = cache.runtime.shared(RecurringAgents)
+    for number in range(num_calls):
+        cache.at(number * interval_s)
+        cache.run(f"{name}{number}", chain(name * 4 + chr(0x100 + number)), served_s=0.0)
+    return agents
+
+
+def test_latest_session_of_an_agent_rates_its_next_call() -> None:
+    cache = Cache("holdfast", 100)
+    agents = call_every(cache, "P", 8.0, 6)
+    *_, before, latest = cache.runtime.sessions
+    # Errors of the last four intervals are 0: 1 * 0.7^4 = 0.2401 < 0.35, so the agent is regular.
+    # Its next call is due 8 s after the last: in 6 s.
+    cache.at(40.0 + 2.0)
+    assert agents.use_rate(latest, 0.0) == pytest.approx(1 / 6)
+    # Another session of the agent rates its own returns: of five calls none went on, 0.7^5.
+    assert agents.use_rate(before, 1.0) == pytest.approx(0.16807)
+
+
+def test_call_that_is_overdue_is_expected_at_any_moment() -> None:
+    cache = Cache("holdfast", 100)
+    agents = call_every(cache, "P", 8.0, 6)
+    *_, latest = cache.runtime.sessions
+    # At 8 s and up to 12 s: in the mean error's share of the interval, 0.2401 * 8 s.
+    for waited_s in (7.9, 8.0, 12.0):
+        cache.at(40.0 + waited_s)
+        assert agents.use_rate(latest, 0.0) == pytest.approx(1 / 1.9208)
+    # One and a half intervals after the last the agent is not expected any more.
+    cache.at(40.0 + 12.5)
+    assert agents.use_rate(latest, 0.0) == 0.0
+
+
+def test_agent_called_three_times_is_not_regular_yet() -> None:
+    cache = Cache("holdfast", 100)
+    agents = call_every(cache, "P", 8.0, 3)
+    *_, latest = cache.runtime.sessions
+    # One interval was predicted, and came true: 1 * 0.7 = 0.7 >= 0.35.
+    assert agents.use_rate(latest, 0.25) == 0.25
+
+
+def test_own_blocks_of_a_call_have_its_continued_share() -> None:
+    cache = Cache("holdfast", 100)
+    agents = call_every(cache, "P", 8.0, 6)
+    *_, before, latest = cache.runtime.sessions
+    prefix = latest.tail.parent
+    assert prefix is not None and prefix.hashes[-1] == b"PPPP"
+    assert agents.share(latest, prefix) == 1.0
+    assert agents.share(latest, latest.tail) == pytest.approx(0.16807)  # 0.7^5
+    assert agents.share(before, before.tail) == 1.0
+
+
+def test_forgotten_session_leaves_no_call() -> None:
+    cache = Cache("holdfast", 100)
+    agents = call_every(cache, "P", 8.0, 4)
+    cache.runtime.sessions.max_sessions = 1
+    cache.run("other", chain("other"))
+    assert set(agents._calls) == set(cache.runtime.sessions)

@@ -1,3 +1,5 @@
+"""Working-set admission: what fits beside reservations, warm turns first, and the wait bound."""
+
 from __future__ import annotations
 
 import math
@@ -61,8 +63,8 @@ def budget_of(
     restore_s: float = 1.0,
 ) -> Budget:
     """A budget with reservations as (blocks freed, seconds idle), first to go first."""
-    held = {session(1000 + i): reservation for i, reservation in enumerate(reserved)}
-    for one, (_, idle_s) in held.items():
+    idle = {session(1000 + i): reservation for i, reservation in enumerate(reserved)}
+    for one, (_, idle_s) in idle.items():
         one.paused_at_s = NOW_S - idle_s
     return Budget(
         now_s=now_s,
@@ -70,83 +72,84 @@ def budget_of(
         slots=slots,
         num_running=running,
         restore_s=lambda session, num_blocks: num_blocks * restore_s,
-        reservations=lambda: list(held),
-        freed_by=lambda s: held[s][0],
+        reservations=lambda: list(idle),
+        freed_by=lambda s: idle[s][0],
     )
 
 
-def offered(decision: Admission) -> list[str]:
+def ids(decision: Admission) -> list[str]:
     return [t.request_id for t in decision.admitted]
 
 
-def test_what_fits_is_offered_in_order_of_arrival() -> None:
+def test_turns_that_all_fit_go_by_arrival() -> None:
     decision = POLICY.admit([turn(1, needs=9), turn(2, needs=1)], budget_of(10))
-    assert offered(decision) == ["r1", "r2"]
+    assert ids(decision) == ["r1", "r2"]
 
 
-def test_past_the_room_warm_turns_go_first_and_those_that_miss_least_foremost() -> None:
+def test_warm_turns_with_fewest_missing_blocks_go_first() -> None:
     waiting = [
         turn(1, needs=5),
         turn(2, needs=5, missing=4, resident=50),
         turn(3, needs=5, missing=2, resident=50),
     ]
-    assert offered(POLICY.admit(waiting, budget_of(10))) == ["r3", "r2"]
+    assert ids(POLICY.admit(waiting, budget_of(10))) == ["r3", "r2"]
 
 
-def test_room_gathers_for_the_oldest_cold_turn_while_warm_ones_go_on() -> None:
+def test_cold_turn_holds_back_cold_turns_but_no_warm_ones() -> None:
     waiting = [turn(1, needs=20), turn(2, needs=2), turn(3, needs=3, missing=1, resident=9)]
-    assert offered(POLICY.admit(waiting, budget_of(10))) == ["r3"]
+    assert ids(POLICY.admit(waiting, budget_of(10))) == ["r3"]
 
 
 def test_cold_turns_go_by_arrival_not_by_size() -> None:
-    assert offered(POLICY.admit([turn(1, needs=9), turn(2, needs=3)], budget_of(10))) == ["r1"]
+    assert ids(POLICY.admit([turn(1, needs=9), turn(2, needs=3)], budget_of(10))) == ["r1"]
 
 
-def test_a_due_turn_goes_first_and_lets_no_later_turn_pass() -> None:
+def test_no_turn_passes_a_due_turn() -> None:
     waiting = [turn(1, needs=20, due_s=99.0), turn(2, needs=1, missing=0, resident=1)]
-    assert offered(POLICY.admit(waiting, budget_of(10))) == []
+    assert ids(POLICY.admit(waiting, budget_of(10))) == []
 
 
-def test_a_turn_that_has_waited_for_its_time_goes_first() -> None:
+def test_turn_is_due_from_the_end_of_its_wait_bound() -> None:
     small = turn(2, needs=1, missing=1, resident=5)
-    assert offered(POLICY.admit([turn(1, needs=20, due_s=100.1), small], budget_of(10))) == ["r2"]
-    assert offered(POLICY.admit([turn(1, needs=20, due_s=100.0), small], budget_of(10))) == []
-    assert offered(POLICY.admit([turn(1, needs=9, due_s=99.0), small], budget_of(9))) == ["r1"]
+    assert ids(POLICY.admit([turn(1, needs=20, due_s=100.1), small], budget_of(10))) == ["r2"]
+    assert ids(POLICY.admit([turn(1, needs=20, due_s=100.0), small], budget_of(10))) == []
+    assert ids(POLICY.admit([turn(1, needs=9, due_s=99.0), small], budget_of(9))) == ["r1"]
 
 
-def test_a_due_turn_may_take_every_place() -> None:
+def test_due_turn_may_take_every_reservation() -> None:
     waiting = [turn(1, needs=20, due_s=99.0)]
     decision = POLICY.admit(waiting, budget_of(10, reserved=[(5, 0.1), (5, 0.1)]))
-    assert offered(decision) == ["r1"]
+    assert ids(decision) == ["r1"]
     assert len(decision.released) == 2
 
 
-def test_a_place_is_taken_where_letting_go_costs_less_than_holding_on() -> None:
-    # Five blocks at one second each, one turn waits beside three that run: 5 s delay four turns.
+def test_reservation_released_once_dearer_than_recomputing() -> None:
+    # Five blocks at one second each; one turn waits beside three that run: (1 + 3 / 1) * 5 s.
     staying = POLICY.admit([turn(1, needs=12)], budget_of(10, running=3, reserved=[(5, 19.9)]))
     leaving = POLICY.admit([turn(1, needs=12)], budget_of(10, running=3, reserved=[(5, 20.1)]))
-    assert (offered(staying), staying.released) == ([], [])
-    assert offered(leaving) == ["r1"]
+    assert (ids(staying), staying.released) == ([], [])
+    assert ids(leaving) == ["r1"]
     assert len(leaving.released) == 1
 
 
-def test_the_more_turns_wait_the_sooner_a_place_is_given_up() -> None:
+def test_reservation_released_sooner_while_more_turns_wait() -> None:
+    # Three wait beside three: (1 + 3 / 3) * 5 s.
     waiting = [turn(i, needs=12) for i in range(1, 4)]
     decision = POLICY.admit(waiting, budget_of(10, running=3, reserved=[(5, 10.1)]))
-    assert offered(decision) == ["r1"]
+    assert ids(decision) == ["r1"]
 
 
-def test_places_are_kept_when_taking_them_would_not_be_enough() -> None:
+def test_reservations_kept_where_they_would_not_suffice() -> None:
     decision = POLICY.admit([turn(1, needs=30)], budget_of(10, reserved=[(5, 100.0)]))
-    assert (offered(decision), decision.released) == ([], [])
+    assert (ids(decision), decision.released) == ([], [])
 
 
-def test_an_idle_engine_is_always_given_a_turn() -> None:
+def test_idle_engine_is_always_given_a_turn() -> None:
     decision = POLICY.admit([turn(1, needs=500), turn(2, needs=400)], budget_of(0, running=0))
-    assert offered(decision) == ["r1"]
+    assert ids(decision) == ["r1"]
 
 
-def test_no_more_turns_are_offered_than_slots() -> None:
+def test_no_more_turns_admitted_than_slots() -> None:
     waiting = [turn(i, needs=1) for i in range(5)]
     assert len(POLICY.admit(waiting, budget_of(100, slots=2)).admitted) == 2
 
@@ -154,19 +157,19 @@ def test_no_more_turns_are_offered_than_slots() -> None:
 def test_explicit_priority_comes_before_everything() -> None:
     urgent = turn(2, needs=8)
     urgent.priority = -1
-    assert offered(POLICY.admit([turn(1, needs=3), urgent], budget_of(10))) == ["r2"]
+    assert ids(POLICY.admit([turn(1, needs=3), urgent], budget_of(10))) == ["r2"]
 
 
-def test_the_same_code_is_right_at_any_speed() -> None:
+def test_decisions_do_not_depend_on_the_time_scale() -> None:
     """Scaling every duration by the same factor changes no decision."""
     for scale in (0.02, 1.0, 50.0):
         here = budget_of(10, reserved=[(5, 10.1 * scale)], restore_s=scale)
-        assert offered(POLICY.admit([turn(1, needs=12)], here)) == ["r1"]
+        assert ids(POLICY.admit([turn(1, needs=12)], here)) == ["r1"]
 
 
 @given(st.floats(0.5, 4.0), st.integers(2, 30))
-def test_nobody_waits_past_its_time_while_it_fits(due_s: float, num_others: int) -> None:
-    """Warm turns that are served each second for ever cannot keep out one that is due."""
+def test_no_turn_that_fits_waits_past_its_wait_bound(due_s: float, num_others: int) -> None:
+    """Warm turns that come each second do not keep out one that is due."""
     late = turn(0, needs=8, due_s=100.0 + due_s)
     for step in range(10):
         here = budget_of(10, now_s=NOW_S + step)
@@ -178,10 +181,10 @@ def test_nobody_waits_past_its_time_while_it_fits(due_s: float, num_others: int)
 
 
 @given(st.integers(1, 30), st.integers(0, 5))
-def test_a_due_turn_waits_for_those_that_run_and_for_nobody_else(
+def test_due_turn_waits_only_for_running_and_older_due_turns(
     needs: int, num_due_before: int
 ) -> None:
-    """Each second one running turn ends; what it held, or its place, is the due turn's."""
+    """Each second one running turn ends; its blocks, or its reservation, are the due turn's."""
     waiting = [turn(i, needs=needs, due_s=99.0) for i in range(num_due_before + 1)]
     num_running, started = 4, []
     for step in range(4 + num_due_before):
@@ -208,14 +211,14 @@ turns = st.lists(
     st.integers(0, 3),
     st.lists(st.tuples(st.integers(0, 10), st.floats(0, 100)), max_size=6),
 )
-def test_offers_fit_unless_the_engine_would_be_idle(
-    needs: list[tuple[int, int]], blocks: int, running: int, places: list[tuple[int, float]]
+def test_admitted_turns_fit_unless_the_engine_would_be_idle(
+    needs: list[tuple[int, int]], blocks: int, running: int, reservations: list[tuple[int, float]]
 ) -> None:
     waiting = [
         turn(i, needs=n, resident=p, due_s=99.0 if p > 9 else math.inf)
         for i, (n, p) in enumerate(needs)
     ]
-    here = budget_of(blocks, running=running, reserved=places)
+    here = budget_of(blocks, running=running, reserved=reservations)
     decision = POLICY.admit(waiting, here)
     gained = sum(here.freed_by(s) for s in decision.released)
     taken = sum(t.demand_blocks for t in decision.admitted)

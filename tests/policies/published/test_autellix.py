@@ -1,0 +1,134 @@
+"""Autellix: queues by attained service, and promotion of starved turns, with hand-worked numbers.
+
+Queue k (0 to 7) takes sessions served less than 2^k seconds; the last takes all others.
+"""
+
+from __future__ import annotations
+
+import pytest
+from tests.policies.host import Cache, chain, requests
+
+from holdfast.core.turn import Turn
+from holdfast.policies.published.autellix import Autellix
+
+
+def served(seconds: dict[str, float]) -> Cache:
+    """A cache whose sessions, named by one letter, were served that long and never waited."""
+    cache = Cache("autellix", 100)
+    for name, served_s in seconds.items():
+        cache.run(name, chain(name), served_s=served_s)
+    return cache
+
+
+def return_all(cache: Cache, names: str) -> list[Turn]:
+    """Each session's next turn, which arrives now."""
+    return [cache.arrive(name + "2", chain(name + "2")) for name in names]
+
+
+def queue_of(cache: Cache, turn: Turn) -> int:
+    admission = cache.runtime.policies.admission
+    assert isinstance(admission, Autellix)
+    return admission._queue(turn, cache.now_s)
+
+
+@pytest.mark.parametrize(
+    ("served_s", "queue"),
+    [
+        (0.5, 0),  # below 1
+        (1.0, 1),  # 1 <= 1 < 2
+        (1.5, 1),
+        (2.0, 2),  # 2 <= 2 < 4
+        (3.5, 2),
+        (63.0, 6),  # 32 <= 63 < 64
+        (64.0, 7),
+        (1000.0, 7),  # the last queue has no upper bound
+    ],
+)
+def test_queue_doubles_from_one_second(served_s: float, queue: int) -> None:
+    cache = served({"a": served_s})
+    (turn,) = return_all(cache, "a")
+    assert queue_of(cache, turn) == queue
+
+
+def test_least_served_session_admitted_first() -> None:
+    cache = served({"a": 5.0, "b": 0.5, "c": 1.5})  # queues 3, 0, 1
+    waiting = return_all(cache, "abc")
+    assert requests(cache.admit(waiting).admitted) == ["b2", "c2", "a2"]
+
+
+def test_sessions_of_one_queue_go_by_arrival() -> None:
+    cache = served({"a": 3.9, "b": 2.1})  # both in queue 2
+    waiting = return_all(cache, "ab")
+    assert requests(cache.admit(waiting).admitted) == ["a2", "b2"]
+
+
+def test_service_adds_up_over_a_sessions_turns() -> None:
+    cache = Cache("autellix", 100)
+    for number in range(1, 4):
+        cache.run(f"a{number}", chain("aaa"[:number]), served_s=0.75)
+    turn = cache.arrive("a4", chain("aaaa"))
+    assert queue_of(cache, turn) == 2  # 3 * 0.75 = 2.25, and 2 <= 2.25 < 4
+
+
+def test_new_session_starts_in_the_first_queue() -> None:
+    cache = served({"a": 1.5})
+    old, new = return_all(cache, "a")[0], cache.arrive("new", chain("n"))
+    assert requests(cache.admit([old, new]).admitted) == ["new", "a2"]
+
+
+def test_turn_promoted_once_it_waited_four_times_its_service() -> None:
+    cache = served({"a": 2.0})
+    (turn,) = return_all(cache, "a")
+    arrived_s = cache.now_s
+    cache.at(arrived_s + 7.5)  # 7.5 / 2 = 3.75 < 4
+    assert queue_of(cache, turn) == 2
+    cache.at(arrived_s + 8.0)  # 8 / 2 = 4
+    assert queue_of(cache, turn) == 0
+
+
+def test_waits_of_earlier_turns_count_for_promotion() -> None:
+    cache = Cache("autellix", 100)
+    first = cache.arrive("a1", chain("a"))
+    cache.at(6.0)  # W = 6
+    cache.start(first)
+    cache.at(8.0)  # T = 2
+    cache.end(first)
+    second = cache.arrive("a2", chain("aa"))
+    cache.at(9.5)  # (6 + 1.5) / 2 = 3.75
+    assert queue_of(cache, second) == 2
+    cache.at(10.0)  # (6 + 2) / 2 = 4
+    assert queue_of(cache, second) == 0
+
+
+def test_promoted_turn_passes_a_less_served_one() -> None:
+    cache = served({"a": 4.0, "b": 1.5})  # queues 3 and 1
+    (starved,) = return_all(cache, "a")
+    cache.at(cache.now_s + 16.0)  # 16 / 4 = 4
+    (late,) = return_all(cache, "b")
+    assert requests(cache.admit([late, starved]).admitted) == ["a2", "b2"]
+
+
+def test_aborted_turn_adds_no_service() -> None:
+    cache = served({"a": 0.75})
+    (turn,) = return_all(cache, "a")
+    cache.at(cache.now_s + 1.0)
+    cache.runtime.turn_ended(turn, [], None)
+    again = cache.arrive("a3", chain("a2"))
+    assert again.session is turn.session
+    assert queue_of(cache, again) == 0
+
+
+def test_explicit_priority_comes_before_queues() -> None:
+    cache = served({"a": 5.0, "b": 0.5})
+    urgent, other = return_all(cache, "ab")
+    urgent.priority = -1
+    assert requests(cache.admit([other, urgent]).admitted) == ["a2", "b2"]
+
+
+def test_forgotten_session_leaves_no_service() -> None:
+    cache = served({"a": 5.0})
+    cache.runtime.sessions.max_sessions = 0
+    cache.run("b", chain("b"))
+    admission = cache.runtime.policies.admission
+    assert isinstance(admission, Autellix)
+    assert not admission._served_s and not admission._waited_s

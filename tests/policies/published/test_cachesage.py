@@ -1,0 +1,135 @@
+"""CacheSage: (p + delta) (exp(-lambda age) + delta), with hand-worked numbers.
+
+delta and epsilon are 0.01, lambda 0.005, an edge is a transition of probability 0.1 or more, and
+p = 1 - min(hops, 6) / 6.
+"""
+
+from __future__ import annotations
+
+import pytest
+from tests.policies.host import Cache, chain
+
+from holdfast.core.session import Session
+from holdfast.policies.base import PriorityClass
+from holdfast.policies.published.cachesage import CacheSage
+
+
+def call(cache: Cache, agents: str) -> dict[str, Session]:
+    """Call agents in turn, each call a session of its own; returns each agent's latest.
+
+    An agent's prompt begins with two blocks of its own.
+    """
+    latest = {}
+    for agent in agents:
+        number = len(cache.runtime.sessions)
+        latest[agent] = cache.session(f"r{number}", chain(agent * 2 + chr(0x100 + number)))
+    return latest
+
+
+def policy_of(cache: Cache) -> CacheSage:
+    assert isinstance(cache.eviction, CacheSage)
+    return cache.eviction
+
+
+def hops_of(cache: Cache) -> dict[str, int]:
+    """Hops from the agent called last, by agent."""
+    return {agent.decode()[0]: hops for agent, hops in policy_of(cache)._hops.items()}
+
+
+def test_agent_called_last_scores_one_when_fresh() -> None:
+    cache = Cache("cachesage", 100)
+    latest = call(cache, "A")
+    cache.runtime.step(0)
+    # p = 1 - 0/6, age 0: (1 + 0.01) * (1 + 0.01)
+    assert cache.eviction.session_priority(latest["A"]) == pytest.approx(1.0201)
+
+
+def test_recency_decays_with_engine_steps() -> None:
+    cache = Cache("cachesage", 100)
+    latest = call(cache, "A")
+    cache.runtime.step(200)
+    # exp(-0.005 * 200) = exp(-1) = 0.367879: 1.01 * 0.377879
+    assert cache.eviction.session_priority(latest["A"]) == pytest.approx(0.381658, abs=1e-6)
+
+
+def test_agent_without_a_known_way_has_no_survival() -> None:
+    cache = Cache("cachesage", 100)
+    latest = call(cache, "AB")
+    cache.runtime.step(9)
+    # From B no transition is known, so A counts as 6 hops away: p = 0. One turn began after A's
+    # last, whose step is the one that B's turn runs in: age 9 + 1 = 10.
+    # 0.01 * (exp(-0.05) + 0.01) = 0.01 * (0.951229 + 0.01)
+    assert cache.eviction.session_priority(latest["A"]) == pytest.approx(0.00961229, abs=1e-8)
+
+
+def test_hops_follow_learned_transitions() -> None:
+    cache = Cache("cachesage", 100)
+    call(cache, "ABCA")
+    # A -> B and B -> C were seen: from A they are one and two hops away.
+    assert hops_of(cache) == {"A": 0, "B": 1, "C": 2}
+
+
+def test_survival_falls_by_a_sixth_with_each_hop() -> None:
+    cache = Cache("cachesage", 100)
+    latest = call(cache, "ABCA")
+    # p = 1 - 1/6 and 1 - 2/6. Ages: B's turn ended two steps ago, C's one step ago.
+    # B has (0.833333 + 0.01) * (exp(-0.01) + 0.01) = 0.843333 * 1.000050
+    # C has (0.666667 + 0.01) * (exp(-0.005) + 0.01) = 0.676667 * 1.005012
+    assert cache.eviction.session_priority(latest["B"]) == pytest.approx(0.843375, abs=1e-6)
+    assert cache.eviction.session_priority(latest["C"]) == pytest.approx(0.680058, abs=1e-6)
+
+
+def test_agents_beyond_six_hops_count_as_six() -> None:
+    cache = Cache("cachesage", 200)
+    latest = call(cache, "ABCDEFGHA")
+    assert hops_of(cache)["G"] == 6 and hops_of(cache)["H"] == 7
+    # p = 0 for both; H was used one step later.
+    assert policy_of(cache)._seen_step[latest["H"]] == policy_of(cache)._seen_step[latest["G"]] + 1
+    ratio = cache.eviction.session_priority(latest["G"]) / cache.eviction.session_priority(
+        latest["H"]
+    )
+    # Ages 2 and 1: (exp(-0.01) + 0.01) / (exp(-0.005) + 0.01) = 1.000050 / 1.005012
+    assert ratio == pytest.approx(0.995062, abs=1e-6)
+
+
+@pytest.mark.parametrize(("num_others", "is_edge"), [(9, True), (10, False)])
+def test_transition_below_a_tenth_is_no_edge(num_others: int, is_edge: bool) -> None:
+    cache = Cache("cachesage", 400)
+    call(cache, "AB" * num_others + "ACA")
+    # Of A's transitions `num_others` led to B and one to C, among three agents:
+    # 9 to B: P(C | A) = (1 + 0.01) / (10 + 3 * 0.01) = 0.10070: an edge.
+    # 10 to B: P(C | A) = (1 + 0.01) / (11 + 3 * 0.01) = 0.09157: none.
+    assert ("C" in hops_of(cache)) == is_edge
+    assert hops_of(cache)["B"] == 1
+
+
+def test_repeated_calls_of_an_agent_are_no_transition() -> None:
+    cache = Cache("cachesage", 100)
+    call(cache, "AAAB")
+    assert {k: dict(v) for k, v in policy_of(cache)._counts.items() if v} == {b"AAA": {b"BBB": 1.0}}
+
+
+def test_agents_far_from_the_current_one_are_evicted_first() -> None:
+    cache = Cache("cachesage", 12)
+    call(cache, "ABCA")
+    cache.rescore()
+    # C is two hops away, B one.
+    assert [prefix[0] for prefix in cache.evict(7)] == list("CCCBBBA")
+
+
+def test_shared_node_has_the_highest_priority_of_its_users() -> None:
+    cache = Cache("cachesage", 100)
+    first, second = (cache.session(f"r{n}", chain("AA" + n)) for n in "12")
+    first.retention_priority, second.retention_priority = 0.25, 0.75
+    assert cache.priority("AA") == (PriorityClass.LIVE, 0.75)
+
+
+def test_priorities_are_rescored_every_eight_steps() -> None:
+    cache = Cache("cachesage", 100)
+    session = call(cache, "A")["A"]
+    before = session.retention_priority
+    cache.runtime.step(7)
+    assert session.retention_priority == before
+    cache.runtime.step()
+    cache.runtime.step()
+    assert session.retention_priority < before
