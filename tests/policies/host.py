@@ -1,4 +1,4 @@
-"""A cache without an engine: what a policy's host does, in two hundred lines."""
+"""A cache without an engine: what a policy's host does, in a few hundred lines."""
 
 from __future__ import annotations
 
@@ -136,8 +136,9 @@ class Cache:
     def session(
         self, request_id: str, hashes: Sequence[bytes], end: TurnEnd | None = TOOL
     ) -> Session:
-        """Run one turn that takes no time; returns its session."""
+        """Run one turn that takes no time; returns its session, whose pause has been scored."""
         self.run(request_id, hashes, end, served_s=0.0)
+        self.runtime.step(0)
         *_, latest = self.runtime.sessions
         return latest
 

@@ -119,11 +119,13 @@ def test_lowest_return_rate_evicted_first() -> None:
     assert cache.evict(6) == ["hh", "h", "ee", "e", "ll", "l"]
 
 
-def test_decayed_priority_is_rescored_before_eviction() -> None:
-    """A pause's rate is stale after a tenth of its inverse, and what decides is the rate now."""
+def test_stale_priority_is_rescored_at_the_next_step() -> None:
+    """A rate is stale after a tenth of its inverse: 0.224443 a second after 0.4456 s."""
     cache = Cache("return-rate", 4)
     session = cache.session("a", chain("aa"))
-    before = session.retention_priority
+    cache.at(0.44)
+    cache.runtime.step(num_stale=1)
+    assert session.retention_priority == pytest.approx(0.224443, abs=1e-6)
     cache.at(100.0)
-    assert cache.runtime.priority_of(session.tail)[1] < before
+    cache.runtime.step(num_stale=1)
     assert session.retention_priority == pytest.approx(0.99 / (100 + 4.410925), abs=1e-6)

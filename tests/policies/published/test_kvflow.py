@@ -84,7 +84,7 @@ def test_suffixes_then_farthest_prefixes_evicted_first() -> None:
 class TwoWorkflows(FixedOracle):
     """Two workflows, whose requests begin with x and y."""
 
-    def run_of(self, request_id: str) -> str:
+    def session_id_of(self, request_id: str) -> str:
         return request_id[0]
 
     def prompts_after(self, request_id: str) -> Iterator[Sequence[bytes]]:
