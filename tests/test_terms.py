@@ -24,8 +24,8 @@ FILES = sorted(
     if path != Path(__file__)
 )
 PENDING = (
-    *("src/holdfast/core/", "src/holdfast/policies/", "src/holdfast/vllm/"),
-    *("tests/core/", "tests/policies/", "tests/runtime/", "tests/vllm/"),
+    *("src/holdfast/core/", "src/holdfast/vllm/"),
+    *("tests/core/", "tests/vllm/"),
     *("docs/operations.md", "docs/tiers.md"),
 )
 """Paths that still have retired words."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.policies.host import Cache, chain
+from tests.policies.host import Cache, hashes_of
 
 from holdfast.core.tenants import Tenants
 from holdfast.core.turn import Turn
@@ -135,7 +135,7 @@ def test_a_turn_that_is_due_goes_before_the_least_served_tenant() -> None:
 def test_what_is_cached_costs_a_tenant_nothing() -> None:
     engine = Engine()
     runtime = engine.cache.runtime
-    turn = runtime.turn_arrived("warm", chain("abcd"), None, 0, "a")
+    turn = runtime.turn_arrived("warm", hashes_of("abcd"), None, 0, "a")
     turn.missing_blocks, turn.resident_blocks = 1, 3
     runtime.turn_started(turn)
     # One block of 16 tokens at 0.1 s a token.

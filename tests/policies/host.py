@@ -243,7 +243,7 @@ class Cache:
         self.runtime.tree.check_integrity()
 
 
-def chain(text: str) -> list[bytes]:
+def hashes_of(text: str) -> list[bytes]:
     """One block a character; the hash spells out the whole prefix."""
     return [text[: i + 1].encode() for i in range(len(text))]
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.policies.host import HUMAN, TOOL, Cache, FixedOracle, chain
+from tests.policies.host import HUMAN, TOOL, Cache, FixedOracle, hashes_of
 
 from holdfast.policies.base import EvictionPolicy, Need
 from holdfast.policies.engine_modes import ENGINE_MODES
@@ -73,7 +73,7 @@ def test_no_block_is_lost_or_evicted_while_in_use(name: str, seed: int) -> None:
     cache = Cache(name, NUM_BLOCKS)
     for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(seed, 40)):
         cache.now_s += pause_s
-        cache.run(f"r{index}", chain(prompt), ENDS[end])
+        cache.run(f"r{index}", hashes_of(prompt), ENDS[end])
         cache.check()
         assert cache.queue.num_free_blocks == NUM_BLOCKS
     assert cache.num_stored == len(cache.cached) + len(cache.evicted)
@@ -86,7 +86,7 @@ def test_block_is_evicted_before_those_it_extends(name: str, seed: int) -> None:
     cache = Cache(name, NUM_BLOCKS)
     for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(seed, 40)):
         cache.now_s += pause_s
-        cache.run(f"r{index}", chain(prompt), ENDS[end])
+        cache.run(f"r{index}", hashes_of(prompt), ENDS[end])
         for content in cache.cached:
             assert len(content) == 1 or content[:-1] in cache.cached
 
@@ -98,7 +98,7 @@ def test_questions_do_not_change_what_is_evicted(name: str) -> None:
         cache = Cache(name, NUM_BLOCKS)
         for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(7, 60)):
             cache.now_s += pause_s
-            cache.run(f"r{index}", chain(prompt), ENDS[end])
+            cache.run(f"r{index}", hashes_of(prompt), ENDS[end])
             for _ in range(num_questions):
                 ask_everything(cache)
         orders.append(cache.evicted)
@@ -112,7 +112,7 @@ def test_same_history_leads_to_the_same_evictions(name: str) -> None:
         cache = Cache(name, NUM_BLOCKS)
         for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(11, 60)):
             cache.now_s += pause_s
-            cache.run(f"r{index}", chain(prompt), ENDS[end])
+            cache.run(f"r{index}", hashes_of(prompt), ENDS[end])
         orders.append(cache.evicted)
     assert orders[0] == orders[1]
 
@@ -121,10 +121,10 @@ def test_same_history_leads_to_the_same_evictions(name: str) -> None:
 def test_only_waiting_turns_are_admitted_each_once(name: str) -> None:
     cache = Cache(name, NUM_BLOCKS)
     for index in range(3):
-        cache.run(f"warm{index}", chain(f"SY{index}abc"))
+        cache.run(f"warm{index}", hashes_of(f"SY{index}abc"))
     waiting = []
     for index in range(6):
-        turn = cache.runtime.turn_arrived(f"w{index}", chain(f"Z{index}" + "x" * index), None)
+        turn = cache.runtime.turn_arrived(f"w{index}", hashes_of(f"Z{index}" + "x" * index), None)
         turn.missing_blocks = turn.demand_blocks = turn.footprint_blocks = 2 + index
         waiting.append(turn)
     offers = cache.offers(list(waiting))
@@ -138,10 +138,10 @@ def test_only_reserved_sessions_are_released(name: str) -> None:
     cache = Cache(name, NUM_BLOCKS)
     for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(3, 30)):
         cache.now_s += pause_s
-        cache.run(f"r{index}", chain(prompt), ENDS[end])
+        cache.run(f"r{index}", hashes_of(prompt), ENDS[end])
     cache.at(cache.now_s + 1000.0)
     reserved = {session for session in cache.runtime.sessions if session.has_reservation}
-    admission = cache.admit([cache.arrive("new", chain("Z" * NUM_BLOCKS))])
+    admission = cache.admit([cache.arrive("new", hashes_of("Z" * NUM_BLOCKS))])
     assert set(admission.released) <= reserved
     assert len(set(admission.released)) == len(admission.released)
     assert not any(session.has_reservation for session in admission.released)
@@ -150,17 +150,17 @@ def test_only_reserved_sessions_are_released(name: str) -> None:
 @every_policy
 def test_unknown_ends_and_closed_sessions_are_accepted(name: str) -> None:
     cache = Cache(name, NUM_BLOCKS)
-    cache.run("r0", chain("abc"), None)
-    cache.run("r1", chain("abcd"), TurnEnd("unknown", ()))
+    cache.run("r0", hashes_of("abc"), None)
+    cache.run("r1", hashes_of("abcd"), TurnEnd("unknown", ()))
     (session,) = cache.runtime.sessions
     cache.runtime.session_closed(session)
-    cache.run("r2", chain("xyz"))
-    turn = cache.runtime.turn_arrived("aborted", chain("mno"), None)
+    cache.run("r2", hashes_of("xyz"))
+    turn = cache.runtime.turn_arrived("aborted", hashes_of("mno"), None)
     cache.runtime.turn_ended(turn, [], None)
     cache.queue.forget_content()
     cache.runtime.content_dropped()
     cache.cached.clear()
-    cache.run("r3", chain("abc"))
+    cache.run("r3", hashes_of("abc"))
     cache.check()
 
 
@@ -170,7 +170,7 @@ def test_nothing_is_remembered_of_forgotten_sessions(name: str) -> None:
     cache.runtime.sessions.max_sessions = 2
     for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(5, 40)):
         cache.now_s += pause_s
-        cache.run(f"r{index}", chain(prompt), ENDS[end])
+        cache.run(f"r{index}", hashes_of(prompt), ENDS[end])
     assert len(cache.runtime.sessions) == 2
     for memory in cache.runtime._memories:
         assert set(memory) <= set(cache.runtime.sessions)

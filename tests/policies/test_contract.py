@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, ClassVar, get_args
 
 import pytest
-from tests.policies.host import HUMAN, Cache, chain
+from tests.policies.host import HUMAN, Cache, hashes_of
 
 from holdfast.core.events import (
     Event,
@@ -84,7 +84,7 @@ def witness_of(cache: Cache) -> Witness:
 
 
 def test_events_are_frozen_and_timestamped(cache: Cache) -> None:
-    turn = cache.arrive("a", chain("a"))
+    turn = cache.arrive("a", hashes_of("a"))
     for event in (
         TurnArrived(1.0, turn),
         TurnStarted(1.0, turn),
@@ -106,7 +106,7 @@ def test_every_kind_of_event_is_a_frozen_dataclass() -> None:
 
 def test_turn_is_observed_from_arrival_to_pause(cache: Cache) -> None:
     cache.at(1.0)
-    turn = cache.arrive("a", chain("a"))
+    turn = cache.arrive("a", hashes_of("a"))
     cache.at(2.0)
     cache.start(turn)
     cache.at(4.0)
@@ -120,7 +120,7 @@ def test_turn_is_observed_from_arrival_to_pause(cache: Cache) -> None:
 
 
 def test_pause_is_explained_again_when_more_is_known(cache: Cache) -> None:
-    session = cache.session("a", chain("a"), None)
+    session = cache.session("a", hashes_of("a"), None)
     cache.at(3.0)
     cache.runtime.turn_end_known(session, 1, HUMAN)
     *_, first, second = witness_of(cache).events
@@ -128,14 +128,14 @@ def test_pause_is_explained_again_when_more_is_known(cache: Cache) -> None:
 
 
 def test_policy_of_three_parts_observes_each_event_once(cache: Cache) -> None:
-    cache.session("a", chain("a"))
+    cache.session("a", hashes_of("a"))
     assert len(witness_of(cache).events) == 4
 
 
 def test_forgotten_session_is_observed_last(cache: Cache) -> None:
     cache.runtime.sessions.max_sessions = 1
-    forgotten = cache.session("a", chain("a"))
-    cache.session("b", chain("b"))
+    forgotten = cache.session("a", hashes_of("a"))
+    cache.session("b", hashes_of("b"))
     assert witness_of(cache).events[-1] == SessionForgotten(0.0, forgotten)
 
 
@@ -144,8 +144,8 @@ def test_forgotten_session_is_observed_last(cache: Cache) -> None:
 
 def test_session_leaves_a_policys_memory_when_forgotten(cache: Cache) -> None:
     cache.runtime.sessions.max_sessions = 1
-    cache.session("a", chain("a"))
-    kept = cache.session("b", chain("b"))
+    cache.session("a", hashes_of("a"))
+    kept = cache.session("b", hashes_of("b"))
     assert witness_of(cache).seen == {kept: 1}
 
 
@@ -166,8 +166,8 @@ def test_memory_holds_a_session_until_all_have_observed_its_end(cache: Cache) ->
 
     cache.runtime.shared(Late)
     cache.runtime.sessions.max_sessions = 1
-    cache.session("a", chain("a"))
-    cache.session("b", chain("b"))
+    cache.session("a", hashes_of("a"))
+    cache.session("b", hashes_of("b"))
     assert known == [True]
 
 
@@ -186,14 +186,14 @@ def test_shared_observers_of_two_classes_are_two() -> None:
 
 
 def test_shared_observer_sees_events_before_policies(cache: Cache) -> None:
-    cache.session("a", chain("a"))
+    cache.session("a", hashes_of("a"))
     assert witness_of(cache).is_last_of_log == [True] * 4
     assert witness_of(cache).log.events == witness_of(cache).events
 
 
 def test_dropped_content_builds_policies_anew(cache: Cache) -> None:
     before = witness_of(cache)
-    cache.session("a", chain("a"))
+    cache.session("a", hashes_of("a"))
     cache.queue.forget_content()
     cache.runtime.content_dropped()
     after = witness_of(cache)
@@ -208,7 +208,7 @@ def test_dropped_content_builds_policies_anew(cache: Cache) -> None:
 
 def test_eviction_without_a_rule_ranks_all_nodes_alike() -> None:
     cache = Cache("vllm-default", 20)
-    session = cache.session("a", chain("a"))
+    session = cache.session("a", hashes_of("a"))
     assert cache.eviction.session_priority(session) == 0.0
     assert cache.priority("a") == (PriorityClass.UNOWNED, 0.0)
 
@@ -216,7 +216,7 @@ def test_eviction_without_a_rule_ranks_all_nodes_alike() -> None:
 def test_session_priorities_of_a_nodes_users_add_up() -> None:
     cache = Cache("vllm-default", 20)
     policy = SessionPriority(cache.runtime)
-    sessions = [cache.session(name, chain("ss" + name)) for name in "abc"]
+    sessions = [cache.session(name, hashes_of("ss" + name)) for name in "abc"]
     for number, session in enumerate(sessions, 1):
         session.retention_priority = float(number)
     shared = cache.runtime.tree.locate(b"ss")
@@ -228,7 +228,7 @@ def test_session_priorities_of_a_nodes_users_add_up() -> None:
 
 def test_node_without_users_ranks_below_every_session() -> None:
     cache = Cache("vllm-default", 20)
-    session = cache.session("a", chain("ab"))
+    session = cache.session("a", hashes_of("ab"))
     policy: SessionPriority = SessionPriority(cache.runtime)
     session.tail.tails.clear()
     assert policy.priority(session.tail) == (PriorityClass.UNOWNED, 0.0)
@@ -239,7 +239,7 @@ def test_node_without_users_ranks_below_every_session() -> None:
 def test_users_of_a_node_are_cut_at_sixty_four() -> None:
     cache = Cache("vllm-default", 200)
     for number in range(70):
-        cache.session(f"r{number}", chain("s" + chr(0x100 + number)))
+        cache.session(f"r{number}", hashes_of("s" + chr(0x100 + number)))
     node: Any = cache.runtime.tree.locate(b"s")
     assert sum(1 for _ in users_of(node)) == 64
 

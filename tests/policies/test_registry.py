@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 from typing import ClassVar
 
 import pytest
-from tests.policies.host import Cache, FixedOracle, chain, requests
+from tests.policies.host import Cache, FixedOracle, hashes_of, requests
 
 from holdfast.errors import PolicyError
 from holdfast.policies import registry
@@ -140,14 +140,14 @@ def test_one_object_decides_all_that_a_policy_can() -> None:
 
 def test_product_evicts_as_one_part_and_admits_as_the_other() -> None:
     cache = Cache("cachewise+working-set", 20)
-    cache.run("a", chain("aaaa"))
+    cache.run("a", hashes_of("aaaa"))
     assert cache.eviction.rescore_interval_steps == 3
     assert next(iter(cache.runtime.sessions)).has_reservation  # CacheWise makes none
-    cold, small = cache.arrive("b", chain("b" * 18)), cache.arrive("c", chain("cc"))
+    cold, small = cache.arrive("b", hashes_of("b" * 18)), cache.arrive("c", hashes_of("cc"))
     # Sixteen blocks are left. CacheWise would admit c and then b; here b holds c back.
     assert requests(cache.admit([cold, small]).admitted) == []
     alone = Cache("cachewise", 20)
-    waiting = [alone.arrive("b", chain("b" * 18)), alone.arrive("c", chain("cc"))]
+    waiting = [alone.arrive("b", hashes_of("b" * 18)), alone.arrive("c", hashes_of("cc"))]
     assert requests(alone.admit(waiting).admitted) == ["c", "b"]
 
 
@@ -158,7 +158,7 @@ def test_product_of_parts_decides_as_the_joint_policy() -> None:
         for number in range(30):
             cache.now_s += 1.0 + number % 5
             agent = "ABC"[number % 3]
-            cache.run(f"r{number}", chain(agent * 3 + chr(0x100 + number % 7)))
+            cache.run(f"r{number}", hashes_of(agent * 3 + chr(0x100 + number % 7)))
         lost.append(cache.evicted)
     assert lost[0] == lost[1]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tests.policies.host import Cache, chain
+from tests.policies.host import Cache, hashes_of
 
 from holdfast.core.session import Session
 
 
 def paused(cache: Cache, prompt: str) -> Session:
-    cache.run(prompt, chain(prompt))
+    cache.run(prompt, hashes_of(prompt))
     *_, session = cache.runtime.sessions
     return session
 
@@ -63,7 +63,7 @@ def test_session_without_blocks_set_apart_and_released() -> None:
     cache = Cache("holdfast", 8)
     session = paused(cache, "abcd")
     assert session.has_reservation
-    cache.run("large", chain("12345678"))
+    cache.run("large", hashes_of("12345678"))
     cache.runtime._priorities.mark(session)
     cache.runtime.step()
     assert session not in cache.runtime.idle

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from tests.policies.host import Cache, FixedOracle, chain
+from tests.policies.host import Cache, FixedOracle, hashes_of
 
 from holdfast.core.events import SessionForgotten
 from holdfast.policies.ours.holdfast import Holdfast
@@ -18,7 +18,7 @@ def run_cycle(cache: Cache, names: str, num_rounds: int, first_round: int = 0) -
     for number in range(first_round, first_round + num_rounds):
         for name in names:
             cache.now_s += 1.0
-            found += cache.run(f"{name}{number}", chain(name * 4 + chr(0x100 + number)))
+            found += cache.run(f"{name}{number}", hashes_of(name * 4 + chr(0x100 + number)))
     return found
 
 
@@ -48,7 +48,7 @@ def test_nothing_prefetched_for_agents_in_random_order() -> None:
     for number in range(60):
         cache.now_s += rng.expovariate(0.1)
         name = rng.choice("ABCDE")
-        cache.run(f"r{number}", chain(name * 4 + chr(0x100 + number)))
+        cache.run(f"r{number}", hashes_of(name * 4 + chr(0x100 + number)))
         assert not list(policy.candidates())
 
 
@@ -68,8 +68,8 @@ def test_agent_whose_sessions_go_on_rates_their_returns() -> None:
     for number in range(8):
         cache.now_s += 10.0
         own = "PPPP" + chr(0x100 + number)
-        cache.run(f"a{number}", chain(own))
-        cache.run(f"b{number}", chain(own + "x"))
+        cache.run(f"a{number}", hashes_of(own))
+        cache.run(f"b{number}", hashes_of(own + "x"))
     assert all(agents.use_rate(session, 5.0) == 5.0 for session in cache.runtime.sessions)
     assert all(agents.share(s, s.tail) == 1.0 for s in cache.runtime.sessions)
 
@@ -90,7 +90,7 @@ def test_calls_that_are_not_continued_get_no_reservation() -> None:
     policy = cache.runtime.policies.admission
     latest, *_ = reversed(list(cache.runtime.sessions))
     assert not policy.retains(latest)
-    cache.run("other", chain("unlike all others"))
+    cache.run("other", hashes_of("unlike all others"))
     other, *_ = reversed(list(cache.runtime.sessions))
     assert policy.retains(other)
 
@@ -98,15 +98,15 @@ def test_calls_that_are_not_continued_get_no_reservation() -> None:
 def test_no_reservation_where_forgotten_sessions_never_went_on() -> None:
     cache = Cache("holdfast", 100)
     policy = cache.runtime.policies.admission
-    cache.run("first", chain("abcd"))
+    cache.run("first", hashes_of("abcd"))
     (first,) = cache.runtime.sessions
     assert policy.retains(first)
     for number in range(8):
-        cache.run(f"r{number}", chain(chr(0x100 + number) * 4))
+        cache.run(f"r{number}", hashes_of(chr(0x100 + number) * 4))
         *_, latest = cache.runtime.sessions
         cache.runtime.shared(RecurringAgents).observe(SessionForgotten(cache.now_s, latest))
     assert not policy.retains(first)
-    cache.run("again", chain("abcde"))
+    cache.run("again", hashes_of("abcde"))
     assert policy.retains(first)
 
 
@@ -116,7 +116,7 @@ def test_agents_in_a_fixed_order_prefetched_at_any_interval() -> None:
     for number in range(4):
         for name in "ABCDE":
             cache.now_s += rng.expovariate(0.1)
-            cache.run(f"{name}{number}", chain(name * 4 + chr(0x100 + number)))
+            cache.run(f"{name}{number}", hashes_of(name * 4 + chr(0x100 + number)))
     policy = cache.runtime.policies.eviction
     assert isinstance(policy, Holdfast)
     assert [node.hashes[-1] for node in policy.candidates()] == [b"AAAA", b"BBBB"]
@@ -127,7 +127,7 @@ def call_every(cache: Cache, name: str, interval_s: float, num_calls: int) -> Re
     agents = cache.runtime.shared(RecurringAgents)
     for number in range(num_calls):
         cache.at(number * interval_s)
-        cache.run(f"{name}{number}", chain(name * 4 + chr(0x100 + number)), served_s=0.0)
+        cache.run(f"{name}{number}", hashes_of(name * 4 + chr(0x100 + number)), served_s=0.0)
     return agents
 
 
@@ -179,5 +179,5 @@ def test_forgotten_session_leaves_no_call() -> None:
     cache = Cache("holdfast", 100)
     agents = call_every(cache, "P", 8.0, 4)
     cache.runtime.sessions.max_sessions = 1
-    cache.run("other", chain("other"))
+    cache.run("other", hashes_of("other"))
     assert set(agents._calls) == set(cache.runtime.sessions)

@@ -6,7 +6,7 @@ Queue k (0 to 7) takes sessions served less than 2^k seconds; the last takes all
 from __future__ import annotations
 
 import pytest
-from tests.policies.host import Cache, chain, requests
+from tests.policies.host import Cache, hashes_of, requests
 
 from holdfast.core.turn import Turn
 from holdfast.policies.published.autellix import Autellix
@@ -16,13 +16,13 @@ def served(seconds: dict[str, float]) -> Cache:
     """A cache whose sessions, named by one letter, were served that long and never waited."""
     cache = Cache("autellix", 100)
     for name, served_s in seconds.items():
-        cache.run(name, chain(name), served_s=served_s)
+        cache.run(name, hashes_of(name), served_s=served_s)
     return cache
 
 
 def return_all(cache: Cache, names: str) -> list[Turn]:
     """Each session's next turn, which arrives now."""
-    return [cache.arrive(name + "2", chain(name + "2")) for name in names]
+    return [cache.arrive(name + "2", hashes_of(name + "2")) for name in names]
 
 
 def queue_of(cache: Cache, turn: Turn) -> int:
@@ -65,14 +65,14 @@ def test_sessions_of_one_queue_go_by_arrival() -> None:
 def test_service_adds_up_over_a_sessions_turns() -> None:
     cache = Cache("autellix", 100)
     for number in range(1, 4):
-        cache.run(f"a{number}", chain("aaa"[:number]), served_s=0.75)
-    turn = cache.arrive("a4", chain("aaaa"))
+        cache.run(f"a{number}", hashes_of("aaa"[:number]), served_s=0.75)
+    turn = cache.arrive("a4", hashes_of("aaaa"))
     assert queue_of(cache, turn) == 2  # 3 * 0.75 = 2.25, and 2 <= 2.25 < 4
 
 
 def test_new_session_starts_in_the_first_queue() -> None:
     cache = served({"a": 1.5})
-    old, new = return_all(cache, "a")[0], cache.arrive("new", chain("n"))
+    old, new = return_all(cache, "a")[0], cache.arrive("new", hashes_of("n"))
     assert requests(cache.admit([old, new]).admitted) == ["new", "a2"]
 
 
@@ -88,12 +88,12 @@ def test_turn_promoted_once_it_waited_four_times_its_service() -> None:
 
 def test_waits_of_earlier_turns_count_for_promotion() -> None:
     cache = Cache("autellix", 100)
-    first = cache.arrive("a1", chain("a"))
+    first = cache.arrive("a1", hashes_of("a"))
     cache.at(6.0)  # W = 6
     cache.start(first)
     cache.at(8.0)  # T = 2
     cache.end(first)
-    second = cache.arrive("a2", chain("aa"))
+    second = cache.arrive("a2", hashes_of("aa"))
     cache.at(9.5)  # (6 + 1.5) / 2 = 3.75
     assert queue_of(cache, second) == 2
     cache.at(10.0)  # (6 + 2) / 2 = 4
@@ -113,7 +113,7 @@ def test_aborted_turn_adds_no_service() -> None:
     (turn,) = return_all(cache, "a")
     cache.at(cache.now_s + 1.0)
     cache.runtime.turn_ended(turn, [], None)
-    again = cache.arrive("a3", chain("a2"))
+    again = cache.arrive("a3", hashes_of("a2"))
     assert again.session is turn.session
     assert queue_of(cache, again) == 0
 
@@ -128,7 +128,7 @@ def test_explicit_priority_comes_before_queues() -> None:
 def test_forgotten_session_leaves_no_service() -> None:
     cache = served({"a": 5.0})
     cache.runtime.sessions.max_sessions = 0
-    cache.run("b", chain("b"))
+    cache.run("b", hashes_of("b"))
     admission = cache.runtime.policies.admission
     assert isinstance(admission, Autellix)
     assert not admission._served_s and not admission._waited_s

@@ -7,7 +7,7 @@ p = 1 - min(hops, 6) / 6.
 from __future__ import annotations
 
 import pytest
-from tests.policies.host import Cache, chain
+from tests.policies.host import Cache, hashes_of
 
 from holdfast.core.session import Session
 from holdfast.policies.base import PriorityClass
@@ -22,7 +22,7 @@ def call(cache: Cache, agents: str) -> dict[str, Session]:
     latest = {}
     for agent in agents:
         number = len(cache.runtime.sessions)
-        latest[agent] = cache.session(f"r{number}", chain(agent * 2 + chr(0x100 + number)))
+        latest[agent] = cache.session(f"r{number}", hashes_of(agent * 2 + chr(0x100 + number)))
     return latest
 
 
@@ -52,7 +52,7 @@ def test_recency_decays_with_engine_steps() -> None:
     assert cache.eviction.session_priority(latest["A"]) == pytest.approx(0.381658, abs=1e-6)
 
 
-def test_agent_without_a_known_way_has_no_survival() -> None:
+def test_agent_without_a_known_way_is_not_expected() -> None:
     cache = Cache("cachesage", 100)
     latest = call(cache, "AB")
     cache.runtime.step(9)
@@ -69,7 +69,7 @@ def test_hops_follow_learned_transitions() -> None:
     assert hops_of(cache) == {"A": 0, "B": 1, "C": 2}
 
 
-def test_survival_falls_by_a_sixth_with_each_hop() -> None:
+def test_likelihood_falls_by_a_sixth_with_each_hop() -> None:
     cache = Cache("cachesage", 100)
     latest = call(cache, "ABCA")
     # p = 1 - 1/6 and 1 - 2/6. Ages: B's turn ended two steps ago, C's one step ago.
@@ -119,7 +119,7 @@ def test_agents_far_from_the_current_one_are_evicted_first() -> None:
 
 def test_shared_node_has_the_highest_priority_of_its_users() -> None:
     cache = Cache("cachesage", 100)
-    first, second = (cache.session(f"r{n}", chain("AA" + n)) for n in "12")
+    first, second = (cache.session(f"r{n}", hashes_of("AA" + n)) for n in "12")
     first.retention_priority, second.retention_priority = 0.25, 0.75
     assert cache.priority("AA") == (PriorityClass.LIVE, 0.75)
 

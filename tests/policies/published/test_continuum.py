@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from tests.policies.host import HUMAN, TOOL, Cache, chain, requests
+from tests.policies.host import HUMAN, TOOL, Cache, hashes_of, requests
 
 from holdfast.core.session import Session
 from holdfast.policies.base import PriorityClass
@@ -33,10 +33,10 @@ def after_pauses(gaps_s: Sequence[float], end: TurnEnd = TOOL, num_blocks: int =
 
 
 def see_pauses(cache: Cache, gaps_s: Sequence[float], end: TurnEnd, name: str) -> None:
-    cache.run(f"{name}", chain(name), end, served_s=0.0)
+    cache.run(f"{name}", hashes_of(name), end, served_s=0.0)
     for number, gap_s in enumerate(gaps_s):
         cache.at(cache.now_s + gap_s)
-        cache.run(f"{name}{number}", chain(name), end, served_s=0.0)
+        cache.run(f"{name}{number}", hashes_of(name), end, served_s=0.0)
 
 
 def policy_of(cache: Cache) -> Continuum:
@@ -80,7 +80,7 @@ def test_time_to_live_maximises_expected_benefit(num_blocks: int, expected_s: fl
 )
 def test_cold_start_takes_the_logarithm_of_the_benefit(num_blocks: int, expected_s: float) -> None:
     cache = Cache("continuum", 100)
-    session = cache.session("x", chain("x" * num_blocks))
+    session = cache.session("x", hashes_of("x" * num_blocks))
     assert time_to_live_s(cache, session) == pytest.approx(expected_s, abs=1e-6)
 
 
@@ -92,10 +92,10 @@ def test_cold_start_pins_nothing_for_a_benefit_below_a_second() -> None:
 
 def test_ninety_nine_samples_are_a_cold_start() -> None:
     cache = after_pauses([1.0] * 99)
-    session = cache.session("x", chain("x" * 10))
+    session = cache.session("x", hashes_of("x" * 10))
     assert time_to_live_s(cache, session) == pytest.approx(math.log(16))
     cache = after_pauses([1.0] * 100)
-    session = cache.session("x", chain("x" * 10))
+    session = cache.session("x", hashes_of("x" * 10))
     assert time_to_live_s(cache, session) == 1.0
 
 
@@ -104,32 +104,33 @@ def test_tool_goes_by_its_own_pauses_once_it_has_enough() -> None:
     see_pauses(cache, [3.0] * 100, calls("slow"), "s")
     see_pauses(cache, [3.0] * 99, calls("rare"), "r")
     quick, slow = (
-        cache.session(tool, chain(tool[0] * 2 + "x" * 8), calls(tool)) for tool in ("quick", "slow")
+        cache.session(tool, hashes_of(tool[0] * 2 + "x" * 8), calls(tool))
+        for tool in ("quick", "slow")
     )
     assert (time_to_live_s(cache, quick), time_to_live_s(cache, slow)) == (1.0, 3.0)
     # One sample short: among all 299 pauses 100 took 1 s, the others 3 s.
     # B = 3.2: 100 / 299 * 3.2 - 1 = 0.07; at 3 s 3.2 - 3 = 0.2.
-    rare = cache.session("rare", chain("zz"), calls("rare"))
+    rare = cache.session("rare", hashes_of("zz"), calls("rare"))
     assert time_to_live_s(cache, rare) == 3.0
 
 
 def test_queueing_delay_of_turns_without_a_pin_adds_benefit() -> None:
     cache = Cache("continuum", 100)
     for name, delay_s in (("a", 2.0), ("b", 4.0)):
-        turn = cache.arrive(name, chain(name))
+        turn = cache.arrive(name, hashes_of(name))
         cache.at(cache.now_s + delay_s)
         cache.start(turn)
         cache.end(turn)
     # B = (2 + 4) / 2 + 3.2 = 6.2. The session's own first turn waits 0 s: B = 6 / 3 + 3.2 = 5.2.
-    session = cache.session("x", chain("xx"))
+    session = cache.session("x", hashes_of("xx"))
     assert time_to_live_s(cache, session) == pytest.approx(math.log(5.2))
 
 
 def test_delay_of_a_turn_with_a_live_pin_does_not_count() -> None:
     cache = Cache("continuum", 100)
-    cache.session("x", chain("xx"))  # pinned for ln 3.2 = 1.16 s; its own delay is 0 s
+    cache.session("x", hashes_of("xx"))  # pinned for ln 3.2 = 1.16 s; its own delay is 0 s
     cache.at(1.0)
-    turn = cache.arrive("x2", chain("xxx"))
+    turn = cache.arrive("x2", hashes_of("xxx"))
     cache.at(9.0)
     cache.start(turn)
     cache.end(turn)
@@ -139,7 +140,7 @@ def test_delay_of_a_turn_with_a_live_pin_does_not_count() -> None:
 
 def test_pin_expires_after_its_time_to_live() -> None:
     cache = Cache("continuum", 100)
-    session = cache.session("x", chain("x" * 10))  # ln 16 = 2.77 s
+    session = cache.session("x", hashes_of("x" * 10))  # ln 16 = 2.77 s
     cache.at(2.7)
     assert cache.eviction.session_priority(session) == 1.0
     assert policy_of(cache).retains(session)
@@ -150,14 +151,14 @@ def test_pin_expires_after_its_time_to_live() -> None:
 
 def test_session_of_a_human_gets_no_pin() -> None:
     cache = Cache("continuum", 100)
-    session = cache.session("x", chain("x" * 10), HUMAN)
+    session = cache.session("x", hashes_of("x" * 10), HUMAN)
     assert cache.eviction.session_priority(session) == 0.0
     assert not session.has_reservation
 
 
 def test_pin_is_dropped_when_a_human_turns_out_to_be_asked() -> None:
     cache = Cache("continuum", 100)
-    session = cache.session("x", chain("x" * 10), None)
+    session = cache.session("x", hashes_of("x" * 10), None)
     assert session.has_reservation
     cache.runtime.turn_end_known(session, 1, HUMAN)
     assert cache.eviction.session_priority(session) == 0.0
@@ -166,9 +167,9 @@ def test_pin_is_dropped_when_a_human_turns_out_to_be_asked() -> None:
 
 def test_pinned_blocks_evicted_last() -> None:
     cache = Cache("continuum", 9)
-    cache.run("pinned", chain("ppp"), TOOL, served_s=0.0)  # ln 4.8 = 1.57 s
-    cache.run("human", chain("hhh"), HUMAN, served_s=0.0)
-    cache.run("late", chain("lll"), HUMAN, served_s=0.0)
+    cache.run("pinned", hashes_of("ppp"), TOOL, served_s=0.0)  # ln 4.8 = 1.57 s
+    cache.run("human", hashes_of("hhh"), HUMAN, served_s=0.0)
+    cache.run("late", hashes_of("lll"), HUMAN, served_s=0.0)
     cache.at(1.0)
     cache.rescore()
     assert cache.priority("ppp") == (PriorityClass.PINNED, 0.0)
@@ -177,8 +178,8 @@ def test_pinned_blocks_evicted_last() -> None:
 
 def test_expired_pin_leaves_the_order_of_recency() -> None:
     cache = Cache("continuum", 6)
-    cache.run("pinned", chain("ppp"), TOOL, served_s=0.0)
-    cache.run("human", chain("hhh"), HUMAN, served_s=0.0)
+    cache.run("pinned", hashes_of("ppp"), TOOL, served_s=0.0)
+    cache.run("human", hashes_of("hhh"), HUMAN, served_s=0.0)
     cache.at(2.0)
     cache.rescore()
     assert cache.evict(6) == ["ppp", "pp", "p", "hhh", "hh", "h"]
@@ -187,16 +188,16 @@ def test_expired_pin_leaves_the_order_of_recency() -> None:
 def test_programs_go_by_first_arrival() -> None:
     cache = Cache("continuum", 100)
     for name in "ab":
-        cache.run(name, chain(name))
-    new = cache.arrive("c", chain("c"))
-    second, first = cache.arrive("b2", chain("bb")), cache.arrive("a2", chain("aa"))
+        cache.run(name, hashes_of(name))
+    new = cache.arrive("c", hashes_of("c"))
+    second, first = cache.arrive("b2", hashes_of("bb")), cache.arrive("a2", hashes_of("aa"))
     assert requests(cache.admit([new, second, first]).admitted) == ["a2", "b2", "c"]
 
 
 def test_turns_wait_while_pins_leave_too_few_blocks() -> None:
     cache = Cache("continuum", 8)
-    pinned = cache.session("p", chain("ppppp"))  # ln 8 = 2.08 s; three blocks are left
-    waiting = [cache.arrive("x", chain("xxxx"))]
+    pinned = cache.session("p", hashes_of("ppppp"))  # ln 8 = 2.08 s; three blocks are left
+    waiting = [cache.arrive("x", hashes_of("xxxx"))]
     assert not cache.admit(waiting).admitted
     cache.at(2.5)
     admission = cache.admit(waiting)
@@ -206,6 +207,6 @@ def test_turns_wait_while_pins_leave_too_few_blocks() -> None:
 
 def test_idle_engine_starts_a_turn_over_a_pin() -> None:
     cache = Cache("continuum", 8)
-    cache.session("p", chain("ppppp"))
-    waiting = [cache.arrive("x", chain("xxxx"))]
+    cache.session("p", hashes_of("ppppp"))
+    waiting = [cache.arrive("x", hashes_of("xxxx"))]
     assert requests(cache.admit(waiting, num_running=0).admitted) == ["x"]

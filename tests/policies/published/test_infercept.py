@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
-from tests.policies.host import HUMAN, Cache, chain, requests
+from tests.policies.host import HUMAN, Cache, hashes_of, requests
 
 from holdfast.core.offload_port import NoOffload
 from holdfast.core.session import Session
@@ -170,9 +170,9 @@ def test_nothing_kept_before_any_pause_has_ended() -> None:
 def test_kept_blocks_evicted_last_and_others_by_recency() -> None:
     cache = Cache("infercept", 9)
     for name, gap_s in (("k", 1.0), ("d", 100.0), ("e", 100.0)):
-        cache.run(name, chain(name * 3), HUMAN, served_s=0.0)
+        cache.run(name, hashes_of(name * 3), HUMAN, served_s=0.0)
         cache.at(cache.now_s + gap_s)
-        cache.run(name + "2", chain(name * 3), HUMAN, served_s=0.0)
+        cache.run(name + "2", hashes_of(name * 3), HUMAN, served_s=0.0)
     # Three blocks are recomputed in 4.8 s.
     assert cache.priority("kkk") == (PriorityClass.PINNED, 0.0)
     assert cache.priority("ddd") == (PriorityClass.LIVE, 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tests.policies.host import Cache, FixedOracle, chain
+from tests.policies.host import Cache, FixedOracle, hashes_of
 
 from holdfast.policies.base import Priority, PriorityClass
 from holdfast.policies.published.kvflow import KVFlow
@@ -15,7 +15,9 @@ SUFFIX: Priority = (PriorityClass.AWAY, 0.0)
 
 def calls(agents: str, first: int = 0) -> dict[str, list[bytes]]:
     """Calls of agents in this order: four blocks of the agent, then one of the call."""
-    return {f"{n}{name}": chain(name * 4 + chr(0x100 + n)) for n, name in enumerate(agents, first)}
+    return {
+        f"{n}{name}": hashes_of(name * 4 + chr(0x100 + n)) for n, name in enumerate(agents, first)
+    }
 
 
 def fixed(steps: int) -> Priority:
@@ -45,7 +47,7 @@ def test_prefix_has_the_steps_to_its_next_call() -> None:
 
 def test_running_agent_is_zero_steps_away() -> None:
     cache = run("ABCABC" + "ABC", 6)
-    cache.arrive("6A", chain("AAAA" + chr(0x100 + 6)))
+    cache.arrive("6A", hashes_of("AAAA" + chr(0x100 + 6)))
     assert [cache.priority(name * 4) for name in "ABC"] == [fixed(0), fixed(1), fixed(2)]
 
 
@@ -138,6 +140,6 @@ def test_session_alone_is_a_loop_of_one_agent() -> None:
     assert cache.eviction.session_priority(session) == -1.0
     assert cache.priority("AAAA") == fixed(1)
     assert cache.priority("AAAA" + chr(0x100)) == SUFFIX
-    cache.arrive("2A", chain("AAAA" + chr(0x102)))
+    cache.arrive("2A", hashes_of("AAAA" + chr(0x102)))
     assert cache.priority("AAAA") == fixed(0)
     assert not announced(cache)

@@ -7,7 +7,7 @@ the last use; efficiency is a node's mean depth over the greatest depth seen.
 from __future__ import annotations
 
 import pytest
-from tests.policies.host import Cache, chain
+from tests.policies.host import Cache, hashes_of
 
 from holdfast.core.session import Session
 from holdfast.policies.base import PriorityClass
@@ -18,7 +18,7 @@ MS = 1e-3
 def use(cache: Cache, name: str, at_s: float, prompt: str) -> Session:
     """Run a turn that takes no time."""
     cache.at(at_s)
-    return cache.session(name, chain(prompt))
+    return cache.session(name, hashes_of(prompt))
 
 
 def test_recency_is_the_inverse_of_the_time_since_last_use() -> None:

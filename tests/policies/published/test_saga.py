@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.policies.host import HUMAN, TOOL, Cache, chain, returns_after
+from tests.policies.host import HUMAN, TOOL, Cache, hashes_of, returns_after
 
 from holdfast.core.session import Session
 from holdfast.policies.base import PriorityClass
@@ -15,7 +15,7 @@ PAST_TTL = -2.0
 def pause(cache: Cache, name: str, at_s: float, num_blocks: int) -> Session:
     """A session of that many blocks whose pause begins then."""
     cache.at(at_s)
-    return cache.session(name, chain(name * num_blocks))
+    return cache.session(name, hashes_of(name * num_blocks))
 
 
 def score_of(cache: Cache, session: Session) -> float:
@@ -53,17 +53,17 @@ def test_reuse_is_counted_by_what_ended_the_turn() -> None:
     cache = Cache("saga", 100)
     for number in range(1, 4):
         pause(cache, "a", float(number), number)
-    human = cache.session("h", chain("h"), HUMAN)
+    human = cache.session("h", hashes_of("h"), HUMAN)
     # The first pause for a human: P = (1 + 0) / (1 + 1). idle 0: 0.5 * 0.5 + 0.2 * 1 / 100
     assert score_of(cache, human) == pytest.approx(0.252)
 
 
 def test_reuse_falls_with_the_share_of_the_context_that_is_cut() -> None:
     cache = Cache("saga", 100)
-    cache.run("a", chain("aaaa"), TOOL, group="one", served_s=0.0)
+    cache.run("a", hashes_of("aaaa"), TOOL, group="one", served_s=0.0)
     cache.runtime.turn_end_known(next(iter(cache.runtime.sessions)), 1, HUMAN)
     cache.at(1.0)
-    turn = cache.arrive("a2", chain("ab"), group="one")  # half as long
+    turn = cache.arrive("a2", hashes_of("ab"), group="one")  # half as long
     assert turn.session.num_turns == 2
     # kept = min(4, 2) / 4 = 0.5; a tenth of the way from 1: 0.95
     assert policy_of(cache)._kept["human"] == pytest.approx(0.95)
@@ -71,7 +71,7 @@ def test_reuse_falls_with_the_share_of_the_context_that_is_cut() -> None:
 
 def test_pause_is_counted_once_under_what_is_known_best() -> None:
     cache = Cache("saga", 100)
-    session = cache.session("a", chain("a"), None)
+    session = cache.session("a", hashes_of("a"), None)
     assert dict(policy_of(cache)._paused) == {"unknown": 2.0}
     cache.runtime.turn_end_known(session, 1, HUMAN)
     assert dict(policy_of(cache)._paused) == {"unknown": 1.0, "human": 2.0}
@@ -79,7 +79,7 @@ def test_pause_is_counted_once_under_what_is_known_best() -> None:
 
 def test_session_in_the_engine_scores_zero() -> None:
     cache = Cache("saga", 100)
-    assert score_of(cache, cache.arrive("a", chain("a")).session) == 0.0
+    assert score_of(cache, cache.arrive("a", hashes_of("a")).session) == 0.0
 
 
 def test_time_to_live_before_any_gap_is_five_minutes() -> None:
@@ -132,7 +132,7 @@ def test_highest_score_evicted_first() -> None:
 
 def test_session_past_its_time_to_live_evicted_before_all_others() -> None:
     cache = Cache("saga", 10, returns=returns_after({"other": [8.5] * 50, "human": [200.0] * 50}))
-    cache.run("h", chain("hhhhhh"), HUMAN, served_s=0.0)
+    cache.run("h", hashes_of("hhhhhh"), HUMAN, served_s=0.0)
     pause(cache, "t", 0.5, 1)
     cache.at(10.5)
     cache.rescore()
@@ -153,6 +153,6 @@ def test_closed_session_evicted_before_one_past_its_time() -> None:
 
 def test_shared_node_has_its_best_users_priority() -> None:
     cache = Cache("saga", 100)
-    first, second = (cache.session(f"r{n}", chain("ss" + n)) for n in "12")
+    first, second = (cache.session(f"r{n}", hashes_of("ss" + n)) for n in "12")
     first.retention_priority, second.retention_priority = -0.75, -0.25
     assert cache.priority("ss") == (PriorityClass.LIVE, -0.25)

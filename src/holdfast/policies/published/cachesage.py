@@ -1,4 +1,4 @@
-"""CacheSage (CacheScout): survival of agents by learned transitions."""
+"""CacheSage (CacheScout): eviction by which agents run next, from learned transitions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CacheSage(EvictionPolicy):
     where the agent changes; p falls with the hops from the agent that ran last, along transitions
     of probability 0.1 and more; age is in engine steps.
 
-    Source: Zhang et al., CacheSage/CacheScout, arXiv 2605.27744 and 2608.14624: survival score.
+    Source: Zhang et al., CacheSage/CacheScout, arXiv 2605.27744 and 2608.14624: score of a block.
     """
 
     spec: ClassVar[PolicySpec] = PolicySpec(
@@ -70,11 +70,11 @@ class CacheSage(EvictionPolicy):
                 self._seen_step[turn.session] = self.context.num_steps
 
     def session_priority(self, session: Session) -> float:
-        """Survival times recency, > 0."""
+        """Nearness of the agent's next call times recency, > 0."""
         hops = min(self._hops.get(self._agent_of.get(session, b""), _MAX_HOPS), _MAX_HOPS)
-        survival = 1.0 - hops / _MAX_HOPS
+        reuse = 1.0 - hops / _MAX_HOPS
         age_steps = self.context.num_steps - self._seen_step.get(session, 0)
-        return (survival + _FLOOR) * (math.exp(-_DECAY * age_steps) + _FLOOR)
+        return (reuse + _FLOOR) * (math.exp(-_DECAY * age_steps) + _FLOOR)
 
     def priority(self, node: Node[Any]) -> Priority:
         """The highest of the users' retention priorities."""
