@@ -26,6 +26,8 @@ class CacheWiseOracle(CacheWise):
         needs=frozenset({Need.FUTURE}),
     )
 
+    uses_predictions = False
+
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)
         self._true_returns = context.shared(TrueReturns)

@@ -40,14 +40,17 @@ class CacheWise(EvictionPolicy, AdmissionPolicy):
         source="CacheWise, arXiv 2606.16824",
         differs="Durations by tool and argument class are learned online, the tail trimmed at "
         "95 %, not by TF-IDF clusters trained on four fifths of the traces; a shared block counts "
-        "for the user expected back first.",
+        "for the user expected back first; least recently used while the prediction guard objects.",
     )
     rescore_interval_steps = 3
+    uses_predictions = True
 
     def session_priority(self, session: Session) -> float:
-        """Minus the expected residual time (s)."""
+        """Minus the expected residual time (s); minus the pause so far without predictions."""
         if session.state.is_busy:
             return 0.0
+        if not self._predicts:
+            return session.paused_at_s - self.context.now_s
         return -self.residual_s(session)
 
     def residual_s(self, session: Session) -> float:
@@ -64,9 +67,12 @@ class CacheWise(EvictionPolicy, AdmissionPolicy):
         del budget
         return Admission(sorted(waiting, key=lambda t: (t.priority, t.missing_blocks, t.sequence)))
 
-    @staticmethod
-    def _priority_for(session: Session) -> Priority:
+    def _priority_for(self, session: Session) -> Priority:
         if session.state.is_ended:
             return PriorityClass.UNOWNED, 0.0
-        is_human = session.state is SessionState.HUMAN_AWAY
-        return (PriorityClass.AWAY if is_human else PriorityClass.LIVE), session.retention_priority
+        is_last = self._predicts and session.state is SessionState.HUMAN_AWAY
+        return (PriorityClass.AWAY if is_last else PriorityClass.LIVE), session.retention_priority
+
+    @property
+    def _predicts(self) -> bool:
+        return not self.uses_predictions or self.context.trusts_predictions

@@ -43,10 +43,11 @@ class Saga(EvictionPolicy):
         "live per tool.",
         source="SAGA, arXiv 2605.00528",
         differs="Workflow edges are (what ended the turn -> a return), counted online; memory load "
-        "is the paused sessions' share of the cache, and size is relative to it; no "
-        "routing between machines.",
+        "is the paused sessions' share of the cache, and size is relative to it; no routing between "
+        "machines; least recently used while the prediction guard objects.",
     )
     rescore_interval_steps = 3
+    uses_predictions = True
 
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)
@@ -87,12 +88,17 @@ class Saga(EvictionPolicy):
         self._paused[edge] += 1
 
     def session_priority(self, session: Session) -> float:
-        """Minus the eviction score, in [-1, 0]; -2 past the time to live."""
+        """Minus the eviction score, in [-1, 0]; -2 past the time to live.
+
+        While predictions are not trusted: by recency, in (-2, -1].
+        """
         if session.state.is_ended:
             return -3.0
         if session.state.is_busy:
             return 0.0
         idle_s = self.context.now_s - session.paused_at_s
+        if not self.context.trusts_predictions:
+            return 1.0 / (1.0 + max(idle_s, 0.0)) - 2.0
         longest = next(self.context.paused(), session)
         idle_max_s = max(self.context.now_s - longest.paused_at_s, 1e-9)
         if idle_s > self._time_to_live_s(session):
