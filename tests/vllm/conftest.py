@@ -196,7 +196,7 @@ class Rig:
             scheduler._queue.check_integrity()
             scheduler._runtime.tree.check_integrity()
             requests = {i for i in scheduler.requests if not i.startswith("holdfast-prefetch-")}
-            assert scheduler._desk._turns.keys() == requests
+            assert scheduler._tracker._turns.keys() == requests
 
     def check_done(self) -> None:
         """Assert that every request ended and every block is free."""

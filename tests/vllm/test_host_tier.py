@@ -69,7 +69,7 @@ def test_turn_counts_its_loadable_blocks(make_rig: RigMaker) -> None:
     rig.turn("1", "abcdefgh")
     rig.turn("2", "stuvwxyz")
     rig.send("3", "abcdefgh")
-    turn = rig.scheduler._desk.turn_of("3")
+    turn = rig.scheduler._tracker.turn_of("3")
     assert turn.resident_blocks + turn.loadable_blocks == 8
     assert turn.computed_blocks == turn.missing_blocks - turn.loadable_blocks
 

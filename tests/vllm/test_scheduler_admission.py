@@ -116,7 +116,7 @@ def test_large_prompt_wait_is_bounded(
     rig.send("running 1", "1abc", num_outputs=30)
     rig.step()
     large = rig.send("large", "123456789012345678")
-    turn = rig.scheduler._desk.turn_of("large")
+    turn = rig.scheduler._tracker.turn_of("large")
     assert turn is not None
     for number in range(40):
         rig.send(f"small {number}", f"wast{chr(65 + number)}", num_outputs=10)

@@ -54,13 +54,13 @@ def _exercise(rig: Rig) -> None:
 
 
 _CALLS = {
-    "hints": ("add_request", "_desk", "arrive"),
+    "hints": ("add_request", "_tracker", "arrive"),
     "lineage": ("add_request", "_runtime.tree", "match"),
     "arrival": ("add_request", "_runtime", "turn_arrived"),
     "admission": ("schedule", "_runtime", "admit"),
     "budget": ("schedule", "_runtime._reservations", "budget"),
-    "measuring": ("schedule", "_desk", "_pick"),
-    "findings": ("findings", "_reader", "tell"),
+    "measuring": ("schedule", "_tracker", "_pick"),
+    "findings": ("findings", "_reader", "deliver"),
     "start": ("started", "_runtime", "turn_started"),
     "priority": ("worth", "_runtime", "priority_of"),
     "rescore": ("schedule", "_runtime", "step"),

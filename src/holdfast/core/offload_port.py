@@ -1,4 +1,4 @@
-"""What the runtime asks of a store below the KV cache, and tells it."""
+"""The offload port: what the runtime tells the tiers below the KV cache, and asks of them."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ __all__ = ["NoOffload", "OffloadPort"]
 
 
 class OffloadPort(Protocol):
-    """KV blocks that a copy brings back. Questions change nothing."""
+    """Tiers that store copies of KV blocks. Questions change nothing."""
 
     def claim(self, session: Session, hashes: Sequence[bytes]) -> None:
-        """The session's chain consists of these blocks now."""
+        """Take in that a session's path consists of these blocks now. Mutates."""
 
     def forget(self, session: Session) -> None:
-        """The session will not be mentioned again."""
+        """Forget a session. Mutates."""
 
     def num_stored(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
-        """Prefix hashes of a chain held from index `first` on (count); a good `guess` is cheap."""
+        """Prefix hashes of a path stored from index `first` on (count); a good `guess` is cheap."""
         ...
 
     def load_s(self, num_blocks: float) -> float:
-        """Time to copy so many blocks back (s); inf before it is known."""
+        """Time to load so many blocks (s); inf before it is known."""
         ...
 
 
 class NoOffload:
-    """No store: nothing comes back but by computing."""
+    """No tier: evicted blocks are computed again."""
 
     def claim(self, session: Session, hashes: Sequence[bytes]) -> None:
-        """Take note of nothing."""
+        """Do nothing."""
 
     def forget(self, session: Session) -> None:
-        """Take note of nothing."""
+        """Do nothing."""
 
     def num_stored(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
-        """None."""
+        """0."""
         del hashes, first, guess
         return 0
 
     def load_s(self, num_blocks: float) -> float:
-        """Never."""
+        """Infinity."""
         del num_blocks
         return math.inf

@@ -1,8 +1,6 @@
-"""Who is talking to the engine: sessions found from ids or from the lineage of their prompts.
+"""Sessions: streams of turns in which each prompt extends the last, and the table of them.
 
-A session is one stream of turns in which each prompt extends the last. An agent that runs
-sub-agents is several sessions; an explicit id groups them. Knows nothing about time beyond the
-stamps it is given.
+An agent that runs sub-agents is several sessions; an explicit id groups them.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ __all__ = ["SIDE_CALL_RATIO", "Session", "SessionState", "SessionTable", "recenc
 
 
 SIDE_CALL_RATIO = 2
-"""Of an agent's prompt to that of a call for a title, at least."""
+"""Least ratio of an agent's prompt to that of a call for a title."""
 
 
 class SessionState(enum.Enum):
@@ -34,7 +32,7 @@ class SessionState(enum.Enum):
 
     @property
     def is_paused(self) -> bool:
-        """Whether the session is away and may come back."""
+        """Whether the session is idle and may return."""
         return self in (SessionState.AT_TOOL, SessionState.HUMAN_AWAY)
 
     @property
@@ -56,24 +54,24 @@ class Session:
         number: Unique, in order of first sight.
         group: Explicit session id shared by the streams of one agent run, or None.
         state: What it is doing.
-        tail: Last run of its chain, its last output included.
-        prompt_tail: Last run of its last prompt; `tail` or the run before it.
+        tail: Last node of its path, its last output included.
+        prompt_tail: Last node of its last prompt; `tail` or the node before it.
         prompt_blocks: Full blocks of its last prompt (count).
         first_blocks: Full blocks of its first prompt (count).
         num_turns: Turns begun.
         paused_at_s: When its last turn ended (s, host's clock).
-        gap: What is known about the pause, as the predictor wants it.
+        gap: Features of the pause, for prediction.
         awaits_end: Whether what ended its last turn is still being read.
-        tenant: Name of whoever sends it.
-        has_parent: Whether another agent started it, by its client's word.
+        tenant: Name of its fairness domain.
+        has_parent: Whether another agent started it, as its client says.
         calls_tools: Whether one of its turns has ended with a tool call.
-        comes_back: Whether it has gone on after it was closed.
-        speed: How its gaps compare with others of their kind, likewise.
-        expected_gap_s: A hint's word on the pause (s), or None.
+        comes_back: Whether it has returned after it was closed.
+        speed: Session speed factor: its gaps relative to others of their kind.
+        expected_gap_s: The client's hint on the pause (s), or None.
         has_moved_on: Whether a sibling of its group, or a fork, has started since it paused.
         priority: Explicit priority of its last turn, lower is more urgent; None where the engine
             goes by none.
-        is_held: Whether it holds a place in the cache while it is away.
+        has_reservation: Whether admission keeps its blocks from other turns while it is idle.
         retention_priority: Last computed one; the smallest is evicted first.
         stale_at_s: When that is stale (s, host's clock).
     """
@@ -111,7 +109,7 @@ class SessionTable:
     """All remembered sessions, and which one a new prompt continues.
 
     Attributes:
-        tree: The chains of all sessions.
+        tree: The paths of all sessions.
         max_sessions: Sessions remembered (count); the longest idle are forgotten first.
     """
 
@@ -152,7 +150,7 @@ class SessionTable:
         return None
 
     def num_shared(self, session: Session, hashes: Sequence[bytes]) -> int:
-        """Leading blocks that the session's chain and a prompt have in common (count). Pure."""
+        """Leading blocks that the session's path and a prompt have in common (count). Pure."""
         last, depth = self.tree.match(hashes)
         chain = set(session.tail.path())
         for node in last.path():
@@ -188,7 +186,7 @@ class SessionTable:
         return group not in self._distrusted
 
     def distrust(self, group: str) -> None:
-        """The explicit id was seen to name several streams. Mutates."""
+        """Note that the explicit id names several streams. Mutates."""
         self._distrusted.add(group)
 
     def add(self, group: str | None) -> Session:
@@ -219,7 +217,7 @@ class SessionTable:
         return found
 
     def drop(self, session: Session) -> None:
-        """Forget `session`, whose blocks the caller has already let go. Mutates the table."""
+        """Forget `session`, whose path the caller has already dropped. Mutates the table."""
         del self._sessions[session.number]
         if session.group is not None:
             group = self._groups[session.group]
@@ -230,5 +228,5 @@ class SessionTable:
 
 
 def recency(session: Session) -> tuple[float, int]:
-    """Greater for a session that paused later; never equal for two. Pure."""
+    """Sort key: greater for a session that paused later, never equal for two. Pure."""
     return session.paused_at_s, session.number

@@ -1,4 +1,4 @@
-"""What each tenant has been served, so that none lives at the expense of the others."""
+"""Tenants: fairness domains, identified by `cache_salt`, and the service each has had."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _MOST_IDLE = 1024
 
 @dataclass(slots=True, eq=False)
 class Tenant:
-    """Whoever must not pay for what others send.
+    """A fairness domain, identified by `cache_salt`.
 
     Attributes:
         name: Unique.
-        served_s: Engine time its turns were given, made up for when it was idle (s, >= 0).
+        served_s: Engine time of its turns, lifted when it returns from idleness (s, >= 0).
         num_turns: Its turns in the engine (count).
     """
 
@@ -25,14 +25,14 @@ class Tenant:
 
 
 class Tenants:
-    """All tenants, and what they have been served of the engine.
+    """Counts the engine time that each tenant has had.
 
-    Among those with turns in the engine the one served least is next. A tenant that comes back is
-    lifted to the least served of them: nobody saves up service by staying away.
+    Among tenants with turns in the engine the one served least is next. A tenant that returns is
+    lifted to the least served of them: idleness saves up no service.
 
     Source: virtual token counter, Sheng et al., Fairness in Serving Large Language Models,
     OSDI 2024.
-    Differs: counts engine time as learned, what is cached not included, instead of tokens; orders
+    Differs: counts learned engine time, without what is resident, instead of tokens; orders
     only turns that must be computed anew, and never beyond the bound on waiting.
     """
 
@@ -41,7 +41,7 @@ class Tenants:
         self._idle: dict[str, Tenant] = {}
 
     def enter(self, name: str) -> Tenant:
-        """A turn of the tenant has arrived. Mutates the tenant."""
+        """Count a turn that has arrived. Mutates the tenant."""
         tenant = self._active.get(name)
         if tenant is None:
             tenant = self._idle.pop(name, None) or Tenant(name)
@@ -52,7 +52,7 @@ class Tenants:
         return tenant
 
     def leave(self, tenant: Tenant) -> None:
-        """One of its turns has left the engine. Mutates the tenant."""
+        """Uncount a turn that has left the engine. Mutates the tenant."""
         tenant.num_turns -= 1
         if tenant.num_turns > 0:
             return
@@ -62,7 +62,7 @@ class Tenants:
             self._idle.pop(next(iter(self._idle)))
 
     def clear(self) -> None:
-        """No turn is in the engine; what was served is kept."""
+        """Uncount all turns; what was served is kept. Mutates."""
         for tenant in list(self._active.values()):
             tenant.num_turns = 1
             self.leave(tenant)

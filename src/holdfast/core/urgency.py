@@ -1,27 +1,27 @@
-"""How urgent a session is, where the operator has asked for priorities."""
+"""Urgency of sessions by explicit priority, where the operator has asked for priorities."""
 
 from __future__ import annotations
 
 from holdfast.core.session import Session
 
-__all__ = ["LEAST_URGENT", "claim_urgency", "urgency"]
+__all__ = ["LEAST_URGENT", "block_urgency", "urgency"]
 
 LEAST_URGENT = -0.5
 
 
 def urgency(session: Session) -> float:
-    """Where a session stands by its priority: above -0.5 to below 0.5, 0 without any. Pure.
+    """Urgency by explicit priority: above -0.5 to below 0.5, 0 without any. Pure.
 
-    Added to a class of worth it orders sessions within the class, whatever their priorities are.
+    Added to a priority class it orders sessions within the class, whatever their priorities are.
     """
     priority = session.priority or 0
     return -0.5 * priority / (1 + abs(priority))
 
 
-def claim_urgency(session: Session) -> float:
-    """The urgency of what a session has in the cache: that of one with a place or a turn. Pure.
+def block_urgency(session: Session) -> float:
+    """Urgency of a session's resident blocks. Pure.
 
-    Blocks of a session that has given up its place are the least urgent, or urgent sessions that
+    Blocks of a session without turn and reservation are the least urgent, or urgent sessions that
     never return would fill the cache.
     """
     if session.priority is None:

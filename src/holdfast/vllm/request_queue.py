@@ -1,4 +1,4 @@
-"""The engine's waiting requests: all of them counted, only the ones let in on offer.
+"""The engine's waiting requests: all are counted, only admitted ones may start.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
@@ -14,52 +14,52 @@ __all__ = ["AdmissionQueue"]
 
 
 class AdmissionQueue(RequestQueue):  # type: ignore[misc]
-    """A request queue whose front is what was offered last.
+    """A request queue whose front is what was admitted last.
 
-    The length counts every waiting request, so that an engine with only held-back requests is not
-    idle. Truth says whether a request is on offer, which is what the scheduling loop asks.
+    The length counts every waiting request, so that an engine with only queued requests is not
+    idle. Truth is whether a request is admitted, which the scheduling loop asks.
     """
 
     def __init__(self) -> None:
         self._requests: dict[str, Any] = {}
-        self._offers: list[Any] = []
+        self._admitted: list[Any] = []
 
-    def offer(self, request_ids: Iterable[str]) -> None:
-        """Replace the offers; the first is scheduled first. Ids not waiting here are ignored."""
+    def admit(self, request_ids: Iterable[str]) -> None:
+        """Replace what is admitted, first to start first; ignores ids that do not wait here."""
         known = self._requests
-        self._offers = [known[i] for i in request_ids if i in known]
-        self._offers.reverse()
+        self._admitted = [known[i] for i in request_ids if i in known]
+        self._admitted.reverse()
 
     def queued(self) -> Iterator[Any]:
-        """Requests that are not on offer, in order of arrival."""
-        offered = {request.request_id for request in self._offers}
-        return (r for r in self._requests.values() if r.request_id not in offered)
+        """Requests that are not admitted, in order of arrival."""
+        admitted = {request.request_id for request in self._admitted}
+        return (r for r in self._requests.values() if r.request_id not in admitted)
 
     @property
     def num_queued(self) -> int:
-        """Requests that are not on offer (count)."""
-        return len(self._requests) - len(self._offers)
+        """Requests that are not admitted (count)."""
+        return len(self._requests) - len(self._admitted)
 
     def add_request(self, request: Any) -> None:
-        """Add a request at the end, not on offer."""
+        """Add a request at the end, not admitted."""
         self._requests[request.request_id] = request
 
     def pop_request(self) -> Any:
-        """Take the first offer."""
-        request = self._offers.pop()
+        """Take the first admitted request."""
+        request = self._admitted.pop()
         del self._requests[request.request_id]
         return request
 
     def peek_request(self) -> Any:
-        """The first offer."""
-        return self._offers[-1]
+        """The first admitted request."""
+        return self._admitted[-1]
 
     def prepend_request(self, request: Any) -> None:
-        """Add a request at the front, not on offer."""
+        """Add a request at the front, not admitted."""
         self._requests = {request.request_id: request, **self._requests}
 
     def prepend_requests(self, requests: Iterable[Any]) -> None:
-        """Add requests at the front, the last given foremost, none on offer."""
+        """Add requests at the front, the last given first, none admitted."""
         added = {r.request_id: r for r in requests}
         self._requests = {**dict(reversed(added.items())), **self._requests}
 
@@ -71,10 +71,10 @@ class AdmissionQueue(RequestQueue):  # type: ignore[misc]
         """Take out those of the requests that wait here."""
         for request in requests:
             self._requests.pop(request.request_id, None)
-        self._offers = [r for r in self._offers if r.request_id in self._requests]
+        self._admitted = [r for r in self._admitted if r.request_id in self._requests]
 
     def __bool__(self) -> bool:
-        return bool(self._offers)
+        return bool(self._admitted)
 
     def __len__(self) -> int:
         return len(self._requests)

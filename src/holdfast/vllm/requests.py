@@ -1,4 +1,4 @@
-"""The engine's requests as turns of the runtime: what each needs, and whom to offer next.
+"""The engine's requests as turns of the runtime, with the blocks that each needs.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
@@ -30,16 +30,23 @@ _OUTPUT_MEMORY = 0.05
 
 
 class RequestTracker:
-    """Translates between requests and turns. Raises what goes wrong; the scheduler guards it."""
+    """Translates between requests and turns. Raises any error; the scheduler guards it.
+
+    Args:
+        runtime: Receives the turns.
+        queue: The free blocks.
+        pool: vLLM's block pool.
+        layout: Of the prefix cache.
+    """
 
     def __init__(
-        self, runtime: AgentRuntime, queue: EvictionQueue, pool: Any, grain: CacheLayout
+        self, runtime: AgentRuntime, queue: EvictionQueue, pool: Any, layout: CacheLayout
     ) -> None:
         self._runtime = runtime
         self._queue = queue
         self._pool = pool
-        self._grain = grain
-        self._block_tokens = grain.hash_block_tokens * grain.hashes_per_block
+        self._layout = layout
+        self._block_tokens = layout.hash_block_tokens * layout.hashes_per_block
         self._turns: dict[str, Turn] = {}
         self._hints: dict[str, Hints] = {}
         self._reads_hints = True
@@ -49,7 +56,7 @@ class RequestTracker:
         self._output_spread_blocks = 1.0
 
     def configure(self, *, reads_hints: bool, heeds_priority: bool) -> None:
-        """Set what requests may say about themselves."""
+        """Set which hints of requests count."""
         self._reads_hints = reads_hints
         self._heeds_priority = heeds_priority
 
@@ -62,7 +69,7 @@ class RequestTracker:
         return self._hints[request_id].is_final
 
     def arrive(self, request: Any, *, knows_tokens: bool = True) -> tuple[Turn, tuple[str, ...]]:
-        """Make a request a turn; returns it with the reasons for which hints were rejected.
+        """Make a request a turn; returns it with the reasons why hints were rejected. Mutates.
 
         Args:
             request: The request.
@@ -90,14 +97,14 @@ class RequestTracker:
         return turn, rejected
 
     def start(self, turn: Turn) -> None:
-        """The engine has let a turn in."""
+        """Take in that the engine has started a turn. Mutates."""
         self._runtime.turn_started(turn)
         self._growth.expect(turn.request_id, max(turn.footprint_blocks - turn.resident_blocks, 0))
         if not self._runtime.policies.admission.retains(turn.session):
             self._growth.releases(turn.request_id, turn.footprint_blocks)
 
-    def put_back(self, request_id: str) -> None:
-        """The engine has taken a request's blocks back; it waits again."""
+    def preempted(self, request_id: str) -> None:
+        """Take in that the engine has preempted a request. Mutates."""
         self._growth.forget(request_id)
         turn = self._turns.get(request_id)
         if turn is not None:
@@ -106,7 +113,7 @@ class RequestTracker:
     def leave(self, request: Any, end: TurnEnd | None) -> tuple[Turn, Hints] | None:
         """End the turn of a request whose blocks are about to be freed.
 
-        A hint's word on the end wins.
+        A hint about the turn end takes precedence. Mutates.
         """
         self._growth.forget(request.request_id)
         turn = self._turns.pop(request.request_id, None)
@@ -124,7 +131,7 @@ class RequestTracker:
     def admit(
         self, waiting: Iterable[Any], running: Sequence[Any], slots: int, spare: int
     ) -> Admission:
-        """Ask the runtime whom to let in.
+        """Ask the runtime which requests may start. Mutates.
 
         Args:
             waiting: Requests, in order of arrival.
@@ -132,7 +139,7 @@ class RequestTracker:
             slots: Requests that may still start (count).
             spare: Blocks to leave free (count).
         """
-        blocks = self.room(running, spare) - self._queue.num_reserved_blocks
+        blocks = self.unclaimed_blocks(running, spare) - self._queue.num_reserved_blocks
         turns = self._pick(waiting, blocks, slots)
         return self._runtime.admit(turns, blocks, slots, len(running))
 
@@ -141,8 +148,8 @@ class RequestTracker:
         turns = (self._turns.get(request.request_id) for request in requests)
         return (turn.session for turn in turns if turn is not None)
 
-    def room(self, running: Sequence[Any], spare: int) -> int:
-        """Free blocks that no running turn will grow into, places of paused sessions among them.
+    def unclaimed_blocks(self, running: Sequence[Any], spare: int) -> int:
+        """Free blocks that no running turn grows into, reserved ones included (count).
 
         Args:
             running: Requests that run.
@@ -159,9 +166,9 @@ class RequestTracker:
         return request_ids
 
     def _pick(self, waiting: Iterable[Any], blocks: int, slots: int) -> list[Turn]:
-        """The waiting turns worth a look now, measured anew, in order of arrival.
+        """The waiting turns to consider now, measured anew, in order of arrival.
 
-        That is all of them where few wait, and, as measured last, where all of many fit.
+        All of them where few wait, and, as measured last, where all of many fit.
         """
         turn_of = self._turns.get
         known = [(turn, r) for r in waiting if (turn := turn_of(r.request_id)) is not None]
@@ -176,12 +183,12 @@ class RequestTracker:
         return [turn for turn, _ in known]
 
     def _measure(self, turn: Turn, request: Any) -> None:
-        num_groups = self._grain.num_groups
+        num_groups = self._layout.num_groups
         total_blocks = -(-request.num_tokens // self._block_tokens) * num_groups
         guess = turn.resident_blocks // num_groups
         turn.resident_blocks = self._num_resident(request.block_hashes, guess) * num_groups
         turn.missing_blocks = total_blocks - turn.resident_blocks
-        stride = self._grain.hashes_per_block
+        stride = self._layout.hashes_per_block
         num_hashes = self._runtime.tier.num_stored(
             request.block_hashes,
             turn.resident_blocks // num_groups * stride,
@@ -189,22 +196,22 @@ class RequestTracker:
         )
         turn.loadable_blocks = num_hashes // stride * num_groups
         output_blocks = self._expected_output(request) * num_groups
-        unheld = 0
+        unreserved = 0
         node = turn.session.tail
         while node.parent is not None:
             if not node.num_reservations:
-                unheld += node.free_blocks.num_blocks
+                unreserved += node.free_blocks.num_blocks
             node = node.parent
-        turn.demand_blocks = turn.missing_blocks + unheld + output_blocks
+        turn.demand_blocks = turn.missing_blocks + unreserved + output_blocks
         turn.footprint_blocks = total_blocks + output_blocks
 
     def _num_resident(self, hashes: Sequence[Any], guess: int) -> int:
-        """Leading blocks in the cache; `guess` costs two look-ups when it is right.
+        """Leading blocks that are resident (count); a right `guess` costs two look-ups.
 
-        Chains are given up from their end.
+        Paths are evicted from their end.
         """
         cached = self._pool.get_cached_block
-        stride, group = self._grain.hashes_per_block, [self._grain.group]
+        stride, group = self._layout.hashes_per_block, [self._layout.group]
         return resident_length(
             len(hashes) // stride,
             lambda block: cached(hashes[(block + 1) * stride - 1], group) is not None,
@@ -216,7 +223,7 @@ class RequestTracker:
         turn = self._turns.get(request.request_id)
         if turn is None:
             return 0
-        filled: int = request.num_computed_tokens // self._block_tokens * self._grain.num_groups
+        filled: int = request.num_computed_tokens // self._block_tokens * self._layout.num_groups
         return max(turn.footprint_blocks - filled, 0)
 
     def _expected_output(self, request: Any) -> int:

@@ -38,7 +38,7 @@ __all__ = ["HoldfastScheduler"]
 
 logger = logging.getLogger(__name__)
 
-_WAITING_PER_SKIPPED_REVIEW = 128
+_WAITING_PER_SKIPPED_STEP = 128
 _EVICTED_PER_STALE = 16
 _MAX_STALE_A_STEP = 8
 _KNOWN_PER_CACHED = 8
@@ -47,10 +47,10 @@ T = TypeVar("T")
 
 
 class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
-    """vLLM's scheduler with Holdfast's choice of victims and of whom to let in.
+    """vLLM's scheduler with Holdfast's eviction order, admission and prefetch.
 
-    What runs, how many tokens and for how long stays vLLM's. Each call into Holdfast is guarded: an
-    error is counted and logged once, and vLLM's own order is used from then on.
+    Batches, chunks and preemption stay vLLM's. Each call into Holdfast is guarded: an error is
+    counted and logged once, and vLLM's own order is used from then on.
 
     Attributes:
         clock: Monotonic clock (s); replaced by drivers with a clock of their own.
@@ -93,7 +93,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self.offload = offload_controller_of(
             self, self._runtime, self._stored_priority, prefetches=config.prefetch
         )
-        self._grain_tokens = cache_layout(self).hash_block_tokens
+        self._hash_block_tokens = cache_layout(self).hash_block_tokens
         self._reader = TurnReader(
             self.vllm_config.model_config, self._runtime, self._reports.pause_explained
         )
@@ -101,13 +101,16 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._orders_requests = False
         self._must_fall_back = False
         self._num_steps = 0
-        self._num_evicted = 0  # since scores were last brought up to date
-        self._reviewed_at_step = 0
+        self._num_evicted = 0  # since the last step
+        self._admitted_at_step = 0
         self._meter = StepMeter(self._runtime.costs)
         if self._is_active:
             self._install(config)
         else:
-            logger.warning("prefix caching is off: Holdfast has nothing to keep and stays out")
+            logger.warning(
+                "Holdfast is inactive: prefix caching is off, so there is no cache to manage;"
+                " remove --no-enable-prefix-caching to use it"
+            )
         self._metrics.watch(self._take_census)
 
     def _install(self, config: HoldfastConfig) -> None:
@@ -120,13 +123,13 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._note_evicted,
         )
         pool.free_block_queue = self._queue
-        grain = cache_layout(self)
-        self._runtime.attach(self._queue, len(pool.blocks) - 1, self._grain_tokens)
+        layout = cache_layout(self)
+        self._runtime.attach(self._queue, len(pool.blocks) - 1, self._hash_block_tokens)
         if config.eviction == "lru":
             self._queue.use_lru()
-        self._desk = RequestTracker(self._runtime, self._queue, pool, grain)
-        self._desk.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
-        self.offload.install_gate(self._desk, grain, self._meter, self._metrics, self._guard)
+        self._tracker = RequestTracker(self._runtime, self._queue, pool, layout)
+        self._tracker.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
+        self.offload.install_gate(self._tracker, layout, self._meter, self._metrics, self._guard)
         self._orders_requests = (
             config.admission == "policy" and self._runtime.policies.orders_requests
         )
@@ -178,10 +181,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
         """Drop all cached content; see vLLM.
 
-        False, and nothing is preempted, while a copy that no request asked for is being ended; the
-        next try finds it gone.
+        False, and nothing is preempted, while a prefetch still writes blocks; the next try succeeds.
         """
-        if self._is_active and self._guard("make_way", self._is_in_the_way):
+        if self._is_active and self._guard("make_way", self._is_prefetching):
             return False
         is_reset: bool = super().reset_prefix_cache(*args, **kwargs)
         if is_reset and self._is_active:
@@ -197,7 +199,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _preempt_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
         super()._preempt_request(request, *args, **kwargs)
         if self._is_active:
-            self._guard("preempt", lambda: self._put_back(request))
+            self._guard("preempt", lambda: self._preempted(request))
 
     def _free_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         if self._is_active:
@@ -208,16 +210,16 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _arrive(self, request: Any) -> None:
         self._runtime.tick(self.clock())
-        # An engine without requests takes no steps: the pause of this very session may be unread.
-        self._guard("findings", self._reader.tell)
-        turn, rejected = self._desk.arrive(request, knows_tokens=self.knows_tokens)
+        # An idle engine takes no steps: the turn end of this very session may be unread.
+        self._guard("findings", self._reader.deliver)
+        turn, rejected = self._tracker.arrive(request, knows_tokens=self.knows_tokens)
         self.offload.arrived(request)
         self._reader.arrived(turn, request)
         self._reports.turn_arrived(turn, request.num_prompt_tokens, rejected)
         self._check_size(request)
 
-    def _put_back(self, request: Any) -> None:
-        self._desk.put_back(request.request_id)
+    def _preempted(self, request: Any) -> None:
+        self._tracker.preempted(request.request_id)
         self._check_size(request)
 
     def _check_size(self, request: Any) -> None:
@@ -226,7 +228,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _leave(self, request: Any) -> None:
         self._runtime.tick(self.clock())
-        left = self._desk.leave(request, None)
+        left = self._tracker.leave(request, None)
         if left is None:
             return
         turn, hints = left
@@ -245,10 +247,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             *self.offload.loading_requests(),
         ]
         for request_id in request_ids:
-            turn = self._desk.turn_of(request_id)
+            turn = self._tracker.turn_of(request_id)
             if turn is None or turn.session.state is SessionState.RUNNING:
                 continue
-            self._desk.start(turn)
+            self._tracker.start(turn)
             self.offload.started(self.requests[request_id])
             self._reports.turn_started(turn)
 
@@ -256,19 +258,19 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         copying_s = self.offload.step_ended(model_output)
         self._meter.step_ended(output, self.clock(), copying_s)
 
-    def _is_in_the_way(self) -> bool:
-        """Whether copies of ours still hold blocks; no more begin until the cache is empty."""
+    def _is_prefetching(self) -> bool:
+        """Whether prefetches still write blocks; no more begin until the cache is empty."""
         self._runtime.tick(self.clock())
-        is_in_the_way = not self.offload.halt_prefetches()
-        if is_in_the_way:
-            logger.info("the prefix cache is not reset yet: a prefetch is being ended; try again")
-        return is_in_the_way
+        is_writing = not self.offload.halt_prefetches()
+        if is_writing:
+            logger.info("prefix cache not reset: a prefetch still writes blocks; try again")
+        return is_writing
 
     def _forget_content(self) -> None:
         self.offload.content_dropped()
         self._queue.forget_content()
         self._runtime.content_dropped()
-        for request_id in self._desk.forget():
+        for request_id in self._tracker.forget():
             request = self.requests.get(request_id)
             if request is not None:
                 self._arrive(request)
@@ -281,37 +283,37 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         num_stale = -(-self._num_evicted // _EVICTED_PER_STALE)
         self._num_evicted = 0
         self._runtime.step(self.steps_a_call, min(num_stale, _MAX_STALE_A_STEP))
-        self._guard("findings", self._reader.tell)
+        self._guard("findings", self._reader.deliver)
         if self._orders_requests and len(self.waiting):
-            # The more wait, the less a step's delay is to them, and the more a review costs.
-            interval = 1 + len(self.waiting) // _WAITING_PER_SKIPPED_REVIEW
-            if not self.running or self._num_steps >= self._reviewed_at_step + interval:
-                self._reviewed_at_step = self._num_steps
-                self._review()
-        self.offload.before_step(self._num_steps, self._sessions_held, self._prefetch_room)
+            # The more turns wait, the less a step's delay matters and the more a decision costs.
+            interval = 1 + len(self.waiting) // _WAITING_PER_SKIPPED_STEP
+            if not self.running or self._num_steps >= self._admitted_at_step + interval:
+                self._admitted_at_step = self._num_steps
+                self._admit()
+        self.offload.before_step(self._num_steps, self._queued_sessions, self._prefetch_budget)
 
-    def _review(self) -> None:
+    def _admit(self) -> None:
         slots = self.max_num_running_reqs - len(self.running)
         if slots <= 0:
             return
         candidates = [request for request in self.waiting if request not in self._oversized]
-        admission = self._desk.admit(candidates, self._growing, slots, self._spare_blocks)
+        admission = self._tracker.admit(candidates, self._growing, slots, self._spare_blocks)
         waiting: AdmissionQueue = self.waiting
-        waiting.offer(turn.request_id for turn in admission.admitted)
+        waiting.admit(turn.request_id for turn in admission.admitted)
         self._reports.reservations_released(admission)
 
-    def _sessions_held(self) -> Iterator[Session]:
-        """Whose turns are held back; vLLM itself looks for the blocks of those on offer."""
-        return self._desk.sessions_of(self.waiting.queued() if self._orders_requests else ())
+    def _queued_sessions(self) -> Iterator[Session]:
+        """Sessions whose turns are not admitted; vLLM itself loads the blocks of admitted ones."""
+        return self._tracker.sessions_of(self.waiting.queued() if self._orders_requests else ())
 
-    def _prefetch_room(self) -> int:
-        """Blocks that copies ahead of time may take: none while a turn waits for room (count)."""
-        is_full = any(self._sessions_held())
-        return 0 if is_full else self._desk.room(self._growing, self._spare_blocks)
+    def _prefetch_budget(self) -> int:
+        """Blocks that prefetches may take (count): none while a turn is queued."""
+        is_full = any(self._queued_sessions())
+        return 0 if is_full else self._tracker.unclaimed_blocks(self._growing, self._spare_blocks)
 
     @property
     def _growing(self) -> Any:
-        """Requests that have blocks and will have more; who waits for a copy has some as well."""
+        """Requests that have blocks and will take more: those that run or load."""
         return [*self.running, *self.offload.holding_requests()]
 
     def _priority_of(self, node: Node[Any]) -> Priority:
@@ -326,7 +328,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._reports.evicted(node, num_blocks)
 
     def _take_census(self) -> None:
-        """Set the gauges. Any thread may call it: it only looks at anything else."""
+        """Set the gauges. Any thread may call it: it changes nothing else."""
         runtime, waiting = self._runtime, self.waiting
         self._metrics.set_guard_trips(runtime.guard.num_trips)
         self._metrics.set_prefetches(self.offload.prefetches)
@@ -337,10 +339,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     # Fall back.
 
     def _guard(self, where: str, act: Callable[[], T]) -> T | None:
-        """Run `act`.
-
-        An error of ours is counted, logged once, and ends Holdfast's part, never the request.
-        """
+        """Run `act`; an error is counted, logged once, and turns Holdfast off, never the request."""
         try:
             return act()
         except Exception:
@@ -352,7 +351,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 self._must_fall_back = True
                 self._queue.is_lru = True
                 logger.exception(
-                    "Holdfast failed in %s; vLLM's own order is used from now on", where
+                    "Holdfast failed in %s and is off until the engine restarts: requests go on in vLLM's"
+                    " own order",
+                    where,
                 )
             return None
 

@@ -1,4 +1,4 @@
-"""What the texts of turns say: how answers end, and which new prompts hold a sub-agent's task.
+"""Reads the texts of turns: how answers end, and which new prompts hold a sub-agent's task.
 
 Process: engine core. Checked on vLLM 0.28 ... 0.33.
 """
@@ -21,12 +21,12 @@ _NUM_PROMPT_TOKENS = 4096  # of a prompt's end, where a task stands
 
 
 class TurnReader:
-    """Has texts read off the serving path, and tells the runtime what they say.
+    """Reads texts off the serving path and delivers what it found to the runtime.
 
     Args:
-        model_config: VLLM's; knows the tokenizer.
-        runtime: Is told.
-        on_found: Told of each turn end at once, in another thread; must not raise.
+        model_config: vLLM's; knows the tokenizer.
+        runtime: Receives it.
+        on_found: Called with each turn end at once, in another thread; must not raise.
     """
 
     def __init__(
@@ -43,20 +43,20 @@ class TurnReader:
         self.prompts: OutputTails[Session, str] = OutputTails(lambda: text_reader_of(model_config))
 
     def arrived(self, turn: Turn, request: Any) -> None:
-        """A request is here: have its prompt read where it may be a sub-agent's. O(1)."""
+        """Read a new request's prompt where it may be a sub-agent's. O(1)."""
         tokens = request.prompt_token_ids
         if self._has_tokenizer and tokens and self._runtime.wants_prompt(turn.session):
             self.prompts.submit(turn.session, tokens[-_NUM_PROMPT_TOKENS:])
 
     def answered(self, turn: Turn, request: Any) -> None:
-        """A request has its answer: have the end of it read. O(1)."""
+        """Read the end of a request's answer. O(1)."""
         session = turn.session
         tail = request.output_token_ids[-_NUM_ANSWER_TOKENS:]
         if self._has_tokenizer and self.answers.submit((session, session.num_turns), tail):
             self._runtime.turn_end_awaited(session)
 
-    def tell(self) -> None:
-        """Tell the runtime what has been read since the last call. Mutates the runtime."""
+    def deliver(self) -> None:
+        """Give the runtime what has been read since the last call. Mutates the runtime."""
         for (session, num_turns), end in self.answers.findings():
             self._runtime.turn_end_known(session, num_turns, end)
         for session, text in self.prompts.findings():

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session
-from holdfast.core.urgency import claim_urgency
+from holdfast.core.urgency import block_urgency
 from holdfast.policies.base import (
     PolicyContext,
     PolicySpec,
@@ -84,5 +84,5 @@ class ReturnRateEviction(SessionPriority):
         for session in users_of(node):
             total += session.retention_priority * self._agents.share(session, node)
             if not session.state.is_ended:
-                priority_class = max(priority_class, PriorityClass.LIVE + claim_urgency(session))
+                priority_class = max(priority_class, PriorityClass.LIVE + block_urgency(session))
         return priority_class, total
