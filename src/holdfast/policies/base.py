@@ -102,7 +102,7 @@ class Oracle(Protocol):
         ...
 
     def prompts_after(self, request_id: str) -> Iterator[Sequence[bytes]]:
-        """Prefix hashes of the prompts that its run sends after a request, soonest first."""
+        """Prefix hashes of the prompts that its workflow sends after a request, soonest first."""
         ...
 
 

@@ -181,7 +181,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
         """Drop all cached content; see vLLM.
 
-        False, and nothing is preempted, while a prefetch still writes blocks; the next try succeeds.
+        False, and nothing is preempted, while a prefetch still writes blocks; try again then.
         """
         if self._is_active and self._guard("make_way", self._is_prefetching):
             return False
@@ -339,7 +339,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     # Fall back.
 
     def _guard(self, where: str, act: Callable[[], T]) -> T | None:
-        """Run `act`; an error is counted, logged once, and turns Holdfast off, never the request."""
+        """Run `act`; an error is counted, logged once, and turns Holdfast off; requests go on."""
         try:
             return act()
         except Exception:
@@ -351,8 +351,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 self._must_fall_back = True
                 self._queue.is_lru = True
                 logger.exception(
-                    "Holdfast failed in %s and is off until the engine restarts: requests go on in vLLM's"
-                    " own order",
+                    "Holdfast failed in %s and is off until the engine restarts; requests go on in"
+                    " vLLM's own order",
                     where,
                 )
             return None

@@ -30,7 +30,7 @@ _FAR = _STEPS_AHEAD + 1
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call of an agent: when it runs, and the node in which its prefix ends."""
+    """A call of an agent: in how many steps it runs, and the node in which its prefix ends."""
 
     steps: int
     node: Node[Any]
@@ -40,9 +40,9 @@ class _Call:
 class KVFlow(EvictionPolicy, PrefetchPolicy):
     """Evicts varying suffixes first, then the fixed prefixes needed in the most steps.
 
-    A fixed prefix is a node that several sessions share, or as far as a coming call follows what
-    is known. Steps are counted in the workflow's next 32 calls, and a node takes the least of all
-    that need it. Without a workflow graph a session in the engine is zero
+    A fixed prefix is a node that several sessions share, or the known beginning of a call to come.
+    Steps are counted in calls of the workflow, up to 32 ahead, and a node takes the least of all
+    calls that need it. Without a workflow graph a session in the engine is zero
     steps away and a paused one runs at the next step of its own loop.
 
     Source: Pan et al., KVFlow, arXiv 2507.07400, NeurIPS 2025: priority of a node is the least
