@@ -43,8 +43,8 @@ class Saga(EvictionPolicy):
         "live per tool.",
         source="SAGA, arXiv 2605.00528",
         differs="Workflow edges are (what ended the turn -> a return), counted online; memory load "
-        "is the paused sessions' share of the cache, and size is relative to it; no routing between "
-        "machines; least recently used while the prediction guard objects.",
+        "is the paused sessions' share of the cache, and size is relative to it; no routing "
+        "between machines; least recently used while the prediction guard objects.",
     )
     rescore_interval_steps = 3
     uses_predictions = True
