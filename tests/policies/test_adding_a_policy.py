@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tests.policies.host import Cache, chain
+from tests.policies.host import Cache, hashes_of
 
 from holdfast.policies.registry import build_policies, check_deployable, policy_names
 
@@ -49,12 +49,12 @@ def test_example_is_listed_and_deployable() -> None:
 def test_session_with_two_late_returns_evicted_first() -> None:
     cache = Cache("two-strikes", 40)
     for index in range(1, 4):
-        cache.run(f"late{index}", chain("late" + "x" * index))
+        cache.run(f"late{index}", hashes_of("late" + "x" * index))
         cache.now_s += 61.0
-    cache.run("late4", chain("latexxxx"))
-    cache.run("prompt", chain("prompt"))
+    cache.run("late4", hashes_of("latexxxx"))
+    cache.run("prompt", hashes_of("prompt"))
     cache.now_s += 1.0
-    cache.run("other", chain("unlike the others"))
+    cache.run("other", hashes_of("unlike the others"))
     late, prompt, _ = cache.runtime.sessions
     for session in (late, prompt):
         cache.runtime._priorities.mark(session)

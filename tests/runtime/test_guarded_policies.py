@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.policies.host import Cache, chain
+from tests.policies.host import Cache, hashes_of
 
 from holdfast.policies.registry import build_policies, policy_names
 from holdfast.tool_calls.turn_end import TurnEnd
@@ -21,7 +21,7 @@ def taught(name: str) -> Cache:
     cache = Cache(name, 200)
     for kind, gap_s, end in (("t", 1.0, TOOL), ("h", 500.0, HUMAN)):
         for length in range(1, 12):
-            cache.run(f"{kind}{length}", chain(kind * length), end)
+            cache.run(f"{kind}{length}", hashes_of(kind * length), end)
             cache.now_s += gap_s
     return cache
 
@@ -37,9 +37,9 @@ def test_recency_decides_while_predictions_are_aside(
     name: str, is_trusted: bool, first: str
 ) -> None:
     cache = taught(name)
-    cache.run("tool", chain("TOOL"), TOOL)
+    cache.run("tool", hashes_of("TOOL"), TOOL)
     cache.now_s += 0.3
-    cache.run("human", chain("HUMAN"), HUMAN)
+    cache.run("human", hashes_of("HUMAN"), HUMAN)
     cache.now_s += 0.1
     tool, human = list(cache.runtime.sessions)[-2:]
     cache.runtime.guard.trusts = is_trusted
