@@ -72,7 +72,7 @@ RETIRED = (
     Retired("callers", "recurring agent", POLICIES),
     Retired("keepers?|tidy|tidies|tidied|tidying", "session blocks, garbage collection"),
     Retired("paces?", "session speed factor"),
-    Retired("survivals?", "copy retention", DECISIONS),
+    Retired("survivals?", "copy retention", _within("cache", "core", "runtime", "vllm")),
     Retired("grains?", "cache layout"),
     Retired("climbs?|climbed", "prompt growth"),
     Retired("novelt(y|ies)", "new tokens"),
@@ -110,6 +110,9 @@ ANY = re.compile(rf"\b({'|'.join(retired.words for retired in RETIRED)})\b")
 
 KEPT = {
     "num_climbs_by_size": "a key of a study's JSON",
+    '"worth"': "a label value of holdfast_fallbacks_total",
+    "stored_worth": "a label value of holdfast_fallbacks_total",
+    "_segments": "an attribute of vLLM's shared memory region",
 }
 """Text that is taken out of lines first: names that users depend on, and other programs' words."""
 

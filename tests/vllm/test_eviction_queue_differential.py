@@ -89,12 +89,12 @@ class PoolsAlike(RuleBasedStateMachine):
         self.stock, self.ours = self.sides = [Side(), Side()]
         self.tree: PrefixTree[Any] = PrefixTree()
         self.num_answers = 0
-        self.num_given_up = 0
+        self.num_evicted = 0
         self.queue = EvictionQueue(
             self.ours.pool.free_block_queue.get_all_free_blocks(),
             NUM_BLOCKS,
             self.tree,
-            lambda _segment: AS_IF_UNOWNED,
+            lambda _node: AS_IF_UNOWNED,
             self.note_evicted,
         )
         self.ours.pool.free_block_queue = self.queue
@@ -102,8 +102,8 @@ class PoolsAlike(RuleBasedStateMachine):
         self.running: list[Turn] = []
         self.paused: list[Turn] = []
 
-    def note_evicted(self, _segment: Node[Any] | None, num_blocks: int) -> None:
-        self.num_given_up += num_blocks
+    def note_evicted(self, _node: Node[Any] | None, num_blocks: int) -> None:
+        self.num_evicted += num_blocks
 
     # Calls of the runtime.
 
@@ -296,7 +296,7 @@ def test_without_prefix_caching_order_is_vllms() -> None:
     tree: PrefixTree[Any] = PrefixTree()
     free = ours.pool.free_block_queue.get_all_free_blocks()
     ours.pool.free_block_queue = EvictionQueue(
-        free, NUM_BLOCKS, tree, lambda _segment: (1, 0.0), lambda _segment, _count: None
+        free, NUM_BLOCKS, tree, lambda _node: (1, 0.0), lambda _node, _count: None
     )
 
     for side in (stock, ours):
@@ -316,8 +316,8 @@ def test_errors_are_those_of_vllm(side_is_ours: bool) -> None:
             side.pool.free_block_queue.get_all_free_blocks(),
             NUM_BLOCKS,
             PrefixTree(),
-            lambda _segment: (1, 0.0),
-            lambda _segment, _count: None,
+            lambda _node: (1, 0.0),
+            lambda _node, _count: None,
         )
     queue = side.pool.free_block_queue
     taken = queue.popleft()

@@ -84,8 +84,8 @@ def _nothing() -> None:
 
 def region_paths(region: Any) -> list[Path]:
     """Files of a host tier's shared memory; vLLM 0.33 may have several."""
-    segments = getattr(region, "_segments", None) or [(region.mmap_path, 0, 0)]
-    return [Path(path) for path, _, _ in segments]
+    files = getattr(region, "_segments", None) or [(region.mmap_path, 0, 0)]
+    return [Path(path) for path, _, _ in files]
 
 
 def holding_requests(scheduler: Any) -> list[Any]:

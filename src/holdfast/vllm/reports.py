@@ -128,7 +128,7 @@ class EngineReports:
             )
 
     def evicted(self, node: Node[Any] | None, num_blocks: int) -> None:
-        """Blocks of a run were given up; None is a run that no session uses any more."""
+        """Blocks of a node were evicted; None is a node that no session uses any more."""
         users = None if node is None else sessions_using(node)
         reason = eviction_reason(users)
         self.metrics.evicted(reason, num_blocks)

@@ -118,7 +118,7 @@ def test_batch_sizes_do_not_change_the_identity(engine: Any) -> None:
     assert _name(engine) == before
 
 
-@pytest.mark.parametrize("model", ["nobody/nothing", "s3://bucket/some/model", "a/b:Q4_K_M"])
+@pytest.mark.parametrize("model", ["missing/model", "s3://bucket/some/model", "a/b:Q4_K_M"])
 def test_unreadable_weights_are_logged(
     engine: Any, caplog: pytest.LogCaptureFixture, model: str
 ) -> None:
