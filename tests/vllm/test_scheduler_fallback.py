@@ -149,7 +149,7 @@ def test_oldest_blocks_evicted_first_after_fallback(make_rig: RigMaker) -> None:
     rig = make_rig(14, is_strict=False)
     rig.turn("old", "abcd")
     rig.turn("new", "efgh")
-    rig.turn("renewed", "abcd")
+    rig.turn("again", "abcd")
     _break(rig.scheduler._runtime, "turn_arrived", 0)
     rig.turn("more", "ijklmnop")
     assert rig.num_cached("abcd") == 4

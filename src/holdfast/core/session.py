@@ -152,9 +152,9 @@ class SessionTable:
     def num_shared(self, session: Session, hashes: Sequence[bytes]) -> int:
         """Leading blocks that the session's path and a prompt have in common (count). Pure."""
         last, depth = self.tree.match(hashes)
-        chain = set(session.tail.path())
+        path = set(session.tail.path())
         for node in last.path():
-            if node in chain:
+            if node in path:
                 return min(node.end, depth)
         return 0
 
