@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 52
+MAX_TEST_NAME = 60
 BANNED_NAMES = {"utils.py", "common.py", "helpers.py", "misc.py"}
 
 
@@ -32,6 +34,12 @@ def test_functions_stay_short(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION_LINES, node.name
+
+
+@pytest.mark.parametrize("path", TESTS, ids=ids)
+def test_names_of_tests_are_short(path: Path) -> None:
+    names = re.findall(r"def (test_\w+)", path.read_text())
+    assert [name for name in names if len(name) > MAX_TEST_NAME] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=ids)
