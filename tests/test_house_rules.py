@@ -16,6 +16,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 52
 MAX_TEST_NAME = 60
+MAX_FIRST_LINE = 80
 BANNED_NAMES = {"utils.py", "common.py", "helpers.py", "misc.py"}
 
 
@@ -40,6 +41,14 @@ def test_functions_stay_short(path: Path) -> None:
 def test_names_of_tests_are_short(path: Path) -> None:
     names = re.findall(r"def (test_\w+)", path.read_text())
     assert [name for name in names if len(name) > MAX_TEST_NAME] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=ids)
+def test_first_lines_of_docstrings_are_short(path: Path) -> None:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, documented)]
+    lines = [(ast.get_docstring(node) or "").partition("\n")[0] for node in nodes]
+    assert [line for line in lines if len(line) > MAX_FIRST_LINE] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=ids)

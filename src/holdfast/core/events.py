@@ -1,4 +1,4 @@
-"""Events: frozen, timestamped facts about turns and sessions, for policies to observe."""
+"""Events: frozen, timestamped facts about turns and sessions, for policies."""
 
 from __future__ import annotations
 

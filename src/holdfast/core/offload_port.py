@@ -1,4 +1,4 @@
-"""The offload port: what the runtime tells the tiers below the KV cache, and asks of them."""
+"""The offload port: the runtime's interface to the tiers below the KV cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OffloadPort(Protocol):
         """Forget a session. Mutates."""
 
     def num_stored(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
-        """Prefix hashes of a path stored from index `first` on (count); a good `guess` is cheap."""
+        """Prefix hashes of a path stored from `first` on (count); a good `guess` is cheap."""
         ...
 
     def load_s(self, num_blocks: float) -> float:

@@ -1,4 +1,4 @@
-"""Sessions: streams of turns in which each prompt extends the last, and the table of them.
+"""Sessions: streams of turns, each of which extends the last; and their table.
 
 An agent that runs sub-agents is several sessions; an explicit id groups them.
 """
@@ -150,7 +150,7 @@ class SessionTable:
         return None
 
     def num_shared(self, session: Session, hashes: Sequence[bytes]) -> int:
-        """Leading blocks that the session's path and a prompt have in common (count). Pure."""
+        """Leading blocks that the session's path and a prompt share (count). Pure."""
         last, depth = self.tree.match(hashes)
         path = set(session.tail.path())
         for node in last.path():
@@ -167,12 +167,12 @@ class SessionTable:
         return self._groups.get(group, set())
 
     def root_of(self, group: str) -> Session | None:
-        """Of an id's streams the agent's own: the first that called a tool; None if none did."""
+        """The agent's own stream of an id: the first that called a tool; None if none did."""
         callers = (session for session in self.of_group(group) if session.calls_tools)
         return min(callers, key=lambda session: session.number, default=None)
 
     def is_side_call(self, session: Session) -> bool:
-        """Whether a stream of one answered turn stands beside a much longer one of its id. Pure.
+        """Whether a stream is one answered turn beside a much longer one of its id. Pure.
 
         A call for a title, a summary or a commit's message.
         """

@@ -1,4 +1,4 @@
-"""Tenants: fairness domains, identified by `cache_salt`, and the service each has had."""
+"""Tenants: fairness domains, identified by `cache_salt`, and their service so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One turn of a session, as admission sees it: its age, its prompt and its demand for blocks."""
+"""One turn of a session, as admission sees it: age, prompt and demand for blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Urgency of sessions by explicit priority, where the operator has asked for priorities."""
+"""Urgency of sessions by explicit priority, where the operator enables priorities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The policy contract: eviction, admission and prefetch, each a small class to inherit from.
+"""The policy contract: eviction, admission and prefetch, each a small base class.
 
 A policy class decides one of them or several. It observes events and answers questions; the
 runtime asks, and the host carries out the answers or does not. A class that overrides nothing
@@ -91,10 +91,10 @@ class PolicySpec:
 
 
 class Oracle(Protocol):
-    """The future, for bounds and for what applications would say; only a simulator has one."""
+    """The future, for bounds and for applications' hints; only a simulator has one."""
 
     def gap_after_s(self, request_id: str) -> float:
-        """Time from the end of a turn to its session's next request (s; inf after the last)."""
+        """Time from a turn's end to its session's next request (s; inf after the last)."""
         ...
 
     def session_id_of(self, request_id: str) -> str:
@@ -102,7 +102,7 @@ class Oracle(Protocol):
         ...
 
     def prompts_after(self, request_id: str) -> Iterator[Sequence[bytes]]:
-        """Prefix hashes of the prompts that its workflow sends after a request, soonest first."""
+        """Prefix hashes of the workflow's prompts after a request, soonest first."""
         ...
 
 
@@ -186,7 +186,7 @@ class Policy(Observer):
 
 
 class EvictionPolicy(Policy):
-    """Orders nodes by retention priority. As it stands: least recently used, vLLM's order.
+    """Orders nodes by retention priority; by default least recently used, like vLLM.
 
     Attributes:
         rescore_interval_steps: Engine steps between rescores of all idle sessions; None never.
@@ -201,27 +201,30 @@ class EvictionPolicy(Policy):
     uses_predictions: ClassVar[bool] = False
 
     def session_priority(self, session: Session) -> float:
-        """Retention priority of what a session uses, now; the smallest is evicted first. Pure."""
+        """Retention priority of a session's blocks now; the smallest goes first. Pure."""
         del session
         return 0.0
 
     def priority(self, node: Node[Any]) -> Priority:
-        """Priority of a node's free blocks, from its users' last `retention_priority`. Pure."""
+        """Priority of a node's free blocks, from its users' `retention_priority`. Pure."""
         del node
         return PriorityClass.UNOWNED, 0.0
 
 
 class SessionPriority(EvictionPolicy):
-    """One number a session; a node has the sum of its users' numbers. What most policies need."""
+    """Gives each session one number and each node the sum of its users' numbers.
+
+    Most policies need no more.
+    """
 
     def priority(self, node: Node[Any]) -> Priority:
-        """The sum of the users' retention priorities; a node without users comes first. Pure."""
+        """The sum of the users' retention priorities; nodes without users go first. Pure."""
         priorities = [user.retention_priority for user in users_of(node)]
         return (PriorityClass.LIVE, sum(priorities)) if priorities else (PriorityClass.UNOWNED, 0.0)
 
 
 class AdmissionPolicy(Policy):
-    """Decides which waiting turns may start. As it stands the engine's own queue decides."""
+    """Decides which waiting turns may start; by default the engine's queue decides."""
 
     def admit(self, waiting: Sequence[Turn], budget: Budget) -> Admission:
         """Choose among waiting turns, in order of arrival. Pure."""
@@ -234,7 +237,7 @@ class AdmissionPolicy(Policy):
         return False
 
     def idle_s(self, session: Session) -> float:
-        """How long an idle session counts as idle when reservations are released (s). Pure."""
+        """Idle time of a session that counts when reservations are released (s). Pure."""
         waited_s = max(self.context.now_s - session.paused_at_s, 0.0)
         return max(waited_s, session.expected_gap_s or 0.0)
 
@@ -243,7 +246,7 @@ class PrefetchPolicy(Policy):
     """Names what to prefetch. As it stands: nothing."""
 
     def candidates(self) -> Iterable[Node[Any]]:
-        """Last nodes of the paths that should be resident before a prompt asks, soonest first.
+        """Last nodes of paths to load before a prompt asks for them, soonest first.
 
         Only what is nearly certain: other blocks are evicted for it. Pure.
         """

@@ -1,4 +1,4 @@
-"""Engine modes: ways to run vLLM's own scheduler that a comparison names like policies."""
+"""Engine modes: ways to run vLLM's own scheduler, named like policies."""
 
 from __future__ import annotations
 

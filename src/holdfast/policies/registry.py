@@ -1,4 +1,4 @@
-"""The policies that can be named, alone or as a product such as `cachewise+working-set`.
+"""Policies by name, alone or as a product such as `cachewise+working-set`.
 
 Built-in ones are listed here; others register a policy class under the entry point group
 `holdfast.policies` and are found by its name. Modules are imported when a policy is asked for.

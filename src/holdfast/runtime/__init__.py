@@ -1,1 +1,1 @@
-"""The agent runtime: observes turns, keeps sessions and reservations, asks policies, decides."""
+"""The agent runtime: observes turns, keeps sessions, asks policies, decides."""

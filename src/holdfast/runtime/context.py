@@ -89,7 +89,7 @@ class RuntimeContext:
         return iter(self.idle)
 
     def is_gone(self, session: Session) -> bool:
-        """Whether the pause outlasts nearly all pauses of its kind; false before any is known."""
+        """Whether the pause outlasts nearly all of its kind; false if none is known. Pure."""
         return self._tracker.is_gone(session, self._now_s)
 
     def per_session(self) -> dict[Session, Any]:

@@ -50,7 +50,7 @@ class IdleSessions:
     def soonest_back(
         self, priority_of: Callable[[Session], float], num_sessions: int
     ) -> list[Session]:
-        """So many sessions without a resident block, highest retention priority first. Pure.
+        """Sessions without a resident block, highest retention priority first. Pure.
 
         Compares the few hundred that lost their last block most recently, first by the priority
         that they had then.

@@ -19,7 +19,7 @@ _LONGEST_PENALTY = 64
 
 
 class PredictionGuard:
-    """Compares the cache with a shadow that evicts by recency, over a sample of the blocks.
+    """Compares the cache with a shadow LRU cache over a sample of the blocks.
 
     The shadow sees the admitted turns in their order. A window ends once prompts have asked for
     four times the cache. If the shadow's hit ratio in it is two percentage points above the real
@@ -85,7 +85,7 @@ class PredictionGuard:
         return self._judge() if self._num_wanted >= _TURNOVERS_A_WINDOW * self._capacity else False
 
     def turn_ended(self, turn: Turn, hashes: Sequence[bytes]) -> None:
-        """Free the turn's blocks in the shadow, the deepest first, as the engine does. Mutates."""
+        """Free the turn's blocks in the shadow, deepest first as in the engine. Mutates."""
         self._arrived.pop(turn, None)
         held = self._running.pop(turn, None)
         if held is None:

@@ -14,7 +14,7 @@ _STALE_SHARE = 0.1
 
 
 class RescoreSchedule:
-    """Idle sessions by when their priority is stale; every operation is O(log sessions).
+    """Idle sessions by when their priority is stale; operations are O(log sessions).
 
     A priority that decays is a return rate, so its inverse is a time, and it is stale once a tenth
     of that time has passed: a session that has just paused is rescored often, one that has paused
@@ -35,7 +35,7 @@ class RescoreSchedule:
             self._file(session)
 
     def due(self, now_s: float, num_sessions: int) -> Iterator[Session]:
-        """Take out at most so many sessions with a stale priority, the stalest first. Mutates."""
+        """Remove at most so many sessions with a stale priority, stalest first. Mutates."""
         heap, filed = self._heap, self._filed
         while num_sessions > 0 and heap and heap[0][0] <= now_s:
             at_s, _, session = heappop(heap)

@@ -36,7 +36,7 @@ class ReturnTracker:
         return self._num_back / (self._num_back + self._num_gone)
 
     def is_gone(self, session: Session, now_s: float) -> bool:
-        """Whether the pause outlasts nearly all of its kind. Pure; false before any is known."""
+        """Whether the pause outlasts nearly all of its kind; false if none is known. Pure."""
         if not self._returns.num_observed:
             return False
         away_s = now_s - session.paused_at_s
@@ -84,7 +84,7 @@ class ReturnTracker:
         self._unexplained.clear()
 
     def _await(self, session: Session, away_s: float) -> None:
-        """Keep a pause until its kind is known; the oldest beyond a limit counts as unknown."""
+        """Keep a pause until its kind is known; past a limit the oldest counts as unknown."""
         self._unexplained[session, session.num_turns] = away_s
         if len(self._unexplained) > _MAX_UNEXPLAINED:
             (oldest, _), away_s = self._unexplained.popitem(last=False)

@@ -1,4 +1,4 @@
-"""The agent runtime: observes turns, keeps sessions, decides what to evict and what to admit.
+"""The agent runtime: follows sessions and decides what to evict and to admit.
 
 Knows nothing about vLLM: a host reports turns and blocks and carries out what is decided.
 """
@@ -214,7 +214,7 @@ class AgentRuntime(RuntimeContext):
         self._forget_surplus()
 
     def turn_end_awaited(self, session: Session) -> None:
-        """Note that the last turn's end is being read; `turn_end_known` follows if it can be."""
+        """Note that the turn's end is being read; `turn_end_known` may follow. Mutates."""
         self._turn_ends.awaited(session)
 
     def turn_end_known(self, session: Session, num_turns: int, end: TurnEnd) -> None:
@@ -228,7 +228,7 @@ class AgentRuntime(RuntimeContext):
         return self._turn_ends.tasks.has_any(session.tenant)
 
     def prompt_read(self, session: Session, text: str) -> None:
-        """Take in the end of a session's first prompt; see `TurnEnds.prompt_read`. Mutates."""
+        """Take in the end of a session's first prompt, as `TurnEnds.prompt_read`. Mutates."""
         self._turn_ends.prompt_read(session, text)
 
     def session_closed(self, session: Session) -> None:
@@ -259,7 +259,7 @@ class AgentRuntime(RuntimeContext):
     def admit(
         self, waiting: Sequence[Turn], blocks: int, slots: int, num_running: int
     ) -> Admission:
-        """Decide which turns may start now, and release the reservations that they take. Mutates.
+        """Admit turns and release the reservations that they take. Mutates.
 
         Args:
             waiting: Turns to choose from, in order of arrival, with their demand filled in.
@@ -281,7 +281,7 @@ class AgentRuntime(RuntimeContext):
         return self._priorities.priority(node)
 
     def stored_priority(self, session: Session) -> Priority | None:
-        """Priority of a session's blocks in a lower tier; None while it is in the engine. Pure."""
+        """Priority of a session's stored blocks; None while it is in the engine. Pure."""
         if session.state.is_busy:
             return None
         if not session.state.is_paused:

@@ -1,4 +1,4 @@
-"""Each session's path in the prefix tree, kept in step with the host's free blocks."""
+"""Each session's path in the prefix tree, in step with the host's free blocks."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class SessionBlocks:
         return tail
 
     def leave(self, node: Node[Any]) -> None:
-        """Disown the nodes that no session uses any more, from the last one upwards. Mutates."""
+        """Disown the nodes that no session uses any more, deepest first. Mutates."""
         while (
             node.parent is not None
             and node.is_attached

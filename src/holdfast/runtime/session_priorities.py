@@ -1,4 +1,4 @@
-"""Retention priorities of sessions, kept up to date, and the order of their nodes with them."""
+"""Retention priorities of sessions and the order of their nodes, kept up to date."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["SessionPriorities"]
 
 
 class SessionPriorities:
-    """Rescores sessions when what their priority depends on has changed, once an engine step.
+    """Rescores, once an engine step, the sessions whose priority may have changed.
 
     Args:
         eviction: Scores them; may be replaced.
@@ -43,7 +43,7 @@ class SessionPriorities:
         self._dirty[session] = None
 
     def rescore_dirty(self, num_stale: int) -> None:
-        """Rescore the dirty set, and at most so many sessions with a stale priority. Mutates."""
+        """Rescore the dirty set and at most `num_stale` stale sessions. Mutates."""
         dirty, self._dirty = self._dirty, {}
         for session in dirty:
             self._rescore(session)
@@ -66,7 +66,7 @@ class SessionPriorities:
         self._schedule.clear()
 
     def _rescore(self, session: Session) -> None:
-        """Score a session and rank its nodes anew; set it apart if it has no resident block."""
+        """Score a session and rank its nodes; set it apart if it has no resident block."""
         if session.state.is_ended:
             return
         session.retention_priority = self.eviction.session_priority(session)

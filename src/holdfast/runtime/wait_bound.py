@@ -1,4 +1,4 @@
-"""The wait bound: how long other turns may pass a turn, by the work it found in the engine."""
+"""The wait bound: how long others may pass a turn, by the work ahead of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HALF_DONE = 0.5  # of a running turn's work, on average
 
 
 class WaitBound:
-    """Adds up the engine time of all turns in the engine, every prompt computed from its start.
+    """Adds up the engine time of all turns in the engine, with all prompts computed.
 
     Args:
         max_wait_ratio: Longest wait of a turn before no turn may pass it, in units of the engine

@@ -59,16 +59,17 @@ def stock_free_queue(blocks: Sequence[Any]) -> Any:
 
 
 def tier_lock(manager: Any) -> AbstractContextManager[Any]:
-    """The lock for calls of a tier manager outside of `schedule`; a null context before vLLM 0.33.
+    """The lock for calls of a tier manager outside of `schedule`.
 
-    Since then a thread of vLLM's calls the manager to serve other engines.
+    A null context before vLLM 0.33; since then a thread of vLLM's calls the manager to serve
+    other engines.
     """
     lock: AbstractContextManager[Any] = getattr(manager, "lock", None) or nullcontext()
     return lock
 
 
 def end_tier_access(transfers: Any) -> None:
-    """Release the lock that vLLM 0.33's connector holds from a lookup to the step's end. Mutates.
+    """Release the lock that vLLM 0.33 holds from a lookup to the step's end. Mutates.
 
     Only after the load of the lookup has started, or if none will.
 
@@ -89,7 +90,7 @@ def region_paths(region: Any) -> list[Path]:
 
 
 def holding_requests(scheduler: Any) -> list[Any]:
-    """Waiting requests that have blocks; empty before vLLM 0.31, which does not list them."""
+    """Waiting requests that have blocks; empty before vLLM 0.31, which lists none."""
     return list(getattr(scheduler, "kv_holding_waiting", ()))
 
 
@@ -113,7 +114,10 @@ def load_tokenizer(model_config: Any) -> Any:
 
 
 def set_up_environment() -> None:
-    """Set vLLM's environment as its command line does, before any engine. Mutates `os.environ`."""
+    """Set the environment as vLLM's command line does. Mutates `os.environ`.
+
+    Call it before any engine exists.
+    """
     _first_of(
         ("vllm.entrypoints.common.startup", "cli_env_setup"),  # 0.33
         ("vllm.entrypoints.serve.utils.api_utils", "cli_env_setup"),

@@ -78,7 +78,9 @@ _STAND_INS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def modules_of(part: str) -> list[str]:
-    """Names of a part's modules, sorted; the scheduler's packages are parts of their own. Pure.
+    """Names of a part's modules, sorted. Pure.
+
+    The scheduler's packages are parts of their own.
 
     Args:
         part: `SCHEDULER` or `TIERS`.
@@ -276,7 +278,7 @@ class _Reader(ast.NodeVisitor):
         self._found.append(f"{what} ({self._module.__name__}:{node.lineno})")
 
     def _owner(self, node: ast.expr) -> Any:
-        """The class or module of vLLM that an expression is, or is an instance of; else None."""
+        """The class or module of vLLM that an expression is or instantiates; else None."""
         text = ast.unparse(node)
         if text in self._objects:
             return _class_named(self._objects[text])

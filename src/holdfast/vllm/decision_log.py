@@ -26,7 +26,7 @@ _MAX_WRITE_BYTES = 1 << 16
 
 
 class DecisionLog:
-    """Appends records to a file from a thread of its own; never blocks or raises into the caller.
+    """Appends records to a file from a thread of its own; never blocks or raises.
 
     Several processes may append to one file: each write ends with a whole line. A write error is
     logged once and ends the log. If the disk is too slow, records are dropped, and the next record
@@ -114,7 +114,7 @@ def _opened(path: Path) -> int:
 
 
 def _append(file: io.FileIO, lines: bytes) -> None:
-    """Append whole lines in one write; the kernel does not mix it with another process's."""
+    """Append whole lines in one write, which the kernel does not mix with another's."""
     rest = memoryview(lines)
     while rest:
         rest = rest[file.write(rest) :]

@@ -14,7 +14,7 @@ _MAX_UPDATED = 64
 
 
 class DecodeGrowth:
-    """The sum of expected growth over running requests; each update estimates a few of them again.
+    """Expected growth of all running requests; each update estimates a few of them.
 
     Blocks that a request has filled since its last estimate still count as growth: with many
     running requests the sum is too large, by less than a block a request.
@@ -34,7 +34,7 @@ class DecodeGrowth:
         self._num_blocks = 0
 
     def update(self, running: Sequence[Any]) -> int:
-        """Blocks that all running requests will still fill (count). Mutates a few estimates."""
+        """Blocks that all running requests will still fill (count). Mutates estimates."""
         num_running = len(running)
         num_updated = min(num_running, _MAX_UPDATED)
         for index in range(self._next, self._next + num_updated):
@@ -64,7 +64,7 @@ class DecodeGrowth:
         self._num_blocks = 0
 
     def _peak(self) -> int:
-        """Most blocks filled at any request's end; the request with least to fill ends next."""
+        """Peak of blocks filled at a request's end; the one with least to fill ends next."""
         growing = sorted(self._by_request.items(), key=lambda item: item[1])
         peak = settled = 0
         for number, (request_id, remaining) in enumerate(growing):

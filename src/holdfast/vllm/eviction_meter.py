@@ -14,7 +14,7 @@ __all__ = ["watch_evictions"]
 
 
 def watch_evictions(block_pool: Any, on_evicted: Callable[[Any], None]) -> None:
-    """Call `on_evicted(block)` after each eviction from vLLM's `BlockPool`. Mutates the pool.
+    """Call `on_evicted(block)` after each eviction from vLLM's pool. Mutates the pool.
 
     `on_evicted` runs inside block allocation and must not raise. The block has lost its hash then.
     """

@@ -144,7 +144,7 @@ class LearnedFile:
     # Save.
 
     def keep(self) -> None:
-        """Start to save the model whenever it has learned something. Mutates signal handlers.
+        """Start to save the model when it has learned. Mutates signal handlers.
 
         It saves every half minute, when the process gets SIGTERM or SIGINT, and in `close`. Call it
         from the main thread after others have set their signal handlers; later calls do nothing.
@@ -164,7 +164,7 @@ class LearnedFile:
             self._thread.join(_CLOSE_TIMEOUT_S)
 
     def save(self, model: ReturnTimeModel, *, in_haste: bool = False) -> None:
-        """Save now; `in_haste` does not wait for the disk, as the process may soon be killed."""
+        """Save now; `in_haste` does not wait for the disk, as the process may soon end."""
         data = model.to_bytes()
         with self._writing:
             if self._is_refused or not self._may_replace():
@@ -205,7 +205,7 @@ class LearnedFile:
             self._num_saved = num_changes
 
     def _save_on_signals(self) -> None:
-        """Save first on signals that end the process, then call their handlers. Mutates handlers.
+        """Save on signals that end the process, then call their handlers. Mutates them.
 
         An engine's process has little time after SIGTERM, and spends it on its workers.
         """

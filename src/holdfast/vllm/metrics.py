@@ -1,4 +1,4 @@
-"""Holdfast's Prometheus metrics, counted in the engine core and served by the API process.
+"""Holdfast's Prometheus metrics: the engine core counts, the API process serves.
 
 vLLM runs the scheduler in a process of its own, and the API process serves `/metrics`. The engine
 core (`EngineMetrics`) writes value files of prometheus-client's multi-process mode into one
@@ -155,7 +155,7 @@ class EngineMetrics:
         self._counters["holdfast_decision_seconds", ""] += decision_s
 
     def scheduled(self, scheduler_s: float) -> None:
-        """Count one call of schedule() that took `scheduler_s` seconds, decisions included."""
+        """Count one call of schedule() that took `scheduler_s` seconds with decisions."""
         self._counters["holdfast_engine_steps", ""] += 1
         self._counters["holdfast_scheduler_seconds", ""] += scheduler_s
 
@@ -173,7 +173,7 @@ class EngineMetrics:
         self._counters["holdfast_offload_skipped_turns", reason] += 1
 
     def load_skipped(self, reason: str) -> None:
-        """Count one turn that was computed although the host tier stored some of its blocks."""
+        """Count one turn that was computed although the host tier had some of its blocks."""
         self._counters["holdfast_offload_declined_turns", reason] += 1
 
     def set_offload_enabled(self, is_enabled: bool) -> None:
@@ -269,7 +269,7 @@ class EngineMetrics:
 
 
 class _ValueFiles:
-    """One engine's value files, in the format of prometheus-client's multi-process mode.
+    """One engine's value files, in prometheus-client's multi-process format.
 
     Their names have the process id and the engine's number in it: two writers would damage a file.
     """
@@ -346,7 +346,7 @@ _published: Path | None = None
 
 
 def publish_engine_metrics(registry: CollectorRegistry = REGISTRY) -> Path | None:
-    """Choose the shared directory and serve its values from `registry`. Mutates `os.environ`.
+    """Choose a directory and serve its values from `registry`. Mutates `os.environ`.
 
     Re-entrant: child processes use their parent's directory, and a process registers once. The
     engine core makes the directory. The process that chose it removes it at its end, or, if that

@@ -32,7 +32,7 @@ def new_directory() -> Path:
 
 
 def open_locked(directory: Path) -> io.FileIO:
-    """Make `directory` if it is missing, and lock it until the returned file is closed.
+    """Make `directory` if needed, and lock it until the returned file is closed.
 
     Raises:
         OSError: It cannot be made or locked.

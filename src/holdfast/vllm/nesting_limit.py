@@ -1,4 +1,4 @@
-"""ASGI middleware that refuses request bodies whose nesting would crash the engine.
+"""ASGI middleware: refuses request bodies whose nesting would crash the engine.
 
 vLLM passes fields such as `kv_transfer_params` to the engine core unchecked. Nested a few hundred
 levels deep, they crash the core, and with it the server, under any scheduler. `holdfast serve`

@@ -131,7 +131,7 @@ def special_tokens_of(tokenizer: Any) -> SpecialTokens:
 
 
 def _special_token(tokenizer: Any, name: str) -> str:
-    """The token of that name, by its id if the tokenizer has only that; "" without one."""
+    """The token of that name, by its id if only that is known; "" without one."""
     token = getattr(tokenizer, f"{name}_token", None)
     token_id = getattr(tokenizer, f"{name}_token_id", None)
     if not isinstance(token, str) and isinstance(token_id, int) and token_id >= 0:

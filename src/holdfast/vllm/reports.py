@@ -1,4 +1,4 @@
-"""What the scheduler reports about its decisions: metrics, and lines of the decision log.
+"""Reports of the scheduler's decisions: metrics and lines of the decision log.
 
 Process: engine core. Checked on vLLM 0.28 ... 0.32.
 """
@@ -83,7 +83,7 @@ class EngineReports:
         self._record("turn_ended", turn, output_tokens=output_tokens, kind=gap.kind, tool=gap.tool)
 
     def pause_explained(self, pause: tuple[Session, int], end: TurnEnd) -> None:
-        """What ended a session's turn has been read from its output. Any thread may call it.
+        """Record what ended a session's turn. Any thread may call it.
 
         Args:
             pause: The session, and the number of its turn.

@@ -25,7 +25,7 @@ class AdmissionQueue(RequestQueue):  # type: ignore[misc]
         self._admitted: list[Any] = []
 
     def admit(self, request_ids: Iterable[str]) -> None:
-        """Replace what is admitted, first to start first; ignores ids that do not wait here."""
+        """Replace what is admitted, first to start first; ignores ids not waiting here."""
         known = self._requests
         self._admitted = [known[i] for i in request_ids if i in known]
         self._admitted.reverse()

@@ -30,7 +30,7 @@ _OUTPUT_MEMORY = 0.05
 
 
 class RequestTracker:
-    """Translates between requests and turns. Raises any error; the scheduler guards it.
+    """Translates between requests and turns; the scheduler guards against its errors.
 
     Args:
         runtime: Receives the turns.
@@ -69,7 +69,7 @@ class RequestTracker:
         return self._hints[request_id].is_final
 
     def arrive(self, request: Any, *, knows_tokens: bool = True) -> tuple[Turn, tuple[str, ...]]:
-        """Make a request a turn; returns it with the reasons why hints were rejected. Mutates.
+        """Make a request a turn; returns it and the reasons for rejected hints. Mutates.
 
         Args:
             request: The request.
@@ -158,7 +158,7 @@ class RequestTracker:
         return self._queue.num_free_blocks - spare - self._growth.update(running)
 
     def forget(self) -> list[str]:
-        """Drop all turns, because the engine dropped all content; returns their request ids."""
+        """Drop all turns after the engine dropped all content; returns their request ids."""
         request_ids = list(self._turns)
         self._turns.clear()
         self._hints.clear()

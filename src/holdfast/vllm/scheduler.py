@@ -1,4 +1,4 @@
-"""The scheduler to name in `--scheduler-cls holdfast.vllm.scheduler.HoldfastScheduler`.
+"""The scheduler for `--scheduler-cls holdfast.vllm.scheduler.HoldfastScheduler`.
 
 Process: scheduler (engine core). Checked on vLLM 0.28 ... 0.33.
 """
@@ -303,7 +303,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._reports.reservations_released(admission)
 
     def _queued_sessions(self) -> Iterator[Session]:
-        """Sessions whose turns are not admitted; vLLM itself loads the blocks of admitted ones."""
+        """Sessions whose turns are not admitted; vLLM loads the blocks of admitted ones."""
         return self._tracker.sessions_of(self.waiting.queued() if self._orders_requests else ())
 
     def _prefetch_budget(self) -> int:
@@ -339,7 +339,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     # Fall back.
 
     def _guard(self, where: str, act: Callable[[], T]) -> T | None:
-        """Run `act`; an error is counted, logged once, and turns Holdfast off; requests go on."""
+        """Run `act`; an error is counted, logged once, and disables Holdfast."""
         try:
             return act()
         except Exception:

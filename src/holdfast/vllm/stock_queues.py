@@ -24,7 +24,7 @@ def restore_request_queue(scheduler: Any) -> None:
 
 
 def restore_free_queue(pool: Any, age_of: Callable[[Any], int]) -> None:
-    """Put every free block into vLLM's own queue: first those without content, then oldest first.
+    """Put every free block into vLLM's own queue: empty ones, then oldest first.
 
     Mutates the pool; only between two engine steps.
     """

@@ -1,4 +1,4 @@
-"""Reads the texts of turns: how answers end, and which new prompts hold a sub-agent's task.
+"""Reads texts of turns: how answers end, and which prompts hold sub-agents' tasks.
 
 Process: engine core. Checked on vLLM 0.28 ... 0.33.
 """

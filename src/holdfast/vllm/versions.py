@@ -69,7 +69,7 @@ def engine_version() -> str:
 
 
 def is_older(version: str, than: Minor) -> bool:
-    """Whether a version of vLLM is older; builds from a source tree count as recent. Pure."""
+    """Whether a version of vLLM is older; source builds count as recent. Pure."""
     minor = _minor(version)
     return minor is not None and (0, 0) < minor < than
 
@@ -81,7 +81,7 @@ def is_tested(version: str) -> bool:
 
 
 def check_scheduler(version: str) -> None:
-    """Check that Holdfast's scheduler can run on a version of vLLM; warn if it is not tested.
+    """Check that Holdfast's scheduler can run on a version of vLLM; warn if untested.
 
     Args:
         version: The installed version; see `engine_version`.

@@ -1,4 +1,4 @@
-"""Holdfast's own policy: eviction by return rate, working-set admission, recurring agents."""
+"""Holdfast: return-rate eviction, working-set admission, recurring agents."""
 
 from __future__ import annotations
 

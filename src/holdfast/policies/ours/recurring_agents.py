@@ -1,4 +1,4 @@
-"""Agents whose calls recur, and the session that stands for each agent's next call."""
+"""Agents whose calls recur, and the session that stands for each one's next call."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RecurringAgents(Observer):
                 self._forgotten.observe_end(is_continued=is_continued, is_answered=False)
 
     def use_rate(self, session: Session, return_rate: float) -> float:
-        """Expected uses a second of a session's blocks, given its expected returns (1/s). Pure."""
+        """Expected use rate of a session's blocks, given its expected returns (1/s). Pure."""
         call = self._calls.get(session)
         if call is None or call.agent is None or not self._is_expected(call.agent):
             return return_rate
@@ -101,7 +101,7 @@ class RecurringAgents(Observer):
         return statistics.continued_share >= _CONTINUED_SHARE
 
     def called_next(self) -> Iterator[Node[Any]]:
-        """Last nodes of the prefixes whose agents are called next, soonest first. O(steps)."""
+        """Last nodes of the prefixes of agents called next, soonest first. O(steps)."""
         for agent, (steps, _) in self._due.items():
             call = self._calls.get(agent.latest)
             if steps <= _STEPS_PREFETCHED and call is not None:
@@ -152,7 +152,7 @@ class RecurringAgents(Observer):
                 self._due[following] = steps, now_s + steps * self._interval_s
 
     def _note_call(self, session: Session, node: Node[Any], before: list[Session]) -> None:
-        """Learn an agent's call; `before` are earlier sessions that parted after its prefix."""
+        """Learn an agent's call; `before` are earlier sessions that share its prefix."""
         previous = max(before, key=lambda s: self._calls[s].arrived_s)
         before_s = self._calls[previous].arrived_s
         beginning = session.group, node.hashes[-1]

@@ -13,7 +13,7 @@ __all__ = ["RecurringAgentsPrefetch"]
 
 
 class RecurringAgentsPrefetch(PrefetchPolicy):
-    """Prefetches the prefixes of the agents that are called next; see `RecurringAgents`."""
+    """Prefetches the prefixes of the agents called next; see `RecurringAgents`."""
 
     spec: ClassVar[PolicySpec] = PolicySpec(
         name="recurring-agents",

@@ -19,7 +19,7 @@ _MOST_RESERVATIONS = 64
 
 
 class WorkingSetAdmission(AdmissionPolicy):
-    """Admits warm turns by fewest missing blocks, then cold ones by service, within the budget.
+    """Admits warm turns by fewest missing blocks, then cold turns by service.
 
     Among cold turns the one whose tenant was served least comes first. A cold turn that does not
     fit holds back every later cold turn, so that blocks gather for it; warm turns, whose blocks are
@@ -107,7 +107,7 @@ class _Reservation:
     is_overdue: bool
 
     def yields_to(self, turn: Turn) -> bool:
-        """Whether a turn that is not due may take it: never from a more urgent session. Pure."""
+        """Whether a turn not yet due may take it: never from a more urgent session. Pure."""
         priority = self.session.priority
         if priority is None or priority == turn.priority:
             return self.is_overdue

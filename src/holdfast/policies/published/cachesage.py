@@ -1,4 +1,4 @@
-"""CacheSage (CacheScout): eviction by which agents run next, from learned transitions."""
+"""CacheSage (CacheScout): eviction by the next agents, from learned transitions."""
 
 from __future__ import annotations
 

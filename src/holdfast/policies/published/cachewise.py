@@ -24,7 +24,7 @@ _FIRST_SCALE_S = 1.0  # of gaps, before any is known; the paper trains offline i
 
 
 class CacheWise(EvictionPolicy, AdmissionPolicy):
-    """Admits the fewest missing blocks first, evicts the session expected back last first.
+    """Admits the fewest missing blocks first, evicts the session expected back last.
 
     The expected residual time is E[T - t | T > t] over durations like this pause's. Sessions whose
     human is away go before those at a tool. All are rescored every three engine steps.
@@ -46,7 +46,7 @@ class CacheWise(EvictionPolicy, AdmissionPolicy):
     uses_predictions = True
 
     def session_priority(self, session: Session) -> float:
-        """Minus the expected residual time (s); minus the pause so far without predictions."""
+        """Minus the expected residual time, or the pause so far without predictions (s)."""
         if session.state.is_busy:
             return 0.0
         if not self._predicts:

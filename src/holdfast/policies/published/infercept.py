@@ -106,7 +106,7 @@ class InferCept(EvictionPolicy, AdmissionPolicy):
         return min(recomputing, copied_s * session.tail.end * self.context.block_tokens)
 
     def _waste_of_recomputing(self, session: Session) -> float:
-        """Token-seconds: the chunks recomputed so far and the others' contexts, chunk by chunk."""
+        """Token-seconds, by chunk: the chunks recomputed so far and the others' contexts."""
         tokens = session.tail.end * self.context.block_tokens
         chunk_tokens = max(_CHUNK_TOKENS - len(self._running), 1)
         num_chunks = max(-(-tokens // chunk_tokens) - 1, 0)

@@ -30,7 +30,7 @@ _FAR = _STEPS_AHEAD + 1
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call of an agent: in how many steps it runs, and the node in which its prefix ends."""
+    """A call of an agent: steps until it runs, and the node in which its prefix ends."""
 
     steps: int
     node: Node[Any]

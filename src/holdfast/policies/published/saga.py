@@ -27,7 +27,7 @@ _LOW_LOAD, _LOAD_RANGE = 0.7, 0.2
 
 
 class Saga(EvictionPolicy):
-    """Evicts the highest 0.3 idle/idle_max + 0.5 (1 - P_reuse) + 0.2 size/size_max first.
+    """Evicts the highest 0.3 idle/idle_max + 0.5 (1 - P_reuse) + 0.2 size/size_max.
 
     P_reuse is the share of pauses of this kind that ended in a return, times the share of the
     context that such a return kept. Past its time to live, the 95 % quantile of its kind's gaps,

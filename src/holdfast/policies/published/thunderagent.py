@@ -55,7 +55,7 @@ class ThunderAgent(AdmissionPolicy):
                     self._paused_s[turn.session] = time_s
 
     def admit(self, waiting: Sequence[Turn], budget: Budget) -> Admission:
-        """Admit what is not paused, in order of arrival. Mutates which programs are paused."""
+        """Admit unpaused turns in order of arrival. Mutates which programs are paused."""
         if budget.now_s - self._checked_s >= _PERIOD_S:
             self._checked_s = budget.now_s
             self._balance({turn.session for turn in waiting})

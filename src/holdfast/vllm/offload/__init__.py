@@ -1,1 +1,1 @@
-"""Tiers below the KV cache: stores, loads, prefetches, and when each has a net benefit."""
+"""Tiers below the KV cache: stores, loads, prefetches and their net benefit."""

@@ -124,7 +124,7 @@ def _check_memory(host_gib: float, arguments: Sequence[str], environ: Mapping[st
 
 
 def _given(arguments: Sequence[str]) -> argparse.Namespace:
-    """Numbers of engines and workers that the operator asks for; one of each by default."""
+    """Engines and workers that the operator asks for (counts); 1 each by default."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-dp", "--data-parallel-size", type=int, default=1)
     parser.add_argument("-dpl", "--data-parallel-size-local", type=int, default=0)
@@ -138,7 +138,7 @@ def _given(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _check_disk(pool: PoolDirectory, pool_gib: float) -> None:
-    """Check that `pool_gib` fits the disk; else the disk would be full before the pool is."""
+    """Check that `pool_gib` fits the disk, or the disk would be full before the pool."""
     free_bytes = shutil.disk_usage(pool.path).free
     if pool_gib * _GIB <= free_bytes:
         return

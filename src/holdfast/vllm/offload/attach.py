@@ -29,7 +29,7 @@ def offload_controller_of(
     *,
     prefetches: bool = True,
 ) -> OffloadController | NoOffloadController:
-    """The offload controller of a scheduler; a null object without a tier that we support.
+    """The offload controller of a scheduler; a null object without a supported tier.
 
     Args:
         scheduler: vLLM's; its tier counts if it is of vLLM's offloading connector, 0.32 or newer.
@@ -66,7 +66,7 @@ def offload_controller_of(
 
 
 def _poll_at_steps(manager: Any) -> None:
-    """End the thread of vLLM 0.33 that serves other engines between steps. Mutates the manager.
+    """End vLLM 0.33's thread that serves other engines between steps. Mutates.
 
     It stores chunks as well, and would read retention priorities while the scheduler changes them.
     """

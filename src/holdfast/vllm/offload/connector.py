@@ -1,4 +1,4 @@
-"""vLLM's offloading connector with a transfer gate, whose tiers know the engine's configuration.
+"""vLLM's offloading connector with a transfer gate and the engine's configuration.
 
 vLLM gives tiers the model's name, dtype and block size. These do not tell apart two sets of weights
 of one name, or two layouts of a block, so a tier that outlives the engine needs the rest.
@@ -39,7 +39,7 @@ _engine_being_built: ContextVar[EngineConfig | None] = ContextVar("engine", defa
 
 
 def engine_being_built() -> EngineConfig | None:
-    """The engine whose connector is being built now, on this thread; None if there is none."""
+    """The engine whose connector this thread is building; None if there is none."""
     return _engine_being_built.get()
 
 

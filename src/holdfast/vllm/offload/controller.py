@@ -134,7 +134,7 @@ class OffloadController:
             self._prefetcher.resume()
 
     def fall_back(self) -> None:
-        """Stop prefetching, lift the gate's limits, and evict from the tier by age. Mutates."""
+        """Stop prefetches, lift the gate's limits, evict from the tier by age. Mutates."""
         self.tier.detach()
         if self.gate is not None:
             self.gate.lift_limits()

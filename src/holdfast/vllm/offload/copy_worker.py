@@ -1,4 +1,4 @@
-"""Copies between KV tensors in host memory and the host tier, for machines without a GPU.
+"""Copies KV tensors in host memory to and from the host tier, without a GPU.
 
 It copies synchronously. The engine submits copies between two steps, so no step reads or writes the
 blocks meanwhile, and there is no device that could compute in the time.
@@ -116,7 +116,7 @@ class CopyWorker(OffloadingWorker):  # type: ignore[misc]
 
 
 def _rows_of(tensor: torch.Tensor, page_bytes: int) -> np.ndarray:
-    """A KV tensor's memory as [num_blocks, page_bytes]; rows may have padding between them."""
+    """A KV tensor's memory as [num_blocks, page_bytes]; rows may have padding between."""
     rows: np.ndarray = tensor.flatten(1).view(torch.int8)[:, :page_bytes].numpy()
     return rows
 

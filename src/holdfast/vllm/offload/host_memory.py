@@ -1,4 +1,4 @@
-"""Memory that a host tier may take: of the machine, of the container, of shared memory.
+"""Memory that a host tier may take of the machine, the container, shared memory.
 
 The kernel kills a process that exceeds its cgroup's limit without a message, perhaps hours after
 the start. So the start compares the figures.
@@ -78,7 +78,10 @@ def shared_memory_bound() -> Iterator[Bound]:
 
 
 def memory_bounds() -> Iterator[Bound]:
-    """Free memory of the machine and of each cgroup of this process; file caches count as free."""
+    """Free memory of the machine and of each cgroup of this process.
+
+    File caches count as free.
+    """
     yield Bound(
         "the machine's memory",
         psutil.virtual_memory().available,
@@ -99,7 +102,7 @@ def memory_bounds() -> Iterator[Bound]:
 
 
 def _cgroups() -> Iterator[tuple[Path, tuple[str, str, tuple[str, str]]]]:
-    """Cgroup directories that limit this process's memory, innermost first, and file names."""
+    """Directories and file names of this process's memory cgroups, innermost first."""
     own = dict(_own_paths())
     for controllers, root, mount in _mounts():
         is_v2 = not controllers

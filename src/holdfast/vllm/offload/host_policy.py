@@ -24,7 +24,7 @@ _OWNERS_ASKED = 64
 
 
 class HostPolicy(CachePolicy):  # type: ignore[misc]
-    """Evicts chunks by the retention priority of the sessions that own them; see `ChunkOwners`.
+    """Evicts chunks by the retention priority of their sessions; see `ChunkOwners`.
 
     A ranking of the sessions serves a few hundred evictions.
 
@@ -103,7 +103,7 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         return evicted
 
     def has_space(self, num_chunks: int, priority: Any) -> bool:
-        """Whether chunks can be stored without evicting others of higher retention priority.
+        """Whether chunks can be stored without evicting ones of higher priority.
 
         Asks only the few dozen owners of lowest priority.
 

@@ -102,7 +102,7 @@ class HostTier:
             self._policy.attach(None)
 
     def num_stored(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
-        """See `OffloadPort`; a path is evicted from its end, so a bisection finds its length."""
+        """See `OffloadPort`; a path is evicted from its end, so a bisection finds its end."""
         if not self.is_enabled:
             return 0
         per_chunk, is_stored = self.hashes_per_chunk, self.is_stored

@@ -50,7 +50,9 @@ def check_persistable(config: Any) -> None:
 
 
 def model_identity(engine: EngineConfig, spec: Any, run_config: dict[str, Any]) -> PoolIdentity:
-    """Everything that decides the content of this engine's blocks. Reads samples of the weights.
+    """Everything that decides the content of this engine's blocks.
+
+    Reads samples of the weights.
 
     Args:
         engine: The engine.
@@ -96,7 +98,7 @@ def _groups(kv_cache: Any) -> str:
 
 
 def _device() -> str:
-    """Kind of device; on a CPU the order of a block's values depends on the instruction set."""
+    """Kind of device; on a CPU the instruction set decides the order of values."""
     import torch
     from vllm.platforms import current_platform
 

@@ -16,7 +16,7 @@ __all__ = ["NoOffloadController"]
 
 
 class NoOffloadController:
-    """Stands in for `OffloadController`, whose methods see: stores, loads and prefetches nothing.
+    """Stands in for `OffloadController`: stores, loads and prefetches nothing.
 
     Attributes:
         has_tiers: False.

@@ -1,4 +1,4 @@
-"""The offloading spec to name in `--kv-transfer-config`: vLLM's tiers, also without a GPU.
+"""The spec for `--kv-transfer-config`: vLLM's tiers, also without a GPU.
 
 On a GPU the worker is vLLM's. It refuses KV tensors in host memory, for which `CopyWorker` takes
 its place. The host tier's shared memory is unlinked as soon as every process has mapped it, so that
@@ -96,7 +96,7 @@ def _is_in_host_memory(kv_caches: Any) -> bool:
 
 
 def _expect_no_name(region: Any) -> None:
-    """Make a region's cleanup expect that its file was unlinked already. Mutates the region."""
+    """Make a region's cleanup expect an unlinked file. Mutates the region."""
     cleanup = region.cleanup
 
     def clean_up() -> None:

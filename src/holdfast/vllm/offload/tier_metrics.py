@@ -42,7 +42,7 @@ METRICS: Final[Mapping[str, Any]] = {
 def record(
     stats: Any, counts: Mapping[tuple[str, str], int], removed: Collected, num_bytes: int
 ) -> None:
-    """Add counts since the last call to vLLM's `OffloadingConnectorStats`. Mutates `stats`.
+    """Add the counts since the last call to vLLM's statistics. Mutates `stats`.
 
     Args:
         stats: Receives the counts.

@@ -67,7 +67,7 @@ class _Entry:
 
 
 class TransferGate:
-    """Limits loads and stores between vLLM's scheduler and its connector. Raises into neither.
+    """Limits loads and stores between vLLM's scheduler and connector; never raises.
 
     Args:
         transfers: vLLM's `OffloadingConnectorScheduler`; gets each request's limits.
@@ -252,7 +252,7 @@ class TransferGate:
 
     @staticmethod
     def _num_shared(session: Session) -> int:
-        """Prefix hashes of a session's prompt that it shares with other sessions (count). Pure."""
+        """Prefix hashes of a session's prompt that other sessions share (count). Pure."""
         for node in session.prompt_tail.path():
             if any(user is not session for user in islice(users_of(node), _USERS_ASKED)):
                 return node.end

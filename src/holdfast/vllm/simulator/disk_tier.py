@@ -1,4 +1,4 @@
-"""A simulated disk tier below the host tier, whose reads and writes take simulated time.
+"""A simulated disk tier below the host tier; its copies take simulated time.
 
 Process: the caller's. Checked on vLLM 0.32 and 0.33.
 """
@@ -24,7 +24,7 @@ _MAX_STORE_S: Final = 2.0
 
 
 class SimulatedDisk(SecondaryTierManager):  # type: ignore[misc]
-    """Keys of stored blocks, removed least recently used first, as `DiskTier` removes files.
+    """Keys of stored blocks; like `DiskTier`, removes the least recently used first.
 
     It reads one block at a time and writes one at a time. It skips a write that would end later
     than two seconds from now, as `SlowDisk` does. A lookup takes no time.
@@ -116,7 +116,7 @@ class SimulatedDisk(SecondaryTierManager):  # type: ignore[misc]
 def tiered_manager(
     num_host_blocks: int, num_disk_blocks: int, cache_policy: str, policy_module: str
 ) -> TieringOffloadingManager:
-    """A tier manager of vLLM with a host tier without memory and a simulated disk tier."""
+    """A vLLM tier manager with a host tier without memory and a simulated disk tier."""
     host = CPUPrimaryTierOffloadingManager(
         num_chunks=num_host_blocks,
         mmap_region=_NoMemory(num_host_blocks),

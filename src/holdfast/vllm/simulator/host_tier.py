@@ -1,4 +1,4 @@
-"""A simulated host tier: vLLM's own bookkeeping, no memory, copies in simulated time.
+"""A simulated host tier: vLLM's bookkeeping, no memory, copies in simulated time.
 
 Process: the caller's. Checked on vLLM 0.32 and 0.33.
 """

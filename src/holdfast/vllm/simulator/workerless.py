@@ -212,7 +212,7 @@ class WorkerlessEngine:
         self.scheduler.add_request(request)
 
     def step(self) -> EngineStep:
-        """Plan one step and answer with one token for each request that has ended its prefill.
+        """Plan one step and answer one token for each request whose prefill has ended.
 
         Mutates the scheduler. A step without scheduled requests has no scheduled tokens.
         """

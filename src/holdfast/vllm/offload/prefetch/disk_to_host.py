@@ -41,7 +41,7 @@ class WantedPath:
 
 
 class DiskToHost:
-    """Reads one path at a time, in pieces, so that a request's own read never waits for long.
+    """Reads one path at a time, in pieces, so that a request's own read waits briefly.
 
     Paths of queued turns take at most a quarter of the host tier: sessions in the engine keep their
     chunks, so more could leave no space for those that run.

@@ -91,7 +91,7 @@ class PlaceholderRequests:
         return num_hashes
 
     def end_loaded(self) -> None:
-        """End requests whose load has ended; their blocks stay cached. Mutates the scheduler."""
+        """End requests whose load ended; their blocks stay cached. Mutates the scheduler."""
         scheduler = self._scheduler
         for request_id, request in list(self._loading.items()):
             if request_id in scheduler.finished_recving_kv_req_ids:
@@ -108,12 +108,12 @@ class PlaceholderRequests:
         return any(request_id.startswith(_PREFIX) for request_id in self._scheduler.requests)
 
     def abort_all(self) -> None:
-        """Abort every request; its blocks are free once the worker's copy has ended. Mutates."""
+        """Abort every request; its blocks are free once the worker's copy ends. Mutates."""
         self._scheduler.finish_requests(list(self._loading), RequestStatus.FINISHED_ABORTED)
         self._loading.clear()
 
     def _request(self, hashes: Sequence[Any], max_blocks: int) -> Request:
-        """A request for the path and one more token, without which the last block is not loaded."""
+        """A request for the path and one more token, or its last block would not load."""
         self._num_started += 1
         block_tokens = self._scheduler.hash_block_size
         max_tokens = max_blocks * self._scheduler.block_size

@@ -75,7 +75,9 @@ class Prefetcher:
         queued: Callable[[], Iterable[Session]],
         free_blocks: Callable[[], int],
     ) -> None:
-        """Record arrived blocks and start prefetches. Before `schedule`; mutates the scheduler.
+        """Record loaded blocks and start prefetches. Mutates the scheduler.
+
+        Call it before `schedule`.
 
         Args:
             num_steps: Engine steps started (count).
