@@ -181,3 +181,24 @@ def test_forgotten_session_leaves_no_call() -> None:
     cache.runtime.sessions.max_sessions = 1
     cache.run("other", hashes_of("other"))
     assert set(agents._calls) == set(cache.runtime.sessions)
+
+
+def test_agent_called_next_is_expected_in_the_mean_interval() -> None:
+    """Agents in a fixed order, at intervals too uneven for any to be regular."""
+    cache = Cache("holdfast", 100)
+    agents = cache.runtime.shared(RecurringAgents)
+    for number in range(24):
+        name = "ABC"[number % 3]
+        agents._interval_s = 10.0
+        cache.at(cache.now_s + (10.0 if number == 23 else 1.0 if number // 3 % 2 else 16.0))
+        cache.run(f"r{number}", hashes_of(name * 4 + chr(0x100 + number)), served_s=0.0)
+    *_, latest_of_a, _, _ = cache.runtime.sessions
+    called_s = cache.now_s
+    # C was called last; A is one step away: in 10 s.
+    cache.at(called_s + 2.0)
+    assert agents.use_rate(latest_of_a, 0.0) == pytest.approx(1 / 8)
+    # No sooner than in half an interval, however long it takes.
+    cache.at(called_s + 7.0)
+    assert agents.use_rate(latest_of_a, 0.0) == pytest.approx(1 / 5)
+    cache.at(called_s + 100.0)
+    assert agents.use_rate(latest_of_a, 0.0) == pytest.approx(1 / 5)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -158,6 +159,82 @@ def test_explicit_priority_comes_before_everything() -> None:
     urgent = turn(2, needs=8)
     urgent.priority = -1
     assert ids(POLICY.admit([turn(1, needs=3), urgent], budget_of(10))) == ["r2"]
+
+
+@pytest.mark.parametrize(
+    ("priority", "due_s", "released"),
+    [
+        (0, math.inf, 1),  # more urgent: at once, though it has been idle for 0.1 s only
+        (1, math.inf, 0),  # as urgent: not before 2 * 5 s
+        (2, math.inf, 0),  # less urgent: never before it is due
+        (2, 99.0, 1),
+    ],
+)
+def test_urgent_turn_takes_a_less_urgent_reservation_at_once(
+    priority: int, due_s: float, released: int
+) -> None:
+    budget = budget_of(10, reserved=[(5, 0.1)])
+    (idle,) = budget.reservations()
+    idle.priority = 1
+    wanting = turn(1, needs=12, due_s=due_s)
+    wanting.priority = priority
+    decision = POLICY.admit([wanting], budget)
+    assert (len(decision.admitted), len(decision.released)) == (released, released)
+
+
+def test_less_urgent_turn_leaves_an_overdue_reservation() -> None:
+    budget = budget_of(10, reserved=[(5, 1000.0)])
+    (idle,) = budget.reservations()
+    idle.priority = 1
+    for priority, num_released in ((2, 0), (1, 1)):
+        wanting = turn(1, needs=12)
+        wanting.priority = priority
+        assert len(POLICY.admit([wanting], budget).released) == num_released
+
+
+def test_preempted_turn_goes_first_where_all_fit() -> None:
+    preempted = turn(2, needs=3)
+    preempted.was_running = True
+    assert ids(POLICY.admit([turn(1, needs=3), preempted], budget_of(10))) == ["r2", "r1"]
+
+
+def test_preempted_turn_goes_before_warm_ones_where_not_all_fit() -> None:
+    preempted, warm = turn(2, needs=8), turn(1, needs=3, missing=1, resident=9)
+    preempted.was_running = True
+    assert ids(POLICY.admit([warm, preempted], budget_of(10))) == ["r2"]
+
+
+def test_cold_turn_of_the_least_served_tenant_goes_first() -> None:
+    served, other = turn(1, needs=8), turn(2, needs=8)
+    served.tenant.served_s, other.tenant.served_s = 3.0, 1.0
+    assert ids(POLICY.admit([served, other], budget_of(10))) == ["r2"]
+
+
+def test_one_decision_releases_at_most_sixty_four_reservations() -> None:
+    budget = budget_of(0, reserved=[(1, 100.0)] * 70)
+    assert len(POLICY.admit([turn(1, needs=64)], budget).released) == 64
+    assert not POLICY.admit([turn(1, needs=65)], budget).released
+
+
+def test_no_more_reservations_released_than_needed() -> None:
+    budget = budget_of(10, reserved=[(3, 100.0), (3, 100.0), (3, 100.0)])
+    first, second, _ = budget.reservations()
+    # 16 blocks are needed, 10 are free: two of three.
+    assert list(POLICY.admit([turn(1, needs=16)], budget).released) == [first, second]
+
+
+def test_reservations_idle_too_shortly_are_passed_over() -> None:
+    budget = budget_of(10, reserved=[(3, 5.9), (3, 6.1)])
+    # One turn runs and one waits: a reservation of three blocks is released after 2 * 3 s.
+    _, overdue = budget.reservations()
+    assert list(POLICY.admit([turn(1, needs=13)], budget).released) == [overdue]
+
+
+def test_two_turns_do_not_share_a_released_reservation() -> None:
+    budget = budget_of(0, reserved=[(5, 100.0)])
+    decision = POLICY.admit([turn(1, needs=5), turn(2, needs=5)], budget)
+    assert ids(decision) == ["r1"]
+    assert len(decision.released) == 1
 
 
 def test_decisions_do_not_depend_on_the_time_scale() -> None:

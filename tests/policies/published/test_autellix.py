@@ -88,16 +88,17 @@ def test_turn_promoted_once_it_waited_four_times_its_service() -> None:
 
 def test_waits_of_earlier_turns_count_for_promotion() -> None:
     cache = Cache("autellix", 100)
-    first = cache.arrive("a1", hashes_of("a"))
-    cache.at(6.0)  # W = 6
-    cache.start(first)
-    cache.at(8.0)  # T = 2
-    cache.end(first)
-    second = cache.arrive("a2", hashes_of("aa"))
+    for number, waited_s in ((1, 2.0), (2, 4.0)):
+        turn = cache.arrive(f"a{number}", hashes_of("a" * number))
+        cache.at(cache.now_s + waited_s)
+        cache.start(turn)
+        cache.at(cache.now_s + 1.0)
+        cache.end(turn)
+    third = cache.arrive("a3", hashes_of("aaa"))  # W = 2 + 4, T = 1 + 1, at 8 s
     cache.at(9.5)  # (6 + 1.5) / 2 = 3.75
-    assert queue_of(cache, second) == 2
+    assert queue_of(cache, third) == 2
     cache.at(10.0)  # (6 + 2) / 2 = 4
-    assert queue_of(cache, second) == 0
+    assert queue_of(cache, third) == 0
 
 
 def test_promoted_turn_passes_a_less_served_one() -> None:

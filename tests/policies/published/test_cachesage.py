@@ -103,6 +103,15 @@ def test_transition_below_a_tenth_is_no_edge(num_others: int, is_edge: bool) -> 
     assert hops_of(cache)["B"] == 1
 
 
+@pytest.mark.parametrize(("others", "is_edge"), [("DEFGHI", True), ("DEFGHIJK", False)])
+def test_every_known_agent_counts_in_the_smoothing(others: str, is_edge: bool) -> None:
+    cache = Cache("cachesage", 400)
+    call(cache, "AB" * 9 + "AC" + others + "A")
+    # Of A's ten transitions one led to C. Nine agents: (1 + 0.01) / (10 + 9 * 0.01) = 0.10010.
+    # Eleven agents: (1 + 0.01) / (10 + 11 * 0.01) = 0.09990.
+    assert ("C" in hops_of(cache)) == is_edge
+
+
 def test_repeated_calls_of_an_agent_are_no_transition() -> None:
     cache = Cache("cachesage", 100)
     call(cache, "AAAB")

@@ -64,8 +64,8 @@ def test_suffix_ranks_below_every_prefix() -> None:
 
 
 def test_prefix_not_called_again_is_one_step_past_the_horizon() -> None:
-    cache = run("ABCABC" + "AB" * 16 + "C", 6)
-    # C is called at step 33, and only the next 32 are known.
+    cache = run("ABCABC" + "AB" * 16 + "AC", 6)
+    # C is called at step 34, and only the next 32 are known.
     assert cache.priority("CCCC") == fixed(33)
 
 
@@ -107,6 +107,17 @@ def test_shared_prefix_has_the_least_steps_of_all_workflows() -> None:
     # Now the first calls B in 1 step and A in 2.
     assert cache.priority("AAAA") == fixed(2)
     assert cache.priority("BBBB") == fixed(1)
+
+
+def test_call_known_before_a_node_is_split_needs_the_prefix_only() -> None:
+    first, second = calls("AB" + "A"), calls("A", 100)
+    prompts = {"x" + i: p for i, p in first.items()} | {"y" + i: p for i, p in second.items()}
+    cache = Cache("kvflow", 100, TwoWorkflows(prompts=prompts))
+    cache.run("x0A", prompts["x0A"])
+    assert cache.priority("AAAA" + chr(0x100)) == fixed(2)  # one node as yet
+    cache.run("y100A", prompts["y100A"])  # parts after four blocks
+    assert cache.priority("AAAA") == fixed(2)
+    assert cache.priority("AAAA" + chr(0x100)) == SUFFIX
 
 
 def test_cycle_longer_than_the_cache_keeps_some_prefixes() -> None:
