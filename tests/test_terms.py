@@ -87,7 +87,7 @@ RETIRED = (
     Retired("sen[dt]s? for|sending for|br(ing|ings|inging|ought) closer", "prefetch"),
     Retired("renew(s|ed|als?|ing)?|rerates?|rerated", "rescore", DECISIONS),
     Retired("refresh(es|ed|ing)?|reviews?|reviewed", "rescore, decide", DECISIONS),
-    Retired("lets? in|letting in|lets? (it|them) in", "admit"),
+    Retired("lets? in|letting in|let(s|ting)? (it|them|(a|the) (turn|request)s?) in", "admit"),
     Retired("giv(en|es?|ing) up|gave up", "evict, release, drop, abandon, stop"),
     Retired("pays|rests", "is enabled, is disabled, net benefit"),
     Retired("what (computing|copying) takes", "cost"),

@@ -53,12 +53,12 @@ class EngineReports:
         )
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is pending."""
         self.metrics.close()
         self._log.close()
 
     def turn_arrived(self, turn: Turn, prompt_tokens: int, rejected: tuple[str, ...]) -> None:
-        """A request is here."""
+        """Log a turn that has arrived."""
         self._record(
             "turn_arrived",
             turn,
@@ -71,14 +71,14 @@ class EngineReports:
         )
 
     def turn_started(self, turn: Turn) -> None:
-        """The engine has let a turn in."""
+        """Count and log a turn that the engine has started."""
         waited_s = self._clock() - turn.arrived_s
         self.metrics.admitted(max(waited_s, 0.0))
         self.metrics.reused(turn.resident_blocks)
         self._record("turn_started", turn, waited_s=waited_s, missing_blocks=turn.missing_blocks)
 
     def turn_ended(self, turn: Turn, output_tokens: int) -> None:
-        """An answer is complete, or was abandoned; `pause_explained` may follow."""
+        """Log a turn that has ended; `pause_explained` may follow."""
         gap = turn.session.gap
         self._record("turn_ended", turn, output_tokens=output_tokens, kind=gap.kind, tool=gap.tool)
 
