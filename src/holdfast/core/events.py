@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from holdfast.core.session import Session
 from holdfast.core.turn import Turn
 
-__all__ = ["Event", "PauseExplained", "SessionForgotten", "TurnArrived", "TurnEnded", "TurnStarted"]
+__all__ = [
+    *("Event", "PauseExplained", "SessionForgotten"),
+    *("TurnArrived", "TurnEnded", "TurnPreempted", "TurnStarted"),
+]
 
 
 @dataclass(frozen=True, slots=True)
-class TurnArrived:
-    """A session has sent its next prompt.
+class _TurnEvent:
+    """An event of one turn.
 
     Attributes:
         time_s: When (s, host's monotonic clock).
-        turn: The turn, which waits.
+        turn: The turn.
     """
 
     time_s: float
@@ -24,47 +27,8 @@ class TurnArrived:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnStarted:
-    """The engine has started an admitted turn.
-
-    Attributes:
-        time_s: When (s, host's monotonic clock).
-        turn: The turn, which runs.
-    """
-
-    time_s: float
-    turn: Turn
-
-
-@dataclass(frozen=True, slots=True)
-class TurnEnded:
-    """An answer is complete or aborted; the turn's session pauses.
-
-    Attributes:
-        time_s: When (s, host's monotonic clock).
-        turn: The turn. `PauseExplained` follows.
-    """
-
-    time_s: float
-    turn: Turn
-
-
-@dataclass(frozen=True, slots=True)
-class PauseExplained:
-    """What ended a session's last turn is known, or known better than before.
-
-    Attributes:
-        time_s: When (s, host's monotonic clock).
-        session: The paused session; its `gap` has the news. The event may repeat for one pause.
-    """
-
-    time_s: float
-    session: Session
-
-
-@dataclass(frozen=True, slots=True)
-class SessionForgotten:
-    """A session leaves the books; no later event mentions it.
+class _SessionEvent:
+    """An event of one session.
 
     Attributes:
         time_s: When (s, host's monotonic clock).
@@ -75,4 +39,40 @@ class SessionForgotten:
     session: Session
 
 
-Event = TurnArrived | TurnStarted | TurnEnded | PauseExplained | SessionForgotten
+class TurnArrived(_TurnEvent):
+    """A session has sent its next prompt; the turn waits."""
+
+    __slots__ = ()
+
+
+class TurnStarted(_TurnEvent):
+    """The engine has started an admitted turn."""
+
+    __slots__ = ()
+
+
+class TurnPreempted(_TurnEvent):
+    """The engine has preempted a turn; it waits, `TurnStarted` follows again."""
+
+    __slots__ = ()
+
+
+class TurnEnded(_TurnEvent):
+    """An answer is complete or aborted; `PauseExplained` follows."""
+
+    __slots__ = ()
+
+
+class PauseExplained(_SessionEvent):
+    """What ended the last turn is known, or known better; may repeat for one pause."""
+
+    __slots__ = ()
+
+
+class SessionForgotten(_SessionEvent):
+    """The session leaves the books; no later event mentions it."""
+
+    __slots__ = ()
+
+
+Event = TurnArrived | TurnStarted | TurnPreempted | TurnEnded | PauseExplained | SessionForgotten

@@ -11,7 +11,14 @@ from typing import Any
 
 from holdfast.cache.eviction_port import EvictionPort
 from holdfast.cache.prefix_tree import Node
-from holdfast.core.events import Event, SessionForgotten, TurnArrived, TurnEnded, TurnStarted
+from holdfast.core.events import (
+    Event,
+    SessionForgotten,
+    TurnArrived,
+    TurnEnded,
+    TurnPreempted,
+    TurnStarted,
+)
 from holdfast.core.lineage import Lineage, LineageReason, Prompt
 from holdfast.core.session import Session, SessionState, SessionTable
 from holdfast.core.tenants import Tenants
@@ -177,6 +184,7 @@ class AgentRuntime(RuntimeContext):
         turn.session.state = SessionState.WAITING
         turn.was_running = True
         self._wait_bound.preempt(turn)
+        self._observe(TurnPreempted(self._now_s, turn))
 
     def turn_ended(
         self,

@@ -133,3 +133,24 @@ def test_forgotten_session_leaves_no_service() -> None:
     admission = cache.runtime.policies.admission
     assert isinstance(admission, Autellix)
     assert not admission._served_s and not admission._waited_s
+
+
+def test_preempted_turn_counts_both_services_and_both_waits() -> None:
+    """Waits 1 s, runs 4 s, is preempted, waits 1 s, runs 2 s: waited 2 s, served 6 s."""
+    cache = Cache("autellix", 100)
+    turn = cache.arrive("a", hashes_of("a"))
+    runtime = cache.runtime
+    for time_s, happens in (
+        (1.0, runtime.turn_started),
+        (5.0, runtime.turn_preempted),
+        (6.0, runtime.turn_started),
+    ):
+        runtime.tick(time_s)
+        happens(turn)
+    runtime.tick(8.0)
+    runtime.turn_ended(turn, hashes_of("a"), None)
+    admission = runtime.policies.admission
+    assert isinstance(admission, Autellix)
+    assert admission._waited_s[turn.session] == 2.0
+    assert admission._served_s[turn.session] == 6.0
+    assert not admission._started_s and not admission._waits_since_s

@@ -142,3 +142,15 @@ def test_priorities_are_rescored_every_eight_steps() -> None:
     cache.runtime.step()
     cache.runtime.step()
     assert session.retention_priority < before
+
+
+def test_agents_that_share_one_block_are_apart() -> None:
+    cache = Cache("cachesage", 100)
+    for prompt in ("AX1", "AY1", "AX2", "AY2"):
+        cache.run(prompt, hashes_of(prompt))
+    eviction = cache.runtime.policies.eviction
+    assert isinstance(eviction, CacheSage)
+    agents = eviction._agent_of
+    by_prompt = {session.tail.hashes[-1]: agent for session, agent in agents.items()}
+    assert by_prompt[b"AX1"] == by_prompt[b"AX2"] == b"A" + b"AX"
+    assert by_prompt[b"AY1"] == by_prompt[b"AY2"] == b"A" + b"AY"

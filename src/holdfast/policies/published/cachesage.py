@@ -44,9 +44,8 @@ class CacheSage(EvictionPolicy):
         source="CacheSage/CacheScout, arXiv 2605.27744, 2608.14624",
         differs="Eviction only, without a preference for blocks that a lower tier stores; the "
         "constants (tau 0.1, 6 hops, lambda 0.005, delta and epsilon 0.01) are an independent "
-        "replication's, as the papers give none; only transitions that were seen are edges; agents "
-        "that share their first block are one; the block's own size is the same for all; rescored "
-        "every 8 engine steps.",
+        "replication's, as the papers give none; only transitions that were seen are edges; the "
+        "block's own size is the same for all; rescored every 8 engine steps.",
     )
     rescore_interval_steps = 8
 
@@ -106,8 +105,10 @@ class CacheSage(EvictionPolicy):
 
 
 def _agent(session: Session) -> bytes:
-    first = session.tail
-    for node in session.tail.path():
-        first = node
-    hashes = first.hashes[:_FINGERPRINT_BLOCKS]
-    return b"".join(hashes)
+    """The fingerprint of a session's agent: the first prefix hashes of its path."""
+    first: list[bytes] = []
+    for node in reversed(list(session.tail.path())):
+        first += node.hashes[: _FINGERPRINT_BLOCKS - len(first)]
+        if len(first) == _FINGERPRINT_BLOCKS:
+            break
+    return b"".join(first)
