@@ -18,3 +18,13 @@ def test_each_policy_is_listed_with_its_source(monkeypatch: pytest.MonkeyPatch) 
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[1].split("  ")[0] == "saga"
     assert "a paper" in result.stdout
+
+
+def test_list_says_what_each_policy_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    lines = CliRunner().invoke(cli, ["policies"]).stdout.splitlines()
+    decides = {line.split()[0]: line for line in lines if line and not line.startswith(" ")}
+    assert "eviction, admission" in decides["cachewise"]
+    assert "admission" in decides["working-set"] and "eviction" not in decides["autellix"]
+    assert "in simulation only" in decides["clairvoyant"]
+    assert "Names join with +" in lines[-1]

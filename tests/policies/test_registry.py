@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import ClassVar
 
 import pytest
@@ -93,6 +93,32 @@ def test_policy_of_another_package_found_by_entry_point() -> None:
 @pytest.mark.usefixtures("third")
 def test_policy_of_another_package_joins_a_product() -> None:
     assert kinds(build("third+working-set"))[:2] == (Third, WorkingSetAdmission)
+
+
+@pytest.mark.parametrize(
+    ("value", "pattern"),
+    [
+        ("no_such_module:Mine", "cannot be loaded from no_such_module:Mine: No module"),
+        ("holdfast.policies.base:NoSuchClass", "cannot be loaded from .*: module"),
+        ("holdfast.policies.base:EvictionPolicy", "has spec None"),
+        ("holdfast.policies.published.saga:Saga", "has spec PolicySpec"),
+    ],
+)
+def test_broken_entry_point_named_and_others_listed(
+    monkeypatch: pytest.MonkeyPatch, value: str, pattern: str
+) -> None:
+    point = EntryPoint("broken", value, registry.ENTRY_POINT_GROUP)
+
+    def points(*, group: str, name: str | None = None) -> EntryPoints:
+        assert group == registry.ENTRY_POINT_GROUP
+        return EntryPoints([point] if name in (None, "broken") else [])
+
+    monkeypatch.setattr(registry, "entry_points", points)
+    with pytest.raises(PolicyError, match=pattern):
+        policy_class("broken")
+    specs = {spec.name: spec for spec in policy_specs()}
+    assert "cannot be used" in specs["broken"].summary
+    assert specs["holdfast"].source
 
 
 def test_class_that_is_no_policy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

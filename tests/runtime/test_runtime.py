@@ -9,6 +9,7 @@ from tests.policies.host import FlatCosts
 from holdfast.cache.eviction_queue import EvictionQueue
 from holdfast.core.session import Session, SessionState
 from holdfast.core.turn import Turn
+from holdfast.policies.admission import Admission
 from holdfast.policies.base import PriorityClass
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
@@ -171,6 +172,16 @@ def test_who_has_been_away_longer_goes_first(engine: Engine) -> None:
     engine.now_s = 6.0
     engine.evict(6)
     assert engine.evict(3) == ["abc", "ab", "a"]
+
+
+def test_idle_engine_gets_a_turn_whatever_a_policy_admits(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admission = engine.runtime.policies.admission
+    monkeypatch.setattr(type(admission), "admit", lambda *_: Admission())
+    turns = [engine.arrive("abc"), engine.arrive("xyz")]
+    assert engine.runtime.admit(turns, 10, 8, num_running=0).admitted == turns[:1]
+    assert not engine.runtime.admit(turns, 10, 8, num_running=1).admitted
 
 
 def test_humans_go_before_tools_once_their_gaps_are_known() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 from tests.policies.host import Cache, hashes_of
 
 from holdfast.core.session import Session
+from holdfast.errors import PolicyError
 
 
 def paused(cache: Cache, prompt: str) -> Session:
@@ -57,6 +61,15 @@ def test_stale_priority_rescored_only_as_asked() -> None:
     assert session.retention_priority == before
     cache.runtime.step(num_stale=1)
     assert 0.0 < session.retention_priority < before
+
+
+def test_nan_priority_is_an_error_that_names_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache("holdfast", 24)
+    eviction = cache.runtime.policies.eviction
+    paused(cache, "abcd")
+    monkeypatch.setattr(type(eviction), "session_priority", lambda *_: math.nan)
+    with pytest.raises(PolicyError, match="'holdfast' gives NaN"):
+        cache.runtime.step()
 
 
 def test_session_without_blocks_set_apart_and_released() -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "PolicySet",
     "build_policies",
     "check_deployable",
+    "decided_by",
     "policy_class",
     "policy_names",
     "policy_spec",
@@ -95,8 +96,29 @@ def policy_names() -> tuple[str, ...]:
 
 
 def policy_specs() -> Iterator[PolicySpec]:
-    """What is known about each engine mode and policy."""
-    return map(policy_spec, policy_names())
+    """What is known about each mode and policy; of a broken one, its error."""
+    for name in policy_names():
+        try:
+            yield policy_spec(name)
+        except PolicyError as error:
+            yield PolicySpec(name, summary=f"cannot be used: {error}", source="")
+
+
+def decided_by(name: str) -> tuple[str, ...]:
+    """What an engine mode or a policy decides: eviction, admission, prefetch. Pure.
+
+    Raises:
+        PolicyError: It is unknown, or is no policy.
+    """
+    if name in ENGINE_MODES:
+        return ()
+    contracts = {
+        "eviction": EvictionPolicy,
+        "admission": AdmissionPolicy,
+        "prefetch": PrefetchPolicy,
+    }
+    found = policy_class(name)
+    return tuple(what for what, contract in contracts.items() if issubclass(found, contract))
 
 
 def policy_spec(name: str) -> PolicySpec:
@@ -123,20 +145,33 @@ def policy_class(name: str) -> type[Policy]:
     """The class of a policy.
 
     Raises:
-        PolicyError: Nothing is registered as `name`, or what is registered is no policy.
+        PolicyError: Nothing is registered as `name`, or what is registered cannot be loaded, is no
+            policy, or has another name.
     """
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
-        found: Any = getattr(import_module(module), attribute)
-    else:
-        registered = entry_points(group=ENTRY_POINT_GROUP, name=name)
-        if not registered:
-            raise PolicyError(
-                f"unknown policy {name!r}", hint=f"known policies: {', '.join(policy_names())}"
-            )
-        found = next(iter(registered)).load()
+        built_in: type[Policy] = getattr(import_module(module), attribute)
+        return built_in
+    registered = entry_points(group=ENTRY_POINT_GROUP, name=name)
+    if not registered:
+        raise PolicyError(
+            f"unknown policy {name!r}", hint=f"known policies: {', '.join(policy_names())}"
+        )
+    point = next(iter(registered))
+    try:
+        found: Any = point.load()
+    except (ImportError, AttributeError) as error:
+        raise PolicyError(
+            f"policy {name!r} cannot be loaded from {point.value}: {error}"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Policy)):
         raise PolicyError(f"policy {name!r} is {found!r}, not a subclass of holdfast's Policy")
+    spec = getattr(found, "spec", None)
+    if not isinstance(spec, PolicySpec) or spec.name != name:
+        raise PolicyError(
+            f"policy {name!r} ({point.value}) has spec {spec!r}",
+            hint=f"expected a PolicySpec whose name is that of the entry point, {name!r}",
+        )
     return found
 
 

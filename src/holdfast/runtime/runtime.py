@@ -6,6 +6,7 @@ Knows nothing about vLLM: a host reports turns and blocks and carries out what i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -278,6 +279,8 @@ class AgentRuntime(RuntimeContext):
         admission_policy = self.policies.admission
         budget = self._reservations.budget(blocks, slots, num_running, admission_policy)
         admission = admission_policy.admit(waiting, budget)
+        if waiting and not num_running and not admission.admitted:
+            admission = replace(admission, admitted=waiting[:1])  # the engine is never left idle
         for session in admission.released:
             self._blocks.release(session)
             if session.priority is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session
+from holdfast.errors import PolicyError
 from holdfast.policies.base import EvictionPolicy, PolicyContext, Priority
 from holdfast.runtime.idle_sessions import IdleSessions
 from holdfast.runtime.rescore_schedule import RescoreSchedule
@@ -69,7 +71,10 @@ class SessionPriorities:
         """Score a session and rank its nodes; set it apart if it has no resident block."""
         if session.state.is_ended:
             return
-        session.retention_priority = self.eviction.session_priority(session)
+        priority = self.eviction.session_priority(session)
+        if math.isnan(priority):
+            raise PolicyError(f"policy {self.eviction.spec.name!r} gives NaN for a session")
+        session.retention_priority = priority
         self._schedule.scored(session, self._context.now_s)
         if session not in self._idle or _has_blocks(session):
             self._blocks.rescore(session)
