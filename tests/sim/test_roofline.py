@@ -142,6 +142,42 @@ def test_efficiencies_and_overheads_applied() -> None:
     assert profile.host_link_bytes_per_s == 5e7
 
 
+FP8_GPU = msgspec.structs.replace(GPU, fp8_peak_flops=4e12)
+FP8 = msgspec.structs.replace(DENSE, bytes_per_weight=1.0, bytes_per_kv=1.0)
+
+
+def test_fp8_weights_multiply_at_fp8_peak() -> None:
+    profile = derived(FP8_GPU, FP8)
+    assert profile.prefill_s_per_token == pytest.approx(2e6 / 4e12)
+    assert profile.step_base_s == pytest.approx(1.2e-3)
+    # Half the bytes of KV, and attention at the 16-bit peak unless the model says otherwise
+    assert profile.kv_bytes_per_token == 1000
+    assert profile.decode_s_per_context_token == pytest.approx(1e-6)
+    assert profile.prefill_s_per_token_context == pytest.approx(4e-9)
+    # 10 MB / 2 - 1.4 MB - 1 MB = 2.6 MB; 2600 tokens, 162 blocks
+    assert profile.kv_tokens == 2592
+
+
+def test_fp8_attention_multiplies_at_fp8_peak() -> None:
+    attention = msgspec.structs.replace(DENSE, bytes_per_attention=1.0)
+    profile = derived(FP8_GPU, attention)
+    assert profile.prefill_s_per_token_context == pytest.approx(1e-9)
+    assert profile.prefill_s_per_token == pytest.approx(2e-6)
+
+
+def test_fp8_runs_at_16_bit_peak_where_gpu_has_no_other() -> None:
+    assert derived(GPU, FP8).prefill_s_per_token == pytest.approx(2e-6)
+
+
+def test_fp8_peak_does_not_change_16_bit_models() -> None:
+    assert derived(FP8_GPU, DENSE) == derived(GPU, DENSE)
+
+
+def test_gpus_exchange_16_bit_activations_of_fp8_models() -> None:
+    profile = derived(two(FP8_GPU), FP8)
+    assert profile.prefill_s_per_token == pytest.approx(2e6 / 8e12 + 20 * 200 / 1e8)
+
+
 def test_two_gpus_halve_the_work_and_add_all_reduces() -> None:
     efficiency = msgspec.structs.replace(IDEAL, all_reduce_s=1e-5)
     profile = derived(two(), efficiency=efficiency)
@@ -183,6 +219,8 @@ def test_indivisible_kv_heads_refused() -> None:
     [
         ("hardware", "peak_flops", 0),
         ("hardware", "memory_bytes_per_s", -1),
+        ("hardware", "fp8_peak_flops", -1),
+        ("model", "bytes_per_attention", 0),
         ("hardware", "num_gpus", 2),  # without a link between them
         ("model", "num_layers", 0),
         ("model", "num_parameters", 1),

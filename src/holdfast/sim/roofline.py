@@ -28,6 +28,8 @@ __all__ = [
 
 _ALL_REDUCES_PER_LAYER: Final = 2
 """After attention and after the feed-forward part of a model that is split over GPUs."""
+_BYTES_PER_ACTIVATION: Final = 2.0
+"""At least; activations between layers stay 16 bit where weights have fewer."""
 
 
 class _Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,6 +55,7 @@ class Hardware(_Figures, frozen=True, kw_only=True):
         name: Name of the GPU.
         num_gpus: Number of GPUs that share the model by tensor parallelism.
         peak_flops: Multiplications and additions a second, 16 bit, without sparsity.
+        fp8_peak_flops: The same with operands of 8 bit; 0 where these run at the 16-bit rate.
         memory_bytes_per_s: Bandwidth of the GPU's memory.
         memory_bytes: Memory that a process can use.
         host_link_bytes_per_s: Bandwidth to host memory, in one direction.
@@ -68,15 +71,21 @@ class Hardware(_Figures, frozen=True, kw_only=True):
     host_link_bytes_per_s: float
     disk_bytes_per_s: float
     gpu_link_bytes_per_s: float = 0.0
+    fp8_peak_flops: float = 0.0
 
     def __post_init__(self) -> None:
         self._check_positive(
             *("num_gpus", "peak_flops", "memory_bytes_per_s", "memory_bytes"),
             *("host_link_bytes_per_s", "disk_bytes_per_s"),
         )
-        self._check_not_negative("gpu_link_bytes_per_s")
+        self._check_not_negative("gpu_link_bytes_per_s", "fp8_peak_flops")
         if self.num_gpus > 1:
             self._check_positive("gpu_link_bytes_per_s")
+
+    def peak_flops_for(self, bytes_per_operand: float) -> float:
+        """Peak of all GPUs for products of operands of that size."""
+        is_fp8 = bytes_per_operand <= 1 and self.fp8_peak_flops
+        return self.num_gpus * (self.fp8_peak_flops if is_fp8 else self.peak_flops)
 
 
 class ModelFigures(_Figures, frozen=True, kw_only=True):
@@ -91,8 +100,9 @@ class ModelFigures(_Figures, frozen=True, kw_only=True):
         num_kv_heads: Key and value heads of a layer.
         head_dim: Width of a head.
         vocab_size: Rows of the input embedding and of the output head.
-        bytes_per_weight: 2 for 16 bit.
-        bytes_per_kv: 2 for 16 bit.
+        bytes_per_weight: 2 for 16 bit; 1 for FP8, whose products run at the FP8 peak.
+        bytes_per_kv: 2 for 16 bit, 1 for FP8.
+        bytes_per_attention: 1 where attention multiplies in FP8, which FP8 KV does not imply.
         num_expert_parameters: The part of `num_parameters` in routed experts.
         num_experts: Routed experts of a layer; 0 for a dense model.
         num_experts_per_token: Routed experts that a token uses.
@@ -108,6 +118,7 @@ class ModelFigures(_Figures, frozen=True, kw_only=True):
     vocab_size: int
     bytes_per_weight: float = 2.0
     bytes_per_kv: float = 2.0
+    bytes_per_attention: float = 2.0
     num_expert_parameters: int = 0
     num_experts: int = 0
     num_experts_per_token: int = 0
@@ -115,7 +126,7 @@ class ModelFigures(_Figures, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         self._check_positive(
             *("num_parameters", "num_layers", "hidden_size", "num_heads", "num_kv_heads"),
-            *("head_dim", "vocab_size", "bytes_per_weight", "bytes_per_kv"),
+            *("head_dim", "vocab_size", "bytes_per_weight", "bytes_per_kv", "bytes_per_attention"),
         )
         self._check_not_negative("num_expert_parameters")
         if self.num_experts or self.num_expert_parameters:
@@ -235,19 +246,13 @@ def roofline_profile(figures: RooflineFigures) -> CostProfile:
             f"{model.num_kv_heads} KV heads"
         )
     read_bytes_per_s = hardware.num_gpus * hardware.memory_bytes_per_s * efficiency.memory_ratio
-    peak_flops = hardware.num_gpus * hardware.peak_flops
     # The input embedding is a lookup: only a few of its rows are read.
     dense_parameters = (
         model.num_parameters - model.num_expert_parameters - model.embedding_parameters
     )
     dense_read_s = dense_parameters * model.bytes_per_weight / read_bytes_per_s
     sparse_read_s = model.num_expert_parameters * model.bytes_per_weight / read_bytes_per_s
-    # The output head runs only for the last token of a prompt.
-    prefill_parameters = model.num_active_parameters - 2 * model.embedding_parameters
-    compute_s_per_token = 2 * prefill_parameters / (
-        peak_flops * efficiency.prefill_flops_ratio
-    ) + _exchange_s_per_token(hardware, model, efficiency)
-    attention_flops = 4 * model.num_layers * model.num_heads * model.head_dim
+    compute_s_per_token = _compute_s_per_token(hardware, model, efficiency)
     return CostProfile(
         name=figures.name,
         summary=figures.summary,
@@ -260,9 +265,7 @@ def roofline_profile(figures: RooflineFigures) -> CostProfile:
         max_num_batched_tokens=engine.max_num_batched_tokens,
         step_base_s=dense_read_s + _overhead_s(hardware, model, efficiency),
         prefill_s_per_token=compute_s_per_token,
-        prefill_s_per_token_context=(
-            attention_flops / (peak_flops * efficiency.attention_flops_ratio)
-        ),
+        prefill_s_per_token_context=_attention_s(hardware, model, efficiency),
         decode_s_per_seq=efficiency.sequence_overhead_s,
         decode_s_per_context_token=model.kv_bytes_per_token / read_bytes_per_s,
         host_link_bytes_per_s=(
@@ -273,6 +276,21 @@ def roofline_profile(figures: RooflineFigures) -> CostProfile:
         sparse_read_s=sparse_read_s,
         sparse_share_per_token=model.expert_share,
     )
+
+
+def _compute_s_per_token(hardware: Hardware, model: ModelFigures, efficiency: Efficiency) -> float:
+    """Time of a prompt token's linear layers, and to exchange its activations."""
+    # The output head runs only for the last token of a prompt.
+    num_parameters = model.num_active_parameters - 2 * model.embedding_parameters
+    flops_per_s = hardware.peak_flops_for(model.bytes_per_weight) * efficiency.prefill_flops_ratio
+    return 2 * num_parameters / flops_per_s + _exchange_s_per_token(hardware, model, efficiency)
+
+
+def _attention_s(hardware: Hardware, model: ModelFigures, efficiency: Efficiency) -> float:
+    """Time of a prompt token's attention to one token of context."""
+    num_flops = 4 * model.num_layers * model.num_heads * model.head_dim
+    peak_flops = hardware.peak_flops_for(model.bytes_per_attention)
+    return num_flops / (peak_flops * efficiency.attention_flops_ratio)
 
 
 def _overhead_s(hardware: Hardware, model: ModelFigures, efficiency: Efficiency) -> float:
@@ -288,7 +306,7 @@ def _exchange_s_per_token(hardware: Hardware, model: ModelFigures, efficiency: E
     """Time to all-reduce a token's activations over the GPUs, at ring bandwidth."""
     if hardware.num_gpus == 1:
         return 0.0
-    activation_bytes = model.hidden_size * model.bytes_per_weight
+    activation_bytes = model.hidden_size * max(model.bytes_per_weight, _BYTES_PER_ACTIVATION)
     rounds = 2 * (hardware.num_gpus - 1) / hardware.num_gpus
     num_bytes = _ALL_REDUCES_PER_LAYER * model.num_layers * activation_bytes * rounds
     return num_bytes / (hardware.gpu_link_bytes_per_s * efficiency.link_ratio)
