@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -170,6 +171,37 @@ def test_fit_keeps_base_sizes_and_names_its_source() -> None:
     assert (profile.name, profile.kind, profile.sources) == ("fitted", "measured", ("a test",))
     for key in ("kv_tokens", "block_size_tokens", "max_num_seqs", "host_link_bytes_per_s"):
         assert getattr(profile, key) == getattr(BASE, key)
+
+
+def test_fit_drops_what_turns_do_not_show() -> None:
+    base = msgspec.structs.replace(
+        BASE,
+        request_overhead_s_per_token=1e-3,
+        decode_s_per_context_token=0.0,
+        decode_context_s=((1000, 1.0),),
+    )
+    profile, _ = fitted(turns_alone(ENGINE, 80), base)
+    assert profile.request_overhead_s_per_token == 0.0
+    assert profile.decode_context_s == ()
+    for key in COEFFICIENTS:
+        assert getattr(profile, key) == pytest.approx(getattr(ENGINE, key), rel=0.01), key
+
+
+def test_fitted_range_is_that_of_the_turns() -> None:
+    turns = turns_alone(ENGINE, 80)
+    profile, _ = fitted(turns)
+    assert profile.fitted_decodes == 1
+    assert profile.fitted_prompt_tokens == max(one.prompt_tokens for one in turns)
+    contexts = [one.prompt_tokens + one.output_tokens / 2 for one in turns]
+    assert profile.fitted_decode_context_tokens == math.ceil(max(contexts))
+    assert profile.covers([(1, profile.fitted_prompt_tokens)])
+    assert not profile.covers([(1, 40), (1, 40)])
+
+
+def test_fitted_range_counts_concurrent_decodes() -> None:
+    profile, _ = fitted(turns_together(ENGINE, 300, 3))
+    assert profile.fitted_decodes in (2, 3)
+    assert profile.fitted_decode_context_tokens > profile.fitted_prompt_tokens
 
 
 def test_one_session_at_a_time_uses_split_of_base() -> None:

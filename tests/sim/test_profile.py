@@ -114,6 +114,69 @@ def test_step_reads_experts_that_any_token_needs() -> None:
     assert profile.step_time_s([(500, 0)]) - PLAIN.step_time_s([(500, 0)]) == pytest.approx(8.0)
 
 
+BENT = changed(decode_s_per_context_token=0.0, decode_context_s=((100, 1.0), (200, 4.0)))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "seconds"),
+    # 10 ms a token up to 100, 30 ms a token from there on and beyond the last point
+    [(1, 0.01), (50, 0.5), (100, 1.0), (150, 2.5), (200, 4.0), (300, 7.0)],
+)
+def test_points_of_decode_context_joined_by_lines(tokens: int, seconds: float) -> None:
+    assert BENT.step_time_s([(1, tokens)]) == pytest.approx(0.5 + 0.25 + seconds)
+
+
+def test_decode_context_is_that_of_all_decodes() -> None:
+    # 75 + 75 tokens; the prompt's 400 of context are not read by decodes
+    step_s = BENT.step_time_s([(1, 75), (10, 400), (1, 75)])
+    assert step_s == pytest.approx(0.5 + 2 * 0.25 + 2.5 + 10 * 0.01 + 0.001 * 10 * 405)
+
+
+def test_step_without_decodes_reads_no_context() -> None:
+    assert BENT.step_time_s([(10, 40)]) == PLAIN.step_time_s([(10, 40)])
+
+
+@given(work)
+def test_one_point_equals_linear_decode(some: list[tuple[int, int]]) -> None:
+    line = changed(decode_s_per_context_token=0.0, decode_context_s=((1000, 2.0),))
+    assert line.step_time_s(some) == pytest.approx(PLAIN.step_time_s(some))
+
+
+def test_request_overhead_grows_with_prompt() -> None:
+    profile = changed(request_overhead_s=0.5, request_overhead_s_per_token=0.002)
+    assert profile.request_overhead_for_s(0) == 0.5
+    assert profile.request_overhead_for_s(100) == pytest.approx(0.7)
+    assert PLAIN.request_overhead_for_s(100) == 0.0
+
+
+@given(work)
+def test_profile_without_range_covers_all_work(some: list[tuple[int, int]]) -> None:
+    assert PLAIN.covers(some)
+
+
+@pytest.mark.parametrize(
+    ("some", "is_covered"),
+    [
+        ([], True),
+        ([(1, 50), (1, 40)], True),
+        ([(1, 50), (1, 41)], False),  # more context together
+        ([(1, 5), (1, 5), (1, 5)], False),  # more decodes
+        ([(1, 90)], True),  # longer than a prompt may be, and no prompt
+        ([(20, 40), (60, 0), (1, 90)], True),  # each prompt by itself
+        ([(20, 41)], False),
+        ([(61, 0)], False),
+    ],
+)
+def test_range_covers_what_was_fitted(some: list[tuple[int, int]], is_covered: bool) -> None:
+    profile = changed(fitted_decodes=2, fitted_decode_context_tokens=90, fitted_prompt_tokens=60)
+    assert profile.covers(some) is is_covered
+
+
+def test_each_limit_of_the_range_is_optional() -> None:
+    assert changed(fitted_decodes=1).covers([(1, 10**6), (10**6, 0)])
+    assert not changed(fitted_decodes=1).covers([(1, 1), (1, 1)])
+
+
 def test_shipped_profile_names() -> None:
     assert profile_names() == SHIPPED
 
@@ -152,8 +215,9 @@ def test_profile_file_reads_back_equal(name: str, tmp_path: Path) -> None:
 
 def test_quotes_and_signs_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "plain.toml"
-    path.write_text(PLAIN.to_toml(), encoding="utf-8")
-    assert load_profile(path) == PLAIN
+    for profile in (PLAIN, BENT):
+        path.write_text(profile.to_toml(), encoding="utf-8")
+        assert load_profile(path) == profile
 
 
 def test_json_profile_read(tmp_path: Path) -> None:
@@ -190,6 +254,10 @@ def test_unknown_name_error_lists_known_profiles() -> None:
         ("kv_tokens", 1600.5),
         ("step_base_s", True),
         ("kind", "guessed"),
+        ("request_overhead_s_per_token", -1e-9),
+        ("fitted_decodes", -1),
+        ("fitted_prompt_tokens", 1.5),
+        ("decode_context_s", [[100, 1.0]]),  # beside decode_s_per_context_token
     ],
 )
 def test_impossible_value_error_names_file_and_key(key: str, value: object, tmp_path: Path) -> None:
@@ -197,6 +265,38 @@ def test_impossible_value_error_names_file_and_key(key: str, value: object, tmp_
     path.write_text(json.dumps({**msgspec.structs.asdict(PLAIN), key: value}))
     with pytest.raises(ConfigError, match=rf"wrong\.json.*{key}"):
         load_profile(path)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [[0, 0.0]],
+        [[100, -1.0]],
+        [[100, 1.0], [100, 2.0]],
+        [[100, 2.0], [200, 1.0]],
+        [[100, math.inf]],
+        [[100, math.nan]],
+        [[100]],
+        [[100.5, 1.0]],
+        100,
+    ],
+)
+def test_impossible_points_error_names_file_and_key(points: object, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.json"
+    values = {"decode_s_per_context_token": 0.0, "decode_context_s": points}
+    path.write_text(json.dumps({**msgspec.structs.asdict(PLAIN), **values}))
+    with pytest.raises(ConfigError, match=r"wrong\.json.*decode_context_s"):
+        load_profile(path)
+
+
+def test_file_without_the_optional_keys_loads(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    content = msgspec.structs.asdict(PLAIN)
+    optional = msgspec.structs.fields(CostProfile)
+    for key in (field.name for field in optional if field.default is not msgspec.NODEFAULT):
+        del content[key]
+    path.write_text(json.dumps(content))
+    assert load_profile(path) == PLAIN
 
 
 def test_impossible_value_refused_in_constructor() -> None:

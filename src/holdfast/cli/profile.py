@@ -73,6 +73,8 @@ def show(name: str, as_toml: bool) -> None:
             table.add_row(key, f"{value:,}")
         elif isinstance(value, float):
             table.add_row(key, f"{value:.4g}")
+    for tokens, seconds in one.decode_context_s:
+        table.add_row(f"decode_context_s at {tokens:,} tokens", f"{seconds:.4g}")
     console = Console()
     console.print(f"[bold]{one.name}[/] ({one.kind}): {one.summary}", highlight=False)
     console.print(table)
@@ -137,7 +139,8 @@ def _fit_table(base: CostProfile, fitted: CostProfile) -> Table:
     for heading in (base.name, fitted.name):
         table.add_column(heading, justify="right")
     for key in (
-        *("request_overhead_s", "step_base_s", "prefill_s_per_token"),
+        *("request_overhead_s", "request_overhead_s_per_token", "step_base_s"),
+        "prefill_s_per_token",
         *("prefill_s_per_token_context", "decode_s_per_seq", "decode_s_per_context_token"),
     ):
         table.add_row(key, f"{getattr(base, key):.4g}", f"{getattr(fitted, key):.4g}")

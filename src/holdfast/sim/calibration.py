@@ -42,6 +42,9 @@ _COLUMNS: Final = (
     *("decode_s_per_seq", "decode_s_per_context_token"),
 )
 
+_NOT_FITTED: Final = {"request_overhead_s_per_token": 0.0, "decode_context_s": ()}
+"""Costs that the equations do not have; those of the base would count twice."""
+
 _Array = NDArray[np.float64]
 
 
@@ -164,6 +167,7 @@ def fit_profile(
         summary=f"fitted to {len(used)} turns, sizes of {base.name}",
         sources=(source,),
         kind="measured",
+        **_NOT_FITTED | _fitted_range(used, decode),
         **dict(zip(_COLUMNS, map(float, coefficients), strict=True)),
     )
     return profile, _quality(matrix @ coefficients, seconds, len(first), is_split_assumed)
@@ -257,6 +261,15 @@ def _decode_rows(turns: Sequence[TurnRecord], timeline: _Timeline, base: CostPro
         rows.append(_Row(columns, (end_s - start_s) / num_steps - sparse_s))
     least_s = _BURST_SHARE * float(np.median([row.seconds for row in rows])) if rows else 0.0
     return [row for row in rows if row.seconds >= least_s]
+
+
+def _fitted_range(turns: Sequence[TurnRecord], decode: Sequence[_Row]) -> dict[str, int]:
+    """The largest mean batch and context of a turn, and the longest prompt."""
+    return {
+        "fitted_decodes": math.ceil(max(row.columns[4] for row in decode)),
+        "fitted_decode_context_tokens": math.ceil(max(row.columns[5] for row in decode)),
+        "fitted_prompt_tokens": max(turn.prompt_tokens for turn in turns),
+    }
 
 
 def _decoded_work(turn: TurnRecord, num_steps: float) -> _Array:
