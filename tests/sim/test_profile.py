@@ -16,6 +16,8 @@ from holdfast.sim.profile import CostProfile
 from holdfast.sim.profile_file import load_profile, profile_names
 
 SHIPPED = (
+    "2xh100-qwen3-coder-30b-fp8",
+    "2xh100-qwen3-coder-30b-fp8-full",
     "2xh200-qwen2.5-coder-32b",
     "a10g-llama3.1-8b",
     "cpu-tiny",
@@ -190,9 +192,9 @@ def test_shipped_profile_has_file_name_and_sources(name: str) -> None:
     assert all(profile.sources)
 
 
-def test_only_cpu_tiny_is_measured() -> None:
+def test_measured_profiles() -> None:
     measured = [name for name in SHIPPED if load_profile(name).kind == "measured"]
-    assert measured == ["cpu-tiny"]
+    assert measured == [*SHIPPED[:2], "cpu-tiny"]
 
 
 def test_cpu_tiny_has_shape_of_demo_engine() -> None:
