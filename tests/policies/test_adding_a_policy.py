@@ -17,7 +17,7 @@ from tests.policies.host import Cache, hashes_of
 from holdfast.policies.registry import build_policies, check_deployable, policy_names
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-policy.md"
-MOST_LINES_TO_READ = 350
+MOST_LINES_TO_READ = 380
 
 
 @pytest.fixture
@@ -63,6 +63,12 @@ def test_session_with_two_late_returns_evicted_first() -> None:
 
 
 @pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("name", "late_s"), [("two-strikes", 60), ("two-strikes:late_s=30", 30)])
+def test_example_has_a_setting(name: str, late_s: float) -> None:
+    assert Cache(name, 8).eviction.settings.late_s == late_s
+
+
+@pytest.mark.usefixtures("installed")
 def test_example_joins_other_policies() -> None:
     policies = build_policies("two-strikes+working-set", Cache("holdfast", 8).runtime)
     assert policies.eviction.spec.name == "two-strikes"
@@ -78,7 +84,7 @@ def test_example_runs_in_the_simulator(tmp_path: Path) -> None:
 
     load = {"--sessions": 2, "--concurrency": 2, "--gap-cap-s": 60, "--kv-tokens": 60_000}
     arguments = [str(part) for option in load.items() for part in option]
-    policies = "vllm-default,two-strikes,two-strikes+working-set"
+    policies = "vllm-default,two-strikes:late_s=30,two-strikes+working-set"
     result = CliRunner().invoke(
         cli,
         [

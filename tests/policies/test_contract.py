@@ -10,6 +10,7 @@ from tests.policies.host import HUMAN, Cache, hashes_of
 
 from holdfast.core.events import (
     Event,
+    IntervalPassed,
     PauseExplained,
     SessionForgotten,
     TurnArrived,
@@ -99,6 +100,7 @@ def test_events_are_frozen_and_timestamped(cache: Cache) -> None:
 
 
 def test_every_kind_of_event_is_a_frozen_dataclass() -> None:
+    assert len(get_args(Event)) == 7
     for kind in get_args(Event):
         assert kind.__dataclass_params__.frozen
         assert next(iter(dataclasses.fields(kind))).name == "time_s"
@@ -137,6 +139,21 @@ def test_forgotten_session_is_observed_last(cache: Cache) -> None:
     forgotten = cache.session("a", hashes_of("a"))
     cache.session("b", hashes_of("b"))
     assert witness_of(cache).events[-1] == SessionForgotten(0.0, forgotten)
+
+
+def test_interval_passes_before_steps_as_often_as_asked(cache: Cache) -> None:
+    witness_of(cache).interval_s = 5.0
+    for at_s in (0.0, 4.0, 5.0, 9.0, 20.0):
+        cache.at(at_s)
+        cache.step()
+    assert witness_of(cache).events == [IntervalPassed(s) for s in (0.0, 5.0, 20.0)]
+
+
+def test_no_interval_passes_unless_asked_for(cache: Cache) -> None:
+    for at_s in (0.0, 1e9):
+        cache.at(at_s)
+        cache.step()
+    assert witness_of(cache).events == []
 
 
 # What a context keeps.

@@ -8,7 +8,7 @@ from holdfast.core.session import Session
 from holdfast.core.turn import Turn
 
 __all__ = [
-    *("Event", "PauseExplained", "SessionForgotten"),
+    *("Event", "IntervalPassed", "PauseExplained", "SessionForgotten"),
     *("TurnArrived", "TurnEnded", "TurnPreempted", "TurnStarted"),
 ]
 
@@ -75,4 +75,23 @@ class SessionForgotten(_SessionEvent):
     __slots__ = ()
 
 
-Event = TurnArrived | TurnStarted | TurnPreempted | TurnEnded | PauseExplained | SessionForgotten
+@dataclass(frozen=True, slots=True)
+class IntervalPassed:
+    """The time has passed that an admission policy asks for; a step begins.
+
+    Attributes:
+        time_s: When (s, host's monotonic clock).
+    """
+
+    time_s: float
+
+
+Event = (
+    TurnArrived
+    | TurnStarted
+    | TurnPreempted
+    | TurnEnded
+    | PauseExplained
+    | SessionForgotten
+    | IntervalPassed
+)

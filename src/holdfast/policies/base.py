@@ -7,9 +7,8 @@ behaves like vLLM.
 
 from __future__ import annotations
 
-import enum
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -20,6 +19,7 @@ from holdfast.core.offload_port import OffloadPort
 from holdfast.core.session import Session
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission, Budget
+from holdfast.policies.spec import Need, PolicySettings, PolicySpec
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
 
@@ -31,6 +31,7 @@ __all__ = [
     "Oracle",
     "Policy",
     "PolicyContext",
+    "PolicySettings",
     "PolicySpec",
     "PrefetchPolicy",
     "Priority",
@@ -61,33 +62,6 @@ class PriorityClass(IntEnum):
     AWAY = 2
     LIVE = 3
     PINNED = 4
-
-
-class Need(enum.StrEnum):
-    """What a policy must be told beyond what an engine sees."""
-
-    FUTURE = "future"
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySpec:
-    """What is known about a policy without building it.
-
-    Attributes:
-        name: As the command line and results call it.
-        summary: What it does, one sentence.
-        source: Where the idea comes from.
-        differs: How what runs here differs from the source; "" where it does not.
-        needs: What it must be told. A policy that needs the future exists only in the simulator.
-        variants: Settings that a simulator tries in turn, to report the best; for bounds.
-    """
-
-    name: str
-    summary: str
-    source: str
-    differs: str = ""
-    needs: frozenset[Need] = frozenset()
-    variants: tuple[dict[str, object], ...] = ({},)
 
 
 class Oracle(Protocol):
@@ -177,12 +151,19 @@ class Policy(Observer):
 
     Args:
         context: What the policy may look at, now and later.
+        settings: Of the kind that `spec` names; not given where it names none.
 
     Attributes:
-        spec: Name, source and needs.
+        spec: Name, source, needs and kind of settings.
+        settings: See the argument.
     """
 
     spec: ClassVar[PolicySpec]
+    settings: Any
+
+    def __init__(self, context: PolicyContext, settings: PolicySettings | None = None) -> None:
+        super().__init__(context)
+        self.settings = settings
 
 
 class EvictionPolicy(Policy):
@@ -224,12 +205,24 @@ class SessionPriority(EvictionPolicy):
 
 
 class AdmissionPolicy(Policy):
-    """Decides which waiting turns may start; by default the engine's queue decides."""
+    """Decides which waiting turns may start; by default the engine's queue decides.
+
+    Attributes:
+        interval_s: Time between the `IntervalPassed` events that it observes, each before a step
+            (s); inf for none.
+    """
+
+    interval_s: float = math.inf
 
     def admit(self, waiting: Sequence[Turn], budget: Budget) -> Admission:
         """Choose among waiting turns, in order of arrival. Pure."""
         del budget
         return Admission(waiting)
+
+    def holds(self, session: Session) -> bool:
+        """Whether a session's turn waits in any case; others are looked at first. Pure."""
+        del session
+        return False
 
     def retains(self, session: Session) -> bool:
         """Whether a session gets a reservation when its turn ends. Pure."""

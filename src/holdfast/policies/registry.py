@@ -1,4 +1,4 @@
-"""Policies by name, alone or as a product such as `cachewise+working-set`.
+"""Policies by name, set and joined as in `saga:max_ttl_s=60+working-set`.
 
 Built-in ones are listed here; others register a policy class under the entry point group
 `holdfast.policies` and are found by its name. Modules are imported when a policy is asked for.
@@ -7,7 +7,7 @@ Built-in ones are listed here; others register a policy class under the entry po
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final
@@ -20,10 +20,12 @@ from holdfast.policies.base import (
     Need,
     Policy,
     PolicyContext,
+    PolicySettings,
     PolicySpec,
     PrefetchPolicy,
 )
 from holdfast.policies.engine_modes import ENGINE_MODES
+from holdfast.policies.spec import read_settings
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -40,6 +42,7 @@ __all__ = [
 ENTRY_POINT_GROUP: Final = "holdfast.policies"
 
 _JOINT: Final = "+"
+_SETTING: Final = ":"
 _OURS: Final = "holdfast.policies.ours"
 _PUBLISHED: Final = "holdfast.policies.published"
 _BOUNDS: Final = "holdfast.policies.bounds"
@@ -57,6 +60,7 @@ _BUILT_IN: Final[dict[str, str]] = {
     "continuum": f"{_PUBLISHED}.continuum:Continuum",
     "infercept": f"{_PUBLISHED}.infercept:InferCept",
     "kvflow": f"{_PUBLISHED}.kvflow:KVFlow",
+    "llm-d-thunderagent": f"{_PUBLISHED}.llm_d_thunderagent:LlmdThunderAgent",
     "marconi": f"{_PUBLISHED}.marconi:Marconi",
     "saga": f"{_PUBLISHED}.saga:Saga",
     "thunderagent": f"{_PUBLISHED}.thunderagent:ThunderAgent",
@@ -105,10 +109,10 @@ def policy_specs() -> Iterator[PolicySpec]:
 
 
 def decided_by(name: str) -> tuple[str, ...]:
-    """What an engine mode or a policy decides: eviction, admission, prefetch. Pure.
+    """What a name decides: eviction, admission, prefetch; nothing in a mode. Pure.
 
     Raises:
-        PolicyError: It is unknown, or is no policy.
+        PolicyError: A part is unknown, or is no policy.
     """
     if name in ENGINE_MODES:
         return ()
@@ -117,21 +121,23 @@ def decided_by(name: str) -> tuple[str, ...]:
         "admission": AdmissionPolicy,
         "prefetch": PrefetchPolicy,
     }
-    found = policy_class(name)
-    return tuple(what for what, contract in contracts.items() if issubclass(found, contract))
+    kinds = [part.kind for part in _parts(name)]
+    return tuple(
+        what for what, found in contracts.items() if any(issubclass(k, found) for k in kinds)
+    )
 
 
 def policy_spec(name: str) -> PolicySpec:
     """What is known about an engine mode, a policy or a product of policies.
 
     Raises:
-        PolicyError: A part of the name is unknown, or is no policy.
+        PolicyError: A part of the name is unknown, or is no policy, or has no such setting.
     """
     if name in ENGINE_MODES:
         return ENGINE_MODES[name].spec
-    specs = [found.spec for found in _parts(name)]
+    specs = [part.kind.spec for part in _parts(name)]
     if len(specs) == 1:
-        return specs[0]
+        return specs[0] if specs[0].name == name else replace(specs[0], name=name)
     return PolicySpec(
         name=name,
         summary=f"Of {', then of '.join(spec.name for spec in specs)} what each decides.",
@@ -142,7 +148,7 @@ def policy_spec(name: str) -> PolicySpec:
 
 
 def policy_class(name: str) -> type[Policy]:
-    """The class of a policy.
+    """The class of a policy, whose name has no settings.
 
     Raises:
         PolicyError: Nothing is registered as `name`, or what is registered cannot be loaded, is no
@@ -200,11 +206,12 @@ def build_policies(name: str, context: PolicyContext) -> PolicySet:
     What no part decides is vLLM's.
 
     Raises:
-        PolicyError: A part is unknown, or asks for the future of a host that has none.
+        PolicyError: A part is unknown, has no such setting, or asks for the future of a host that
+            has none.
     """
     if context.oracle is None:
         check_deployable(name)
-    parts = [] if name in ENGINE_MODES else [found(context) for found in _parts(name)]
+    parts = [] if name in ENGINE_MODES else [part.build(context) for part in _parts(name)]
     return PolicySet(
         _last(parts, EvictionPolicy) or EvictionPolicy(context),
         _last(parts, AdmissionPolicy) or AdmissionPolicy(context),
@@ -212,14 +219,33 @@ def build_policies(name: str, context: PolicyContext) -> PolicySet:
     )
 
 
-def _parts(name: str) -> list[type[Policy]]:
-    for part in (parts := name.split(_JOINT)):
-        if part in ENGINE_MODES:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A policy of a product, with its settings."""
+
+    kind: type[Policy]
+    settings: PolicySettings | None
+
+    def build(self, context: PolicyContext) -> Policy:
+        if self.settings is None:
+            return self.kind(context)
+        return self.kind(context, self.settings)
+
+
+def _parts(name: str) -> list[_Part]:
+    parts = [part.split(_SETTING) for part in name.split(_JOINT)]
+    for policy, *_ in parts:
+        if policy in ENGINE_MODES:
             raise PolicyError(
-                f"{part!r} in {name!r} is vLLM's own scheduler, which no policy can join",
-                hint=f"name {part!r} alone, or policies joined by {_JOINT!r}",
+                f"{policy!r} in {name!r} is vLLM's own scheduler, which no policy can join and "
+                "which has no settings",
+                hint=f"name {policy!r} alone, or policies joined by {_JOINT!r}",
             )
-    return [policy_class(part) for part in parts]
+    kinds = [policy_class(policy) for policy, *_ in parts]
+    return [
+        _Part(kind, read_settings(policy, kind.spec.settings, pairs))
+        for kind, (policy, *pairs) in zip(kinds, parts, strict=True)
+    ]
 
 
 def _last(parts: Sequence[Policy], kind: type[Any]) -> Any:

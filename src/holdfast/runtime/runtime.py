@@ -5,6 +5,7 @@ Knows nothing about vLLM: a host reports turns and blocks and carries out what i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -14,6 +15,7 @@ from holdfast.cache.eviction_port import EvictionPort
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.events import (
     Event,
+    IntervalPassed,
     SessionForgotten,
     TurnArrived,
     TurnEnded,
@@ -87,6 +89,7 @@ class AgentRuntime(RuntimeContext):
         self.max_known_blocks = max_known_blocks
         self._num_arrived = 0
         self._rescored_at_step = 0
+        self._interval_ends_s = -math.inf
         self._policy_name = policy
         self.policies: PolicySet = build_policies(policy, self)
 
@@ -116,6 +119,10 @@ class AgentRuntime(RuntimeContext):
             num_steps: Engine steps that it stands for, all but one of which only decode (count).
             num_stale: Sessions with stale priorities to rescore as well, at most (count).
         """
+        if self._now_s >= self._interval_ends_s:
+            self._interval_ends_s = self._now_s + self.policies.admission.interval_s
+            if self._interval_ends_s < math.inf:
+                self._observe(IntervalPassed(self._now_s))
         interval = self.policies.eviction.rescore_interval_steps
         is_due = interval is not None and self._num_steps >= self._rescored_at_step + interval
         self._num_steps += num_steps
@@ -260,6 +267,7 @@ class AgentRuntime(RuntimeContext):
             tally.clear()
         self._clear_observers()
         self.policies = build_policies(self._policy_name, self)
+        self._interval_ends_s = -math.inf
         self._priorities.eviction = self.policies.eviction
         self._turn_ends.admission = self.policies.admission
 

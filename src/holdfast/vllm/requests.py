@@ -175,8 +175,10 @@ class RequestTracker:
         if len(known) > _MAX_MEASURED:
             if len(known) <= slots and sum(turn.demand_blocks for turn, _ in known) <= blocks:
                 return [turn for turn, _ in sorted(known, key=_sequence)]
-            now_s = self._runtime.now_s
-            known = nsmallest(_MAX_MEASURED, known, key=lambda pair: pair[0].rank(now_s))
+            now_s, holds = self._runtime.now_s, self._runtime.policies.admission.holds
+            known = nsmallest(
+                _MAX_MEASURED, known, key=lambda p: (holds(p[0].session), p[0].rank(now_s))
+            )
         known.sort(key=_sequence)
         for turn, request in known:
             self._measure(turn, request)

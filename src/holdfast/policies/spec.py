@@ -1,0 +1,78 @@
+"""What is known about a policy without building it, its settings among it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from holdfast.errors import PolicyError
+
+__all__ = ["Need", "PolicySettings", "PolicySpec", "read_settings"]
+
+
+class Need(enum.StrEnum):
+    """What a policy must be told beyond what an engine sees."""
+
+    FUTURE = "future"
+
+
+class PolicySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of a policy's settings: fields with defaults, and ranges by `msgspec.Meta`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """What is known about a policy without building it.
+
+    Attributes:
+        name: As the command line and results call it, settings included.
+        summary: What it does, one sentence.
+        source: Where the idea comes from.
+        differs: How what runs here differs from the source; "" where it does not.
+        needs: What it must be told. A policy that needs the future exists only in the simulator.
+        settings: Its settings, whose defaults are the source's; None where it has none.
+        variants: Settings of Holdfast that a simulator tries in turn, to report the best; for
+            bounds.
+    """
+
+    name: str
+    summary: str
+    source: str
+    differs: str = ""
+    needs: frozenset[Need] = frozenset()
+    settings: type[PolicySettings] | None = None
+    variants: tuple[dict[str, object], ...] = ({},)
+
+
+def read_settings(
+    name: str, kind: type[PolicySettings] | None, pairs: Iterable[str]
+) -> PolicySettings | None:
+    """A policy's settings; those that `pairs` do not name keep their defaults. Pure.
+
+    Args:
+        name: The policy, for messages.
+        kind: Its settings.
+        pairs: What is set, as `key=value`.
+
+    Raises:
+        PolicyError: A key is unknown or set twice, or its value has the wrong type or is out of
+            range.
+    """
+    types = {field.name: field.type for field in msgspec.structs.fields(kind)} if kind else {}
+    hint = f"settings of {name}: {', '.join(types) or 'none'}"
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, is_set, text = pair.partition("=")
+        if key not in types or not is_set:
+            raise PolicyError(f"policy {name!r} has no setting {pair!r}", hint=hint)
+        if key in values:
+            raise PolicyError(f"policy {name!r}: {key} is set twice", hint=hint)
+        try:
+            values[key] = msgspec.convert(text, types[key], strict=False)
+        except msgspec.ValidationError as error:
+            raise PolicyError(f"policy {name!r}: {key} is {text!r}: {error}", hint=hint) from error
+    return None if kind is None else kind(**values)
