@@ -21,11 +21,13 @@ PRODUCTS = tuple(
     if name not in ENGINE_MODES and issubclass(policy_class(name), EvictionPolicy)
 )
 """Every eviction with our admission."""
-CAUSAL = [name for name in (*NAMES, *PRODUCTS) if Need.FUTURE not in policy_spec(name).needs]
+SET = ("thunderagent:acting_half_life_s=inf:idle_lease_s=5", "llm-d-thunderagent:idle_lease_s=1")
+"""Policies with settings."""
+CAUSAL = [name for name in (*NAMES, *PRODUCTS, *SET) if Need.FUTURE not in policy_spec(name).needs]
 NUM_BLOCKS = 24
 ENDS = (TOOL, HUMAN, None)
 
-every_policy = pytest.mark.parametrize("name", (*NAMES, *PRODUCTS))
+every_policy = pytest.mark.parametrize("name", (*NAMES, *PRODUCTS, *SET))
 
 
 def grown_sessions(seed: int, num_turns: int) -> list[tuple[str, str, int, float]]:

@@ -231,3 +231,17 @@ def test_flood_of_one_tenant_does_not_delay_another(make_rig: RigMaker) -> None:
     assert order.index("small") <= order.index("flood/2")
     flood = [request_id for request_id in order if request_id.startswith("flood")]
     assert flood == sorted(flood)
+
+
+def test_turns_of_held_sessions_hide_no_others(make_rig: RigMaker) -> None:
+    """Of many waiting turns the policy sees some; those that it would hold come last."""
+    policy = "llm-d-thunderagent:idle_lease_s=1000:starvation_s=1000"
+    rig = make_rig(100, settings={"policy": policy}, max_num_seqs=100)
+    rig.turn("admitted", "abcdef")
+    rig.send("running", [f"run {n}".encode() for n in range(60)], num_outputs=60)
+    rig.step()
+    for number in range(70):
+        rig.send(f"new {number}", [f"{number} {n}".encode() for n in range(50)])
+    rig.send("admitted again", "abcdef123456789012")  # as cold as the others, and the last
+    rig.step()
+    assert rig.started == ["admitted", "running", "admitted again"]
