@@ -23,10 +23,10 @@ import msgspec
 
 from holdfast.core.results import RunResult
 from holdfast.report.manifest import run_manifest
+from holdfast.sim.load import SimulationOptions
 from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.profile import CostProfile
 from holdfast.sim.profile_file import load_profile
-from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.record import Session, Turn
 from holdfast.traces.selection import SessionSelection
 from holdfast.traces.writers.canonical import write_canonical

@@ -22,7 +22,8 @@ from holdfast.bench.demo import (
     sessions_for,
 )
 from holdfast.bench.server import EngineOptions, ServedPolicy
-from holdfast.core.results import RunResult, summarize_run
+from holdfast.core.results import RunResult
+from holdfast.core.run_summary import summarize_run
 from holdfast.errors import ConfigError, EngineError
 from holdfast.traces.record import Session, Turn
 from holdfast.traces.scaling import TokenScale

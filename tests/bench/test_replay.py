@@ -17,7 +17,7 @@ from holdfast.bench.load import SendOptions
 from holdfast.bench.replay import ReplayTarget, replay_sessions
 from holdfast.bench.scrape import EngineCounters, counters_between, parse_metrics
 from holdfast.cli.replay import replay
-from holdfast.core.results import summarize_run
+from holdfast.core.run_summary import summarize_run
 from holdfast.errors import ConfigError, EndpointError
 from holdfast.report.replay_report import replay_table
 

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 import holdfast.vllm.versions as engine
 from holdfast.bench.demo import POLICY_PAIR, TIERED, Demo
 from holdfast.cli.main import cli
-from holdfast.core.results import Counters, RunResult, summarize_run
+from holdfast.core.results import Counters, RunResult
+from holdfast.core.run_summary import summarize_run
 from holdfast.errors import EngineError
 
 

@@ -15,7 +15,8 @@ from holdfast.bench.load import LoadRecords
 from holdfast.bench.replay import Replay
 from holdfast.cli.load_warnings import warn_of_lighter_load
 from holdfast.cli.main import cli
-from holdfast.core.results import SessionRecord, TurnRecord, summarize_run
+from holdfast.core.results import SessionRecord, TurnRecord
+from holdfast.core.run_summary import summarize_run
 from holdfast.sim.calibration import read_turns
 
 

@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 
 import holdfast.vllm.versions as engine
 from holdfast.cli.main import cli
-from holdfast.core.results import Distribution, RunResult, summarize_run
+from holdfast.core.results import Distribution, RunResult
+from holdfast.core.run_summary import summarize_run
 from holdfast.sim.plan import RunPlan
 
 PLANNED: list[RunPlan] = []

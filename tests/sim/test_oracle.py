@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-from holdfast.sim.blocks import BlockGrid
-from holdfast.sim.oracle import TraceOracle, request_id
+from holdfast.sim.oracle import TraceOracle
+from holdfast.sim.replays import Replays, request_id
 from holdfast.traces.record import Session, Turn
 
 
 def oracle_of(*sessions: Session, time_scale: float = 1.0) -> TraceOracle:
-    grids = [BlockGrid.of(session, 1.0, 64) for session in sessions]
-    return TraceOracle(sessions, grids, time_scale)
+    return TraceOracle(Replays(sessions, 1.0, 64), time_scale)
 
 
 def session_of(name: str, *gaps_s: float) -> Session:
@@ -35,7 +34,6 @@ def test_gap_after_turn_is_the_scaled_next_gap() -> None:
 def test_gap_after_last_turn_is_infinite() -> None:
     oracle = oracle_of(session_of("a", 0.0, 8.0))
     assert oracle.gap_after_s(request_id(0, 1)) == math.inf
-    assert oracle.gap_after_s("unknown") == math.inf
 
 
 def test_prompts_after_turn_are_those_of_later_turns() -> None:

@@ -11,7 +11,9 @@ from holdfast.core.results import Counters, TurnRecord
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.engine import SimOutcome, SimRequest, SimStep
-from holdfast.sim.simulation import Simulation, SimulationOptions, SimulationRecords
+from holdfast.sim.load import SimulationOptions
+from holdfast.sim.replays import Replays
+from holdfast.sim.simulation import Simulation, SimulationRecords
 from holdfast.traces.record import Session, Turn
 
 BLOCK = 4
@@ -21,7 +23,13 @@ BLOCK = 4
 class FixedCost:
     """1 s for each prompt token, 0.1 s for each decoded one."""
 
-    request_overhead_s: float = 0.0
+    overhead_s: float = 0.0
+
+    def request_overhead_for_s(self, prompt_tokens: int) -> float:
+        return self.overhead_s
+
+    def covers(self, work: Sequence[tuple[int, int]]) -> bool:
+        return True
 
     def step_time_s(self, work: Sequence[tuple[int, int]]) -> float:
         return sum(0.1 if n == 1 and context else float(n) for n, context in work) or 0.5
@@ -90,15 +98,15 @@ def run(
     *,
     cost: FixedCost | None = None,
     time_scale: float = 1.0,
+    options: SimulationOptions | None = None,
 ) -> tuple[SimulationRecords, OneAtATime]:
     clock = VirtualClock()
     engine = OneAtATime(clock)
     simulation = Simulation(
         engine,
         cost or FixedCost(),
-        sessions,
-        SimulationOptions(concurrency, time_scale=time_scale),
-        engine_block_tokens=BLOCK,
+        Replays(sessions, 1.0, BLOCK),
+        options or SimulationOptions(concurrency, time_scale=time_scale),
         clock=clock,
     )
     return simulation.run(), engine
@@ -183,9 +191,8 @@ def test_idle_engine_with_requests_raises() -> None:
     stuck = Simulation(
         engine,
         FixedCost(),
-        [session("a", turn(0, [1], 0, 1))],
+        Replays([session("a", turn(0, [1], 0, 1))], 1.0, BLOCK),
         SimulationOptions(1),
-        engine_block_tokens=BLOCK,
         clock=clock,
     )
     with pytest.raises(HoldfastError, match="holds 1 requests and runs none"):

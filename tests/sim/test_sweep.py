@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from holdfast.core.results import RunResult, summarize_run
+from holdfast.core.results import RunResult
+from holdfast.core.run_summary import summarize_run
 from holdfast.errors import HoldfastError
+from holdfast.sim.load import SimulationOptions
 from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.profile_file import load_profile
-from holdfast.sim.simulation import SimulationOptions
 from holdfast.sim.sweep import sweep
 from holdfast.traces.selection import SessionSelection
 

@@ -15,9 +15,9 @@ from holdfast.errors import ConfigError, EngineError
 from holdfast.policies.ours.return_rate_eviction import ReturnRateEviction
 from holdfast.policies.registry import policy_names
 from holdfast.sim import simulation
+from holdfast.sim.load import SimulationOptions
 from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.profile_file import load_profile, profile_names
-from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.selection import SessionSelection
 from holdfast.vllm.offload.arguments import check_offloading
 from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older

@@ -10,7 +10,8 @@ from holdfast.bench.client import Client, Timeouts
 from holdfast.bench.load import Load, LoadRecords, SendOptions
 from holdfast.bench.prompts import DEFAULT_ALPHABET, Alphabet, PromptBuilder
 from holdfast.bench.scrape import EngineCounters, counters_between, scrape_metrics
-from holdfast.core.results import RunResult, TurnRecord, summarize_run
+from holdfast.core.results import RunResult, TurnRecord
+from holdfast.core.run_summary import summarize_run
 from holdfast.traces.record import Session
 
 __all__ = ["MetricsProvider", "Replay", "ReplayTarget", "replay_sessions"]

@@ -136,12 +136,18 @@ class LoadOptions:
     ]
 
     def selection(
-        self, *, num_sessions: int | None = None, max_model_len: int | None = None
+        self,
+        *,
+        num_sessions: int | None = None,
+        max_model_len: int | None = None,
+        gap_cap_s: float | None = None,
+        is_tree: bool = False,
     ) -> SessionSelection:
         """The sessions to run; the arguments stand in for options that are not set. Pure."""
         return SessionSelection(
             num_sessions=self.num_sessions or num_sessions,
-            gap_cap_s=self.gap_cap_s,
+            gap_cap_s=gap_cap_s if self.gap_cap_s is None else self.gap_cap_s,
+            is_tree=is_tree,
             max_model_len=self.max_model_len or max_model_len,
             token_scale=self.token_scale,
         )

@@ -34,6 +34,7 @@ __all__ = [
 
 First = TypeVar("First")
 Second = TypeVar("Second")
+Third = TypeVar("Third")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -95,6 +96,10 @@ def takes(
 def takes(
     first: type[First], second: type[Second], /, **changed: Option
 ) -> Callable[[Callable[[First, Second], None]], Callable[..., None]]: ...
+@overload
+def takes(
+    first: type[First], second: type[Second], third: type[Third], /, **changed: Option
+) -> Callable[[Callable[[First, Second, Third], None]], Callable[..., None]]: ...
 def takes(
     *records: type[Any], **changed: Option
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:

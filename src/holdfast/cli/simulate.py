@@ -14,6 +14,7 @@ from rich.console import Console
 from holdfast.cli.load_options import LOADS, MAX_MODEL_LEN, SEED, SESSIONS, LoadOptions
 from holdfast.cli.options import arguments_of, takes
 from holdfast.cli.progress import progress_bar
+from holdfast.cli.scenario_options import ScenarioOptions
 from holdfast.cli.simulate_options import SimulateArguments
 from holdfast.cli.simulate_plans import SimulatedTraces, config_settings, run_plans
 from holdfast.core.results import RunDocument, RunResult
@@ -40,6 +41,7 @@ _FILE_COLUMNS = 120
 @click.command(short_help="What policies would gain on your traces, without a GPU.")
 @takes(
     LoadOptions,
+    ScenarioOptions,
     SimulateArguments,
     concurrency=LOADS,
     num_sessions=SESSIONS.but(help="Sessions in all.  [default: every one; 60 if generated]"),
@@ -48,7 +50,7 @@ _FILE_COLUMNS = 120
     ),
     seed=SEED.but(help="The first seed; it decides which sessions run, and in which order."),
 )
-def simulate(load: LoadOptions, options: SimulateArguments) -> None:
+def simulate(load: LoadOptions, scenario: ScenarioOptions, options: SimulateArguments) -> None:
     """Run sessions through vLLM's own scheduler on a virtual clock.
 
     Every policy gets the same sessions. No model runs: engine steps take the time that the profile
@@ -62,7 +64,7 @@ def simulate(load: LoadOptions, options: SimulateArguments) -> None:
     profile = load_profile(options.profile_name)
     settings = config_settings(options.config_path)
     traces = SimulatedTraces(errors)
-    plans = run_plans(load, options, profile, settings, traces)
+    plans = run_plans(load, scenario.resolved(), options, profile, settings, traces)
     arguments = arguments_of(click.get_current_context()) | {
         "profile_name": Path(options.profile_name).name,
         "settings": settings,

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from holdfast.cli.load_options import LoadOptions
 from holdfast.cli.load_warnings import warn_of_too_few
+from holdfast.cli.scenario_options import ScenarioOptions
 from holdfast.cli.simulate_options import SimulateArguments
 from holdfast.cli.traces_source import Skipped, Unread
 from holdfast.config import load_config
+from holdfast.sim.load import SimulationOptions
 from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.profile import CostProfile
-from holdfast.sim.simulation import SimulationOptions
 from holdfast.traces.digest import sessions_digest
 from holdfast.traces.io import FileReport
 from holdfast.traces.record import Session
@@ -56,15 +57,17 @@ class SimulatedTraces:
 
 def run_plans(
     load: LoadOptions,
+    scenario: ScenarioOptions,
     options: SimulateArguments,
     profile: CostProfile,
     settings: dict[str, object],
     traces: SimulatedTraces,
 ) -> list[RunPlan]:
-    """Plan every load, policy, cache size and seed; the slowest loads first.
+    """Plan every combination of the options; the slowest loads first.
 
     Args:
         load: The load options.
+        scenario: The options that shape the load.
         options: The command's other options.
         profile: What engine steps cost.
         settings: Holdfast's settings, as of `config_settings`.
@@ -75,7 +78,9 @@ def run_plans(
         TraceError: The traces cannot be read.
     """
     sizes = options.kv_tokens or (profile.kv_tokens,)
-    selection = load.selection(max_model_len=min(sizes))
+    selection = load.selection(
+        max_model_len=min(sizes), gap_cap_s=scenario.gap_cap_s, is_tree=scenario.is_tree
+    )
     workload = Workload(load.traces, selection, is_lenient=load.lenient)
     seeds = range(load.seed, load.seed + options.num_seeds)
     sessions = {seed: traces.sessions(workload, seed) for seed in seeds}
@@ -83,22 +88,13 @@ def run_plans(
     loads = (None,) if options.open_loop else load.concurrency
     for concurrency in loads:
         warn_of_too_few(min(map(len, sessions.values())), concurrency or 0, traces.errors)
-    own_block_tokens = round(sessions[load.seed][0].block_size_tokens * load.token_scale)
+    plan = _first_plan(load, scenario, options, profile, workload)
+    if options.block_tokens is None:
+        own_tokens = round(sessions[load.seed][0].block_size_tokens * load.token_scale)
+        plan = replace(plan, block_tokens=max(1, own_tokens))
     plans = [
-        RunPlan(
-            policy=policy,
-            seed=seed,
-            workload=workload,
-            options=_simulation_options(load, concurrency),
-            profile=profile,
-            kv_tokens=kv_tokens,
-            block_tokens=options.block_tokens or max(1, own_block_tokens),
-            settings=settings,
-            num_warm_up=options.num_warm_up,
-            host_tokens=options.host_tokens,
-            disk_tokens=options.disk_tokens,
-        )
-        for concurrency in sorted(loads, key=lambda number: -(number or 0))
+        replace(at_load, policy=policy, seed=seed, kv_tokens=kv_tokens, settings=settings)
+        for at_load in _at_each_load(plan, loads, scenario.session_ends)
         for policy in options.policies
         for kv_tokens in sizes
         for seed in seeds
@@ -106,6 +102,39 @@ def run_plans(
     for plan in plans:
         plan.check(sessions[plan.seed])
     return plans
+
+
+def _first_plan(
+    load: LoadOptions,
+    scenario: ScenarioOptions,
+    options: SimulateArguments,
+    profile: CostProfile,
+    workload: Workload,
+) -> RunPlan:
+    """What all runs have in common."""
+    return RunPlan(
+        policy="",
+        seed=load.seed,
+        workload=workload,
+        options=_simulation_options(load, scenario),
+        profile=profile,
+        kv_tokens=profile.kv_tokens,
+        block_tokens=options.block_tokens or 1,
+        num_warm_up=options.num_warm_up,
+        host_tokens=options.host_tokens,
+        disk_tokens=options.disk_tokens,
+        slo=scenario.slo,
+    )
+
+
+def _at_each_load(
+    plan: RunPlan, loads: Sequence[int | None], session_ends: Sequence[str]
+) -> Iterator[RunPlan]:
+    """The plan at every load, the heaviest first, with ends of sessions known or not."""
+    for concurrency in sorted(loads, key=lambda number: -(number or 0)):
+        for ends in session_ends:
+            options = replace(plan.options, concurrency=concurrency, session_ends=ends == "known")
+            yield replace(plan, options=options)
 
 
 def config_settings(path: Path | None) -> dict[str, object]:
@@ -120,13 +149,20 @@ def config_settings(path: Path | None) -> dict[str, object]:
     return {key: value for key, value in settings.items() if key not in _SET_BY_THE_SIMULATION}
 
 
-def _simulation_options(load: LoadOptions, concurrency: int | None) -> SimulationOptions:
+def _simulation_options(load: LoadOptions, scenario: ScenarioOptions) -> SimulationOptions:
     return SimulationOptions(
-        concurrency=concurrency,
+        concurrency=load.concurrency[0],
         time_scale=load.time_scale,
         token_scale=load.token_scale,
+        output_scale=scenario.output_scale,
         session_ids=load.session_ids,
         turn_ends=load.turn_ends,
+        is_tree=scenario.is_tree,
+        is_isolated=bool(scenario.isolate),
+        mid_session=scenario.mid_session,
+        num_warm_up_turns=scenario.num_warm_up_turns,
+        idle_cap_s=scenario.idle_cap_s,
+        window=scenario.window,
     )
 
 

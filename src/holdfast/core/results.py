@@ -5,13 +5,11 @@ The keys of `RunResult` are a published contract, the same for every host that r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
-
-from holdfast.core.live_sessions import LiveSessions
 
 __all__ = [
     "SCHEMA",
@@ -23,7 +21,6 @@ __all__ = [
     "SessionRecord",
     "TurnRecord",
     "ratio",
-    "summarize_run",
 ]
 
 SCHEMA = "holdfast.run/1"
@@ -40,6 +37,7 @@ class Distribution(msgspec.Struct, frozen=True):
     p50: float
     p95: float
     p99: float
+    p90: float | None = None
 
     @classmethod
     def from_values(cls, values: Iterable[float]) -> Distribution | None:
@@ -47,8 +45,8 @@ class Distribution(msgspec.Struct, frozen=True):
         array = np.fromiter(values, dtype=np.float64)
         if array.size == 0:
             return None
-        p50, p95, p99 = np.percentile(array, (50, 95, 99))
-        return cls(mean=float(array.mean()), p50=float(p50), p95=float(p95), p99=float(p99))
+        p50, p90, p95, p99 = map(float, np.percentile(array, (50, 90, 95, 99)))
+        return cls(mean=float(array.mean()), p50=p50, p95=p95, p99=p99, p90=p90)
 
 
 class TurnRecord(msgspec.Struct, frozen=True):
@@ -65,6 +63,7 @@ class TurnRecord(msgspec.Struct, frozen=True):
         first_seen_tokens: Prompt tokens beyond what any session of the run had sent before.
         output_tokens: As counted by the engine; if the answer broke off, as received.
         cached_tokens: Prompt tokens that the engine found in its cache; None if unknown.
+        loaded_tokens: Those of them that it loaded from a lower tier; None if unknown.
         error_kind: Kind of the error; None for a complete answer.
         error: Description of the error.
     """
@@ -81,6 +80,7 @@ class TurnRecord(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
     error_kind: ErrorKind | None = None
     error: str | None = None
+    loaded_tokens: int | None = None
 
     @property
     def ttft_s(self) -> float | None:
@@ -91,6 +91,13 @@ class TurnRecord(msgspec.Struct, frozen=True):
     def request_latency_s(self) -> float | None:
         """Time from sending to the end of the answer."""
         return None if self.last_token_s is None else self.last_token_s - self.sent_s
+
+    @property
+    def itl_s(self) -> float | None:
+        """Mean time between the tokens of the answer; None with fewer than two."""
+        if self.last_token_s is None or self.first_token_s is None or self.output_tokens < 2:
+            return None
+        return (self.last_token_s - self.first_token_s) / (self.output_tokens - 1)
 
 
 class SessionRecord(msgspec.Struct, frozen=True):
@@ -176,6 +183,25 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         goodput_tokens_per_s: Appended prompt and output tokens, without recomputation.
         num_errors: Turns that failed, except those that the operator cancelled.
         partial: Whether the run was stopped before all sessions had ended.
+        session_ends: Whether requests said which one was the last of a session; None if unknown.
+        window_start_s: Start of the part of the run that counts; None where all of it does. Figures
+            of turns then are those of turns sent in the window; a turn that still waits at its end
+            counts with the time it has waited, see `censored_distribution`; there is no LLM time.
+        window_s: Length of that part (s).
+        output_tokens_per_s: Tokens of answers produced a second.
+        itl_s: Mean time between the tokens of each answer (s).
+        mean_in_flight: Mean number of requests sent and not answered.
+        working_set_ratio: Mean of the live sessions' last prompts together, relative to the KV
+            cache's tokens.
+        gpu_hit_ratio: Prompt tokens found in the KV cache itself / prompt tokens looked up.
+        tier_hit_ratio: Prompt tokens loaded from lower tiers / prompt tokens looked up.
+        num_waiting: Turns of the window without a first token at its end (count).
+        longest_wait_s: Time that the longest waiting of them has waited (s).
+        slo_share: Share of turns within the service level objective (0 to 1).
+        slo_output_tokens_per_s: Output tokens a second of turns within it.
+        uncovered_share: Share of the time that the engine spent in steps beyond what the cost
+            profile was fitted to (0 to 1).
+        session_llm_time_bound_s: Lower bound on the mean LLM time of a session under any policy.
     """
 
     policy: str
@@ -212,6 +238,21 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     mean_live_sessions: float | None = None
     all_live_s: float | None = None
     all_live_goodput_tokens_per_s: float | None = None
+    session_ends: Literal["known", "unknown"] | None = None
+    window_start_s: float | None = None
+    window_s: float | None = None
+    output_tokens_per_s: float | None = None
+    itl_s: Distribution | None = None
+    mean_in_flight: float | None = None
+    working_set_ratio: float | None = None
+    gpu_hit_ratio: float | None = None
+    tier_hit_ratio: float | None = None
+    num_waiting: int | None = None
+    longest_wait_s: float | None = None
+    slo_share: float | None = None
+    slo_output_tokens_per_s: float | None = None
+    uncovered_share: float | None = None
+    session_llm_time_bound_s: float | None = None
 
 
 class RunDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,122 +280,3 @@ def ratio(numerator: float | None, denominator: float | None) -> float | None:
     if numerator is None or not denominator:
         return None
     return numerator / denominator
-
-
-def summarize_run(
-    turns: Sequence[TurnRecord],
-    sessions: Sequence[SessionRecord],
-    *,
-    policy: str,
-    seed: int,
-    concurrency: int,
-    makespan_s: float | None,
-    partial: bool,
-    counters: Counters | None = None,
-) -> RunResult:
-    """Compute a run's figures, the hit ratio from `counters` if they have it. Pure."""
-    counters = counters or Counters()
-    answered = [turn for turn in turns if turn.error_kind is None]
-    completed = [session for session in sessions if session.is_completed]
-    prompt_tokens = sum(turn.prompt_tokens for turn in answered)
-    output_tokens = sum(turn.output_tokens for turn in answered)
-    useful_tokens = output_tokens + sum(turn.appended_tokens for turn in answered)
-    return RunResult(
-        policy=policy,
-        seed=seed,
-        concurrency=concurrency,
-        num_sessions=len(sessions),
-        num_turns=len(answered),
-        num_errors=_num_errors(turns),
-        partial=partial,
-        kv_tokens=counters.kv_tokens,
-        prompt_tokens=prompt_tokens,
-        output_tokens=output_tokens,
-        token_hit_ratio=_hit_ratio(answered, counters),
-        evicted_blocks=_whole(counters.evicted_blocks),
-        recomputed_tokens=_recomputed_tokens(turns, answered, counters),
-        loaded_tokens=_whole(counters.loaded_tokens),
-        session_llm_time_s=Distribution.from_values(_llm_times_s(answered, completed)),
-        session_time_s=_distribution(s.ended_s - s.started_s for s in completed),
-        ttft_s=_distribution(turn.ttft_s for turn in answered),
-        request_latency_s=_distribution(turn.request_latency_s for turn in answered),
-        makespan_s=makespan_s,
-        goodput_tokens_per_s=ratio(useful_tokens, makespan_s),
-        prompt_tokens_per_s=ratio(prompt_tokens, makespan_s),
-        preemptions=_whole(counters.preemptions),
-        engine_steps=_whole(counters.engine_steps),
-        disk_loaded_tokens=_whole(counters.disk_loaded_tokens),
-        prefetches=counters.prefetches,
-        policy_cpu_s=counters.policy_cpu_s,
-        scheduler_cpu_s=counters.scheduler_cpu_s,
-        fallbacks=_whole(counters.fallbacks),
-        host_tokens=_whole(counters.host_tokens),
-        disk_tokens=_whole(counters.disk_tokens),
-        **_live_figures(answered, sessions, makespan_s),
-    )
-
-
-def _live_figures(
-    answered: Sequence[TurnRecord], sessions: Sequence[SessionRecord], makespan_s: float | None
-) -> dict[str, Any]:
-    if not sessions:
-        return {}
-    live = LiveSessions.of([(session.started_s, session.ended_s) for session in sessions])
-    useful_tokens = sum(
-        (turn.appended_tokens + turn.output_tokens)
-        * live.share_at_peak(turn.sent_s, turn.last_token_s)
-        for turn in answered
-        if turn.last_token_s is not None
-    )
-    return {
-        "peak_live_sessions": live.peak,
-        "mean_live_sessions": ratio(live.session_s, makespan_s),
-        "all_live_s": live.peak_s,
-        "all_live_goodput_tokens_per_s": ratio(useful_tokens, live.peak_s),
-    }
-
-
-def _num_errors(turns: Sequence[TurnRecord]) -> int:
-    return sum(turn.error_kind not in (None, "cancelled") for turn in turns)
-
-
-def _distribution(values: Iterable[float | None]) -> Distribution | None:
-    return Distribution.from_values(value for value in values if value is not None)
-
-
-def _whole(count: float | None) -> int | None:
-    return None if count is None else round(count)
-
-
-def _hit_ratio(answered: Sequence[TurnRecord], counters: Counters) -> float | None:
-    if counters.cache_query_tokens is not None:
-        return ratio(counters.cache_hit_tokens, counters.cache_query_tokens)
-    known = [turn for turn in answered if turn.cached_tokens is not None]
-    return ratio(
-        sum(turn.cached_tokens or 0 for turn in known), sum(turn.prompt_tokens for turn in known)
-    )
-
-
-def _recomputed_tokens(
-    turns: Sequence[TurnRecord], answered: Sequence[TurnRecord], counters: Counters
-) -> int | None:
-    """Return computed tokens less first-seen ones, with the effect of whole blocks."""
-    if counters.cache_query_tokens is not None and counters.cache_hit_tokens is not None:
-        computed = counters.cache_query_tokens - counters.cache_hit_tokens
-        return max(0, round(computed - sum(turn.first_seen_tokens for turn in turns)))
-    if not answered or any(turn.cached_tokens is None for turn in answered):
-        return None
-    return sum(
-        max(0, turn.prompt_tokens - (turn.cached_tokens or 0) - turn.first_seen_tokens)
-        for turn in answered
-    )
-
-
-def _llm_times_s(
-    answered: Sequence[TurnRecord], completed: Sequence[SessionRecord]
-) -> Iterable[float]:
-    totals = {session.session_id: 0.0 for session in completed}
-    for turn in answered:
-        if turn.session_id in totals and turn.request_latency_s is not None:
-            totals[turn.session_id] += turn.request_latency_s
-    return totals.values()

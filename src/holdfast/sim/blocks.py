@@ -47,15 +47,21 @@ class BlockGrid:
         scale = TokenScale.from_factor(token_scale, trace_block_tokens=session.block_size_tokens)
         return cls(scale, engine_block_tokens)
 
-    def keys(self, turn: Turn) -> list[bytes]:
-        """The keys of a prompt's engine blocks that full trace blocks cover. Pure."""
+    def keys(self, turn: Turn, salt: bytes = b"") -> list[bytes]:
+        """The keys of a prompt's engine blocks that full trace blocks cover. Pure.
+
+        Args:
+            turn: The turn with the prompt.
+            salt: Ends every key; prompts with different salts share no block.
+        """
         trace, engine = self.scale.block_tokens, self.engine_block_tokens
         if engine >= trace:
             stride = engine // trace
-            return [i.to_bytes(_KEY_BYTES, "big") for i in turn.block_ids[stride - 1 :: stride]]
+            ids = turn.block_ids[stride - 1 :: stride]
+            return [i.to_bytes(_KEY_BYTES, "big") + salt for i in ids]
         parts = range(trace // engine)
         return [
-            (i * len(parts) + part).to_bytes(_KEY_BYTES, "big")
+            (i * len(parts) + part).to_bytes(_KEY_BYTES, "big") + salt
             for i in turn.block_ids
             for part in parts
         ]

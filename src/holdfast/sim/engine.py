@@ -44,6 +44,7 @@ class SimStep:
         repeats: Number of engine steps in this one, >= 1.
         cached_tokens: For each admitted request: prompt tokens in the cache or loaded from a lower
             tier.
+        loaded_tokens: For each admitted request: those of them that were loaded.
         stall_s: Wait for copies before the step starts (s).
     """
 
@@ -51,6 +52,7 @@ class SimStep:
     decodes: Sequence[tuple[int, int]]
     repeats: int
     cached_tokens: dict[str, int]
+    loaded_tokens: dict[str, int] = field(default_factory=dict)
     stall_s: float = 0.0
 
     @property
@@ -66,10 +68,12 @@ class SimOutcome:
     Attributes:
         started: Requests that produced their first token.
         finished: Requests whose answer is complete.
+        num_output_tokens: Tokens of answers produced (count).
     """
 
     started: Sequence[str]
     finished: Sequence[str]
+    num_output_tokens: int = 0
 
 
 class SimEngine(Protocol):

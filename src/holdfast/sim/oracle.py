@@ -5,50 +5,45 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from holdfast.sim.blocks import BlockGrid
+from holdfast.sim.replays import Replays
 from holdfast.traces.record import Session
 
-__all__ = ["TraceOracle", "request_id"]
-
-
-def request_id(session_index: int, turn_index: int) -> str:
-    """Return the request id of a turn in a run."""
-    return f"{session_index}-{turn_index}"
+__all__ = ["TraceOracle"]
 
 
 class TraceOracle:
-    """Knows the true gap and prompts after each turn, scaled as in the run.
+    """Knows the recorded gap and prompts after each turn, scaled as in the run.
 
     Args:
-        sessions: The run's sessions, in the order of their numbers.
-        grids: The block grid of each session.
+        replays: The run's replays.
         time_scale: Simulated seconds per recorded second of a gap.
     """
 
-    def __init__(
-        self, sessions: Sequence[Session], grids: Sequence[BlockGrid], time_scale: float
-    ) -> None:
-        self._sessions = sessions
-        self._grids = grids
-        self._gaps_s: dict[str, float] = {}
-        self._positions: dict[str, tuple[int, int]] = {}
-        for number, session in enumerate(sessions):
-            for index, turn in enumerate(session.turns):
-                self._positions[request_id(number, index)] = number, index
-                if index:
-                    self._gaps_s[request_id(number, index - 1)] = turn.gap_s * time_scale
+    def __init__(self, replays: Replays, time_scale: float) -> None:
+        self._replays = replays
+        self._time_scale = time_scale
 
     def gap_after_s(self, request_id: str) -> float:
         """Time from a turn's end to its session's next request (s; inf after the last)."""
-        return self._gaps_s.get(request_id, math.inf)
+        session, index = self._turn(request_id)
+        if index + 1 >= len(session.turns):
+            return math.inf
+        return session.turns[index + 1].gap_s * self._time_scale
 
     def session_id_of(self, request_id: str) -> str:
         """The session id of a turn's request."""
-        number, _ = self._positions[request_id]
-        return self._sessions[number].session_id
+        return self._replays.session_id(_number(request_id))
 
     def prompts_after(self, request_id: str) -> Iterator[Sequence[bytes]]:
         """Yield the prefix hashes of each later turn of the session."""
-        number, index = self._positions[request_id]
-        turns = self._sessions[number].turns
-        return (self._grids[number].keys(turns[i]) for i in range(index + 1, len(turns)))
+        number = _number(request_id)
+        session, index = self._turn(request_id)
+        return (self._replays.keys(number, i) for i in range(index + 1, len(session.turns)))
+
+    def _turn(self, request_id: str) -> tuple[Session, int]:
+        """The session of a turn's request, and the turn's index."""
+        return self._replays.session(_number(request_id)), int(request_id.partition("-")[2])
+
+
+def _number(request_id: str) -> int:
+    return int(request_id.partition("-")[0])

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from holdfast.core.slo import Slo
 from holdfast.errors import ConfigError
-from holdfast.sim.blocks import BlockGrid
+from holdfast.sim.agent_trees import AgentTrees
+from holdfast.sim.load import SimulationOptions
 from holdfast.sim.profile import CostProfile
-from holdfast.sim.simulation import SimulationOptions
+from holdfast.sim.replays import Replays
 from holdfast.traces.formats.trace_file import OnSkipped, ignored
 from holdfast.traces.io import FileReport, read_sessions
 from holdfast.traces.record import Session, common_prefix_length
@@ -88,6 +90,7 @@ class RunPlan:
         num_warm_up: Number of uncounted sessions that run first, all at once.
         host_tokens: Size of the host tier; 0 for none.
         disk_tokens: Size of the disk tier; 0 for none.
+        slo: Limits whose share of turns is wanted.
     """
 
     policy: str
@@ -101,6 +104,7 @@ class RunPlan:
     num_warm_up: int = 0
     host_tokens: int = 0
     disk_tokens: int = 0
+    slo: Slo = field(default_factory=Slo)
 
     def __post_init__(self) -> None:
         if self.disk_tokens and not self.host_tokens:
@@ -140,7 +144,24 @@ class RunPlan:
                 num_new_tokens = turn.prompt_tokens - num_shared * session.block_size_tokens
                 num_tokens += num_new_tokens + turn.output_tokens + 2 * self.block_tokens
                 before = turn.block_ids
-        return int(num_tokens * max(self.options.token_scale, 1.0)) // self.block_tokens + 1
+        scale = max(self.options.token_scale, 1.0) * max(self.options.output_scale, 1.0)
+        return int(num_tokens * scale) // self.block_tokens + 1
+
+    def replays(self, sessions: Sequence[Session]) -> Replays:
+        """The sessions as the engine sees them. Pure.
+
+        Raises:
+            ConfigError: The token scale does not fit the blocks.
+        """
+        options = self.options
+        return Replays(
+            sessions,
+            options.token_scale,
+            self.block_tokens,
+            output_scale=options.output_scale,
+            roots=AgentTrees(sessions).roots if options.is_tree else None,
+            is_isolated=options.is_isolated,
+        )
 
     def check(self, sessions: Sequence[Session]) -> None:
         """Raise unless the sessions fit the block size and the cache. Pure.
@@ -148,9 +169,9 @@ class RunPlan:
         Raises:
             ConfigError: The token scale does not fit the blocks, or a request outgrows the cache.
         """
-        for session in sessions:
-            grid = BlockGrid.of(session, self.options.token_scale, self.block_tokens)
-            peak = grid.scale.peak_tokens(session)
+        replays = self.replays(sessions)
+        for number, session in enumerate(sessions):
+            peak = replays.peak_tokens(number)
             if peak > self.kv_tokens:
                 raise ConfigError(
                     f"session {session.session_id!r} reaches {peak:,} tokens, more than the cache "

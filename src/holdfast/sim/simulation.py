@@ -2,151 +2,122 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from holdfast.core.results import SessionRecord, TurnRecord
-from holdfast.errors import ConfigError, HoldfastError
-from holdfast.sim.blocks import BlockGrid
+from holdfast.core.results import Counters, SessionRecord, TurnRecord
+from holdfast.errors import HoldfastError
+from holdfast.sim.agent_trees import AgentTrees
+from holdfast.sim.arrivals import Arrivals, Due
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.engine import SimEngine, SimOutcome, SimRequest, SimStep
-from holdfast.sim.oracle import request_id
+from holdfast.sim.load import SimulationOptions
+from holdfast.sim.replays import Replays, request_id
 from holdfast.traces.new_tokens import NewTokens, kept_blocks
-from holdfast.traces.record import Session
 from holdfast.traces.turn_end_hint import turn_end_hint
 
-__all__ = ["Simulation", "SimulationOptions", "SimulationRecords", "StepCost"]
+__all__ = ["Simulation", "SimulationRecords", "StepCost"]
 
 _MAX_IDLE_STEPS = 100_000
 _MOST_REPEATS = 256
 
 
 class StepCost(Protocol):
-    """Costs of engine steps.
+    """Costs of engine steps and requests."""
 
-    Attributes:
-        request_overhead_s: Time of a request before it reaches the engine (s).
-    """
-
-    @property
-    def request_overhead_s(self) -> float:
-        """Time of a request before it reaches the engine (s)."""
+    def request_overhead_for_s(self, prompt_tokens: int) -> float:
+        """Time of a request before it reaches the engine (s). Pure."""
 
     def step_time_s(self, work: Sequence[tuple[int, int]]) -> float:
         """Time of a step (s), given each request's new tokens and tokens of context. Pure."""
 
-
-@dataclass(frozen=True, slots=True)
-class SimulationOptions:
-    """Load and scaling options of a simulation.
-
-    Attributes:
-        concurrency: Live sessions, >= 1: when one ends, the next starts. None starts each at its
-            arrival, relative to the first one.
-        time_scale: Simulated seconds per recorded second of a gap, >= 0.
-        token_scale: Simulated tokens per recorded token.
-        session_ids: Whether requests carry their session id.
-        turn_ends: Whether requests carry the hint of their turn's end, which the engine uses only
-            after that end.
-    """
-
-    concurrency: int | None
-    time_scale: float = 1.0
-    token_scale: float = 1.0
-    session_ids: bool = False
-    turn_ends: bool = True
-
-    def __post_init__(self) -> None:
-        if self.concurrency is not None and self.concurrency < 1:
-            raise ConfigError(f"concurrency is {self.concurrency!r}; expected at least 1")
-        if not 0 <= self.time_scale < float("inf"):
-            raise ConfigError(f"time-scale is {self.time_scale!r}; expected a number >= 0")
+    def covers(self, work: Sequence[tuple[int, int]]) -> bool:
+        """Whether the costs were fitted to steps as large as this one. Pure."""
 
 
 @dataclass(slots=True)
 class SimulationRecords:
-    """Records of a run; times are simulated seconds since the start.
+    """Records of a run; times are simulated seconds since its time 0.
 
     Attributes:
-        turns: Turns, in the order of their ends.
-        sessions: Sessions, in the order of their ends.
-        makespan_s: Time from the start to the last event.
+        turns: Turns in the order of their ends, then those that had not ended.
+        sessions: Sessions in the order of their ends, then those that had not ended.
+        makespan_s: Time from 0 to the last event, or to the window's end.
+        counters: The engine's counters over the part of the run that counts.
+        output_tokens: Tokens of answers produced in that part, of unfinished ones too (count).
+        uncovered_s: Time in that part spent in steps beyond what the costs were fitted to (s).
     """
 
     turns: list[TurnRecord] = field(default_factory=list)
     sessions: list[SessionRecord] = field(default_factory=list)
     makespan_s: float = 0.0
+    counters: Counters = field(default_factory=Counters)
+    output_tokens: int = 0
+    uncovered_s: float = 0.0
 
 
 @dataclass(slots=True)
 class _OpenTurn:
     """A turn between its request and the end of its answer."""
 
-    session_index: int
-    turn_index: int
-    sent_s: float
+    due: Due
     first_seen_tokens: int
-    cached_tokens: int = 0
+    output_tokens: int
+    cached_tokens: int | None = None
+    loaded_tokens: int | None = None
     first_token_s: float | None = None
 
 
 class Simulation:
-    """Runs all sessions on one engine; call `run` once.
+    """Runs sessions on one engine; call `run` once.
 
     Args:
         engine: A new engine that reads `clock`.
         cost: Costs of its steps.
-        sessions: Sessions in start order.
-        options: Load and scaling options.
-        engine_block_tokens: Tokens in a block of the engine.
+        replays: The sessions in start order.
+        options: The load.
         clock: Advanced by the run.
+        seed: Decides where sessions that start in mid-session begin.
         on_turn: Called for each turn at its end.
-
-    Raises:
-        ConfigError: The options do not fit the sessions.
     """
 
     def __init__(
         self,
         engine: SimEngine,
         cost: StepCost,
-        sessions: Sequence[Session],
+        replays: Replays,
         options: SimulationOptions,
         *,
-        engine_block_tokens: int,
         clock: VirtualClock,
+        seed: int = 0,
         on_turn: Callable[[TurnRecord], None] | None = None,
     ) -> None:
         self.records = SimulationRecords()
         self._engine = engine
         self._cost = cost
-        self._sessions = sessions
+        self._replays = replays
         self._options = options
-        self._grids = [
-            BlockGrid.of(session, options.token_scale, engine_block_tokens) for session in sessions
-        ]
         self._clock = clock
         self._on_turn = on_turn
-        self._new_tokens = NewTokens()
-        self._due: list[tuple[float, int, int, int]] = []  # time, tie, session, turn
-        self._num_due = 0
+        trees = AgentTrees(replays.sessions) if options.is_tree else None
+        self._arrivals = Arrivals(replays, trees, options, cost.request_overhead_for_s, seed)
+        self._new_tokens: defaultdict[bytes, NewTokens] = defaultdict(NewTokens)
         self._open: dict[str, _OpenTurn] = {}
         self._started_s: dict[int, float] = {}
-        self._unstarted: Iterator[int] = iter(())
         self._step_s = cost.step_time_s(())
-        self._began_s = clock.now_s
+        self._before: Counters | None = None
 
     def run(self) -> SimulationRecords:
-        """Run all sessions to their end. Mutates engine and clock.
+        """Run all sessions, or up to the window's end. Mutates engine and clock.
 
         Raises:
             HoldfastError: The engine has requests and does not run them.
         """
-        self._enter()
+        self._arrivals.begin(self._clock.now_s)
         num_idle_steps = 0
-        while self._due or self._open:
+        while not self._is_over():
             self._send_due()
             step = self._engine.plan_step(self._num_steps_to_next())
             self._pass_time(step)
@@ -162,61 +133,78 @@ class Simulation:
                     hint="check whether a prompt is longer than the cache",
                 )
             self._wait()
-        self.records.makespan_s = self._clock.now_s - self._began_s
-        return self.records
+        return self._finish()
 
-    def _enter(self) -> None:
-        if self._options.concurrency is None:
-            arrivals_s = [session.start_s or 0.0 for session in self._sessions]
-            first_s = min(arrivals_s, default=0.0)
-            for index, start_s in enumerate(arrivals_s):
-                after_s = (start_s - first_s) * self._options.time_scale
-                self._schedule(self._began_s + after_s, index, 0)
-            return
-        self._unstarted = iter(range(len(self._sessions)))
-        for _ in range(self._options.concurrency):
-            self._start_next()
+    def _is_over(self) -> bool:
+        """Whether the run has ended; notes the counters where the part that counts begins."""
+        now_s = self._now_s
+        window = self._options.window
+        if self._before is None and now_s >= (window.start_s if window else 0.0):
+            self._before = self._engine.counters()
+        if window is not None and now_s >= window.end_s:
+            return True
+        return not self._open and self._arrivals.next_s == float("inf")
 
-    def _start_next(self) -> None:
-        index = next(self._unstarted, None)
-        if index is not None:
-            self._schedule(self._clock.now_s, index, 0)
+    @property
+    def _now_s(self) -> float:
+        """Time since time 0 of the run (s); -inf while warm-up turns run."""
+        return self._clock.now_s - self._arrivals.began_s
 
-    def _schedule(self, time_s: float, session_index: int, turn_index: int) -> None:
-        """Schedule a turn's request that is sent at `time_s`."""
-        arrival_s = time_s + self._cost.request_overhead_s
-        heapq.heappush(self._due, (arrival_s, self._num_due, session_index, turn_index))
-        self._num_due += 1
+    def _finish(self) -> SimulationRecords:
+        records, window = self.records, self._options.window
+        records.makespan_s = self._now_s
+        if window is not None:
+            records.makespan_s = min(records.makespan_s, window.end_s)
+        if self._before is not None:
+            records.counters = self._engine.counters().since(self._before)
+        records.turns.extend(self._record(turn, None) for turn in self._open.values())
+        for number in sorted(self._arrivals.live & self._started_s.keys()):
+            records.sessions.append(self._session_record(number, None))
+        return records
+
+    # Requests.
 
     def _send_due(self) -> None:
-        overhead_s = self._cost.request_overhead_s
-        while self._due and self._due[0][0] <= self._clock.now_s:
-            time_s, _, session_index, turn_index = heapq.heappop(self._due)
-            self._send(time_s - overhead_s, session_index, turn_index)
+        for due in self._arrivals.pop_due(self._clock.now_s):
+            self._send(due)
 
-    def _send(self, time_s: float, session_index: int, turn_index: int) -> None:
-        session, grid = self._sessions[session_index], self._grids[session_index]
-        turn = session.turns[turn_index]
-        options = self._options
-        turn_end = turn_end_hint(turn) if options.turn_ends else None
-        prompt_tokens = grid.scale.prompt_tokens(turn)
-        sent_blocks = self._new_tokens.note_sent(session, turn_index)
+    def _send(self, due: Due) -> None:
+        replays, options = self._replays, self._options
+        number, turn_index = due.number, due.turn_index
+        session = replays.session(number)
+        prompt_tokens = replays.prompt_tokens(number, turn_index)
+        output_tokens = 1 if due.is_warm_up else replays.output_tokens(number, turn_index)
+        new_tokens = self._new_tokens[replays.salt(number)]
+        num_sent_blocks = new_tokens.note_sent(session, turn_index)
         request = SimRequest(
-            request_id=request_id(session_index, turn_index),
-            block_keys=grid.keys(turn),
+            request_id=request_id(number, turn_index),
+            block_keys=replays.keys(number, turn_index),
             prompt_tokens=prompt_tokens,
-            output_tokens=grid.scale.output_tokens(turn),
-            hints={} if turn_end is None else {"holdfast_turn_end": turn_end},
-            session_id=session.session_id if options.session_ids else None,
+            output_tokens=output_tokens,
+            hints=self._hints(number, turn_index),
+            session_id=replays.session_id(number) if options.session_ids else None,
         )
-        self._started_s.setdefault(session_index, time_s)
+        if not due.is_warm_up:
+            self._started_s.setdefault(number, due.sent_s - self._arrivals.began_s)
         self._open[request.request_id] = _OpenTurn(
-            session_index,
-            turn_index,
-            time_s,
-            prompt_tokens - sent_blocks * grid.scale.block_tokens,
+            due,
+            prompt_tokens - num_sent_blocks * replays.block_tokens(number),
+            output_tokens,
         )
         self._engine.submit(request)
+
+    def _hints(self, number: int, turn_index: int) -> dict[str, object]:
+        hints: dict[str, object] = {}
+        turn = self._replays.turn(number, turn_index)
+        turn_end = turn_end_hint(turn) if self._options.turn_ends else None
+        if turn_end is not None:
+            hints["holdfast_turn_end"] = turn_end
+        is_last = turn_index + 1 == len(self._replays.session(number).turns)
+        if is_last and self._options.session_ends:
+            hints["holdfast_final"] = True
+        return hints
+
+    # Steps.
 
     def _pass_time(self, step: SimStep) -> None:
         if step.stall_s:
@@ -224,62 +212,93 @@ class Simulation:
         if step.is_empty:
             return
         cost = self._cost
-        self._step_s = cost.step_time_s([*step.work, *step.decodes])
+        work = [*step.work, *step.decodes]
+        self._step_s = cost.step_time_s(work)
         self._clock.advance(self._step_s)
+        total_s = self._step_s
         if step.repeats > 1:
             self._step_s = cost.step_time_s(step.decodes)
             self._clock.advance(self._step_s * (step.repeats - 1))
+            total_s += self._step_s * (step.repeats - 1)
+        if self._counts_now and not cost.covers(work):
+            self.records.uncovered_s += total_s
+
+    @property
+    def _counts_now(self) -> bool:
+        window = self._options.window
+        return self._now_s >= 0 if window is None else window.contains(self._now_s)
 
     def _account(self, step: SimStep, outcome: SimOutcome) -> None:
-        now_s = self._clock.now_s
-        for number, cached_tokens in step.cached_tokens.items():
-            self._open[number].cached_tokens = cached_tokens
-        for number in outcome.started:
-            if self._open[number].first_token_s is None:
-                self._open[number].first_token_s = now_s
-        for number in outcome.finished:
-            self._end_turn(self._open.pop(number))
+        now_s = self._now_s
+        if self._counts_now:
+            self.records.output_tokens += outcome.num_output_tokens
+        for name, cached_tokens in step.cached_tokens.items():
+            self._open[name].cached_tokens = cached_tokens
+            self._open[name].loaded_tokens = step.loaded_tokens.get(name, 0)
+        for name in outcome.started:
+            if self._open[name].first_token_s is None:
+                self._open[name].first_token_s = now_s
+        for name in outcome.finished:
+            self._end_turn(self._open.pop(name))
 
-    def _end_turn(self, sent: _OpenTurn) -> None:
-        now_s = self._clock.now_s
-        session, grid = self._sessions[sent.session_index], self._grids[sent.session_index]
-        turn = session.turns[sent.turn_index]
-        prompt_tokens = grid.scale.prompt_tokens(turn)
-        kept_tokens = kept_blocks(session, sent.turn_index) * grid.scale.block_tokens
-        record = TurnRecord(
-            session_id=session.session_id,
-            turn_index=sent.turn_index,
-            sent_s=sent.sent_s,
-            first_token_s=sent.first_token_s,
-            last_token_s=now_s,
-            prompt_tokens=prompt_tokens,
-            appended_tokens=prompt_tokens - kept_tokens,
-            first_seen_tokens=sent.first_seen_tokens,
-            output_tokens=grid.scale.output_tokens(turn),
-            cached_tokens=sent.cached_tokens,
-        )
+    def _end_turn(self, turn: _OpenTurn) -> None:
+        due = turn.due
+        if due.is_warm_up:
+            self._arrivals.turn_ended(due.number, due.turn_index, self._clock.now_s)
+            return
+        record = self._record(turn, self._now_s)
         self.records.turns.append(record)
         if self._on_turn is not None:
             self._on_turn(record)
-        following = sent.turn_index + 1
-        if following < len(session.turns):
-            gap_s = session.turns[following].gap_s * self._options.time_scale
-            self._schedule(now_s + gap_s, sent.session_index, following)
-            return
-        self.records.sessions.append(
-            SessionRecord(session.session_id, self._started_s[sent.session_index], now_s, True)
-        )
-        self._start_next()
+        if self._arrivals.turn_ended(due.number, due.turn_index, self._clock.now_s):
+            self.records.sessions.append(self._session_record(due.number, self._now_s))
 
     def _num_steps_to_next(self) -> int:
-        """Number of steps, each as long as the last one, that end before the next request."""
-        if not self._due:
+        """Number of steps, each as long as the last one, that end before the next event."""
+        next_s = self._arrivals.next_s - self._clock.now_s
+        window = self._options.window
+        if window is not None:
+            now_s = self._now_s
+            edge_s = window.start_s if now_s < window.start_s else window.end_s
+            next_s = min(next_s, max(edge_s - now_s, 0.0))
+        if next_s == float("inf"):
             return _MOST_REPEATS
-        return min(int((self._due[0][0] - self._clock.now_s) / self._step_s), _MOST_REPEATS)
+        return min(int(next_s / self._step_s), _MOST_REPEATS)
 
     def _wait(self) -> None:
         """Advance the clock to the next request, or by an empty step."""
-        if self._due and not self._open:
-            self._clock.advance_to(self._due[0][0])
+        if self._open or self._arrivals.next_s == float("inf"):
+            self._clock.advance(self._cost.step_time_s(()))
             return
-        self._clock.advance(self._cost.step_time_s(()))
+        self._arrivals.cut_idle(self._clock.now_s)
+        self._clock.advance_to(self._arrivals.next_s)
+
+    # Records.
+
+    def _record(self, turn: _OpenTurn, last_token_s: float | None) -> TurnRecord:
+        number, turn_index = turn.due.number, turn.due.turn_index
+        replays = self._replays
+        prompt_tokens = replays.prompt_tokens(number, turn_index)
+        num_kept_blocks = kept_blocks(replays.session(number), turn_index)
+        return TurnRecord(
+            session_id=replays.session_id(number),
+            turn_index=turn_index,
+            sent_s=turn.due.sent_s - self._arrivals.began_s,
+            first_token_s=turn.first_token_s,
+            last_token_s=last_token_s,
+            prompt_tokens=prompt_tokens,
+            appended_tokens=prompt_tokens - num_kept_blocks * replays.block_tokens(number),
+            first_seen_tokens=turn.first_seen_tokens,
+            output_tokens=turn.output_tokens,
+            cached_tokens=turn.cached_tokens,
+            loaded_tokens=turn.loaded_tokens,
+        )
+
+    def _session_record(self, number: int, ended_s: float | None) -> SessionRecord:
+        is_whole = ended_s is not None and self._arrivals.is_whole(number)
+        return SessionRecord(
+            self._replays.session_id(number),
+            self._started_s[number],
+            self.records.makespan_s if ended_s is None else ended_s,
+            is_whole,
+        )

@@ -38,6 +38,7 @@ class SessionSelection:
             None keeps all.
         token_scale: Replayed tokens per trace token, > 0.
         max_turns: Cuts each session to this many turns. None keeps all.
+        is_tree: Whether a session's sub-agents come with it and do not count.
     """
 
     num_sessions: int | None = None
@@ -45,6 +46,7 @@ class SessionSelection:
     max_model_len: int | None = None
     token_scale: float = 1.0
     max_turns: int | None = None
+    is_tree: bool = False
 
     def __post_init__(self) -> None:
         if self.num_sessions is not None and self.num_sessions < 1:
@@ -66,8 +68,12 @@ class SessionSelection:
             ConfigError: No session remains, or the token scale does not fit the blocks.
         """
         chosen: list[Session] = []
-        num_outgrown = num_outgrown_in_a_row = 0
+        num_outgrown = num_outgrown_in_a_row = num_counted = 0
+        names: set[str] = set()
         for session in map(self._with_first_turns, sessions):
+            is_counted = not (self.is_tree and session.parent_id in names)
+            if is_counted and num_counted == self.num_sessions:
+                break
             scale = TokenScale.from_factor(
                 self.token_scale, trace_block_tokens=session.block_size_tokens
             )
@@ -78,8 +84,10 @@ class SessionSelection:
                     break
                 continue
             num_outgrown_in_a_row = 0
+            num_counted += is_counted
+            names.add(session.session_id)
             chosen.append(self._with_cut_gaps(session))
-            if len(chosen) == self.num_sessions:
+            if not self.is_tree and num_counted == self.num_sessions:
                 break
         if not chosen:
             raise ConfigError(

@@ -109,9 +109,10 @@ class SimulatedEngine(WorkerlessEngine):
             else:
                 work.append((num_tokens, context))
         cached = {new.req_id: new.num_computed_tokens for new in plan.output.scheduled_new_reqs}
+        loaded = {name: self._take_loaded_tokens(name) for name in cached}
         self._num_extra_steps += repeats - 1
         self._is_settled = not cached
-        return SimStep(work, decodes, repeats, cached, plan.stall_s)
+        return SimStep(work, decodes, repeats, cached, loaded, plan.stall_s)
 
     def end_step(self) -> SimOutcome:
         """The step's time is over; see `SimEngine`."""
@@ -123,7 +124,7 @@ class SimulatedEngine(WorkerlessEngine):
         self._num_preemptions += sum(r.num_preemptions for r in ending if r.request_id in finished)
         self._is_settled = self._is_settled and not finished
         self._plan = None
-        return SimOutcome(step.started, step.finished)
+        return SimOutcome(step.started, step.finished, step.num_output_tokens)
 
     def drop_content(self) -> None:
         """Empty the prefix cache of an engine without requests; what was learned is kept.
@@ -133,6 +134,12 @@ class SimulatedEngine(WorkerlessEngine):
         """
         if not self.scheduler.reset_prefix_cache():
             raise HoldfastError("the engine still has requests, so its cache cannot be dropped")
+
+    def _take_loaded_tokens(self, request_id: str) -> int:
+        """Tokens that were loaded from the host tier for a request."""
+        if self._link is None:
+            return 0
+        return self._link.take_loaded(request_id) * self.shape.block_size_tokens
 
     def _num_loaded_tokens(self, tier: HostLink | SimulatedDisk | None) -> int | None:
         return None if tier is None else tier.num_loaded_blocks * self.shape.block_size_tokens

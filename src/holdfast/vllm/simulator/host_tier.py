@@ -80,6 +80,7 @@ class HostLink:
 
     def __init__(self, block_s: float = 0.0) -> None:
         self.num_loaded_blocks = 0
+        self._loaded_for: dict[str, int] = {}
         self._block_s = block_s
         self._free_at_s = {True: -math.inf, False: -math.inf}  # by whether it is a load
         self._in_flight: list[tuple[float, int]] = []
@@ -100,11 +101,16 @@ class HostLink:
         for number, job in transfers.load_jobs.items():
             num_blocks = len(job.dst_spec.block_ids)
             self.num_loaded_blocks += num_blocks
+            self._loaded_for[job.req_id] = self._loaded_for.get(job.req_id, 0) + num_blocks
             self._enter(number, num_blocks, now_s, job.req_id)
         for number, job in transfers.store_jobs.items():
             self._enter(number, len(job.src_spec.block_ids), now_s, None)
         waited_for = [self._ends_s.get(i, now_s) for i in transfers.jobs_to_flush or ()]
         return max([now_s, *waited_for]) - now_s
+
+    def take_loaded(self, request_id: str) -> int:
+        """Blocks loaded for a request since this was last asked (count). Mutates."""
+        return self._loaded_for.pop(request_id, 0)
 
     def take_finished(self, now_s: float) -> KVConnectorOutput | None:
         """A worker's report of the copies that have ended; None if none has. Mutates."""

@@ -49,7 +49,6 @@ _MODEL = {
     "num_key_value_heads": 1,
     "head_dim": 64,
     "vocab_size": 128,
-    "max_position_embeddings": 2_000_000,
     "rms_norm_eps": 1e-6,
     "torch_dtype": "float32",
 }
@@ -109,11 +108,13 @@ class EngineStep:
         num_scheduled_tokens: Tokens computed, by request id.
         finished: Requests that ended in this step.
         started: Requests that produced their first token in this step.
+        num_output_tokens: Tokens produced (count).
     """
 
     num_scheduled_tokens: dict[str, int]
     finished: tuple[str, ...]
     started: tuple[str, ...]
+    num_output_tokens: int
 
 
 class WorkerlessEngine:
@@ -243,15 +244,15 @@ class WorkerlessEngine:
         before = dict(self.scheduler.requests)
         link = self._link
         started = [i for i in req_ids if i in plan.samples and _has_no_output(before.get(i))]
+        sampled = [
+            [_TOKEN] * (len(drafts.get(i, ())) + 1) if i in plan.samples else [] for i in req_ids
+        ]
         self.scheduler.update_from_output(
             plan.output,
             ModelRunnerOutput(
                 req_ids=req_ids,
                 req_id_to_index={req_id: i for i, req_id in enumerate(req_ids)},
-                sampled_token_ids=[
-                    [_TOKEN] * (len(drafts.get(i, ())) + 1) if i in plan.samples else []
-                    for i in req_ids
-                ],
+                sampled_token_ids=sampled,
                 logprobs=None,
                 prompt_logprobs_dict={},
                 pooler_output=[],
@@ -259,7 +260,7 @@ class WorkerlessEngine:
             ),
         )
         finished = tuple(sorted(before.keys() - self.scheduler.requests.keys()))
-        return EngineStep(scheduled, finished, tuple(started))
+        return EngineStep(scheduled, finished, tuple(started), sum(map(len, sampled)))
 
 
 def _has_no_output(request: Request | None) -> bool:
@@ -279,7 +280,8 @@ def _disk_of(scheduler: Any) -> SimulatedDisk:
 
 def _vllm_config(shape: EngineShape) -> VllmConfig:
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory, "config.json").write_text(json.dumps(_MODEL))
+        sizes = {"max_position_embeddings": shape.max_model_len_tokens}
+        Path(directory, "config.json").write_text(json.dumps(_MODEL | sizes))
         model = ModelConfig(
             model=directory,
             tokenizer=directory,
