@@ -90,7 +90,7 @@ def test_errors_have_no_gain() -> None:
 def test_points_come_lightest_first_and_stay_apart() -> None:
     runs = [run_of("holdfast", concurrency=12), run_of("holdfast", concurrency=2, makespan_s=3.0)]
     comparison = _pair(runs)
-    assert [point.concurrency for point in comparison.points] == [2, 12]
+    assert [point.load.concurrency for point in comparison.points] == [2, 12]
     interval = _score(comparison, "makespan (s)").interval
     assert interval is not None
     assert interval.median == 3.0
@@ -99,7 +99,7 @@ def test_points_come_lightest_first_and_stay_apart() -> None:
 def test_policies_not_asked_for_are_left_out() -> None:
     comparison = _pair([run_of("holdfast"), run_of("saga", concurrency=4)])
     assert comparison.policies == PAIR
-    assert [point.concurrency for point in comparison.points] == [8]
+    assert [point.load.concurrency for point in comparison.points] == [8]
 
 
 # Side by side.
@@ -138,7 +138,7 @@ def test_replay_compares_endpoints_of_one_name_and_two_sizes() -> None:
     first, second = run_of("same", llm_s=4.0), run_of("same", llm_s=2.0, kv_tokens=2048)
     comparison = compare_pair(first, second, METRICS)
     assert comparison.policies == ("same", "same (second)")
-    assert comparison.points[0].kv_tokens is None
+    assert comparison.points[0].load.kv_tokens is None
     assert _score(comparison, "makespan (s)", "same (second)").gain is not None
 
 

@@ -57,7 +57,7 @@ def test_any_baseline_is_ordered_second() -> None:
 def test_points_ordered_by_sessions_then_cache_size() -> None:
     loads = [(32, 1024), (8, 4096), (8, None), (8, 1024)]
     runs = [run_of("holdfast", concurrency=n, kv_tokens=kv) for n, kv in loads]
-    found = [(point.concurrency, point.kv_tokens) for point in compare(runs).points]
+    found = [(point.load.concurrency, point.load.kv_tokens) for point in compare(runs).points]
     assert found == [(8, None), (8, 1024), (8, 4096), (32, 1024)]
 
 

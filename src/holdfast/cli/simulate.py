@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from holdfast.cli.load_options import LOADS, MAX_MODEL_LEN, SEED, SESSIONS, LoadOptions
+from holdfast.cli.load_warnings import warn_of_uncovered_steps
 from holdfast.cli.options import arguments_of, takes
 from holdfast.cli.progress import progress_bar
 from holdfast.cli.scenario_options import ScenarioOptions
@@ -83,6 +84,7 @@ def simulate(load: LoadOptions, scenario: ScenarioOptions, options: SimulateArgu
         if runs:
             manifest = _manifest(arguments, runs, traces, profile.name)
             _report(runs, manifest, options, console)
+            warn_of_uncovered_steps(runs, profile, errors)
     traces.unread.check()
 
 

@@ -11,7 +11,8 @@ from holdfast.errors import PolicyError
 from holdfast.policies.base import Need
 from holdfast.policies.registry import policy_spec
 from holdfast.report.gain import paired_gain
-from holdfast.report.metrics import LLM_TIME
+from holdfast.report.metrics import Metric, objective
+from holdfast.report.run_point import RunPoint
 
 __all__ = [
     "BASELINE",
@@ -37,7 +38,7 @@ RunsBySeed = Mapping[int, RunResult]
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """A policy's mean LLM time a session, relative to the bound's.
+    """A policy's LLM time a session, in a window its output, relative to the bound's.
 
     Attributes:
         times_bound: Policy / bound, geometric mean over common seeds; 1 is as good as the bound.
@@ -66,7 +67,7 @@ def distance_to_bound(
         ValueError: The runs are of more than one point, so seeds cannot pair them.
     """
     known = list(runs)
-    if len({(run.concurrency, run.kv_tokens) for run in known}) > 1:
+    if len({RunPoint.of(run) for run in known}) > 1:
         raise ValueError("runs of more than one point have no common bound")
     return distance(by_policy(known), policy, baseline)
 
@@ -82,11 +83,12 @@ def by_policy(runs: Iterable[RunResult]) -> dict[str, dict[int, RunResult]]:
 def distance(runs: Mapping[str, RunsBySeed], policy: str, baseline: str) -> Distance:
     """As `distance_to_bound`, of runs by policy and seed; pure."""
     own, bound = runs.get(policy, {}), runs.get(BOUND, {})
-    gain_of_bound = paired_gain(LLM_TIME, own, bound)
+    metric = objective([*own.values(), *bound.values()])
+    gain_of_bound = paired_gain(metric, own, bound)
     return Distance(
         times_bound=None if gain_of_bound is None else gain_of_bound.mean,
-        share_from_floor=_share(runs.get(FLOOR, {}), own, bound),
-        share_from_baseline=_share(runs.get(baseline, {}), own, bound),
+        share_from_floor=_share(metric, runs.get(FLOOR, {}), own, bound),
+        share_from_baseline=_share(metric, runs.get(baseline, {}), own, bound),
     )
 
 
@@ -98,16 +100,17 @@ def knows_future(policy: str) -> bool:
         return False
 
 
-def _share(start: RunsBySeed, runs: RunsBySeed, bound: RunsBySeed) -> float | None:
+def _share(metric: Metric, start: RunsBySeed, runs: RunsBySeed, bound: RunsBySeed) -> float | None:
     """Share of the means; one seed with a near bound would dominate a mean of shares."""
-    distance_s, covered_s, start_s = 0.0, 0.0, 0.0
+    sign = 1.0 if metric.better == "lower" else -1.0
+    distance, covered, started = 0.0, 0.0, 0.0
     for seed in sorted(start.keys() & runs.keys() & bound.keys()):
-        from_s, at_s, to_s = (LLM_TIME.value(side[seed]) for side in (start, runs, bound))
-        if from_s is None or at_s is None or to_s is None:
+        begin, at, end = (metric.value(side[seed]) for side in (start, runs, bound))
+        if begin is None or at is None or end is None:
             continue
-        start_s += from_s
-        covered_s += from_s - at_s
-        distance_s += from_s - to_s
-    if distance_s < _LEAST_DISTANCE_RATIO * start_s:
+        started += begin
+        covered += sign * (begin - at)
+        distance += sign * (begin - end)
+    if distance < _LEAST_DISTANCE_RATIO * started:
         return None
-    return ratio(covered_s, distance_s)
+    return ratio(covered, distance)

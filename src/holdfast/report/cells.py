@@ -29,9 +29,12 @@ UNKNOWN: Final = "\u2013"
 
 def format_load(point: Point) -> str:
     """The load in words."""
-    size = "" if point.kv_tokens is None else f", {point.kv_tokens:,} KV tokens"
+    load = point.load
+    size = "" if load.kv_tokens is None else f", {load.kv_tokens:,} KV tokens"
     seeds = "" if len(point.seeds) < 2 else f", {len(point.seeds)} seeds"
-    return f"{point.concurrency} sessions at once{size}{seeds}"
+    window = "" if load.window_s is None else f", a window of {load.window_s:,.0f} s"
+    ends = ", session ends known" if load.session_ends == "known" else ""
+    return f"{load.concurrency} sessions at once{size}{window}{ends}{seeds}"
 
 
 def format_median(metric: Metric, interval: Interval | None) -> str:

@@ -20,7 +20,8 @@ from holdfast.report.bound_distance import (
     distance,
 )
 from holdfast.report.gain import Gain, Interval, paired_gain, paired_ratio, spread
-from holdfast.report.metrics import ALL_METRICS, Metric
+from holdfast.report.metrics import ALL_METRICS, Metric, objective
+from holdfast.report.run_point import RunPoint
 
 __all__ = [
     "SUBJECT",
@@ -92,14 +93,16 @@ class Point:
     """One load on one cache size.
 
     Attributes:
-        concurrency: Sessions live at once.
-        kv_tokens: Size of the KV cache; None where it is not known.
+        load: Which load and cache that is.
+        objective: The figure that counts here.
+        lower_bound: Of that figure, under any policy; None where it is not known.
         seeds: Seeds of any policy.
         entries: One for each policy that has runs here, in the order of the comparison.
     """
 
-    concurrency: int
-    kv_tokens: int | None
+    load: RunPoint
+    objective: Metric
+    lower_bound: Interval | None
     seeds: tuple[int, ...]
     entries: tuple[Entry, ...]
 
@@ -146,15 +149,15 @@ def compare(
         policies: Policies to compare, in this order; None compares all, in `policy_order`.
         metrics: The metrics to compare.
     """
-    at_load: dict[tuple[int, int | None], list[RunResult]] = {}
+    at_load: dict[RunPoint, list[RunResult]] = {}
     for run in runs:
         if policies is None or run.policy in policies:
-            at_load.setdefault((run.concurrency, run.kv_tokens), []).append(run)
+            at_load.setdefault(RunPoint.of(run), []).append(run)
     found = {run.policy for at_point in at_load.values() for run in at_point}
     order = policy_order(found, baseline) if policies is None else tuple(policies)
     points = tuple(
         _point(load, by_policy(at_load[load]), order, baseline, metrics)
-        for load in sorted(at_load, key=lambda load: (load[0], load[1] or 0))
+        for load in sorted(at_load, key=lambda load: load.order)
     )
     return Comparison(baseline, order, tuple(metrics), points)
 
@@ -172,13 +175,13 @@ def compare_pair(
         name = second.policy if second.policy != first.policy else f"{second.policy} (second)"
         sides[name] = {first.seed: second}
     same_cache = second is None or second.kv_tokens == first.kv_tokens
-    load = (first.concurrency, first.kv_tokens if same_cache else None)
+    load = RunPoint(first.concurrency, first.kv_tokens if same_cache else None)
     point = _point(load, sides, tuple(sides), first.policy, metrics)
     return Comparison(first.policy, tuple(sides), tuple(metrics), (point,))
 
 
 def _point(
-    load: tuple[int, int | None],
+    load: RunPoint,
     runs: Mapping[str, RunsBySeed],
     order: Sequence[str],
     baseline: str,
@@ -186,7 +189,9 @@ def _point(
 ) -> Point:
     seeds = sorted({seed for of_policy in runs.values() for seed in of_policy})
     entries = [_entry(policy, runs, baseline, metrics) for policy in order if policy in runs]
-    return Point(*load, tuple(seeds), tuple(entries))
+    all_runs = [run for of_policy in runs.values() for run in of_policy.values()]
+    bounds_s = {run.seed: run.session_llm_time_bound_s for run in all_runs}
+    return Point(load, objective(all_runs), spread(bounds_s.values()), tuple(seeds), tuple(entries))
 
 
 def _entry(

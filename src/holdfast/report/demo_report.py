@@ -10,6 +10,7 @@ from holdfast.report.comparison import SUBJECT, compare
 from holdfast.report.html import Page, PageSection
 from holdfast.report.metrics import METRICS, TIER_METRICS
 from holdfast.report.plots import bars_svg
+from holdfast.report.run_point import RunPoint
 from holdfast.report.tables import ReportTable, side_by_side_table
 
 __all__ = ["demo_page", "demo_tables"]
@@ -27,8 +28,8 @@ def demo_tables(
     """
     pair = compare(runs, policies=(BASELINE, SUBJECT), metrics=METRICS)
     tables = [side_by_side_table(pair, f"{SUBJECT} against {BASELINE}")]
-    with_tiers = {(run.concurrency, run.kv_tokens) for run in runs if run.policy == tiered}
-    at_their_load = [run for run in runs if (run.concurrency, run.kv_tokens) in with_tiers]
+    with_tiers = {RunPoint.of(run) for run in runs if run.policy == tiered}
+    at_their_load = [run for run in runs if RunPoint.of(run) in with_tiers]
     for title, chosen in (
         (f"KV below the cache: {tiered} against {SUBJECT}", at_their_load),
         (f"The next turn after a restart: {tiered} against {SUBJECT}", restarted),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -14,10 +14,12 @@ __all__ = [
     "LLM_TIME",
     "METRICS",
     "MISS_RATIO",
+    "OUTPUT_RATE",
     "REPLAY_METRICS",
     "TIER_METRICS",
     "Better",
     "Metric",
+    "objective",
 ]
 
 Better = Literal["higher", "lower", "neither"]
@@ -41,13 +43,15 @@ class Metric:
 
 
 def _part(
-    distribution: Callable[[RunResult], Distribution | None], part: Literal["mean", "p50", "p99"]
+    distribution: Callable[[RunResult], Distribution | None],
+    part: Literal["mean", "p50", "p90", "p99"],
 ) -> Callable[[RunResult], float | None]:
     def value(run: RunResult) -> float | None:
         found = distribution(run)
         if found is None:
             return None
-        return {"mean": found.mean, "p50": found.p50, "p99": found.p99}[part]
+        shown: float | None = getattr(found, part)
+        return shown
 
     return value
 
@@ -62,6 +66,10 @@ def _ttft(run: RunResult) -> Distribution | None:
 
 def _latency(run: RunResult) -> Distribution | None:
     return run.request_latency_s
+
+
+def _itl_ms(run: RunResult) -> float | None:
+    return None if run.itl_s is None else 1e3 * run.itl_s.p50
 
 
 def _miss_ratio(run: RunResult) -> float | None:
@@ -81,6 +89,8 @@ def _scheduler_step_us(run: RunResult) -> float | None:
 HIT_RATIO: Final = Metric("token hit ratio", "higher", lambda run: run.token_hit_ratio, 3)
 MISS_RATIO: Final = Metric("token miss ratio", "lower", _miss_ratio, 3)
 LLM_TIME: Final = Metric("LLM time a session, mean (s)", "lower", _part(_llm_time, "mean"), 2)
+
+OUTPUT_RATE: Final = Metric("output (tokens/s)", "higher", lambda run: run.output_tokens_per_s, 1)
 
 _TIMES: Final = (
     LLM_TIME,
@@ -125,6 +135,20 @@ REPLAY_METRICS: Final = (
 
 ALL_METRICS: Final = (
     *METRICS,
+    OUTPUT_RATE,
+    Metric("TTFT p90 (s)", "lower", _part(_ttft, "p90"), 3),
+    Metric("request latency mean (s)", "lower", _part(_latency, "mean"), 3),
+    Metric("ITL p50 (ms)", "lower", _itl_ms, 1),
+    Metric("in flight, mean", "neither", lambda run: run.mean_in_flight, 1),
+    Metric("working set / KV cache", "neither", lambda run: run.working_set_ratio, 2),
+    Metric("hits in the KV cache", "higher", lambda run: run.gpu_hit_ratio, 3),
+    Metric("hits in lower tiers", "neither", lambda run: run.tier_hit_ratio, 3),
+    Metric("waiting at the end", "lower", lambda run: run.num_waiting, 0),
+    Metric("longest wait at the end (s)", "lower", lambda run: run.longest_wait_s, 1),
+    Metric("share within the SLO", "higher", lambda run: run.slo_share, 3),
+    Metric(
+        "output within the SLO (tokens/s)", "higher", lambda run: run.slo_output_tokens_per_s, 1
+    ),
     Metric("LLM time a session, p50 (s)", "lower", _part(_llm_time, "p50"), 2),
     Metric("LLM time a session, p99 (s)", "lower", _part(_llm_time, "p99"), 2),
     _GOODPUT,
@@ -133,3 +157,8 @@ ALL_METRICS: Final = (
     Metric("scheduler CPU a step (\u00b5s)", "lower", _scheduler_step_us, 1),
 )
 """The metrics of simulated policies."""
+
+
+def objective(runs: Iterable[RunResult]) -> Metric:
+    """The figure that counts: LLM time a session, in a window the output. Pure."""
+    return OUTPUT_RATE if any(run.window_s is not None for run in runs) else LLM_TIME

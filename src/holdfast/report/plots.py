@@ -14,7 +14,8 @@ from holdfast.report.bound_distance import BASELINE, BOUND, FLOOR
 from holdfast.report.cells import format_load, format_times
 from holdfast.report.comparison import SUBJECT, Comparison, Entry, Point, compare
 from holdfast.report.curves import AXES, Panel, curves
-from holdfast.report.metrics import LLM_TIME, MISS_RATIO
+from holdfast.report.gain import Gain
+from holdfast.report.metrics import MISS_RATIO, objective
 from holdfast.report.svg import plain_text, style_axis, svg_settings, svg_text
 
 __all__ = ["bars_svg", "curves_svg", "gains_svg"]
@@ -60,7 +61,7 @@ def bars_svg(comparison: Comparison) -> str:
 
 
 def gains_svg(comparison: Comparison) -> str | None:
-    """Draw a dot with its interval for every gain in LLM time; None without a gain."""
+    """Draw a dot with its interval for every gain; None without a gain."""
     points = [point for point in comparison.points if _gaining(point)]
     if not points:
         return None
@@ -86,7 +87,7 @@ def curves_svg(runs: Sequence[RunResult], *, baseline: str = BASELINE) -> str | 
         for axis in AXES
         for pair in zip(
             curves(runs, MISS_RATIO, axis, baseline=baseline),
-            curves(runs, LLM_TIME, axis, baseline=baseline),
+            curves(runs, objective(runs), axis, baseline=baseline),
             strict=True,
         )
     ]
@@ -137,7 +138,7 @@ def _draw_bars(axis: Any, comparison: Comparison, label: str) -> None:
     axis.set_title(label, fontsize=9)
     axis.set_xticks(
         range(len(comparison.points)),
-        [f"{point.concurrency} at once" for point in comparison.points],
+        [f"{point.load.concurrency} at once" for point in comparison.points],
     )
     style_axis(axis)
 
@@ -147,17 +148,19 @@ def _gaining(point: Point) -> list[Entry]:
     return [
         entry
         for entry in point.entries
-        if (gain := entry.score(LLM_TIME.label).gain) is not None and gain.mean > 0
+        if (gain := entry.score(point.objective.label).gain) is not None and gain.mean > 0
     ]
 
 
 def _draw_gains(axis: Any, point: Point, styles: Mapping[str, dict[str, Any]]) -> None:
     entries = _gaining(point)
+    gains: list[Gain] = []
     axis.axvline(1.0, color="#5c677d", linewidth=1)
     for index, entry in enumerate(entries):
-        gain = entry.score(LLM_TIME.label).gain
+        gain = entry.score(point.objective.label).gain
         if gain is None:
             continue
+        gains.append(gain)
         style = styles[entry.policy]
         if gain.low is not None and gain.high is not None:
             axis.plot([gain.low, gain.high], [index, index], color=style["color"], linewidth=1.6)
@@ -167,7 +170,7 @@ def _draw_gains(axis: Any, point: Point, styles: Mapping[str, dict[str, Any]]) -
             ha="center", fontsize=7,
         )  # fmt: skip
     axis.set_xscale("log", base=2)
-    axis.set_xlim(*_gain_limits(entries))
+    axis.set_xlim(*_gain_limits(gains))
     axis.xaxis.set_major_formatter("{x:g}x")
     axis.set_yticks(range(len(entries)), [plain_text(entry.policy) for entry in entries])
     axis.set_ylim(len(entries) - 0.4, -0.7)
@@ -175,9 +178,8 @@ def _draw_gains(axis: Any, point: Point, styles: Mapping[str, dict[str, Any]]) -
     style_axis(axis)
 
 
-def _gain_limits(entries: Sequence[Entry]) -> tuple[float, float]:
+def _gain_limits(gains: Sequence[Gain]) -> tuple[float, float]:
     """Limits around the dots; the frame cuts off a wide interval, as of two seeds."""
-    gains = [gain for entry in entries if (gain := entry.score(LLM_TIME.label).gain) is not None]
     means = [1.0, *(gain.mean for gain in gains)]
     lowest = min([1.0, *(gain.low or gain.mean for gain in gains)])
     highest = max([1.0, *(gain.high or gain.mean for gain in gains)])

@@ -23,9 +23,11 @@ def simulation_tables(comparison: Comparison) -> tuple[ReportTable, ...]:
 
 def simulation_caption(comparison: Comparison) -> str:
     """The meaning of the figures of `simulation_tables`; pure."""
+    is_window = any(point.load.window_s is not None for point in comparison.points)
+    better = "more output there is" if is_window else "shorter the LLM time is"
     return (
-        "Medians over seeds. Gain: how many times shorter the LLM time is than with "
-        f"{comparison.baseline} on the same seed; below 1.00x is a loss."
+        f"Medians over seeds. Gain: how many times {better} than with {comparison.baseline} on the "
+        "same seed; below 1.00x is a loss."
     )
 
 
@@ -45,7 +47,7 @@ def simulation_page(runs: Sequence[RunResult], *, baseline: str = BASELINE) -> P
         text=_explanation(baseline),
         sections=(
             PageSection(tables=tables),
-            PageSection("Gain in LLM time a session", svg=gains_svg(comparison)),
+            PageSection("Gain", svg=gains_svg(comparison)),
             PageSection("Over sessions and cache size", svg=curves_svg(runs, baseline=baseline)),
             PageSection("Cliffs", lines=tuple(map(format_cliff, found))),
             PageSection(

@@ -19,7 +19,8 @@ from holdfast.report.cells import (
     format_times,
 )
 from holdfast.report.comparison import Comparison, Entry, Point, Score
-from holdfast.report.metrics import LLM_TIME, Metric
+from holdfast.report.gain import Interval
+from holdfast.report.metrics import Metric
 
 __all__ = [
     "Column",
@@ -65,19 +66,10 @@ class ReportTable:
     notes: tuple[str, ...] = ()
 
 
-_POLICY_COLUMNS: Final = (
-    Column("policy", 17),
-    Column("hit ratio", 5),
-    Column("evicted blocks", 10),
-    Column("LLM time a session (s)", 9),
-    Column("gain", 8),
-    Column("95 % interval", 15),
-    Column("latency p50 (s)", 9),
-    Column("latency p99 (s)", 9),
-    Column("makespan (s)", 10),
-    Column("LLM time / bound", 8),
-)
 _DISTANCE_COLUMNS: Final = (Column("way from floor"), Column("way from baseline"))
+_LOWER_BOUND: Final = "lower bound"
+_FROM_TIERS: Final = "hits in lower tiers"
+_IN_SLO: Final = "output within the SLO (tokens/s)"
 
 
 def side_by_side_table(comparison: Comparison, title: str, *, ratio: str = "") -> ReportTable:
@@ -117,16 +109,18 @@ def policies_table(
         point: The point.
         has_distances: Whether the shares of the distance to the bound are shown too.
     """
-    rows = []
-    for entry in point.entries:
-        row = _policy_row(point, entry, comparison.baseline)
-        if has_distances:
-            distance = entry.distance
-            shares = (distance.share_from_floor, distance.share_from_baseline)
-            row += tuple(map(format_share, shares))
-        rows.append(row)
-    columns = _POLICY_COLUMNS + (_DISTANCE_COLUMNS if has_distances else ())
-    return ReportTable(format_load(point), columns, (RowGroup("", tuple(rows)),), _notes(point))
+    shown = _figures(point)
+    rows = [_policy_row(point, entry, comparison.baseline, shown) for entry in point.entries]
+    if point.lower_bound is not None:
+        rows.append(_lower_bound_row(point, point.lower_bound, shown))
+    columns = _policy_columns(point, shown)
+    if has_distances:
+        columns += _DISTANCE_COLUMNS
+        shares = [_way_covered(entry) for entry in point.entries]
+        shares += [("", "")] * (len(rows) - len(shares))
+        rows = [row + share for row, share in zip(rows, shares, strict=True)]
+    notes = (*_load_notes(comparison, point), *_notes(point))
+    return ReportTable(format_load(point), columns, (RowGroup("", tuple(rows)),), notes)
 
 
 def all_metrics_table(comparison: Comparison, point: Point) -> ReportTable:
@@ -186,21 +180,105 @@ def _side_by_side_notes(comparison: Comparison) -> tuple[str, ...]:
     return tuple(notes + [gain] * (len(comparison.policies) > 1))
 
 
-def _policy_row(point: Point, entry: Entry, baseline: str) -> tuple[str, ...]:
-    llm_time = entry.score(LLM_TIME.label)
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """The columns of a policy table: before the objective, and after its gain."""
+
+    before: tuple[tuple[Metric, Column], ...]
+    after: tuple[tuple[Metric, Column], ...]
+
+
+def _figures(point: Point) -> _Figures:
+    """The figures of a window, or those of whole sessions."""
+    metrics = {score.metric.label: score.metric for score in point.entries[0].scores}
+
+    def shown(label: str, heading: str, width: int) -> tuple[Metric, Column]:
+        return metrics[label], Column(heading, width)
+
+    before = [shown("token hit ratio", "hit ratio", 5)]
+    if any(_median(entry.score(_FROM_TIERS)) not in (UNKNOWN, "0.000") for entry in point.entries):
+        before.append(shown(_FROM_TIERS, "from tiers", 5))
+    before.append(shown("evicted blocks", "evicted blocks", 10))
+    if point.load.window_s is None:
+        after = [
+            shown("request latency p50 (s)", "latency p50 (s)", 9),
+            shown("request latency p99 (s)", "latency p99 (s)", 9),
+            shown("makespan (s)", "makespan (s)", 10),
+        ]
+    else:
+        after = [
+            shown("TTFT p50 (s)", "TTFT p50 (s)", 8),
+            shown("TTFT p90 (s)", "TTFT p90 (s)", 8),
+            shown("TTFT p99 (s)", "TTFT p99 (s)", 8),
+            shown("ITL p50 (ms)", "ITL p50 (ms)", 8),
+        ]
+        if any(_median(entry.score(_IN_SLO)) != UNKNOWN for entry in point.entries):
+            after.append(shown(_IN_SLO, "output in SLO", 8))
+    return _Figures(tuple(before), tuple(after))
+
+
+def _policy_columns(point: Point, shown: _Figures) -> tuple[Column, ...]:
+    is_window = point.load.window_s is not None
+    return (
+        Column("policy", 17),
+        *(column for _, column in shown.before),
+        Column("output (tok/s)" if is_window else "LLM time a session (s)", 9),
+        Column("gain", 8),
+        Column("95 % interval", 15 if not is_window else 13),
+        *(column for _, column in shown.after),
+        Column("bound / output" if is_window else "LLM time / bound", 8),
+    )
+
+
+def _policy_row(point: Point, entry: Entry, baseline: str, shown: _Figures) -> tuple[str, ...]:
+    counts = entry.score(point.objective.label)
     is_baseline = entry.policy == baseline
-    gain = llm_time.gain
+    gain = counts.gain
     return (
         name_entry(point, entry),
-        _median(entry.score("token hit ratio")),
-        _median(entry.score("evicted blocks")),
-        _median(llm_time),
+        *(_median(entry.score(metric.label)) for metric, _ in shown.before),
+        _median(counts),
         "baseline" if is_baseline else format_times(None if gain is None else gain.mean),
         "" if is_baseline else format_confidence(gain),
-        _median(entry.score("request latency p50 (s)")),
-        _median(entry.score("request latency p99 (s)")),
-        _median(entry.score("makespan (s)")),
+        *(_median(entry.score(metric.label)) for metric, _ in shown.after),
         "bound" if entry.policy == BOUND else format_times(entry.distance.times_bound),
+    )
+
+
+def _lower_bound_row(point: Point, bound: Interval, shown: _Figures) -> tuple[str, ...]:
+    """What no policy can be better than, from the engine's own throughput."""
+    before, after = ("",) * len(shown.before), ("",) * len(shown.after)
+    figure = format_median(point.objective, bound)
+    ratio = None
+    best = point.entry(BOUND)
+    if best is not None and (interval := best.score(point.objective.label).interval) is not None:
+        ratio = bound.median / interval.median if interval.median else None
+    return (_LOWER_BOUND, *before, figure, "", "", *after, format_times(ratio))
+
+
+def _way_covered(entry: Entry) -> tuple[str, str]:
+    distance = entry.distance
+    return format_share(distance.share_from_floor), format_share(distance.share_from_baseline)
+
+
+def _load_notes(comparison: Comparison, point: Point) -> tuple[str, ...]:
+    """How hard the load presses on the cache in a window, with the baseline."""
+    entry = point.entry(comparison.baseline)
+    if point.load.window_s is None or entry is None:
+        return ()
+    pressure, in_flight, waiting, longest = (
+        _median(entry.score(label))
+        for label in (
+            "working set / KV cache",
+            "in flight, mean",
+            "waiting at the end",
+            "longest wait at the end (s)",
+        )
+    )
+    return (
+        f"With {entry.policy} the live sessions' prompts are {pressure} times the KV cache and "
+        f"{in_flight} requests are in flight; {waiting} wait at the end, the longest for "
+        f"{longest} s.",
     )
 
 
