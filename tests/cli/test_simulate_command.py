@@ -119,3 +119,40 @@ def test_load_with_too_few_sessions_is_warned_of() -> None:
     assert "3 sessions cannot be 16 at once" in result.stderr
     assert "at once" not in run("--policies", "vllm-default", "--concurrency", "2").stderr
     assert "at once" not in run("--policies", "vllm-default", "--open-loop").stderr
+
+
+def test_agentx_scenario_sets_what_is_not_given() -> None:
+    result = run("--policies", "vllm-default", "--scenario", "agentx", "--duration", "600")
+    assert result.exit_code == 0, result.output
+    (plan,) = PLANNED
+    options = plan.options
+    assert options.window is not None
+    assert (options.window.start_s, options.window.duration_s) == (0.0, 600.0)
+    assert (options.is_tree, options.is_isolated, options.mid_session) == (True, True, (0.25, 0.75))
+    assert (options.num_warm_up_turns, options.idle_cap_s) == (11, 10.0)
+    assert plan.workload.selection.gap_cap_s == 300.0
+    assert plan.workload.selection.is_tree
+
+
+def test_session_ends_known_and_unknown_are_two_runs() -> None:
+    result = run("--policies", "vllm-default", "--session-ends", "known,unknown")
+    assert result.exit_code == 0, result.output
+    assert [plan.options.session_ends for plan in PLANNED] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--start", "5"], "--start needs --duration"),
+        (["--session-ends", "maybe"], "'maybe' is neither known nor unknown"),
+        (["--mid-session", "0.5"], "'0.5' is not LOW,HIGH"),
+        (["--mid-session", "0.9,0.1"], "expected two shares"),
+        (["--open-loop", "--duration", "5"], "an open loop has neither a window"),
+        (["--duration", "0"], "--duration"),
+    ],
+)
+def test_impossible_windows_are_refused(arguments: list[str], message: str) -> None:
+    result = run("--policies", "vllm-default", *arguments)
+    assert result.exit_code != 0
+    assert message in result.output + str(result.exception)
+    assert not PLANNED

@@ -72,7 +72,7 @@ def test_parent_waits_for_the_last_of_its_sub_agents() -> None:
     assert (53.0, 0, 1) in found
 
 
-def test_sub_agent_that_nobody_joins_runs_beside_its_parent() -> None:
+def test_sub_agent_without_a_join_runs_beside_its_parent() -> None:
     background = replace(CHILD, join_turn=None, turns=session("c", 0.0, 500.0).turns)
     found = sent([PARENT, background], TREE, latency_s=1.0, until_s=1000.0)
     assert [at_s for at_s, number, _ in found if number == 0] == [0.0, 31.0, 37.0]
@@ -92,7 +92,7 @@ def test_sub_agent_starts_after_recorded_delay() -> None:
     assert found[1] == (5.0, 1, 0)
 
 
-def test_lane_takes_next_tree_when_all_of_it_has_ended() -> None:
+def test_next_tree_starts_when_all_of_one_has_ended() -> None:
     background = replace(CHILD, join_turn=None, turns=session("c", 0.0, 500.0).turns)
     other = session("q", 0.0)
     found = sent([PARENT, background, other], TREE, latency_s=1.0, until_s=1000.0)

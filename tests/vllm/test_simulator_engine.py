@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.core.results import RunResult
 from holdfast.core.session import Session
+from holdfast.core.window import Window
 from holdfast.errors import ConfigError, EngineError
 from holdfast.policies.ours.return_rate_eviction import ReturnRateEviction
 from holdfast.policies.registry import policy_names
@@ -92,6 +93,52 @@ def test_warm_up_is_learned_from_and_not_counted() -> None:
     taught = simulate(plan("holdfast", num_warm_up=2))
     assert taught.num_turns == cold.num_turns
     assert taught.evicted_blocks != simulate(plan("holdfast")).evicted_blocks
+
+
+def windowed(**changes: Any) -> RunPlan:
+    options = SimulationOptions(
+        6, time_scale=0.02, token_scale=1 / 16, window=Window(1.0, 10.0), **changes
+    )
+    return plan("vllm-default", options=options)
+
+
+def test_window_counts_only_its_part_of_the_run() -> None:
+    result, whole = simulate(windowed()), simulate(plan("vllm-default"))
+    assert (result.window_s, result.session_llm_time_s) == (10.0, None)
+    assert result.output_tokens_per_s is not None
+    assert whole.output_tokens_per_s is not None
+    assert 0.3 < result.output_tokens_per_s / whole.output_tokens_per_s < 3
+    assert result.evicted_blocks is not None
+    assert result.evicted_blocks > 0
+    assert result.mean_live_sessions == pytest.approx(6.0, abs=0.01)
+
+
+def test_isolated_sessions_share_no_prefix() -> None:
+    shared, alone = simulate(windowed()), simulate(windowed(is_isolated=True))
+    assert alone.recomputed_tokens is not None
+    assert (alone.token_hit_ratio or 0.0) < (shared.token_hit_ratio or 0.0)
+
+
+def test_longer_answers_leave_prompts_as_they_are() -> None:
+    once, twice = (
+        simulate(replace(usual, options=replace(usual.options, output_scale=scale)))
+        for scale in (1.0, 2.0)
+        for usual in [plan("vllm-default")]
+    )
+    assert twice.prompt_tokens == once.prompt_tokens
+    assert twice.output_tokens == pytest.approx(2 * once.output_tokens, rel=0.01)
+
+
+def test_known_session_ends_reach_the_policy() -> None:
+    ends = replace(plan("holdfast").options, session_ends=True)
+    known, unknown = simulate(plan("holdfast", options=ends)), simulate(plan("holdfast"))
+    assert (known.session_ends, unknown.session_ends) == ("known", "unknown")
+    assert known.num_turns == unknown.num_turns
+    assert known.evicted_blocks != unknown.evicted_blocks
+
+
+def test_cache_beyond_two_million_tokens() -> None:
+    assert simulate(plan("vllm-default", kv_tokens=2_237_040)).evicted_blocks == 0
 
 
 def test_no_hits_or_evictions_without_a_prefix_cache() -> None:
