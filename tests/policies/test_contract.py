@@ -12,6 +12,8 @@ from holdfast.core.events import (
     Event,
     IntervalPassed,
     PauseExplained,
+    RescoreBegun,
+    SessionClosed,
     SessionForgotten,
     TurnArrived,
     TurnEnded,
@@ -100,7 +102,7 @@ def test_events_are_frozen_and_timestamped(cache: Cache) -> None:
 
 
 def test_every_kind_of_event_is_a_frozen_dataclass() -> None:
-    assert len(get_args(Event)) == 7
+    assert len(get_args(Event)) == 9
     for kind in get_args(Event):
         assert kind.__dataclass_params__.frozen
         assert next(iter(dataclasses.fields(kind))).name == "time_s"
@@ -154,6 +156,33 @@ def test_no_interval_passes_unless_asked_for(cache: Cache) -> None:
         cache.at(at_s)
         cache.step()
     assert witness_of(cache).events == []
+
+
+def test_rescore_is_observed_before_sessions_are_asked(cache: Cache) -> None:
+    witness = witness_of(cache)
+    witness.rescore_interval_steps = 3
+    asked_after: list[int] = []
+
+    def ask(session: Session) -> float:
+        del session
+        asked_after.append(len(witness.events))
+        return 0.0
+
+    witness.session_priority = ask  # type: ignore[method-assign]
+    cache.session("a", hashes_of("a"))
+    asked_after.clear()
+    cache.step(3)
+    cache.at(5.0)
+    cache.step()
+    assert witness.events[-1] == RescoreBegun(5.0)
+    assert asked_after[-1] == len(witness.events)
+
+
+def test_closed_session_is_observed(cache: Cache) -> None:
+    session = cache.session("a", hashes_of("a"))
+    cache.at(2.0)
+    cache.runtime.session_closed(session)
+    assert witness_of(cache).events[-1] == SessionClosed(2.0, session)
 
 
 # What a context keeps.

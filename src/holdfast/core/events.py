@@ -8,7 +8,8 @@ from holdfast.core.session import Session
 from holdfast.core.turn import Turn
 
 __all__ = [
-    *("Event", "IntervalPassed", "PauseExplained", "SessionForgotten"),
+    *("Event", "IntervalPassed", "PauseExplained", "RescoreBegun"),
+    *("SessionClosed", "SessionForgotten"),
     *("TurnArrived", "TurnEnded", "TurnPreempted", "TurnStarted"),
 ]
 
@@ -69,6 +70,12 @@ class PauseExplained(_SessionEvent):
     __slots__ = ()
 
 
+class SessionClosed(_SessionEvent):
+    """The session will not return, as far as is known."""
+
+    __slots__ = ()
+
+
 class SessionForgotten(_SessionEvent):
     """The session leaves the books; no later event mentions it."""
 
@@ -76,8 +83,8 @@ class SessionForgotten(_SessionEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class IntervalPassed:
-    """The time has passed that an admission policy asks for; a step begins.
+class _ClockEvent:
+    """An event of none of them.
 
     Attributes:
         time_s: When (s, host's monotonic clock).
@@ -86,12 +93,26 @@ class IntervalPassed:
     time_s: float
 
 
+class IntervalPassed(_ClockEvent):
+    """The time has passed that an admission policy asks for; a step begins."""
+
+    __slots__ = ()
+
+
+class RescoreBegun(_ClockEvent):
+    """All idle sessions are rescored, as an eviction policy asks for every so many steps."""
+
+    __slots__ = ()
+
+
 Event = (
     TurnArrived
     | TurnStarted
     | TurnPreempted
     | TurnEnded
     | PauseExplained
+    | SessionClosed
     | SessionForgotten
     | IntervalPassed
+    | RescoreBegun
 )

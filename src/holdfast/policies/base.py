@@ -177,7 +177,7 @@ class EvictionPolicy(Policy):
             `PolicyContext.trusts_predictions`.
     """
 
-    rescore_interval_steps: ClassVar[int | None] = None
+    rescore_interval_steps: int | None = None
     decays: ClassVar[bool] = False
     uses_predictions: ClassVar[bool] = False
 

@@ -16,6 +16,7 @@ from holdfast.cache.prefix_tree import Node
 from holdfast.core.events import (
     Event,
     IntervalPassed,
+    RescoreBegun,
     SessionForgotten,
     TurnArrived,
     TurnEnded,
@@ -128,6 +129,7 @@ class AgentRuntime(RuntimeContext):
         self._num_steps += num_steps
         if is_due:
             self._rescored_at_step = self._num_steps - num_steps
+            self._observe(RescoreBegun(self._now_s))
             for session in self.idle:
                 self._priorities.mark(session)
         self._priorities.rescore_dirty(num_stale)

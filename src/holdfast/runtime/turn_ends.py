@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.core.events import Event, PauseExplained
+from holdfast.core.events import Event, PauseExplained, SessionClosed
 from holdfast.core.session import Session, SessionState, SessionTable
 from holdfast.policies.base import AdmissionPolicy
 from holdfast.predict.features import features_of
@@ -98,6 +98,7 @@ class TurnEnds:
         self._context.tier.forget(session)
         session.state, session.retention_priority = state, 0.0
         self._blocks.rescore(session)
+        self._show(SessionClosed(self._context.now_s, session))
 
     def resumed(self, session: Session) -> None:
         """Take in a session's next turn, before its state changes. Mutates."""
