@@ -59,8 +59,8 @@ def read_settings(
         pairs: What is set, as `key=value`.
 
     Raises:
-        PolicyError: A key is unknown or set twice, or its value has the wrong type or is out of
-            range.
+        PolicyError: A key is unknown or set twice, its value has the wrong type or is out of range,
+            or values contradict each other.
     """
     types = {field.name: field.type for field in msgspec.structs.fields(kind)} if kind else {}
     hint = f"settings of {name}: {', '.join(types) or 'none'}"
@@ -75,4 +75,7 @@ def read_settings(
             values[key] = msgspec.convert(text, types[key], strict=False)
         except msgspec.ValidationError as error:
             raise PolicyError(f"policy {name!r}: {key} is {text!r}: {error}", hint=hint) from error
-    return None if kind is None else kind(**values)
+    try:
+        return None if kind is None else kind(**values)
+    except ValueError as error:
+        raise PolicyError(f"policy {name!r}: {error}", hint=hint) from error

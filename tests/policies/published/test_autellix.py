@@ -88,17 +88,39 @@ def test_turn_promoted_once_it_waited_four_times_its_service() -> None:
 
 def test_waits_of_earlier_turns_count_for_promotion() -> None:
     cache = Cache("autellix", 100)
-    for number, waited_s in ((1, 2.0), (2, 4.0)):
+    for number, waited_s in ((1, 2.0), (2, 1.0)):
         turn = cache.arrive(f"a{number}", hashes_of("a" * number))
         cache.at(cache.now_s + waited_s)
         cache.start(turn)
         cache.at(cache.now_s + 1.0)
         cache.end(turn)
-    third = cache.arrive("a3", hashes_of("aaa"))  # W = 2 + 4, T = 1 + 1, at 8 s
-    cache.at(9.5)  # (6 + 1.5) / 2 = 3.75
+    third = cache.arrive("a3", hashes_of("aaa"))  # W = 2 + 1, T = 1 + 1, at 5 s
+    cache.at(9.5)  # (3 + 4.5) / 2 = 3.75
     assert queue_of(cache, third) == 2
-    cache.at(10.0)  # (6 + 2) / 2 = 4
+    cache.at(10.0)  # (3 + 5) / 2 = 4
     assert queue_of(cache, third) == 0
+
+
+def test_wait_that_led_to_a_promotion_counts_no_more() -> None:
+    cache = served({"a": 2.0})
+    (turn,) = return_all(cache, "a")
+    cache.at(cache.now_s + 9.0)  # 9 / 2 > 4: promoted
+    cache.start(turn)
+    cache.end(turn)
+    (turn,) = return_all(cache, "a")
+    cache.at(cache.now_s + 7.5)  # 7.5 / 2, not 16.5 / 2
+    assert queue_of(cache, turn) == 2
+
+
+def test_queues_and_promotion_are_settings() -> None:
+    name = "autellix:num_queues=3:first_queue_s=10:queue_factor=3:starvation_ratio=2"
+    cache = Cache(name, 100)
+    for session, served_s in (("a", 9.0), ("b", 29.0), ("c", 31.0)):
+        cache.run(session, hashes_of(session), served_s=served_s)
+    turns = return_all(cache, "abc")
+    assert [queue_of(cache, turn) for turn in turns] == [0, 1, 2]
+    cache.at(cache.now_s + 58.0)  # 58 / 29
+    assert [queue_of(cache, turn) for turn in turns] == [0, 0, 2]
 
 
 def test_promoted_turn_passes_a_less_served_one() -> None:

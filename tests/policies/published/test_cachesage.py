@@ -154,3 +154,14 @@ def test_agents_that_share_one_block_are_apart() -> None:
     by_prompt = {session.tail.hashes[-1]: agent for session, agent in agents.items()}
     assert by_prompt[b"AX1"] == by_prompt[b"AX2"] == b"A" + b"AX"
     assert by_prompt[b"AY1"] == by_prompt[b"AY2"] == b"A" + b"AY"
+
+
+def test_constants_are_settings() -> None:
+    name = "cachesage:max_hops=2:decay_per_step=0.01:floor=0.5:fingerprint_blocks=1:min_edge=0.6"
+    cache = Cache(name, 100)
+    latest = call(cache, "ABCA")
+    assert set(policy_of(cache)._agent_of.values()) == {b"A", b"B", b"C"}
+    # B is one hop of two away, and its turn ended two steps ago: (1 - 1/2 + 0.5) * (e^-0.02 + 0.5)
+    assert cache.eviction.session_priority(latest["B"]) == pytest.approx(1.480199, abs=1e-6)
+    call(cache, "CA")  # of A's two transitions one led to B: below 0.6
+    assert "B" not in hops_of(cache)

@@ -149,3 +149,18 @@ def test_idle_sessions_rescored_every_third_step() -> None:
     cache.runtime.step()
     # w = 50 + 1 s: 51 * 5.573713
     assert session.retention_priority == pytest.approx(-284.2594, abs=1e-3)
+
+
+@pytest.mark.parametrize(("settings", "steps"), [("", 3), (":rebuild_steps=5", 5)])
+def test_idle_sessions_are_rescored_every_n_rebuild_steps(settings: str, steps: int) -> None:
+    cache = Cache(f"cachewise{settings}", 100, returns=returns_after({"other": [70.0] * 50}))
+    session = cache.session("a", hashes_of("a"))
+    cache.step(steps)
+    cache.step()
+    cache.at(10.0)
+    before = session.retention_priority
+    for _ in range(steps - 1):
+        cache.step()
+        assert session.retention_priority == before
+    cache.step()
+    assert session.retention_priority > before  # ten seconds less are left

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pytest
 from tests.policies.host import HUMAN, TOOL, Cache, hashes_of, requests
 
+from holdfast.core.offload_port import NoOffload
 from holdfast.core.session import Session
 from holdfast.policies.base import PriorityClass
 from holdfast.policies.published.continuum import Continuum
@@ -114,16 +115,91 @@ def test_tool_goes_by_its_own_pauses_once_it_has_enough() -> None:
     assert time_to_live_s(cache, rare) == 3.0
 
 
-def test_queueing_delay_of_turns_without_a_pin_adds_benefit() -> None:
+def wait(cache: Cache, name: str, turn_number: int, delay_s: float) -> None:
+    """A turn that waits, long after any pin."""
+    cache.at(cache.now_s + 100.0)
+    turn = cache.arrive(f"{name}{turn_number}", hashes_of(name))
+    cache.at(cache.now_s + delay_s)
+    cache.start(turn)
+    cache.end(turn)
+
+
+def test_queueing_delay_of_later_turns_without_a_pin_adds_benefit() -> None:
     cache = Cache("continuum", 100)
     for name, delay_s in (("a", 2.0), ("b", 4.0)):
-        turn = cache.arrive(name, hashes_of(name))
-        cache.at(cache.now_s + delay_s)
-        cache.start(turn)
-        cache.end(turn)
-    # B = (2 + 4) / 2 + 3.2 = 6.2. The session's own first turn waits 0 s: B = 6 / 3 + 3.2 = 5.2.
+        wait(cache, name, 1, 50.0)  # the first turn of a program does not count
+        wait(cache, name, 2, delay_s)
+    # B = (2 + 4) / 2 + 3.2 = 6.2
     session = cache.session("x", hashes_of("xx"))
-    assert time_to_live_s(cache, session) == pytest.approx(math.log(5.2))
+    assert time_to_live_s(cache, session) == pytest.approx(math.log(6.2))
+
+
+def test_delays_are_averaged_over_a_window() -> None:
+    cache = Cache("continuum:delay_window=2", 100)
+    for number, delay_s in enumerate((9.0, 9.0, 1.0, 2.0), 1):
+        wait(cache, "a", number, delay_s)
+    # B is 3.2 and the mean of the last two.
+    session = cache.session("x", hashes_of("xx"))
+    assert time_to_live_s(cache, session) == pytest.approx(math.log(4.7))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "eta"),
+    [
+        ([4], 1.0),  # (1, 3), (2, 2), (3, 1), (4, 0): what is begun tells what is to come
+        ([1, 1], 0.25),  # (1, 0) twice tells nothing: the cold value, here set
+        # (1, 1), (2, 0), (1, 3), (2, 2), (3, 1), (4, 0): sums 13 and 7, squares 35 and 15,
+        # products 1 + 0 + 3 + 4 + 3 = 11: (6 * 11 - 91) / sqrt((210 - 169) * (90 - 49)) = -25 / 41
+        ([2, 4], 25 / 41),
+    ],
+)
+def test_eta_is_minus_the_correlation_of_turns_begun_and_left(
+    lengths: list[int], eta: float
+) -> None:
+    cache = Cache("continuum:cold_eta=0.25", 100)
+    for program, num_turns in enumerate(lengths):
+        for number in range(num_turns):
+            session = cache.session(f"{program}.{number}", hashes_of(chr(65 + program)))
+        cache.runtime.session_closed(session)
+    assert policy_of(cache)._eta == pytest.approx(eta)
+
+
+def test_eta_scales_the_queueing_delay_alone() -> None:
+    cache = Cache("continuum:cold_eta=0.5", 100)
+    wait(cache, "a", 1, 0.0)
+    wait(cache, "a", 2, 4.0)
+    session = cache.session("x", hashes_of("xx"))
+    assert policy_of(cache)._benefit_s(session) == pytest.approx(0.5 * 4.0 + 3.2)
+
+
+class FullTier(NoOffload):
+    """A tier that holds everything; a block is loaded in a quarter of a second."""
+
+    def num_stored(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
+        del guess
+        return len(hashes) - first
+
+    def load_s(self, num_blocks: float) -> float:
+        return num_blocks * 0.25
+
+
+def test_stored_context_saves_the_time_to_load_it() -> None:
+    cache = Cache("continuum", 100)
+    session = cache.session("x", hashes_of("x" * 8))
+    assert policy_of(cache)._benefit_s(session) == pytest.approx(12.8)
+    cache.runtime.tier = FullTier()
+    assert policy_of(cache)._benefit_s(session) == pytest.approx(2.0)
+
+
+def test_public_fork_pins_for_two_seconds() -> None:
+    cache = Cache("continuum:fixed_ttl_s=2", 100)
+    assert time_to_live_s(cache, cache.session("x", hashes_of("x"))) == 2.0
+
+
+def test_samples_needed_are_a_setting() -> None:
+    cache = Cache("continuum:min_samples=2", 100)
+    see_pauses(cache, [1.0, 1.0], TOOL, "p")
+    assert time_to_live_s(cache, cache.session("x", hashes_of("x" * 10))) == 1.0
 
 
 def test_delay_of_a_turn_with_a_live_pin_does_not_count() -> None:

@@ -154,3 +154,13 @@ def test_session_alone_is_a_loop_of_one_agent() -> None:
     cache.arrive("2A", hashes_of("AAAA" + chr(0x102)))
     assert cache.priority("AAAA") == fixed(0)
     assert not announced(cache)
+
+
+def test_steps_ahead_and_prefetched_are_settings() -> None:
+    workflow = calls("ABCABC" + "ABC")
+    name = "kvflow:steps_ahead=2:prefetch_steps=2"
+    cache = Cache(name, 100, FixedOracle(prompts=workflow))
+    for request_id in list(workflow)[:6]:
+        cache.run(request_id, workflow[request_id])
+    assert [cache.priority(name * 4) for name in "ABC"] == [fixed(1), fixed(2), fixed(3)]
+    assert announced(cache) == ["AAAA", "BBBB"]

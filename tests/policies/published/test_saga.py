@@ -6,6 +6,7 @@ import pytest
 from tests.policies.host import HUMAN, TOOL, Cache, hashes_of, returns_after
 
 from holdfast.core.session import Session
+from holdfast.errors import PolicyError
 from holdfast.policies.base import PriorityClass
 from holdfast.policies.published.saga import Saga
 
@@ -33,10 +34,19 @@ def test_score_weighs_idleness_reuse_and_size() -> None:
     early, late = pause(cache, "a", 0.0, 4), pause(cache, "b", 6.0, 2)
     cache.at(10.0)
     # Two pauses of that kind began, none has ended: P = (1 + 0) / (1 + 2).
-    # The first: 0.3 * 10 / 10 + 0.5 * 2 / 3 + 0.2 * 4 / 20.
-    # The second: 0.3 * 4 / 10 + 0.5 * 2 / 3 + 0.2 * 2 / 20.
-    assert score_of(cache, early) == pytest.approx(0.673333, abs=1e-6)
-    assert score_of(cache, late) == pytest.approx(0.473333, abs=1e-6)
+    # The first: 0.3 * 10 / 10 + 0.5 * 2 / 3 + 0.2 * 4 / 4.
+    # The second: 0.3 * 4 / 10 + 0.5 * 2 / 3 + 0.2 * 2 / 4.
+    assert score_of(cache, early) == pytest.approx(0.833333, abs=1e-6)
+    assert score_of(cache, late) == pytest.approx(0.553333, abs=1e-6)
+
+
+def test_weights_are_settings() -> None:
+    cache = Cache("saga:idle_weight=0.5:reuse_weight=0.1:size_weight=0.4", 20)
+    pause(cache, "a", 0.0, 4)
+    late = pause(cache, "b", 6.0, 2)
+    cache.at(10.0)
+    # 0.5 * 4 / 10 + 0.1 * 2 / 3 + 0.4 * 2 / 4
+    assert score_of(cache, late) == pytest.approx(0.466667, abs=1e-6)
 
 
 def test_reuse_is_the_share_of_pauses_that_ended_in_a_return() -> None:
@@ -45,8 +55,8 @@ def test_reuse_is_the_share_of_pauses_that_ended_in_a_return() -> None:
         session = pause(cache, "a", float(number), number)
     cache.at(3.0)
     # Three pauses began, two ended: P = (1 + 2) / (1 + 3) = 0.75; all of the context was kept.
-    # idle 0: 0.5 * 0.25 + 0.2 * 3 / 100
-    assert score_of(cache, session) == pytest.approx(0.131)
+    # idle 0, the largest: 0.5 * 0.25 + 0.2
+    assert score_of(cache, session) == pytest.approx(0.325)
 
 
 def test_reuse_is_counted_by_what_ended_the_turn() -> None:
@@ -54,8 +64,8 @@ def test_reuse_is_counted_by_what_ended_the_turn() -> None:
     for number in range(1, 4):
         pause(cache, "a", float(number), number)
     human = cache.session("h", hashes_of("h"), HUMAN)
-    # The first pause for a human: P = (1 + 0) / (1 + 1). idle 0: 0.5 * 0.5 + 0.2 * 1 / 100
-    assert score_of(cache, human) == pytest.approx(0.252)
+    # The first pause for a human: P = (1 + 0) / (1 + 1). idle 0: 0.5 * 0.5 + 0.2 * 1 / 3
+    assert score_of(cache, human) == pytest.approx(0.316667, abs=1e-6)
 
 
 def test_reuse_falls_with_the_share_of_the_context_that_is_cut() -> None:
@@ -86,8 +96,8 @@ def test_time_to_live_before_any_gap_is_five_minutes() -> None:
     cache = Cache("saga", 100)
     session = pause(cache, "a", 0.0, 1)
     cache.at(300.0)
-    # 0.3 * 1 + 0.5 * 0.5 + 0.2 * 1 / 100
-    assert score_of(cache, session) == pytest.approx(0.552)
+    # 0.3 * 1 + 0.5 * 0.5 + 0.2 * 1
+    assert score_of(cache, session) == pytest.approx(0.75)
     cache.at(300.5)
     assert cache.eviction.session_priority(session) == PAST_TTL
 
@@ -112,6 +122,19 @@ def test_time_to_live_is_cut_as_the_cache_fills(paused_blocks: int, expected_s: 
     assert cache.eviction.session_priority(session) == PAST_TTL
 
 
+def test_load_at_which_the_time_to_live_falls_is_a_setting() -> None:
+    name = "saga:low_load=0.5:high_load=1:ttl_quantile=0.5"
+    cache = Cache(name, 100, returns=returns_after({"other": [8.5] * 50}))
+    session = pause(cache, "a", 0.0, 75)
+    # The median is 8.756828; m = (0.75 - 0.5) / 0.5 = 0.5: three quarters.
+    assert policy_of(cache)._time_to_live_s(session) == pytest.approx(6.567621, abs=1e-5)
+
+
+def test_loads_in_the_wrong_order_are_refused() -> None:
+    with pytest.raises(PolicyError, match=r"policy 'saga': high_load is 0.5, not above low_load"):
+        Cache("saga:high_load=0.5", 10)
+
+
 def test_time_to_live_never_exceeds_five_minutes() -> None:
     cache = Cache("saga", 100, returns=returns_after({"other": [1000.0] * 50}))
     session = pause(cache, "a", 0.0, 1)
@@ -125,8 +148,8 @@ def test_highest_score_evicted_first() -> None:
     pause(cache, "c", 8.0, 2)
     cache.at(10.0)
     cache.rescore()
-    # All have P = 1 / 4. Idle and size: a 0.3 + 0.2 * 2 / 12 = 0.333; b 0.3 * 0.9 + 0.2 * 8 / 12
-    # = 0.403; c 0.3 * 0.2 + 0.033 = 0.093.
+    # All have P = 1 / 4. Idle and size: a 0.3 + 0.2 * 2 / 8 = 0.35; b 0.3 * 0.9 + 0.2 = 0.47;
+    # c 0.3 * 0.2 + 0.05 = 0.11.
     assert [prefix[0] for prefix in cache.evict(12)] == list("bbbbbbbbaacc")
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from holdfast.core.session import Session
 from holdfast.policies.base import Need, PolicyContext, PolicySpec
 from holdfast.policies.bounds.true_returns import TrueReturns
-from holdfast.policies.published.cachewise import CacheWise
+from holdfast.policies.published.cachewise import CacheWise, CacheWiseSettings
 
 __all__ = ["CacheWiseOracle"]
 
@@ -24,12 +24,13 @@ class CacheWiseOracle(CacheWise):
         source='"CacheWise*", arXiv 2606.16824',
         differs="A session that does not return counts as infinitely far away.",
         needs=frozenset({Need.FUTURE}),
+        settings=CacheWiseSettings,
     )
 
     uses_predictions = False
 
-    def __init__(self, context: PolicyContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: PolicyContext, settings: CacheWiseSettings) -> None:
+        super().__init__(context, settings)
         self._true_returns = context.shared(TrueReturns)
 
     def residual_s(self, session: Session) -> float:

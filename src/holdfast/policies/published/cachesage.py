@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.events import Event, TurnArrived, TurnEnded
@@ -12,20 +14,36 @@ from holdfast.core.session import Session
 from holdfast.policies.base import (
     EvictionPolicy,
     PolicyContext,
+    PolicySettings,
     PolicySpec,
     Priority,
     PriorityClass,
     users_of,
 )
 
-__all__ = ["CacheSage"]
+__all__ = ["CacheSage", "CacheSageSettings"]
 
-_SMOOTHING = 0.01
-_EDGE = 0.1
-_MAX_HOPS = 6
-_DECAY = 0.005
-_FLOOR = 0.01
-_FINGERPRINT_BLOCKS = 2
+
+class CacheSageSettings(PolicySettings, frozen=True, kw_only=True):
+    """Settings of `CacheSage`: an independent replication's, as the papers give none.
+
+    Attributes:
+        smoothing: Added to each count of a transition, epsilon (>= 0).
+        min_edge: Least probability of a transition that is an edge, tau (0 to 1).
+        max_hops: Hops at which an agent is not expected any more, E_max (count, >= 1).
+        decay_per_step: Rate at which recency decays, lambda (1/step, >= 0).
+        floor: Least value of either factor, delta (> 0).
+        fingerprint_blocks: First blocks of a prompt that tell agents apart (count, >= 1).
+        rescore_steps: Engine steps between rescores of all idle sessions (count, >= 1). Ours.
+    """
+
+    smoothing: Annotated[float, Meta(ge=0)] = 0.01
+    min_edge: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    max_hops: Annotated[int, Meta(ge=1)] = 6
+    decay_per_step: Annotated[float, Meta(ge=0)] = 0.005
+    floor: Annotated[float, Meta(gt=0)] = 0.01
+    fingerprint_blocks: Annotated[int, Meta(ge=1)] = 2
+    rescore_steps: Annotated[int, Meta(ge=1)] = 8
 
 
 class CacheSage(EvictionPolicy):
@@ -43,14 +61,16 @@ class CacheSage(EvictionPolicy):
         summary="Evicts by how soon a block's agent runs again, from learned transitions.",
         source="CacheSage/CacheScout, arXiv 2605.27744, 2608.14624",
         differs="Eviction only, without a preference for blocks that a lower tier stores; the "
-        "constants (tau 0.1, 6 hops, lambda 0.005, delta and epsilon 0.01) are an independent "
-        "replication's, as the papers give none; only transitions that were seen are edges; the "
-        "block's own size is the same for all; rescored every 8 engine steps.",
+        "constants are an independent replication's, as the papers give none; only transitions "
+        "that were seen are edges; the block's own size is the same for all; rescored every 8 "
+        "engine steps.",
+        settings=CacheSageSettings,
     )
-    rescore_interval_steps = 8
+    settings: CacheSageSettings
 
-    def __init__(self, context: PolicyContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: PolicyContext, settings: CacheSageSettings) -> None:
+        super().__init__(context, settings)
+        self.rescore_interval_steps = settings.rescore_steps
         self._agent_of: dict[Session, bytes] = context.per_session()
         self._seen_step: dict[Session, int] = context.per_session()
         self._counts: defaultdict[bytes, defaultdict[bytes, float]] = defaultdict(
@@ -70,10 +90,11 @@ class CacheSage(EvictionPolicy):
 
     def session_priority(self, session: Session) -> float:
         """Nearness of the agent's next call times recency, > 0."""
-        hops = min(self._hops.get(self._agent_of.get(session, b""), _MAX_HOPS), _MAX_HOPS)
-        reuse = 1.0 - hops / _MAX_HOPS
+        most, floor = self.settings.max_hops, self.settings.floor
+        hops = min(self._hops.get(self._agent_of.get(session, b""), most), most)
         age_steps = self.context.num_steps - self._seen_step.get(session, 0)
-        return (reuse + _FLOOR) * (math.exp(-_DECAY * age_steps) + _FLOOR)
+        recency = math.exp(-self.settings.decay_per_step * age_steps)
+        return (1.0 - hops / most + floor) * (recency + floor)
 
     def priority(self, node: Node[Any]) -> Priority:
         """The highest of the users' retention priorities."""
@@ -81,7 +102,7 @@ class CacheSage(EvictionPolicy):
         return PriorityClass.LIVE, max(priorities, default=0.0)
 
     def _count_transition(self, session: Session) -> None:
-        agent = self._agent_of[session] = _agent(session)
+        agent = self._agent_of[session] = self._agent(session)
         if self._current is not None and agent != self._current:
             self._counts[self._current][agent] += 1.0
         if agent != self._current:
@@ -95,20 +116,23 @@ class CacheSage(EvictionPolicy):
             following = []
             for node in frontier:
                 row = self._counts[node]
-                total = sum(row.values()) + _SMOOTHING * len(self._counts)
+                total = sum(row.values()) + self.settings.smoothing * len(self._counts)
                 for other, count in row.items():
-                    if other not in hops and (count + _SMOOTHING) / total >= _EDGE:
+                    if other not in hops and self._is_edge(count, total):
                         hops[other] = hops[node] + 1
                         following.append(other)
             frontier = following
         return hops
 
+    def _is_edge(self, count: float, total: float) -> bool:
+        return (count + self.settings.smoothing) / total >= self.settings.min_edge
 
-def _agent(session: Session) -> bytes:
-    """The fingerprint of a session's agent: the first prefix hashes of its path."""
-    first: list[bytes] = []
-    for node in reversed(list(session.tail.path())):
-        first += node.hashes[: _FINGERPRINT_BLOCKS - len(first)]
-        if len(first) == _FINGERPRINT_BLOCKS:
-            break
-    return b"".join(first)
+    def _agent(self, session: Session) -> bytes:
+        """The fingerprint of a session's agent: the first prefix hashes of its path."""
+        most = self.settings.fingerprint_blocks
+        first: list[bytes] = []
+        for node in reversed(list(session.tail.path())):
+            first += node.hashes[: most - len(first)]
+            if len(first) == most:
+                break
+        return b"".join(first)

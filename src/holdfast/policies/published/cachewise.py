@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session, SessionState
@@ -12,15 +14,27 @@ from holdfast.policies.admission import Admission, Budget
 from holdfast.policies.base import (
     AdmissionPolicy,
     EvictionPolicy,
+    PolicyContext,
+    PolicySettings,
     PolicySpec,
     Priority,
     PriorityClass,
     users_of,
 )
 
-__all__ = ["CacheWise"]
+__all__ = ["CacheWise", "CacheWiseSettings"]
 
 _FIRST_SCALE_S = 1.0  # of gaps, before any is known; the paper trains offline instead
+
+
+class CacheWiseSettings(PolicySettings, frozen=True, kw_only=True):
+    """Settings of `CacheWise`; the default is the paper's.
+
+    Attributes:
+        rebuild_steps: Engine steps between rescores of all idle sessions, `N_rebuild` (>= 1).
+    """
+
+    rebuild_steps: Annotated[int, Meta(ge=1)] = 3
 
 
 class CacheWise(EvictionPolicy, AdmissionPolicy):
@@ -41,9 +55,13 @@ class CacheWise(EvictionPolicy, AdmissionPolicy):
         differs="Durations by tool and argument class are learned online, the tail trimmed at "
         "95 %, not by TF-IDF clusters trained on four fifths of the traces; a shared block counts "
         "for the user expected back first; least recently used while the prediction guard objects.",
+        settings=CacheWiseSettings,
     )
-    rescore_interval_steps = 3
     uses_predictions = True
+
+    def __init__(self, context: PolicyContext, settings: CacheWiseSettings) -> None:
+        super().__init__(context, settings)
+        self.rescore_interval_steps = settings.rebuild_steps
 
     def session_priority(self, session: Session) -> float:
         """Minus the expected residual time, or the pause so far without predictions (s)."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.events import Event, TurnArrived, TurnEnded, TurnStarted
@@ -15,16 +17,28 @@ from holdfast.policies.base import (
     AdmissionPolicy,
     EvictionPolicy,
     PolicyContext,
+    PolicySettings,
     PolicySpec,
     Priority,
     PriorityClass,
     users_of,
 )
 
-__all__ = ["InferCept"]
+__all__ = ["InferCept", "InferCeptSettings"]
 
-_RECENT = 5
-_CHUNK_TOKENS = 384
+
+class InferCeptSettings(PolicySettings, frozen=True, kw_only=True):
+    """Settings of `InferCept`.
+
+    Attributes:
+        chunk_tokens: Tokens of a step that recomputes a context; running requests take theirs of
+            it (tokens, >= 1). The repository's.
+        recent_gaps: Of a session's last pauses so many are averaged (count, >= 1). Ours: the
+            paper is told how long a pause takes.
+    """
+
+    chunk_tokens: Annotated[int, Meta(ge=1)] = 384
+    recent_gaps: Annotated[int, Meta(ge=1)] = 5
 
 
 class InferCept(EvictionPolicy, AdmissionPolicy):
@@ -36,8 +50,8 @@ class InferCept(EvictionPolicy, AdmissionPolicy):
     come back, because no pause has ended yet, is discarded. Kept KV is not given to others;
     discarded KV goes first. Requests are first come, first served.
 
-    Source: Abhyankar et al., InferCept, arXiv 2402.01869, ICML 2024: min-waste preservation with
-    chunked recomputation, chunk 384 less the running batch.
+    Source: Abhyankar et al., InferCept, arXiv 2402.01869, ICML 2024, and its repository's
+    `discard_waste`: chunked recomputation, chunk 384 less the running batch.
     """
 
     spec: ClassVar[PolicySpec] = PolicySpec(
@@ -45,14 +59,16 @@ class InferCept(EvictionPolicy, AdmissionPolicy):
         summary="Keeps a paused session's KV if that wastes less memory-time than recomputing it.",
         source="InferCept, arXiv 2402.01869",
         differs="The pause is the moving average of the session's last 5, as CacheWise ran it, not "
-        "given, and decides when it begins, not by what is left of it; the last chunk wastes the "
-        "whole context; swapping is the lower tier's: everything is copied there, and copies back "
+        "given, and decides when it begins, not by what is left of it; steps of a chunk have no "
+        "constant part; swapping is the lower tier's: everything is copied there, and copies back "
         "are not limited to what a step hides; discarded KV stays findable until it is "
         "overwritten; kept KV is released when nothing else can run.",
+        settings=InferCeptSettings,
     )
+    settings: InferCeptSettings
 
-    def __init__(self, context: PolicyContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: PolicyContext, settings: InferCeptSettings) -> None:
+        super().__init__(context, settings)
         self._gaps_s: dict[Session, deque[float]] = context.per_session()
         self._all_s: deque[float] = deque(maxlen=100)
         self._running: set[Turn] = set()
@@ -63,7 +79,8 @@ class InferCept(EvictionPolicy, AdmissionPolicy):
             case TurnArrived(time_s=time_s, turn=turn) if turn.session.num_turns > 1:
                 session = turn.session
                 gap_s = time_s - session.paused_at_s
-                self._gaps_s.setdefault(session, deque(maxlen=_RECENT)).append(gap_s)
+                recent = deque[float](maxlen=self.settings.recent_gaps)
+                self._gaps_s.setdefault(session, recent).append(gap_s)
                 self._all_s.append(gap_s)
             case TurnStarted(turn=turn):
                 self._running.add(turn)
@@ -108,11 +125,12 @@ class InferCept(EvictionPolicy, AdmissionPolicy):
     def _waste_of_recomputing(self, session: Session) -> float:
         """Token-seconds, by chunk: the chunks recomputed so far and the others' contexts."""
         tokens = session.tail.end * self.context.block_tokens
-        chunk_tokens = max(_CHUNK_TOKENS - len(self._running), 1)
+        full_tokens = self.settings.chunk_tokens
+        chunk_tokens = max(full_tokens - len(self._running), 1)
         num_chunks = max(-(-tokens // chunk_tokens) - 1, 0)
-        second_s = self.context.restore_s(session.tail.end) / max(tokens, 1)
-        chunk_s = second_s * chunk_tokens
+        last_tokens = tokens % chunk_tokens
+        token_s = self.context.restore_s(session.tail.end) / max(tokens, 1)
         others = sum(t.session.prompt_blocks for t in self._running) * self.context.block_tokens
-        own = chunk_s * num_chunks * (num_chunks + 1) / 2 * chunk_tokens
-        last_s = second_s * (tokens - num_chunks * chunk_tokens)
-        return own + chunk_s * num_chunks * others + last_s * (others + tokens)
+        own = full_tokens * num_chunks * (num_chunks + 1) / 2 * chunk_tokens
+        waiting = chunk_tokens * num_chunks * others
+        return token_s * (own + waiting + last_tokens * (others + last_tokens))

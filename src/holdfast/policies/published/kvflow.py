@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.events import Event, TurnArrived, TurnEnded
@@ -14,6 +16,7 @@ from holdfast.core.turn import Turn
 from holdfast.policies.base import (
     EvictionPolicy,
     PolicyContext,
+    PolicySettings,
     PolicySpec,
     PrefetchPolicy,
     Priority,
@@ -21,11 +24,22 @@ from holdfast.policies.base import (
     users_of,
 )
 
-__all__ = ["KVFlow"]
+__all__ = ["KVFlow", "KVFlowSettings"]
 
 _MIN_SHARERS = 2
-_STEPS_AHEAD = 32
-_FAR = _STEPS_AHEAD + 1
+
+
+class KVFlowSettings(PolicySettings, frozen=True, kw_only=True):
+    """Settings of `KVFlow`.
+
+    Attributes:
+        steps_ahead: Calls of a workflow that are looked at (count, >= 1). Ours: the paper has the
+            whole graph.
+        prefetch_steps: Prefixes needed within so many steps are prefetched (count, >= 0).
+    """
+
+    steps_ahead: Annotated[int, Meta(ge=1)] = 32
+    prefetch_steps: Annotated[int, Meta(ge=0)] = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +71,12 @@ class KVFlow(EvictionPolicy, PrefetchPolicy):
         "known in simulation only; elsewhere each session is a loop of one agent. Prefixes end "
         "where prompts part, not where an application says; prefetch is capped by free blocks "
         "alone; no request passes one whose prefix is being loaded.",
+        settings=KVFlowSettings,
     )
+    settings: KVFlowSettings
 
-    def __init__(self, context: PolicyContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: PolicyContext, settings: KVFlowSettings) -> None:
+        super().__init__(context, settings)
         self._calls: dict[str, list[_Call]] = {}  # by workflow, soonest first
         self._steps: dict[Node[Any], _Call] = {}
 
@@ -88,17 +104,17 @@ class KVFlow(EvictionPolicy, PrefetchPolicy):
             return PriorityClass.UNOWNED, 0.0
         if self.context.oracle is not None:
             steps = self._steps_to(node)
-            is_fixed = steps < _FAR or len(users) >= _MIN_SHARERS
+            is_fixed = steps <= self.settings.steps_ahead or len(users) >= _MIN_SHARERS
             return (PriorityClass.LIVE, float(-steps)) if is_fixed else (PriorityClass.AWAY, 0.0)
         if len(users) < _MIN_SHARERS:
             return PriorityClass.AWAY, 0.0
         return PriorityClass.LIVE, max(user.retention_priority for user in users_of(node))
 
     def candidates(self) -> Iterable[Node[Any]]:
-        """Ends of the fixed prefixes that workflows need at their next step."""
+        """Ends of the fixed prefixes that workflows need at their next steps."""
         for calls in self._calls.values():
             for call in calls:
-                if call.steps == 1:
+                if 1 <= call.steps <= self.settings.prefetch_steps:
                     yield from islice((r for r in call.node.path() if r.start < call.end_blocks), 1)
 
     def _look_ahead(self, turn: Turn, now: list[Sequence[bytes]]) -> None:
@@ -106,7 +122,7 @@ class KVFlow(EvictionPolicy, PrefetchPolicy):
         oracle = self.context.oracle
         if oracle is None:
             return
-        ahead = islice(oracle.prompts_after(turn.request_id), _STEPS_AHEAD)
+        ahead = islice(oracle.prompts_after(turn.request_id), self.settings.steps_ahead)
         calls = [*self._found(now, 0), *self._found(ahead, 1)]
         self._calls.pop(oracle.session_id_of(turn.request_id), None)
         if calls:
@@ -129,7 +145,8 @@ class KVFlow(EvictionPolicy, PrefetchPolicy):
     def _steps_to(self, node: Node[Any]) -> int:
         """The least steps to a call whose prefix contains the node's first block."""
         found = (self._steps.get(part) for part in node.subtree())
-        return min((c.steps for c in found if c and node.start < c.end_blocks), default=_FAR)
+        far = self.settings.steps_ahead + 1
+        return min((c.steps for c in found if c and node.start < c.end_blocks), default=far)
 
 
 def _prompt_of(session: Session) -> list[bytes]:

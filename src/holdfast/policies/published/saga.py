@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.events import Event, PauseExplained, TurnArrived, TurnEnded
@@ -12,18 +14,45 @@ from holdfast.core.turn import Turn
 from holdfast.policies.base import (
     EvictionPolicy,
     PolicyContext,
+    PolicySettings,
     PolicySpec,
     Priority,
     PriorityClass,
     users_of,
 )
 
-__all__ = ["Saga"]
+__all__ = ["Saga", "SagaSettings"]
 
-_IDLE_WEIGHT, _REUSE_WEIGHT, _SIZE_WEIGHT = 0.3, 0.5, 0.2
-_TTL_QUANTILE = 0.95
-_MAX_TTL_S = 300.0
-_LOW_LOAD, _LOAD_RANGE = 0.7, 0.2
+_Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class SagaSettings(PolicySettings, frozen=True, kw_only=True):
+    """Settings of `Saga`; the defaults are the paper's, but for two.
+
+    Attributes:
+        idle_weight: Weight of idleness, the paper's alpha (0 to 1).
+        reuse_weight: Weight of the probability of no reuse, beta (0 to 1).
+        size_weight: Weight of size, gamma (0 to 1).
+        ttl_quantile: Quantile of a kind's gaps that is the time to live (0 to 1). Of an
+            independent reproduction: the paper states none.
+        max_ttl_s: Longest time to live (s, > 0).
+        low_load: Load of the cache at which the time to live begins to fall (0 to 1).
+        high_load: Load at which it has fallen to half (0 to 1, above `low_load`).
+        rescore_steps: Engine steps between rescores of all idle sessions (count, >= 1). Ours.
+    """
+
+    idle_weight: _Share = 0.3
+    reuse_weight: _Share = 0.5
+    size_weight: _Share = 0.2
+    ttl_quantile: _Share = 0.95
+    max_ttl_s: Annotated[float, Meta(gt=0)] = 300.0
+    low_load: _Share = 0.7
+    high_load: _Share = 0.9
+    rescore_steps: Annotated[int, Meta(ge=1)] = 3
+
+    def __post_init__(self) -> None:
+        if not self.low_load < self.high_load:
+            raise ValueError(f"high_load is {self.high_load}, not above low_load {self.low_load}")
 
 
 class Saga(EvictionPolicy):
@@ -43,14 +72,16 @@ class Saga(EvictionPolicy):
         "live per tool.",
         source="SAGA, arXiv 2605.00528",
         differs="Workflow edges are (what ended the turn -> a return), counted online; memory load "
-        "is the paused sessions' share of the cache, and size is relative to it; no routing "
-        "between machines; least recently used while the prediction guard objects.",
+        "is the paused sessions' share of the cache; no order of requests and no routing between "
+        "machines; least recently used while the prediction guard objects.",
+        settings=SagaSettings,
     )
-    rescore_interval_steps = 3
     uses_predictions = True
+    settings: SagaSettings
 
-    def __init__(self, context: PolicyContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: PolicyContext, settings: SagaSettings) -> None:
+        super().__init__(context, settings)
+        self.rescore_interval_steps = settings.rescore_steps
         self._returned: defaultdict[str, float] = defaultdict(lambda: 1.0)
         self._paused: defaultdict[str, float] = defaultdict(lambda: 1.0)
         self._kept: defaultdict[str, float] = defaultdict(lambda: 1.0)
@@ -105,11 +136,11 @@ class Saga(EvictionPolicy):
             return -2.0
         edge = _edge(session)
         reuse = min(self._returned[edge] / self._paused[edge], 1.0) * self._kept[edge]
-        size = session.tail.end / max(self.context.capacity_blocks, 1)
+        largest = max((s.tail.end for s in self.context.paused()), default=1)
         return -(
-            _IDLE_WEIGHT * min(idle_s / idle_max_s, 1.0)
-            + _REUSE_WEIGHT * (1.0 - reuse)
-            + _SIZE_WEIGHT * min(size, 1.0)
+            self.settings.idle_weight * min(idle_s / idle_max_s, 1.0)
+            + self.settings.reuse_weight * (1.0 - reuse)
+            + self.settings.size_weight * min(session.tail.end / max(largest, 1), 1.0)
         )
 
     def priority(self, node: Node[Any]) -> Priority:
@@ -119,11 +150,13 @@ class Saga(EvictionPolicy):
 
     def _time_to_live_s(self, session: Session) -> float:
         if not self.context.returns.num_observed:
-            return _MAX_TTL_S
+            return self.settings.max_ttl_s
         load = sum(s.tail.end for s in self.context.paused()) / max(self.context.capacity_blocks, 1)
-        pressure = min(max((load - _LOW_LOAD) / _LOAD_RANGE, 0.0), 1.0)
-        quantile_s = self.context.returns.residual_quantile_s(session.gap, 0.0, _TTL_QUANTILE)
-        return min(quantile_s * (1.0 - 0.5 * pressure), _MAX_TTL_S)
+        low, high = self.settings.low_load, self.settings.high_load
+        pressure = min(max((load - low) / (high - low), 0.0), 1.0)
+        quantile = self.settings.ttl_quantile
+        quantile_s = self.context.returns.residual_quantile_s(session.gap, 0.0, quantile)
+        return min(quantile_s * (1.0 - 0.5 * pressure), self.settings.max_ttl_s)
 
 
 def _edge(session: Session) -> str:
