@@ -84,7 +84,7 @@ class SessionForgotten(_SessionEvent):
 
 @dataclass(frozen=True, slots=True)
 class _ClockEvent:
-    """An event of none of them.
+    """An event of no turn and no session.
 
     Attributes:
         time_s: When (s, host's monotonic clock).
@@ -100,7 +100,7 @@ class IntervalPassed(_ClockEvent):
 
 
 class RescoreBegun(_ClockEvent):
-    """All idle sessions are rescored, as an eviction policy asks for every so many steps."""
+    """All idle sessions are about to be rescored, as an eviction policy asks."""
 
     __slots__ = ()
 

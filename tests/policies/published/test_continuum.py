@@ -124,7 +124,7 @@ def wait(cache: Cache, name: str, turn_number: int, delay_s: float) -> None:
     cache.end(turn)
 
 
-def test_queueing_delay_of_later_turns_without_a_pin_adds_benefit() -> None:
+def test_delay_of_later_turns_without_a_pin_adds_benefit() -> None:
     cache = Cache("continuum", 100)
     for name, delay_s in (("a", 2.0), ("b", 4.0)):
         wait(cache, name, 1, 50.0)  # the first turn of a program does not count

@@ -156,7 +156,7 @@ class Continuum(EvictionPolicy, AdmissionPolicy):
         return self.settings.cold_eta if value is None else min(max(-value, 0.0), 1.0)
 
     def _benefit_s(self, session: Session) -> float:
-        """What a live pin saves: a place in the queue, and to compute or load the context (s)."""
+        """What a live pin saves: queueing, and computing or loading the context (s)."""
         delay_s = sum(self._delays_s) / len(self._delays_s) if self._delays_s else 0.0
         restore_s = self.context.restore_s(session.tail.end)
         if self.context.tier.num_stored(session.prompt_tail.hashes[-1:], 0, 1):
