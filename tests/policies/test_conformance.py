@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import copy
 
 import pytest
 from hypothesis import given, settings
@@ -133,6 +134,23 @@ def test_only_waiting_turns_are_admitted_each_once(name: str) -> None:
     assert offers
     assert len({turn.request_id for turn in offers}) == len(offers)
     assert all(turn in waiting for turn in offers)
+
+
+@every_policy
+def test_admission_changes_nothing_in_the_policy(name: str) -> None:
+    cache = Cache(name, NUM_BLOCKS)
+    for index, (_, prompt, end, pause_s) in enumerate(grown_sessions(5, 20)):
+        cache.now_s += pause_s
+        cache.run(f"r{index}", hashes_of(prompt), ENDS[end])
+    waiting = [cache.arrive(f"w{n}", hashes_of(f"Z{n}" + "x" * 5 * n)) for n in range(4)]
+    cache.at(cache.now_s + 60.0)
+    admission = cache.runtime.policies.admission
+    budget = cache.runtime._reservations.budget(4, 8, 1, admission)
+    books = [book for book in vars(admission).values() if isinstance(book, dict | set | list)]
+    before = [copy(book) for book in books]
+    first = admission.admit(waiting, budget)
+    assert books == before
+    assert list(admission.admit(waiting, budget).admitted) == list(first.admitted)
 
 
 @every_policy
