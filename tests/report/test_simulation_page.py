@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tests.report.page_reader import read_page
-from tests.report.runs import run_of
+from tests.report.runs import run_of, runs_of
 
 from holdfast.core.results import RunResult
 from holdfast.errors import HoldfastError
@@ -17,6 +19,7 @@ from holdfast.report.comparison import compare
 from holdfast.report.html import render_html, write_html
 from holdfast.report.plots import curves_svg, gains_svg
 from holdfast.report.simulation_report import simulation_page, simulation_tables
+from holdfast.report.terminal import terminal_tables
 
 pytest.importorskip("matplotlib")
 
@@ -132,3 +135,18 @@ def test_missing_extra_is_found_before_rendering(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(page, "find_spec", lambda name: None)
     with pytest.raises(HoldfastError, match="needs jinja2 and matplotlib"):
         render_html(found, {})
+
+
+def test_tables_fit_a_terminal_of_120_columns() -> None:
+    window = {"window_start_s": 0.0, "window_s": 1800.0, "output_tokens_per_s": 1234.5}
+    for changes in ({}, window, window | {"slo_output_tokens_per_s": 1000.0}):
+        runs = [
+            *runs_of("vllm-default", [1000.0, 1100.0, 1200.0], tier_hit_ratio=0.5, **changes),
+            *runs_of("thunderagent", [1000.0, 1100.0, 1200.0], tier_hit_ratio=0.5, **changes),
+        ]
+        console = Console(width=120, record=True, file=StringIO())
+        console.print(terminal_tables(simulation_tables(compare(runs)), ""))
+        text = console.export_text()
+        assert " baseline " in text
+        assert " thunderagent " in text
+        assert " 0.500 " in text

@@ -91,8 +91,15 @@ def format_cliff(cliff: Cliff) -> str:
         half = "more than half of it is left at every load"
     else:
         half = f"at most half of it is left from {cliff.half_lost_at:,}"
+    pressure = ""
+    if cliff.from_pressure is not None and cliff.to_pressure is not None:
+        pressure = (
+            f", where live sessions need {cliff.from_pressure:.2f} to {cliff.to_pressure:.2f} "
+            "times the KV cache"
+        )
     return (
         f"{cliff.policy}{fixed}: the hit ratio falls fastest from {cliff.from_load:,} to"
-        f" {cliff.to_load:,} {unit} ({cliff.drop_per_doubling:.2f} a doubling of the load);"
+        f" {cliff.to_load:,} {unit} ({cliff.drop_per_doubling:.2f} a doubling of the load"
+        f"{pressure});"
         f" its best is {cliff.best_ratio:.2f}, {half}"
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, Literal
 
@@ -15,7 +15,7 @@ from holdfast.core.results import RunResult
 from holdfast.report.bound_distance import BASELINE
 from holdfast.report.comparison import policy_order
 from holdfast.report.gain import Interval, spread
-from holdfast.report.metrics import HIT_RATIO, Metric
+from holdfast.report.metrics import HIT_RATIO, PRESSURE, Metric
 
 __all__ = ["AXES", "Axis", "Cliff", "Curve", "Panel", "cliff", "cliffs", "curves"]
 
@@ -69,6 +69,8 @@ class Cliff:
         best_ratio: Highest hit ratio, median over seeds.
         half_lost_at: First load beyond that of the best ratio at which at most half of it is left;
             None when no measured load is that heavy.
+        from_pressure: Working set relative to the KV cache at `from_load`; None where unknown.
+        to_pressure: The same at `to_load`.
     """
 
     policy: str
@@ -79,6 +81,8 @@ class Cliff:
     drop_per_doubling: float
     best_ratio: float
     half_lost_at: int | None
+    from_pressure: float | None = None
+    to_pressure: float | None = None
 
 
 def curves(
@@ -109,12 +113,21 @@ def curves(
 def cliffs(runs: Iterable[RunResult], policy: str) -> tuple[Cliff, ...]:
     """The cliffs of a policy over either axis, at most one for each fixed value; pure."""
     own = [run for run in runs if run.policy == policy]
-    found = (
-        cliff(panel.curves[0], panel.axis, panel.fixed)
-        for axis in AXES
-        for panel in curves(own, HIT_RATIO, axis)
-    )
-    return tuple(each for each in found if each is not None)
+    found = []
+    for axis in AXES:
+        pressures = {panel.fixed: panel.curves[0] for panel in curves(own, PRESSURE, axis)}
+        for panel in curves(own, HIT_RATIO, axis):
+            one = cliff(panel.curves[0], panel.axis, panel.fixed)
+            if one is not None:
+                at_load = {load: each.median for load, each in pressures[panel.fixed].points}
+                found.append(
+                    replace(
+                        one,
+                        from_pressure=at_load.get(one.from_load),
+                        to_pressure=at_load.get(one.to_load),
+                    )
+                )
+    return tuple(found)
 
 
 def cliff(hit_ratios: Curve, axis: Axis, fixed: int | None) -> Cliff | None:

@@ -15,6 +15,7 @@ __all__ = [
     "METRICS",
     "MISS_RATIO",
     "OUTPUT_RATE",
+    "PRESSURE",
     "REPLAY_METRICS",
     "TIER_METRICS",
     "Better",
@@ -90,6 +91,7 @@ HIT_RATIO: Final = Metric("token hit ratio", "higher", lambda run: run.token_hit
 MISS_RATIO: Final = Metric("token miss ratio", "lower", _miss_ratio, 3)
 LLM_TIME: Final = Metric("LLM time a session, mean (s)", "lower", _part(_llm_time, "mean"), 2)
 
+PRESSURE: Final = Metric("working set / KV cache", "neither", lambda run: run.working_set_ratio, 2)
 OUTPUT_RATE: Final = Metric("output (tokens/s)", "higher", lambda run: run.output_tokens_per_s, 1)
 
 _TIMES: Final = (
@@ -140,7 +142,7 @@ ALL_METRICS: Final = (
     Metric("request latency mean (s)", "lower", _part(_latency, "mean"), 3),
     Metric("ITL p50 (ms)", "lower", _itl_ms, 1),
     Metric("in flight, mean", "neither", lambda run: run.mean_in_flight, 1),
-    Metric("working set / KV cache", "neither", lambda run: run.working_set_ratio, 2),
+    PRESSURE,
     Metric("hits in the KV cache", "higher", lambda run: run.gpu_hit_ratio, 3),
     Metric("hits in lower tiers", "neither", lambda run: run.tier_hit_ratio, 3),
     Metric("waiting at the end", "lower", lambda run: run.num_waiting, 0),

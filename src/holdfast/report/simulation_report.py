@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from holdfast.core.results import RunResult
 from holdfast.report.bound_distance import BASELINE, BOUND, FLOOR
@@ -41,15 +41,13 @@ def simulation_page(runs: Sequence[RunResult], *, baseline: str = BASELINE) -> P
     points = comparison.points
     tables = tuple(policies_table(comparison, point, has_distances=True) for point in points)
     details = tuple(all_metrics_table(comparison, point) for point in points)
-    found = [each for policy in comparison.policies for each in cliffs(runs, policy)]
     return Page(
         title=f"Policies against {baseline}",
         text=_explanation(baseline),
         sections=(
             PageSection(tables=tables),
             PageSection("Gain", svg=gains_svg(comparison)),
-            PageSection("Over sessions and cache size", svg=curves_svg(runs, baseline=baseline)),
-            PageSection("Cliffs", lines=tuple(map(format_cliff, found))),
+            *_curve_sections(runs, comparison.policies, baseline),
             PageSection(
                 "All metrics",
                 text="Medians over the seeds, the lowest and highest in brackets; below them the "
@@ -61,12 +59,27 @@ def simulation_page(runs: Sequence[RunResult], *, baseline: str = BASELINE) -> P
     )
 
 
+def _curve_sections(
+    runs: Sequence[RunResult], policies: Sequence[str], baseline: str
+) -> Iterator[PageSection]:
+    """Curves and cliffs; apart where session ends are known and where they are not."""
+    all_ends = sorted({run.session_ends or "" for run in runs})
+    for ends in all_ends:
+        own = [run for run in runs if (run.session_ends or "") == ends]
+        found = [each for policy in policies for each in cliffs(own, policy)]
+        suffix = f", session ends {ends}" if len(all_ends) > 1 else ""
+        svg = curves_svg(own, baseline=baseline)
+        yield PageSection(f"Over sessions and cache size{suffix}", svg=svg)
+        yield PageSection(f"Cliffs{suffix}", lines=tuple(map(format_cliff, found)))
+
+
 def _explanation(baseline: str) -> str:
     return (
         f"Medians over the seeds. Gain: how many times better a policy is than {baseline} on the "
         "same seed, as the geometric mean over the seeds with its 95 % confidence interval "
-        "(Student's t on the logarithms); below 1.00x is a loss. \u201cLLM time / bound\u201d is "
-        f"the mean LLM time a session relative to {BOUND}, which knows when sessions return. The "
+        "(Student's t on the logarithms); below 1.00x is a loss. It is of the mean LLM time a "
+        "session, in a window of the output. \u201c/ bound\u201d compares with "
+        f"{BOUND}, which knows when sessions return; no policy is better than the lower bound. The "
         f"last two columns give the share of the way from {FLOOR} (no prefix cache) and from "
         f"{baseline} to that bound that a policy covers; they are empty where the bound is less "
         "than 1 % better."

@@ -198,7 +198,9 @@ def _figures(point: Point) -> _Figures:
     before = [shown("token hit ratio", "hit ratio", 5)]
     if any(_median(entry.score(_FROM_TIERS)) not in (UNKNOWN, "0.000") for entry in point.entries):
         before.append(shown(_FROM_TIERS, "from tiers", 5))
-    before.append(shown("evicted blocks", "evicted blocks", 10))
+    has_slo = any(_median(entry.score(_IN_SLO)) != UNKNOWN for entry in point.entries)
+    if not has_slo:
+        before.append(shown("evicted blocks", "evicted blocks", 9))
     if point.load.window_s is None:
         after = [
             shown("request latency p50 (s)", "latency p50 (s)", 9),
@@ -207,12 +209,12 @@ def _figures(point: Point) -> _Figures:
         ]
     else:
         after = [
-            shown("TTFT p50 (s)", "TTFT p50 (s)", 8),
-            shown("TTFT p90 (s)", "TTFT p90 (s)", 8),
-            shown("TTFT p99 (s)", "TTFT p99 (s)", 8),
-            shown("ITL p50 (ms)", "ITL p50 (ms)", 8),
+            shown("TTFT p50 (s)", "TTFT p50 (s)", 7),
+            shown("TTFT p90 (s)", "TTFT p90 (s)", 7),
+            shown("TTFT p99 (s)", "TTFT p99 (s)", 7),
+            shown("ITL p50 (ms)", "ITL p50 (ms)", 6),
         ]
-        if any(_median(entry.score(_IN_SLO)) != UNKNOWN for entry in point.entries):
+        if has_slo:
             after.append(shown(_IN_SLO, "output in SLO", 8))
     return _Figures(tuple(before), tuple(after))
 
@@ -222,11 +224,11 @@ def _policy_columns(point: Point, shown: _Figures) -> tuple[Column, ...]:
     return (
         Column("policy", 17),
         *(column for _, column in shown.before),
-        Column("output (tok/s)" if is_window else "LLM time a session (s)", 9),
+        Column("output (tok/s)" if is_window else "LLM time a session (s)", 8),
         Column("gain", 8),
-        Column("95 % interval", 15 if not is_window else 13),
+        Column("95 % interval", 12),
         *(column for _, column in shown.after),
-        Column("bound / output" if is_window else "LLM time / bound", 8),
+        Column("bound / output" if is_window else "LLM time / bound", 7),
     )
 
 
