@@ -18,6 +18,7 @@ from holdfast.report.comparison import Comparison, Entry, compare, policy_order
 from holdfast.report.gain import Gain, paired_gain
 from holdfast.report.metrics import LLM_TIME
 from holdfast.report.simulation_report import simulation_tables
+from holdfast.report.tables import policies_table
 from holdfast.report.terminal import terminal_tables
 
 
@@ -310,3 +311,34 @@ def test_incomparable_runs_are_starred_and_noted() -> None:
 def test_unknown_values_are_dashes_and_markup_is_text() -> None:
     line = _line(_shown([run_of("[bold]x", evicted_blocks=None)]), "[bold]x")
     assert "\u2013" in line
+
+
+def test_lower_bound_has_a_row_of_its_own() -> None:
+    runs = [
+        *runs_of("vllm-default", [4.0, 4.0], session_llm_time_bound_s=1.0),
+        *runs_of("clairvoyant", [2.0, 2.0], session_llm_time_bound_s=1.0),
+    ]
+    comparison = compare(runs)
+    (table,) = (
+        policies_table(comparison, point, has_distances=True) for point in comparison.points
+    )
+    row = table.groups[0].rows[-1]
+    assert row[0] == "lower bound"
+    assert "1.00" in row
+    assert "0.50x" in row
+    assert len(row) == len(table.columns)
+
+
+def test_window_is_ranked_by_output() -> None:
+    window = {"window_start_s": 0.0, "window_s": 10.0}
+    runs = [
+        *runs_of("vllm-default", [None], output_tokens_per_s=100.0, **window),
+        *runs_of("holdfast", [None], output_tokens_per_s=150.0, **window),
+        *runs_of("clairvoyant", [None], output_tokens_per_s=180.0, **window),
+    ]
+    (point,) = compare(runs).points
+    entry = point.entry("holdfast")
+    assert entry is not None
+    assert entry.score(point.objective.label).gain is not None
+    assert entry.distance.times_bound == pytest.approx(1.2)
+    assert entry.distance.share_from_baseline == pytest.approx(50 / 80)

@@ -200,7 +200,7 @@ def _figures(point: Point) -> _Figures:
         before.append(shown(_FROM_TIERS, "from tiers", 5))
     has_slo = any(_median(entry.score(_IN_SLO)) != UNKNOWN for entry in point.entries)
     if not has_slo:
-        before.append(shown("evicted blocks", "evicted blocks", 9))
+        before.append(shown("evicted blocks", "evicted blocks", 9 if point.load.window_s else 10))
     if point.load.window_s is None:
         after = [
             shown("request latency p50 (s)", "latency p50 (s)", 9),

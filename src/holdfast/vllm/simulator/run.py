@@ -17,6 +17,7 @@ from holdfast.core.run_summary import summarize_run
 from holdfast.policies.engine_modes import ENGINE_MODES, STOCK
 from holdfast.policies.registry import policy_spec
 from holdfast.sim.clock import VirtualClock
+from holdfast.sim.llm_time_bound import llm_time_bound_s
 from holdfast.sim.load import SimulationOptions
 from holdfast.sim.oracle import TraceOracle
 from holdfast.sim.plan import RunPlan, Workload
@@ -89,6 +90,24 @@ def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
         result,
         uncovered_share=uncovered_share,
         session_ends="known" if plan.options.session_ends else "unknown",
+        session_llm_time_bound_s=_llm_time_bound_s(plan, sessions),
+    )
+
+
+def _llm_time_bound_s(plan: RunPlan, sessions: Sequence[Session]) -> float | None:
+    """Lower bound on the LLM time of whole sessions; None where there is none."""
+    options = plan.options
+    is_partial = options.window is not None or options.mid_session is not None
+    has_infinite_cache = ENGINE_MODES.get(plan.policy, STOCK).has_infinite_cache
+    if is_partial or options.is_tree or options.num_warm_up_turns or has_infinite_cache:
+        return None
+    return llm_time_bound_s(
+        plan.replays(sessions),
+        plan.profile,
+        plan.kv_tokens,
+        options.concurrency,
+        time_scale=options.time_scale,
+        has_tiers=plan.host_tokens > 0,
     )
 
 
