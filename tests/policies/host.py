@@ -40,13 +40,17 @@ class FakeBlock:
 
 @dataclass
 class FixedOracle:
-    """A given future: the gap after each request, the prompts of one run."""
+    """A given future: the gap and the work after each request, the prompts of one run."""
 
     gaps_s: dict[str, float] = field(default_factory=dict)
     prompts: dict[str, list[bytes]] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
 
     def gap_after_s(self, request_id: str) -> float:
         return self.gaps_s.get(request_id, math.inf)
+
+    def work_left(self, request_id: str) -> float:
+        return self.work.get(request_id, 0.0)
 
     def session_id_of(self, request_id: str) -> str:
         del request_id

@@ -46,3 +46,10 @@ def test_prompts_after_turn_are_those_of_later_turns() -> None:
 def test_session_id_of_request() -> None:
     oracle = oracle_of(session_of("a", 0.0), session_of("b", 0.0, 1.0))
     assert oracle.session_id_of(request_id(1, 1)) == "b"
+
+
+def test_work_left_counts_new_and_output_tokens_from_a_turn_on() -> None:
+    # Each turn adds a block of 64 tokens, a quarter of which count, and an output token.
+    oracle = oracle_of(session_of("a", 0.0, 1.0, 1.0))
+    left = [oracle.work_left(request_id(0, index)) for index in range(3)]
+    assert left == [3 * 17.0, 2 * 17.0, 17.0]

@@ -71,6 +71,14 @@ class Oracle(Protocol):
         """Time from a turn's end to its session's next request (s; inf after the last)."""
         ...
 
+    def work_left(self, request_id: str) -> float:
+        """Tokens that a session computes from a turn on (count).
+
+        Output tokens, and prompt tokens new to the session; these count a quarter, since many are
+        computed at once.
+        """
+        ...
+
     def session_id_of(self, request_id: str) -> str:
         """The id of the session or workflow of a request."""
         ...

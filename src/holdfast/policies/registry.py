@@ -52,6 +52,8 @@ _BUILT_IN: Final[dict[str, str]] = {
     "working-set": f"{_OURS}.working_set_admission:WorkingSetAdmission",
     "recurring-agents": f"{_OURS}.recurring_agents_prefetch:RecurringAgentsPrefetch",
     "clairvoyant": f"{_BOUNDS}.clairvoyant:Clairvoyant",
+    "shortest-remaining": f"{_BOUNDS}.shortest_remaining:ShortestRemaining",
+    "true-reservations": f"{_BOUNDS}.true_reservations:TrueReservations",
     "clairvoyant-prefetch": f"{_BOUNDS}.clairvoyant_prefetch:ClairvoyantPrefetch",
     "autellix": f"{_PUBLISHED}.autellix:Autellix",
     "cachesage": f"{_PUBLISHED}.cachesage:CacheSage",

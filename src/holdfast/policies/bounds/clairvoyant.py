@@ -1,4 +1,4 @@
-"""A bound: Holdfast's rules with true return times in place of predicted ones."""
+"""A bound: the best of several rules that know the future."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SHORTEST_S = 1e-6
 class Clairvoyant(Holdfast):
     """Knows when each paused session returns and whether it does.
 
-    Bounds what better prediction could gain within Holdfast's rules: the furthest true return is
+    Within Holdfast's rules it bounds what better prediction could gain: the furthest true return is
     evicted first, reservations are released by comparing true pauses with the cost of
-    recomputation. The simulator also searches over the wait bound and over whether to use the truth
-    or Holdfast's predictions, and reports the best mean. It does not bound every conceivable
-    policy: return times depend on what is admitted, so no order of eviction is optimal by itself,
-    and an order of requests that knows how long each session still runs could finish more sessions
-    early.
+    recomputation. What the simulator reports under this name is the best mean of a search over
+    rules and settings: this one with two wait bounds, Holdfast's own predictions,
+    `shortest-remaining` with two wait bounds, and `true-reservations`, which has none. It does not
+    bound every conceivable policy: return times depend on what is admitted, so no order of eviction
+    is optimal by itself. `sim/llm_time_bound.py` does.
 
     Source: Belady, IBM Systems Journal 5(2), 1966.
     Differs: victims are nodes of one prefix tree rather than single blocks; a shared node has the
@@ -32,7 +32,7 @@ class Clairvoyant(Holdfast):
 
     spec: ClassVar[PolicySpec] = PolicySpec(
         name="clairvoyant",
-        summary="Holdfast's rules with true return times: a bound on what prediction can gain.",
+        summary="The best of several rules that know the future: a bound to compare with.",
         source="Belady, IBM Systems Journal 5(2), 1966",
         differs="Evicts whole nodes; also decides which turns are admitted.",
         needs=frozenset({Need.FUTURE}),
@@ -41,6 +41,9 @@ class Clairvoyant(Holdfast):
             {"max_wait_ratio": 16.0},
             # Knowing the future does not forbid to go by what is likely.
             {"policy": "holdfast", "max_wait_ratio": 2.0},
+            {"policy": "shortest-remaining", "max_wait_ratio": 2.0},
+            {"policy": "shortest-remaining", "max_wait_ratio": 16.0},
+            {"policy": "true-reservations"},
         ),
     )
 

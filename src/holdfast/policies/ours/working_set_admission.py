@@ -65,7 +65,7 @@ class WorkingSetAdmission(AdmissionPolicy):
         admitted: list[Turn] = []
         released: list[Session] = []
         is_held_back = False
-        for turn in sorted(waiting, key=lambda turn: turn.rank(budget.now_s)):
+        for turn in sorted(waiting, key=lambda turn: self.rank(turn, budget.now_s)):
             if len(admitted) >= slots:
                 break
             is_cold = not turn.is_warm
@@ -86,6 +86,10 @@ class WorkingSetAdmission(AdmissionPolicy):
             else:
                 is_held_back |= is_cold
         return Admission(admitted, released)
+
+    def rank(self, turn: Turn, now_s: float) -> tuple[float, ...]:
+        """Order of admission: the smallest first; see `Turn.rank`. Pure."""
+        return turn.rank(now_s)
 
     def retains(self, session: Session) -> bool:
         """Whether the session may go on; it keeps its blocks until a turn takes them."""
