@@ -100,7 +100,7 @@ def side_by_side_table(comparison: Comparison, title: str, *, ratio: str = "") -
 
 
 def policies_table(
-    comparison: Comparison, point: Point, *, has_distances: bool = False
+    comparison: Comparison, point: Point, *, has_distances: bool = False, has_ranges: bool = False
 ) -> ReportTable:
     """Policies below each other, the main metrics side by side, for one point; pure.
 
@@ -108,9 +108,14 @@ def policies_table(
         comparison: The runs; its metrics include those shown.
         point: The point.
         has_distances: Whether the shares of the distance to the bound are shown too.
+        has_ranges: Whether the lowest and highest seed stand beside the objective, and beside the
+            cache's figures.
     """
     shown = _figures(point)
-    rows = [_policy_row(point, entry, comparison.baseline, shown) for entry in point.entries]
+    rows = [
+        _policy_row(point, entry, comparison.baseline, shown, has_ranges=has_ranges)
+        for entry in point.entries
+    ]
     if point.lower_bound is not None:
         rows.append(_lower_bound_row(point, point.lower_bound, shown))
     columns = _policy_columns(point, shown)
@@ -232,14 +237,17 @@ def _policy_columns(point: Point, shown: _Figures) -> tuple[Column, ...]:
     )
 
 
-def _policy_row(point: Point, entry: Entry, baseline: str, shown: _Figures) -> tuple[str, ...]:
+def _policy_row(
+    point: Point, entry: Entry, baseline: str, shown: _Figures, *, has_ranges: bool
+) -> tuple[str, ...]:
+    value = _value if has_ranges else _median
     counts = entry.score(point.objective.label)
     is_baseline = entry.policy == baseline
     gain = counts.gain
     return (
         name_entry(point, entry),
-        *(_median(entry.score(metric.label)) for metric, _ in shown.before),
-        _median(counts),
+        *(value(entry.score(metric.label)) for metric, _ in shown.before),
+        value(counts),
         "baseline" if is_baseline else format_times(None if gain is None else gain.mean),
         "" if is_baseline else format_confidence(gain),
         *(_median(entry.score(metric.label)) for metric, _ in shown.after),
@@ -288,8 +296,12 @@ def _median(score: Score) -> str:
     return format_median(score.metric, score.interval)
 
 
+def _value(score: Score) -> str:
+    return format_interval(score.metric, score.interval)
+
+
 def _value_and_gain(score: Score) -> str:
-    value = format_interval(score.metric, score.interval)
+    value = _value(score)
     return value if score.gain is None else f"{value}\n{format_gain(score.gain)}"
 
 
