@@ -1,6 +1,6 @@
 """Measures Holdfast against stock vLLM where its assumptions are wrong.
 
-python benchmarks/adversarial.py [--case NAME] [--seeds N] [--jobs N] [--output DIR]
+python benchmarks/adversarial.py [--loads NAME,...] [--seeds N] [--jobs N] [--output DIR]
 
 one-shots: no session returns.
 scans: agents beside a stream of long prompts that never return.
@@ -12,29 +12,27 @@ lies: a turn's end means nothing; pauses are a second or two minutes.
 shrinking: every third prompt drops half of what came before, so that keeping it is of no use.
 
 Each case is written as WEKA files under DIR and simulated on one H100 with Llama-3.1-8B, 16
-sessions at once, stock and Holdfast on the same sessions.
+sessions at once until all have ended, every policy on the same sessions.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from holdfast.report.document import read_document
+from simulated_table import Load, make_table, table_options, table_parser
 
 BLOCK_TOKENS = 64
-AT_ONCE = 16
-PROFILE = "h100-llama3.1-8b"
+POLICIES = ("vllm-default", "holdfast", "clairvoyant")
+LOAD = (
+    *("--profile", "h100-llama3.1-8b", "--concurrency", "16"),
+    *("--max-model-len", "400000"),
+)
 
 _contents = count()
 
@@ -174,68 +172,13 @@ def write_case(name: str, seed: int, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--case", choices=list(CASES), action="append")
-    parser.add_argument("--policies", default="vllm-default,holdfast")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", default="2")
-    parser.add_argument("--output", type=Path, default=Path("out"))
-    options = parser.parse_args()
-    lines = [
-        "| case | policy | hit ratio | evicted | LLM time a session | request latency mean | P99 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name in options.case or CASES:
-        results: dict[str, list[dict[str, float]]] = {}
-        for seed in range(options.seeds):
-            for policy, figures in _simulate(name, seed, options).items():
-                results.setdefault(policy, []).append(figures)
-        lines += _rows(name, results)
-        print(lines[-1], flush=True)
-    (options.output / "adversarial.md").write_text("\n".join(lines) + "\n")
-    # Every run with its manifest, by case and seed.
-    parts = sorted((options.output / "adversarial").glob("*.json"))
-    documents = {path.stem: msgspec.json.decode(path.read_bytes()) for path in parts}
-    (options.output / "adversarial.json").write_bytes(msgspec.json.encode(documents))
-
-
-def _simulate(name: str, seed: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    folder = options.output / "adversarial" / f"{name}-{seed}"
-    write_case(name, seed, folder)
-    path = options.output / "adversarial" / f"{name}-{seed}.json"
-    command = [
-        *(sys.executable, "-m", "holdfast", "simulate", "--traces", str(folder)),
-        *("--profile", PROFILE, "--policies", options.policies, "--concurrency", str(AT_ONCE)),
-        *("--max-model-len", "400000", "--seeds", "1", "--jobs", options.jobs),
-        *("--json", str(path)),
-    ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    figures = {}
-    for run in read_document(path).runs:
-        assert run.session_llm_time_s and run.request_latency_s
-        figures[run.policy] = {
-            "hit": run.token_hit_ratio or 0.0,
-            "evicted": run.evicted_blocks or 0.0,
-            "llm": run.session_llm_time_s.mean,
-            "mean": run.request_latency_s.mean,
-            "p99": run.request_latency_s.p99,
-        }
-    return figures
-
-
-def _rows(name: str, results: dict[str, list[dict[str, float]]]) -> list[str]:
-    """Ratios to stock, better above 1: the median of the seeds, all seeds in brackets."""
-    stock = results.pop("vllm-default")
-    rows = []
-    for policy, runs in results.items():
-        pairs = list(zip(stock, runs, strict=True))
-        cells = [", ".join(f"{base['hit']:.2f} → {run['hit']:.2f}" for base, run in pairs)]
-        for key in ("evicted", "llm", "mean", "p99"):
-            ratios = sorted((b[key] / r[key]) if r[key] else 1.0 for b, r in pairs)
-            rest = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-            cells.append(f"{ratios[len(ratios) // 2]:.2f}x ({rest})")
-        rows.append(f"| {name} | {policy} | " + " | ".join(cells) + " |")
-    return rows
+    options = table_options(table_parser(__doc__).parse_args())
+    sessions = options.output / "adversarial"
+    for name in CASES:
+        for seed in range(options.num_seeds):
+            write_case(name, seed, sessions / f"{name}-{seed}")
+    loads = [Load(n, LOAD, POLICIES, n, f"{sessions}/{n}-{{seed}}") for n in CASES]
+    make_table("adversarial", loads, options)
 
 
 if __name__ == "__main__":
