@@ -244,3 +244,26 @@ def test_host_tier_loads_evicted_blocks(policy: str) -> None:
     assert tiered.recomputed_tokens < without.recomputed_tokens  # type: ignore[operator]
     assert tiered.num_turns == without.num_turns
     assert figures(tiered) == figures(simulate(plan(policy, host_tokens=65536)))
+
+
+def test_records_of_a_run_are_summarized_over_any_part_of_it() -> None:
+    from holdfast.vllm.simulator.run import run_plan
+
+    options = SimulationOptions(6, time_scale=0.02, token_scale=1 / 16, window=Window(0.0, 8.0))
+    planned = plan("vllm-default", options=options)
+    run = run_plan(planned)
+    assert figures(run.result()) == figures(simulate(planned))
+    halves = [run.result_in(Window(0.0, 4.0)), run.result_in(Window(4.0, 4.0))]
+    sent = [turn for turn in run.records.turns if turn.sent_s < 4.0]
+    known = [turn for turn in sent if turn.last_token_s is not None and turn.last_token_s < 4.0]
+    assert halves[0].num_turns == len(known) > 0
+    assert halves[0].evicted_blocks is None
+    assert sum(half.num_turns for half in halves) <= run.result().num_turns
+
+
+def test_run_takes_sessions_in_place_of_the_workload() -> None:
+    from holdfast.vllm.simulator.run import run_plan
+
+    planned = plan("vllm-default")
+    chosen = planned.workload.sessions(planned.seed).sessions[:2]
+    assert run_plan(planned, chosen).result().num_sessions == 2

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from msgspec import structs
 
 from holdfast.config import load_config
-from holdfast.core.results import RunResult, ratio
+from holdfast.core.results import Counters, RunResult, ratio
 from holdfast.core.run_summary import summarize_run
+from holdfast.core.window import Window
 from holdfast.policies.engine_modes import ENGINE_MODES, STOCK
 from holdfast.policies.registry import policy_spec
 from holdfast.sim.clock import VirtualClock
@@ -26,9 +28,61 @@ from holdfast.traces.record import Session
 from holdfast.vllm.simulator.engine import SimulatedEngine
 from holdfast.vllm.simulator.workerless import EngineShape
 
-__all__ = ["simulate"]
+__all__ = ["SimulatedRun", "run_plan", "simulate"]
 
 _CACHED_WORKLOADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedRun:
+    """What a run recorded.
+
+    Attributes:
+        plan: What was run.
+        sessions: Its sessions.
+        records: Its turns, sessions and counters; the counters cover the plan's window.
+    """
+
+    plan: RunPlan
+    sessions: Sequence[Session]
+    records: SimulationRecords
+
+    def result(self) -> RunResult:
+        """Figures of the plan's window, or of all of the run. Pure."""
+        records, plan = self.records, self.plan
+        result = self._summary(plan.options.window, records.counters, records.output_tokens)
+        return structs.replace(
+            result,
+            uncovered_share=ratio(records.uncovered_s, result.makespan_s),
+            session_llm_time_bound_s=_llm_time_bound_s(plan, self.sessions),
+        )
+
+    def result_in(self, window: Window) -> RunResult:
+        """Figures of another part of the run, inside the plan's window. Pure.
+
+        They come from turns alone: the engine's counters are not known for it.
+        """
+        return self._summary(window, Counters(), None)
+
+    def _summary(
+        self, window: Window | None, counters: Counters, num_output_tokens: int | None
+    ) -> RunResult:
+        plan, records = self.plan, self.records
+        result = summarize_run(
+            records.turns,
+            records.sessions,
+            policy=plan.policy,
+            seed=plan.seed,
+            concurrency=plan.options.concurrency or len(self.sessions),
+            makespan_s=records.makespan_s,
+            partial=False,
+            counters=structs.replace(counters, kv_tokens=plan.cached_tokens),
+            window=window,
+            slo=plan.slo,
+            num_output_tokens=num_output_tokens,
+        )
+        ends = "known" if plan.options.session_ends else "unknown"
+        return structs.replace(result, session_ends=ends)
 
 
 def simulate(plan: RunPlan) -> RunResult:
@@ -42,11 +96,28 @@ def simulate(plan: RunPlan) -> RunResult:
     """
     logging.getLogger("vllm").setLevel(logging.ERROR)
     variants = policy_spec(plan.policy).variants
-    return min((_simulate(plan, variant) for variant in variants), key=_shortfall)
+    return min((_run_variant(plan, variant).result() for variant in variants), key=_shortfall)
 
 
-def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
-    sessions = _sessions(plan.workload, plan.seed)
+def run_plan(plan: RunPlan, sessions: Sequence[Session] | None = None) -> SimulatedRun:
+    """Run a plan with the first variant of its policy, and keep its records.
+
+    Args:
+        plan: What to run.
+        sessions: Sessions to run; None takes those of the plan's workload.
+
+    Raises:
+        HoldfastError: The plan cannot be run.
+    """
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+    return _run_variant(plan, policy_spec(plan.policy).variants[0], sessions)
+
+
+def _run_variant(
+    plan: RunPlan, variant: dict[str, object], sessions: Sequence[Session] | None = None
+) -> SimulatedRun:
+    if sessions is None:
+        sessions = _sessions(plan.workload, plan.seed)
     plan.check(sessions)
     clock = VirtualClock()
     settings = load_config(None, {}, {"policy": plan.policy, **plan.settings, **variant})
@@ -71,27 +142,7 @@ def _simulate(plan: RunPlan, variant: dict[str, object]) -> RunResult:
         chosen = sessions[: plan.num_warm_up]
         _run(plan, chosen, plan.options.all_at_once(len(chosen)), engine, clock)
         engine.drop_content()
-    records = _run(plan, sessions, plan.options, engine, clock)
-    result = summarize_run(
-        records.turns,
-        records.sessions,
-        policy=plan.policy,
-        seed=plan.seed,
-        concurrency=plan.options.concurrency or len(sessions),
-        makespan_s=records.makespan_s,
-        partial=False,
-        counters=structs.replace(records.counters, kv_tokens=plan.cached_tokens),
-        window=plan.options.window,
-        slo=plan.slo,
-        num_output_tokens=records.output_tokens,
-    )
-    uncovered_share = ratio(records.uncovered_s, result.makespan_s)
-    return structs.replace(
-        result,
-        uncovered_share=uncovered_share,
-        session_ends="known" if plan.options.session_ends else "unknown",
-        session_llm_time_bound_s=_llm_time_bound_s(plan, sessions),
-    )
+    return SimulatedRun(plan, sessions, _run(plan, sessions, plan.options, engine, clock))
 
 
 def _llm_time_bound_s(plan: RunPlan, sessions: Sequence[Session]) -> float | None:
