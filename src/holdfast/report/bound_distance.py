@@ -1,4 +1,4 @@
-"""The distance of a policy to the bound, which knows when sessions return."""
+"""The distance of a policy to the bound, the best of rules that know the future."""
 
 from __future__ import annotations
 

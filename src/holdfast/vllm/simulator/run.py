@@ -149,8 +149,9 @@ def _llm_time_bound_s(plan: RunPlan, sessions: Sequence[Session]) -> float | Non
     """Lower bound on the LLM time of whole sessions; None where there is none."""
     options = plan.options
     is_partial = options.window is not None or options.mid_session is not None
+    has_own_gaps = not options.is_tree and options.idle_cap_s is None
     has_infinite_cache = ENGINE_MODES.get(plan.policy, STOCK).has_infinite_cache
-    if is_partial or options.is_tree or options.num_warm_up_turns or has_infinite_cache:
+    if is_partial or not has_own_gaps or options.num_warm_up_turns or has_infinite_cache:
         return None
     return llm_time_bound_s(
         plan.replays(sessions),
