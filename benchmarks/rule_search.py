@@ -33,13 +33,14 @@ from holdfast.sim.profile_file import load_profile
 from holdfast.sim.replays import Replays
 from holdfast.traces.selection import SessionSelection
 
-LOADS = (("2xh200-qwen2.5-coder-32b", 18, 20), ("h100-llama3.1-8b", 10, 20))
+LOADS = (("h100-llama3.1-8b", 20, 32), ("2xh200-qwen2.5-coder-32b", 18, 20))
 RULES = (
     "clairvoyant",
     "shortest-remaining",
-    "true-reservations:hold_s=15",
-    "true-reservations:hold_s=60",
+    "true-reservations",
     "true-reservations:hold_s=inf",
+    "true-reservations:order=remaining",
+    "true-reservations:hold_s=20:order=remaining",
     "cachewise-oracle+working-set",
 )
 POLICIES = ("holdfast", "vllm-default", "cachewise", "continuum", "thunderagent")
@@ -70,7 +71,7 @@ def main() -> None:
 
 def _part(output: Path, traces: Path, load: Load, policy: str, seed: int) -> Path:
     profile, concurrency, _ = load
-    stem = f"rule_search-{traces.name}-{profile}-{concurrency}-{policy.replace(':', '-')}-{seed}"
+    stem = f"rule_search-{traces.name}-{profile}-{concurrency}-{policy}-{seed}"
     return output / "parts" / f"{stem}.json"
 
 

@@ -34,6 +34,17 @@ def test_fewest_missing_blocks_come_first_and_pass_others() -> None:
     assert [turn.request_id for turn in admitted] == ["c", "b"]
 
 
+def test_least_remaining_work_may_come_first() -> None:
+    work = {"a": 9.0, "b": 3.0, "c": 5.0}
+    cache = Cache("true-reservations:order=remaining", 16, FixedOracle(work=work))
+    turns = [cache.arrive(name, hashes_of(name * 4)) for name in work]
+    for turn, missing in zip(turns, (1, 4, 3), strict=True):
+        turn.resident_blocks, turn.missing_blocks = 4 - missing, missing
+        turn.demand_blocks = missing
+    admission = cache.runtime.admit(turns, blocks=8, slots=8, num_running=1)
+    assert [turn.request_id for turn in admission.admitted] == ["a", "b", "c"]
+
+
 def test_reservation_is_kept_while_anything_runs() -> None:
     admission = admission_of({"a": 9}, blocks=6)
     assert not admission.admitted and not admission.released

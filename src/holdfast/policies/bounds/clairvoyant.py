@@ -21,7 +21,7 @@ class Clairvoyant(Holdfast):
     evicted first, reservations are released by comparing true pauses with the cost of
     recomputation. What the simulator reports under this name is the best mean of a search over
     rules and settings: this one with two wait bounds, Holdfast's own predictions,
-    `shortest-remaining` with two wait bounds, and `true-reservations`, which has none. It does not
+    `shortest-remaining`, and `true-reservations` in two orders, without a wait bound. It does not
     bound every conceivable policy: return times depend on what is admitted, so no order of eviction
     is optimal by itself. `sim/llm_time_bound.py` does.
 
@@ -42,8 +42,8 @@ class Clairvoyant(Holdfast):
             # Knowing the future does not forbid to go by what is likely.
             {"policy": "holdfast", "max_wait_ratio": 2.0},
             {"policy": "shortest-remaining", "max_wait_ratio": 2.0},
-            {"policy": "shortest-remaining", "max_wait_ratio": 16.0},
             {"policy": "true-reservations"},
+            {"policy": "true-reservations:order=remaining"},
         ),
     )
 

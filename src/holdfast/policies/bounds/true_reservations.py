@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -29,23 +29,26 @@ class TrueReservationsSettings(PolicySettings, frozen=True, kw_only=True):
 
     Attributes:
         hold_s: Longest pause that gets a reservation (s).
+        order: By fewest missing blocks; or warm turns, then cold ones, each by the least remaining
+            work of their session.
     """
 
     hold_s: Annotated[float, Meta(ge=0.0)] = 60.0
+    order: Literal["missing", "remaining"] = "missing"
 
 
 class TrueReservations(SessionPriority, AdmissionPolicy):
     """Reserves the blocks of sessions whose true pause is short.
 
-    Admits turns that fit beside reservations by fewest missing blocks; a turn that does not fit is
-    passed by others, without a wait bound. Evicts the longest idle session first. While nothing
-    runs the first turn takes what reservations it needs, the last to return first.
+    Admits turns that fit beside reservations; a turn that does not fit is passed by others, without
+    a wait bound. Evicts the longest idle session first. While nothing runs the first turn takes
+    what reservations it needs, the last to return first.
     """
 
     spec: ClassVar[PolicySpec] = PolicySpec(
         name="true-reservations",
         summary="Reserves the blocks of sessions whose true pause is short; admits what fits, by "
-        "fewest missing blocks.",
+        "missing blocks or by remaining work.",
         source="a rule of ours, for the search that `clairvoyant` reports the best of",
         needs=frozenset({Need.FUTURE}),
         settings=TrueReservationsSettings,
@@ -67,7 +70,7 @@ class TrueReservations(SessionPriority, AdmissionPolicy):
 
     def admit(self, waiting: Sequence[Turn], budget: Budget) -> Admission:
         """Admit what fits, preempted turns first. Pure."""
-        order = sorted(waiting, key=lambda t: (not t.was_running, t.missing_blocks, t.sequence))
+        order = sorted(waiting, key=self._rank)
         blocks = budget.blocks
         admitted: list[Turn] = []
         for turn in order:
@@ -88,6 +91,12 @@ class TrueReservations(SessionPriority, AdmissionPolicy):
     def idle_s(self, session: Session) -> float:
         """True time until the session returns (s)."""
         return self._true_returns.left_s(session)
+
+    def _rank(self, turn: Turn) -> tuple[float, ...]:
+        if self.settings.order == "missing":
+            return not turn.was_running, turn.missing_blocks, turn.sequence
+        left = self._work.left(turn.session)
+        return not turn.was_running, not turn.is_warm, left, turn.sequence
 
 
 def _releases(turns: Sequence[Turn], budget: Budget) -> list[Session]:
