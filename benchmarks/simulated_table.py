@@ -11,6 +11,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,12 @@ from holdfast.report.tables import ReportTable, policies_table
 
 POLICIES_A_PROCESS = 4
 """A process reads the traces once; one that is interrupted loses what it has not written."""
+
+LINE_LENGTH = 120
+LEGEND = (
+    "In brackets the lowest and highest seed. The last column is the distance to `clairvoyant`, "
+    "which knows the future: 1.00x is as good. A star marks other policies that know it."
+)
 
 LIMITS = ("--gap-cap-s", "120", "--max-model-len", "200000")
 WINDOW = (*LIMITS, "--mid-session", "0,0.9", "--start", "600", "--duration", "1800")
@@ -255,7 +262,8 @@ def _write(name: str, loads: Sequence[Load], options: TableOptions) -> None:
             runs += of_load
             tables += _tables(load, of_load)
             caption = simulation_caption(compare(of_load))
-    text = f"{caption}\n\n{markdown_tables(tables)}" if tables else ""
+    lines = textwrap.wrap(f"{caption} {LEGEND}", LINE_LENGTH)
+    text = "\n".join([*lines, "", markdown_tables(tables)]) if tables else ""
     (options.output / f"{name}.md").write_text(text)
     document = RunDocument(manifest=manifest.to_builtins(), runs=runs)
     write_document(options.output / f"{name}.json", document)

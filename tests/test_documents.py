@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from readme_tables import with_tables
+
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "holdfast"
 ROOTS = (ROOT, SOURCES, SOURCES / "traces", ROOT / "benchmarks", ROOT / "benchmarks" / "results")
@@ -55,3 +57,8 @@ def test_lines_outside_of_tables_fit(path: Path) -> None:
     lines = path.read_text().splitlines()
     long = [n for n, line in enumerate(lines, 1) if len(line) > MAX_LENGTH and line[0] != "|"]
     assert long == []
+
+
+def test_tables_of_benchmarks_are_those_of_the_results() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    assert with_tables(text) == text

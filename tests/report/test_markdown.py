@@ -34,6 +34,11 @@ def test_tables_are_apart_by_an_empty_line() -> None:
     assert markdown_tables([TABLE, TABLE]).count("\n\n**Load**\n") == 1
 
 
+def test_long_notes_are_wrapped() -> None:
+    table = ReportTable("Load", (Column("policy"),), (), notes=("word " * 50,))
+    assert max(map(len, markdown_table(table).splitlines())) <= 120
+
+
 def test_ranges_stand_beside_the_objective_and_not_the_latencies() -> None:
     runs = [
         run_of(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
+from typing import Final
 
 from holdfast.report.tables import ReportTable
 
 __all__ = ["markdown_table", "markdown_tables"]
+
+_LINE_LENGTH: Final = 120
+"""Of titles and notes; rows cannot be wrapped."""
 
 
 def markdown_tables(tables: Iterable[ReportTable]) -> str:
@@ -16,9 +21,9 @@ def markdown_tables(tables: Iterable[ReportTable]) -> str:
 
 def markdown_table(table: ReportTable) -> str:
     """One table: title, notes, rows; headings of groups are rows in bold; pure."""
-    lines = [f"**{table.title}**", ""]
+    lines = [*textwrap.wrap(f"**{table.title}**", _LINE_LENGTH), ""]
     for note in table.notes:
-        lines += [note, ""]
+        lines += [*textwrap.wrap(note, _LINE_LENGTH), ""]
     lines.append(_row(column.heading for column in table.columns))
     lines.append("|---|" + "---:|" * (len(table.columns) - 1))
     for group in table.groups:
