@@ -77,7 +77,7 @@ def run_plans(
         ConfigError: No session is left, or a plan cannot be run.
         TraceError: The traces cannot be read.
     """
-    sizes = options.kv_tokens or (profile.kv_tokens,)
+    window, sizes = scenario.window, options.kv_tokens or (profile.kv_tokens,)
     selection = load.selection(
         max_model_len=min(sizes), gap_cap_s=scenario.gap_cap_s, is_tree=scenario.is_tree
     )
@@ -86,7 +86,7 @@ def run_plans(
     sessions = {seed: traces.sessions(workload, seed) for seed in seeds}
     traces.skipped.print_total()
     loads = (None,) if options.open_loop else load.concurrency
-    for concurrency in loads:
+    for concurrency in loads if window is None else ():  # in a window sessions repeat
         warn_of_too_few(min(map(len, sessions.values())), concurrency or 0, traces.errors)
     plan = _first_plan(load, scenario, options, profile, workload)
     if options.block_tokens is None:
