@@ -5,7 +5,8 @@ python benchmarks/gpu_anchor.py --traces PATH [--seeds N] [--jobs N] [--steps N,
 
 `benchmarks/anchor/measured.json` has the measured figures and where they are from. Each simulated
 run is kept under DIR/parts and not run again. DIR/gpu_anchor.md has simulated beside measured,
-medians over the seeds that have run. `--quick` runs the first five points with one seed.
+medians over the seeds that have run: N for stock vLLM around the cliff, one for other
+points. `--quick` runs five points.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from anchor.figures import figures
-from anchor.points import POINTS, Point, plan, sessions
+from anchor.points import Point, plan, runs, sessions
 from anchor.tables import write_results
 from holdfast.traces.digest import sessions_digest
 from holdfast.vllm.simulator.run import run_plan
@@ -43,13 +44,12 @@ def main() -> None:
     parts = options.output / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     steps = set(map(int, options.steps.split(",")))
-    points = [p for p in (POINTS[:_NUM_QUICK] if options.quick else POINTS) if p.step in steps]
-    runs = [
+    chosen = [run for run in runs(options.seeds) if run[0].step in steps]
+    parted = [
         (point, options.traces, seed, parts / f"{point.name}-s{seed}.json")
-        for seed in range(1 if options.quick else options.seeds)
-        for point in points
+        for point, seed in (chosen[:_NUM_QUICK] if options.quick else chosen)
     ]
-    missing = [] if options.merge_only else [run for run in runs if not run[-1].exists()]
+    missing = [] if options.merge_only else [run for run in parted if not run[-1].exists()]
     if options.jobs == 1:
         for each in missing:
             run_one(*each)

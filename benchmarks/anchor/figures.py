@@ -20,8 +20,10 @@ def figures(run: SimulatedRun, window: Window) -> Figures:
     Times and tokens are of requests sent and answered in the window, since the measuring clients
     drop the others. Hits are of requests whose first token falls into it, as an engine counts.
     """
-    is_all = window == run.plan.options.window
+    plan = run.plan
+    is_all = window == plan.options.window
     result = run.result() if is_all else run.result_in(window)
+    working_set = (result.working_set_ratio or 0.0) * plan.cached_tokens
     turns = run.records.turns
     answered = [t for t in turns if window.contains(t.sent_s) and window.contains(t.last_token_s)]
     started = [t for t in turns if window.contains(t.first_token_s)]
@@ -40,7 +42,7 @@ def figures(run: SimulatedRun, window: Window) -> Figures:
         "itl_p50_ms": None if result.itl_s is None else 1e3 * result.itl_s.p50,
         "mean_prompt_tokens": ratio(_sum(answered, "prompt_tokens"), len(answered)),
         "mean_output_tokens": ratio(_sum(answered, "output_tokens"), len(answered)),
-        "working_set_ratio": result.working_set_ratio,
+        "working_set_ratio": working_set / plan.profile.kv_tokens,
         "in_flight": result.mean_in_flight,
         "preemptions": result.preemptions,
         "ttft_p99_with_waiting_s": None if result.ttft_s is None else result.ttft_s.p99,

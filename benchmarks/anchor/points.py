@@ -21,15 +21,16 @@ from holdfast.traces.selection import SessionSelection
 
 __all__ = [
     "FULL",
+    "LONG_PAUSES",
     "MEASURED",
     "POINTS",
-    "SHORT_PAUSES",
     "STOCK",
     "SUB_AGENTS",
     "TIER",
     "Point",
     "output_scale",
     "plan",
+    "runs",
     "sessions",
 ]
 
@@ -45,10 +46,11 @@ PROFILE: Final = "2xh100-qwen3-coder-30b-fp8"
 FULL: Final = "full cache"
 SUB_AGENTS: Final = "sub-agents"
 SHARED: Final = "shared heads"
-SHORT_PAUSES: Final = "pauses to 60 s"
+LONG_PAUSES: Final = "pauses to 300 s"
 SLOW_LINK: Final = "half the link"
 SMALL_BLOCKS: Final = "blocks of 16"
-_VARIATIONS: Final = {FULL, SUB_AGENTS, SHARED, SHORT_PAUSES, SLOW_LINK, SMALL_BLOCKS}
+LESS_KV: Final = "85 % of the KV cache"  # as much as requests fill in step 20 while others wait
+_VARIATIONS: Final = {FULL, SUB_AGENTS, SHARED, LONG_PAUSES, SLOW_LINK, SMALL_BLOCKS, LESS_KV}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,39 +120,50 @@ def _varied(variation: str, *points: Point) -> list[Point]:
 
 _BOTH: Final = f"{FULL}, {SUB_AGENTS}"
 
-# The most telling first.
-POINTS: Final = (
+# Stock around the cliff, with several seeds; what belongs beside it; then the rest.
+_CLIFFS: Final = (
+    *_stock(24, (32, 24, 28)),
+    *_stock(20, (32, 24)),
     *_stock(20, (32, 64), TIER),
-    *_varied(_BOTH, Point(20, 32, TIER)),
-    *_stock(20, (32,)),
-    *_stock(24, (32,)),
-    *_varied(_BOTH, Point(20, 32), Point(24, 32)),
+)
+_FIRST: Final = (
     *_others(GATE, Point(20, 32), Point(24, 32)),
-    *_stock(24, (24, 16)),
-    *_varied(FULL, Point(20, 32, TIER), Point(20, 32)),
-    *_varied(SUB_AGENTS, Point(20, 32, TIER), Point(20, 32), Point(24, 24)),
-    *_stock(20, (24,)),
-    *_stock(20, (128,), TIER),
     *_others("holdfast", Point(20, 32), Point(24, 32)),
-    *_varied(_BOTH, Point(20, 24), Point(24, 16), Point(24, 24), Point(20, 64, TIER)),
-    *_stock(24, (12, 40)),
-    *_stock(20, (16, 128)),
-    *_stock(20, (192,), TIER),
-    *_others(GATE, Point(20, 64, TIER), Point(24, 16)),
+    *_varied(FULL, Point(20, 64, TIER), Point(24, 28)),
+    *_varied(f"{FULL}, {LESS_KV}", Point(20, 64, TIER)),
+    *_varied(LONG_PAUSES, Point(24, 32), Point(24, 40), Point(24, 24)),
+    *_stock(24, (16, 20, 40)),
+    *_stock(20, (128,), TIER),
+    *_stock(20, (128,)),
+    *_varied(_BOTH, Point(24, 24), Point(24, 32), Point(20, 40), Point(20, 32)),
+    *_others(GATE, Point(20, 64, TIER), Point(24, 16), Point(20, 128)),
+)
+_THEN: Final = (
     *_stock(8, (64,)),
     *_others(DECAY, Point(8, 64)),
-    *_varied(SHARED, Point(20, 32)),
-    *_varied(SLOW_LINK, Point(20, 64, TIER)),
-    *_stock(20, (48,)),
-    *_stock(24, (20,)),
-    *_varied(SHORT_PAUSES, Point(24, 16), Point(24, 24), Point(24, 32)),
+    *_varied(f"{FULL}, {LESS_KV}", Point(20, 32, TIER)),
     *_others("holdfast", Point(20, 64, TIER)),
+    *_varied(SLOW_LINK, Point(20, 64, TIER)),
     *_others("cachewise", Point(20, 32), Point(24, 32)),
-    *_varied(_BOTH, Point(20, 128, TIER), Point(24, 12)),
-    *_others(GATE, Point(20, 128), Point(20, 32, TIER), Point(20, 128, TIER)),
+    *_stock(20, (48, 16, 28)),
+    *_varied(FULL, Point(20, 32), Point(20, 32, TIER), Point(20, 128, TIER)),
+    *_varied(SUB_AGENTS, Point(20, 40)),
+    *_stock(24, (12,)),
+    *_varied(SHARED, Point(20, 32)),
+    *_stock(20, (192,), TIER),
+    *_varied(_BOTH, Point(24, 28), Point(20, 32, TIER), Point(24, 16)),
+    *_others(GATE, Point(24, 20), Point(20, 32, TIER), Point(20, 128, TIER)),
     *_stock(24, (32, 64, 96, 128), TIER),
     *_varied(SMALL_BLOCKS, Point(20, 32)),
 )
+POINTS: Final = (*_CLIFFS, *_FIRST, *_THEN)
+
+
+def runs(num_seeds: int) -> list[tuple[Point, int]]:
+    """Points with seeds, the most telling first; stock around the cliff has several. Pure."""
+    several = [(point, seed) for seed in range(1, num_seeds) for point in _CLIFFS]
+    once = [[(point, 0) for point in points] for points in (_CLIFFS, _FIRST, _THEN)]
+    return [*once[0], *once[1], *several, *once[2]]
 
 
 @cache
@@ -208,15 +221,17 @@ def plan(point: Point, traces: Path, seed: int) -> RunPlan:
         workload=_workload(point, traces),
         options=options,
         profile=profile,
-        kv_tokens=profile.kv_tokens,
+        kv_tokens=round(profile.kv_tokens * (0.85 if LESS_KV in point.varied else 1.0)),
         block_tokens=16 if SMALL_BLOCKS in point.varied else 64,
         host_tokens=point.host_tokens,
     )
 
 
 def _workload(point: Point, traces: Path) -> Workload:
-    is_cut = SHORT_PAUSES in point.varied
-    gap_cap_s = (60.0 if is_cut else 300.0) if point.step == 24 else 10.0
+    # AgentX cuts pauses of a whole tree to 300 s, and sub-agents run in most of them. At an equal
+    # working set single streams have more requests in flight with pauses of up to 60 s, and fewer
+    # with 300 s.
+    gap_cap_s = (300.0 if LONG_PAUSES in point.varied else 60.0) if point.step == 24 else 10.0
     max_model_len = 262_144 if point.step == 24 else 245_000
     return Workload(traces, SessionSelection(gap_cap_s=gap_cap_s, max_model_len=max_model_len))
 

@@ -73,10 +73,21 @@ class Runs:
             parts.setdefault(Point(**part["point"]), []).append(part)
         return cls(parts)
 
-    def value(self, point: Point, name: str, part: str | None = None) -> Value | None:
-        """A figure of a point, from the part of the run that its measurement counts."""
-        part = part or ("steady" if name in _STEADY[point.step] else "whole")
-        found = [each[part].get(name) for each in self.parts.get(point, ())]
+    def seeds(self, point: Point) -> set[int]:
+        """Seeds that have run."""
+        return {part["seed"] for part in self.parts.get(point, ())}
+
+    def value(self, point: Point, name: str, seeds: set[int] | None = None) -> Value | None:
+        """A figure of a point, from the part of the run that its measurement counts.
+
+        Args:
+            point: The point.
+            name: Name of the figure.
+            seeds: Only these; None takes all that have run.
+        """
+        part = "steady" if name in _STEADY[point.step] else "whole"
+        chosen = [p for p in self.parts.get(point, ()) if seeds is None or p["seed"] in seeds]
+        found = [each[part].get(name) for each in chosen]
         values = [value for value in found if value is not None]
         return Value(median(values), min(values), max(values)) if values else None
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from anchor.points import FULL, MEASURED, SHORT_PAUSES, STOCK, SUB_AGENTS, TIER, Point
+from anchor.points import FULL, LONG_PAUSES, MEASURED, STOCK, SUB_AGENTS, TIER, Point
 from anchor.simulated import LIMITS, Curve, Runs, Value, crossing, measured, value_of
 from holdfast.report.manifest import run_manifest
 
@@ -52,8 +53,7 @@ def _document(runs: Runs) -> Iterator[str]:
     for title, step, tier in (
         ("Stock, without a tier (steps 13 and 20)", 20, False),
         ("Stock, with a tier of 400 GiB (step 20)", 20, True),
-        ("Stock, agent trees against single streams, at the same load (step 24)", 24, False),
-        ("The same with a tier of 400 GiB (step 24)", 24, True),
+        ("Stock, with a tier of 400 GiB, trees against single streams (step 24)", 24, True),
         ("Stock, 65 to 110 sessions of 128 asked for against 64 (step 8)", 8, False),
     ):
         yield from _section(title, _stock_rows(runs, step, tier=tier), COLUMNS)
@@ -63,6 +63,7 @@ def _document(runs: Runs) -> Iterator[str]:
         SOURCES,
     )
     yield from _pressure(runs)
+    yield from _summary(runs)
     yield from _cliffs(runs)
     yield from _variations(runs)
     yield from _gates(runs)
@@ -141,34 +142,63 @@ def _number(name: str, value: float) -> str:
 
 
 def _pressure(runs: Runs) -> Iterator[str]:
-    """Step 24 by working set: simulated figures between the simulated loads."""
-    names = [*LIMITS, "ttft_p90_s"]
+    """Stock by working set: simulated figures between the simulated loads."""
+    names = {name: COLUMNS[name] for name in COLUMNS if name != "working_set_ratio"}
     rows = []
-    for variation in ("", SHORT_PAUSES, _BOTH):
-        curve = runs.stock_curve(24, 0, variation)
-        for row in measured(24, tier=False):
-            real = value_of(row["working_set_ratio"])
-            assert real is not None
-            pressure = real.middle
-            cells = []
-            for name in names:
-                at = _curve(runs, curve, name).at(pressure)
-                value = None if at is None else Value(at, at, at)
-                cells.append(_compared(name, value_of(row.get(name)), value))
-            rows.append([variation or "single streams", f"{pressure:.2f}", *cells])
-    yield from ("", "## Step 24 at equal working set / KV", "")
-    yield (
-        "Simulated figures are interpolated between loads, times by their logarithms. Empty: "
-        "outside of the loads that were simulated."
-    )
+    for step, variation in ((20, ""), (20, _BOTH), (24, ""), (24, _BOTH), (24, LONG_PAUSES)):
+        for row in measured(step, tier=False):
+            found = {name: _at_pressure(runs, step, variation, row, name) for name in names}
+            if found["hit_ratio"] is not None:
+                cells = [_compared(name, _measured(row, name), found[name]) for name in names]
+                pressure = value_of(row["working_set_ratio"])
+                assert pressure is not None
+                rows.append([str(step), variation or "-", f"{pressure.middle:.2f}", *cells])
+    yield from ("", "## Stock without a tier at equal working set / KV", "")
+    yield "Simulated figures are interpolated between two loads, times by their logarithms."
     yield ""
-    yield from _table(["sessions", "working set / KV", *names], rows)
+    yield from _table(["step", "variation", "working set / KV", *names.values()], rows)
 
 
-def _curve(runs: Runs, points: Sequence[Point], name: str, part: str | None = None) -> Curve:
+def _at_pressure(
+    runs: Runs, step: int, variation: str, row: Mapping[str, Any], name: str
+) -> Value | None:
+    """A figure of the simulated curve at a measured working set, if the curve reaches it."""
+    real = value_of(row.get("working_set_ratio"))
+    points = runs.stock_curve(step, 0, variation)
+    at = None if real is None else _curve(runs, points, name).at(real.middle)
+    return None if at is None else Value(at, at, at)
+
+
+def _summary(runs: Runs) -> Iterator[str]:
+    """How many figures of stock are as near as is asked."""
+    rows = []
+    for title, step, tier in (
+        ("steps 13 and 20, at the same load", 20, False),
+        ("step 20 with a tier, at the same load", 20, True),
+        ("step 24, at the same working set", 24, False),
+    ):
+        cells = []
+        for name in LIMITS:
+            verdicts = []
+            for row in measured(step, tier=tier):
+                real = _measured(row, name)
+                if step == 24:
+                    found = _at_pressure(runs, step, "", row, name)
+                else:
+                    found = runs.value(Point(step, row["concurrency"], TIER if tier else 0), name)
+                if real is not None and found is not None:
+                    verdicts.append(found.within(name, real))
+            counted = [verdict for verdict in verdicts if verdict is not None]
+            cells.append(f"{sum(counted)} of {len(counted)}")
+        rows.append([title, *cells])
+    yield from ("", "## Figures of stock that are as near as is asked", "")
+    yield from _table(["set", *(COLUMNS[name] for name in LIMITS)], rows)
+
+
+def _curve(runs: Runs, points: Sequence[Point], name: str) -> Curve:
     found = []
     for point in points:
-        pressure, figure = runs.value(point, "working_set_ratio"), runs.value(point, name, part)
+        pressure, figure = runs.value(point, "working_set_ratio"), runs.value(point, name)
         if pressure is not None and figure is not None:
             found.append((pressure.middle, figure.middle))
     return Curve(found, is_ratio="hit" in name)
@@ -187,7 +217,7 @@ def _cliffs(runs: Runs) -> Iterator[str]:
                     if (x := _axis(row, axis)) is not None and (hits := value_of(row["hit_ratio"]))
                 ]
             )
-            for variation in ("", FULL, SUB_AGENTS, _BOTH, SHORT_PAUSES):
+            for variation in ("", FULL, SUB_AGENTS, _BOTH, LONG_PAUSES):
                 curve = runs.stock_curve(step, TIER if tier else 0, variation)
                 at = crossing([p for point in curve if (p := _at(runs, point, axis)) is not None])
                 if at is not None:
@@ -234,7 +264,7 @@ def _variations(runs: Runs) -> Iterator[str]:
         base = Point(point.step, point.concurrency, point.host_tokens)
         cells = []
         for name in names:
-            before, after = runs.value(base, name), runs.value(point, name)
+            before, after = runs.value(base, name, runs.seeds(point)), runs.value(point, name)
             old = "" if before is None else _number(name, before.middle)
             cells.append(f"{old} → {'' if after is None else _spread(name, after)}")
         tier = ", tier" if point.host_tokens else ""
@@ -246,16 +276,17 @@ def _variations(runs: Runs) -> Iterator[str]:
 def _gates(runs: Runs) -> Iterator[str]:
     """Policies against stock at the same point, simulated and measured."""
     rows = []
-    gated = [p for p in runs.parts if p.policy != STOCK and not p.variation]
+    gated = [p for p in runs.parts if p.policy != STOCK]
     for point in sorted(gated, key=lambda p: (p.step, p.host_tokens, p.concurrency, p.policy)):
-        stock = Point(point.step, point.concurrency, point.host_tokens)
+        stock = replace(point, policy=STOCK)
         tier = ", tier" if point.host_tokens else ""
         where = [f"{point.step}{tier}", str(point.concurrency)]
         real = _real_gate(point)
         if real is not None:
             rows.append([*where, f"{_ARMS[point.policy]}, measured", *_gain_cells(*real)])
+        seeds = runs.seeds(point)
         own = {name: runs.value(point, name) for name in (*COLUMNS, "ttft_p99_with_waiting_s")}
-        base = {name: runs.value(stock, name) for name in COLUMNS}
+        base = {name: runs.value(stock, name, seeds) for name in COLUMNS}
         rows.append([*where, point.policy, *_gain_cells(base, own)])
     yield from ("", "## Gates and policies against stock at the same point", "")
     yield from _table(
