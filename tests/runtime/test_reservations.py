@@ -142,6 +142,24 @@ def test_retention_learned_from_blocks_evicted_meanwhile(num_stored: int, expect
     assert retained_share(cache) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "num_stored", "expected"),
+    [
+        ("ss" + "a" * 2, 3, 0.975),  # of the six evicted blocks it asks for two, one is stored
+        ("ss", 8, 1.0),  # it asks for none
+    ],
+)
+def test_shorter_prompt_tells_of_its_own_blocks(
+    prompt: str, num_stored: int, expected: float
+) -> None:
+    cache = Cache("working-set", 9)
+    session = cache.session("a", hashes_of("ss" + "a" * 6))
+    cache.session("b", hashes_of("ssb"))
+    cache.evict(7)
+    cache.runtime._reservations.returned(session, hashes_of(prompt), Tier(num_stored))
+    assert retained_share(cache) == pytest.approx(expected)
+
+
 def test_nothing_is_learned_where_nothing_was_evicted(cache: Cache) -> None:
     cache.session("a", hashes_of("abc"))
     cache.runtime.tier = Tier(0)

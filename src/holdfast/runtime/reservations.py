@@ -68,10 +68,11 @@ class Reservations:
             if node.free_blocks.num_blocks:
                 break
             num_lost += len(node.hashes)
-        if num_lost:
-            known = hashes[: session.prompt_tail.end]
-            first = len(known) - num_lost
-            self.retention.observe(tier.num_stored(known, first, num_lost), num_lost)
+        first = session.prompt_tail.end - num_lost
+        known = hashes[: session.prompt_tail.end]
+        num_asked = len(known) - first  # fewer than were lost if the prompt is shorter
+        if num_lost and num_asked > 0:
+            self.retention.observe(tier.num_stored(known, first, num_asked), num_asked)
 
     def _reserved(self, admission: AdmissionPolicy) -> list[Session]:
         reserved = [session for session in self._idle if session.has_reservation]
