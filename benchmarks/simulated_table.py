@@ -2,7 +2,7 @@
 
 A part is one policy under one load with all seeds, a file under DIR/parts. An interrupted benchmark
 goes on where it stopped; where a policy has changed, remove its parts. `NAME.md` has a table for
-each load, `NAME.json` all runs and the manifest: commands, commits, versions and digests.
+each load, `NAME.json` the runs by load and the manifest: commands, commits, versions and digests.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from holdfast.core.results import RunDocument, RunResult
 from holdfast.report.comparison import compare
 from holdfast.report.document import read_document, write_document
 from holdfast.report.markdown import markdown_tables
+from holdfast.report.page import write_whole
 from holdfast.report.simulation_report import simulation_caption
 from holdfast.report.tables import ReportTable, policies_table
 
@@ -247,7 +248,7 @@ class _Manifest:
 def _write(name: str, loads: Sequence[Load], options: TableOptions) -> None:
     """Write the table of all finished parts, and their runs."""
     manifest = _Manifest()
-    runs: list[RunResult] = []
+    runs: dict[str, list[RunResult]] = {}
     tables: list[ReportTable] = []
     caption = ""
     for load in loads:
@@ -259,14 +260,14 @@ def _write(name: str, loads: Sequence[Load], options: TableOptions) -> None:
                 manifest.add(f"{load.name}-{variant.name}", document.manifest)
                 of_load += document.runs
         if of_load:
-            runs += of_load
+            runs[load.name] = of_load
             tables += _tables(load, of_load)
             caption = simulation_caption(compare(of_load))
     lines = textwrap.wrap(f"{caption} {LEGEND}", LINE_LENGTH)
     text = "\n".join([*lines, "", markdown_tables(tables)]) if tables else ""
     (options.output / f"{name}.md").write_text(text)
-    document = RunDocument(manifest=manifest.to_builtins(), runs=runs)
-    write_document(options.output / f"{name}.json", document)
+    content = msgspec.json.encode({"manifest": manifest.to_builtins(), "runs": runs})
+    write_whole(options.output / f"{name}.json", msgspec.json.format(content, indent=1) + b"\n")
 
 
 def _tables(load: Load, runs: Sequence[RunResult]) -> Iterator[ReportTable]:
