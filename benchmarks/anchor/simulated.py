@@ -21,6 +21,9 @@ LIMITS = {"hit_ratio": 0.05, "output_tokens_per_s": 0.15, "ttft_p50_s": 0.15, "t
 # Past these hits a point lies on the steepest part of the cliff.
 _STEEP = (0.15, 0.85)
 
+# Loads further apart, in working set / KV, are not interpolated between.
+_WIDEST_GAP = 0.5
+
 # Figures that a step's measurement takes from its steady part.
 _STEADY = {
     **dict.fromkeys((8, 20), ("hit_ratio", "gpu_hit_ratio", "tier_hit_ratio", "working_set_ratio")),
@@ -115,9 +118,9 @@ class Curve:
     is_ratio: bool
 
     def at(self, pressure: float) -> float | None:
-        """The figure at a working set; None outside of the curve. Pure."""
+        """The figure at a working set; None outside of the curve and in wide gaps. Pure."""
         for (x0, y0), (x1, y1) in pairwise(self.points):
-            if x0 <= pressure <= x1:
+            if x0 <= pressure <= x1 <= x0 + _WIDEST_GAP:
                 share = (pressure - x0) / (x1 - x0) if x1 > x0 else 0.0
                 if self.is_ratio:
                     return y0 + share * (y1 - y0)

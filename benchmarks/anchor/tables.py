@@ -281,9 +281,12 @@ def _gates(runs: Runs) -> Iterator[str]:
         stock = replace(point, policy=STOCK)
         tier = ", tier" if point.host_tokens else ""
         where = [f"{point.step}{tier}", str(point.concurrency)]
-        real = _real_gate(point)
+        pressure = runs.value(stock, "working_set_ratio")
+        real = _real_gate(point, pressure)
         if real is not None:
-            rows.append([*where, f"{_ARMS[point.policy]}, measured", *_gain_cells(*real)])
+            concurrency, *figures = real
+            name = f"{_ARMS[point.policy]}, measured at {concurrency}"
+            rows.append([*where, name, *_gain_cells(*figures)])
         seeds = runs.seeds(point)
         own = {name: runs.value(point, name) for name in (*COLUMNS, "ttft_p99_with_waiting_s")}
         base = {name: runs.value(stock, name, seeds) for name in COLUMNS}
@@ -298,18 +301,31 @@ def _gates(runs: Runs) -> Iterator[str]:
     )
 
 
-def _real_gate(point: Point) -> tuple[dict[str, Value | None], dict[str, Value | None]] | None:
-    arm = _ARMS.get(point.policy)
-    tier = bool(point.host_tokens)
+_Figures = dict[str, Value | None]
 
-    def figures(name: str) -> dict[str, Value | None] | None:
-        for row in measured(point.step, name, tier=tier):
-            if row.get("concurrency", point.concurrency) == point.concurrency:
-                return {key: _measured(row, key) for key in COLUMNS}
-        return None
 
-    stock, gate = figures(STOCK_ARM), figures(arm or "")
-    return None if stock is None or gate is None else (stock, gate)
+def _real_gate(point: Point, pressure: Value | None) -> tuple[int, _Figures, _Figures] | None:
+    """Measured stock and gate: at the same load, in step 24 at the nearest working set."""
+    gates = {
+        row.get("concurrency", point.concurrency): row
+        for row in measured(point.step, _ARMS.get(point.policy, ""), tier=bool(point.host_tokens))
+    }
+
+    def distance(row: Mapping[str, Any]) -> float:
+        real = value_of(row.get("working_set_ratio"))
+        if point.step != 24 or real is None or pressure is None:
+            return float(abs(row.get("concurrency", point.concurrency) - point.concurrency))
+        return abs(real.middle - pressure.middle)
+
+    stocks = sorted(measured(point.step, tier=bool(point.host_tokens)), key=distance)
+    for row in stocks[:1]:
+        concurrency = row.get("concurrency", point.concurrency)
+        if concurrency in gates and (point.step == 24 or not distance(row)):
+            both = (
+                {key: _measured(each, key) for key in COLUMNS} for each in (row, gates[concurrency])
+            )
+            return concurrency, *both
+    return None
 
 
 def _gain_cells(

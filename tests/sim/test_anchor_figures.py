@@ -64,10 +64,11 @@ def test_cliff_is_where_hits_cross_a_half() -> None:
 
 
 def test_curve_interpolates_times_by_their_logarithms() -> None:
-    points = [(1.0, 1.0), (2.0, 100.0)]
-    assert Curve(points, is_ratio=False).at(1.5) == pytest.approx(10.0)
-    assert Curve(points, is_ratio=True).at(1.5) == pytest.approx(50.5)
-    assert Curve(points, is_ratio=True).at(2.1) is None
+    points = [(1.0, 1.0), (1.5, 100.0), (2.1, 100.0)]
+    assert Curve(points, is_ratio=False).at(1.25) == pytest.approx(10.0)
+    assert Curve(points, is_ratio=True).at(1.25) == pytest.approx(50.5)
+    assert Curve(points, is_ratio=True).at(2.2) is None
+    assert Curve(points, is_ratio=True).at(2.0) is None  # too far apart
 
 
 @pytest.mark.parametrize(
