@@ -25,6 +25,7 @@ COLUMNS = {
 }
 SOURCES = {"gpu_hit_ratio": "hits in KV cache", "tier_hit_ratio": "hits in tier"}
 _BOTH = f"{FULL}, {SUB_AGENTS}"
+_AXES = {"working_set_ratio": "working set / KV", "prompts": "at once x mean prompt / KV"}
 _ARMS = {"llm-d-thunderagent": "gate", "thunderagent": "thunderagent with decay"}
 
 
@@ -208,34 +209,25 @@ def _cliffs(runs: Runs) -> Iterator[str]:
     """Where hits fall below a half, on two axes."""
     rows = []
     for step, tier in ((20, False), (20, True), (24, False), (24, True)):
-        real_rows = list(measured(step, tier=tier))
-        for axis in ("working_set_ratio", "prompts"):
-            real = crossing(
-                [
-                    (x, hits.middle)
-                    for row in real_rows
-                    if (x := _axis(row, axis)) is not None and (hits := value_of(row["hit_ratio"]))
-                ]
+        for axis, title in _AXES.items():
+            curve = [
+                (x, hits.middle)
+                for row in measured(step, tier=tier)
+                if (x := _axis(row, axis)) is not None and (hits := value_of(row["hit_ratio"]))
+            ]
+            real = crossing(curve)
+            text = (
+                "" if not curve else f"below {curve[0][0]:.2f}" if real is None else f"{real:.2f}"
             )
             for variation in ("", FULL, SUB_AGENTS, _BOTH, LONG_PAUSES):
-                curve = runs.stock_curve(step, TIER if tier else 0, variation)
-                at = crossing([p for point in curve if (p := _at(runs, point, axis)) is not None])
+                points = runs.stock_curve(step, TIER if tier else 0, variation)
+                at = crossing([p for point in points if (p := _at(runs, point, axis)) is not None])
                 if at is not None:
                     share = "" if real is None else f"{at / real:.2f}x"
-                    rows.append(
-                        [
-                            f"{step}{', tier' if tier else ''}",
-                            "working set / KV"
-                            if axis != "prompts"
-                            else "at once x mean prompt / KV",
-                            variation or "as measured",
-                            "" if real is None else f"{real:.2f}",
-                            f"{at:.2f}",
-                            share,
-                        ]
-                    )
+                    where = f"{step}{', tier' if tier else ''}"
+                    rows.append([where, title, variation or "-", text, f"{at:.2f}", share])
     yield from ("", "## Cliffs: where hits fall below a half", "")
-    yield from _table(["step", "axis", "set-up", "measured", "simulated", "ratio"], rows)
+    yield from _table(["step", "axis", "variation", "measured", "simulated", "ratio"], rows)
 
 
 def _axis(row: Mapping[str, Any], axis: str) -> float | None:
