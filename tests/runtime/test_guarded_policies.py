@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.policies.host import Cache, hashes_of
 
-from holdfast.policies.registry import build_policies, policy_names
+from holdfast.policies.registry import build_policies, policy_names, policy_spec
 from holdfast.tool_calls.turn_end import TurnEnd
 
 TOOL, HUMAN = TurnEnd("tool", ()), TurnEnd("human", ())
@@ -31,7 +31,7 @@ def test_who_is_guarded() -> None:
     assert "cachewise-oracle" not in GUARDED
 
 
-@pytest.mark.parametrize("name", [n for n in GUARDED if n != "clairvoyant"])
+@pytest.mark.parametrize("name", [n for n in GUARDED if not policy_spec(n).needs])
 @pytest.mark.parametrize(("is_trusted", "first"), [(True, "human"), (False, "tool")])
 def test_recency_decides_while_predictions_are_aside(
     name: str, is_trusted: bool, first: str
