@@ -62,3 +62,29 @@ def test_lines_outside_of_tables_fit(path: Path) -> None:
 def test_tables_of_benchmarks_are_those_of_the_results() -> None:
     text = (ROOT / "benchmarks" / "README.md").read_text()
     assert with_tables(text) == text
+
+
+def test_rows_of_the_results_page_are_in_result_files() -> None:
+    known = {
+        line.strip()
+        for path in sorted((ROOT / "benchmarks" / "results").glob("*.md"))
+        for line in path.read_text().splitlines()
+    }
+    known |= set((ROOT / "benchmarks" / "README.md").read_text().splitlines())
+    assert [row for row in rows_of("docs/results.md") if row not in known] == []
+
+
+def test_readme_quotes_only_rows_of_the_results_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    quoted = text[text.index("<!-- results -->") : text.index("<!-- end -->")]
+    known = set(rows_of("docs/results.md"))
+    assert [row for row in quoted.splitlines() if is_row(row) and row not in known] == []
+
+
+def rows_of(document: str) -> list[str]:
+    return [line for line in (ROOT / document).read_text().splitlines() if is_row(line)]
+
+
+def is_row(line: str) -> bool:
+    """Whether a line is a row of a table with figures, not its heading or its rule."""
+    return line.startswith("|") and any(c.isdigit() for c in line.split("|", 2)[2])
