@@ -26,7 +26,12 @@ QUARTER = (
     *("--token-scale", "0.25", "--time-scale", "0.25", "--gap-cap-s", "120"),
     *("--concurrency", "12", "--sessions", "24"),
 )
-LINKS_GB_PER_S = (5.0, 2.5, 0.06)
+LINKS_GB_PER_S = {
+    5.0: ("vllm-default", "holdfast"),
+    2.5: ("vllm-default", "holdfast"),
+    0.06: ("holdfast",),
+}
+"""Links and the policies to run; stock, which copies always, is left out on the slowest."""
 ALONE = "return-rate+working-set"
 """Holdfast without prefetches of agents."""
 
@@ -66,9 +71,8 @@ def _disk(directory: Path) -> tuple[Load, ...]:
 
 
 def _link(directory: Path) -> tuple[Load, ...]:
-    policies = ("vllm-default", "holdfast")
-    loads = [_quarter("none", "no tier", policies, (0, 0), H100)]
-    for speed in LINKS_GB_PER_S:
+    loads = [_quarter("none", "no tier", ("vllm-default", "holdfast"), (0, 0), H100)]
+    for speed, policies in LINKS_GB_PER_S.items():
         profile = _changed("host_link_bytes_per_s", speed * 1e9, directory)
         title = f"host memory 3 times the cache, {speed:g} GB/s"
         loads.append(_quarter(f"{speed:g}", title, policies, (3, 0), profile))
