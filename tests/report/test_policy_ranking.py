@@ -293,7 +293,7 @@ def test_each_point_has_its_own_table() -> None:
 
 def test_policies_with_future_are_starred_except_bound() -> None:
     text = _shown([run_of("vllm-default"), run_of("cachewise-oracle"), run_of("clairvoyant")])
-    assert "cachewise-oracle*: knows the future, like the bound" in text
+    assert "cachewise-oracle*: told the future, like the bound" in text
     assert "clairvoyant*" not in text
 
 

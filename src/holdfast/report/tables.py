@@ -307,17 +307,17 @@ def _value_and_gain(score: Score) -> str:
 
 def _notes(point: Point) -> tuple[str, ...]:
     """Reasons why entries of a point are not comparable, one line each."""
-    return tuple(
-        f"{name_entry(point, entry)}: {'; '.join(notes)}"
-        for entry in point.entries
-        if (notes := _entry_notes(point, entry))
-    )
+    names: dict[str, list[str]] = {}
+    for entry in point.entries:
+        if notes := _entry_notes(point, entry):
+            names.setdefault("; ".join(notes), []).append(name_entry(point, entry))
+    return tuple(f"{', '.join(of_note)}: {note}" for note, of_note in names.items())
 
 
 def _entry_notes(point: Point, entry: Entry) -> list[str]:
     notes = []
     if entry.policy != BOUND and knows_future(entry.policy):
-        notes.append("knows the future, like the bound")
+        notes.append("told the future, like the bound")
     if entry.partial_seeds:
         notes.append(f"stopped before the end with {format_seeds(entry.partial_seeds)}")
     if entry.num_errors:
