@@ -94,14 +94,20 @@ _DELEGATE = (
     ("prompt", "state"), [(f"You help. {_TASK} Thanks.", "closed"), ("Hello?", "human_away")]
 )
 def test_sub_agent_without_id_found_by_its_task(rig: Rig, prompt: str, state: str) -> None:
-    answers = iter([_DELEGATE, "Found none."])
+    answers, may_read = iter([_DELEGATE, "Found none."]), threading.Event()
+
+    def read_prompt(tokens: Sequence[int]) -> str:
+        may_read.wait()  # else a step of the child's turn may already take the finding
+        return prompt
+
     _watch(rig, lambda tail: next(answers))
-    rig.scheduler._reader.prompts = OutputTails(lambda: lambda tokens: prompt)
+    rig.scheduler._reader.prompts = OutputTails(lambda: read_prompt)
     rig.turn("parent", "abcd", num_outputs=20)
     _await_findings(rig)
     rig.turn("child", "xyz", num_outputs=20)
     _await_findings(rig)
-    while not rig.scheduler._reader.prompts._findings:
+    may_read.set()
+    while rig.sessions[1] not in dict(rig.scheduler._reader.prompts.unread()):
         time.sleep(0.001)
     rig.turn("other", "opq")
     parent, child, _ = rig.sessions
