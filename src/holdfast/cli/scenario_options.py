@@ -17,6 +17,7 @@ __all__ = ["ScenarioOptions"]
 SessionEnds = Literal["known", "unknown"]
 
 _SECONDS: Final = click.FloatRange(min=0)
+_POSITIVE: Final = click.FloatRange(min=0, min_open=True)
 _SCENARIOS: Final = ("agentx",)
 _AGENTX_WARM_UP_TURNS: Final = 11
 
@@ -87,7 +88,7 @@ class ScenarioOptions:
         float | None,
         option(
             "--duration",
-            type=click.FloatRange(min=0, min_open=True),
+            type=_POSITIVE,
             metavar="S",
             help="Count so many simulated seconds and stop; sessions repeat until then. Without "
             "it every session runs to its end and all of the run counts.",
@@ -134,7 +135,7 @@ class ScenarioOptions:
         float,
         option(
             "--output-scale",
-            type=click.FloatRange(min=0, min_open=True),
+            type=_POSITIVE,
             default=1.0,
             show_default=True,
             help="Multiply the length of answers; prompts keep theirs.",
@@ -152,7 +153,7 @@ class ScenarioOptions:
         float | None,
         option(
             "--slo-ttft-s",
-            type=click.FloatRange(min=0, min_open=True),
+            type=_POSITIVE,
             help="Also give the share of turns, and their output, within this time to first token.",
         ),
     ]
@@ -160,7 +161,7 @@ class ScenarioOptions:
         float | None,
         option(
             "--slo-itl-ms",
-            type=click.FloatRange(min=0, min_open=True),
+            type=_POSITIVE,
             help="The same for the mean time between tokens.",
         ),
     ]
