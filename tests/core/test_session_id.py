@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.core.session_id import CLIENTS, has_parent, session_id_from, sub_agent_id
+from holdfast.core.session_id import CLIENTS, parent_of, session_id_from, sub_agent_id
 
 _SENT: dict[str, tuple[dict[str, str], str | None]] = {
     "claude code": ({"x-claude-code-session-id": "s"}, "s"),
@@ -45,5 +45,5 @@ def test_ids_of_a_client_differ_by_stream(client: object) -> None:
 
 
 def test_ids_of_sub_agents_have_a_parent() -> None:
-    assert has_parent(sub_agent_id("s", "a"))
-    assert not any(map(has_parent, ("s", "/sub-agent/a", "s/sub-agent/", "sub-agent", "")))
+    assert parent_of(sub_agent_id("s", "a")) == "s"
+    assert not any(map(parent_of, ("s", "/sub-agent/a", "s/sub-agent/", "sub-agent", "")))

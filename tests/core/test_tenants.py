@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.policies.host import Cache, hashes_of
 
+from holdfast.core.identity import Identity
 from holdfast.core.tenants import Tenants
 from holdfast.core.turn import Turn
 
@@ -77,7 +78,7 @@ class Engine:
         self._num_prompts += 1
         runtime = self.cache.runtime
         prompt = [f"{self._num_prompts}/{i}".encode() for i in range(num_blocks)]
-        turn = runtime.turn_arrived(f"r{self._num_prompts}", prompt, None, 0, tenant)
+        turn = runtime.turn_arrived(f"r{self._num_prompts}", prompt, Identity(tenant=tenant), 0)
         turn.missing_blocks = turn.demand_blocks = num_blocks
         turn.due_s = float("inf")
         self.waiting.append(turn)
@@ -135,7 +136,7 @@ def test_a_turn_that_is_due_goes_before_the_least_served_tenant() -> None:
 def test_what_is_cached_costs_a_tenant_nothing() -> None:
     engine = Engine()
     runtime = engine.cache.runtime
-    turn = runtime.turn_arrived("warm", hashes_of("abcd"), None, 0, "a")
+    turn = runtime.turn_arrived("warm", hashes_of("abcd"), Identity(tenant="a"), 0)
     turn.missing_blocks, turn.resident_blocks = 1, 3
     runtime.turn_started(turn)
     # One block of 16 tokens at 0.1 s a token.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.cache.eviction_queue import EvictionQueue
+from holdfast.core.identity import Identity
 from holdfast.core.session import Session
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
@@ -164,7 +165,7 @@ class Cache:
     def arrive(self, request_id: str, hashes: Sequence[bytes], group: str | None = None) -> Turn:
         """Report a prompt; the turn's counts are those of the cache now."""
         self.runtime.tick(self.now_s)
-        turn = self.runtime.turn_arrived(request_id, list(hashes), group)
+        turn = self.runtime.turn_arrived(request_id, list(hashes), Identity(session_id=group))
         self._prompts[turn] = list(hashes)
         turn.resident_blocks = self._num_found(hashes)
         turn.missing_blocks = len(hashes) - turn.resident_blocks

@@ -127,7 +127,7 @@ def test_only_waiting_turns_are_admitted_each_once(name: str) -> None:
         cache.run(f"warm{index}", hashes_of(f"SY{index}abc"))
     waiting = []
     for index in range(6):
-        turn = cache.runtime.turn_arrived(f"w{index}", hashes_of(f"Z{index}" + "x" * index), None)
+        turn = cache.runtime.turn_arrived(f"w{index}", hashes_of(f"Z{index}" + "x" * index))
         turn.missing_blocks = turn.demand_blocks = turn.footprint_blocks = 2 + index
         waiting.append(turn)
     offers = cache.offers(list(waiting))
@@ -175,7 +175,7 @@ def test_unknown_ends_and_closed_sessions_are_accepted(name: str) -> None:
     (session,) = cache.runtime.sessions
     cache.runtime.session_closed(session)
     cache.run("r2", hashes_of("xyz"))
-    turn = cache.runtime.turn_arrived("aborted", hashes_of("mno"), None)
+    turn = cache.runtime.turn_arrived("aborted", hashes_of("mno"))
     cache.runtime.turn_ended(turn, [], None)
     cache.queue.forget_content()
     cache.runtime.content_dropped()

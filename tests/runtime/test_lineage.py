@@ -8,6 +8,7 @@ import pytest
 from tests.runtime.test_runtime import FakeBlock
 
 from holdfast.cache.eviction_queue import EvictionQueue
+from holdfast.core.identity import Identity
 from holdfast.core.session import Session
 from holdfast.core.turn import Turn
 from holdfast.runtime.runtime import AgentRuntime
@@ -62,9 +63,8 @@ class Server:
         turn = self.runtime.turn_arrived(
             f"r{self._num_requests}",
             _hashes(prompt),
-            group,
+            Identity(session_id=group, parent_session_id="parent" if parent else None),
             tokens=[ord(letter) for letter in prompt],
-            has_parent=parent,
         )
         self.runtime.turn_started(turn)
         return turn
@@ -243,10 +243,10 @@ def test_deepest_loop_wins(server: Server) -> None:
 
 def test_without_tokens_only_prefixes_count() -> None:
     runtime = Server().runtime
-    first = runtime.turn_arrived("1", _hashes(render([("user", "hello" * 9)])), None)
+    first = runtime.turn_arrived("1", _hashes(render([("user", "hello" * 9)])))
     runtime.turn_started(first)
     runtime.turn_ended(first, _hashes(render([("user", "hello" * 9)])), HUMAN)
-    again = runtime.turn_arrived("2", _hashes(render([("user", "hello" * 9 + ", you")])), None)
+    again = runtime.turn_arrived("2", _hashes(render([("user", "hello" * 9 + ", you")])))
     assert again.because == "no_match"
 
 

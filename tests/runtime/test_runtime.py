@@ -7,6 +7,7 @@ import pytest
 from tests.policies.host import FlatCosts
 
 from holdfast.cache.eviction_queue import EvictionQueue
+from holdfast.core.identity import Identity
 from holdfast.core.session import Session, SessionState
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
@@ -51,7 +52,8 @@ class Engine:
     def arrive(self, prompt: str, group: str | None = None) -> Turn:
         self._num_requests += 1
         self.runtime.tick(self.now_s)
-        return self.runtime.turn_arrived(f"r{self._num_requests}", prefix_hashes(prompt), group)
+        identity = Identity(session_id=group)
+        return self.runtime.turn_arrived(f"r{self._num_requests}", prefix_hashes(prompt), identity)
 
     def run(
         self,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.cache.prefix_tree import Node, PrefixTree
+from holdfast.core.identity import ANONYMOUS, Identity
 
 __all__ = ["SIDE_CALL_RATIO", "Session", "SessionState", "SessionTable", "recency"]
 
@@ -62,7 +63,7 @@ class Session:
         paused_at_s: When its last turn ended (s, host's clock).
         gap: Features of the pause, for prediction.
         awaits_end: Whether what ended its last turn is still being read.
-        tenant: Name of its fairness domain.
+        identity: Who sent its last turn.
         has_parent: Whether another agent started it, as its client says.
         calls_tools: Whether one of its turns has ended with a tool call.
         comes_back: Whether it has returned after it was closed.
@@ -87,7 +88,7 @@ class Session:
     paused_at_s: float = 0.0
     gap: Any = None
     awaits_end: bool = False
-    tenant: str = ""
+    identity: Identity = ANONYMOUS
     has_parent: bool = False
     calls_tools: bool = False
     comes_back: bool = False
@@ -98,6 +99,11 @@ class Session:
     has_reservation: bool = False
     retention_priority: float = 0.0
     stale_at_s: float = math.inf
+
+    @property
+    def tenant(self) -> str:
+        """Name of its fairness domain."""
+        return self.identity.tenant
 
     def __hash__(self) -> int:
         # Not the address: sets of sessions then iterate alike in every run of a simulation.

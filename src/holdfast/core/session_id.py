@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["CLIENTS", "ClientHeaders", "has_parent", "session_id_from", "sub_agent_id"]
+__all__ = ["CLIENTS", "ClientHeaders", "parent_of", "session_id_from", "sub_agent_id"]
 
 _SUB_AGENT: Final = "/sub-agent/"
 
@@ -69,7 +69,7 @@ def sub_agent_id(parent: str, name: str) -> str:
     return f"{parent}{_SUB_AGENT}{name}"
 
 
-def has_parent(session_id: str) -> bool:
-    """Whether the id names a stream that another agent started. Pure."""
+def parent_of(session_id: str) -> str | None:
+    """Return the agent that started a stream, None if its id names none. Pure."""
     parent, found, name = session_id.partition(_SUB_AGENT)
-    return bool(parent and found and name)
+    return parent if parent and found and name else None

@@ -23,6 +23,7 @@ from holdfast.core.events import (
     TurnPreempted,
     TurnStarted,
 )
+from holdfast.core.identity import ANONYMOUS, Identity
 from holdfast.core.lineage import Lineage, LineageReason, Prompt
 from holdfast.core.session import Session, SessionState, SessionTable
 from holdfast.core.tenants import Tenants
@@ -140,34 +141,31 @@ class AgentRuntime(RuntimeContext):
         self,
         request_id: str,
         hashes: Sequence[bytes],
-        group: str | None,
+        identity: Identity = ANONYMOUS,
         priority: int | None = None,
-        tenant: str = "",
         tokens: Sequence[int] | None = None,
-        has_parent: bool = False,
     ) -> Turn:
         """Find or begin the session of a prompt, and make the prompt its path. Mutates.
 
         Args:
             request_id: The host's id of the turn.
             hashes: Prefix hashes of the prompt's full blocks.
-            group: Explicit session id, or None to go by lineage.
+            identity: Who sends it.
             priority: Explicit priority, lower first; None where the engine goes by none.
-            tenant: Name of the fairness domain.
             tokens: Token ids of the prompt; None where the host knows hashes only.
-            has_parent: Whether the client says that another agent started this one.
         """
-        session, because = self._find_or_begin(Prompt(hashes, tokens, self.block_tokens), group)
+        prompt = Prompt(hashes, tokens, self.block_tokens)
+        session, because = self._find_or_begin(prompt, identity.group)
         self._blocks.extend(session, hashes)
         self.tier.claim(session, hashes)
         session.state = SessionState.WAITING
         session.priority = priority
-        session.has_parent |= has_parent
-        session.tenant = tenant
+        session.has_parent |= identity.has_parent
+        session.identity = identity
         session.num_turns += 1
         self.sessions.touch(session)
         self._num_arrived += 1
-        sender = self._tenants.enter(tenant)
+        sender = self._tenants.enter(identity.tenant)
         turn = Turn(
             *(request_id, session, priority or 0, self._num_arrived, sender, self._now_s),
             because=because,

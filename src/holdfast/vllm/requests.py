@@ -13,8 +13,9 @@ from holdfast.cache.eviction_queue import EvictionQueue
 from holdfast.cache.resident_prefix import resident_length
 from holdfast.core.bounded_name import bounded_name
 from holdfast.core.hints import Hints, parse_hints
+from holdfast.core.identity import Identity
 from holdfast.core.session import Session
-from holdfast.core.session_id import has_parent
+from holdfast.core.session_id import parent_of
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
 from holdfast.runtime.runtime import AgentRuntime
@@ -79,17 +80,12 @@ class RequestTracker:
         rejected: tuple[str, ...] = ()
         if self._reads_hints:
             hints, rejected = parse_hints(_xargs_of(request), request.kv_transfer_params)
-        session_id = session_id_of(request) or hints.session_id
-        tenant = bounded_name(request.cache_salt or "")
-        group = None if session_id is None else f"{tenant}\x00{bounded_name(session_id)}"
         turn = self._runtime.turn_arrived(
             request.request_id,
             list(request.block_hashes),
-            group,
+            _identity_of(request, hints),
             request.priority if self._heeds_priority else None,
-            tenant,
             request.prompt_token_ids if knows_tokens else None,
-            has_parent=_has_parent(session_id, hints),
         )
         self._turns[request.request_id] = turn
         self._hints[request.request_id] = hints
@@ -243,11 +239,18 @@ def _sequence(known: tuple[Turn, Any]) -> int:
     return known[0].sequence
 
 
-def _has_parent(session_id: str | None, hints: Hints) -> bool:
-    """Whether the client says that another agent started this stream."""
-    if session_id is not None and has_parent(session_id):
-        return True
-    return hints.parent_session_id not in (None, session_id)
+def _identity_of(request: Any, hints: Hints) -> Identity:
+    """Who sends a request; the engine's own session id takes precedence over hints."""
+    session_id = session_id_of(request) or hints.session_id
+    parent_id = hints.parent_session_id
+    if session_id is not None and parent_id is None:
+        parent_id = parent_of(session_id)
+    return Identity(
+        session_id=None if session_id is None else bounded_name(session_id),
+        parent_session_id=None if parent_id is None else bounded_name(parent_id),
+        agent_id=hints.agent_id,
+        tenant=bounded_name(request.cache_salt or ""),
+    )
 
 
 def _xargs_of(request: Any) -> Any:

@@ -17,7 +17,7 @@ def reserved_after_a_claim(gaps_s: dict[str, float]) -> set[int]:
     cache.run("first", hashes_of("abcd"))
     cache.run("second", hashes_of("efgh"))
     runtime = cache.runtime
-    newcomer = runtime.turn_arrived("third", hashes_of("12345678"), None)
+    newcomer = runtime.turn_arrived("third", hashes_of("12345678"))
     newcomer.missing_blocks = newcomer.demand_blocks = 8
     runtime.admit([newcomer], blocks=4, slots=8, num_running=1)
     return {session.number for session in runtime.sessions if session.has_reservation}
