@@ -1,8 +1,9 @@
 """Tables of simulated policies: runs the parts that are missing, and writes what there is.
 
 A part is one policy under one load with all seeds, a file under DIR/parts. An interrupted benchmark
-goes on where it stopped; where a policy has changed, remove its parts. `NAME.md` has a table for
-each load, `NAME.json` the runs by load and the manifest: commands, commits, versions and digests.
+goes on where it stopped, and one without parts goes on from DIR/NAME.json; where a policy has
+changed, name it with --again. `NAME.md` has a table for each load, `NAME.json` the runs by load and
+the manifest: commands, commits, versions and digests.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import msgspec
 
 from holdfast.core.results import RunDocument, RunResult
+from holdfast.report.bound_distance import best_rules
 from holdfast.report.comparison import compare
 from holdfast.report.document import read_document, write_document
 from holdfast.report.markdown import markdown_tables
@@ -96,6 +98,7 @@ class TableOptions:
         output: Directory of the results.
         policies: Names of those to run; None runs all.
         loads: Names of those to run; None runs all.
+        again: Names of policies whose parts are made again.
     """
 
     traces: Path | None
@@ -104,6 +107,7 @@ class TableOptions:
     output: Path
     policies: frozenset[str] | None = None
     loads: frozenset[str] | None = None
+    again: frozenset[str] = frozenset()
 
     @property
     def traces_name(self) -> str:
@@ -117,6 +121,7 @@ def table_parser(documentation: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--traces", type=Path)
     parser.add_argument("--policies", help="Comma-separated; run only these.")
     parser.add_argument("--loads", help="Comma-separated; run only these.")
+    parser.add_argument("--again", default="", help="Comma-separated; run these policies anew.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("out"))
@@ -129,17 +134,51 @@ def table_options(parsed: argparse.Namespace) -> TableOptions:
         None if names is None else frozenset(names.split(","))
         for names in (parsed.policies, parsed.loads)
     )
-    return TableOptions(parsed.traces, parsed.seeds, parsed.jobs, parsed.output, policies, loads)
+    again = frozenset(parsed.again.split(","))
+    return TableOptions(
+        parsed.traces, parsed.seeds, parsed.jobs, parsed.output, policies, loads, again
+    )
 
 
 def make_table(name: str, loads: Sequence[Load], options: TableOptions) -> None:
     """Run what is missing and write `NAME.md` and `NAME.json`."""
     (options.output / "parts").mkdir(parents=True, exist_ok=True)
+    _restore(name, loads, options)
     with ThreadPoolExecutor(options.num_jobs) as pool:
         for _ in pool.map(lambda command: _run(command, options), _missing(name, loads, options)):
             _write(name, loads, options)
     _write(name, loads, options)
     print((options.output / f"{name}.md").read_text())
+
+
+def _restore(name: str, loads: Sequence[Load], options: TableOptions) -> None:
+    """Write the parts that an earlier table has and remove those to be made again."""
+    path = options.output / f"{name}.json"
+    earlier = msgspec.json.decode(path.read_bytes(), type=_Table) if path.exists() else None
+    for load in loads:
+        for variant in load.variants:
+            part = _part(name, load, variant, options)
+            is_chosen = options.loads is None or load.name in options.loads
+            if variant.name in options.again and is_chosen:
+                part.unlink(missing_ok=True)
+                continue
+            known = None if earlier is None else earlier.part(load.name, variant.name)
+            if known is not None and not part.exists():
+                write_document(part, known)
+
+
+class _Table(msgspec.Struct, frozen=True):
+    """A table that was written: its manifest, and runs by load."""
+
+    manifest: dict[str, Any]
+    runs: dict[str, list[RunResult]]
+
+    def part(self, load: str, variant: str) -> RunDocument | None:
+        """What it has of one policy under one load; None if nothing."""
+        shared = dict(self.manifest)
+        own = shared.pop("parts").get(f"{load}-{variant}")
+        runs = [run for run in self.runs.get(load, ()) if run.policy == variant]
+        return RunDocument(manifest=shared | own, runs=runs) if own and runs else None
 
 
 def _missing(name: str, loads: Sequence[Load], options: TableOptions) -> list[_Command]:
@@ -260,6 +299,7 @@ def _write(name: str, loads: Sequence[Load], options: TableOptions) -> None:
                 manifest.add(f"{load.name}-{variant.name}", document.manifest)
                 of_load += document.runs
         if of_load:
+            of_load = best_rules(of_load)
             runs[load.name] = of_load
             tables += _tables(load, of_load)
             caption = simulation_caption(compare(of_load))

@@ -19,6 +19,7 @@ from holdfast.cli.scenario_options import ScenarioOptions
 from holdfast.cli.simulate_options import SimulateArguments
 from holdfast.cli.simulate_plans import SimulatedTraces, config_settings, run_plans
 from holdfast.core.results import RunDocument, RunResult
+from holdfast.report.bound_distance import best_rules
 from holdfast.report.comparison import compare
 from holdfast.report.document import write_document
 from holdfast.report.html import write_html
@@ -80,7 +81,7 @@ def simulate(load: LoadOptions, scenario: ScenarioOptions, options: SimulateArgu
                 results[index] = result
                 on_result(plans[index])
     finally:
-        runs = [results[index] for index in sorted(results)]
+        runs = best_rules(results[index] for index in sorted(results))
         if runs:
             manifest = _manifest(arguments, runs, traces, profile.name)
             _report(runs, manifest, options, console)

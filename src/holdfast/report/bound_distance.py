@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import structs
+
 from holdfast.core.results import RunResult, ratio
 from holdfast.errors import PolicyError
 from holdfast.policies.base import Need
+from holdfast.policies.engine_modes import ENGINE_MODES, STOCK
 from holdfast.policies.registry import policy_spec
 from holdfast.report.gain import paired_gain
 from holdfast.report.metrics import Metric, objective
@@ -20,6 +23,7 @@ __all__ = [
     "FLOOR",
     "Distance",
     "RunsBySeed",
+    "best_rules",
     "by_policy",
     "distance",
     "distance_to_bound",
@@ -90,6 +94,30 @@ def distance(runs: Mapping[str, RunsBySeed], policy: str, baseline: str) -> Dist
         share_from_floor=_share(metric, runs.get(FLOOR, {}), own, bound),
         share_from_baseline=_share(metric, runs.get(baseline, {}), own, bound),
     )
+
+
+def best_rules(runs: Iterable[RunResult]) -> list[RunResult]:
+    """The runs, the bound's replaced by the best rule's of its point and seed.
+
+    The bound is a search over rules, and each run beside it is one of them: a rule that happens to
+    be better at a seed becomes the bound there. An infinite cache is no rule. Pure.
+    """
+    known = list(runs)
+    rules = [r for r in known if not ENGINE_MODES.get(r.policy, STOCK).has_infinite_cache]
+    return [_best_of(run, rules) if run.policy == BOUND else run for run in known]
+
+
+def _best_of(bound: RunResult, rules: Iterable[RunResult]) -> RunResult:
+    metric = objective([bound])
+    sign = 1.0 if metric.better == "lower" else -1.0
+    best, best_value = bound, metric.value(bound)
+    for run in rules:
+        value = metric.value(run)
+        if run.seed != bound.seed or RunPoint.of(run) != RunPoint.of(bound) or value is None:
+            continue
+        if best_value is None or sign * value < sign * best_value:
+            best, best_value = run, value
+    return structs.replace(best, policy=BOUND)
 
 
 def knows_future(policy: str) -> bool:

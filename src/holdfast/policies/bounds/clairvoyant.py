@@ -21,9 +21,10 @@ class Clairvoyant(Holdfast):
     evicted first, reservations are released by comparing true pauses with the cost of
     recomputation. What the simulator reports under this name is the best mean of a search over
     rules and settings: this one with two wait bounds, Holdfast's own predictions,
-    `shortest-remaining`, and `true-reservations` in two orders, without a wait bound. It does not
-    bound every conceivable policy: return times depend on what is admitted, so no order of eviction
-    is optimal by itself. `sim/llm_time_bound.py` does.
+    `shortest-remaining`, and `true-reservations` in two orders, without a wait bound; where other
+    policies run beside it, they are rules of the search as well. It does not bound every
+    conceivable policy: return times depend on what is admitted, so no order of eviction is optimal
+    by itself. `sim/llm_time_bound.py` does.
 
     Source: Belady, IBM Systems Journal 5(2), 1966.
     Differs: victims are nodes of one prefix tree rather than single blocks; a shared node has the
