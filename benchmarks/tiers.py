@@ -27,9 +27,9 @@ QUARTER = (
     *("--concurrency", "12", "--sessions", "24"),
 )
 LINKS_GB_PER_S = {
-    5.0: ("vllm-default", "holdfast"),
-    2.5: ("vllm-default", "holdfast"),
-    0.06: ("holdfast",),
+    5.0: ("vllm-default", "holdfast", "clairvoyant"),
+    2.5: ("vllm-default", "holdfast", "clairvoyant"),
+    0.06: ("holdfast", "clairvoyant"),
 }
 """Links and the policies to run; stock, which copies always, is left out on the slowest."""
 ALONE = "return-rate+working-set"
@@ -71,7 +71,7 @@ def _disk(directory: Path) -> tuple[Load, ...]:
 
 
 def _link(directory: Path) -> tuple[Load, ...]:
-    loads = [_quarter("none", "no tier", ("vllm-default", "holdfast"), (0, 0), H100)]
+    loads = [_quarter("none", "no tier", ("vllm-default", "holdfast", "clairvoyant"), (0, 0), H100)]
     for speed, policies in LINKS_GB_PER_S.items():
         profile = _changed("host_link_bytes_per_s", speed * 1e9, directory)
         title = f"host memory 3 times the cache, {speed:g} GB/s"
