@@ -4,9 +4,9 @@ python benchmarks/gpu_anchor.py --traces PATH [--seeds N] [--jobs N] [--steps N,
     [--output DIR]
 
 `benchmarks/anchor/measured.json` has the measured figures and where they are from. Each simulated
-run is kept under DIR/parts and not run again. DIR/gpu_anchor.md has simulated beside measured,
-medians over the seeds that have run: N for stock vLLM around the cliff, one for other
-points. `--quick` runs five points.
+run is kept under DIR/parts and not run again, nor is one that DIR/gpu_anchor.json has.
+DIR/gpu_anchor.md has simulated beside measured, medians over the seeds that have run: N at most,
+one for variations. `--quick` runs five points.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from anchor.figures import figures
 from anchor.points import Point, plan, runs, sessions
@@ -43,6 +44,7 @@ def main() -> None:
         return
     parts = options.output / "parts"
     parts.mkdir(parents=True, exist_ok=True)
+    _restore(options.output)
     steps = set(map(int, options.steps.split(",")))
     chosen = [run for run in runs(options.seeds) if run[0].step in steps]
     parted = [
@@ -59,6 +61,20 @@ def main() -> None:
                 future.result()
     arguments = {"traces": options.traces.name, "seeds": options.seeds}
     print(write_results(options.output, arguments))
+
+
+def _restore(output: Path) -> None:
+    """Write the parts that an earlier document has."""
+    path = output / "gpu_anchor.json"
+    for part in json.loads(path.read_text())["runs"] if path.exists() else ():
+        name = f"{Point(**part['point']).name}-s{part['seed']}.json"
+        _write_part(output / "parts" / name, part)
+
+
+def _write_part(path: Path, part: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(part, indent=1) + "\n")
+    temporary.replace(path)
 
 
 def run_one(point: Point, traces: Path, seed: int, path: Path) -> None:
@@ -78,9 +94,7 @@ def run_one(point: Point, traces: Path, seed: int, path: Path) -> None:
         "whole": whole,
         "steady": steady,
     }
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(part, indent=1) + "\n")
-    temporary.replace(path)
+    _write_part(path, part)
     shown = {name: whole[name] for name in _SHOWN} | {"steady hits": steady["hit_ratio"]}
     print(f"{path.stem}: {time.perf_counter() - began_s:.0f} s", shown, flush=True)
 

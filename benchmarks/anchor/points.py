@@ -120,7 +120,7 @@ def _varied(variation: str, *points: Point) -> list[Point]:
 
 _BOTH: Final = f"{FULL}, {SUB_AGENTS}"
 
-# Stock around the cliff, with several seeds; what belongs beside it; then the rest.
+# Stock around the cliff; what belongs beside it; then the rest.
 _CLIFFS: Final = (
     *_stock(24, (32, 24, 28)),
     *_stock(20, (32, 24)),
@@ -160,10 +160,10 @@ POINTS: Final = (*_CLIFFS, *_FIRST, *_THEN)
 
 
 def runs(num_seeds: int) -> list[tuple[Point, int]]:
-    """Points with seeds, the most telling first; stock around the cliff has several. Pure."""
-    several = [(point, seed) for seed in range(1, num_seeds) for point in _CLIFFS]
-    once = [[(point, 0) for point in points] for points in (_CLIFFS, _FIRST, _THEN)]
-    return [*once[0], *once[1], *several, *once[2]]
+    """Points with seeds, the most telling first; variations have one seed. Pure."""
+    once = [(point, 0) for point in POINTS]
+    several = [(p, seed) for p in POINTS if not p.variation for seed in range(1, num_seeds)]
+    return [*once, *several]
 
 
 @cache
