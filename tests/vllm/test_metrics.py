@@ -49,6 +49,7 @@ def test_engine_core_counts_appear_in_the_api_process(
         "metrics = EngineMetrics.from_environment()\n"
         "metrics.evicted('tool', 3)\n"
         "metrics.fell_back('admission')\n"
+        "metrics.hinted('retain_s', 'clipped')\n"
         "metrics.set_sessions({'running': 2})\n"
         "metrics.admitted(0.3)\n"
         "metrics.close()\n"
@@ -58,6 +59,7 @@ def test_engine_core_counts_appear_in_the_api_process(
     assert 'holdfast_evicted_blocks_total{reason="tool"} 3.0' in page
     assert 'holdfast_evicted_blocks_total{reason="unknown"} 0.0' in page
     assert 'holdfast_fallbacks_total{where="admission"} 1.0' in page
+    assert 'holdfast_hints_total{field="retain_s",outcome="clipped"} 1.0' in page
     assert 'holdfast_sessions{state="running"} 2.0' in page
     assert 'holdfast_wait_seconds_bucket{le="0.1"} 0.0' in page
     assert 'holdfast_wait_seconds_bucket{le="0.5"} 1.0' in page
@@ -128,7 +130,7 @@ def test_failing_export_ends_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(module._ValueFiles, "write_counter", fail)
+    monkeypatch.setattr(module.ValueFiles, "write_counter", fail)
     metrics.flush()
     metrics.evicted("tool")
     metrics.flush()

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import atexit
 import bisect
-import io
-import itertools
 import logging
 import os
 import shutil
@@ -26,11 +24,10 @@ from typing import Any, Final
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import Metric
-from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
+from holdfast.vllm.metric_files import WAIT_BOUNDS_S, ValueFiles
 from holdfast.vllm.metrics_directory import new_directory, open_locked, remove_abandoned
 
 __all__ = ["EVICTION_REASONS", "METRICS_DIR_VARIABLE", "EngineMetrics", "publish_engine_metrics"]
@@ -49,32 +46,10 @@ METRICS_DIR_VARIABLE: Final = "HOLDFAST_METRICS_DIR"
 
 _FLUSH_INTERVAL_S = 0.25
 _FLUSHES_PER_CENSUS = 4
-# From one schedule call to a long wait in an overloaded server.
-_WAIT_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-
-_HELP: Final = {
-    "holdfast_evicted_blocks": "Cached KV blocks evicted, by the state of their sessions.",
-    "holdfast_reused_blocks": "Cached KV blocks that admitted requests reused.",
-    "holdfast_admissions": "Requests admitted to the running batch.",
-    "holdfast_fallbacks": "Errors after which vLLM's own order is used; see the log.",
-    "holdfast_decision_seconds": "Time spent on Holdfast's own decisions.",
-    "holdfast_scheduler_seconds": "Time spent in schedule(), decisions included.",
-    "holdfast_engine_steps": "Calls of schedule().",
-    "holdfast_oversized_requests": "Requests ended with an error: larger than the KV cache.",
-    "holdfast_policy_info": "The policy in use, as a label.",
-    "holdfast_requests_held": "Waiting requests that admission keeps queued now.",
-    "holdfast_sessions": "Known sessions, by state.",
-    "holdfast_prefetches": "Prefetches of KV blocks, by outcome.",
-    "holdfast_guard_trips": "Times the prediction guard set predictions aside.",
-    "holdfast_offload_is_paying": "1 while KV offload is enabled, 0 while copies save no time.",
-    "holdfast_offload_skipped_turns": "Turns not stored in the host tier, by reason.",
-    "holdfast_offload_declined_turns": "Turns computed although blocks were stored, by reason.",
-    "holdfast_wait_seconds": "Time from a request's arrival in the scheduler to its admission.",
-}
 
 _logger = logging.getLogger(__name__)
 
-_Key = tuple[str, str]  # metric, label value ("" when the metric has no label)
+_Key = tuple[str, tuple[str, ...]]  # metric, values of its labels
 
 
 class EngineMetrics:
@@ -90,15 +65,15 @@ class EngineMetrics:
 
     def __init__(self, directory: Path | None, *, policy: str = "holdfast") -> None:
         self._counters: defaultdict[_Key, float] = defaultdict(float)
-        self._gauges: dict[_Key, float] = {("holdfast_policy_info", policy): 1.0}
-        self._wait_counts = [0] * (len(_WAIT_BOUNDS_S) + 1)
+        self._gauges: dict[_Key, float] = {("holdfast_policy_info", (policy,)): 1.0}
+        self._wait_counts = [0] * (len(WAIT_BOUNDS_S) + 1)
         self._wait_sum_s = 0.0
-        self._export: _ValueFiles | None = None
+        self._export: ValueFiles | None = None
         self._flush_lock = threading.Lock()
         self._take_census: Callable[[], None] | None = None
         self._stop = threading.Event()
         for reason in EVICTION_REASONS:
-            self._counters["holdfast_evicted_blocks", reason] = 0.0
+            self._counters["holdfast_evicted_blocks", (reason,)] = 0.0
         for metric in (
             "holdfast_reused_blocks",
             "holdfast_admissions",
@@ -108,7 +83,7 @@ class EngineMetrics:
             "holdfast_engine_steps",
             "holdfast_oversized_requests",
         ):
-            self._counters[metric, ""] = 0.0
+            self._counters[metric, ()] = 0.0
         if directory is not None:
             self._open(directory)
 
@@ -130,71 +105,73 @@ class EngineMetrics:
 
     def evicted(self, reason: str, num_blocks: int = 1) -> None:
         """Count evicted blocks; `reason` is one of `EVICTION_REASONS`."""
-        self._counters["holdfast_evicted_blocks", reason] += num_blocks
+        self._counters["holdfast_evicted_blocks", (reason,)] += num_blocks
 
     def reused(self, num_blocks: int) -> None:
         """Count cached blocks that an admitted request reuses."""
-        self._counters["holdfast_reused_blocks", ""] += num_blocks
+        self._counters["holdfast_reused_blocks", ()] += num_blocks
 
     def admitted(self, wait_s: float) -> None:
         """Count one request admitted after `wait_s` seconds in the queue."""
-        self._counters["holdfast_admissions", ""] += 1
-        self._wait_counts[bisect.bisect_left(_WAIT_BOUNDS_S, wait_s)] += 1
+        self._counters["holdfast_admissions", ()] += 1
+        self._wait_counts[bisect.bisect_left(WAIT_BOUNDS_S, wait_s)] += 1
         self._wait_sum_s += wait_s
 
     def oversized(self) -> None:
         """Count one request that needs more KV blocks than the cache has."""
-        self._counters["holdfast_oversized_requests", ""] += 1
+        self._counters["holdfast_oversized_requests", ()] += 1
 
     def fell_back(self, where: str) -> None:
         """Count one error of ours, after which vLLM's own order is used."""
-        self._counters["holdfast_fallbacks", where] += 1
+        self._counters["holdfast_fallbacks", (where,)] += 1
+
+    def hinted(self, field: str, outcome: str) -> None:
+        """Count one hint of a client; both are names of ours, never a client's text."""
+        self._counters["holdfast_hints", (field, outcome)] += 1
 
     def decided(self, decision_s: float) -> None:
         """Add time spent on decisions of ours (s)."""
-        self._counters["holdfast_decision_seconds", ""] += decision_s
+        self._counters["holdfast_decision_seconds", ()] += decision_s
 
     def scheduled(self, scheduler_s: float) -> None:
         """Count one call of schedule() that took `scheduler_s` seconds with decisions."""
-        self._counters["holdfast_engine_steps", ""] += 1
-        self._counters["holdfast_scheduler_seconds", ""] += scheduler_s
+        self._counters["holdfast_engine_steps", ()] += 1
+        self._counters["holdfast_scheduler_seconds", ()] += scheduler_s
 
     def set_guard_trips(self, num_trips: int) -> None:
         """Set how often the guard has set predictions aside since the start (count)."""
-        self._counters["holdfast_guard_trips", ""] = num_trips
+        self._counters["holdfast_guard_trips", ()] = num_trips
 
     def set_prefetches(self, num_by_outcome: Mapping[str, int]) -> None:
         """Set the prefetches since the start by outcome (counts)."""
         for outcome, num_prefetches in list(num_by_outcome.items()):
-            self._counters["holdfast_prefetches", outcome] = num_prefetches
+            self._counters["holdfast_prefetches", (outcome,)] = num_prefetches
 
     def store_skipped(self, reason: str) -> None:
         """Count one turn that ended without a store to the host tier."""
-        self._counters["holdfast_offload_skipped_turns", reason] += 1
+        self._counters["holdfast_offload_skipped_turns", (reason,)] += 1
 
     def load_skipped(self, reason: str) -> None:
         """Count one turn that was computed although the host tier had some of its blocks."""
-        self._counters["holdfast_offload_declined_turns", reason] += 1
+        self._counters["holdfast_offload_declined_turns", (reason,)] += 1
 
     def set_offload_enabled(self, is_enabled: bool) -> None:
         """Set whether stores and loads are enabled."""
-        self._gauges["holdfast_offload_is_paying", ""] = is_enabled
+        self._gauges["holdfast_offload_is_paying", ()] = is_enabled
 
     def set_queued(self, num_requests: int) -> None:
         """Set how many waiting requests admission keeps queued now."""
-        self._gauges["holdfast_requests_held", ""] = num_requests
+        self._gauges["holdfast_requests_held", ()] = num_requests
 
     def set_sessions(self, num_by_state: Mapping[str, int]) -> None:
         """Set how many sessions are in each state; other states keep their value."""
         for state, num_sessions in num_by_state.items():
-            self._gauges["holdfast_sessions", state] = num_sessions
+            self._gauges["holdfast_sessions", (state,)] = num_sessions
 
     def snapshot(self) -> dict[str, float]:
-        """The values now, keyed `metric` or `metric/label`; for tests and logs. Pure."""
+        """The values now, keyed `metric` or `metric/label/...`; for tests and logs. Pure."""
         values = {**self._counters, **self._gauges}
-        return {
-            f"{metric}/{label}" if label else metric: v for (metric, label), v in values.items()
-        }
+        return {"/".join((metric, *labels)): v for (metric, labels), v in values.items()}
 
     def flush(self) -> None:
         """Write the values to the shared files; an error is logged and ends the export."""
@@ -226,7 +203,7 @@ class EngineMetrics:
 
     def _open(self, directory: Path) -> None:
         try:
-            self._export = _ValueFiles(directory, open_locked(directory))
+            self._export = ValueFiles(directory, open_locked(directory))
         except OSError:
             _logger.warning(
                 "Holdfast's metrics are not exported: %s cannot be written; requests are served as"
@@ -259,73 +236,13 @@ class EngineMetrics:
                 exc_info=True,
             )
 
-    def _write(self, files: _ValueFiles) -> None:
+    def _write(self, files: ValueFiles) -> None:
         # dict.copy is atomic: the scheduler's thread may add a key meanwhile.
-        for (metric, label), value in self._counters.copy().items():
-            files.write_counter(metric, label, value)
-        for (metric, label), value in self._gauges.copy().items():
-            files.write_gauge(metric, label, value)
+        for (metric, labels), value in self._counters.copy().items():
+            files.write_counter(metric, labels, value)
+        for (metric, labels), value in self._gauges.copy().items():
+            files.write_gauge(metric, labels, value)
         files.write_wait_histogram(self._wait_counts, self._wait_sum_s)
-
-
-class _ValueFiles:
-    """One engine's value files, in prometheus-client's multi-process format.
-
-    Their names have the process id and the engine's number in it: two writers would damage a file.
-    """
-
-    _numbers = itertools.count()
-
-    _LABELS: Final = {
-        "holdfast_evicted_blocks": "reason",
-        "holdfast_fallbacks": "where",
-        "holdfast_offload_declined_turns": "reason",
-        "holdfast_offload_skipped_turns": "reason",
-        "holdfast_policy_info": "policy",
-        "holdfast_sessions": "state",
-        "holdfast_prefetches": "outcome",
-    }
-
-    def __init__(self, directory: Path, lock: io.FileIO) -> None:
-        writer = f"{os.getpid()}-{next(self._numbers)}"
-        self._lock = lock
-        self._files = {
-            kind: MmapedDict(str(directory / f"{kind}_{writer}.db"))  # type: ignore[no-untyped-call]
-            for kind in ("counter", "gauge_livesum", "histogram")
-        }
-        self._keys: dict[tuple[str, str, str], str] = {}
-
-    def close(self) -> None:
-        for file in self._files.values():
-            file.close()  # type: ignore[no-untyped-call]
-        self._lock.close()
-
-    def write_counter(self, metric: str, label: str, value: float) -> None:
-        self._write("counter", metric, f"{metric}_total", self._label(metric, label), value)
-
-    def write_gauge(self, metric: str, label: str, value: float) -> None:
-        self._write("gauge_livesum", metric, metric, self._label(metric, label), value)
-
-    def write_wait_histogram(self, counts: list[int], sum_s: float) -> None:
-        metric = "holdfast_wait_seconds"
-        bounds = (*_WAIT_BOUNDS_S, float("inf"))
-        for bound, num_requests in zip(bounds, counts, strict=True):
-            labels = {"le": floatToGoString(bound)}  # type: ignore[no-untyped-call]
-            self._write("histogram", metric, f"{metric}_bucket", labels, num_requests)
-        self._write("histogram", metric, f"{metric}_sum", {}, sum_s)
-
-    def _label(self, metric: str, value: str) -> dict[str, str]:
-        return {self._LABELS[metric]: value} if metric in self._LABELS else {}
-
-    def _write(
-        self, kind: str, metric: str, name: str, labels: dict[str, str], value: float
-    ) -> None:
-        cache_key = (kind, name, next(iter(labels.values()), ""))
-        key = self._keys.get(cache_key)
-        if key is None:
-            key = mmap_key(metric, name, list(labels), list(labels.values()), _HELP[metric])
-            self._keys[cache_key] = key
-        self._files[kind].write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
 
 
 class _EngineCollector(Collector):
