@@ -69,6 +69,8 @@ class Session:
         comes_back: Whether it has returned after it was closed.
         speed: Session speed factor: its gaps relative to others of their kind.
         expected_gap_s: The client's hint on the pause (s), or None.
+        result_at_s: When its tools had finished, as the client said (s, host's clock), or None.
+        result_lag_s: Typical time from then to a session's next turn (s); 0 if none is known.
         has_moved_on: Whether a sibling of its group, or a fork, has started since it paused.
         priority: Explicit priority of its last turn, lower is more urgent; None where the engine
             goes by none.
@@ -94,6 +96,8 @@ class Session:
     comes_back: bool = False
     speed: Any = None
     expected_gap_s: float | None = None
+    result_at_s: float | None = None
+    result_lag_s: float = 0.0
     has_moved_on: bool = False
     priority: int | None = None
     has_reservation: bool = False
@@ -104,6 +108,11 @@ class Session:
     def tenant(self) -> str:
         """Name of its fairness domain."""
         return self.identity.tenant
+
+    @property
+    def idle_since_s(self) -> float:
+        """When its pause began, or its tools had finished (s, host's clock)."""
+        return self.paused_at_s if self.result_at_s is None else self.result_at_s
 
     def __hash__(self) -> int:
         # Not the address: sets of sessions then iterate alike in every run of a simulation.

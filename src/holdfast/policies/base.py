@@ -134,6 +134,9 @@ class PolicyContext(Protocol):
     def return_share(self) -> float:
         """Share of sessions that returned after a sibling or a fork had started (0 to 1)."""
 
+    def results_known(self) -> Iterator[Session]:
+        """Paused sessions whose tools have finished, as clients said, the latest first."""
+
     @property
     def trusts_predictions(self) -> bool:
         """Whether the prediction guard lets policies use predictions now."""
@@ -239,7 +242,7 @@ class AdmissionPolicy(Policy):
 
     def idle_s(self, session: Session) -> float:
         """Idle time of a session that counts when reservations are released (s). Pure."""
-        waited_s = max(self.context.now_s - session.paused_at_s, 0.0)
+        waited_s = max(self.context.now_s - session.idle_since_s, 0.0)
         return max(waited_s, session.expected_gap_s or 0.0)
 
 

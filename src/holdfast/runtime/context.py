@@ -92,6 +92,10 @@ class RuntimeContext:
         """Whether the pause outlasts nearly all of its kind; false if none is known. Pure."""
         return self._tracker.is_gone(session, self._now_s)
 
+    def results_known(self) -> Iterator[Session]:
+        """Paused sessions whose tools have finished, as clients said, the latest first."""
+        return self.idle.results_known()
+
     def per_session(self) -> dict[Session, Any]:
         """A new dict by session; a session leaves it when the runtime forgets the session."""
         memory: dict[Session, Any] = {}

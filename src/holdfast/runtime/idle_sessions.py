@@ -19,6 +19,7 @@ class IdleSessions:
     def __init__(self) -> None:
         self._with_blocks: dict[Session, None] = {}
         self._bare: dict[Session, None] = {}
+        self._results: dict[Session, None] = {}
 
     def __iter__(self) -> Iterator[Session]:
         """Those with resident blocks, the longest idle first."""
@@ -37,15 +38,29 @@ class IdleSessions:
         del self._with_blocks[session]
         self._bare[session] = None
 
+    def result_known(self, session: Session) -> None:
+        """Note that the tools of an idle session have finished. Mutates."""
+        self._results[session] = None
+
+    def result_awaited(self, session: Session) -> None:
+        """Note that a tool of an idle session runs. Mutates."""
+        self._results.pop(session, None)
+
+    def results_known(self) -> Iterator[Session]:
+        """Those whose tools have finished, the latest first."""
+        return reversed(self._results)
+
     def leave(self, session: Session) -> None:
         """Remove a session that has returned or will not. Mutates."""
         self._with_blocks.pop(session, None)
         self._bare.pop(session, None)
+        self._results.pop(session, None)
 
     def clear(self) -> None:
         """Remove all sessions. Mutates."""
         self._with_blocks.clear()
         self._bare.clear()
+        self._results.clear()
 
     def soonest_back(
         self, priority_of: Callable[[Session], float], num_sessions: int

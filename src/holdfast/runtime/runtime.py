@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.cache.eviction_port import EvictionPort
 from holdfast.cache.prefix_tree import Node
+from holdfast.core.commands import Command, CommandOutcome
 from holdfast.core.events import (
     Event,
     IntervalPassed,
@@ -34,6 +35,7 @@ from holdfast.policies.base import Oracle, Priority
 from holdfast.policies.registry import PolicySet, build_policies
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.session_speed import SpeedFactor
+from holdfast.runtime.client_commands import ClientCommands
 from holdfast.runtime.context import RuntimeContext
 from holdfast.runtime.prediction_guard import Predictions
 from holdfast.runtime.reservations import Reservations
@@ -104,6 +106,7 @@ class AgentRuntime(RuntimeContext):
             self.policies.admission,
             self._observe,
         )
+        self._commands = ClientCommands(self.sessions, self, self._turn_ends, self._priorities)
         self._reservations = Reservations(self.idle, self._blocks, self)
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
@@ -223,6 +226,7 @@ class AgentRuntime(RuntimeContext):
         self.idle.enter(session)
         self._observe(TurnEnded(self._now_s, turn))
         self._turn_ends.ended(session, end)
+        self._commands.turn_ended(session)
         for gone in self._tracker.check(self._now_s):
             self._turn_ends.close(gone, SessionState.SUPERSEDED)
         if session.state.is_paused and self.policies.admission.retains(session):
@@ -235,7 +239,8 @@ class AgentRuntime(RuntimeContext):
 
     def turn_end_known(self, session: Session, num_turns: int, end: TurnEnd) -> None:
         """Take in what ended turn `num_turns`; see `TurnEnds.known`. Mutates."""
-        self._turn_ends.known(session, num_turns, end)
+        if not self._commands.contradicts(session, num_turns, end):
+            self._turn_ends.known(session, num_turns, end)
 
     def wants_prompt(self, session: Session) -> bool:
         """Whether `prompt_read` is of use: a new session may be a sub-agent. Pure."""
@@ -251,6 +256,10 @@ class AgentRuntime(RuntimeContext):
         """Close a session that will not return: its blocks are evicted early. Mutates."""
         self._turn_ends.close(session, SessionState.CLOSED)
 
+    def command(self, command: Command) -> CommandOutcome:
+        """Take in what an application says outside of requests. Mutates."""
+        return self._commands.apply(command)
+
     def content_dropped(self) -> None:
         """Forget paths and sessions after the host dropped all content. Mutates.
 
@@ -261,8 +270,9 @@ class AgentRuntime(RuntimeContext):
             session.state = SessionState.CLOSED
             self.tier.forget(session)
             self.sessions.drop(session)
-        for books in (self.tree, self._lineage, self.idle, self._priorities, self._tracker):
-            books.clear()
+        books = (self.tree, self._lineage, self.idle, self._priorities, self._tracker)
+        for book in (*books, self._commands):
+            book.clear()
         for tally in (self._wait_bound, self._tenants, self.guard):
             tally.clear()
         self._clear_observers()
@@ -331,6 +341,7 @@ class AgentRuntime(RuntimeContext):
             self._lineage.turn_arrived(session, prompt, because)
             self._reservations.returned(session, prompt.hashes, self.tier)
             self._turn_ends.resumed(session)
+            self._commands.returned(session)
         return session, because
 
     def _begin(self, hashes: Sequence[bytes], group: str | None) -> Session:
@@ -364,6 +375,7 @@ class AgentRuntime(RuntimeContext):
         self._priorities.forget(session)
         self._blocks.drop(session)
         self.tier.forget(session)
+        self._commands.forget(session)
         session.state = SessionState.CLOSED
         self.sessions.drop(session)
         self._lineage.drop(session)

@@ -84,6 +84,11 @@ class TurnEnds:
             if session.state.is_paused and not self.admission.retains(session):
                 self._blocks.release(session)
 
+    def imminent(self, session: Session) -> None:
+        """Take in that a paused session is about to return: it is retained again. Mutates."""
+        if session in self._context.idle and self.admission.retains(session):
+            self._blocks.reserve(session)
+
     def prompt_read(self, session: Session, text: str) -> None:
         """Take in the end of a session's first prompt, `plain`. Mutates."""
         if self.tasks.matches(session.tenant, text):

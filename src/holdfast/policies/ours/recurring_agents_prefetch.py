@@ -13,7 +13,11 @@ __all__ = ["RecurringAgentsPrefetch"]
 
 
 class RecurringAgentsPrefetch(PrefetchPolicy):
-    """Prefetches the prefixes of the agents called next; see `RecurringAgents`."""
+    """Prefetches sessions about to return, then prefixes of agents called next.
+
+    A session is about to return when its client has said that its tools have finished. Agents: see
+    `RecurringAgents`.
+    """
 
     spec: ClassVar[PolicySpec] = PolicySpec(
         name="recurring-agents",
@@ -27,5 +31,10 @@ class RecurringAgentsPrefetch(PrefetchPolicy):
         self._agents = context.shared(RecurringAgents)
 
     def candidates(self) -> Iterable[Node[Any]]:
-        """Last nodes of the prefixes of the agents called next, soonest first."""
-        return self._agents.called_next() if self.context.trusts_predictions else ()
+        """Last nodes of paths of sessions about to return, then of agents' prefixes."""
+        for session in self.context.results_known():
+            tail = session.tail
+            if tail.free_blocks.num_blocks < len(tail.hashes):  # not all resident
+                yield tail
+        if self.context.trusts_predictions:
+            yield from self._agents.called_next()

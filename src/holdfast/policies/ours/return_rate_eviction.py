@@ -65,6 +65,9 @@ class ReturnRateEviction(SessionPriority):
         if session.state.is_busy:
             return 1.0 / max(restore_s, _SHORTEST_S)
         away_s = max(context.now_s - session.paused_at_s, 0.0)
+        if session.result_at_s is not None:  # told, not predicted
+            ready_s = max(context.now_s - session.idle_since_s, 0.0)
+            return 1.0 / max(ready_s + session.result_lag_s, _SHORTEST_S)
         if not context.trusts_predictions:
             return 1.0 / max(away_s, _SHORTEST_S)
         share = context.return_share if session.has_moved_on else 1.0
