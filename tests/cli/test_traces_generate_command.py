@@ -95,8 +95,15 @@ def test_exactly_one_source_is_required(tmp_path: Path, source: tuple[str, ...])
     chosen = [word.format(study=study) for word in source]
     result = run("generate", *chosen, "--sessions", 1, "--output", tmp_path / "a.jsonl")
     assert isinstance(result.exception, ConfigError)
-    assert "--like or --study" in str(result.exception)
+    assert "--like, --study" in str(result.exception)
     assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_workflow_sessions_name_their_agents(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    written(path, "--workflow", "peer", "--sessions", 2)
+    agents = {turn.agent for session in read_sessions(path) for turn in session.turns}
+    assert agents == {"planner", "executor", "expresser", "reviewer"}
 
 
 def test_help_names_the_sets() -> None:

@@ -31,6 +31,16 @@ def test_gap_after_turn_is_the_scaled_next_gap() -> None:
     assert oracle.gap_after_s(request_id(1, 1)) == 2.0
 
 
+def test_gap_of_an_agent_spans_the_calls_of_others() -> None:
+    agents = [("a", 0.0), ("b", 8.0), ("a", 4.0), ("b", 2.0)]
+    turns = [Turn(gap_s, 64, 3, (index,), agent=name) for index, (name, gap_s) in enumerate(agents)]
+    oracle = TraceOracle(
+        Replays([Session("w", 64, tuple(turns), "test")], 1.0, 64), 0.5, answer_s_per_token=1.0
+    )
+    gaps_s = [oracle.gap_after_s(request_id(0, index)) for index in range(4)]
+    assert gaps_s == [4.0 + 3.0 + 2.0, 2.0 + 3.0 + 1.0, math.inf, math.inf]
+
+
 def test_gap_after_last_turn_is_infinite() -> None:
     oracle = oracle_of(session_of("a", 0.0, 8.0))
     assert oracle.gap_after_s(request_id(0, 1)) == math.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -205,3 +205,17 @@ def test_idle_engine_with_requests_raises() -> None:
 def test_impossible_options_refused(concurrency: int, time_scale: float) -> None:
     with pytest.raises(ConfigError):
         SimulationOptions(concurrency, time_scale=time_scale)
+
+
+def test_requests_name_agent_and_workflow_only_when_asked() -> None:
+    flow = Session("flow", BLOCK, (replace(turn(0.0, [1], 1, 1), agent="planner"),), "test")
+    called = Session("call", BLOCK, (turn(0.0, [2], 1, 1),), "test", agent="coder")
+    for asked in (True, False):
+        options = SimulationOptions(1, turn_ends=False, agent_ids=asked)
+        _, engine = run([flow, called], options=options)
+        hints = [request.hints for _, request in engine.submitted]
+        named = [
+            {"holdfast_workflow_id": "flow", "holdfast_agent_id": "planner"},
+            {"holdfast_workflow_id": "call", "holdfast_agent_id": "coder"},
+        ]
+        assert hints == (named if asked else [{}, {}])

@@ -59,6 +59,7 @@ class ScenarioOptions:
         session_ends: Whether the last request of a session marks it as ended; each gives a run.
         sub_agents: Whether sub-agents are sessions like any other or parts of their parent's tree.
         isolate: Whether sessions share no blocks.
+        agent_ids: Whether requests name their agent and workflow.
         output_scale: Factor on the length of answers.
         idle_cap_s: Longest time that nothing is in flight (s).
         slo_ttft_s: Longest time to first token that is good (s).
@@ -129,6 +130,15 @@ class ScenarioOptions:
             "--isolate/--no-isolate",
             default=None,
             help="Share no blocks between sessions; trees share inside.  [default: share]",
+        ),
+    ]
+    agent_ids: Annotated[
+        bool,
+        option(
+            "--agent-ids",
+            is_flag=True,
+            help="Send the agent and the workflow of each request (holdfast_agent_id, "
+            "holdfast_workflow_id).",
         ),
     ]
     output_scale: Annotated[

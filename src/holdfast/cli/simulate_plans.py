@@ -156,6 +156,7 @@ def _simulation_options(load: LoadOptions, scenario: ScenarioOptions) -> Simulat
         token_scale=load.token_scale,
         output_scale=scenario.output_scale,
         session_ids=load.session_ids,
+        agent_ids=scenario.agent_ids,
         turn_ends=load.turn_ends,
         is_tree=scenario.is_tree,
         is_isolated=bool(scenario.isolate),

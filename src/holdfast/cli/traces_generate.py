@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -15,10 +16,12 @@ from holdfast.cli.options import option, takes
 from holdfast.cli.traces_table import losses_table
 from holdfast.errors import ConfigError
 from holdfast.traces.conversion import write_sessions
+from holdfast.traces.record import Session
 from holdfast.traces.writers.registry import WRITERS
 from holdfast.workload.generator.families import iterate_families
 from holdfast.workload.generator.files import fit_study, load_set, set_names
-from holdfast.workload.generator.parameters import Parameters
+from holdfast.workload.workflows.kinds import WORKFLOWS
+from holdfast.workload.workflows.sessions import iterate_workflow
 
 __all__ = ["OUTPUT", "TO_FORMAT", "GenerateArguments", "generate"]
 
@@ -42,7 +45,8 @@ class GenerateArguments:
     Attributes:
         set_name: Name or file of a set of parameters.
         study_path: Study to fit parameters to, instead of a set.
-        num_sessions: Main agents; their sub-agents come on top.
+        workflow_name: Kind of workflow, instead of a set.
+        num_sessions: Main agents or workflows; sub-agents come on top.
         seed: Of the random draws.
         format_name: Format to write.
         output: File or directory to write.
@@ -60,8 +64,17 @@ class GenerateArguments:
             help="Fit the sessions to this study, which `holdfast traces study --json` wrote.",
         ),
     ]
+    workflow_name: Annotated[
+        str | None,
+        option(
+            "--workflow",
+            type=click.Choice(list(WORKFLOWS)),
+            help="Sessions in which several agents take turns.",
+        ),
+    ]
     num_sessions: Annotated[
-        int, SESSIONS.but(required=True, help="Main agents; their sub-agents come on top.")
+        int,
+        SESSIONS.but(required=True, help="Main agents or workflows; sub-agents come on top."),
     ]
     seed: Annotated[int, SEED.but(help="Equal seeds give equal sessions.")]
     format_name: Annotated[str, TO_FORMAT.but(default="holdfast", show_default=True)]
@@ -73,11 +86,10 @@ class GenerateArguments:
 def generate(options: GenerateArguments) -> None:
     """Write generated sessions; the same arguments write the same bytes.
 
-    They are drawn from a set of parameters that comes with Holdfast, from one of your own, or from
-    one that is fitted to a study of your own traces. See docs/generator.md.
+    They are drawn from a set of parameters that comes with Holdfast, from one of your own, from one
+    that is fitted to a study of your own traces, or as a kind of workflow. See docs/generator.md.
     """
-    parameters, name = _parameters(options.set_name, options.study_path)
-    families = islice(iterate_families(parameters, options.seed, name=name), options.num_sessions)
+    families = islice(_families(options), options.num_sessions)
     losses = write_sessions(
         chain.from_iterable(families), options.output, options.format_name, None
     )
@@ -87,10 +99,15 @@ def generate(options: GenerateArguments) -> None:
         console.print(losses_table(losses))
 
 
-def _parameters(set_name: str | None, study_path: Path | None) -> tuple[Parameters, str]:
-    """The parameters, and a name for the sessions drawn from them."""
-    if set_name is not None and study_path is None:
-        return load_set(set_name), Path(set_name).stem
-    if study_path is not None and set_name is None:
-        return fit_study(study_path), study_path.stem
-    raise ConfigError("expected either --like or --study, and not both")
+def _families(options: GenerateArguments) -> Iterator[tuple[Session, ...]]:
+    """Main agents with their sub-agents, or single workflows, endlessly."""
+    set_name, study_path, workflow = options.set_name, options.study_path, options.workflow_name
+    if sum(source is not None for source in (set_name, study_path, workflow)) != 1:
+        raise ConfigError("expected one of --like, --study and --workflow")
+    if workflow is not None:
+        sessions = iterate_workflow(WORKFLOWS[workflow], options.seed, name=workflow)
+        return ((session,) for session in sessions)
+    if study_path is not None:
+        return iterate_families(fit_study(study_path), options.seed, name=study_path.stem)
+    assert set_name is not None
+    return iterate_families(load_set(set_name), options.seed, name=Path(set_name).stem)

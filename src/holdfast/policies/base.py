@@ -68,7 +68,7 @@ class Oracle(Protocol):
     """The future, for bounds and for applications' hints; only a simulator has one."""
 
     def gap_after_s(self, request_id: str) -> float:
-        """Time from a turn's end to its session's next request (s; inf after the last)."""
+        """Time from a turn's end to its stream's next request (s; inf after the last)."""
         ...
 
     def work_left(self, request_id: str) -> float:

@@ -21,6 +21,7 @@ class SimulationOptions:
         token_scale: Simulated tokens per recorded token.
         output_scale: Further factor on the length of answers; prompts keep theirs.
         session_ids: Whether requests carry their session id.
+        agent_ids: Whether requests name their agent, and the workflow that it is a step of.
         turn_ends: Whether requests carry the hint of their turn's end, which the engine uses only
             after that end.
         session_ends: Whether a session's last request is marked as its last.
@@ -41,6 +42,7 @@ class SimulationOptions:
     token_scale: float = 1.0
     output_scale: float = 1.0
     session_ids: bool = False
+    agent_ids: bool = False
     turn_ends: bool = True
     session_ends: bool = False
     is_tree: bool = False

@@ -21,19 +21,32 @@ class TraceOracle:
     Args:
         replays: The run's replays.
         time_scale: Simulated seconds per recorded second of a gap.
+        answer_s_per_token: Assumed time per token of answers between two calls of an agent (s).
     """
 
-    def __init__(self, replays: Replays, time_scale: float) -> None:
+    def __init__(
+        self, replays: Replays, time_scale: float, answer_s_per_token: float = 0.0
+    ) -> None:
         self._replays = replays
         self._time_scale = time_scale
+        self._answer_s_per_token = answer_s_per_token
         self._work: dict[int, list[float]] = {}
 
     def gap_after_s(self, request_id: str) -> float:
-        """Time from a turn's end to its session's next request (s; inf after the last)."""
+        """Time from a turn's end to the next request of its agent (s; inf after the last).
+
+        Other agents of the session may be called in between.
+        """
         session, index = self._turn(request_id)
-        if index + 1 >= len(session.turns):
-            return math.inf
-        return session.turns[index + 1].gap_s * self._time_scale
+        number = _number(request_id)
+        gap_s = 0.0
+        for following in range(index + 1, len(session.turns)):
+            turn = session.turns[following]
+            gap_s += turn.gap_s * self._time_scale
+            if turn.agent == session.turns[index].agent:
+                return gap_s
+            gap_s += self._answer_s_per_token * self._replays.output_tokens(number, following)
+        return math.inf
 
     def work_left(self, request_id: str) -> float:
         """Output tokens and a quarter of new prompt tokens from a turn on (count)."""

@@ -62,6 +62,11 @@ class Replays:
         session_id = self.sessions[index].session_id
         return f"{session_id}@{replayed + 1}" if replayed else session_id
 
+    def workflow_id(self, number: int) -> str:
+        """The id of the workflow that a replay is a part of: its tree's root's."""
+        index = number % len(self.sessions)
+        return self.session_id(number - index + self._roots[index])
+
     def turn(self, number: int, turn_index: int) -> Turn:
         """A turn of a replay."""
         return self.session(number).turns[turn_index]

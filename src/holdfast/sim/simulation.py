@@ -199,6 +199,11 @@ class Simulation:
         turn_end = turn_end_hint(turn) if self._options.turn_ends else None
         if turn_end is not None:
             hints["holdfast_turn_end"] = turn_end
+        if self._options.agent_ids:
+            hints["holdfast_workflow_id"] = self._replays.workflow_id(number)
+            agent = turn.agent or self._replays.session(number).agent
+            if agent:
+                hints["holdfast_agent_id"] = agent
         is_last = turn_index + 1 == len(self._replays.session(number).turns)
         if is_last and self._options.session_ends:
             hints["holdfast_final"] = True

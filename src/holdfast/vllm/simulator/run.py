@@ -133,7 +133,7 @@ def _run_variant(
             disk_blocks=plan.disk_tokens // plan.block_tokens,
         ),
         clock,
-        TraceOracle(plan.replays(sessions), plan.options.time_scale),
+        TraceOracle(plan.replays(sessions), plan.options.time_scale, plan.profile.step_base_s),
         settings,
         plan.host_block_s,
         plan.disk_block_s,

@@ -1,0 +1,1 @@
+"""Workflows: agents that hand over to each other, as generated sessions."""
