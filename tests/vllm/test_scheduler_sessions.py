@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from holdfast.core.identity import Identity
 from holdfast.core.session import SessionState
 
 if TYPE_CHECKING:
@@ -72,6 +73,37 @@ _ID_GIVEN: dict[str, dict[str, Any]] = {
     "vllm_xargs, our key": {"xargs": {"holdfast_session_id": "s"}},
     "kv_transfer_params": {"xargs": {"kv_transfer_params": {"agent_hint": {"session_id": "s"}}}},
 }
+
+
+def test_identity_record_takes_precedence(rig: Rig) -> None:
+    record = {
+        "holdfast_session_id": "s",
+        "holdfast_parent_session_id": "p",
+        "holdfast_agent_id": "a",
+        "holdfast_workflow_id": "w",
+        "holdfast_client": "Codex CLI",
+        "agentic_context": '{"program_id": "x"}',
+    }
+    rig.turn("1", "abcd", session_id="engine", xargs=record, tenant="t")
+    (session,) = rig.sessions
+    assert session.identity == Identity("s", "p", "a", "w", client="Codex CLI", tenant="t")
+
+
+def test_side_call_continues_no_session_of_its_agent(rig: Rig) -> None:
+    rig.turn("1", "abcd", session_id="s")
+    record = {"holdfast_side_call": 1, "holdfast_parent_session_id": "s"}
+    rig.turn("2", "xyzw", session_id="s", xargs=record)
+    agent, title = rig.sessions
+    assert (title.identity.is_side_call, title.identity.session_id) == (True, None)
+    assert title.identity.parent_group == agent.identity.group
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, "", "a\x00b", None, 7, "y" * 99_999])
+def test_records_of_any_kind_fail_no_request(rig: Rig, value: object) -> None:
+    keys = ("session_id", "parent_session_id", "workflow_id", "client", "side_call", "body")
+    rig.turn("1", "abcd", xargs={f"holdfast_{key}": value for key in keys})
+    rig.turn("2", "abcd", xargs={"kv_transfer_params": {"holdfast": value}})
+    assert sum(session.num_turns for session in rig.sessions) == 2
 
 
 @pytest.mark.parametrize("given", _ID_GIVEN.values(), ids=_ID_GIVEN)

@@ -16,6 +16,7 @@ class Identity:
         parent_session_id: The stream that started this one; None if no agent did.
         agent_id: The agent whose call this is; None if not named.
         workflow_id: The workflow that the agent is a step of; None if not named.
+        is_side_call: Whether the client calls beside a session, for a title or a summary, say.
         client: Name of the client software, for reports; "" if not known.
         tenant: The fairness domain.
     """
@@ -24,6 +25,7 @@ class Identity:
     parent_session_id: str | None = None
     agent_id: str | None = None
     workflow_id: str | None = None
+    is_side_call: bool = False
     client: str = ""
     tenant: str = ""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = [
     "holding_requests",
     "load_tokenizer",
     "loading_requests",
+    "messages_take_xargs",
     "region_paths",
     "session_id_of",
     "set_up_environment",
@@ -34,6 +36,12 @@ def session_id_of(request: Any) -> str | None:
     """The request's session id; None before vLLM 0.28, whose requests have none."""
     session_id: str | None = getattr(request, "session_id", None)
     return session_id
+
+
+def messages_take_xargs() -> bool:
+    """Whether this server's `/v1/messages` passes `vllm_xargs` on; 0.28's does not."""
+    protocol = sys.modules.get("vllm.entrypoints.anthropic.protocol")
+    return protocol is None or "vllm_xargs" in protocol.AnthropicMessagesRequest.model_fields
 
 
 def engine_number(scheduler: Any) -> int:

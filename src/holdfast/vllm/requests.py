@@ -5,13 +5,14 @@ Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from typing import Any
 
 from holdfast.cache.eviction_queue import EvictionQueue
 from holdfast.cache.resident_prefix import resident_length
 from holdfast.core.bounded_name import bounded_name
+from holdfast.core.client_table import CLIENT_NAMES
 from holdfast.core.hints import Hints, parse_hints
 from holdfast.core.identity import Identity
 from holdfast.core.session import Session
@@ -28,6 +29,7 @@ __all__ = ["RequestTracker"]
 
 _MAX_MEASURED = 64
 _OUTPUT_MEMORY = 0.05
+_TRUE = (True, "true", "1")
 
 
 class RequestTracker:
@@ -83,7 +85,7 @@ class RequestTracker:
         turn = self._runtime.turn_arrived(
             request.request_id,
             list(request.block_hashes),
-            _identity_of(request, hints),
+            _identity_of(request, hints, _record_of(request) if self._reads_hints else {}),
             request.priority if self._heeds_priority else None,
             request.prompt_token_ids if knows_tokens else None,
         )
@@ -239,18 +241,49 @@ def _sequence(known: tuple[Turn, Any]) -> int:
     return known[0].sequence
 
 
-def _identity_of(request: Any, hints: Hints) -> Identity:
-    """Who sends a request; the engine's own session id takes precedence over hints."""
-    session_id = session_id_of(request) or hints.session_id
+def _identity_of(request: Any, hints: Hints, record: Mapping[str, Any]) -> Identity:
+    """Who sends a request.
+
+    The identity record that the middleware adds takes precedence, then the engine's own session id,
+    then hints of other schemas. A tenant is the engine's salt alone, so ids reach no other tenant.
+    """
+    is_side_call = record.get("side_call") in _TRUE
+    session_id = hints.session_id
+    if not isinstance(record.get("session_id"), str):
+        session_id = session_id_of(request) or session_id
+    if is_side_call:
+        session_id = None  # the header may name the agent's
     parent_id = hints.parent_session_id
     if session_id is not None and parent_id is None:
         parent_id = parent_of(session_id)
+    client = record.get("client")
     return Identity(
-        session_id=None if session_id is None else bounded_name(session_id),
-        parent_session_id=None if parent_id is None else bounded_name(parent_id),
+        session_id=_bounded(session_id),
+        parent_session_id=_bounded(parent_id),
         agent_id=hints.agent_id,
+        workflow_id=_bounded(record.get("workflow_id")),
+        client=client if isinstance(client, str) and client in CLIENT_NAMES else "",
         tenant=bounded_name(request.cache_salt or ""),
+        is_side_call=is_side_call,
     )
+
+
+def _bounded(name: object) -> str | None:
+    is_name = isinstance(name, str) and name.isprintable() and name
+    return bounded_name(str(name)) if is_name else None
+
+
+def _record_of(request: Any) -> Mapping[str, Any]:
+    """Values of Holdfast's own keys, without their prefix."""
+    xargs = _xargs_of(request) or {}
+    record = {
+        key.removeprefix("holdfast_"): value
+        for key, value in xargs.items()
+        if isinstance(key, str) and key.startswith("holdfast_")
+    }
+    params = request.kv_transfer_params
+    nested = params.get("holdfast") if isinstance(params, Mapping) else None
+    return {**nested, **record} if isinstance(nested, Mapping) else record
 
 
 def _xargs_of(request: Any) -> Any:
