@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-__all__ = ["Recorded", "RecordingServer", "recording_server"]
+__all__ = ["Recorded", "RecordingServer", "call_of", "recording_server"]
 
 _PREFIX: Final = "x-holdfast-"
 
@@ -66,6 +66,7 @@ class RecordingServer:
     Attributes:
         url: Its address.
         requests: In order of arrival.
+        messages: What the model answers to chats, one after another; "ok" after the last.
         answers: Status and body of paths that are not answered as an engine does.
         redirects: Paths that lead to other URLs.
         barrier: Where set, model requests wait there for each other.
@@ -73,6 +74,7 @@ class RecordingServer:
 
     url: str
     requests: list[Recorded] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
     answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     barrier: threading.Barrier | None = None
@@ -116,7 +118,7 @@ def recording_server() -> Iterator[RecordingServer]:
                     200, "text/event-stream", f"data: {json.dumps(_CHUNK)}\n\ndata: [DONE]\n\n"
                 )
                 return
-            status, answer = state.answers.get(self.path) or (200, _answer_to(self.path))
+            status, answer = state.answers.get(self.path) or (200, _answer_to(self.path, state))
             self._answer(status, "application/json", json.dumps(answer))
 
         do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - names of http.server
@@ -143,7 +145,16 @@ def recording_server() -> Iterator[RecordingServer]:
             thread.join()
 
 
-def _answer_to(path: str) -> Any:
+def _answer_to(path: str, state: RecordingServer) -> Any:
     if path.startswith("/v1/chat/completions"):
-        return _CHAT
+        if not state.messages:
+            return _CHAT
+        message = {"role": "assistant", "content": None} | state.messages.pop(0)
+        return _CHAT | {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
     return _MESSAGE if path.startswith("/v1/messages") else {"outcome": "accepted"}
+
+
+def call_of(tool: str, **arguments: Any) -> dict[str, Any]:
+    """A model's message that calls a tool."""
+    function = {"name": tool, "arguments": json.dumps(arguments)}
+    return {"tool_calls": [{"id": f"call-{tool}", "type": "function", "function": function}]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import importlib
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -179,3 +180,20 @@ def test_import_loads_the_standard_library_only() -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     assert found.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        ("langgraph", "langgraph.config"),
+        ("openai_agents", "agents"),
+        ("opentelemetry", "opentelemetry.sdk.trace"),
+    ],
+)
+def test_adapter_names_its_missing_package(
+    module: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"holdfast.client.{module}", raising=False)
+    with pytest.raises(ImportError, match=f"holdfast.client.{module} needs .* pip install"):
+        importlib.import_module(f"holdfast.client.{module}")

@@ -12,7 +12,7 @@ from typing import Final
 from holdfast.client.session import Session
 from holdfast.client.workflow import Workflow
 
-__all__ = ["Expectation", "Frame", "Scope", "Source", "add_source", "current", "enter"]
+__all__ = ["Expectation", "Frame", "Scope", "Source", "add_source", "current", "enter", "explicit"]
 
 _logger = logging.getLogger(__name__)
 
@@ -90,6 +90,11 @@ def current() -> Scope:
             workflow = frame.workflow or scope.workflow
             return replace(scope, session=frame.session, workflow=workflow, frame_key=frame.key)
     return scope
+
+
+def explicit() -> Scope:
+    """Return the scope of the blocks around the running code, without frames."""
+    return _scope.get()
 
 
 @contextlib.contextmanager
