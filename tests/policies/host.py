@@ -127,9 +127,10 @@ class Cache:
         end: TurnEnd | None = TOOL,
         group: str | None = None,
         served_s: float = 0.1,
+        identity: Identity | None = None,
     ) -> int:
         """Run one turn; returns the blocks it found."""
-        turn = self.arrive(request_id, hashes, group)
+        turn = self.arrive(request_id, hashes, group, identity)
         self.step()
         offers = self.offers([turn])
         assert offers == [turn], "an idle engine is given its only turn"
@@ -162,10 +163,17 @@ class Cache:
         self.step(16)
         self.step()
 
-    def arrive(self, request_id: str, hashes: Sequence[bytes], group: str | None = None) -> Turn:
+    def arrive(
+        self,
+        request_id: str,
+        hashes: Sequence[bytes],
+        group: str | None = None,
+        identity: Identity | None = None,
+    ) -> Turn:
         """Report a prompt; the turn's counts are those of the cache now."""
         self.runtime.tick(self.now_s)
-        turn = self.runtime.turn_arrived(request_id, list(hashes), Identity(session_id=group))
+        identity = identity or Identity(session_id=group)
+        turn = self.runtime.turn_arrived(request_id, list(hashes), identity)
         self._prompts[turn] = list(hashes)
         turn.resident_blocks = self._num_found(hashes)
         turn.missing_blocks = len(hashes) - turn.resident_blocks

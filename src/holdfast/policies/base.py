@@ -20,6 +20,7 @@ from holdfast.core.session import Session
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission, Budget
 from holdfast.policies.spec import Need, PolicySettings, PolicySpec
+from holdfast.predict.agent_calls import AgentCalls
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
 
@@ -107,6 +108,7 @@ class PolicyContext(Protocol):
     Attributes:
         costs: What computing costs on this engine, as learned so far.
         returns: When paused sessions return, as learned so far.
+        agent_calls: Which agents are called next, as learned so far.
         oracle: The future, for bounds; None on a real engine.
         tree: The paths of all sessions.
         tier: The store below the KV cache.
@@ -116,6 +118,7 @@ class PolicyContext(Protocol):
 
     costs: StepCostModel
     returns: ReturnTimeModel
+    agent_calls: AgentCalls
     oracle: Oracle | None
     tree: PrefixTree[Any]
     tier: OffloadPort

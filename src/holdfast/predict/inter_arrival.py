@@ -91,6 +91,10 @@ class InterArrivalModel:
         """All agents, least recently called first."""
         return iter(self._agents.values())
 
+    def get(self, prefix: Hashable) -> RecurringAgent | None:
+        """The agent with a prefix, or None. Pure."""
+        return self._agents.get(prefix)
+
     def observe_call(self, prefix: Hashable, now_s: float, before_s: float) -> RecurringAgent:
         """Learn that a prompt with this prefix has arrived. Mutates.
 

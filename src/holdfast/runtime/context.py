@@ -10,6 +10,7 @@ from holdfast.core.events import Event, SessionForgotten
 from holdfast.core.offload_port import NoOffload, OffloadPort
 from holdfast.core.session import Session
 from holdfast.policies.base import Observer, Oracle
+from holdfast.predict.agent_calls import AgentCalls
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
 from holdfast.runtime.idle_sessions import IdleSessions
@@ -28,10 +29,12 @@ class RuntimeContext:
         predictions: See `PredictionGuard`.
         oracle: The future, for policies that are bounds.
         returns: What is known about return times; None knows nothing yet.
+        agent_calls: What is known about agents' calls; None knows nothing yet.
 
     Attributes:
         tree: The paths of all sessions.
         returns: When paused sessions return, as learned so far.
+        agent_calls: Which agents are called next, as learned so far.
         costs: What computing costs on this engine, as learned so far; the host reports steps to it.
         oracle: The future, or None.
         tier: The store below the KV cache; the host may set it before any turn.
@@ -42,10 +45,15 @@ class RuntimeContext:
     """
 
     def __init__(
-        self, predictions: Predictions, oracle: Oracle | None, returns: ReturnTimeModel | None
+        self,
+        predictions: Predictions,
+        oracle: Oracle | None,
+        returns: ReturnTimeModel | None,
+        agent_calls: AgentCalls | None = None,
     ) -> None:
         self.tree: PrefixTree[Any] = PrefixTree()
         self.returns = returns or ReturnTimeModel()
+        self.agent_calls = agent_calls or AgentCalls()
         self.costs = StepCostModel()
         self.oracle = oracle
         self.tier: OffloadPort = NoOffload()

@@ -33,6 +33,7 @@ from holdfast.core.urgency import urgency
 from holdfast.policies.admission import Admission
 from holdfast.policies.base import Oracle, Priority
 from holdfast.policies.registry import PolicySet, build_policies
+from holdfast.predict.agent_calls import AgentCalls
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.session_speed import SpeedFactor
 from holdfast.runtime.client_commands import ClientCommands
@@ -63,6 +64,7 @@ class AgentRuntime(RuntimeContext):
         predictions: See `PredictionGuard`.
         oracle: The future, for policies that are bounds.
         returns: What is known about return times; None knows nothing yet.
+        agent_calls: What is known about agents' calls; None knows nothing yet.
 
     Attributes:
         policies: The policies that decide.
@@ -84,8 +86,9 @@ class AgentRuntime(RuntimeContext):
         predictions: Predictions = "guarded",
         oracle: Oracle | None = None,
         returns: ReturnTimeModel | None = None,
+        agent_calls: AgentCalls | None = None,
     ) -> None:
-        super().__init__(predictions, oracle, returns)
+        super().__init__(predictions, oracle, returns, agent_calls)
         self.sessions = SessionTable(self.tree, max_sessions)
         self._lineage = Lineage(self.sessions)
         self._wait_bound = WaitBound(max_wait_ratio)

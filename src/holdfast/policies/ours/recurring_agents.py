@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from holdfast.cache.prefix_tree import Node
+from holdfast.core.agents import AgentKey
 from holdfast.core.events import Event, SessionForgotten, TurnArrived
 from holdfast.core.session import Session, SessionState
 from holdfast.policies.base import Observer, PolicyContext, users_of
-from holdfast.predict.agent_transitions import AgentTransitions
-from holdfast.predict.inter_arrival import CallStatistics, InterArrivalModel, RecurringAgent
+from holdfast.predict.agent_calls import ExpectedCall, Workload, agent_number
+from holdfast.predict.inter_arrival import RecurringAgent
 
 __all__ = ["RecurringAgents"]
 
-_STEPS_AHEAD = 16
-_STEPS_PREFETCHED = 2
-_INTERVAL_WEIGHT = 0.3
-_MAX_WORKFLOWS = 1024
-_SOONEST_SHARE = 0.5  # of an interval
+_LEAST_PREFETCHED = 0.2  # probability of a call within two steps
 _CONTINUED_SHARE = 0.3
 _SHARERS = 8
+_MAX_LATEST = 4096
 
 
 @dataclass(slots=True)
 class _Call:
-    """A session's first prompt.
+    """A session as calls of an agent.
 
     Attributes:
-        arrived_s: When it arrived (s).
-        agent: The agent that it calls; None until another prompt shares its beginning.
-        end_blocks: Depth at which the agent's own prefix ends (blocks).
+        arrived_s: When its first prompt arrived (s).
+        workload: Of its tenant.
+        number: Stands for the agent; 0 until another prompt shares its beginning.
+        agent: The agent's statistics; None until then.
+        end_blocks: Depth at which the agent's own prefix ends (blocks); 0 if not known.
     """
 
     arrived_s: float
+    workload: Workload
+    number: int = 0
     agent: RecurringAgent | None = None
     end_blocks: int = 0
 
@@ -46,47 +48,59 @@ class RecurringAgents(Observer):
 
     Where an agent's calls come regularly, or in an order that repeats, and few sessions go on, its
     latest session stands for the next call: the shared prefix is needed when that call is expected,
-    and the rest of the session's blocks is not.
+    and the rest of the session's blocks is not. An agent or a workflow that the client names is
+    known by that name; then each turn is a call, and the workflow's own session of an agent stands
+    for its next call.
     """
 
     def __init__(self, context: PolicyContext) -> None:
         super().__init__(context)
-        self._inter_arrivals = InterArrivalModel()
         self._calls: dict[Session, _Call] = context.per_session()
-        self._forgotten = CallStatistics()
-        self._transitions: AgentTransitions[RecurringAgent] = AgentTransitions()
-        # By workflow, when it called last (s); the longest ago first.
-        self._called_s: OrderedDict[str | None, float] = OrderedDict()
-        self._interval_s = 0.0
-        self._due: dict[RecurringAgent, tuple[int, float]] = {}  # steps ahead, and when (s)
+        # By tenant, workflow and agent: the workflow's last session of the agent.
+        self._latest: OrderedDict[Hashable, Session] = OrderedDict()
 
     def observe(self, event: Event) -> None:
-        """Learn from sessions that begin, go on, or are forgotten. Mutates."""
+        """Learn from sessions that begin, go on, end, or are forgotten. Mutates."""
         match event:
             case TurnArrived(turn=turn):
                 self._turn_arrived(turn.session)
             case SessionForgotten(session=session):
-                is_continued = session.num_turns > 1
-                self._forgotten.observe_end(is_continued=is_continued, is_answered=False)
+                self._forgotten(session)
 
     def use_rate(self, session: Session, return_rate: float) -> float:
         """Expected use rate of a session's blocks, given its expected returns (1/s). Pure."""
         call = self._calls.get(session)
-        if call is None or call.agent is None or not self._is_expected(call.agent):
+        if call is None or call.agent is None or not self._is_expected(call):
             return return_rate
+        rate = return_rate
         if session.num_turns == 1:
-            return_rate *= call.agent.statistics.continued_share
+            rate *= call.agent.statistics.continued_share
+        elif _names_workflow(session):
+            rate = self._return_rate(session, call, return_rate)
         if call.agent.latest is session:
-            return_rate = max(return_rate, 1.0 / self._wait_s(call.agent))
-        return return_rate
+            rate = max(rate, self._call_rate(call, call.agent))
+        return rate
 
     def share(self, session: Session, node: Node[Any]) -> float:
         """Share of a session's use rate that one of its nodes has (0 to 1). Pure."""
         call = self._calls.get(session)
-        if call is None or call.agent is None or node.start < call.end_blocks:
+        if call is None or call.agent is None or not call.end_blocks:
             return 1.0
-        is_stand_in = self._is_expected(call.agent) and call.agent.latest is session
+        if node.start < call.end_blocks or call.agent.latest is not session:
+            return 1.0
+        is_stand_in = self._is_expected(call)
         return call.agent.statistics.continued_share if is_stand_in else 1.0
+
+    def prefix_rate(self, session: Session, node: Node[Any]) -> float:
+        """Expected calls of a session's agent, for its own prefix (1/s, >= 0). Pure.
+
+        Counts after the session has ended, too. 0 unless the session is the agent's latest and the node part of the agent's own prefix.
+        """
+        call = self._calls.get(session)
+        if call is None or call.agent is None or call.agent.latest is not session:
+            return 0.0
+        is_known = node.start < call.end_blocks and self._is_expected(call)
+        return self._call_rate(call, call.agent) if is_known else 0.0
 
     def may_go_on(self, session: Session) -> bool:
         """Whether a session may be continued, as far as its agent's calls tell. Pure."""
@@ -96,77 +110,149 @@ class RecurringAgents(Observer):
         agent = call.agent
         if agent is not None and _is_answered(session):
             return agent.statistics.answered_continued_share >= _CONTINUED_SHARE
-        is_known = agent is not None and self._is_expected(agent)
-        statistics = agent.statistics if agent is not None and is_known else self._forgotten
+        is_known = agent is not None and self._is_expected(call)
+        statistics = agent.statistics if agent is not None and is_known else call.workload.forgotten
         return statistics.continued_share >= _CONTINUED_SHARE
 
     def called_next(self) -> Iterator[Node[Any]]:
-        """Last nodes of the prefixes of agents called next, soonest first. O(steps)."""
-        for agent, (steps, _) in self._due.items():
-            call = self._calls.get(agent.latest)
-            if steps <= _STEPS_PREFETCHED and call is not None:
-                path = agent.latest.tail.path()
-                yield from islice((node for node in path if node.start < call.end_blocks), 1)
+        """Last nodes of what the calls to come need, soonest first. O(workflows).
+
+        Of a session that goes on all of it, else its agent's own prefix.
+        """
+        seen: set[Node[Any]] = set()
+        upcoming = [
+            (call.steps, call, workload)
+            for workload in self.context.agent_calls
+            for call in workload.upcoming(_LEAST_PREFETCHED)
+        ]
+        for _, expected, workload in sorted(upcoming, key=lambda entry: entry[0]):
+            for node in self._needed(workload, expected):
+                if node not in seen:
+                    seen.add(node)
+                    yield node
+
+    def _needed(self, workload: Workload, expected: ExpectedCall) -> Iterator[Node[Any]]:
+        """The last node of what an expected call needs, if it is known."""
+        session = self._latest.get((workload, expected.workflow, expected.agent))
+        if session is not None and session.state.is_paused and session.num_turns > 1:
+            yield session.tail
+            return
+        agent = workload.inter_arrivals.get(expected.agent)
+        latest = None if agent is None else agent.latest
+        call = None if latest is None else self._calls.get(latest)
+        if latest is not None and call is not None:
+            yield from islice((n for n in latest.tail.path() if n.start < call.end_blocks), 1)
+
+    # Learn.
 
     def _turn_arrived(self, session: Session) -> None:
-        if session.num_turns > 1:
-            call = self._calls.get(session)
-            if session.num_turns == 2 and call is not None and call.agent is not None:
-                self._inter_arrivals.observe_end(
-                    call.agent, is_continued=True, is_answered=_is_answered(session)
-                )
+        call = self._calls.get(session)
+        if session.num_turns == 1:
+            workload = self.context.agent_calls.of(session.tenant)
+            call = self._calls[session] = _Call(self.context.now_s, workload)
+            self._find_agent(session, call)
+        elif session.num_turns == 2 and call is not None and call.agent is not None:
+            call.workload.inter_arrivals.observe_end(
+                call.agent, is_continued=True, is_answered=_is_answered(session)
+            )
+        if call is None or call.agent is None:
             return
-        call = self._calls[session] = _Call(self.context.now_s)
+        if session.num_turns == 1 or _names_workflow(session):
+            call.workload.called(_workflow_of(session), call.number, self.context.now_s)
+            self._set_latest(session, call)
+
+    def _find_agent(self, session: Session, call: _Call) -> None:
+        """Find the agent of a first prompt, by its name or a shared beginning."""
+        key = AgentKey.of(session.identity, None)
+        number = 0 if key is None else agent_number(key)
         for node in session.tail.path():
             others = [s for s in islice(users_of(node), _SHARERS) if s is not session]
             before = [s for s in others if s in self._calls]
+            if number:
+                before = [s for s in before if self._calls[s].number == number]
             if before:
-                self._note_call(session, node, before)
+                key = key or AgentKey(session.tenant, fingerprint=node.hashes[-1])
+                self._note_call(session, node, before, agent_number(key))
                 return
+        if number:
+            self._note_first_call(session, call, number)
 
-    def _is_expected(self, agent: RecurringAgent) -> bool:
-        return agent.is_regular or agent in self._due
-
-    def _wait_s(self, agent: RecurringAgent) -> float:
-        """Time until an agent's next call (s, > 0; inf if none is expected). Pure."""
+    def _note_first_call(self, session: Session, call: _Call, number: int) -> None:
+        """Learn a named agent's call where no earlier call of it shares a block."""
         now_s = self.context.now_s
-        wait_s = agent.wait_s(now_s)
-        if agent in self._due:
-            _, due_s = self._due[agent]
-            wait_s = min(wait_s, max(due_s - now_s, _SOONEST_SHARE * self._interval_s))
-        return wait_s
+        call.number = number
+        call.agent = call.workload.inter_arrivals.observe_call(number, now_s, now_s)
+        call.agent.latest = session
 
-    def _note_order(self, workflow: str | None, agent: RecurringAgent) -> None:
-        """Learn which agent follows which, and predict the next ones."""
-        now_s = self.context.now_s
-        interval_s = now_s - self._called_s.pop(workflow, now_s)
-        self._called_s[workflow] = now_s
-        if len(self._called_s) > _MAX_WORKFLOWS:
-            self._called_s.popitem(last=False)
-        if interval_s > 0.0:
-            self._interval_s += _INTERVAL_WEIGHT * (interval_s - self._interval_s)
-        self._transitions.observe(workflow, agent)
-        self._due = {}
-        if self._interval_s > 0.0:
-            for steps, following in self._transitions.predict(_STEPS_AHEAD):
-                self._due[following] = steps, now_s + steps * self._interval_s
-
-    def _note_call(self, session: Session, node: Node[Any], before: list[Session]) -> None:
+    def _note_call(
+        self, session: Session, node: Node[Any], before: list[Session], number: int
+    ) -> None:
         """Learn an agent's call; `before` are earlier sessions that share its prefix."""
         previous = max(before, key=lambda s: self._calls[s].arrived_s)
         before_s = self._calls[previous].arrived_s
-        beginning = session.group, node.hashes[-1]
-        agent = self._inter_arrivals.observe_call(beginning, self.context.now_s, before_s)
-        latest = agent.latest or previous
+        inter_arrivals = self._calls[session].workload.inter_arrivals
+        agent = inter_arrivals.observe_call(number, self.context.now_s, before_s)
+        latest = agent.latest if agent.latest in self._calls else previous
         if latest.num_turns == 1:
             is_answered = latest.state is SessionState.HUMAN_AWAY
-            self._inter_arrivals.observe_end(agent, is_continued=False, is_answered=is_answered)
+            inter_arrivals.observe_end(agent, is_continued=False, is_answered=is_answered)
         agent.latest = session
-        self._note_order(session.group, agent)
         for caller in (previous, session):
             call = self._calls[caller]
             if call.agent is None:
-                call.agent, call.end_blocks = agent, node.end
+                call.agent, call.number = agent, number
+            if call.agent is agent and not call.end_blocks:
+                call.end_blocks = node.end
+
+    def _set_latest(self, session: Session, call: _Call) -> None:
+        key = call.workload, _workflow_of(session), call.number
+        self._latest.pop(key, None)
+        self._latest[key] = session
+        if len(self._latest) > _MAX_LATEST:
+            self._latest.popitem(last=False)
+
+    def _forgotten(self, session: Session) -> None:
+        call = self._calls.get(session)
+        if call is None:
+            return
+        call.workload.forgotten.observe_end(is_continued=session.num_turns > 1, is_answered=False)
+        key = call.workload, _workflow_of(session), call.number
+        if self._latest.get(key) is session:
+            del self._latest[key]
+        if call.agent is not None and call.agent.latest is session:
+            call.agent.latest = None
+
+    # Expect.
+
+    def _return_rate(self, session: Session, call: _Call, return_rate: float) -> float:
+        """Expected returns of a session by its workflow's order (1/s). Pure."""
+        workflow = _workflow_of(session)
+        if self._latest.get((call.workload, workflow, call.number)) is not session:
+            return return_rate
+        if call.workload.is_current(workflow, call.number):
+            return return_rate
+        rate = call.workload.call_rate_in(workflow, call.number, self.context.now_s)
+        return rate or return_rate
+
+    def _is_expected(self, call: _Call) -> bool:
+        is_regular = call.agent is not None and call.agent.is_regular
+        return is_regular or call.workload.is_expected(call.number)
+
+    def _call_rate(self, call: _Call, agent: RecurringAgent) -> float:
+        """Expected calls of an agent, by order or by regularity (1/s, >= 0). Pure."""
+        now_s = self.context.now_s
+        return max(1.0 / agent.wait_s(now_s), call.workload.call_rate(call.number, now_s))
+
+
+def _names_workflow(session: Session) -> bool:
+    """Whether the client names the session's agent or workflow."""
+    return session.identity.agent_id is not None or session.identity.workflow_id is not None
+
+
+def _workflow_of(session: Session) -> Hashable:
+    """What a session's calls follow each other in: its workflow, else its explicit id."""
+    workflow_id = session.identity.workflow_id
+    return session.group if workflow_id is None else (workflow_id,)
 
 
 def _is_answered(session: Session) -> bool:

@@ -84,8 +84,14 @@ class ReturnRateEviction(SessionPriority):
         """Class of the node and the sum of its users' last return rates (1/s). Pure."""
         total = 0.0
         priority_class: float = PriorityClass.CLOSED
+        trusts_predictions = self.context.trusts_predictions
         for session in users_of(node):
-            total += session.retention_priority * self._agents.share(session, node)
+            rate = session.retention_priority * self._agents.share(session, node)
+            if trusts_predictions:
+                rate = max(rate, self._agents.prefix_rate(session, node))
+            total += rate
             if not session.state.is_ended:
                 priority_class = max(priority_class, PriorityClass.LIVE + block_urgency(session))
+            elif rate > 0.0:
+                priority_class = max(priority_class, PriorityClass.LIVE)
         return priority_class, total
