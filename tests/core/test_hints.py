@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.core.hints import DIALECTS, Hints, parse_hints
+from holdfast.core.hints import DIALECTS, HINT_FIELDS, Hints
+from holdfast.core.hints import parse_hints as parse_with_notes
 from holdfast.tool_calls.syntax import ToolCall
 from holdfast.tool_calls.turn_end import TurnEnd
+
+
+def parse_hints(*sources: Any) -> tuple[Hints, tuple[str, ...]]:
+    """The hints of a request, and those that were rejected with the reason."""
+    hints, notes = parse_with_notes(*sources)
+    return hints, tuple(str(note) for note in notes if note.outcome == "rejected")
 
 
 def test_request_without_hints_has_none() -> None:
@@ -160,7 +167,11 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=6,
 )
-KEYS = sorted({key for d in DIALECTS for key, _, _ in d.keys} | {d.under for d in DIALECTS})
+KEYS = sorted(
+    {part for d in DIALECTS for key, _, _ in d.keys for part in (key, *key.split("."))}
+    | {d.under for d in DIALECTS}
+    | {*HINT_FIELDS, "holdfast_body", "edits", "actions", "type", "action_type", "ttl", "payload"}
+)
 BODY = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=6)
 PARAMS = st.dictionaries(st.sampled_from(KEYS), JSON | BODY, max_size=6)
 

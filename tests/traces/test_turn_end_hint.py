@@ -36,6 +36,6 @@ def test_hint_of_each_recorded_turn_end(turn_end: dict[str, Any], hint: str | No
 @pytest.mark.parametrize("command", ["git fetch", "pytest", "npm run", "pytest &", "&"])
 def test_hint_parses_to_tool_and_command(command: str) -> None:
     turn = _turn(ended_by="tool", tool_name="Bash", tool_command=command)
-    hints, rejected = parse_hints({"holdfast_turn_end": turn_end_hint(turn)}, None)
-    assert rejected == ()
+    hints, notes = parse_hints({"holdfast_turn_end": turn_end_hint(turn)}, None)
+    assert [note.outcome for note in notes] == ["accepted"]
     assert features_of(hints.turn_end) == GapFeatures("shell", "Bash", command)

@@ -16,6 +16,7 @@ from tests.waiting import until
 
 import holdfast.vllm.metrics as module
 from holdfast.bench.scrape import parse_metrics
+from holdfast.vllm.metric_files import ValueFiles
 from holdfast.vllm.metrics import METRICS_DIR_VARIABLE, EngineMetrics, publish_engine_metrics
 from holdfast.vllm.metrics_directory import new_directory, remove_abandoned
 
@@ -130,7 +131,7 @@ def test_failing_export_ends_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.ValueFiles, "write_counter", fail)
+    monkeypatch.setattr(ValueFiles, "write_counter", fail)
     metrics.flush()
     metrics.evicted("tool")
     metrics.flush()

@@ -13,11 +13,14 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 __all__ = [
     "argument_parser_class",
     "end_tier_access",
     "engine_number",
     "holding_requests",
+    "kv_hints_of",
     "load_tokenizer",
     "loading_requests",
     "messages_take_xargs",
@@ -42,6 +45,12 @@ def messages_take_xargs() -> bool:
     """Whether this server's `/v1/messages` passes `vllm_xargs` on; 0.28's does not."""
     protocol = sys.modules.get("vllm.entrypoints.anthropic.protocol")
     return protocol is None or "vllm_xargs" in protocol.AnthropicMessagesRequest.model_fields
+
+
+def kv_hints_of(request: Any) -> Any:
+    """The request's `kv_hints` as a mapping; None without any, and before vLLM 0.32."""
+    envelope = getattr(request, "kv_hints", None)
+    return None if envelope is None else msgspec.to_builtins(envelope)
 
 
 def engine_number(scheduler: Any) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import holdfast
 from holdfast.cache.prefix_tree import Node
 from holdfast.config import HoldfastConfig
 from holdfast.core.bounded_name import bounded_name
+from holdfast.core.hints import IDENTITY_FIELDS, HintNote
 from holdfast.core.session import Session, SessionState
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
@@ -57,8 +58,8 @@ class EngineReports:
         self.metrics.close()
         self._log.close()
 
-    def turn_arrived(self, turn: Turn, prompt_tokens: int, rejected: tuple[str, ...]) -> None:
-        """Log a turn that has arrived."""
+    def turn_arrived(self, turn: Turn, prompt_tokens: int, notes: Sequence[HintNote]) -> None:
+        """Log a turn that has arrived, and count its hints."""
         self._record(
             "turn_arrived",
             turn,
@@ -67,8 +68,9 @@ class EngineReports:
             resident_blocks=turn.resident_blocks,
             missing_blocks=turn.missing_blocks,
             because=turn.because,
-            rejected=rejected,
+            rejected=[str(note) for note in notes if note.outcome == "rejected"],
         )
+        self.hinted(turn.session, notes)
 
     def turn_started(self, turn: Turn) -> None:
         """Count and log a turn that the engine has started."""
@@ -81,6 +83,23 @@ class EngineReports:
         """Log a turn that has ended; `pause_explained` may follow."""
         gap = turn.session.gap
         self._record("turn_ended", turn, output_tokens=output_tokens, kind=gap.kind, tool=gap.tool)
+
+    def hinted(self, session: Session, notes: Iterable[HintNote]) -> None:
+        """Count the outcomes of hints, and log what is not plain from the turn itself."""
+        for note in notes:
+            self.metrics.hinted(note.field, note.outcome)
+            if note.outcome == "accepted" and note.field in IDENTITY_FIELDS:
+                continue
+            self._log.write(
+                "hint",
+                self._clock(),
+                session=session.number,
+                turn=session.num_turns,
+                field=note.field,
+                outcome=note.outcome,
+                asked=note.asked,
+                reason=note.reason,
+            )
 
     def pause_explained(self, pause: tuple[Session, int], end: TurnEnd) -> None:
         """Record what ended a session's turn. Any thread may call it.

@@ -13,7 +13,7 @@ from holdfast.cache.eviction_queue import EvictionQueue
 from holdfast.cache.resident_prefix import resident_length
 from holdfast.core.bounded_name import bounded_name
 from holdfast.core.client_table import CLIENT_NAMES
-from holdfast.core.hints import Hints, parse_hints
+from holdfast.core.hints import HintNote, Hints, parse_hints
 from holdfast.core.identity import Identity
 from holdfast.core.session import Session
 from holdfast.core.session_id import parent_of
@@ -22,7 +22,7 @@ from holdfast.policies.admission import Admission
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
 from holdfast.vllm.cache_layout import CacheLayout
-from holdfast.vllm.compat import session_id_of
+from holdfast.vllm.compat import kv_hints_of, session_id_of
 from holdfast.vllm.decode_growth import DecodeGrowth
 
 __all__ = ["RequestTracker"]
@@ -71,17 +71,20 @@ class RequestTracker:
         """Whether a hint says that the session of a request in the engine ends with it."""
         return self._hints[request_id].is_final
 
-    def arrive(self, request: Any, *, knows_tokens: bool = True) -> tuple[Turn, tuple[str, ...]]:
-        """Make a request a turn; returns it and the reasons for rejected hints. Mutates.
+    def arrive(
+        self, request: Any, *, knows_tokens: bool = True
+    ) -> tuple[Turn, tuple[HintNote, ...]]:
+        """Make a request a turn; returns it and the outcomes of its hints. Mutates.
 
         Args:
             request: The request.
             knows_tokens: Whether its prompt's token ids are real.
         """
         hints = Hints()
-        rejected: tuple[str, ...] = ()
+        notes: tuple[HintNote, ...] = ()
         if self._reads_hints:
-            hints, rejected = parse_hints(_xargs_of(request), request.kv_transfer_params)
+            sources = _xargs_of(request), request.kv_transfer_params, kv_hints_of(request)
+            hints, notes = parse_hints(*sources, epoch_s=request.arrival_time)
         turn = self._runtime.turn_arrived(
             request.request_id,
             list(request.block_hashes),
@@ -92,7 +95,7 @@ class RequestTracker:
         self._turns[request.request_id] = turn
         self._hints[request.request_id] = hints
         self._measure(turn, request)
-        return turn, rejected
+        return turn, notes
 
     def start(self, turn: Turn) -> None:
         """Take in that the engine has started a turn. Mutates."""
@@ -261,7 +264,7 @@ def _identity_of(request: Any, hints: Hints, record: Mapping[str, Any]) -> Ident
         session_id=_bounded(session_id),
         parent_session_id=_bounded(parent_id),
         agent_id=hints.agent_id,
-        workflow_id=_bounded(record.get("workflow_id")),
+        workflow_id=_bounded(record.get("workflow_id")) or hints.workflow_id,
         client=client if isinstance(client, str) and client in CLIENT_NAMES else "",
         tenant=bounded_name(request.cache_salt or ""),
         is_side_call=is_side_call,

@@ -212,10 +212,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._runtime.tick(self.clock())
         # An idle engine takes no steps: the turn end of this very session may be unread.
         self._guard("findings", self._reader.deliver)
-        turn, rejected = self._tracker.arrive(request, knows_tokens=self.knows_tokens)
+        turn, notes = self._tracker.arrive(request, knows_tokens=self.knows_tokens)
         self.offload.arrived(request)
         self._reader.arrived(turn, request)
-        self._reports.turn_arrived(turn, request.num_prompt_tokens, rejected)
+        self._reports.turn_arrived(turn, request.num_prompt_tokens, notes)
         self._check_size(request)
 
     def _preempted(self, request: Any) -> None:

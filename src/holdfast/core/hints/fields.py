@@ -26,7 +26,6 @@ HINT_FIELDS: Final[tuple[str, ...]] = (
     "kv_hints",
     "nvext",
     "program_id",
-    "prompt_cache_key",
     "prompt_cache_retention",
     "retention_directives",
     "retention_scope",
