@@ -11,7 +11,10 @@ from readme_tables import with_tables
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "holdfast"
-ROOTS = (ROOT, SOURCES, SOURCES / "traces", ROOT / "benchmarks", ROOT / "benchmarks" / "results")
+ROOTS = (
+    *(ROOT, SOURCES, SOURCES / "traces"),
+    *(ROOT / "benchmarks", ROOT / "benchmarks" / "results", ROOT / "examples"),
+)
 DOCUMENTS = sorted(
     [
         *(ROOT / "docs").glob("*.md"),

@@ -16,6 +16,7 @@ FILES = sorted(
         *(ROOT / "src").rglob("*.py"),
         *(ROOT / "tests").rglob("*.py"),
         *(ROOT / "benchmarks").rglob("*.py"),
+        *(ROOT / "examples").glob("*.py"),
         *(ROOT / "docs").glob("*.md"),
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",

@@ -25,7 +25,7 @@ def attach(
     *,
     base_url: str | None = None,
     token: str | None = None,
-    tenant: str | None = None,
+    cache_salt: str | None = None,
 ) -> _Client:
     """Make a client send the session, agent and workflow of each of its requests.
 
@@ -39,7 +39,7 @@ def attach(
         base_url: The engine; by default the client's own base URL.
         token: The engine's control token: tools, ends of sessions and step graphs are sent to its
             `/holdfast/v1` routes. Without one nothing is sent but headers.
-        tenant: The `cache_salt` of the client's requests, for those routes.
+        cache_salt: That of the client's requests, if they have one: commands need the tenant.
 
     Returns:
         The same client.
@@ -60,7 +60,7 @@ def attach(
             f"{url!r} does not name a server", hint='give base_url="http://HOST:PORT"'
         )
     hook = _hook_of(sender)
-    hook.channels[origin] = ControlChannel(_address(url), token, tenant)
+    hook.channels[origin] = ControlChannel(_address(url), token, cache_salt)
     return client
 
 

@@ -12,6 +12,7 @@ import http.client
 import json
 import logging
 import queue
+import re
 import threading
 import time
 import urllib.parse
@@ -27,6 +28,9 @@ _TIMEOUT_S: Final = 5.0
 _BACKOFF_S: Final = 10.0
 _EXIT_TIMEOUT_S: Final = 2.0
 _MAX_PENDING: Final = 1000
+
+# An engine forgets sessions and workflows, or was started again; nothing is to be done then.
+_FORGOTTEN: Final = re.compile(r'"unknown_(session|workflow)"')
 
 _logger = logging.getLogger(__name__)
 
@@ -45,13 +49,13 @@ class ControlChannel:
     Attributes:
         origin: Scheme, host and port of the engine.
         token: Bearer token of its routes; without one nothing is sent.
-        tenant: The `cache_salt` of the requests.
+        cache_salt: That of the requests: their tenant.
         clock: Time for pauses after failures (s).
     """
 
     origin: str
     token: str | None = None
-    tenant: str | None = None
+    cache_salt: str | None = None
     clock: Callable[[], float] = time.monotonic
     _pending: queue.Queue[_Command] = field(default_factory=lambda: queue.Queue(_MAX_PENDING))
     _thread: threading.Thread | None = None
@@ -132,14 +136,17 @@ class ControlChannel:
         kind = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
         connection = kind(address.hostname or "", address.port, timeout=_TIMEOUT_S)
         content = None if command.body is None else json.dumps(command.body).encode()
-        headers = {"Authorization": f"Bearer {self.token}"}
+        headers = {"Authorization": f"Bearer {self.token}".encode()}
         if content is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = b"application/json"
+        if self.cache_salt is not None:
+            headers["X-Holdfast-Cache-Salt"] = self.cache_salt.encode()
         with contextlib.closing(connection):
             connection.request(command.method, command.path, content, headers)
             response = connection.getresponse()
             answer = response.read(2000).decode("utf-8", "replace")
-        if response.status >= http.HTTPStatus.BAD_REQUEST:
+        is_forgotten = _FORGOTTEN.search(answer) is not None
+        if response.status >= http.HTTPStatus.BAD_REQUEST and not is_forgotten:
             self._fail(f"{command.method} is answered {response.status}", answer)
 
     def _fail(self, reason: str, detail: str = "") -> None:

@@ -60,10 +60,14 @@ class EngineReports:
 
     def turn_arrived(self, turn: Turn, prompt_tokens: int, notes: Sequence[HintNote]) -> None:
         """Log a turn that has arrived, and count its hints."""
+        identity = turn.session.identity
         self._record(
             "turn_arrived",
             turn,
             session_id=_explicit_id(turn.session),
+            parent_session_id=identity.parent_session_id,
+            agent_id=identity.agent_id,
+            workflow_id=identity.workflow_id,
             prompt_tokens=prompt_tokens,
             resident_blocks=turn.resident_blocks,
             missing_blocks=turn.missing_blocks,
