@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.vllm.nesting_limit import NestingLimit, nesting_depth
+from holdfast.core.json_nesting import nesting_depth
+from holdfast.vllm.nesting_limit import NestingLimit
 
 _JSON = (b"content-type", b"application/json")
 

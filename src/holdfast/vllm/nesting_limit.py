@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
-from itertools import accumulate
 from typing import Any, Final
 
-__all__ = ["NestingLimit", "nesting_depth"]
+from holdfast.core.json_nesting import nesting_depth
+
+__all__ = ["NestingLimit"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _MAX_DEPTH: Final = 100
-_OTHERS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_STEPS: Final = {ord(b"["): 1, ord(b"{"): 1, ord(b"]"): -1, ord(b"}"): -1}
 
 
 class NestingLimit:
@@ -56,26 +55,6 @@ class NestingLimit:
             return messages.pop() if messages else await receive()
 
         await self._app(scope, replay, send)
-
-
-def nesting_depth(body: bytes, *, enough: int = 0) -> int:
-    """Levels of objects and arrays in a JSON text (count). Pure.
-
-    Args:
-        body: The text, in an encoding of JSON; need not be well formed.
-        enough: If the text opens no more objects and arrays than this, returns their number
-            instead, which is faster (count).
-    """
-    encoding = json.detect_encoding(body)
-    if not encoding.startswith("utf-8"):
-        body = body.decode(encoding, "replace").encode("utf-8", "replace")
-    num_opened = body.count(b"[") + body.count(b"{")
-    if num_opened <= enough:
-        return num_opened
-    # Without escapes, every second part between quotation marks is inside of a string.
-    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    brackets = b"".join(plain.split(b'"')[::2]).translate(None, _OTHERS)
-    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 
 
 def _is_form(scope: Message) -> bool:

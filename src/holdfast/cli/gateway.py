@@ -1,0 +1,177 @@
+"""`holdfast gateway`: one endpoint for several engines."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import click
+
+from holdfast.cli.options import FILE, option, takes
+from holdfast.errors import ConfigError
+
+__all__ = ["gateway"]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayArguments:
+    """Options of the command."""
+
+    urls: Annotated[
+        tuple[str, ...],
+        option(
+            "--engine",
+            required=True,
+            multiple=True,
+            metavar="URL",
+            help="Address of an engine, such as http://127.0.0.1:8000; repeat for each.",
+        ),
+    ]
+    host: Annotated[
+        str, option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+    ]
+    port: Annotated[
+        int,
+        option(
+            "--port",
+            default=8100,
+            show_default=True,
+            type=click.IntRange(0, 65535),
+            help="Port for clients; 0 takes a free one.",
+        ),
+    ]
+    admin_port: Annotated[
+        int | None,
+        option(
+            "--admin-port",
+            type=click.IntRange(0, 65535),
+            help="Port for /metrics and /engines, on 127.0.0.1 only.  [default: none]",
+        ),
+    ]
+    keys_path: Annotated[
+        Path | None,
+        option(
+            "--api-keys",
+            type=FILE,
+            metavar="FILE",
+            help="Lines of KEY TENANT; requests without a key are refused.",
+        ),
+    ]
+    engine_key_path: Annotated[
+        Path | None,
+        option(
+            "--engine-key",
+            type=FILE,
+            metavar="FILE",
+            help="File with the engines' API key, sent instead of the client's.",
+        ),
+    ]
+    certificate_path: Annotated[
+        Path | None, option("--tls-cert", type=FILE, help="Certificate chain, PEM.")
+    ]
+    private_key_path: Annotated[
+        Path | None, option("--tls-key", type=FILE, help="Its private key, PEM.")
+    ]
+    body_mib: Annotated[
+        int,
+        option(
+            "--max-body-mib",
+            default=64,
+            show_default=True,
+            type=click.IntRange(1, 4096),
+            help="Longest request body.",
+        ),
+    ]
+    lease_s: Annotated[
+        float,
+        option(
+            "--session-lease-s",
+            default=1800.0,
+            show_default=True,
+            type=click.FloatRange(1.0),
+            help="Sessions idle for longer count as gone.",
+        ),
+    ]
+
+
+@click.command(short_help="One endpoint for several engines.")
+@takes(GatewayArguments)
+def gateway(options: GatewayArguments) -> None:
+    """Send each session to the engine that has its KV blocks.
+
+    Serves the OpenAI and Anthropic APIs of the engines, byte for byte. Engines may be stock vLLM or
+    `holdfast serve`. A session returns to its engine unless waiting there costs more than computing
+    its prompt elsewhere.
+    """
+    from holdfast.gateway.app import Gateway
+    from holdfast.gateway.engines import Engine
+    from holdfast.gateway.serving import Listening, serve
+    from holdfast.gateway.settings import GatewayLimits
+    from holdfast.gateway.tenants import ApiKeys
+
+    engines = [Engine(_name(url), _checked(url)) for url in options.urls]
+    if len({engine.url for engine in engines}) < len(engines):
+        raise ConfigError("--engine: one address occurs twice")
+    keys = ApiKeys({})
+    if options.keys_path is not None:
+        keys = ApiKeys.parse(_read(options.keys_path), str(options.keys_path))
+    if not keys and not _is_loopback(options.host):
+        raise ConfigError(
+            f"--host {options.host} lets everyone in", hint="give --api-keys FILE as well"
+        )
+    engine_key = None
+    if options.engine_key_path is not None:
+        engine_key = _read(options.engine_key_path).strip()
+    limits = GatewayLimits(body_bytes=options.body_mib << 20, lease_s=options.lease_s)
+    where = Listening(options.host, options.port, options.admin_port, _tls(options))
+    asyncio.run(serve(Gateway(engines, keys, limits, engine_key), where, _announce))
+
+
+def _announce(url: str, admin_url: str) -> None:
+    operators = f"; metrics at {admin_url}/metrics" if admin_url else ""
+    click.echo(f"gateway ready at {url}{operators}")
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        raise ConfigError(f"--engine {url}: expected http://HOST:PORT")
+    if parts.path.rstrip("/") not in ("", "/v1") or parts.query:
+        raise ConfigError(f"--engine {url}: expected an address without a path")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _name(url: str) -> str:
+    return urlsplit(url).netloc
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _tls(options: GatewayArguments) -> ssl.SSLContext | None:
+    if options.certificate_path is None or options.private_key_path is None:
+        if options.certificate_path is not options.private_key_path:
+            raise ConfigError("--tls-cert and --tls-key belong together")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(options.certificate_path, options.private_key_path)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"{options.certificate_path}: {error}") from None
+    return context

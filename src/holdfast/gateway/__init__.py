@@ -1,0 +1,1 @@
+"""One endpoint for several engines: sessions go where their KV blocks are."""

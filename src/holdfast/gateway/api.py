@@ -1,0 +1,99 @@
+"""The APIs that pass through the gateway, and their shapes of errors."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+__all__ = ["ROUTES", "Route", "error_body", "error_event", "route_of"]
+
+Dialect = Literal["openai", "responses", "anthropic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path of an engine that clients may reach.
+
+    Attributes:
+        path: Without a trailing slash; `*` at its end stands for an id.
+        methods: Methods that pass.
+        dialect: Shape of its errors.
+        is_generation: Whether it computes a prompt, so that its session is placed.
+    """
+
+    path: str
+    methods: frozenset[str]
+    dialect: Dialect = "openai"
+    is_generation: bool = False
+
+
+_GET: Final = frozenset({"GET", "HEAD"})
+_POST: Final = frozenset({"POST"})
+
+ROUTES: Final = (
+    Route("/v1/chat/completions", _POST, is_generation=True),
+    Route("/v1/completions", _POST, is_generation=True),
+    Route("/v1/responses", _POST, "responses", is_generation=True),
+    Route("/v1/responses/*", frozenset({"GET", "POST", "DELETE"}), "responses"),
+    Route("/v1/messages", _POST, "anthropic", is_generation=True),
+    Route("/v1/messages/count_tokens", _POST, "anthropic"),
+    Route("/v1/models", _GET),
+    Route("/v1/models/*", _GET),
+    Route("/v1/embeddings", _POST),
+    Route("/tokenize", _POST),
+    Route("/detokenize", _POST),
+    Route("/version", _GET),
+)
+"""Engines have more: metrics, resets, sleep. Those are for operators and do not pass."""
+
+_PLAIN: Final = re.compile(r"[\w.:/-]*", re.ASCII)
+_BY_PATH: Final = {route.path: route for route in ROUTES}
+
+
+def route_of(path: str) -> Route | None:
+    """Return the route of a request's path, None if it does not pass. Pure."""
+    path = path.rstrip("/")
+    found = _BY_PATH.get(path)
+    if found is not None or not _PLAIN.fullmatch(path) or "/." in path:
+        return found
+    for route in ROUTES:
+        if route.path.endswith("/*") and path.startswith(route.path[:-1]):
+            return route
+    return None
+
+
+def error_body(dialect: Dialect, status: int, message: str) -> bytes:
+    """Return the body of an error answer as the API gives it. Pure."""
+    return json.dumps(_error(dialect, status, message)).encode()
+
+
+def error_event(dialect: Dialect, message: str) -> bytes:
+    """Return the last event of a stream that breaks off, as the API gives it. Pure."""
+    if dialect == "openai":
+        return b"data: " + error_body(dialect, 502, message) + b"\n\n"
+    if dialect == "responses":
+        event = {"type": "error", "code": "server_error", "message": message, "param": None}
+        return b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
+    return b"event: error\ndata: " + error_body(dialect, 502, message) + b"\n\n"
+
+
+def _error(dialect: Dialect, status: int, message: str) -> dict[str, Any]:
+    if dialect == "anthropic":
+        kind = _ANTHROPIC_KINDS.get(
+            status, "invalid_request_error" if status < 500 else "api_error"
+        )
+        return {"type": "error", "error": {"type": kind, "message": message}}
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": None, "code": status}}
+
+
+_ANTHROPIC_KINDS: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}

@@ -1,0 +1,172 @@
+"""The gateway's two servers: one for clients, one for operators."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import generate_latest
+
+from holdfast.gateway.engines import Engine
+from holdfast.gateway.forwarding import Forwarder
+from holdfast.gateway.metrics import GatewayMetrics
+from holdfast.gateway.settings import GatewayLimits
+from holdfast.gateway.tenants import ApiKeys
+
+__all__ = ["Gateway"]
+
+logger = logging.getLogger(__name__)
+
+# Servers close idle connections (vLLM after 5 s); a request sent at that moment is lost.
+_KEEP_ALIVE_S: Final = 2.0
+_BUFFER_BYTES: Final = 1 << 16
+_PROBE_TIMEOUT_S: Final = 2.0
+_CACHE_INFO = re.compile(r"^vllm:cache_config_info\{([^}]*)\}", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_STARTED = re.compile(r"^process_start_time_seconds\S* (\S+)", re.MULTILINE)
+
+
+class Gateway:
+    """One endpoint for several engines.
+
+    Args:
+        engines: At least one.
+        keys: API keys of clients.
+        limits: What requests may ask.
+        engine_key: Bearer token for the engines; None passes the client's.
+
+    Attributes:
+        metrics: What was counted.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        keys: ApiKeys,
+        limits: GatewayLimits | None = None,
+        engine_key: str | None = None,
+    ) -> None:
+        self.metrics = GatewayMetrics()
+        self._engines = engines
+        self._keys = keys
+        self._limits = limits or GatewayLimits()
+        self._engine_key = engine_key
+        self._started_at: dict[Engine, str] = {}
+
+    def app(self) -> web.Application:
+        """The application for clients; it probes the engines while it runs."""
+        app = web.Application(client_max_size=self._limits.body_bytes)
+        app.cleanup_ctx.append(self._connected)
+        app.router.add_get("/health", self._health)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        return app
+
+    def admin_app(self) -> web.Application:
+        """The application for operators: metrics and the state of engines."""
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics_text)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/engines", self._engine_states)
+        return app
+
+    async def _connected(self, app: web.Application) -> AsyncIterator[None]:
+        del app
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._limits.connect_s, sock_read=self._limits.stall_s
+        )
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+        async with aiohttp.ClientSession(
+            connector=connector,
+            timeout=timeout,
+            auto_decompress=False,
+            read_bufsize=_BUFFER_BYTES,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        ) as client:
+            self._forwarder = Forwarder(
+                *(self._engines, client, self._keys, self._limits, self.metrics),
+                engine_key=self._engine_key,
+            )
+            probes = asyncio.create_task(self._probe_all(client))
+            yield
+            probes.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await probes
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        return await self._forwarder.handle(request)
+
+    # Operators.
+
+    async def _health(self, request: web.Request) -> web.Response:
+        del request
+        is_up = any(engine.is_up for engine in self._engines)
+        return web.Response(status=200 if is_up else 503)
+
+    async def _metrics_text(self, request: web.Request) -> web.Response:
+        del request
+        text = generate_latest(self.metrics.registry)
+        return web.Response(body=text, content_type="text/plain", charset="utf-8")
+
+    async def _engine_states(self, request: web.Request) -> web.Response:
+        del request
+        states = [
+            {
+                "name": engine.name,
+                "url": engine.url,
+                "up": engine.is_up,
+                "requests_in_flight": engine.num_in_flight,
+                "queued_bytes": engine.queued_bytes,
+                "resident_bytes": engine.residency.held_bytes,
+                "in_use_bytes": self._forwarder.placements.in_use_bytes(engine),
+                "kv_tokens": engine.kv_tokens,
+            }
+            for engine in self._engines
+        ]
+        return web.json_response({"sessions": len(self._forwarder.placements), "engines": states})
+
+    # Probes.
+
+    async def _probe_all(self, client: aiohttp.ClientSession) -> None:
+        while True:
+            await asyncio.gather(*(self._probe(client, engine) for engine in self._engines))
+            await asyncio.sleep(self._limits.probe_s)
+
+    async def _probe(self, client: aiohttp.ClientSession, engine: Engine) -> None:
+        """Find out whether an engine answers, has restarted, and how large its cache is."""
+        was_up = engine.is_up
+        timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
+        try:
+            async with client.get(f"{engine.url}/health", timeout=timeout) as answer:
+                is_up = answer.status == 200
+            async with client.get(f"{engine.url}/metrics", timeout=timeout) as answer:
+                self._take_metrics(engine, await answer.text() if answer.status == 200 else "")
+        except TimeoutError:
+            is_up = was_up  # a busy engine answers late; a dead one refuses
+        except (aiohttp.ClientError, OSError, UnicodeDecodeError):
+            is_up = False
+        if was_up and not is_up:
+            logger.warning("engine %s does not answer; its sessions go elsewhere", engine.name)
+            engine.went_down()
+        elif is_up and not was_up:
+            logger.info("engine %s answers again", engine.name)
+            engine.is_up = True
+        self.metrics.engines_up.labels(engine.name).set(engine.is_up)
+
+    def _take_metrics(self, engine: Engine, text: str) -> None:
+        if found := _CACHE_INFO.search(text):
+            labels = dict(_LABEL.findall(found[1]))
+            sizes = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
+            if all(size.isdecimal() for size in sizes):
+                engine.learn_capacity(int(sizes[0]) * int(sizes[1]))
+        if found := _STARTED.search(text):
+            before = self._started_at.setdefault(engine, found[1])
+            if before != found[1]:
+                self._started_at[engine] = found[1]
+                engine.residency.clear()

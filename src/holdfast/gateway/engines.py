@@ -1,0 +1,58 @@
+"""The engines that the gateway serves, and the load that each has from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from holdfast.gateway.residency import Residency
+
+__all__ = ["Engine"]
+
+_BYTES_PER_TOKEN: Final = 4.0
+_GAIN: Final = 0.05
+
+
+@dataclass(slots=True, eq=False)
+class Engine:
+    """One engine.
+
+    Attributes:
+        name: Unique; in metrics and receipts.
+        url: Its address, without a path.
+        is_up: Whether the last connection or probe succeeded.
+        num_in_flight: Requests sent and not yet answered (count).
+        queued_bytes: Prompt bytes sent and, as far as is known, not yet computed (bytes).
+        bytes_per_token: Prompt bytes a token, learned from answers.
+        kv_tokens: Size of its KV cache; None if not known (tokens).
+        residency: What its prefix cache holds.
+    """
+
+    name: str
+    url: str
+    is_up: bool = True
+    num_in_flight: int = 0
+    queued_bytes: int = 0
+    bytes_per_token: float = _BYTES_PER_TOKEN
+    kv_tokens: int | None = None
+    residency: Residency = field(default_factory=Residency)
+
+    def learn_tokens(self, prompt_bytes: int, prompt_tokens: int) -> None:
+        """Learn how many bytes a token has, from one prompt. Mutates."""
+        if prompt_bytes > 0 and prompt_tokens > 0:
+            self.bytes_per_token += _GAIN * (prompt_bytes / prompt_tokens - self.bytes_per_token)
+            self._size()
+
+    def learn_capacity(self, kv_tokens: int | None) -> None:
+        """Take in the size of its KV cache (tokens). Mutates."""
+        self.kv_tokens = kv_tokens
+        self._size()
+
+    def went_down(self) -> None:
+        """Take in that it cannot be reached; what it held is lost. Mutates."""
+        self.is_up = False
+        self.residency.clear()
+
+    def _size(self) -> None:
+        if self.kv_tokens is not None:
+            self.residency.capacity_bytes = round(self.kv_tokens * self.bytes_per_token)

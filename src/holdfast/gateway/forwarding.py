@@ -1,0 +1,299 @@
+"""Forwards one request to the engine of its session, and the answer byte for byte."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final, NamedTuple
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from holdfast.errors import EndpointError
+from holdfast.gateway.api import Route, error_body, error_event, route_of
+from holdfast.gateway.engines import Engine
+from holdfast.gateway.headers import RECEIPT, answer_headers, by_lower_name, request_headers
+from holdfast.gateway.metrics import GatewayMetrics
+from holdfast.gateway.placement import Placement, Placements
+from holdfast.gateway.prompt_path import (
+    Piece,
+    nests_deeper,
+    prompt_path,
+    read_body,
+    stream_of,
+    with_salt,
+)
+from holdfast.gateway.settings import GatewayLimits
+from holdfast.gateway.tenants import ApiKeys
+
+__all__ = ["Forwarder"]
+
+_KEPT_BYTES: Final = 4096  # of an answer's beginning and end, for its id and its usage
+_CHUNKED_BYTES: Final = 1 << 20
+_MOST_ANSWERS: Final = 100_000
+_ANSWER_ID = re.compile(rb'"id"\s*:\s*"(resp_[\w.-]{1,128})"')
+_PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,9})')
+_UNREACHED = (aiohttp.ClientConnectionError, ConnectionError)
+_BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)
+
+
+class _Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
+    """The gateway answers by itself."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Call(NamedTuple):
+    """A request that passed all checks.
+
+    Attributes:
+        route: Its route.
+        body: What to send.
+        tenant: Whose key it has; "" without keys.
+        session_id: Explicit id of its stream, unique among tenants; None without one.
+        path: Its prompt; empty where it computes none.
+        answer_id: An earlier answer that only its engine knows; None if it names none.
+        is_stream: Whether the answer is streamed.
+    """
+
+    route: Route
+    body: bytes
+    tenant: str
+    session_id: str | None
+    path: tuple[Piece, ...]
+    answer_id: str | None
+    is_stream: bool
+
+
+class Forwarder:
+    """Handles every request of clients.
+
+    Args:
+        engines: The engines.
+        client: Sends to them.
+        keys: API keys of clients.
+        limits: What a request may ask.
+        metrics: Counts.
+        engine_key: Bearer token for the engines; None passes the client's.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        client: aiohttp.ClientSession,
+        keys: ApiKeys,
+        limits: GatewayLimits,
+        metrics: GatewayMetrics,
+        engine_key: str | None = None,
+    ) -> None:
+        self.placements = Placements(engines, limits.lease_s)
+        self._client = client
+        self._keys = keys
+        self._limits = limits
+        self._metrics = metrics
+        self._engine_key = engine_key
+        self._answered_by: OrderedDict[str, Engine] = OrderedDict()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        route = route_of(request.path)
+        try:
+            call = await self._checked(request, route)
+            return await self._forward(request, call)
+        except _Refusal as refusal:
+            return self._refuse(route, refusal.status, str(refusal))
+        except asyncio.CancelledError:
+            self._metrics.disconnects.inc()
+            raise
+
+    # Check.
+
+    async def _checked(self, request: web.Request, route: Route | None) -> _Call:
+        if route is None:
+            raise _Refusal(404, f"{request.path} does not exist here")
+        tenant = self._keys.tenant_of(request.headers)
+        if tenant is None:
+            raise _Refusal(401, "no valid API key: send it as a bearer token or as x-api-key")
+        if request.method not in route.methods:
+            allowed = ", ".join(sorted(route.methods))
+            raise _Refusal(405, f"{request.path} takes {allowed}, not {request.method}")
+        body = await self._body(request)
+        began_s = monotonic()
+        most = self._limits.nesting
+        if nests_deeper(body, most):
+            raise _Refusal(400, f"the body is nested deeper than {most} levels; flatten it")
+        call = self._read(request, route, body, tenant)
+        self._metrics.decision_s.observe(monotonic() - began_s)
+        return call
+
+    async def _body(self, request: web.Request) -> bytes:
+        try:
+            async with asyncio.timeout(self._limits.receive_s):
+                return await request.read()
+        except TimeoutError:
+            seconds = self._limits.receive_s
+            raise _Refusal(408, f"the request did not arrive within {seconds:g} s") from None
+        except web.HTTPRequestEntityTooLarge:
+            most = self._limits.body_bytes >> 20
+            raise _Refusal(413, f"the body is longer than {most} MiB") from None
+
+    def _read(self, request: web.Request, route: Route, body: bytes, tenant: str) -> _Call:
+        stream_id = stream_of(by_lower_name(request.headers), body)
+        session_id = None if stream_id is None else f"{tenant}\x00{stream_id}"
+        answer_id = request.path.split("/")[3] if route.path == "/v1/responses/*" else None
+        path: tuple[Piece, ...] = ()
+        is_stream = False
+        if route.is_generation and (read := read_body(body)) is not None:
+            path = prompt_path(read, tenant)
+            is_stream = read.stream
+            answer_id = read.previous_response_id
+            if tenant:
+                body = with_salt(body, tenant, read.cache_salt)
+        return _Call(route, body, tenant, session_id, path, answer_id, is_stream)
+
+    # Forward.
+
+    async def _forward(self, request: web.Request, call: _Call) -> web.StreamResponse:
+        """Send to one engine after the other until one begins to answer."""
+        failed: list[Engine] = []
+        while True:
+            placement = self._place(call, failed)
+            engine = placement.engine
+            self._metrics.placements.labels(engine.name, placement.reason).inc()
+            sent = _Sent(engine, placement.missing_bytes, call.path, self._metrics)
+            try:
+                with sent:
+                    async with self._client.request(
+                        request.method,
+                        URL(engine.url + request.raw_path, encoded=True),
+                        headers=request_headers(request.headers.items(), self._engine_key),
+                        data=_payload(call.body),
+                        allow_redirects=False,
+                    ) as answer:
+                        return await self._pass_on(request, call, placement, answer, sent)
+            except aiohttp.SocketTimeoutError:
+                raise _Refusal(504, f"engine {engine.name} did not answer in time") from None
+            except _UNREACHED:
+                if sent.has_answered:
+                    raise
+                engine.went_down()
+                failed.append(engine)
+                self._metrics.retries.labels(engine.name).inc()
+
+    def _place(self, call: _Call, failed: Sequence[Engine]) -> Placement:
+        known = self._answered_by.get(call.answer_id or "")
+        try:
+            return self.placements.place(
+                call.session_id, call.path, monotonic(), failed, where=known
+            )
+        except EndpointError as error:
+            raise _Refusal(503, str(error)) from None
+
+    async def _pass_on(
+        self,
+        request: web.Request,
+        call: _Call,
+        placement: Placement,
+        answer: aiohttp.ClientResponse,
+        sent: _Sent,
+    ) -> web.StreamResponse:
+        sent.answered()
+        engine = placement.engine
+        response = web.StreamResponse(
+            status=answer.status,
+            reason=answer.reason,
+            headers=answer_headers(answer.headers.items()),
+        )
+        response.headers[RECEIPT] = f"{engine.name}; reason={placement.reason}"
+        await response.prepare(request)
+        begin, end = b"", b""
+        try:
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+                if len(begin) < _KEPT_BYTES:
+                    begin += chunk[: _KEPT_BYTES - len(begin)]
+                end = (end + chunk)[-_KEPT_BYTES:]
+            await response.write_eof()
+        except _BROKEN:
+            if request.transport is None or request.transport.is_closing():
+                raise  # the client has left
+            self._metrics.broken.labels(engine.name).inc()
+            await _break_off(request, response, call, end, engine)
+            return response
+        self._learn(call, engine, begin, end)
+        self._metrics.answers.labels(engine.name, f"{answer.status // 100}xx").inc()
+        return response
+
+    def _learn(self, call: _Call, engine: Engine, begin: bytes, end: bytes) -> None:
+        """Learn which engine knows an answer, and how long tokens are. Mutates."""
+        if call.route.dialect == "responses" and (found := _ANSWER_ID.search(begin)):
+            self._answered_by[found[1].decode()] = engine
+            if len(self._answered_by) > _MOST_ANSWERS:
+                self._answered_by.popitem(last=False)
+        if call.path and (counted := _PROMPT_TOKENS.search(end)):
+            engine.learn_tokens(sum(piece.num_bytes for piece in call.path), int(counted[1]))
+
+    def _refuse(self, route: Route | None, status: int, message: str) -> web.Response:
+        self._metrics.answers.labels("", f"{status // 100}xx").inc()
+        body = error_body("openai" if route is None else route.dialect, status, message)
+        return web.Response(status=status, body=body, content_type="application/json")
+
+
+class _Sent:
+    """The load of one request on its engine, from sending to the end of the answer."""
+
+    def __init__(
+        self, engine: Engine, missing_bytes: int, path: Sequence[Piece], metrics: GatewayMetrics
+    ) -> None:
+        self.has_answered = False
+        self._engine = engine
+        self._missing_bytes = missing_bytes
+        self._path = path
+        self._metrics = metrics
+
+    def __enter__(self) -> None:
+        self._sent_s = monotonic()
+        self._engine.num_in_flight += 1
+        self._engine.queued_bytes += self._missing_bytes
+        # At once: what is sent now and shares the beginning belongs there too.
+        self._engine.residency.add(self._path)
+        self._metrics.in_flight.labels(self._engine.name).inc()
+
+    def answered(self) -> None:
+        """The engine has begun to answer: the prompt is computed."""
+        self.has_answered = True
+        self._engine.queued_bytes -= self._missing_bytes
+        self._missing_bytes = 0
+        self._metrics.first_byte_s.observe(monotonic() - self._sent_s)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._engine.num_in_flight -= 1
+        self._engine.queued_bytes -= self._missing_bytes
+        self._metrics.in_flight.labels(self._engine.name).dec()
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    """The body as aiohttp takes it, a long one to be sent in chunks."""
+    return io.BytesIO(body) if len(body) > _CHUNKED_BYTES else body or None
+
+
+async def _break_off(
+    request: web.Request, response: web.StreamResponse, call: _Call, end: bytes, engine: Engine
+) -> None:
+    """End an answer that broke off: by an error event, or a closed connection."""
+    engine.went_down()
+    if response.content_type != "text/event-stream":
+        if request.transport is not None:
+            request.transport.abort()  # a shorter body must not look whole
+        return
+    boundary = b"" if not end or end.endswith(b"\n\n") else b"\n\n"
+    message = f"engine {engine.name} stopped before the answer was complete; send it again"
+    await response.write(boundary + error_event(call.route.dialect, message))
+    await response.write_eof()

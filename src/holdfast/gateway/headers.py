@@ -1,0 +1,63 @@
+"""Which headers pass between client and engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from multidict import CIMultiDict
+
+__all__ = ["RECEIPT", "answer_headers", "request_headers"]
+
+RECEIPT: Final = "X-Holdfast-Engine"
+"""Names the engine of an answer, and the reason; see `placement.Reason`."""
+
+_HOP_BY_HOP: Final = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),
+        *("trailer", "transfer-encoding", "upgrade", "proxy-connection", "expect"),
+    }
+)
+# Set anew for the body that is sent; the body is sent uncompressed.
+_OF_BODY: Final = frozenset({"host", "content-length", "content-encoding"})
+_OF_ANSWER: Final = frozenset({"date", "server", RECEIPT.lower()})
+
+
+def request_headers(headers: Iterable[tuple[str, str]], engine_key: str | None) -> CIMultiDict[str]:
+    """Return the headers to send to an engine. Pure.
+
+    Args:
+        headers: The client's.
+        engine_key: Bearer token of the engine, in place of the client's credentials; None leaves
+            these.
+    """
+    passed = _passing(headers, _OF_BODY)
+    if engine_key is not None:
+        passed.pop("x-api-key", None)
+        passed["Authorization"] = f"Bearer {engine_key}"
+    return passed
+
+
+def answer_headers(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
+    """Return the headers of an engine's answer to send to the client. Pure."""
+    return _passing(headers, _OF_ANSWER)
+
+
+def _passing(headers: Iterable[tuple[str, str]], others: frozenset[str]) -> CIMultiDict[str]:
+    known = list(headers)
+    named = {
+        name.strip().lower()
+        for key, value in known
+        if key.lower() == "connection"
+        for name in value.split(",")
+    }
+    dropped = _HOP_BY_HOP | others | named
+    return CIMultiDict((key, value) for key, value in known if key.lower() not in dropped)
+
+
+def by_lower_name(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the first value of each header by lower-case name. Pure."""
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        found.setdefault(name.lower(), value)
+    return found

@@ -1,0 +1,63 @@
+"""The gateway's Prometheus metrics, in a registry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ["GatewayMetrics"]
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0)
+
+
+class GatewayMetrics:
+    """Counts what the gateway does; labels have few values, none from clients.
+
+    Attributes:
+        registry: For the admin server.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.answers = self._counter(
+            "answers", "Answers sent, by engine (empty for refusals) and status class.", "status"
+        )
+        self.placements = self._counter(
+            "placements", "Requests placed, by engine and reason.", "reason"
+        )
+        self.retries = self._counter(
+            "retries", "Requests sent to another engine because this one could not be reached."
+        )
+        self.broken = self._counter(
+            "broken_answers", "Answers that an engine began and did not finish."
+        )
+        self.disconnects = Counter(
+            "holdfast_gateway_disconnects",
+            "Clients that left before their answer ended; the engine was told.",
+            registry=self.registry,
+        )
+        self.in_flight = self._gauge(
+            "requests_in_flight", "Requests sent to an engine and not yet answered."
+        )
+        self.engines_up = self._gauge("engine_up", "1 while the engine answers, else 0.")
+        self.decision_s = self._histogram(
+            "decision_seconds",
+            "Time from a request's last byte to its sending: reading, checking, placing.",
+        )
+        self.first_byte_s = self._histogram(
+            "first_byte_seconds", "Time from a request's sending to the first byte of its answer."
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(*_named(name, text, labels), registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(*_named(name, text), registry=self.registry)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(f"holdfast_gateway_{name}", text, buckets=_SECONDS, registry=self.registry)
+
+
+def _named(name: str, text: str, labels: Sequence[str] = ()) -> tuple[str, str, list[str]]:
+    return f"holdfast_gateway_{name}", text, ["engine", *labels]

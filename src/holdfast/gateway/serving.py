@@ -1,0 +1,84 @@
+"""Runs the gateway's servers until the process is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from holdfast.errors import ConfigError
+from holdfast.gateway.app import Gateway
+
+__all__ = ["Listening", "serve"]
+
+_SHUTDOWN_S: Final = 10.0
+_ADMIN_HOST: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where the servers listen.
+
+    Attributes:
+        host: Address for clients.
+        port: Port for clients; 0 takes a free one.
+        admin_port: Port for operators on the loopback address; None starts no such server.
+        tls: Certificate for clients; None serves plain HTTP.
+    """
+
+    host: str
+    port: int
+    admin_port: int | None = None
+    tls: ssl.SSLContext | None = None
+
+
+async def serve(gateway: Gateway, where: Listening, on_ready: Callable[[str, str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; open answers get ten seconds to end.
+
+    Args:
+        gateway: What is served.
+        where: Addresses.
+        on_ready: Called with the clients' and the operators' address ("" for none).
+
+    Raises:
+        ConfigError: An address cannot be listened on.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    runner = web.AppRunner(
+        gateway.app(),
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=_SHUTDOWN_S,
+        auto_decompress=True,
+    )
+    admin = web.AppRunner(gateway.admin_app(), access_log=None)
+    try:
+        url = await _listen(runner, where.host, where.port, where.tls)
+        admin_url = ""
+        if where.admin_port is not None:
+            admin_url = await _listen(admin, _ADMIN_HOST, where.admin_port, None)
+        on_ready(url, admin_url)
+        await stopped.wait()
+    finally:
+        await admin.cleanup()
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None) -> str:
+    await runner.setup()
+    site = web.TCPSite(runner, host, port, ssl_context=tls)
+    try:
+        await site.start()
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    bound = runner.addresses[0]
+    shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+    return f"{'http' if tls is None else 'https'}://{shown}:{bound[1]}"

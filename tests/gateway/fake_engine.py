@@ -1,0 +1,123 @@
+"""An engine without a model, for what a real one does too seldom: dying, stalling, odd bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from aiohttp import web
+
+from holdfast.gateway.app import Gateway
+from holdfast.gateway.engines import Engine
+from holdfast.gateway.settings import GatewayLimits
+from holdfast.gateway.tenants import ApiKeys
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+FIRST = b'data: {"id": "resp_1", "choices": []}\n\n'
+
+
+class FakeEngine:
+    """Records requests and answers them with a function of the test's."""
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self.answer = answer or self.plain
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.url = ""
+        self.num_cancelled = 0
+        self.num_probes = 0
+        self.started = "1.0"
+
+    async def plain(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b'{"ok": 1}', content_type="application/json")
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/health":
+            return web.Response()
+        if request.path == "/metrics":
+            self.num_probes += 1
+            return web.Response(
+                text='vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
+                f"process_start_time_seconds {self.started}\n"
+            )
+        body = await request.read()
+        self.requests.append((request.path_qs, dict(request.headers), body))
+        try:
+            return await self.answer(request)
+        except asyncio.CancelledError:
+            self.num_cancelled += 1
+            raise
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[FakeEngine]:
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self.runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+        try:
+            yield self
+        finally:
+            await self.stop()
+
+    async def stop(self) -> None:
+        """Die as a killed process does: no listening socket and no connection is left."""
+        for site in list(self.runner.sites):
+            await site.stop()
+        server = self.runner.server
+        for connection in [] if server is None else server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0.05)
+        await self.runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    *engines: FakeEngine, keys: ApiKeys | None = None, engine_key: str | None = None, **limits: Any
+) -> AsyncIterator[str]:
+    """Some engines and a gateway before them; yields its address."""
+    async with contextlib.AsyncExitStack() as stack:
+        for engine in engines:
+            await stack.enter_async_context(engine.running())
+        yield await stack.enter_async_context(_gateway(engines, keys, engine_key, limits))
+
+
+@contextlib.asynccontextmanager
+async def _gateway(
+    engines: Sequence[FakeEngine],
+    keys: ApiKeys | None,
+    engine_key: str | None,
+    limits: dict[str, Any],
+) -> AsyncIterator[str]:
+    known = [Engine(f"e{number}", engine.url) for number, engine in enumerate(engines)]
+    limits.setdefault("probe_s", 60.0)
+    served = Gateway(known, keys or ApiKeys({}), GatewayLimits(**limits), engine_key)
+    runner = web.AppRunner(served.app(), handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    while not all(engine.num_probes for engine in engines):
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def stream(*chunks: bytes, dies: bool = False, pause_s: float = 0.0) -> Answer:
+    """An answer of server-sent events; one that dies breaks the connection."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+            await asyncio.sleep(pause_s)
+        if dies:
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+    return answer

@@ -1,0 +1,130 @@
+"""Tests of placement, with hand-worked bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.errors import EndpointError
+from holdfast.gateway.engines import Engine
+from holdfast.gateway.placement import Placement, Placements
+from holdfast.gateway.prompt_path import Piece
+
+
+def path(text: str, num_bytes: int = 100) -> list[Piece]:
+    """A piece a letter."""
+    return [Piece(text[: n + 1].encode(), num_bytes) for n in range(len(text))]
+
+
+class Fleet:
+    """Engines that compute at once what is placed on them."""
+
+    def __init__(self, num_engines: int = 2, lease_s: float = 100.0) -> None:
+        self.engines = [Engine(str(n), f"http://{n}") for n in range(num_engines)]
+        self.placements = Placements(self.engines, lease_s)
+        self.now_s = 0.0
+
+    def send(self, text: str, session_id: str | None = None) -> Placement:
+        placed = self.placements.place(session_id, path(text), self.now_s)
+        placed.engine.residency.add(path(text))
+        return placed
+
+
+def test_new_sessions_go_where_the_least_is_in_use() -> None:
+    fleet = Fleet()
+    names = [fleet.send(text, text).engine.name for text in ("aaaa", "b", "cc", "d")]
+    assert names == ["0", "1", "1", "1"]
+    assert fleet.placements.in_use_bytes(fleet.engines[0]) == 400
+
+
+def test_a_new_session_joins_what_it_shares_in_equal_space() -> None:
+    fleet = Fleet()
+    fleet.send("heada", "a")
+    fleet.send("zzzzz", "b")
+    placed = fleet.send("headc", "c")
+    assert (placed.engine.name, placed.reason, placed.missing_bytes) == ("0", "prefix", 100)
+
+
+def test_a_session_returns_by_its_prompt_alone() -> None:
+    fleet = Fleet()
+    first = fleet.send("ab")
+    fleet.send("xyz")
+    again = fleet.send("abcd")
+    assert (again.engine, again.reason) == (first.engine, "origin")
+    assert again.session is first.session
+    assert len(fleet.placements) == 2
+
+
+def test_an_id_counts_although_the_prompt_was_rewritten() -> None:
+    fleet = Fleet()
+    first = fleet.send("ab", "s")
+    again = fleet.send("qr", "s")
+    assert (again.engine, again.reason, again.missing_bytes) == (first.engine, "origin", 200)
+
+
+@pytest.mark.parametrize(("queued", "reason"), [(299, "origin"), (301, "moved")])
+def test_a_session_moves_when_waiting_costs_more(queued: int, reason: str) -> None:
+    fleet = Fleet()
+    origin = fleet.send("abc", "s").engine
+    origin.queued_bytes = queued
+    # There 100 bytes are missing and some queued; elsewhere all 400 are missing.
+    placed = fleet.send("abcd", "s")
+    assert placed.reason == reason
+    assert (placed.engine is origin) == (reason == "origin")
+
+
+def test_a_session_of_a_dead_engine_moves_and_stays() -> None:
+    fleet = Fleet()
+    origin = fleet.send("abc", "s").engine
+    origin.went_down()
+    assert fleet.send("abcd", "s").reason == "only"
+    origin.is_up = True
+    placed = fleet.send("abcde", "s")
+    assert (placed.engine is not origin, placed.reason) == (True, "origin")
+
+
+def test_without_engines_there_is_an_error() -> None:
+    fleet = Fleet()
+    for engine in fleet.engines:
+        engine.went_down()
+    with pytest.raises(EndpointError, match="no engine is reachable"):
+        fleet.send("a")
+
+
+def test_idle_sessions_stop_counting_after_their_lease() -> None:
+    fleet = Fleet()
+    fleet.send("aaaa", "a")
+    fleet.now_s = 101.0
+    assert fleet.send("b", "b").engine.name == "0"
+    assert fleet.placements.in_use_bytes(fleet.engines[0]) == 100
+
+
+def test_a_closed_session_gives_its_space_back() -> None:
+    fleet = Fleet()
+    fleet.send("aaaa", "a")
+    assert fleet.placements.close("a")
+    assert not fleet.placements.close("a")
+    assert fleet.placements.in_use_bytes(fleet.engines[0]) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text("abc", max_size=4), st.sampled_from([None, "s", "t"]), st.integers(0, 80)
+        ),
+        max_size=30,
+    )
+)
+def test_bytes_in_use_are_those_of_the_sessions(
+    requests: list[tuple[str, str | None, int]],
+) -> None:
+    fleet = Fleet(3)
+    for text, session_id, wait_s in requests:
+        fleet.now_s += wait_s
+        fleet.send(text, session_id)
+        sessions = fleet.placements._sessions.values()
+        for engine in fleet.engines:
+            used = sum(s.num_bytes for s in sessions if s.engine is engine)
+            assert fleet.placements.in_use_bytes(engine) == used
+        assert len(fleet.placements._leaves) <= len(sessions)

@@ -1,0 +1,104 @@
+"""Tests of prompt paths: equal beginnings match, whatever clients do to the JSON around them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.core.json_nesting import nesting_depth
+from holdfast.gateway.prompt_path import (
+    Piece,
+    nests_deeper,
+    prompt_path,
+    read_body,
+    with_salt,
+)
+
+
+def path_of(body: dict[str, Any], tenant: str = "") -> tuple[Piece, ...]:
+    read = read_body(json.dumps(body, separators=(",", ":")).encode())
+    assert read is not None
+    return prompt_path(read, tenant)
+
+
+def num_shared(one: tuple[Piece, ...], other: tuple[Piece, ...]) -> int:
+    return sum(a == b for a, b in zip(one, other, strict=False))
+
+
+def user(text: str, **others: Any) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "text", "text": text, **others}]}
+
+
+@pytest.mark.parametrize("field", ["messages", "input"])
+def test_a_longer_conversation_extends_the_shorter_path(field: str) -> None:
+    messages = [user("a" * 9000), user("b"), user("c")]
+    short, long = (path_of({field: messages[:n]}) for n in (2, 3))
+    assert long[: len(short)] == short
+    assert len(long) == len(short) + 1
+    assert len(short) == 4  # three pieces of at most 4096 bytes, and the second message
+
+
+def test_cache_marks_that_wander_do_not_matter() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    turns = [
+        {"system": [{"type": "text", "text": "s", **mark}], "messages": [user("a", **mark)]},
+        {"system": [{"type": "text", "text": "s"}], "messages": [user("a"), user("b", **mark)]},
+    ]
+    one, other = map(path_of, turns)
+    assert num_shared(one, other) == len(one) == 2
+
+
+def test_tools_and_system_prompt_come_first() -> None:
+    head = {"tools": [{"name": "t" * 5000}], "system": "s" * 5000}
+    one, other = (path_of({"messages": [user(text)], **head}) for text in "ab")
+    assert num_shared(one, other) == len(one) - 1 == 4
+
+
+def test_models_tenants_and_salts_share_nothing() -> None:
+    paths = [
+        path_of({"model": "m", "prompt": "p"}),
+        path_of({"model": "n", "prompt": "p"}),
+        path_of({"model": "m", "prompt": "p"}, "t"),
+        path_of({"model": "m", "prompt": "p", "cache_salt": "s"}),
+    ]
+    assert len({path[0].key for path in paths}) == 4
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_body_is_read_or_passed_over(body: bytes) -> None:
+    read = read_body(body)
+    if read is not None:
+        prompt_path(read, "")
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8).filter(lambda k: k not in ("messages", "cache_salt", "stream")),
+        st.recursive(
+            st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=8),
+            lambda inner: st.lists(inner, max_size=3),
+            max_leaves=5,
+        ),
+        max_size=4,
+    )
+)
+def test_a_salted_body_keeps_every_other_field(body: dict[str, Any]) -> None:
+    salted = json.loads(with_salt(json.dumps(body).encode(), "blue", None))
+    assert salted == body | {"cache_salt": "blue/"}
+
+
+_NESTED = st.recursive(
+    st.none() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab"), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(_NESTED | st.dictionaries(st.text(max_size=3), _NESTED), st.integers(1, 6))
+def test_depth_in_parts_is_that_of_the_whole(value: Any, most: int) -> None:
+    body = json.dumps(value).encode()
+    assert nests_deeper(body, most) == (nesting_depth(body) > most)
