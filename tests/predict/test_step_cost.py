@@ -92,3 +92,15 @@ def test_decoding_gets_the_time_that_prompts_leave() -> None:
         model.turn_ended()
     each_s = (11 * STEP_S + 20 * DECODE_S) / 2
     assert model.decode_s == pytest.approx(each_s, rel=0.1)
+
+
+def test_shared_decode_time_is_that_of_the_steps_alone() -> None:
+    model = StepCostModel()
+    assert model.shared_decode_s == 0.0
+    model.observe(StepWork(1, 100, 5000.0, 0), seconds_of(StepWork(1, 100, 5000.0, 0)))
+    for number in range(40):  # a turn ends every 20 steps
+        for work in (StepWork(1, 0, 0.0, 1 + (number + index) % 9) for index in range(20)):
+            model.observe(work, seconds_of(work))
+        model.turn_ended()
+    assert model.shared_decode_s == pytest.approx(20 * STEP_S, rel=0.1)
+    assert model.decode_s > model.shared_decode_s

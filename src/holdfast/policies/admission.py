@@ -19,6 +19,8 @@ class Budget:
         now_s: Time of the decision (s, host's clock).
         blocks: Free blocks without a reservation that no running turn grows into (count; may be
             < 0).
+        growth_blocks: Free blocks that running turns are expected to grow into; not in `blocks`
+            (count).
         slots: Turns that may still start (count).
         num_running: Turns running now (count).
         restore_s: Engine time to restore a session's last so many blocks (s).
@@ -34,6 +36,7 @@ class Budget:
     restore_s: Callable[[Session, int], float]
     reservations: Callable[[], Sequence[Session]]
     freed_by: Callable[[Session], int]
+    growth_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class StepCostModel:
         self._num_unfitted = 0
         self._num_fits = 0
         self._decoding_s = 0.0
+        self._decodes = 0.0
         self._turns = 0.0
 
     def observe(self, work: StepWork, seconds: float) -> None:
@@ -74,6 +75,7 @@ class StepCostModel:
         self._num_unfitted += 1
         if self._num_unfitted >= (_STEPS_BETWEEN_FITS if self._num_fits else _FIRST_STEPS):
             self._fit()
+        self._decodes += work.num_decodes
         self._decoding_s += max(seconds - self._prefill_s(features[1], features[2]), 0.0)
 
     def step_s(self, work: StepWork) -> float:
@@ -83,6 +85,7 @@ class StepCostModel:
     def turn_ended(self) -> None:
         """Count a completed output. Mutates."""
         self._decoding_s *= _TURN_MEMORY
+        self._decodes *= _TURN_MEMORY
         self._turns = _TURN_MEMORY * self._turns + 1.0
 
     def prefill_s(self, num_tokens: float, context_tokens: float = 0.0) -> float:
@@ -93,6 +96,16 @@ class StepCostModel:
     def decode_s(self) -> float:
         """Mean engine time of a turn's decoding, shared with concurrent turns (s)."""
         return self._decoding_s / self._turns if self._turns else 0.0
+
+    @property
+    def shared_decode_s(self) -> float:
+        """The part of `decode_s` that steps take for any number of decodes (s).
+
+        A turn that runs beside others saves the engine as much: its tokens come out of steps that
+        are taken anyway.
+        """
+        own_s = self._cost[3] * self._decodes
+        return max(self._decoding_s - own_s, 0.0) / self._turns if self._turns else 0.0
 
     def _prefill_s(self, num_tokens: float, attended_pairs: float) -> float:
         return self._cost[1] * num_tokens + self._cost[2] * attended_pairs

@@ -35,7 +35,12 @@ class Reservations:
         self.retention = CopyRetention()
 
     def budget(
-        self, blocks: int, slots: int, num_running: int, admission: AdmissionPolicy
+        self,
+        blocks: int,
+        slots: int,
+        num_running: int,
+        admission: AdmissionPolicy,
+        growth_blocks: int = 0,
     ) -> Budget:
         """What the engine can still give away. Pure.
 
@@ -44,10 +49,12 @@ class Reservations:
             slots: Turns that may still start (count).
             num_running: Turns running (count).
             admission: Knows how long a session counts as idle.
+            growth_blocks: Free blocks that running turns are expected to grow into (count).
         """
         return Budget(
             now_s=self._context.now_s,
             blocks=blocks,
+            growth_blocks=growth_blocks,
             slots=slots,
             num_running=num_running,
             restore_s=self._restore_s,

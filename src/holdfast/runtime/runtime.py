@@ -287,7 +287,12 @@ class AgentRuntime(RuntimeContext):
     # Decide.
 
     def admit(
-        self, waiting: Sequence[Turn], blocks: int, slots: int, num_running: int
+        self,
+        waiting: Sequence[Turn],
+        blocks: int,
+        slots: int,
+        num_running: int,
+        growth_blocks: int = 0,
     ) -> Admission:
         """Admit turns and release the reservations that they take. Mutates.
 
@@ -296,9 +301,12 @@ class AgentRuntime(RuntimeContext):
             blocks: Free blocks without a reservation (count; may be negative).
             slots: Turns that may still start (count).
             num_running: Turns running (count).
+            growth_blocks: Free blocks that those are expected to grow into (count).
         """
         admission_policy = self.policies.admission
-        budget = self._reservations.budget(blocks, slots, num_running, admission_policy)
+        budget = self._reservations.budget(
+            blocks, slots, num_running, admission_policy, growth_blocks
+        )
         admission = admission_policy.admit(waiting, budget)
         if waiting and not num_running and not admission.admitted:
             admission = replace(admission, admitted=waiting[:1])  # the engine is never left idle

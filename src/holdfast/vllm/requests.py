@@ -140,9 +140,11 @@ class RequestTracker:
             slots: Requests that may still start (count).
             spare: Blocks to leave free (count).
         """
-        blocks = self.unclaimed_blocks(running, spare) - self._queue.num_reserved_blocks
+        growth = self._growth.update(running)
+        queue = self._queue
+        blocks = queue.num_free_blocks - spare - growth - queue.num_reserved_blocks
         turns = self._pick(waiting, blocks, slots)
-        return self._runtime.admit(turns, blocks, slots, len(running))
+        return self._runtime.admit(turns, blocks, slots, len(running), growth)
 
     def sessions_of(self, requests: Iterable[Any]) -> Iterator[Session]:
         """Sessions of those requests whose turns are known."""

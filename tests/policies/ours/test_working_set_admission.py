@@ -15,6 +15,7 @@ from holdfast.core.session import Session, SessionState
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission, Budget
 from holdfast.policies.ours.working_set_admission import WorkingSetAdmission
+from holdfast.predict.step_cost import StepCostModel
 from holdfast.runtime.context import RuntimeContext
 
 NOW_S = 100.0
@@ -27,6 +28,28 @@ def policy() -> WorkingSetAdmission:
 
 
 POLICY = policy()
+
+
+class Costs(StepCostModel):
+    """A second for each block; decoding shares as many as given."""
+
+    def __init__(self, shared_s: float) -> None:
+        super().__init__()
+        self.shared_s = shared_s
+
+    def prefill_s(self, num_tokens: float, context_tokens: float = 0.0) -> float:
+        return num_tokens
+
+    @property
+    def shared_decode_s(self) -> float:
+        return self.shared_s
+
+
+def decode_bound(shared_s: float) -> WorkingSetAdmission:
+    """A policy on an engine whose steps cost a turn so much, however many decode."""
+    deciding = policy()
+    deciding.context.costs = Costs(shared_s)
+    return deciding
 
 
 def session(number: int) -> Session:
@@ -62,6 +85,7 @@ def budget_of(
     reserved: Sequence[tuple[int, float]] = (),
     now_s: float = NOW_S,
     restore_s: float = 1.0,
+    growth: int = 0,
 ) -> Budget:
     """A budget with reservations as (blocks freed, seconds idle), first to go first."""
     idle = {session(1000 + i): reservation for i, reservation in enumerate(reserved)}
@@ -70,6 +94,7 @@ def budget_of(
     return Budget(
         now_s=now_s,
         blocks=blocks,
+        growth_blocks=growth,
         slots=slots,
         num_running=running,
         restore_s=lambda session, num_blocks: num_blocks * restore_s,
@@ -143,6 +168,39 @@ def test_reservation_released_sooner_while_more_turns_wait() -> None:
 def test_reservations_kept_where_they_would_not_suffice() -> None:
     decision = POLICY.admit([turn(1, needs=30)], budget_of(10, reserved=[(5, 100.0)]))
     assert (ids(decision), decision.released) == ([], [])
+
+
+@pytest.mark.parametrize(("shared_s", "is_admitted"), [(12.1, True), (11.9, False)])
+def test_turn_borrows_growth_where_recomputing_it_is_cheap(
+    shared_s: float, *, is_admitted: bool
+) -> None:
+    waiting = turn(1, needs=12)
+    waiting.footprint_blocks = 12  # to compute again if it is preempted: 12 s
+    decision = decode_bound(shared_s).admit([waiting], budget_of(5, growth=7))
+    assert ids(decision) == (["r1"] if is_admitted else [])
+
+
+def test_turn_borrows_only_blocks_that_are_free_now() -> None:
+    first, second = turn(1, needs=12), turn(2, needs=12)
+    decision = decode_bound(1000.0).admit([first, second], budget_of(5, growth=18))
+    assert ids(decision) == []
+    first.footprint_blocks = second.footprint_blocks = 12
+    decision = decode_bound(1000.0).admit([first, second], budget_of(5, growth=18))
+    assert ids(decision) == ["r1"]
+
+
+def test_reservation_that_saves_little_is_released_at_once() -> None:
+    budget = budget_of(10, reserved=[(5, 0.1)])  # five blocks: 5 s
+    kept = decode_bound(4.9).admit([turn(1, needs=12)], budget)
+    assert (ids(kept), kept.released) == ([], [])
+    released = decode_bound(5.1).admit([turn(1, needs=12)], budget)
+    assert (ids(released), len(released.released)) == (["r1"], 1)
+
+
+def test_savings_of_reservations_add_up() -> None:
+    budget = budget_of(0, reserved=[(5, 0.1), (5, 0.1)])
+    assert not decode_bound(9.9).admit([turn(1, needs=10)], budget).released
+    assert len(decode_bound(10.1).admit([turn(1, needs=10)], budget).released) == 2
 
 
 def test_idle_engine_is_always_given_a_turn() -> None:

@@ -29,6 +29,11 @@ class WorkingSetAdmission(AdmissionPolicy):
     delays the turns that wait, recomputation delays all. So a pause never costs more than twice
     what it would if its length were known.
 
+    A turn waits only while that saves engine time. One that runs beside others takes part in steps
+    that are taken anyway; where these cost more than to compute a reservation's blocks again, it
+    yields at once. For the same reason a turn may start in blocks that running turns will grow
+    into, where this costs more than to compute the turn again after a preemption.
+
     A turn is due when it has waited for some times the engine time of what it found ahead of it,
     every prompt computed (see `WaitBound`). A due turn, and any turn while nothing runs, may take
     every reservation, and no turn passes a due one. So a turn waits at most until it is due, and
@@ -61,7 +66,8 @@ class WorkingSetAdmission(AdmissionPolicy):
         if len(waiting) <= slots and sum(t.demand_blocks for t in waiting) <= blocks:
             return Admission(sorted(waiting, key=lambda t: (t.priority, not t.was_running)))
         patience = 1.0 + budget.num_running / max(len(waiting), 1)
-        reservations = _Reservations(budget, patience, self.idle_s)
+        gain_s = self.context.costs.shared_decode_s
+        reservations = _Reservations(budget, patience, gain_s, self.idle_s)
         admitted: list[Turn] = []
         released: list[Session] = []
         is_held_back = False
@@ -78,7 +84,7 @@ class WorkingSetAdmission(AdmissionPolicy):
                 taken, gained = reservations.take(turn, wanted, takes_any=is_due or is_idle)
                 released.extend(taken)
                 blocks += gained
-            if turn.demand_blocks <= blocks or is_idle:
+            if turn.demand_blocks <= blocks or is_idle or self._may_borrow(turn, blocks, budget):
                 blocks -= turn.demand_blocks
                 admitted.append(turn)
             elif is_due:
@@ -90,6 +96,13 @@ class WorkingSetAdmission(AdmissionPolicy):
     def rank(self, turn: Turn, now_s: float) -> tuple[float, ...]:
         """Order of admission: the smallest first; see `Turn.rank`. Pure."""
         return turn.rank(now_s)
+
+    def _may_borrow(self, turn: Turn, blocks: int, budget: Budget) -> bool:
+        """Whether a turn may start in blocks that running turns will grow into. Pure."""
+        if turn.demand_blocks > blocks + budget.growth_blocks:
+            return False
+        lost_s = self.context.restore_s(turn.footprint_blocks)  # if it is preempted
+        return 0.0 < lost_s < self.context.costs.shared_decode_s
 
     def retains(self, session: Session) -> bool:
         """Whether the session may go on; it keeps its blocks until a turn takes them."""
@@ -104,17 +117,24 @@ class _Reservation:
         session: The idle session.
         freed_blocks: Blocks that become free (count).
         is_overdue: Whether the session has been idle for longer than recomputation costs.
+        restore_s: Engine time to restore those blocks (s).
     """
 
     session: Session
     freed_blocks: int
     is_overdue: bool
+    restore_s: float
 
-    def yields_to(self, turn: Turn) -> bool:
-        """Whether a turn not yet due may take it: never from a more urgent session. Pure."""
+    def yields_to(self, turn: Turn, gain_s: float) -> bool:
+        """Whether a turn not yet due may take it: never from a more urgent session. Pure.
+
+        Args:
+            turn: The turn.
+            gain_s: Engine time that the turn saves by running beside others (s).
+        """
         priority = self.session.priority
         if priority is None or priority == turn.priority:
-            return self.is_overdue
+            return self.is_overdue or self.restore_s < gain_s
         return turn.priority < priority
 
 
@@ -124,12 +144,20 @@ class _Reservations:
     Args:
         budget: Knows them; asked when the first is wanted.
         patience: How many times the cost of recomputing its blocks a session may be idle.
+        gain_s: Engine time that a turn saves by running beside others (s).
         idle_s: How long a session counts as idle (s).
     """
 
-    def __init__(self, budget: Budget, patience: float, idle_s: Callable[[Session], float]) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        patience: float,
+        gain_s: float,
+        idle_s: Callable[[Session], float],
+    ) -> None:
         self._budget = budget
         self._patience = patience
+        self._gain_s = gain_s
         self._idle_s = idle_s
         self._reservations: list[_Reservation] | None = None
 
@@ -143,7 +171,12 @@ class _Reservations:
         """
         if self._reservations is None:
             self._reservations = self._look()
-        yielding = [r for r in self._reservations if takes_any or r.yields_to(turn)]
+        left_s = self._gain_s
+        yielding = []
+        for reservation in self._reservations:
+            if takes_any or reservation.yields_to(turn, left_s):
+                yielding.append(reservation)
+                left_s -= 0.0 if reservation.is_overdue else reservation.restore_s
         if not takes_any and sum(r.freed_blocks for r in yielding) < wanted:
             return [], 0
         taken: list[Session] = []
@@ -162,6 +195,7 @@ class _Reservations:
         found: list[_Reservation] = []
         for session in islice(budget.reservations(), _MOST_RESERVATIONS):
             freed = budget.freed_by(session)
-            is_overdue = self._idle_s(session) > self._patience * budget.restore_s(session, freed)
-            found.append(_Reservation(session, freed, is_overdue))
+            restore_s = budget.restore_s(session, freed)
+            is_overdue = self._idle_s(session) > self._patience * restore_s
+            found.append(_Reservation(session, freed, is_overdue, restore_s))
         return found
