@@ -36,6 +36,7 @@ ENVIRONMENT_PREFIX: Final = "HOLDFAST_"
 OTHER_VARIABLES: Final[Mapping[str, str]] = {
     "HOLDFAST_DEBUG": "1 shows the traceback of an error",
     "HOLDFAST_END_WITH_PARENT": "process id: the server ends when this parent has ended",
+    "HOLDFAST_ROUTES_TOKEN": "the token itself, in place of routes_token_file",
     "HOLDFAST_METRICS_DIR": "set by Holdfast: directory for the engine core's metrics",
 }
 """`HOLDFAST_*` variables that are no settings; there are no others besides the settings' own."""
@@ -72,6 +73,8 @@ class HoldfastConfig:
         pool_ttl_s: Time after which an unused block is removed from it (s); unset, blocks stay.
         prefetch: Whether blocks are loaded before a turn needs them.
         hints: Whether the hints in requests are read.
+        routes_token_file: File with the bearer token of the routes under /holdfast/v1; unset,
+            there are no such routes.
         strict: Whether an error of Holdfast is raised instead of falling back. For tests.
     """
 
@@ -90,6 +93,7 @@ class HoldfastConfig:
     pool_ttl_s: float | None = None
     prefetch: bool = True
     hints: bool = True
+    routes_token_file: str | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -101,7 +105,7 @@ class HoldfastConfig:
 
 
 _TYPES: Final = get_type_hints(HoldfastConfig)
-_FILES: Final = ("decision_log", "learned_file", "pool_dir")
+_FILES: Final = ("decision_log", "learned_file", "pool_dir", "routes_token_file")
 _AMOUNTS: Final = ("host_gib", "pool_gib", "pool_ttl_s")  # above zero, or None
 _NEEDS: Final = {"pool_dir": "host_gib", "pool_gib": "pool_dir", "pool_ttl_s": "pool_dir"}
 _RANGES: Final[Mapping[str, tuple[float, float | None]]] = {

@@ -52,6 +52,23 @@ def test_holdfast_option_is_removed_at_any_position(
     assert os.environ["HOLDFAST_MAX_SESSIONS"] == "7"
 
 
+def test_a_token_turns_the_routes_on(served: list[list[str]], tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("a token of the tests")
+    result = CliRunner().invoke(cli, ["serve", "m", "--holdfast-token-file", str(token)])
+    assert result.exit_code == 0, result.output
+    assert served[0][-1] == f"--middleware={engine.ROUTES_MIDDLEWARE}"
+    assert os.environ["HOLDFAST_ROUTES_TOKEN_FILE"] == str(token)
+
+
+def test_an_unusable_token_refused_before_engine_start(
+    served: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_ROUTES_TOKEN", "short")
+    result = CliRunner().invoke(cli, ["serve", "m"])
+    assert isinstance(result.exception, ConfigError) and served == []
+
+
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [("belady", "unknown policy"), ("clairvoyant", "future"), ("stateless", "keeps no KV blocks")],

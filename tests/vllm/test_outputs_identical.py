@@ -195,3 +195,9 @@ def _hang_up_amid(server: EngineServer, prompt: Tokens) -> None:
         assert response.readline()
     response.close()
     connection.close()
+
+
+def test_without_a_token_there_are_no_routes(ours: EngineClient) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(ours.server.url + "/holdfast/v1/state", timeout=LONGEST_S)
+    assert caught.value.code == 404 and json.load(caught.value) == {"detail": "Not Found"}

@@ -44,27 +44,41 @@ def _described(setting: Setting) -> str:
         "help_option_names": [],
     },
     epilog=_EPILOG,
-    options_metavar="[--holdfast-config FILE]",
+    options_metavar="[--holdfast-config FILE] [--holdfast-token-file FILE]",
 )
 @click.option(
     "--holdfast-config",
     type=click.Path(path_type=Path, dir_okay=False),
     help="TOML file with a [holdfast] table.",
 )
+@click.option(
+    "--holdfast-token-file",
+    type=click.Path(dir_okay=False),
+    help="File with the token of the routes under /holdfast/v1, which are off without.",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="MODEL [any vLLM argument]")
 @click.pass_context
-def serve(context: click.Context, holdfast_config: Path | None, arguments: tuple[str, ...]) -> None:
+def serve(
+    context: click.Context,
+    holdfast_config: Path | None,
+    holdfast_token_file: str | None,
+    arguments: tuple[str, ...],
+) -> None:
     """Start vLLM's OpenAI-compatible server with Holdfast as its scheduler."""
     if not arguments or arguments[0] in ("-h", "--help"):
         click.echo(context.get_help())
         return
-    config = load_config(holdfast_config)
+    explicit = {"routes_token_file": holdfast_token_file} if holdfast_token_file else {}
+    config = load_config(holdfast_config, os.environ, explicit)
     check_deployable(config.policy)
 
+    from holdfast.vllm.control.token import routes_token
     from holdfast.vllm.offload.arguments import tier_arguments
     from holdfast.vllm.serve import holdfast_arguments, serve_vllm
 
-    engine_arguments = [*holdfast_arguments(arguments), *tier_arguments(config, arguments)]
+    has_routes = routes_token(config.routes_token_file, os.environ) is not None
+    ours = holdfast_arguments(arguments, has_routes=has_routes)
+    engine_arguments = [*ours, *tier_arguments(config, arguments)]
     # The scheduler is built in the engine core, a child process: the environment reaches it.
     os.environ.update(to_environ(config))
     serve_vllm(engine_arguments)

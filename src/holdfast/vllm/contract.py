@@ -24,10 +24,11 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
-__all__ = ["SCHEDULER", "TIERS", "breaches", "modules_of"]
+__all__ = ["CONTROL", "SCHEDULER", "TIERS", "breaches", "modules_of"]
 
 SCHEDULER: Final = "holdfast.vllm"
 TIERS: Final = "holdfast.vllm.offload"
+CONTROL: Final = "holdfast.vllm.control"
 
 _THEIRS: Final = "vllm"
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -49,6 +50,9 @@ _TIERING: Final = f"{_OFFLOAD}.tiering.manager.TieringOffloadingManager"
 _OBJECTS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
     {
         ("compat", "scheduler"): _SCHEDULER,
+        ("control.channel", "core"): "vllm.v1.engine.core_client.AsyncMPClient",
+        ("control.state", "pool"): _BLOCK_POOL,
+        ("control.state", "scheduler"): _SCHEDULER,
         ("eviction_meter", "block_pool"): _BLOCK_POOL,
         ("scheduler", "self._pool"): _BLOCK_POOL,
         ("scheduler", "self.kv_cache_manager"): _CACHE_MANAGER,
@@ -83,7 +87,7 @@ def modules_of(part: str) -> list[str]:
     The scheduler's packages are parts of their own.
 
     Args:
-        part: `SCHEDULER` or `TIERS`.
+        part: `SCHEDULER`, `TIERS` or `CONTROL`.
     """
     package = importlib.import_module(part)
     walk = pkgutil.iter_modules if part == SCHEDULER else pkgutil.walk_packages

@@ -35,6 +35,7 @@ _HELP: Final = {
     "holdfast_sessions": "Known sessions, by state.",
     "holdfast_prefetches": "Prefetches of KV blocks, by outcome.",
     "holdfast_hints": "Hints of clients, by field and outcome; the decision log has the reasons.",
+    "holdfast_commands": "Commands of applications, by kind and outcome.",
     "holdfast_guard_trips": "Times the prediction guard set predictions aside.",
     "holdfast_offload_is_paying": "1 while KV offload is enabled, 0 while copies save no time.",
     "holdfast_offload_skipped_turns": "Turns not stored in the host tier, by reason.",
@@ -43,6 +44,7 @@ _HELP: Final = {
 }
 
 _LABELS: Final[Mapping[str, tuple[str, ...]]] = {
+    "holdfast_commands": ("command", "outcome"),
     "holdfast_evicted_blocks": ("reason",),
     "holdfast_fallbacks": ("where",),
     "holdfast_hints": ("field", "outcome"),

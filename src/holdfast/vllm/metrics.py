@@ -129,6 +129,10 @@ class EngineMetrics:
         """Count one hint of a client; both are names of ours, never a client's text."""
         self._counters["holdfast_hints", (field, outcome)] += 1
 
+    def commanded(self, command: str, outcome: str) -> None:
+        """Count one command of an application; both are names of ours."""
+        self._counters["holdfast_commands", (command, outcome)] += 1
+
     def decided(self, decision_s: float) -> None:
         """Add time spent on decisions of ours (s)."""
         self._counters["holdfast_decision_seconds", ()] += decision_s

@@ -16,6 +16,7 @@ import holdfast
 from holdfast.cache.prefix_tree import Node
 from holdfast.config import HoldfastConfig
 from holdfast.core.bounded_name import bounded_name
+from holdfast.core.commands import Command, CommandOutcome, command_name
 from holdfast.core.hints import IDENTITY_FIELDS, HintNote
 from holdfast.core.session import Session, SessionState
 from holdfast.core.turn import Turn
@@ -139,6 +140,24 @@ class EngineReports:
                 states[SessionState.AT_TOOL] -= 1
                 states[SessionState.HUMAN_AWAY] += 1
         self.metrics.set_sessions({state.value: states[state] for state in SessionState})
+
+    def commanded(self, command: Command, outcome: CommandOutcome) -> None:
+        """Count and log a command of an application; the tenant's name is a secret."""
+        name = command_name(command)
+        self.metrics.commanded(name, outcome.outcome)
+        asked = {
+            key: bounded_name(value) if isinstance(value, str) else value
+            for key in ("session_id", "workflow_id", "tool", "expected_s")
+            if (value := getattr(command, key, None)) not in (None, "")
+        }
+        self._log.write(
+            "command",
+            self._clock(),
+            command=name,
+            outcome=outcome.outcome,
+            because=outcome.reason,
+            **asked,
+        )
 
     def reservations_released(self, admission: Admission) -> None:
         """Log the sessions that lost their reservation."""

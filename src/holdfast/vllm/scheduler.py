@@ -18,11 +18,14 @@ from vllm.v1.request import RequestStatus
 from holdfast.cache.eviction_queue import EvictionQueue
 from holdfast.cache.prefix_tree import Node
 from holdfast.config import HoldfastConfig, load_config
+from holdfast.core.commands import Command, CommandOutcome
 from holdfast.core.session import Session, SessionState
 from holdfast.policies.base import Oracle, Priority, PriorityClass
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.vllm.cache_layout import cache_layout
 from holdfast.vllm.compat import engine_number, uses_priority
+from holdfast.vllm.control.engine_control import EngineControl
+from holdfast.vllm.control.state import EngineState
 from holdfast.vllm.learned_file import LearnedFile, NoLearnedFile
 from holdfast.vllm.offload.attach import offload_controller_of
 from holdfast.vllm.oversized import OversizedRequests
@@ -111,6 +114,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
                 "Holdfast is inactive: prefix caching is off, so there is no cache to manage;"
                 " remove --no-enable-prefix-caching to use it"
             )
+        state = EngineState(self, self._runtime, number, config.policy)
+        self._control = EngineControl(state, self._reports, self._take_command)
         self._metrics.watch(self._take_census)
 
     def _install(self, config: HoldfastConfig) -> None:
@@ -190,6 +195,11 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._guard("reset_prefix_cache", self._forget_content)
         return is_reset
 
+    def __call__(self, request: bytes) -> bytes:
+        """Answer a request of the control routes; a utility call of vLLM's reaches it."""
+        self._runtime.tick(self.clock())
+        return self._control.answer(request, is_active=self._is_active)
+
     def shutdown(self) -> None:
         """End the engine core's side; see vLLM."""
         self._learned.close()
@@ -207,6 +217,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         return super()._free_request(request, *args, **kwargs)
 
     # Observe.
+
+    def _take_command(self, command: Command) -> CommandOutcome | None:
+        self._guard("findings", self._reader.deliver)
+        return self._guard("command", lambda: self._runtime.command(command))
 
     def _arrive(self, request: Any) -> None:
         self._runtime.tick(self.clock())

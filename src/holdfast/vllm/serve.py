@@ -23,6 +23,7 @@ from holdfast.vllm.versions import INSTALL_HINT, check_scheduler, engine_version
 
 __all__ = [
     "MIDDLEWARE",
+    "ROUTES_MIDDLEWARE",
     "SCHEDULER_CLASS",
     "holdfast_arguments",
     "serve_vllm",
@@ -34,14 +35,21 @@ MIDDLEWARE: Final = (
     "holdfast.vllm.client_sessions.ClientSessions",
 )
 
+ROUTES_MIDDLEWARE: Final = "holdfast.vllm.control.routes.ControlRoutes"
+"""Installed where a token is set."""
+
 _PARENT_CHECK_INTERVAL_S = 1.0
 # With vLLM's default of 0 the engine core is killed at once and saves nothing.
 _SHUTDOWN_TIMEOUT_S: Final = 2
 _FLAG = re.compile(r"--scheduler[-_]cls(=.*)?")
 
 
-def holdfast_arguments(arguments: Sequence[str]) -> list[str]:
+def holdfast_arguments(arguments: Sequence[str], *, has_routes: bool = False) -> list[str]:
     """Arguments of `vllm serve` with Holdfast's own added; changes no other.
+
+    Args:
+        arguments: Those of `vllm serve`.
+        has_routes: Whether to serve the routes under `/holdfast/v1`.
 
     Raises:
         ConfigError: The arguments name another scheduler, or disable prefix caching.
@@ -55,7 +63,8 @@ def holdfast_arguments(arguments: Sequence[str]) -> list[str]:
         if argument.replace("_", "-") == "--no-enable-prefix-caching":
             raise ConfigError(f"{argument} leaves Holdfast no cache", hint="leave it out")
     # vLLM warns of a repeated flag unless flag and value are one word.
-    middleware = [f"--middleware={name}" for name in MIDDLEWARE]
+    names = (*MIDDLEWARE, ROUTES_MIDDLEWARE) if has_routes else MIDDLEWARE
+    middleware = [f"--middleware={name}" for name in names]
     return [*arguments, "--scheduler-cls", SCHEDULER_CLASS, *middleware]
 
 

@@ -94,7 +94,8 @@ class RecurringAgents(Observer):
     def prefix_rate(self, session: Session, node: Node[Any]) -> float:
         """Expected calls of a session's agent, for its own prefix (1/s, >= 0). Pure.
 
-        Counts after the session has ended, too. 0 unless the session is the agent's latest and the node part of the agent's own prefix.
+        Counts after the session has ended, too. 0 unless the session is the agent's latest and the
+        node part of the agent's own prefix.
         """
         call = self._calls.get(session)
         if call is None or call.agent is None or call.agent.latest is not session:

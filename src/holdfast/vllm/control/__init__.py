@@ -1,0 +1,1 @@
+"""The routes under `/holdfast/v1`, and their channel to the engine cores."""
