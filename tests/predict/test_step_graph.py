@@ -161,11 +161,28 @@ def test_next_agents_come_by_steps() -> None:
     assert list(steps.next_agents(2)) == [(1, "b"), (1, "c"), (2, "d")]
 
 
-def test_changes_tell_the_steps_before() -> None:
+def test_changes_tell_the_steps_before_once() -> None:
     steps = StepGraph(graph("*a<c", "b<a", "c<b"))
     run(steps, "a")
+    steps.take_changes()
     steps.began("b")
-    assert steps.changes == {"b": 1, "c": 2, "a": 3}
+    assert steps.take_changes() == {"b": 1, "c": 2, "a": 3}
+    assert steps.take_changes() == {}
+
+
+def test_resumed_agent_runs_and_is_no_new_call() -> None:
+    steps = StepGraph(graph("a", "b<a", "c<b"))
+    run(steps, "ab")
+    steps.resumed("b")
+    steps.resumed("stranger")
+    assert steps_of(steps) == {"a": None, "b": 0, "c": 1}
+    assert (steps.num_calls, steps.num_unexpected) == (2, 0)
+
+
+def test_agents_before_an_agent_are_known() -> None:
+    steps = StepGraph(graph("a", "b", "c<a,b"))
+    assert list(steps.agents_before("c")) == ["a", "b"]
+    assert not list(steps.agents_before("stranger"))
 
 
 def test_unknown_agent_changes_nothing_and_is_counted() -> None:
@@ -321,6 +338,7 @@ def test_steps_equal_the_naive_fixed_point(seed: int, num_agents: int, max_steps
     assert steps_of(steps) == naive.steps()
     for _ in range(40):
         before = naive.steps()
+        steps.take_changes()
         likely = [name for name, count in before.items() if count == 1]
         running = [name for name, number in naive.running.items() if number]
         if running and rng.random() < 0.5:
@@ -335,12 +353,36 @@ def test_steps_equal_the_naive_fixed_point(seed: int, num_agents: int, max_steps
         after = naive.steps()
         assert steps_of(steps) == after
         changed = {n: s for n, s in before.items() if s != after[n]}
-        assert {n: s for n, s in steps.changes.items() if after[n] != s} == changed
+        changes = steps.take_changes()
+        assert {n: s for n, s in changes.items() if after[n] != s} == changed
         nearest = sorted((s, n) for n, s in after.items() if s is not None and 1 <= s <= 3)
         assert sorted(steps.next_agents(3)) == nearest
     again = steps_of(steps)
     steps.recompute()
     assert steps_of(steps) == again
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**9), num_agents=st.integers(1, 12), max_work=st.integers(1, 8))
+def test_steps_settle_over_several_updates(seed: int, num_agents: int, max_work: int) -> None:
+    rng = random.Random(seed)
+    declared = random_graph(rng, num_agents)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepGraph.settle, "__defaults__", (max_work,))
+        steps, naive = StepGraph(declared), Naive(declared, 64)
+        for _ in range(40):
+            running = [name for name, number in naive.running.items() if number]
+            if running and rng.random() < 0.5:
+                name = rng.choice(running)
+                steps.ended(name)
+                naive.ended(name)
+                steps.settle(10_000)  # whether all may begin again is known when all is settled
+            else:
+                name = rng.choice(list(naive.agents))
+                steps.began(name)
+                naive.began(name)
+    steps.settle(10_000)
+    assert steps_of(steps) == naive.steps()
 
 
 def test_update_settles_only_agents_whose_steps_change() -> None:

@@ -7,6 +7,7 @@ import math
 import pytest
 from tests.runtime.test_lineage import HEAD, HUMAN, Server, calls, render
 
+from holdfast.core.agents import AgentKey
 from holdfast.core.commands import (
     MAX_EXPECTED_S,
     CloseSession,
@@ -294,3 +295,11 @@ def test_workflows_are_declared_and_ended(server: Server) -> None:
     assert command(EndWorkflow("other", "w")).outcome == "unknown_workflow"
     assert command(EndWorkflow("", "w")).is_applied
     assert command(EndWorkflow("", "w")).outcome == "unknown_workflow"
+
+
+def test_declared_graph_is_followed_and_a_bad_one_refused(server: Server) -> None:
+    command = server.runtime.command
+    bad = command(DeclareWorkflow("", "w", {"agents": [{"agent_id": "a", "after": ["b"]}]}))
+    assert bad.outcome == "rejected" and "'a' comes after unknown 'b'" in bad.reason
+    assert command(DeclareWorkflow("", "w", {"agents": [{"agent_id": "a"}]})).is_applied
+    assert server.runtime.workflows.steps_to(AgentKey("", "a")) == 1

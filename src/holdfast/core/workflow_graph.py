@@ -12,7 +12,7 @@ from holdfast.core.bounded_name import MAX_NAME_CHARS
 __all__ = ["MAX_AGENTS", "MAX_EDGES", "AgentStep", "WorkflowGraph"]
 
 MAX_AGENTS: Final = 10_000
-MAX_EDGES: Final = 100_000
+MAX_EDGES: Final = 50_000
 
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 

@@ -19,8 +19,10 @@ from holdfast.core.offload_port import OffloadPort
 from holdfast.core.session import Session
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission, Budget
+from holdfast.policies.oracle import Oracle
 from holdfast.policies.spec import Need, PolicySettings, PolicySpec
 from holdfast.predict.agent_calls import AgentCalls
+from holdfast.predict.declared_workflows import DeclaredWorkflows
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
 
@@ -65,30 +67,6 @@ class PriorityClass(IntEnum):
     PINNED = 4
 
 
-class Oracle(Protocol):
-    """The future, for bounds and for applications' hints; only a simulator has one."""
-
-    def gap_after_s(self, request_id: str) -> float:
-        """Time from a turn's end to its stream's next request (s; inf after the last)."""
-        ...
-
-    def work_left(self, request_id: str) -> float:
-        """Tokens that a session computes from a turn on (count).
-
-        Output tokens, and prompt tokens new to the session; these count a quarter, since many are
-        computed at once.
-        """
-        ...
-
-    def session_id_of(self, request_id: str) -> str:
-        """The id of the session or workflow of a request."""
-        ...
-
-    def prompts_after(self, request_id: str) -> Iterator[Sequence[bytes]]:
-        """Prefix hashes of the workflow's prompts after a request, soonest first."""
-        ...
-
-
 class Observer:
     """Observes events for policies; see `PolicyContext.shared`."""
 
@@ -112,6 +90,7 @@ class PolicyContext(Protocol):
         oracle: The future, for bounds; None on a real engine.
         tree: The paths of all sessions.
         tier: The store below the KV cache.
+        workflows: What applications have declared, and how far it has run.
         capacity_blocks: KV blocks of the cache (count).
         block_tokens: Tokens a block.
     """
@@ -122,6 +101,7 @@ class PolicyContext(Protocol):
     oracle: Oracle | None
     tree: PrefixTree[Any]
     tier: OffloadPort
+    workflows: DeclaredWorkflows
     capacity_blocks: int
     block_tokens: int
 
@@ -155,6 +135,13 @@ class PolicyContext(Protocol):
 
     def per_session(self) -> dict[Session, Any]:
         """A new dict by session; a session leaves it when the runtime forgets the session."""
+
+    def rerank(self, node: Node[Any]) -> None:
+        """Have a node's priority asked again before the next step; for `observe`.
+
+        The host notices by itself where a node's priority has risen, and after each turn of a
+        session that ends in the node.
+        """
 
     def shared(self, kind: type[T]) -> T:
         """The one observer of this class; it sees each event before the policies do."""

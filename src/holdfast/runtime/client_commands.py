@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
+from holdfast.core.bounded_name import bounded_name
 from holdfast.core.commands import (
     MAX_EXPECTED_S,
     CloseSession,
@@ -19,8 +22,8 @@ from holdfast.core.commands import (
     session_group,
 )
 from holdfast.core.session import Session, SessionState, SessionTable
+from holdfast.core.workflow_graph import WorkflowGraph
 from holdfast.runtime.context import RuntimeContext
-from holdfast.runtime.declared_workflows import DeclaredWorkflows
 from holdfast.runtime.session_priorities import SessionPriorities
 from holdfast.runtime.turn_ends import TurnEnds
 from holdfast.tool_calls.syntax import ToolCall, make_call
@@ -86,7 +89,6 @@ class ClientCommands:
         self._priorities = priorities
         self._told: dict[Session, _Told] = {}
         self._lag_s = 0.0
-        self._workflows = DeclaredWorkflows()
 
     def apply(self, command: Command) -> CommandOutcome:
         """Apply one command. Mutates."""
@@ -98,9 +100,9 @@ class ClientCommands:
             case CloseSession():
                 return self._close(command)
             case DeclareWorkflow():
-                return self._workflows.declare(command)
+                return self._declare(command)
             case EndWorkflow():
-                return self._workflows.end(command)
+                return self._end(command)
 
     def contradicts(self, session: Session, num_turns: int, end: TurnEnd) -> bool:
         """Whether a turn end that was read is not the one that was told. Pure."""
@@ -187,6 +189,23 @@ class ClientCommands:
             elif session.state.is_paused:
                 self._turn_ends.close(session, SessionState.CLOSED)
         return _LATER if any(s.state.is_busy for s in streams) else _ACCEPTED
+
+    def _declare(self, command: DeclareWorkflow) -> CommandOutcome:
+        """Take in a workflow's step graph, in place of an older one. Mutates."""
+        try:
+            graph = msgspec.convert(command.graph, WorkflowGraph)
+        except ValueError as error:
+            return CommandOutcome("rejected", f"no step graph: {error}")
+        tenant, workflow_id = bounded_name(command.tenant), bounded_name(command.workflow_id)
+        self._context.declare_workflow(tenant, workflow_id, graph)
+        return _ACCEPTED
+
+    def _end(self, command: EndWorkflow) -> CommandOutcome:
+        """Forget a workflow's step graph. Mutates."""
+        tenant, workflow_id = bounded_name(command.tenant), bounded_name(command.workflow_id)
+        if self._context.end_workflow(tenant, workflow_id):
+            return _ACCEPTED
+        return CommandOutcome("unknown_workflow", "no such workflow of this tenant is declared")
 
     def _explain(self, session: Session, told: _Told) -> None:
         """Set that a paused session waits for tools that run."""

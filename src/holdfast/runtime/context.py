@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from holdfast.cache.prefix_tree import PrefixTree
+from holdfast.cache.prefix_tree import Node, PrefixTree
 from holdfast.core.events import Event, SessionForgotten
 from holdfast.core.offload_port import NoOffload, OffloadPort
 from holdfast.core.session import Session
+from holdfast.core.workflow_graph import WorkflowGraph
 from holdfast.policies.base import Observer, Oracle
 from holdfast.predict.agent_calls import AgentCalls
+from holdfast.predict.declared_workflows import DeclaredWorkflows
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
 from holdfast.runtime.idle_sessions import IdleSessions
@@ -40,6 +42,7 @@ class RuntimeContext:
         tier: The store below the KV cache; the host may set it before any turn.
         guard: Decides whether predictions are used, and counts how often not.
         idle: Sessions that may return.
+        workflows: What applications have declared, and how far it has run.
         capacity_blocks: KV blocks of the cache (count).
         block_tokens: Tokens a block.
     """
@@ -59,11 +62,13 @@ class RuntimeContext:
         self.tier: OffloadPort = NoOffload()
         self.guard = PredictionGuard(predictions)
         self.idle = IdleSessions()
+        self.workflows = DeclaredWorkflows()
         self.capacity_blocks = 0
         self.block_tokens = 1
         self._tracker = ReturnTracker(self.returns)
         self._observers: dict[type[Observer], Observer] = {}
         self._memories: list[dict[Session, Any]] = []
+        self._dirty_nodes: dict[Node[Any], None] = {}
         self._now_s = 0.0
         self._num_steps = 0
 
@@ -117,8 +122,25 @@ class RuntimeContext:
             found = self._observers[kind] = kind(self)
         return found
 
+    def rerank(self, node: Node[Any]) -> None:
+        """Have a node's priority asked again before the next step. Mutates; O(1)."""
+        self._dirty_nodes[node] = None
+
+    def declare_workflow(self, tenant: str, workflow_id: str, graph: WorkflowGraph) -> None:
+        """Take in a workflow's graph; it counts until it ends or is long unused. Mutates."""
+        self.workflows.declare(tenant, workflow_id, graph, self._now_s)
+
+    def end_workflow(self, tenant: str, workflow_id: str) -> bool:
+        """Forget a workflow's graph; returns whether there was one. Mutates."""
+        return self.workflows.end(tenant, workflow_id)
+
+    def _take_dirty_nodes(self) -> list[Node[Any]]:
+        nodes, self._dirty_nodes = list(self._dirty_nodes), {}
+        return nodes
+
     def _show(self, event: Event) -> None:
         """Show an event to the shared observers. Mutates them."""
+        self.workflows.follow(event)
         for observer in self._observers.values():
             observer.observe(event)
 
@@ -130,3 +152,4 @@ class RuntimeContext:
         """Forget what shared observers and policies remember. Mutates."""
         self._observers.clear()
         self._memories.clear()
+        self._dirty_nodes.clear()

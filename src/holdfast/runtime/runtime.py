@@ -139,7 +139,10 @@ class AgentRuntime(RuntimeContext):
             self._observe(RescoreBegun(self._now_s))
             for session in self.idle:
                 self._priorities.mark(session)
+        self.workflows.settle()
         self._priorities.rescore_dirty(num_stale)
+        for node in self._take_dirty_nodes():
+            self._blocks.rerank(node)
 
     # Observe.
 
@@ -273,6 +276,7 @@ class AgentRuntime(RuntimeContext):
             session.state = SessionState.CLOSED
             self.tier.forget(session)
             self.sessions.drop(session)
+            self.workflows.follow(SessionForgotten(self._now_s, session))
         books = (self.tree, self._lineage, self.idle, self._priorities, self._tracker)
         for book in (*books, self._commands):
             book.clear()

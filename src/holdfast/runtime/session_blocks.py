@@ -85,6 +85,11 @@ class SessionBlocks:
         if session.prompt_tail is not session.tail:
             self._queue.rescore(session.prompt_tail)
 
+    def rerank(self, node: Node[Any]) -> None:
+        """Rank one node anew, if it is still in the tree. Mutates."""
+        if node.is_attached:
+            self._queue.rescore(node)
+
     def insert(self, hashes: Sequence[bytes]) -> Node[Any]:
         """The last node of a path of these blocks, new where it must be.
 
