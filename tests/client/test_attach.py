@@ -9,7 +9,7 @@ import httpx
 import pytest
 from tests.client.recording_server import RecordingServer, recording_server
 
-from holdfast.client import agent, attach, session, workflow
+from holdfast.client import agent, attach, expect, session, workflow
 from holdfast.errors import ConfigError
 
 openai = pytest.importorskip("openai")
@@ -147,6 +147,12 @@ def test_session_of_a_request_itself_wins(server: RecordingServer) -> None:
         own = {"x-holdfast-session-id": "mine"}
         client.post("/v1/completions", json={}, headers=own)
     assert server.turns[0].ours == {"session-id": "mine"}
+
+
+def test_other_headers_of_a_request_are_kept(server: RecordingServer) -> None:
+    with attach(httpx.Client(base_url=server.url)) as client, session("s"), expect(retain_s=60):
+        client.post("/v1/completions", json={}, headers={"X-Holdfast-Retain-S": "5"})
+    assert server.turns[0].ours == {"session-id": "s", "retain-s": "5"}
 
 
 def test_hooks_of_the_application_stay(server: RecordingServer) -> None:

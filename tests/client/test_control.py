@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -140,6 +142,61 @@ def test_refused_commands_are_logged_once(
     assert len(server.commands) == 6
     assert len(caplog.records) == 1
     assert "answered 401" in caplog.text and "secret" not in caplog.text
+
+
+def test_forgotten_sessions_are_no_failure(
+    server: RecordingServer, client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = {"message": "no such session", "param": "unknown_session", "code": 404}
+    server.answers["/holdfast/v1/sessions/s/tools"] = (404, {"error": error})
+    with caplog.at_level(logging.WARNING), session("s"):
+        send(client)
+        with tool("bash"):
+            pass
+        assert flush()
+    assert caplog.records == []
+
+
+def test_commands_name_the_tenant(server: RecordingServer) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        attach(client, token="secret", cache_salt="Mieter ü")
+        with session():
+            send(client)
+    assert flush()
+    sent = server.requests[-1].headers["X-Holdfast-Cache-Salt"]
+    assert sent.encode("latin-1").decode() == "Mieter ü"
+
+
+def test_forked_process_sends_commands(server: RecordingServer) -> None:
+    script = (
+        "import os, sys, httpx\n"
+        "from holdfast.client import attach, flush, session\n"
+        "lone = httpx.Client(base_url=sys.argv[1], headers={'Connection': 'close'})\n"
+        "client = attach(lone, token='secret')\n"
+        "def turn(name):\n"
+        "    with session(name, final=True):\n"
+        "        client.post('/v1/completions', json={})\n"
+        "    assert flush()\n"
+        "turn('parent')\n"
+        "child = os.fork()\n"
+        "turn('again' if child else 'child')\n"
+        "child and os.waitpid(child, 0)\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script, server.url], check=True)
+    closed = sorted(path for _, path, _ in server.commands)
+    assert closed == ["/sessions/again", "/sessions/child", "/sessions/parent"]
+
+
+def test_end_of_the_process_sends_what_waits(server: RecordingServer) -> None:
+    script = (
+        "import sys, httpx\n"
+        "from holdfast.client import attach, session\n"
+        "client = attach(httpx.Client(base_url=sys.argv[1]), token='secret')\n"
+        "with session('s', final=True):\n"
+        "    client.post('/v1/completions', json={})\n"
+    )
+    subprocess.run([sys.executable, "-c", script, server.url], check=True)
+    assert server.commands == [("DELETE", "/sessions/s", None)]
 
 
 def test_unreachable_routes_are_logged_once(
