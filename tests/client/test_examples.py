@@ -24,7 +24,22 @@ from holdfast.config import HoldfastConfig
 pytestmark = [pytest.mark.engine, pytest.mark.server]
 
 ROOT = Path(__file__).parents[2]
+TOKEN = "a token of the tests"
 _KV_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What an engine logged about one example, in order."""
+
+    turns: list[dict[str, Any]]
+    ends: list[dict[str, Any]]
+    commands: list[dict[str, Any]]
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """Commands and their outcomes."""
+        return [(command["command"], command["outcome"]) for command in self.commands]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +54,25 @@ class Engine:
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
         return [line for line in lines if line["event"] == name]
 
-    def turns_of(self, example: str, *, num_turns: int) -> list[dict[str, Any]]:
-        """Run an example and return the turns that arrived meanwhile."""
-        num_before = len(self.events("turn_arrived"))
+    def run(self, example: str, *, num_turns: int, num_commands: int) -> Ran:
+        """Run an example; returns what arrives, at least so much."""
+        wanted = {"turn_arrived": num_turns, "turn_ended": num_turns, "command": num_commands}
+        before = {name: len(self.events(name)) for name in wanted}
         subprocess.run(
-            [sys.executable, ROOT / "examples" / example, self.url],
+            [sys.executable, ROOT / "examples" / example, self.url, TOKEN],
             check=True,
             timeout=LONGEST_S,
             env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         )
-        until(lambda: len(self.events("turn_arrived")) >= num_before + num_turns)
-        return self.events("turn_arrived")[num_before:]
+
+        def arrived() -> Ran | None:
+            found = {name: self.events(name)[num:] for name, num in before.items()}
+            has_all = all(len(found[name]) >= num for name, num in wanted.items())
+            return Ran(*found.values()) if has_all else None
+
+        ran = until(arrived)
+        assert ran is not None
+        return ran
 
 
 @pytest.fixture(scope="module")
@@ -61,43 +84,55 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         kv_tokens=_KV_TOKENS,
         max_model_len=_KV_TOKENS,
         config=HoldfastConfig(strict=True, decision_log=str(log)),
+        environ={"HOLDFAST_ROUTES_TOKEN": TOKEN},
     )
     with EngineServer("holdfast", options, tmp_path_factory.mktemp("server") / "log") as server:
         yield Engine(server.url, log)
 
 
 def test_coding_agent_is_one_session(engine: Engine) -> None:
-    turns = engine.turns_of("coding_agent.py", num_turns=4)
-    assert len({turn["session"] for turn in turns}) == 1
-    assert {turn["agent_id"] for turn in turns} == {"coder"}
-    assert len(turns) == 4
+    ran = engine.run("coding_agent.py", num_turns=4, num_commands=9)
+    assert len(ran.turns) == 4
+    assert len({turn["session"] for turn in ran.turns}) == 1
+    assert {turn["agent_id"] for turn in ran.turns} == {"coder"}
+    tool = [("tool_started", "accepted"), ("tool_finished", "accepted")]
+    assert ran.told[:6] == tool * 3
+    # The last turn was announced, so that the session was closed before its tool ran.
+    assert ran.told[6] == ("tool_started", "rejected")
+    assert ran.commands[0]["tool"] == "py_compile"
+    assert ran.commands[0]["session_id"] == ran.turns[0]["session_id"]
 
 
 def test_sub_agents_have_the_lead_as_parent(engine: Engine) -> None:
-    turns = engine.turns_of("sub_agents.py", num_turns=5)
-    first, *inner, last = turns
+    ran = engine.run("sub_agents.py", num_turns=5, num_commands=4)
+    first, *inner, last = ran.turns
     assert first["session_id"] == last["session_id"]
-    assert [turn["agent_id"] for turn in turns] == ["lead", *["researcher"] * 3, "lead"]
+    assert [turn["agent_id"] for turn in ran.turns] == ["lead", *["researcher"] * 3, "lead"]
     assert {turn["parent_session_id"] for turn in inner} == {first["session_id"]}
     assert len({turn["session_id"] for turn in inner}) == 3
+    closed = {command["session_id"] for command in ran.commands}
+    assert closed == {turn["session_id"] for turn in ran.turns}
+    assert {name for name, _ in ran.told} == {"close_session"}
 
 
 def test_nodes_of_a_graph_are_agents_of_a_workflow(engine: Engine) -> None:
     pytest.importorskip("langgraph")
-    turns = engine.turns_of("langgraph_workflow.py", num_turns=8)
-    (workflow,) = {turn["workflow_id"] for turn in turns}
-    for turn in turns:
+    ran = engine.run("langgraph_workflow.py", num_turns=8, num_commands=6)
+    (workflow,) = {turn["workflow_id"] for turn in ran.turns}
+    for turn in ran.turns:
         assert turn["session_id"] == f"{workflow}/{turn['agent_id']}"
         assert turn["parent_session_id"] is None
-    agents = [turn["agent_id"] for turn in turns]
+    agents = [turn["agent_id"] for turn in ran.turns]
     assert agents[0] == agents[4] == "plan"
     assert agents[3] == agents[7] == "edit"
     assert set(agents[1:3]) == set(agents[5:7]) == {"intro", "body"}
+    assert ran.told[0] == ("declare_workflow", "accepted")
+    assert ran.told[-1] == ("end_workflow", "accepted")
+    assert {command.get("workflow_id") for command in ran.commands} == {workflow, None}
 
 
 def test_chat_goes_on_under_its_name(engine: Engine) -> None:
-    turns = engine.turns_of("anthropic_chat.py", num_turns=3)
-    assert {turn["session_id"] for turn in turns} == {"chat-of-ada"}
-    assert len({turn["session"] for turn in turns}) == 1
-    ends = until(lambda: engine.events("turn_ended")[-3:])
-    assert [end["kind"] for end in ends] == ["human"] * 3
+    ran = engine.run("anthropic_chat.py", num_turns=3, num_commands=0)
+    assert {turn["session_id"] for turn in ran.turns} == {"chat-of-ada"}
+    assert len({turn["session"] for turn in ran.turns}) == 1
+    assert [end["kind"] for end in ran.ends] == ["human"] * 3

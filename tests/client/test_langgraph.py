@@ -234,7 +234,7 @@ def test_tool_nodes_run_tools_of_the_agent_before_them(
     assert {request.ours["session-id"] for request in server.turns} == {"w/think"}
     events = [body for _, path, body in server.commands if path == "/sessions/w%2Fthink/tools"]
     assert events[0] == {"event": "started", "tool": "look"}
-    assert events[-1] == {"event": "finished"}
+    assert events[-1] == {"event": "finished", "tool": "look"}
 
 
 def test_graphs_outside_of_the_block_name_nothing(

@@ -73,7 +73,7 @@ async def test_tools_are_the_agents_that_call_them(server: RecordingServer, mode
     assert flush()
     assert server.commands == [
         ("POST", "/sessions/c%2Fcoder/tools", {"event": "started", "tool": "look"}),
-        ("POST", "/sessions/c%2Fcoder/tools", {"event": "finished"}),
+        ("POST", "/sessions/c%2Fcoder/tools", {"event": "finished", "tool": "look"}),
     ]
 
 

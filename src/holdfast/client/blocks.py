@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from holdfast.client.names import clean_id, new_id, seconds
 from holdfast.client.scope import Expectation, current, enter
-from holdfast.client.session import RunningTool, Session
+from holdfast.client.session import Session
 from holdfast.client.workflow import StepGraph, Workflow
 
 __all__ = ["agent", "expect", "session", "tool", "workflow"]
@@ -85,8 +85,8 @@ def tool(name: str, *, expected_s: float | None = None) -> Iterator[None]:
         with tool("bash", expected_s=30):
             run_tests()
 
-    Needs a token (see `attach`); without one the block changes nothing. Of tools that run at once
-    the one that is expected to take longest counts, and the end of the last one.
+    Needs a token (see `attach`); without one the block changes nothing. Several tools may run at
+    once: the session waits for the last one.
 
     Args:
         name: The tool, as the model calls it.
@@ -95,16 +95,16 @@ def tool(name: str, *, expected_s: float | None = None) -> Iterator[None]:
     Raises:
         ConfigError: The name is empty, or the duration is not a finite number >= 0.
     """
-    running = RunningTool(clean_id(name, what="name"), seconds(expected_s, what="expected_s"))
+    name, expected_s = clean_id(name, what="name"), seconds(expected_s, what="expected_s")
     waiting = current().session
     if waiting is None:
         yield
         return
-    waiting.start_tool(running)
+    waiting.start_tool(name, expected_s)
     try:
         yield
     finally:
-        waiting.finish_tool(running)
+        waiting.finish_tool(name)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,8 @@ _BACKOFF_S: Final = 10.0
 _EXIT_TIMEOUT_S: Final = 2.0
 _MAX_PENDING: Final = 1000
 
-# An engine forgets sessions and workflows, or was started again; nothing is to be done then.
+# An engine forgets sessions and workflows, or has closed them, or was started again; nothing is to
+# be done then.
 _FORGOTTEN: Final = re.compile(r'"unknown_(session|workflow)"')
 
 _logger = logging.getLogger(__name__)
@@ -82,9 +83,10 @@ class ControlChannel:
             body["expected_s"] = expected_s
         self._put("POST", f"/sessions/{_quoted(session_id)}/tools", body)
 
-    def finish_tool(self, session_id: str) -> None:
-        """Tell that a session waits for no tool any more."""
-        self._put("POST", f"/sessions/{_quoted(session_id)}/tools", {"event": "finished"})
+    def finish_tool(self, session_id: str, tool: str) -> None:
+        """Tell that a session does not wait for a tool any more."""
+        body = {"event": "finished", "tool": tool}
+        self._put("POST", f"/sessions/{_quoted(session_id)}/tools", body)
 
     def close_session(self, session_id: str) -> None:
         """Tell that no request of a session follows."""
@@ -145,8 +147,8 @@ class ControlChannel:
             connection.request(command.method, command.path, content, headers)
             response = connection.getresponse()
             answer = response.read(2000).decode("utf-8", "replace")
-        is_forgotten = _FORGOTTEN.search(answer) is not None
-        if response.status >= http.HTTPStatus.BAD_REQUEST and not is_forgotten:
+        is_idle = response.status == http.HTTPStatus.CONFLICT or _FORGOTTEN.search(answer)
+        if response.status >= http.HTTPStatus.BAD_REQUEST and not is_idle:
             self._fail(f"{command.method} is answered {response.status}", answer)
 
     def _fail(self, reason: str, detail: str = "") -> None:

@@ -24,7 +24,7 @@ from holdfast.client.blocks import workflow
 from holdfast.client.names import clean_id
 from holdfast.client.node_steps import NodeSteps, steps_of
 from holdfast.client.scope import Frame, Scope, current, enter
-from holdfast.client.session import RunningTool, Session
+from holdfast.client.session import Session
 from holdfast.client.workflow import StepGraph, Workflow
 
 try:
@@ -174,7 +174,7 @@ class _ToolEvents(BaseCallbackHandler):  # type: ignore[misc]
     run_inline = True
 
     def __init__(self) -> None:
-        self._running: OrderedDict[UUID, tuple[Session, RunningTool]] = OrderedDict()
+        self._running: OrderedDict[UUID, tuple[Session, str]] = OrderedDict()
 
     def on_tool_start(
         self, serialized: dict[str, Any] | None, input_str: str, *, run_id: UUID, **_: Any
@@ -184,7 +184,7 @@ class _ToolEvents(BaseCallbackHandler):  # type: ignore[misc]
         name = (serialized or {}).get("name")
         if session is None or not isinstance(name, str) or not name.strip():
             return
-        tool = RunningTool(clean_id(name, what="tool"), None)
+        tool = clean_id(name, what="tool")
         self._running[run_id] = session, tool
         if len(self._running) > _MAX_TOOLS:
             self._running.popitem(last=False)

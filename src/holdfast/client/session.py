@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from dataclasses import dataclass, field
-from typing import Final
 
 from holdfast.client.control import ControlChannel
 
-__all__ = ["RunningTool", "Session"]
-
-_MAX_RUNNING_TOOLS: Final = 1024
+__all__ = ["Session"]
 
 _clock = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RunningTool:
-    """A tool that a session waits for; two calls of one tool are two of these.
-
-    Attributes:
-        name: The tool.
-        expected_s: Expected duration (s); None if not known.
-    """
-
-    name: str
-    expected_s: float | None
 
 
 @dataclass(slots=True, eq=False)
@@ -51,9 +34,6 @@ class Session:
     is_last_turn: bool = False
     channels: set[ControlChannel] = field(default_factory=set)
     last_request: int = 0
-    _running: list[RunningTool] = field(default_factory=list)
-    _told: RunningTool | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def parent_id(self, channel: ControlChannel | None = None) -> str | None:
         """Return the id of the next session outside that the engine knows. Pure.
@@ -73,37 +53,22 @@ class Session:
         self.channels.add(channel)
         self.last_request = next(_clock)
 
-    def start_tool(self, tool: RunningTool) -> None:
-        """Tell the engines that a tool of this session runs. Mutates."""
-        with self._lock:
-            if len(self._running) >= _MAX_RUNNING_TOOLS:
-                return
-            self._running.append(tool)
-            self._tell_longest()
+    def start_tool(self, name: str, expected_s: float | None = None) -> None:
+        """Tell the engines that a tool of this session runs.
 
-    def finish_tool(self, tool: RunningTool) -> None:
-        """Tell the engines that a tool has ended, or which one still runs. Mutates."""
-        with self._lock:
-            if tool not in self._running:
-                return
-            self._running.remove(tool)
-            if self._running:
-                self._tell_longest()
-                return
-            self._told = None
-            for channel in tuple(self.channels):
-                channel.finish_tool(self.id)
+        Args:
+            name: The tool; several may run at once, also of one name.
+            expected_s: Expected duration (s); None if not known.
+        """
+        for channel in tuple(self.channels):
+            channel.start_tool(self.id, name, expected_s)
+
+    def finish_tool(self, name: str) -> None:
+        """Tell the engines that one tool of this name has ended."""
+        for channel in tuple(self.channels):
+            channel.finish_tool(self.id, name)
 
     def close(self) -> None:
         """Tell the engines that no request follows; they free the session's cache."""
         for channel in tuple(self.channels):
             channel.close_session(self.id)
-
-    def _tell_longest(self) -> None:
-        """Tell of the tool that the session waits for: the one expected to take longest."""
-        longest = max(self._running, key=lambda tool: tool.expected_s or 0.0)
-        if longest is self._told:
-            return
-        self._told = longest
-        for channel in tuple(self.channels):
-            channel.start_tool(self.id, longest.name, longest.expected_s)

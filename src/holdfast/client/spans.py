@@ -14,7 +14,7 @@ from typing import Final
 
 from holdfast.client.names import clean_id
 from holdfast.client.scope import Frame, Scope
-from holdfast.client.session import RunningTool, Session
+from holdfast.client.session import Session
 from holdfast.client.workflow import Workflow
 
 __all__ = ["OpenSpans", "SpanInfo"]
@@ -50,7 +50,7 @@ class _Span:
     sessions: list[Session] = field(default_factory=list)  # that end with it
     session: Session | None = None
     workflow: Workflow | None = None
-    running: tuple[Session, RunningTool] | None = None
+    waiting: tuple[Session, str] | None = None  # for a tool
 
 
 class OpenSpans:
@@ -94,8 +94,8 @@ class OpenSpans:
             frame = self.frame(span_id, scope) if tool else None
             session = scope.session if frame is None or _is_inside(scope, frame) else frame.session
             if tool and session is not None:
-                span.running = session, RunningTool(clean_id(tool, what="tool"), None)
-                session.start_tool(span.running[1])
+                span.waiting = session, clean_id(tool, what="tool")
+                session.start_tool(span.waiting[1])
 
     def end(self, span_id: str) -> None:
         """Take a span that ends: its tool is done, and sessions that began in it. Mutates."""
@@ -103,8 +103,8 @@ class OpenSpans:
             span = self._spans.pop(span_id, None)
         if span is None:
             return
-        if span.running is not None:
-            session, tool = span.running
+        if span.waiting is not None:
+            session, tool = span.waiting
             session.finish_tool(tool)
         for session in span.sessions:
             session.close()
