@@ -170,6 +170,16 @@ async def test_tasks_have_the_agent_of_their_span(server: RecordingServer, trace
     ]
 
 
+def test_processor_names_nothing_after_its_shutdown(
+    server: RecordingServer, client: httpx.Client, tracer: Tracer
+) -> None:
+    (source,) = scope._sources
+    with tracer.start_as_current_span("invoke", attributes=invoke("coder", "c")):
+        source.__self__.shutdown()  # type: ignore[attr-defined]
+        send(client)
+    assert server.turns[0].ours == {}
+
+
 def test_spans_that_never_end_are_forgotten(
     tracer: Tracer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

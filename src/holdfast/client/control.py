@@ -28,6 +28,7 @@ _TIMEOUT_S: Final = 5.0
 _BACKOFF_S: Final = 10.0
 _EXIT_TIMEOUT_S: Final = 2.0
 _MAX_PENDING: Final = 1000
+_MAX_REASONS: Final = 100
 
 # An engine forgets sessions and workflows, or has closed them, or was started again; nothing is to
 # be done then.
@@ -153,7 +154,7 @@ class ControlChannel:
 
     def _fail(self, reason: str, detail: str = "") -> None:
         """Log a reason when it is new; the first is a warning."""
-        if reason in self._failures:
+        if reason in self._failures or len(self._failures) >= _MAX_REASONS:
             return
         level = logging.DEBUG if self._failures else logging.WARNING
         self._failures.add(reason)

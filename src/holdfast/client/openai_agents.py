@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from holdfast.client.names import clean_id
-from holdfast.client.scope import Frame, Scope, add_source, explicit
+from holdfast.client.scope import Frame, Scope, add_source, explicit, remove_source
 from holdfast.client.spans import OpenSpans, SpanInfo
 from holdfast.client.workflow import Step, StepGraph
 
@@ -62,7 +62,8 @@ class HoldfastTracing(TracingProcessor):  # type: ignore[misc]
         self._spans.end(span.span_id)
 
     def shutdown(self) -> None:
-        """Do nothing: no span is kept to be exported."""
+        """Name no agents any more; see the SDK."""
+        remove_source(self._frame)
 
     def force_flush(self) -> None:
         """Do nothing: no span is kept to be exported."""

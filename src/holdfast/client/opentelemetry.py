@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from holdfast.client.scope import Frame, Scope, add_source, explicit
+from holdfast.client.scope import Frame, Scope, add_source, explicit, remove_source
 from holdfast.client.spans import OpenSpans, SpanInfo
 
 try:
@@ -56,6 +56,10 @@ class HoldfastSpanProcessor(SpanProcessor):
         context = span.get_span_context()
         if context is not None:
             self._spans.end(f"{context.span_id:016x}")
+
+    def shutdown(self) -> None:
+        """Name no agents any more; see OpenTelemetry."""
+        remove_source(self._frame)
 
     def _frame(self, scope: Scope) -> Frame | None:
         context = get_current_span().get_span_context()

@@ -12,7 +12,17 @@ from typing import Final
 from holdfast.client.session import Session
 from holdfast.client.workflow import Workflow
 
-__all__ = ["Expectation", "Frame", "Scope", "Source", "add_source", "current", "enter", "explicit"]
+__all__ = [
+    "Expectation",
+    "Frame",
+    "Scope",
+    "Source",
+    "add_source",
+    "current",
+    "enter",
+    "explicit",
+    "remove_source",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -79,6 +89,12 @@ def add_source(source: Source) -> None:
     """Ask a framework for frames from now on, in every scope. Mutates."""
     if source not in _sources:
         _sources.append(source)
+
+
+def remove_source(source: Source) -> None:
+    """Stop asking a framework. Mutates."""
+    with contextlib.suppress(ValueError):
+        _sources.remove(source)
 
 
 def current() -> Scope:
