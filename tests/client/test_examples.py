@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engine_client import EngineClient
 from tests.waiting import LONGEST_S, until
 
 from holdfast.bench.model import build_tiny_model
@@ -46,8 +47,13 @@ class Ran:
 class Engine:
     """A server, and the log of its decisions."""
 
-    url: str
+    server: EngineServer
     log: Path
+
+    def wait_for_count(self, metric: str, label: str, value: str, num: int) -> None:
+        """Wait until a counter has a value of a label so often."""
+        client = EngineClient(self.server)
+        until(lambda: client.by_label(metric, label)[value] >= num)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Decisions of one kind, in order."""
@@ -59,7 +65,7 @@ class Engine:
         wanted = {"turn_arrived": num_turns, "turn_ended": num_turns, "command": num_commands}
         before = {name: len(self.events(name)) for name in wanted}
         subprocess.run(
-            [sys.executable, ROOT / "examples" / example, self.url, TOKEN],
+            [sys.executable, ROOT / "examples" / example, self.server.url, TOKEN],
             check=True,
             timeout=LONGEST_S,
             env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
@@ -87,7 +93,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         environ={"HOLDFAST_ROUTES_TOKEN": TOKEN},
     )
     with EngineServer("holdfast", options, tmp_path_factory.mktemp("server") / "log") as server:
-        yield Engine(server.url, log)
+        yield Engine(server, log)
 
 
 def test_coding_agent_is_one_session(engine: Engine) -> None:
@@ -113,6 +119,7 @@ def test_sub_agents_have_the_lead_as_parent(engine: Engine) -> None:
     closed = {command["session_id"] for command in ran.commands}
     assert closed == {turn["session_id"] for turn in ran.turns}
     assert {name for name, _ in ran.told} == {"close_session"}
+    engine.wait_for_count("holdfast_commands_total", "command", "close_session", num=4)
 
 
 def test_nodes_of_a_graph_are_agents_of_a_workflow(engine: Engine) -> None:
@@ -136,3 +143,5 @@ def test_chat_goes_on_under_its_name(engine: Engine) -> None:
     assert {turn["session_id"] for turn in ran.turns} == {"chat-of-ada"}
     assert len({turn["session"] for turn in ran.turns}) == 1
     assert [end["kind"] for end in ran.ends] == ["human"] * 3
+    engine.wait_for_count("holdfast_hints_total", "field", "turn_end", num=3)
+    engine.wait_for_count("holdfast_hints_total", "field", "expected_gap_s", num=3)
