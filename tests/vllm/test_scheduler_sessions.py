@@ -98,6 +98,30 @@ def test_side_call_continues_no_session_of_its_agent(rig: Rig) -> None:
     assert title.identity.parent_group == agent.identity.group
 
 
+def test_turns_are_counted_by_what_they_name(rig: Rig) -> None:
+    claude = {"holdfast_client": "Claude Code"}
+    rig.turn("1", "abcd", session_id="s", xargs=claude)
+    rig.turn("2", "wxyzwxyz", xargs={**claude, "holdfast_side_call": 1})
+    rig.turn("3", "mnop")
+    assert rig.metrics["holdfast_identity_turns/Claude Code/session"] == 1
+    assert rig.metrics["holdfast_identity_turns/Claude Code/side_call"] == 1
+    assert rig.metrics["holdfast_identity_turns/unknown/none"] == 1
+
+
+def test_disagreements_of_id_and_prompt_are_counted(rig: Rig) -> None:
+    rig.turn("1", "abcd", session_id="s")
+    rig.turn("2", "abxyz", session_id="s")  # continues by its id
+    rig.send("3", "abxyzq", num_outputs=9, session_id="s")
+    rig.step()
+    rig.send("4", "abxyzr", session_id="s")
+    rig.finish()
+    counts = {k: v for k, v in rig.metrics.items() if "disagreements" in k}
+    assert counts == {
+        "holdfast_identity_disagreements/rewritten": 1,
+        "holdfast_identity_disagreements/concurrent": 1,
+    }
+
+
 @pytest.mark.parametrize("value", [[1], {"a": 1}, "", "a\x00b", None, 7, "y" * 99_999])
 def test_records_of_any_kind_fail_no_request(rig: Rig, value: object) -> None:
     keys = ("session_id", "parent_session_id", "workflow_id", "client", "side_call", "body")

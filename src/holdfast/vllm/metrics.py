@@ -27,6 +27,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from holdfast.core.identity import Identity
+from holdfast.core.lineage import LineageReason
 from holdfast.vllm.metric_files import WAIT_BOUNDS_S, ValueFiles
 from holdfast.vllm.metrics_directory import new_directory, open_locked, remove_abandoned
 
@@ -44,6 +46,11 @@ EVICTION_REASONS: Final = (
 METRICS_DIR_VARIABLE: Final = "HOLDFAST_METRICS_DIR"
 """Directory through which the engine core and the API process of one server share their metrics."""
 
+_DISAGREEMENTS: Final[Mapping[LineageReason, str]] = {
+    "id": "rewritten",
+    "in_engine": "concurrent",
+    "other_stream": "other_stream",
+}
 _FLUSH_INTERVAL_S = 0.25
 _FLUSHES_PER_CENSUS = 4
 
@@ -132,6 +139,14 @@ class EngineMetrics:
     def commanded(self, command: str, outcome: str) -> None:
         """Count one command of an application; both are names of ours."""
         self._counters["holdfast_commands", (command, outcome)] += 1
+
+    def identified(self, identity: Identity, because: LineageReason) -> None:
+        """Count one turn by client, and a prompt that disagrees with its id."""
+        named = "side_call" if identity.is_side_call else "session" if identity.group else "none"
+        client = identity.client or "unknown"
+        self._counters["holdfast_identity_turns", (client, named)] += 1
+        if because in _DISAGREEMENTS:
+            self._counters["holdfast_identity_disagreements", (_DISAGREEMENTS[because],)] += 1
 
     def decided(self, decision_s: float) -> None:
         """Add time spent on decisions of ours (s)."""

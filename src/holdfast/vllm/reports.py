@@ -60,8 +60,9 @@ class EngineReports:
         self._log.close()
 
     def turn_arrived(self, turn: Turn, prompt_tokens: int, notes: Sequence[HintNote]) -> None:
-        """Log a turn that has arrived, and count its hints."""
+        """Log a turn that has arrived; count its hints and what its request names."""
         identity = turn.session.identity
+        self.metrics.identified(identity, turn.because)
         self._record(
             "turn_arrived",
             turn,
@@ -69,6 +70,8 @@ class EngineReports:
             parent_session_id=identity.parent_session_id,
             agent_id=identity.agent_id,
             workflow_id=identity.workflow_id,
+            client=identity.client,
+            is_side_call=identity.is_side_call,
             prompt_tokens=prompt_tokens,
             resident_blocks=turn.resident_blocks,
             missing_blocks=turn.missing_blocks,
