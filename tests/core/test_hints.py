@@ -187,3 +187,11 @@ def test_any_hints_are_read_within_bounds(
         assert seconds is None or 0.0 <= seconds <= 7 * 86400.0
     for identity in (hints.session_id, hints.parent_session_id, hints.agent_id):
         assert identity is None or 0 < len(identity) <= 256
+
+
+def test_copied_fields_are_read_from_both_carriers() -> None:
+    text = '{"prompt_cache_retention": "24h"}'
+    by_xargs, _ = parse_hints({"holdfast_body": text}, None)
+    by_params, _ = parse_hints(None, {"holdfast": {"body": text}})
+    assert by_xargs == by_params
+    assert by_xargs.retain_s

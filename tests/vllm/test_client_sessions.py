@@ -135,8 +135,8 @@ async def test_last_cache_control_of_contents_is_copied() -> None:
 
 
 async def test_hints_that_are_too_long_are_left_out() -> None:
-    record = await _record({"agent_hint": "x" * 20_000, "prompt_cache_key": "k"}, [])
-    assert json.loads(record[CARRIER_KEY]) == {"prompt_cache_key": "k"}
+    record = await _record({"agent_hint": "x" * 20_000, "retention_scope": "k"}, [])
+    assert json.loads(record[CARRIER_KEY]) == {"retention_scope": "k"}
 
 
 async def test_title_call_is_marked_and_names_its_agent() -> None:

@@ -49,7 +49,7 @@ def parse_hints(
     sources: _Sources = {
         "vllm_xargs": xargs,
         "kv_transfer_params": kv_transfer_params,
-        "body": _body_fields(xargs, notes),
+        "body": _body_fields(xargs, kv_transfer_params, notes),
         "kv_hints": kv_hints,
     }
     values: dict[str, Any] = {}
@@ -80,13 +80,19 @@ def _add(values: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def _body_fields(
-    xargs: Mapping[str, Any] | None, notes: list[HintNote]
+    xargs: Mapping[str, Any] | None,
+    kv_transfer_params: Mapping[str, Any] | None,
+    notes: list[HintNote],
 ) -> Mapping[str, Any] | None:
     """The fields of the body that the middleware copied."""
     carried = xargs.get(CARRIER_KEY) if isinstance(xargs, Mapping) else None
+    where = f"vllm_xargs.{CARRIER_KEY}"
+    if carried is None and isinstance(kv_transfer_params, Mapping):
+        own = kv_transfer_params.get("holdfast")
+        carried = own.get("body") if isinstance(own, Mapping) else None
+        where = "kv_transfer_params.holdfast.body"
     if carried is None:
         return None
-    where = f"vllm_xargs.{CARRIER_KEY}"
     if isinstance(carried, str) and len(carried) > MAX_CARRIER_CHARS:
         notes.append(HintNote("body", "rejected", where, "is too long"))
         return None
