@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from holdfast.core.commands import Command, DeclareWorkflow, EndWorkflow
 from holdfast.core.results import Counters, TurnRecord
+from holdfast.core.workflow_graph import AgentStep, WorkflowGraph
 from holdfast.errors import ConfigError, HoldfastError
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.engine import SimOutcome, SimRequest, SimStep
@@ -41,6 +43,7 @@ class OneAtATime:
 
     clock: VirtualClock
     submitted: list[tuple[float, SimRequest]] = field(default_factory=list)
+    commands: list[tuple[int, Command]] = field(default_factory=list)
     waiting: list[SimRequest] = field(default_factory=list)
     cached: set[bytes] = field(default_factory=set)
     num_left: int = 0
@@ -48,6 +51,9 @@ class OneAtATime:
     holds_all: bool = False
     finished: list[str] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
+
+    def command(self, command: Command) -> None:
+        self.commands.append((len(self.submitted), command))
 
     def submit(self, request: SimRequest) -> None:
         self.submitted.append((self.clock.now_s, request))
@@ -219,3 +225,16 @@ def test_requests_name_agent_and_workflow_only_when_asked() -> None:
             {"holdfast_workflow_id": "call", "holdfast_agent_id": "coder"},
         ]
         assert hints == (named if asked else [{}, {}])
+
+
+def test_graph_declared_before_first_request_ended_with_last() -> None:
+    graph = WorkflowGraph((AgentStep("planner"),))
+    turns = [replace(turn(0.0, [number], 1, 1), agent="planner") for number in range(2)]
+    flow = Session("flow", BLOCK, tuple(turns), "test", graph=graph)
+    _, engine = run([flow], options=SimulationOptions(1, agent_ids=True, graphs=True))
+    declared = DeclareWorkflow("", "flow", {"agents": ({"agent_id": "planner"},)})
+    assert engine.commands == [(0, declared), (2, EndWorkflow("", "flow"))]
+    _, engine = run([flow], options=SimulationOptions(1, agent_ids=True))
+    assert engine.commands == []
+    with pytest.raises(ConfigError, match="requests do not"):
+        SimulationOptions(1, graphs=True)

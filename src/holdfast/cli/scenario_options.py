@@ -60,6 +60,7 @@ class ScenarioOptions:
         sub_agents: Whether sub-agents are sessions like any other or parts of their parent's tree.
         isolate: Whether sessions share no blocks.
         agent_ids: Whether requests name their agent and workflow.
+        graphs: Whether workflows declare their step graph.
         output_scale: Factor on the length of answers.
         idle_cap_s: Longest time that nothing is in flight (s).
         slo_ttft_s: Longest time to first token that is good (s).
@@ -139,6 +140,15 @@ class ScenarioOptions:
             is_flag=True,
             help="Send the agent and the workflow of each request (holdfast_agent_id, "
             "holdfast_workflow_id).",
+        ),
+    ]
+    graphs: Annotated[
+        bool,
+        option(
+            "--graphs",
+            is_flag=True,
+            help="Declare the step graph of each workflow that has one, before its first request. "
+            "Needs --agent-ids.",
         ),
     ]
     output_scale: Annotated[

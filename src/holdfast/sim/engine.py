@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from holdfast.core.commands import Command
 from holdfast.core.results import Counters
 
 __all__ = ["SimEngine", "SimOutcome", "SimRequest", "SimStep"]
@@ -78,6 +79,9 @@ class SimOutcome:
 
 class SimEngine(Protocol):
     """An engine without a worker: it makes real decisions and computes no tokens."""
+
+    def command(self, command: Command) -> None:
+        """Take in what an application says outside of requests. Mutates the engine."""
 
     def submit(self, request: SimRequest) -> None:
         """Queue a request. Mutates the engine."""

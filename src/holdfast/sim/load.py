@@ -22,6 +22,7 @@ class SimulationOptions:
         output_scale: Further factor on the length of answers; prompts keep theirs.
         session_ids: Whether requests carry their session id.
         agent_ids: Whether requests name their agent, and the workflow that it is a step of.
+        graphs: Whether sessions with a step graph declare it before their first request.
         turn_ends: Whether requests carry the hint of their turn's end, which the engine uses only
             after that end.
         session_ends: Whether a session's last request is marked as its last.
@@ -43,6 +44,7 @@ class SimulationOptions:
     output_scale: float = 1.0
     session_ids: bool = False
     agent_ids: bool = False
+    graphs: bool = False
     turn_ends: bool = True
     session_ends: bool = False
     is_tree: bool = False
@@ -64,6 +66,10 @@ class SimulationOptions:
         ):
             raise ConfigError(
                 f"mid-session is {self.mid_session!r}; expected two shares, 0 <= LOW <= HIGH < 1"
+            )
+        if self.graphs and not self.agent_ids:
+            raise ConfigError(
+                "declared graphs name agents, and requests do not", hint="add --agent-ids"
             )
         if self.concurrency is None and (
             self.mid_session or self.num_warm_up_turns or self.window or self.is_tree

@@ -7,7 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
+from holdfast.core.commands import DeclareWorkflow, EndWorkflow
 from holdfast.core.results import Counters, SessionRecord, TurnRecord
+from holdfast.core.workflow_graph import WorkflowGraph
 from holdfast.errors import HoldfastError
 from holdfast.sim.agent_trees import AgentTrees
 from holdfast.sim.arrivals import Arrivals, Due
@@ -106,6 +110,7 @@ class Simulation:
         self._new_tokens: defaultdict[bytes, NewTokens] = defaultdict(NewTokens)
         self._open: dict[str, _OpenTurn] = {}
         self._started_s: dict[int, float] = {}
+        self._declared: dict[int, int] = {}  # by replay, its first turn
         self._step_s = cost.step_time_s(())
         self._before: Counters | None = None
 
@@ -184,6 +189,8 @@ class Simulation:
             hints=self._hints(number, turn_index),
             session_id=replays.session_id(number) if options.session_ids else None,
         )
+        if options.graphs and session.graph is not None:
+            self._declare(number, turn_index, session.graph)
         if not due.is_warm_up:
             self._started_s.setdefault(number, due.sent_s - self._arrivals.began_s)
         self._open[request.request_id] = _OpenTurn(
@@ -192,6 +199,13 @@ class Simulation:
             output_tokens,
         )
         self._engine.submit(request)
+
+    def _declare(self, number: int, turn_index: int, graph: WorkflowGraph) -> None:
+        """Declare a workflow's step graph before its first request."""
+        if turn_index == self._declared.setdefault(number, turn_index):
+            workflow_id = self._replays.workflow_id(number)
+            data = msgspec.to_builtins(graph)
+            self._engine.command(DeclareWorkflow(tenant="", workflow_id=workflow_id, graph=data))
 
     def _hints(self, number: int, turn_index: int) -> dict[str, object]:
         hints: dict[str, object] = {}
@@ -256,6 +270,9 @@ class Simulation:
         if self._on_turn is not None:
             self._on_turn(record)
         if self._arrivals.turn_ended(due.number, due.turn_index, self._clock.now_s):
+            if self._declared.pop(due.number, None) is not None:
+                workflow_id = self._replays.workflow_id(due.number)
+                self._engine.command(EndWorkflow(tenant="", workflow_id=workflow_id))
             self.records.sessions.append(self._session_record(due.number, self._now_s))
 
     def _num_steps_to_next(self) -> int:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from holdfast.core.workflow_graph import WorkflowGraph
+
 __all__ = [
     "EndedBy",
     "EventKind",
@@ -153,6 +155,7 @@ class Session:
         join_turn: Index of the parent's turn that waited for this session's end; None where none
             did or it is unknown.
         events: Recorded events, in the order of the turns after them.
+        graph: The order of the agents of its turns, where the application declares it.
     """
 
     session_id: str
@@ -165,6 +168,7 @@ class Session:
     agent: str = ""
     join_turn: int | None = None
     events: tuple[SessionEvent, ...] = ()
+    graph: WorkflowGraph | None = None
 
 
 def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:

@@ -75,6 +75,28 @@ def test_equal_seeds_give_equal_sessions_and_more_extend_them() -> None:
     assert sessions_digest(sessions_of(WORKFLOWS["selector"], 2, seed=4)) != sessions_digest(few)
 
 
+def test_graph_names_the_agents_that_follow_each_other() -> None:
+    graph = WORKFLOWS["peer"].graph("1/")
+    assert graph is not None
+    after = {agent.agent_id: agent.after for agent in graph.agents}
+    assert after == {
+        "1/planner": ("1/reviewer",),
+        "1/executor": ("1/planner",),
+        "1/expresser": ("1/executor",),
+        "1/reviewer": ("1/expresser",),
+    }
+    assert [agent.agent_id for agent in graph.agents if agent.is_entry] == ["1/planner"]
+    assert WORKFLOWS["random"].graph() is None
+
+
+def test_graph_of_a_supervisor_leads_to_one_worker_at_a_time() -> None:
+    (session,) = sessions_of(WORKFLOWS["supervisor"], 1)
+    assert session.graph is not None
+    supervisor, *workers = session.graph.agents
+    assert (supervisor.fork, supervisor.join, len(supervisor.after)) == ("one", "any", 6)
+    assert {worker.after for worker in workers} == {("supervisor",)}
+
+
 def test_unknown_step_is_refused() -> None:
     with pytest.raises(ValueError, match="'reviewer' is neither"):
         Workflow("", {}, {"plan": Step("reviewer", {END: 1})}, "plan", num_calls=1)

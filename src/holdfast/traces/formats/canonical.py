@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from holdfast.core.workflow_graph import WorkflowGraph
 from holdfast.errors import TraceError
 from holdfast.traces.formats.quantities import Count, PromptTokens, Seconds, Tokens
 from holdfast.traces.formats.reading import Reading
@@ -149,6 +150,7 @@ class SessionRow(_Row, tag_field="record", tag="session", kw_only=True):
     join_turn: Count | None = None
     agent: str = ""
     events: list[EventRow] = []
+    graph: WorkflowGraph | None = None
 
 
 class End(_Row, tag_field="record", tag="end"):
@@ -325,6 +327,7 @@ def _session(row: SessionRow, file: TraceFile, blocks: _Blocks) -> Session:
         agent=row.agent,
         join_turn=row.join_turn,
         events=tuple(SessionEvent(e.kind, e.turn, e.after_s) for e in row.events),
+        graph=row.graph,
     )
 
 

@@ -83,6 +83,7 @@ def _session_row(session: Session) -> SessionRow:
             EventRow(kind=event.kind, turn=event.turn_index, after_s=event.after_s)
             for event in session.events
         ],
+        graph=session.graph,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config import HoldfastConfig
+from holdfast.core.commands import Command
 from holdfast.core.results import Counters
 from holdfast.errors import HoldfastError
 from holdfast.policies.base import Oracle
@@ -77,6 +78,12 @@ class SimulatedEngine(WorkerlessEngine):
         self._num_extra_steps = 0
         self._is_settled = False
         self._plan: EnginePlan | None = None
+
+    def command(self, command: Command) -> None:
+        """Take in a command; see `SimEngine`. vLLM's own scheduler ignores it."""
+        runtime = getattr(self.scheduler, "_runtime", None)
+        if runtime is not None:
+            runtime.command(command)
 
     def submit(self, request: SimRequest) -> None:
         """Take in a request; see `SimEngine`."""

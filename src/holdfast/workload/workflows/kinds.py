@@ -115,6 +115,7 @@ def _random() -> Workflow:
         about="Eight agents; each next one is drawn from all of them.",
         agents={name: WorkflowAgent(1024, _ANSWER) for name in names},
         steps={name: Step(name, dict.fromkeys(names, 1.0)) for name in names},
+        has_graph=False,
         first=names[0],
         num_calls=32,
         task_tokens=_TASK,

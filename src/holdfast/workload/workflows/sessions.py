@@ -32,7 +32,13 @@ def iterate_workflow(workflow: Workflow, seed: int, *, name: str) -> Iterator[Se
         if workflow.is_private:
             anchors = _Anchors(maker, f"{session_id}/")
         calls = _Calls(workflow, maker, anchors, np.random.default_rng((seed, index)))
-        yield Session(session_id, BLOCK_TOKENS, tuple(calls.turns()), f"{name}:{seed}")
+        yield Session(
+            session_id,
+            BLOCK_TOKENS,
+            tuple(calls.turns()),
+            f"{name}:{seed}",
+            graph=workflow.graph(anchors.namespace),
+        )
 
 
 class _Anchors:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from holdfast.core.workflow_graph import AgentStep, WorkflowGraph
+
 __all__ = ["END", "Step", "Tokens", "Workflow", "WorkflowAgent"]
 
 END = "end"
@@ -57,6 +59,7 @@ class Workflow:
         new_tokens: Tokens that each call adds, such as the result of a tool.
         mean_gap_s: Mean of the exponential time between an answer and the next call (s).
         is_private: Whether each session has agents of its own: no two share a name or an anchor.
+        has_graph: Whether the application can declare which agents follow each other.
     """
 
     about: str
@@ -68,6 +71,7 @@ class Workflow:
     new_tokens: Tokens = (0, 0)
     mean_gap_s: float = 0.0
     is_private: bool = False
+    has_graph: bool = True
 
     def __post_init__(self) -> None:
         unknown = [step.agent for step in self.steps.values() if step.agent not in self.agents]
@@ -75,3 +79,32 @@ class Workflow:
         unknown += sorted((following | {self.first}) - {*self.steps, END})
         if unknown:
             raise ValueError(f"{unknown[0]!r} is neither a step nor an agent of the workflow")
+
+    def graph(self, namespace: str = "") -> WorkflowGraph | None:
+        """The step graph of its agents; None where none can be declared. Pure.
+
+        Args:
+            namespace: Stands before the agents' names.
+        """
+        if not self.has_graph:
+            return None
+        after: dict[str, dict[str, None]] = {agent: {} for agent in self.agents}
+        following: dict[str, set[str]] = {agent: set() for agent in self.agents}
+        for step in self.steps.values():
+            for name in step.next:
+                if name != END:
+                    after[self.steps[name].agent][step.agent] = None
+                    following[step.agent].add(self.steps[name].agent)
+        first = self.steps[self.first].agent
+        return WorkflowGraph(
+            tuple(
+                AgentStep(
+                    agent_id=namespace + agent,
+                    after=tuple(namespace + before for before in after[agent]),
+                    join="any",
+                    fork="one" if len(following[agent]) > 1 else "all",
+                    entry=agent == first,
+                )
+                for agent in self.agents
+            )
+        )
