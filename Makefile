@@ -28,7 +28,8 @@ help:
 	@echo "make test-oldest  the tests on the engine, with the oldest vLLM that is supported"
 	@echo "make test-newest  likewise with the newest; no servers (engine-newest.txt says why)"
 	@echo "make check   formatting, lint, types, layers"
-	@echo "make explore  property tests on ROUNDS=5 times new examples (make test repeats the same ones)"
+	@echo "make explore  property tests on ROUNDS=5 times new examples (make test repeats the same ones),"
+	@echo "              and real clients from npm"
 	@echo "make bench   the measurements under benchmarks/"
 
 install: $(STAMP)
@@ -67,6 +68,7 @@ check: $(STAMP)
 explore: $(STAMP)
 	@for round in $$(seq $(ROUNDS)); do \
 	  $(PYTEST) -m hypothesis --hypothesis-profile explore || exit 1; done
+	$(PYTEST) -m live
 
 bench: $(STAMP)
 	@for script in $(wildcard benchmarks/*.py); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done

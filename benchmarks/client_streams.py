@@ -1,12 +1,19 @@
 """Compares the streams found in recorded requests of clients with the true ones.
 
 python benchmarks/client_streams.py --recordings DIR [--client NAME …] [--template NAME …]
-                                    [--output DIR]
+                                    [--identities sent|stripped …] [--output DIR]
 
-Sends the recorded requests, headers included, to `holdfast serve` on the CPU engine, in their
-recorded order and overlap; the engine answers what was recorded. DIR holds one `NAME.jsonl.xz` a
-client: label, script, t, t_end, path, headers, body, calls, answer. Writes `client_streams.json`
-and `client_streams.md`.
+Sends the recorded requests to `holdfast serve` on the CPU engine, in their recorded order and
+overlap; the engine answers what was recorded. They are sent once as they are and once without any
+field or header that could name a client, a session or an agent. DIR holds files `NAME.jsonl.xz`:
+label, script, t, t_end, path, headers, body, calls, answer. Writes `client_streams.json` and
+`client_streams.md`:
+
+- streams: agents of one run, and each call for a title or a commit message; right are those whose
+  turns are one session, and all of that session; the others are split over several sessions or
+  merged with others;
+- sub-agents: those that the engine knows as such;
+- side calls: those that the engine knows as such, or that are a session of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +24,7 @@ import hashlib
 import json
 import lzma
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,10 +34,26 @@ import aiohttp
 from holdfast.bench.model import build_tiny_model
 from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.config import HoldfastConfig
+from holdfast.core.client_identity import BODY_FIELDS
 from holdfast.report.manifest import run_manifest
 
 KV_TOKENS = 1_500_000  # all clients' prompts fit: nothing is evicted
 LEFT_OUT = {"host", "content-length", "authorization", "x-api-key", "accept-encoding"}
+IDENTITIES = ("sent", "stripped")
+CLIENTS = {
+    "aider": "aider 0.86.2",
+    "cc": "Claude Code 2.1.332",
+    "cco": "Claude Code 2.1.197",
+    "cl": "Cline CLI 3.0.65",
+    "cx": "Codex CLI 0.171.0",
+    "ms": "mini-swe-agent 2.4.6",
+    "oa": "openai-agents 0.24.0",
+    "oc": "OpenCode 1.18.33",
+    "oh": "OpenHands SDK 1.58.2",
+    "pi": "pi 0.73.1",
+    "qw": "Qwen Code 0.24.4",
+}
+"""Clients by the beginning of a run's label."""
 ENDPOINTS = ("/v1/messages", "/v1/responses", "/v1/chat/completions")
 
 # The templates differ where real ones do: whether a system message may stand later, and whether
@@ -72,6 +95,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=Path)
     parser.add_argument("--client", action="append")
     parser.add_argument("--template", action="append", choices=list(TEMPLATES))
+    parser.add_argument("--identities", action="append", choices=IDENTITIES)
     parser.add_argument("--output", type=Path, default=Path("out"))
     options = parser.parse_args()
     if options.recordings is None:
@@ -86,7 +110,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         model = build_tiny_model(Path(directory, "model"))
         for template in options.template or TEMPLATES:
-            rows += _replay(model, template, clients, options.output)
+            for identities in options.identities or IDENTITIES:
+                rows += _replay(model, template, identities, clients, options.output)
+                _write(options.output, rows, {})
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
     _write(options.output, rows, digests)
 
@@ -111,7 +137,11 @@ def _calls_of(path: Path) -> list[dict[str, Any]]:
 
 
 def _replay(
-    model: Path, template: str, clients: dict[str, list[dict[str, Any]]], output: Path
+    model: Path,
+    template: str,
+    identities: str,
+    clients: dict[str, list[dict[str, Any]]],
+    output: Path,
 ) -> list[dict[str, Any]]:
     """All clients' requests, one client after the other, on one engine."""
     chat_template = model / "replayed.jinja"
@@ -134,18 +164,27 @@ def _replay(
             *("--logits-processors", "holdfast.vllm.scripted_output:ScriptedOutput"),
         ),
     )
-    answered = {}
+    answered = 0
     with EngineServer("holdfast", options, output / "client_streams.server.log") as server:
         for client, calls in clients.items():
             scripts = _scripts(model, calls, has_thoughts=bool(thoughts))
-            answered[client] = asyncio.run(_send_all(server.url, client, calls, scripts))
-            print(f"{template}, {client}: {answered[client]} of {len(calls)} answered", flush=True)
-    sessions = _sessions_of(log)
+            if identities == "stripped":
+                calls = [_stripped(call) for call in calls]
+            answered += asyncio.run(_send_all(server.url, client, calls, scripts))
+            print(f"{template}, {identities}: {answered} calls answered", flush=True)
+    calls_of = {
+        f"{name}.{i}": call for name, calls in clients.items() for i, call in enumerate(calls)
+    }
     return [
-        {"template": template, "client": client, "calls": len(calls), "answered": answered[client]}
-        | _compare(client, clients, sessions)
-        for client, calls in clients.items()
+        {"client": client, "template": template, "ids": identities} | row
+        for client, row in _compare(calls_of, _turns_of(log)).items()
     ]
+
+
+def _stripped(call: dict[str, Any]) -> dict[str, Any]:
+    """A call without any header or field that could name a client, a session or an agent."""
+    body = {key: value for key, value in call["body"].items() if key not in {*BODY_FIELDS, "user"}}
+    return {**call, "headers": [], "body": body}
 
 
 def _scripts(
@@ -213,47 +252,81 @@ async def _send(
     return answer.status == 200
 
 
-def _sessions_of(log: Path) -> dict[str, int]:
-    """The session of each call by the call's name, from the decision log."""
-    events = map(json.loads, log.read_text(encoding="utf-8").splitlines())
-    return {
-        event["request"].split(":")[1]: event["session"]
-        for event in events
-        if event["event"] == "turn_arrived" and ":" in event["request"]
-    }
+def _turns_of(log: Path) -> dict[str, dict[str, Any]]:
+    """What the decision log has of each call, by the call's name."""
+    turns: dict[str, dict[str, Any]] = defaultdict(dict)
+    for event in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
+        if event["event"] in ("turn_arrived", "turn_ended") and ":" in event["request"]:
+            turns[event["request"].split(":")[1]] |= event
+    return turns
 
 
-def _stream_of(call: dict[str, Any], number: int) -> Hashable:
-    """The true stream: an agent of one run; each call for a title or a commit is one of its own."""
-    script = call["script"]
-    is_aiders_side_call = script == "aider" and len(call["body"]["messages"]) <= 2
-    if script == "side" or is_aiders_side_call:
-        return call["label"], number
-    return call["label"], "main" if script == "resume" else script
+def _is_side_call(call: dict[str, Any]) -> bool:
+    """Whether it asks for a title or a commit message."""
+    is_aiders = call["script"] == "aider" and len(call["body"]["messages"]) <= 2
+    return is_aiders or (call["script"] == "side" and not call["body"].get("tools"))
+
+
+def _stream_of(call: dict[str, Any], name: str) -> tuple[str, str]:
+    """The true stream: an agent of one run; each side call and each tool's call is one."""
+    if _is_side_call(call) or call["script"] == "side":
+        return call["label"], name
+    return call["label"], "main" if call["script"] == "resume" else call["script"]
+
+
+def _client_of(call: dict[str, Any]) -> str:
+    """Client and version, as far as the label tells."""
+    prefix = call["label"].partition("-")[0]
+    return CLIENTS.get(prefix) or str(prefix)
 
 
 def _compare(
-    client: str, clients: dict[str, list[dict[str, Any]]], sessions: dict[str, int]
-) -> dict[str, Any]:
-    """Streams of one client; a stream that shares its session with any other is merged."""
-    true: dict[Hashable, set[int]] = defaultdict(set)
+    calls: dict[str, dict[str, Any]], turns: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Streams, sub-agents and side calls found, by client."""
+    true: dict[tuple[str, str], list[str]] = defaultdict(list)
     streams: dict[int, set[Hashable]] = defaultdict(set)
-    for name, calls in clients.items():
-        for number, call in enumerate(calls):
-            session = sessions.get(f"{name}.{number}")
-            if session is None:
-                continue
-            stream = (name, _stream_of(call, number))
-            streams[session].add(stream)
-            if name == client:
-                true[stream].add(session)
-    found = set().union(*true.values())
+    for name, call in calls.items():
+        if name in turns:
+            true[_stream_of(call, name)].append(name)
+            streams[turns[name]["session"]].add(_stream_of(call, name))
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    named: dict[str, set[str]] = defaultdict(set)
+    for stream, names in true.items():
+        call = calls[names[0]]
+        row = rows[_client_of(call)]
+        row["calls"] += len(names)
+        row["streams"] += 1
+        sessions = {turns[name]["session"] for name in names}
+        is_merged = any(len(streams[session]) > 1 for session in sessions)
+        row["right"] += len(sessions) == 1 and not is_merged
+        row["split"] += len(sessions) > 1
+        row["merged"] += is_merged
+        if stream[1].startswith("sub"):
+            row["sub-agents"] += 1
+            row["known sub-agents"] += any(turns[name].get("is_sub_agent") for name in names)
+        if _is_side_call(call):
+            row["side calls"] += 1
+            is_own = len(names) == 1 and not is_merged
+            row["known side calls"] += turns[names[0]]["is_side_call"] or is_own
+        named[_client_of(call)] |= {_naming(turns[name]) for name in names}
     return {
-        "true": len(true),
-        "found": len(found),
-        "merged": sum(len(streams[session]) - 1 for session in found),
-        "split": sum(len(sessions) - 1 for sessions in true.values()),
+        client: {"identified by": " or ".join(sorted(named[client])), **_shown(row)}
+        for client, row in sorted(rows.items())
     }
+
+
+def _naming(turn: dict[str, Any]) -> str:
+    if turn["is_side_call"]:
+        return "no tools"
+    return "id" if turn["session_id"] else "lineage"
+
+
+def _shown(row: Counter[str]) -> dict[str, Any]:
+    pairs = {
+        kind: f"{row[f'known {kind}']} of {row[kind]}" for kind in ("sub-agents", "side calls")
+    }
+    return {name: row[name] for name in ("calls", "streams", "right", "split", "merged")} | pairs
 
 
 if __name__ == "__main__":

@@ -20,9 +20,11 @@ settings.load_profile("holdfast")
 _SERVER_TIMEOUT_S = 1800
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with tests that start servers; short ones then fill both workers."""
     for item in items:
+        if item.get_closest_marker("live") and "live" not in config.option.markexpr:
+            item.add_marker(pytest.mark.skip("installs clients from npm; run `pytest -m live`"))
         if item.get_closest_marker("server") is not None:
             item.add_marker(pytest.mark.timeout(_SERVER_TIMEOUT_S))
     items.sort(key=lambda item: item.get_closest_marker("server") is None)

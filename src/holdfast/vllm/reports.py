@@ -90,7 +90,14 @@ class EngineReports:
     def turn_ended(self, turn: Turn, output_tokens: int) -> None:
         """Log a turn that has ended; `pause_explained` may follow."""
         gap = turn.session.gap
-        self._record("turn_ended", turn, output_tokens=output_tokens, kind=gap.kind, tool=gap.tool)
+        self._record(
+            "turn_ended",
+            turn,
+            is_sub_agent=turn.session.has_parent,
+            output_tokens=output_tokens,
+            kind=gap.kind,
+            tool=gap.tool,
+        )
 
     def hinted(self, session: Session, notes: Iterable[HintNote]) -> None:
         """Count the outcomes of hints, and log what is not plain from the turn itself."""
