@@ -169,11 +169,14 @@ class Cache:
         hashes: Sequence[bytes],
         group: str | None = None,
         identity: Identity | None = None,
+        fixed_blocks: int | None = None,
     ) -> Turn:
         """Report a prompt; the turn's counts are those of the cache now."""
         self.runtime.tick(self.now_s)
         identity = identity or Identity(session_id=group)
-        turn = self.runtime.turn_arrived(request_id, list(hashes), identity)
+        turn = self.runtime.turn_arrived(
+            request_id, list(hashes), identity, fixed_blocks=fixed_blocks
+        )
         self._prompts[turn] = list(hashes)
         turn.resident_blocks = self._num_found(hashes)
         turn.missing_blocks = len(hashes) - turn.resident_blocks

@@ -28,6 +28,10 @@ class OffloadPort(Protocol):
         """Time to load so many blocks (s); inf before it is known."""
         ...
 
+    def is_loading(self, hashes: Sequence[bytes]) -> bool:
+        """Whether a prefetch of missing blocks of a path is in flight."""
+        ...
+
 
 class NoOffload:
     """No tier: evicted blocks are computed again."""
@@ -47,3 +51,8 @@ class NoOffload:
         """Infinity."""
         del num_blocks
         return math.inf
+
+    def is_loading(self, hashes: Sequence[bytes]) -> bool:
+        """False."""
+        del hashes
+        return False

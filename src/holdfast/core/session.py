@@ -59,6 +59,8 @@ class Session:
         prompt_tail: Last node of its last prompt; `tail` or the node before it.
         prompt_blocks: Full blocks of its last prompt (count).
         first_blocks: Full blocks of its first prompt (count).
+        fixed_blocks: Leading blocks of its last prompt that all calls of its agent have, as its
+            client says (count); None if it does not.
         num_turns: Turns begun.
         paused_at_s: When its last turn ended (s, host's clock).
         gap: Features of the pause, for prediction.
@@ -86,6 +88,7 @@ class Session:
     prompt_tail: Node[Any]
     prompt_blocks: int = 0
     first_blocks: int = 0
+    fixed_blocks: int | None = None
     num_turns: int = 0
     paused_at_s: float = 0.0
     gap: Any = None

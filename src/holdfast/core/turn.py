@@ -28,6 +28,7 @@ class Turn:
         outstanding_s: What is left of that for later turns to wait for (s).
         because: How its session was found, or why it is new; see `LineageReason`.
         was_running: Whether the engine has preempted it.
+        is_loading: Whether a prefetch of blocks of the prompt is in flight.
         resident_blocks: Leading blocks of the prompt in the KV cache (count).
         missing_blocks: Blocks of the prompt that are not in the KV cache (count).
         loadable_blocks: Missing blocks that a lower tier stores (count).
@@ -47,6 +48,7 @@ class Turn:
     outstanding_s: float = 0.0
     because: LineageReason = "no_match"
     was_running: bool = False
+    is_loading: bool = False
     resident_blocks: int = 0
     missing_blocks: int = 0
     loadable_blocks: int = 0

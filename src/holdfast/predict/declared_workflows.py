@@ -78,7 +78,7 @@ class DeclaredWorkflows:
         return len(self._workflows)
 
     def __contains__(self, agent: object) -> bool:
-        """Whether a declared workflow has the agent."""
+        """Whether a declared workflow that counts has the agent."""
         return agent in self._counts
 
     def graph_of(self, tenant: str, workflow_id: str) -> StepGraph | None:
@@ -117,9 +117,7 @@ class DeclaredWorkflows:
         self.end(tenant, workflow_id)
         workflow = self._workflows[key] = _Workflow(tenant, StepGraph(graph), now_s)
         self._sizes[tenant] = self._sizes.get(tenant, 0) + graph.size
-        for step in graph.agents:
-            agent = AgentKey(tenant, step.agent_id)
-            self._count(agent, None, workflow.steps.steps_to(step.agent_id), is_new=True)
+        self._trust(workflow, is_trusted=True)
         for session, agent_id in calls.items():
             self._begin(key, workflow, session, agent_id, is_call=False)
         while len(self._workflows) > MAX_WORKFLOWS or sum(self._sizes.values()) > MAX_TOTAL_SIZE:
@@ -135,9 +133,8 @@ class DeclaredWorkflows:
         for session in workflow.calls:
             self._workflow_of.pop(session, None)
         self._apply(workflow)
-        for step in workflow.steps.graph.agents:
-            steps = workflow.steps.steps_to(step.agent_id) if workflow.is_trusted else None
-            self._uncount(AgentKey(tenant, step.agent_id), steps)
+        if workflow.is_trusted:
+            self._trust(workflow, is_trusted=False)
         self._sizes[tenant] -= workflow.steps.graph.size
         if not self._sizes[tenant]:
             del self._sizes[tenant]
@@ -250,11 +247,19 @@ class DeclaredWorkflows:
         self._apply(workflow)
         if workflow.is_trusted == workflow.steps.is_trusted:
             return
-        workflow.is_trusted = not workflow.is_trusted
+        self._trust(workflow, is_trusted=workflow.steps.is_trusted)
+
+    def _trust(self, workflow: _Workflow, *, is_trusted: bool) -> None:
+        """Let a workflow's steps count, or not any more. O(agents)."""
+        workflow.is_trusted = is_trusted
+        workflow.steps.take_changes()
         for step in workflow.steps.graph.agents:
+            agent = AgentKey(workflow.tenant, step.agent_id)
             steps = workflow.steps.steps_to(step.agent_id)
-            before, after = (None, steps) if workflow.is_trusted else (steps, None)
-            self._count(AgentKey(workflow.tenant, step.agent_id), before, after)
+            if is_trusted:
+                self._count(agent, None, steps, is_new=True)
+            else:
+                self._uncount(agent, steps)
 
     def _apply(self, workflow: _Workflow) -> None:
         """Take over the steps that have changed in a workflow."""

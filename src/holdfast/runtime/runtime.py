@@ -153,6 +153,7 @@ class AgentRuntime(RuntimeContext):
         identity: Identity = ANONYMOUS,
         priority: int | None = None,
         tokens: Sequence[int] | None = None,
+        fixed_blocks: int | None = None,
     ) -> Turn:
         """Find or begin the session of a prompt, and make the prompt its path. Mutates.
 
@@ -162,13 +163,14 @@ class AgentRuntime(RuntimeContext):
             identity: Who sends it.
             priority: Explicit priority, lower first; None where the engine goes by none.
             tokens: Token ids of the prompt; None where the host knows hashes only.
+            fixed_blocks: See `Session`.
         """
         prompt = Prompt(hashes, tokens, self.block_tokens)
         session, because = self._find_or_begin(prompt, identity.group)
         self._blocks.extend(session, hashes)
         self.tier.claim(session, hashes)
         session.state = SessionState.WAITING
-        session.priority = priority
+        session.priority, session.fixed_blocks = priority, fixed_blocks
         session.has_parent |= identity.has_parent
         session.identity = identity
         session.num_turns += 1

@@ -91,11 +91,17 @@ class RequestTracker:
             _identity_of(request, hints, _record_of(request) if self._reads_hints else {}),
             request.priority if self._heeds_priority else None,
             request.prompt_token_ids if knows_tokens else None,
+            self._fixed_blocks(hints),
         )
         self._turns[request.request_id] = turn
         self._hints[request.request_id] = hints
         self._measure(turn, request)
         return turn, notes
+
+    def _fixed_blocks(self, hints: Hints) -> int | None:
+        """Prefix hashes of the fixed prefix that a client marks (count), if it does."""
+        num_tokens = hints.fixed_prefix_tokens
+        return None if num_tokens is None else num_tokens // self._layout.hash_block_tokens
 
     def start(self, turn: Turn) -> None:
         """Take in that the engine has started a turn. Mutates."""
@@ -200,6 +206,7 @@ class RequestTracker:
             turn.loadable_blocks // num_groups * stride,
         )
         turn.loadable_blocks = num_hashes // stride * num_groups
+        turn.is_loading = self._runtime.tier.is_loading(request.block_hashes)
         output_blocks = self._expected_output(request) * num_groups
         unreserved = 0
         node = turn.session.tail

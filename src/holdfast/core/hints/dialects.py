@@ -29,6 +29,7 @@ from holdfast.core.hints.readers import (
     read_retention,
     read_reversed_priority,
     read_seconds,
+    read_tokens,
     read_ttl,
     read_turn_end,
 )
@@ -49,6 +50,7 @@ HintField = Literal[
     "retain_s",
     "lease_until_s",
     "priority",
+    "fixed_prefix_tokens",
     "commands",
 ]
 """Attributes of `Hints`; `lease_until_s`, since 1970, becomes `retain_s`."""
@@ -87,6 +89,7 @@ _OWN_KEYS: Final[tuple[Key, ...]] = (
     ("expected_gap_s", "expected_gap_s", read_seconds),
     ("retain_s", "retain_s", read_seconds),
     ("priority", "priority", read_priority),
+    ("fixed_prefix_tokens", "fixed_prefix_tokens", read_tokens),
     ("evict", "commands", read_evict_flag),
     ("prefetch", "commands", read_prefetch_flag),
 )

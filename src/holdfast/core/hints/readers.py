@@ -22,6 +22,7 @@ __all__ = [
     "read_retention",
     "read_reversed_priority",
     "read_seconds",
+    "read_tokens",
     "read_ttl",
     "read_turn_end",
 ]
@@ -33,6 +34,7 @@ _MAX_ID_BITS: Final = 4096
 _MAX_NUMBER_CHARS: Final = 32
 _MAX_COMMAND_CHARS: Final = 1024
 _MAX_PRIORITY: Final = 1 << 31
+_MAX_TOKENS: Final = 1 << 31
 _UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -121,6 +123,14 @@ def read_priority(value: object) -> int | Clipped:
     if abs(number) > _MAX_PRIORITY:
         return Clipped(_MAX_PRIORITY if number > 0 else -_MAX_PRIORITY, "cut to 32 bits")
     return round(number)
+
+
+def read_tokens(value: object) -> int:
+    """Read a number of leading tokens of the prompt; more than it has means all. Pure."""
+    number = _number(value)
+    if not 0 <= number <= _MAX_TOKENS or number != int(number):
+        raise BadHintError("must be a whole number of tokens")
+    return int(number)
 
 
 def read_reversed_priority(value: object) -> int | Clipped:

@@ -39,6 +39,8 @@ class HostTier:
         capacity_blocks: Prefix hashes whose blocks the tier can store (count).
         copies_block_steps: See above.
         is_enabled: Whether blocks may be loaded; while not, the tier reports none as stored.
+        is_prefetched: Whether a prefetch of missing blocks of a path is in flight; the prefetcher
+            sets it.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class HostTier:
         self.num_chunks = num_chunks
         self.copies_block_steps = copies_block_steps
         self.is_enabled = True
+        self.is_prefetched: Callable[[Sequence[bytes]], bool] | None = None
         self._policy = policy
         self._groups = tuple(groups)
         self._group, self.hashes_per_chunk = self._groups[0]
@@ -113,6 +116,10 @@ class HostTier:
             guess // per_chunk,
         )
         return max((start + num_chunks) * per_chunk - first, 0) if num_chunks else 0
+
+    def is_loading(self, hashes: Sequence[bytes]) -> bool:
+        """See `OffloadPort`."""
+        return self.is_prefetched is not None and self.is_prefetched(hashes)
 
     def keys(self, hashes: Sequence[bytes]) -> list[bytes]:
         """Keys that vLLM gives the chunks of a path, of all groups, in its order. Pure."""

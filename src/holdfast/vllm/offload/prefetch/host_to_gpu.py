@@ -93,6 +93,13 @@ class HostToGpu:
             self._current = prefetch
             return
 
+    def is_loading(self, hashes: Sequence[bytes]) -> bool:
+        """Whether the load in flight brings missing blocks of a path. Pure."""
+        if self._current is None:
+            return False
+        depth, loaded = self._current.depth, self._current.hashes
+        return len(hashes) > depth and hashes[depth] == loaded[depth]
+
     def needed(self, hashes: Sequence[bytes], *, was_queued: bool) -> None:
         """Count the prefetches that a turn needs; see `PrefetchOutcomes`. Mutates."""
         self._outcomes.needed(hashes, was_queued=was_queued)

@@ -54,6 +54,7 @@ class Prefetcher:
         self._cached_block = scheduler.kv_cache_manager.block_pool.get_cached_block
         manager = scheduler.connector.connector_scheduler.manager
         self._host_to_gpu = HostToGpu(scheduler, tier, self._num_resident, self.outcomes)
+        tier.is_prefetched = self._host_to_gpu.is_loading
         self._disk_to_host: DiskToHost | None = None
         if getattr(manager, "secondary_tiers", ()):
             self._disk_to_host = DiskToHost(manager, tier, self._num_resident, self.outcomes)
