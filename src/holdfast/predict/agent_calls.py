@@ -207,6 +207,10 @@ class AgentCalls:
         """All workloads, the least recently active first."""
         return iter(self._workloads.values())
 
+    def find(self, tenant: str) -> Workload | None:
+        """The workload of a tenant, if there is one. Pure."""
+        return self._workloads.get(tenant_number(tenant))
+
     def of(self, tenant: str) -> Workload:
         """The workload of a tenant, made if there is none. Mutates the order of tenants."""
         number = tenant_number(tenant)

@@ -22,6 +22,9 @@ _LEAST_PREFETCHED = 0.2  # probability of a call within two steps
 _CONTINUED_SHARE = 0.3
 _SHARERS = 8
 _MAX_LATEST = 4096
+_STEPS_PREFETCHED = 2
+_MAX_NEXT = 32
+_SOONEST_STEPS = 0.5
 
 
 @dataclass(slots=True)
@@ -31,6 +34,7 @@ class _Call:
     Attributes:
         arrived_s: When its first prompt arrived (s).
         workload: Of its tenant.
+        key: The agent, if the client names it.
         number: Stands for the agent; 0 until another prompt shares its beginning.
         agent: The agent's statistics; None until then.
         end_blocks: Depth at which the agent's own prefix ends (blocks); 0 if not known.
@@ -38,6 +42,7 @@ class _Call:
 
     arrived_s: float
     workload: Workload
+    key: AgentKey | None = None
     number: int = 0
     agent: RecurringAgent | None = None
     end_blocks: int = 0
@@ -50,7 +55,8 @@ class RecurringAgents(Observer):
     latest session stands for the next call: the shared prefix is needed when that call is expected,
     and the rest of the session's blocks is not. An agent or a workflow that the client names is
     known by that name; then each turn is a call, and the workflow's own session of an agent stands
-    for its next call.
+    for its next call. Where an application has declared the workflow, an agent that is k steps away
+    is called in k times the typical time of a step.
     """
 
     def __init__(self, context: PolicyContext) -> None:
@@ -121,6 +127,13 @@ class RecurringAgents(Observer):
         Of a session that goes on all of it, else its agent's own prefix.
         """
         seen: set[Node[Any]] = set()
+        for _, key in islice(self.context.workflows.next_agents(_STEPS_PREFETCHED), _MAX_NEXT):
+            workload = self.context.agent_calls.find(key.tenant)
+            latest = None if workload is None else _latest_of(workload, agent_number(key))
+            for node in self._prefix_of(latest):
+                if node not in seen:
+                    seen.add(node)
+                    yield node
         upcoming = [
             (call.steps, call, workload)
             for workload in self.context.agent_calls
@@ -138,8 +151,10 @@ class RecurringAgents(Observer):
         if session is not None and session.state.is_paused and session.num_turns > 1:
             yield session.tail
             return
-        agent = workload.inter_arrivals.get(expected.agent)
-        latest = None if agent is None else agent.latest
+        yield from self._prefix_of(_latest_of(workload, expected.agent))
+
+    def _prefix_of(self, latest: Session | None) -> Iterator[Node[Any]]:
+        """The last node of the prefix of an agent whose latest session is known, if any."""
         call = None if latest is None else self._calls.get(latest)
         if latest is not None and call is not None:
             yield from islice((n for n in latest.tail.path() if n.start < call.end_blocks), 1)
@@ -158,6 +173,7 @@ class RecurringAgents(Observer):
             )
         if call is None or call.agent is None:
             return
+        call.key = AgentKey.of(session.identity, None)
         if session.num_turns == 1 or _names_workflow(session):
             call.workload.called(_workflow_of(session), call.number, self.context.now_s)
             self._set_latest(session, call)
@@ -233,21 +249,38 @@ class RecurringAgents(Observer):
         if call.workload.is_current(workflow, call.number):
             return return_rate
         rate = call.workload.call_rate_in(workflow, call.number, self.context.now_s)
-        return rate or return_rate
+        return max(rate, self._declared_rate(call)) or return_rate
 
     def _is_expected(self, call: _Call) -> bool:
         is_regular = call.agent is not None and call.agent.is_regular
-        return is_regular or call.workload.is_expected(call.number)
+        if is_regular or call.workload.is_expected(call.number):
+            return True
+        return self._declared_rate(call) > 0.0
 
     def _call_rate(self, call: _Call, agent: RecurringAgent) -> float:
-        """Expected calls of an agent, by order or by regularity (1/s, >= 0). Pure."""
+        """Expected calls of an agent, by order, regularity or graph (1/s, >= 0). Pure."""
         now_s = self.context.now_s
-        return max(1.0 / agent.wait_s(now_s), call.workload.call_rate(call.number, now_s))
+        learned = max(1.0 / agent.wait_s(now_s), call.workload.call_rate(call.number, now_s))
+        return max(learned, self._declared_rate(call))
+
+    def _declared_rate(self, call: _Call) -> float:
+        """Expected calls of an agent by its declared workflows (1/s); 0 if unknown. Pure."""
+        workflows, interval_s = self.context.workflows, call.workload.interval_s
+        if call.key is None or not workflows or interval_s <= 0.0:
+            return 0.0
+        steps = workflows.steps_to(call.key)
+        return 0.0 if steps is None else 1.0 / (max(steps, _SOONEST_STEPS) * interval_s)
 
 
 def _names_workflow(session: Session) -> bool:
     """Whether the client names the session's agent or workflow."""
     return session.identity.agent_id is not None or session.identity.workflow_id is not None
+
+
+def _latest_of(workload: Workload, number: int) -> Session | None:
+    """The latest session of an agent."""
+    agent = workload.inter_arrivals.get(number)
+    return None if agent is None else agent.latest
 
 
 def _workflow_of(session: Session) -> Hashable:
