@@ -42,6 +42,17 @@ def test_flat_keys_are_read() -> None:
     assert (hints, rejected) == (Hints("s", "p", "a", end, True, 1.5, 60.0), ())
 
 
+def test_end_of_the_fixed_prefix_is_read() -> None:
+    hints, notes = parse_hints({"holdfast_fixed_prefix_tokens": "4096"}, None)
+    assert hints.fixed_prefix_tokens == 4096
+    assert notes == ()
+    bad: object
+    for bad in (-1, 1.5, "many", 1e300, [], True):
+        hints, notes = parse_hints({"holdfast_fixed_prefix_tokens": bad}, None)
+        assert hints.fixed_prefix_tokens is None
+        assert len(notes) == 1
+
+
 def test_shell_command_may_follow_the_tool_name() -> None:
     hints, _ = parse_hints({"holdfast_turn_end": "tool:Bash git status &"}, None)
     arguments = '{"command": "git status", "run_in_background": true}'

@@ -103,6 +103,18 @@ def test_prefetch_needed_in_flight_counts_as_late(make_rig: RigMaker) -> None:
     assert rig.prefetches == {"late": 1}
 
 
+def test_turn_knows_that_its_prefix_is_being_loaded(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 14, 64)
+    evicted_session(rig)
+    tier, session = rig.scheduler._runtime.tier, session_of(rig, "abcdefgh")
+    hashes = [h for node in reversed(list(session.tail.path())) for h in node.hashes]
+    set_candidate(rig, session)
+    step_until(rig, lambda: rig.is_prefetching)
+    assert tier.is_loading(hashes) and not tier.is_loading(hashes[1:])
+    step_until(rig, lambda: not rig.is_prefetching)
+    assert not tier.is_loading(hashes)
+
+
 def test_prefetch_evicted_before_use_counts_as_wasted(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64)
     evicted_session(rig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from holdfast.cache.prefix_tree import Node, PrefixTree
@@ -133,6 +133,14 @@ class RuntimeContext:
     def end_workflow(self, tenant: str, workflow_id: str) -> bool:
         """Forget a workflow's graph; returns whether there was one. Mutates."""
         return self.workflows.end(tenant, workflow_id)
+
+    def _cold_s(self, hashes: Sequence[bytes]) -> float:
+        """Engine time of a turn whose prompt is not resident (s)."""
+        num_stored = self.tier.num_stored(hashes, 0)
+        cold_s = self.costs.decode_s + self.restore_s(len(hashes) - num_stored, num_stored)
+        if num_stored:
+            cold_s += min(self.restore_s(num_stored), self.tier.load_s(num_stored))
+        return cold_s
 
     def _take_dirty_nodes(self) -> list[Node[Any]]:
         nodes, self._dirty_nodes = list(self._dirty_nodes), {}

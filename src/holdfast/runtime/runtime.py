@@ -340,14 +340,6 @@ class AgentRuntime(RuntimeContext):
         self._show(event)
         self.policies.observe(event)
 
-    def _cold_s(self, hashes: Sequence[bytes]) -> float:
-        """Engine time of a turn whose prompt is not resident (s)."""
-        num_stored = self.tier.num_stored(hashes, 0)
-        cold_s = self.costs.decode_s + self.restore_s(len(hashes) - num_stored, num_stored)
-        if num_stored:
-            cold_s += min(self.restore_s(num_stored), self.tier.load_s(num_stored))
-        return cold_s
-
     def _find_or_begin(self, prompt: Prompt, group: str | None) -> tuple[Session, LineageReason]:
         """The session of a prompt, and how it was found or why it is new."""
         session, because = self._lineage.find(prompt, group)

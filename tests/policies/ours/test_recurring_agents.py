@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 
 import pytest
-from tests.policies.host import Cache, FixedOracle, hashes_of
+from tests.policies.host import HUMAN, Cache, FixedOracle, hashes_of
 
 from holdfast.core.events import SessionForgotten
 from holdfast.core.identity import Identity
 from holdfast.policies.base import PriorityClass
 from holdfast.policies.ours.holdfast import Holdfast
 from holdfast.policies.ours.recurring_agents import RecurringAgents
+from holdfast.predict.step_graph import AgentStep, WorkflowGraph
 
 
 def run_cycle(cache: Cache, names: str, num_rounds: int, first_round: int = 0) -> int:
@@ -289,3 +290,61 @@ def test_forgotten_session_stands_for_no_call() -> None:
     cache.run("other", hashes_of("other"))
     assert not list(agents.called_next())
     assert not agents._latest
+
+
+# Declared workflows.
+
+
+def ring(agents: str) -> WorkflowGraph:
+    """Agents in a circle; the first may begin."""
+    return WorkflowGraph(
+        tuple(AgentStep(name, (agents[i - 1],), entry=i == 0) for i, name in enumerate(agents))
+    )
+
+
+def run_ring(cache: Cache, names: str, num_rounds: int) -> list[int]:
+    """Call agents of a workflow in turn, a second apart; returns blocks found by call."""
+    found = []
+    for number in range(num_rounds):
+        for name in names:
+            cache.at(cache.now_s + 1.0)
+            prompt = hashes_of(name * 4 + chr(0x100 + number))
+            identity = Identity(agent_id=name, workflow_id="w")
+            turn = cache.arrive(f"{name}{number}", prompt, identity=identity)
+            cache.step()
+            found.append(cache.start(turn))
+            cache.end(turn, HUMAN)
+    return found
+
+
+def test_declared_steps_give_the_rate_before_any_is_learned() -> None:
+    cache = Cache("holdfast", 100)
+    cache.runtime.declare_workflow("", "w", ring("ABCDE"))
+    run_ring(cache, "ABCDE", 1)
+    sessions = list(cache.runtime.sessions)
+    agents = cache.runtime.shared(RecurringAgents)
+    rates = [agents.use_rate(session, 0.0) for session in sessions]
+    # E has just ended: A is one step of one second away, E five.
+    assert rates == pytest.approx([1.0 / steps for steps in (1, 2, 3, 4, 5)])
+    cache.runtime.end_workflow("", "w")
+    assert [agents.use_rate(session, 0.0) for session in sessions] == [0.0] * 5
+
+
+def test_declared_graph_saves_the_rounds_that_learning_takes() -> None:
+    found = {}
+    for is_declared in (False, True):
+        cache = Cache("holdfast", 14)
+        if is_declared:
+            cache.runtime.declare_workflow("", "w", ring("ABCDE"))
+        found[is_declared] = run_ring(cache, "ABCDE", 3)
+    assert sum(found[True]) > sum(found[False])
+
+
+def test_declared_agents_of_the_next_two_steps_are_prefetched() -> None:
+    cache = Cache("holdfast", 100)
+    cache.runtime.declare_workflow("", "w", ring("ABCDE"))
+    run_ring(cache, "ABCDE", 2)
+    policy = cache.runtime.policies.eviction
+    assert isinstance(policy, Holdfast)
+    cache.runtime.guard.trusts = True
+    assert [node.hashes[-1] for node in policy.candidates()][:2] == [b"AAAA", b"BBBB"]

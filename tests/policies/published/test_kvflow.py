@@ -250,8 +250,8 @@ def test_node_shared_by_agents_has_the_nearest_ones_steps() -> None:
 
 
 def test_prefix_that_no_step_leads_to_is_far_and_outranks_suffixes() -> None:
-    chain = AgentStep("A"), AgentStep("B", ("A",)), AgentStep("C", ("B",))
-    cache = declared(WorkflowGraph(chain))
+    line = AgentStep("A"), AgentStep("B", ("A",)), AgentStep("C", ("B",))
+    cache = declared(WorkflowGraph(line))
     call(cache, "A0", "B1", "C2", "A3")
     begin(cache, "B4")
     assert cache.priority("AAAA") == FAR
