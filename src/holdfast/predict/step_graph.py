@@ -12,7 +12,7 @@ __all__ = ["MAX_STEPS", "MAX_WORK", "AgentStep", "StepGraph", "StepsAhead", "Wor
 MAX_STEPS: Final = 64
 """Farthest step that is looked at; all agents beyond are equally far."""
 
-MAX_WORK: Final = 400
+MAX_WORK: Final = 250
 """Agents that one update looks at, about; others are settled later."""
 
 _AWAITED_PER_WORK = 16
