@@ -49,7 +49,7 @@ class FixedPrefixes(Observer):
         self._ending_in: dict[Node[Any], dict[_FixedPrefix, None]] = {}
 
     def observe(self, event: Event) -> None:
-        """Learn from calls of named agents; rerank what is needed later than before. Mutates."""
+        """Learn from named agents; rerank what is needed later than before. Mutates."""
         match event:
             case TurnArrived(turn=turn):
                 self._turn_arrived(turn.session)
@@ -65,7 +65,7 @@ class FixedPrefixes(Observer):
                 self.context.rerank(receded.node)
 
     def steps_to(self, node: Node[Any]) -> int | None:
-        """Fewest steps until a declared agent needs the node; None if unknown. O(nodes below)."""
+        """Fewest steps until a declared agent needs it; None if unknown. O(nodes below)."""
         steps_to = self.context.workflows.steps_to
         fewest: int | None = None
         for prefix in self._that_need(node):

@@ -249,7 +249,7 @@ def test_node_shared_by_agents_has_the_nearest_ones_steps() -> None:
     assert [cache.priority("SS" + name * 2) for name in "ABC"] == [fixed(1), fixed(2), fixed(3)]
 
 
-def test_prefix_that_no_step_leads_to_is_far_and_outranks_suffixes() -> None:
+def test_prefix_that_no_step_leads_to_is_far() -> None:
     line = AgentStep("A"), AgentStep("B", ("A",)), AgentStep("C", ("B",))
     cache = declared(WorkflowGraph(line))
     call(cache, "A0", "B1", "C2", "A3")
@@ -305,7 +305,7 @@ def test_all_branches_are_prefetched_up_to_the_cap() -> None:
         assert len(announced(cache)) == most
 
 
-def test_prefixes_of_the_next_step_of_all_workflows_are_prefetched() -> None:
+def test_next_prefixes_of_all_workflows_are_prefetched() -> None:
     cache = declared(ring("ABC"))
     cache.runtime.declare_workflow("", "v", ring("XYZ"))
     call(cache, "A0", "B1", "C2", "A3", "B4", "C5")

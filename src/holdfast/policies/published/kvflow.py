@@ -181,7 +181,7 @@ class _RecordedOrder:
         self._steps: dict[Node[Any], _Call] = {}
 
     def look_ahead(self, turn: Turn, now: list[Sequence[bytes]]) -> None:
-        """Note a workflow's next calls; `now` is the prompt at hand while it runs. Mutates."""
+        """Note a workflow's next calls; `now` is the prompt while it runs. Mutates."""
         oracle = self._oracle
         ahead = islice(oracle.prompts_after(turn.request_id), self._steps_ahead)
         calls = [*self._found(now, 0), *self._found(ahead, 1)]
