@@ -106,27 +106,34 @@ def main() -> None:
     paths = {name: paths[name] for name in options.client or paths}
     clients = {name: calls for name, path in paths.items() if (calls := _calls_of(path))}
     options.output.mkdir(parents=True, exist_ok=True)
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as directory:
         model = build_tiny_model(Path(directory, "model"))
         for template in options.template or TEMPLATES:
             for identities in options.identities or IDENTITIES:
                 rows += _replay(model, template, identities, clients, options.output)
-                _write(options.output, rows, {})
-    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
-    _write(options.output, rows, digests)
+                _write(options.output, rows, digests)
 
 
 def _write(output: Path, rows: list[dict[str, Any]], digests: dict[str, str]) -> None:
-    output.mkdir(parents=True, exist_ok=True)
+    """Write the rows, after those of the document there that were not replayed again."""
+    path = output / "client_streams.json"
+    old = json.loads(path.read_text()) if path.exists() else {"rows": [], "manifest": {}}
+    merged = {_key(row): row for row in (*old["rows"], *rows)}
+    rows = [merged[key] for key in sorted(merged)]
+    digests = {**(old["manifest"].get("digests") or {}), **digests}
     manifest = run_manifest(arguments={"kv_tokens": KV_TOKENS}, runs=(), digests=digests)
-    document = {"manifest": manifest, "rows": rows}
-    (output / "client_streams.json").write_text(json.dumps(document, indent=1) + "\n")
+    path.write_text(json.dumps({"manifest": manifest, "rows": rows}, indent=1) + "\n")
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([str(row[n]) for n in names] for row in rows)]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     (output / "client_streams.md").write_text(table)
     print(table)
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["template"], row["ids"], row["client"]
 
 
 def _calls_of(path: Path) -> list[dict[str, Any]]:
