@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypedDict
 
 import httpx
+import msgspec
 import pytest
 from tests.client.recording_server import RecordingServer
 
 from holdfast.client import agent, attach, flush, session
+from holdfast.core.workflow_graph import WorkflowGraph
 from holdfast.errors import ConfigError
 
 pytest.importorskip("langgraph")
@@ -104,6 +106,19 @@ def test_nodes_that_call_no_model_are_passed_over() -> None:
     graph.add_edge("merge", "write")
     *_, write = step_graph(graph.compile(), ["plan", "a", "b", "write"])["agents"]
     assert write == {"agent_id": "write", "after": ["a", "b"], "join": "all"}
+
+
+def test_engine_takes_the_step_graph() -> None:
+    team = graph_of("draft", "check").add_edge(START, "draft").add_edge("draft", "check")
+    team.add_conditional_edges("check", lambda state: END, ["draft", "check", END])
+    graph = graph_of("plan", "other", "end").add_node("team", team.compile())
+    graph.add_edge(START, "plan").add_edge("plan", "team").add_edge("plan", "other")
+    graph.add_edge(["team", "other"], "end").add_edge("end", "plan")
+    taken = msgspec.convert(step_graph(graph.compile()), WorkflowGraph)
+    steps = {step.agent_id: step for step in taken.agents}
+    assert steps["plan"].is_entry and steps["plan"].after == ("end",)
+    assert set(steps["team:check"].after) == {"team:draft", "team:check"}
+    assert steps["end"].join == "all"
 
 
 def test_unknown_agents_are_refused() -> None:

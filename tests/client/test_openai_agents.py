@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 from tests.client.recording_server import RecordingServer, call_of
 
 from holdfast.client import attach, flush, session
+from holdfast.core.workflow_graph import WorkflowGraph
 
 pytest.importorskip("agents")
 
@@ -133,3 +135,4 @@ def test_hand_offs_are_a_step_graph() -> None:
             {"agent_id": "support", "fork": "one", "after": ["triage"], "join": "any"},
         ]
     }
+    assert len(msgspec.convert(step_graph(triage), WorkflowGraph).agents) == 3

@@ -117,6 +117,10 @@ def test_tool_spans_are_the_agents_tools(
         send(client)
         with tracer.start_as_current_span("tool", attributes=run):
             pass
+        with agent("helper", session_id="h"):
+            send(client)
+            with tracer.start_as_current_span("tool", attributes=run):
+                pass
     with session("s"):
         send(client)
         with tracer.start_as_current_span("tool", attributes=run):
@@ -125,6 +129,8 @@ def test_tool_spans_are_the_agents_tools(
     assert [(path, body["event"]) for _, path, body in server.commands] == [
         ("/sessions/c%2Fcoder/tools", "started"),
         ("/sessions/c%2Fcoder/tools", "finished"),
+        ("/sessions/h/tools", "started"),
+        ("/sessions/h/tools", "finished"),
         ("/sessions/s/tools", "started"),
         ("/sessions/s/tools", "finished"),
     ]
