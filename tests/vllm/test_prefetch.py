@@ -92,6 +92,40 @@ def test_prefetched_candidate_counts_as_used(make_rig: RigMaker) -> None:
     assert rig.prefetches == {"used": 1}
 
 
+def _finish_tool(rig: Rig) -> None:
+    from holdfast.core.commands import ToolFinished
+    from holdfast.vllm.control.messages import encode
+
+    rig.scheduler(encode(ToolFinished("", "s")))
+
+
+def _idle(rig: Rig) -> None:
+    """Step as vLLM's loop does, until it would wait for a request."""
+    step_until(rig, lambda: not rig.scheduler.has_requests())
+
+
+def test_finished_tool_wakes_an_idle_engine_to_prefetch(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 14, 64)
+    rig.turn("1", "abcdefgh", session_id="s")
+    rig.turn("2", "stuvwxyzABC", xargs={"holdfast_final": True})
+    _idle(rig)
+    assert rig.num_cached("abcdefgh") < 8
+    _finish_tool(rig)
+    assert rig.scheduler.has_requests()
+    _idle(rig)
+    assert rig.num_cached("abcdefgh") == 8
+    rig.turn("3", rig.following(rig.requests["1"], "x"), session_id="s")
+    assert rig.prefetches == {"used": 1}
+
+
+def test_finished_tool_without_stored_blocks_lets_the_engine_idle(make_rig: RigMaker) -> None:
+    rig = rig_of(make_rig, 14, 64)
+    rig.turn("1", "abcdefgh", session_id="s")
+    _finish_tool(rig)
+    _idle(rig)
+    assert not rig.prefetches
+
+
 def test_prefetch_needed_in_flight_counts_as_late(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64)
     evicted_session(rig)

@@ -18,7 +18,7 @@ from vllm.v1.request import RequestStatus
 from holdfast.cache.eviction_queue import EvictionQueue
 from holdfast.cache.prefix_tree import Node
 from holdfast.config import HoldfastConfig, load_config
-from holdfast.core.commands import Command, CommandOutcome
+from holdfast.core.commands import Command, CommandOutcome, ToolFinished
 from holdfast.core.session import Session, SessionState
 from holdfast.policies.base import Oracle, Priority, PriorityClass
 from holdfast.runtime.runtime import AgentRuntime
@@ -195,6 +195,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._guard("reset_prefix_cache", self._forget_content)
         return is_reset
 
+    def has_requests(self) -> bool:
+        """Whether the engine has work, prefetches included; see vLLM."""
+        return bool(super().has_requests()) or self.offload.wants_step
+
     def __call__(self, request: bytes) -> bytes:
         """Answer a request of the control routes; a utility call of vLLM's reaches it."""
         self._runtime.tick(self.clock())
@@ -220,7 +224,10 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _take_command(self, command: Command) -> CommandOutcome | None:
         self._guard("findings", self._reader.deliver)
-        return self._guard("command", lambda: self._runtime.command(command))
+        outcome = self._guard("command", lambda: self._runtime.command(command))
+        if isinstance(command, ToolFinished):
+            self.offload.search_soon()
+        return outcome
 
     def _arrive(self, request: Any) -> None:
         self._runtime.tick(self.clock())

@@ -84,6 +84,16 @@ class OffloadController:
         return self._prefetcher is not None and self._prefetcher.is_busy
 
     @property
+    def wants_step(self) -> bool:
+        """Whether an engine without requests should step; see `Prefetcher.wants_step`."""
+        return self._prefetcher is not None and self._prefetcher.wants_step
+
+    def search_soon(self) -> None:
+        """Prefetch what has just become certain; see `Prefetcher.search_soon`. Mutates."""
+        if self._prefetcher is not None:
+            self._prefetcher.search_soon()
+
+    @property
     def prefetches(self) -> Counter[str]:
         """Prefetches by outcome (counts)."""
         return Counter() if self._prefetcher is None else self._prefetcher.outcomes

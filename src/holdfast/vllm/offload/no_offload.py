@@ -21,11 +21,13 @@ class NoOffloadController:
     Attributes:
         has_tiers: False.
         is_prefetching: False.
+        wants_step: False.
         prefetches: Empty.
     """
 
     has_tiers: Final = False
     is_prefetching: Final = False
+    wants_step: Final = False
 
     def __init__(self) -> None:
         self.prefetches: Counter[str] = Counter()
@@ -47,6 +49,9 @@ class NoOffloadController:
         queued: Callable[[], Iterable[Session]],
         free_blocks: Callable[[], int],
     ) -> None:
+        """Prefetch nothing."""
+
+    def search_soon(self) -> None:
         """Prefetch nothing."""
 
     def arrived(self, request: Any) -> None:

@@ -59,6 +59,7 @@ class Prefetcher:
         if getattr(manager, "secondary_tiers", ()):
             self._disk_to_host = DiskToHost(manager, tier, self._num_resident, self.outcomes)
         self._search_at_step = 0
+        self._is_search_due = False
         self._halted_until_s = -math.inf
         self._scheduler = scheduler
         self._step_s = 0.0
@@ -69,6 +70,16 @@ class Prefetcher:
         """Whether a prefetch is in flight."""
         reads = self._disk_to_host
         return self._host_to_gpu.is_busy or (reads is not None and reads.is_busy)
+
+    @property
+    def wants_step(self) -> bool:
+        """Whether an engine without requests should step, to start a prefetch or to end one."""
+        return self._is_search_due or self.is_busy
+
+    def search_soon(self) -> None:
+        """Look for candidates before the next step, as one has just become certain. Mutates."""
+        self._search_at_step = 0
+        self._is_search_due = not self._is_halted
 
     def step(
         self,
@@ -86,6 +97,7 @@ class Prefetcher:
             free_blocks: KV blocks that prefetches may fill now (count).
         """
         self._learn_step_time()
+        self._is_search_due = False
         was_busy = self.is_busy
         self._host_to_gpu.step()
         if self._disk_to_host is not None:
@@ -116,6 +128,7 @@ class Prefetcher:
             Whether prefetches hold no KV block any more; the worker may still write some.
         """
         self._halted_until_s = self._runtime.now_s + _HALT_S
+        self._is_search_due = False
         self._host_to_gpu.halt()
         if self._disk_to_host is not None:
             self._disk_to_host.halt()
@@ -133,6 +146,7 @@ class Prefetcher:
 
     def close(self) -> None:
         """Abort prefetches in flight, for good. Mutates the scheduler."""
+        self._is_search_due = False
         self._host_to_gpu.close()
         if self._disk_to_host is not None:
             self._disk_to_host.close()
