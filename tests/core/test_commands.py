@@ -20,9 +20,10 @@ from holdfast.core.commands import (
     session_group,
 )
 from holdfast.core.identity import Identity
+from holdfast.core.workflow_graph import AgentStep, WorkflowGraph
 
 COMMANDS: dict[str, Command] = {
-    "declare_workflow": DeclareWorkflow("t", "w", {"agents": [{"agent_id": "a"}]}),
+    "declare_workflow": DeclareWorkflow("t", "w", WorkflowGraph((AgentStep("a"),))),
     "end_workflow": EndWorkflow("t", "w"),
     "tool_started": ToolStarted("t", "s", "Bash", 2.5),
     "tool_finished": ToolFinished("t", "s"),

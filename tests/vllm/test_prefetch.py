@@ -118,7 +118,7 @@ def test_finished_tool_wakes_an_idle_engine_to_prefetch(make_rig: RigMaker) -> N
     assert rig.prefetches == {"used": 1}
 
 
-def test_finished_tool_without_stored_blocks_lets_the_engine_idle(make_rig: RigMaker) -> None:
+def test_finished_tool_with_nothing_to_load_ends_in_idleness(make_rig: RigMaker) -> None:
     rig = rig_of(make_rig, 14, 64)
     rig.turn("1", "abcdefgh", session_id="s")
     _finish_tool(rig)

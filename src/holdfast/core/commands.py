@@ -6,12 +6,12 @@ request. `AgentRuntime.command` applies one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
 from holdfast.core.bounded_name import bounded_name
+from holdfast.core.workflow_graph import WorkflowGraph
 
 __all__ = [
     *("Command", "CommandOutcome", "Outcome"),
@@ -29,12 +29,12 @@ class DeclareWorkflow(msgspec.Struct, frozen=True, tag_field="command", tag="dec
     Attributes:
         tenant: The fairness domain.
         workflow_id: The workflow, unique within its tenant.
-        graph: The step graph as data, see `holdfast.predict.step_graph`.
+        graph: Its agents.
     """
 
     tenant: str
     workflow_id: str
-    graph: Mapping[str, Any]
+    graph: WorkflowGraph
 
 
 class EndWorkflow(msgspec.Struct, frozen=True, tag_field="command", tag="end_workflow"):

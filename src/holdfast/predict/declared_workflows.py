@@ -20,7 +20,7 @@ from holdfast.core.session import Session, SessionState
 from holdfast.core.workflow_graph import WorkflowGraph
 from holdfast.predict.step_graph import MAX_STEPS, StepGraph
 
-__all__ = ["MAX_TOTAL_SIZE", "MAX_WORKFLOWS", "DeclaredWorkflows"]
+__all__ = ["MAX_TOTAL_SIZE", "MAX_WORKFLOWS", "DeclaredWorkflows", "WorkflowStatus"]
 
 MAX_WORKFLOWS: Final = 4096
 MAX_TOTAL_SIZE: Final = 120_000
@@ -51,6 +51,25 @@ class _Workflow:
     is_trusted: bool = True
     calls: dict[Session, str] = field(default_factory=dict)
     paused: dict[Session, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowStatus:
+    """A declared workflow, for reports.
+
+    Attributes:
+        tenant: Its fairness domain.
+        workflow_id: Unique within the tenant.
+        num_agents: Agents of its graph (count).
+        is_trusted: Whether its steps count; false where most calls disagree with the graph.
+        running: Agents whose calls have not ended, each once.
+    """
+
+    tenant: str
+    workflow_id: str
+    num_agents: int
+    is_trusted: bool
+    running: tuple[str, ...]
 
 
 class DeclaredWorkflows:
@@ -85,6 +104,13 @@ class DeclaredWorkflows:
         """The step graph of a workflow; None if it is not declared. Pure."""
         workflow = self._workflows.get((tenant, workflow_id))
         return None if workflow is None else workflow.steps
+
+    def statuses(self) -> Iterator[WorkflowStatus]:
+        """Yield every declared workflow, the latest used first. Pure."""
+        for (tenant, workflow_id), workflow in reversed(self._workflows.items()):
+            running = tuple(dict.fromkeys(workflow.calls.values()))
+            num_agents = len(workflow.steps.graph.agents)
+            yield WorkflowStatus(tenant, workflow_id, num_agents, workflow.is_trusted, running)
 
     def steps_to(self, agent: Hashable) -> int | None:
         """Fewest steps until an agent may run, 0 while it runs; None if unknown. Pure."""

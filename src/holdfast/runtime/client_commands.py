@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
-
 from holdfast.core.bounded_name import bounded_name
 from holdfast.core.commands import (
     MAX_EXPECTED_S,
@@ -22,7 +20,6 @@ from holdfast.core.commands import (
     session_group,
 )
 from holdfast.core.session import Session, SessionState, SessionTable
-from holdfast.core.workflow_graph import WorkflowGraph
 from holdfast.runtime.context import RuntimeContext
 from holdfast.runtime.session_priorities import SessionPriorities
 from holdfast.runtime.turn_ends import TurnEnds
@@ -192,12 +189,8 @@ class ClientCommands:
 
     def _declare(self, command: DeclareWorkflow) -> CommandOutcome:
         """Take in a workflow's step graph, in place of an older one. Mutates."""
-        try:
-            graph = msgspec.convert(command.graph, WorkflowGraph)
-        except ValueError as error:
-            return CommandOutcome("rejected", f"no step graph: {error}")
         tenant, workflow_id = bounded_name(command.tenant), bounded_name(command.workflow_id)
-        self._context.declare_workflow(tenant, workflow_id, graph)
+        self._context.declare_workflow(tenant, workflow_id, command.graph)
         return _ACCEPTED
 
     def _end(self, command: EndWorkflow) -> CommandOutcome:

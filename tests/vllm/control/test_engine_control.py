@@ -20,6 +20,7 @@ from holdfast.core.commands import (
     ToolFinished,
     ToolStarted,
 )
+from holdfast.core.workflow_graph import AgentStep, WorkflowGraph
 from holdfast.vllm.control.messages import CommandReport, StateQuery, StateReport, encode
 
 pytestmark = pytest.mark.engine
@@ -77,10 +78,19 @@ def test_a_command_applies_to_a_running_turn_at_its_end(rig: Rig) -> None:
 
 
 def test_workflows_are_declared_and_ended(rig: Rig) -> None:
-    graph = {"agents": [{"agent_id": "a"}, {"agent_id": "b", "after": ["a"]}]}
+    graph = WorkflowGraph((AgentStep("a"), AgentStep("b", ("a",))))
     assert _command(rig, DeclareWorkflow("t", "w", graph)).outcome == "accepted"
+    xargs = {"holdfast_workflow_id": "w", "holdfast_agent_id": "a"}
+    rig.send("r1", "abcd", xargs=xargs, tenant="t")
+    (workflow,) = _state(rig).workflows
+    assert (workflow.workflow_id, workflow.num_agents, workflow.running) == ("w", 2, ["a"])
+    assert workflow.tenant not in ("", "t")
+    assert _state(rig, tenant="t").workflows == [workflow]
+    assert _state(rig, tenant="u").workflows == []
+    rig.finish()
     assert _command(rig, EndWorkflow("u", "w")).outcome == "unknown_workflow"
     assert _command(rig, EndWorkflow("t", "w")).outcome == "accepted"
+    assert _state(rig).workflows == []
 
 
 def test_the_state_shows_sessions_and_what_they_wait_for(rig: Rig) -> None:

@@ -16,10 +16,12 @@ from holdfast.core.commands import (
     ToolFinished,
     ToolStarted,
 )
+from holdfast.core.workflow_graph import AgentStep, WorkflowGraph
 from holdfast.vllm.control.messages import ControlRequest, StateQuery, decode_request, encode
 from holdfast.vllm.control.parse import HttpCall, RouteError, parse_call
 
-GRAPH = {"agents": ({"agent_id": "planner"}, {"agent_id": "writer", "after": ("planner",)})}
+GRAPH = {"agents": [{"agent_id": "planner"}, {"agent_id": "writer", "after": ["planner"]}]}
+STEPS = WorkflowGraph((AgentStep("planner"), AgentStep("writer", ("planner",))))
 
 
 def _call(
@@ -48,7 +50,7 @@ def test_each_route_is_a_command() -> None:
         _call("GET", "/state"),
         _call("GET", "/state", query="after=7&limit=2", tenant="t"),
     ] == [
-        DeclareWorkflow("t", "w", GRAPH),
+        DeclareWorkflow("t", "w", STEPS),
         EndWorkflow("", "w"),
         ToolStarted("t", "s", "Bash", 2.0),
         ToolStarted("", "s"),

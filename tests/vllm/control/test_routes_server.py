@@ -1,4 +1,4 @@
-"""The control routes of a real server with two engines, restarted by the last test."""
+"""The control routes of a real server with two engines and two API processes."""
 
 from __future__ import annotations
 
@@ -126,6 +126,9 @@ def test_a_session_is_closed_within_its_tenant(application: Application) -> None
 def test_a_workflow_is_declared_and_ended(application: Application) -> None:
     graph = {"agents": [{"agent_id": "planner"}, {"agent_id": "writer", "after": ["planner"]}]}
     assert application.ask("PUT", "/workflows/w", graph)[0] == 200
+    for engine in application.ask("GET", "/state")[1]["engines"]:
+        (workflow,) = engine["workflows"]
+        assert (workflow["workflow_id"], workflow["num_agents"]) == ("w", 2)
     assert application.ask("DELETE", "/workflows/w")[0] == 200
     assert application.ask("DELETE", "/workflows/w")[0] == 404
 
@@ -163,11 +166,3 @@ def test_every_engine_is_asked(application: Application) -> None:
     assert all(application.ask("DELETE", f"/sessions/{name}")[0] == 200 for name in names)
     found = application.sessions()
     assert {found[name]["state"] for name in names} == {"closed"}
-
-
-def test_a_restarted_server_begins_anew(application: Application) -> None:
-    application.turn("before")
-    application.server.stop()
-    application.server.start()
-    assert application.sessions() == {}
-    assert application.ask("DELETE", "/sessions/before")[0] == 404

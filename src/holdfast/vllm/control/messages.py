@@ -100,11 +100,21 @@ class SessionReport(msgspec.Struct, frozen=True):
 
 
 class WorkflowReport(msgspec.Struct, frozen=True):
-    """One declared workflow."""
+    """One declared workflow.
+
+    Attributes:
+        workflow_id: As declared, a digest if it is long.
+        tenant: Digest of the `cache_salt`; "" without one.
+        num_agents: Agents of its graph (count).
+        is_trusted: Whether its steps count; false where most calls disagree with the graph.
+        running: Agents whose calls have not ended; the first few.
+    """
 
     workflow_id: str
     tenant: str
     num_agents: int
+    is_trusted: bool
+    running: list[str]
 
 
 class EngineReport(msgspec.Struct, frozen=True):

@@ -116,8 +116,7 @@ def parse_call(call: HttpCall) -> ControlRequest:
 
 
 def _declare_workflow(call: HttpCall, name: str) -> ControlRequest:
-    graph = msgspec.to_builtins(_decoded(call.body, WorkflowGraph))
-    return DeclareWorkflow(call.tenant or "", _id(name), graph)
+    return DeclareWorkflow(call.tenant or "", _id(name), _decoded(call.body, WorkflowGraph))
 
 
 def _end_workflow(call: HttpCall, name: str) -> ControlRequest:

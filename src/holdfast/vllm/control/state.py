@@ -9,6 +9,7 @@ import hashlib
 from bisect import bisect_right
 from collections import Counter
 from heapq import nsmallest
+from itertools import islice
 from typing import Any, Final
 
 import holdfast
@@ -30,6 +31,7 @@ from holdfast.vllm.control.messages import (
 __all__ = ["EngineState", "tenant_digest", "workflows_of"]
 
 _MAX_WORKFLOWS: Final = 100
+_MAX_RUNNING: Final = 16
 _DIGEST_CHARS: Final = 16
 
 
@@ -161,9 +163,19 @@ class EngineState:
 
 
 def workflows_of(runtime: AgentRuntime, tenant: str | None) -> list[WorkflowReport]:
-    """Declared workflows, at most a hundred; a tenant's, or all. Pure."""
-    del runtime, tenant
-    return []
+    """The workflows used last, at most a hundred; a tenant's, or all. Pure."""
+    name = None if tenant is None else bounded_name(tenant)
+    matching = (one for one in runtime.workflows.statuses() if name in (None, one.tenant))
+    return [
+        WorkflowReport(
+            workflow_id=one.workflow_id,
+            tenant=tenant_digest(one.tenant),
+            num_agents=one.num_agents,
+            is_trusted=one.is_trusted,
+            running=list(one.running[:_MAX_RUNNING]),
+        )
+        for one in islice(matching, _MAX_WORKFLOWS)
+    ]
 
 
 def tenant_digest(tenant: str) -> str:

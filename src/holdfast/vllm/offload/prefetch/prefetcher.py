@@ -73,11 +73,11 @@ class Prefetcher:
 
     @property
     def wants_step(self) -> bool:
-        """Whether an engine without requests should step, to start a prefetch or to end one."""
+        """Whether an idle engine should step, to start a prefetch or to end one."""
         return self._is_search_due or self.is_busy
 
     def search_soon(self) -> None:
-        """Look for candidates before the next step, as one has just become certain. Mutates."""
+        """Search before the next step, as a candidate has become certain. Mutates."""
         self._search_at_step = 0
         self._is_search_due = not self._is_halted
 
