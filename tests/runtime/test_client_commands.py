@@ -134,7 +134,7 @@ def test_an_imminent_session_is_prefetched_unless_resident(server: Server) -> No
     _finished(server)  # this server's blocks are in no cache
     assert next(iter(prefetch.candidates())) is session.tail
     _started(server, "Bash")
-    assert session.tail not in list(prefetch.candidates())
+    assert session.tail not in list(prefetch.candidates()) and session.result_at_s is None
 
 
 def test_an_imminent_session_is_idle_since_its_result(server: Server) -> None:

@@ -232,7 +232,7 @@ def test_graph_declared_before_first_request_ended_with_last() -> None:
     turns = [replace(turn(0.0, [number], 1, 1), agent="planner") for number in range(2)]
     flow = Session("flow", BLOCK, tuple(turns), "test", graph=graph)
     _, engine = run([flow], options=SimulationOptions(1, agent_ids=True, graphs=True))
-    declared = DeclareWorkflow("", "flow", {"agents": ({"agent_id": "planner"},)})
+    declared = DeclareWorkflow("", "flow", graph)
     assert engine.commands == [(0, declared), (2, EndWorkflow("", "flow"))]
     _, engine = run([flow], options=SimulationOptions(1, agent_ids=True))
     assert engine.commands == []

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import msgspec
-
 from holdfast.core.commands import DeclareWorkflow, EndWorkflow
 from holdfast.core.results import Counters, SessionRecord, TurnRecord
 from holdfast.core.workflow_graph import WorkflowGraph
@@ -204,8 +202,7 @@ class Simulation:
         """Declare a workflow's step graph before its first request."""
         if turn_index == self._declared.setdefault(number, turn_index):
             workflow_id = self._replays.workflow_id(number)
-            data = msgspec.to_builtins(graph)
-            self._engine.command(DeclareWorkflow(tenant="", workflow_id=workflow_id, graph=data))
+            self._engine.command(DeclareWorkflow(tenant="", workflow_id=workflow_id, graph=graph))
 
     def _hints(self, number: int, turn_index: int) -> dict[str, object]:
         hints: dict[str, object] = {}
