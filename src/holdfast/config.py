@@ -75,6 +75,8 @@ class HoldfastConfig:
         hints: Whether the hints in requests are read.
         routes_token_file: File with the bearer token of the routes under /holdfast/v1; unset,
             there are no such routes.
+        retain_share: Share of the KV cache that clients may ask to retain for a time, all together
+            (0 to 0.9); each tenant has an equal part of it.
         strict: Whether an error of Holdfast is raised instead of falling back. For tests.
     """
 
@@ -94,6 +96,7 @@ class HoldfastConfig:
     prefetch: bool = True
     hints: bool = True
     routes_token_file: str | None = None
+    retain_share: float = 0.5
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -112,6 +115,7 @@ _RANGES: Final[Mapping[str, tuple[float, float | None]]] = {
     "max_wait_ratio": (0.1, 100.0),
     "headroom_ratio": (0.0, 0.5),
     "max_sessions": (1, None),
+    "retain_share": (0.0, 0.9),
 }
 
 

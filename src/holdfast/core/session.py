@@ -76,6 +76,8 @@ class Session:
         has_moved_on: Whether a sibling of its group, or a fork, has started since it paused.
         priority: Explicit priority of its last turn, lower is more urgent; None where the engine
             goes by none.
+        own_priority: Order among its tenant's sessions by hints of its last turn, lower first.
+        retained_until_s: When a promise to retain its blocks ends (s, host's clock), or -inf.
         has_reservation: Whether admission keeps its blocks from other turns while it is idle.
         retention_priority: Last computed one; the smallest is evicted first.
         stale_at_s: When that is stale (s, host's clock).
@@ -103,6 +105,8 @@ class Session:
     result_lag_s: float = 0.0
     has_moved_on: bool = False
     priority: int | None = None
+    own_priority: int = 0
+    retained_until_s: float = -math.inf
     has_reservation: bool = False
     retention_priority: float = 0.0
     stale_at_s: float = math.inf

@@ -17,11 +17,13 @@ class Tenant:
         name: Unique.
         served_s: Engine time of its turns, lifted when it returns from idleness (s, >= 0).
         num_turns: Its turns in the engine (count).
+        has_own_order: Whether its hints give its turns priorities.
     """
 
     name: str = ""
     served_s: float = 0.0
     num_turns: int = 0
+    has_own_order: bool = False
 
 
 class Tenants:
@@ -60,6 +62,10 @@ class Tenants:
         self._idle[tenant.name] = tenant
         if len(self._idle) > _MOST_IDLE:
             self._idle.pop(next(iter(self._idle)))
+
+    def active(self) -> set[str]:
+        """Names of the tenants with turns in the engine. Pure."""
+        return set(self._active)
 
     def clear(self) -> None:
         """Uncount all turns; what was served is kept. Mutates."""

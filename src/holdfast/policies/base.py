@@ -120,6 +120,9 @@ class PolicyContext(Protocol):
     def results_known(self) -> Iterator[Session]:
         """Paused sessions whose tools have finished, as clients said, the latest first."""
 
+    def prefetches_asked(self) -> Iterator[Session]:
+        """Paused sessions whose clients ask for a prefetch, tenants in turn."""
+
     @property
     def trusts_predictions(self) -> bool:
         """Whether the prediction guard lets policies use predictions now."""

@@ -15,6 +15,7 @@ from holdfast.predict.agent_calls import AgentCalls
 from holdfast.predict.declared_workflows import DeclaredWorkflows
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
+from holdfast.runtime.asked_prefetches import AskedPrefetches
 from holdfast.runtime.idle_sessions import IdleSessions
 from holdfast.runtime.prediction_guard import PredictionGuard, Predictions
 from holdfast.runtime.return_tracker import ReturnTracker
@@ -43,6 +44,7 @@ class RuntimeContext:
         guard: Decides whether predictions are used, and counts how often not.
         idle: Sessions that may return.
         workflows: What applications have declared, and how far it has run.
+        asked: Sessions whose clients ask for a prefetch.
         capacity_blocks: KV blocks of the cache (count).
         block_tokens: Tokens a block.
     """
@@ -63,6 +65,7 @@ class RuntimeContext:
         self.guard = PredictionGuard(predictions)
         self.idle = IdleSessions()
         self.workflows = DeclaredWorkflows()
+        self.asked = AskedPrefetches()
         self.capacity_blocks = 0
         self.block_tokens = 1
         self._tracker = ReturnTracker(self.returns)
@@ -108,6 +111,10 @@ class RuntimeContext:
     def results_known(self) -> Iterator[Session]:
         """Paused sessions whose tools have finished, as clients said, the latest first."""
         return self.idle.results_known()
+
+    def prefetches_asked(self) -> Iterator[Session]:
+        """Paused sessions whose clients ask for a prefetch, tenants in turn."""
+        return (session for session in self.asked if session.state.is_paused)
 
     def per_session(self) -> dict[Session, Any]:
         """A new dict by session; a session leaves it when the runtime forgets the session."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from holdfast.core.offload_port import OffloadPort
+from holdfast.core.own_order import reorder_within
 from holdfast.core.session import Session
 from holdfast.policies.admission import Budget
 from holdfast.policies.base import AdmissionPolicy, PolicyContext
@@ -83,7 +84,18 @@ class Reservations:
 
     def _reserved(self, admission: AdmissionPolicy) -> list[Session]:
         reserved = [session for session in self._idle if session.has_reservation]
-        return sorted(reserved, key=lambda s: (s.priority or 0, admission.idle_s(s)), reverse=True)
+        now_s = self._context.now_s
+        reserved.sort(
+            key=lambda s: (s.priority or 0, s.retained_until_s <= now_s, admission.idle_s(s)),
+            reverse=True,
+        )
+        if not any(session.own_priority for session in reserved):
+            return reserved
+        return reorder_within(
+            reserved,
+            lambda s: (s.tenant, s.priority or 0, s.retained_until_s <= now_s),
+            lambda s: -s.own_priority,
+        )
 
     def _restore_s(self, session: Session, num_blocks: int) -> float:
         """Engine time to restore a session's last blocks, computed or loaded (s).

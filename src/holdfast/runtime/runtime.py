@@ -38,6 +38,7 @@ from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.session_speed import SpeedFactor
 from holdfast.runtime.client_commands import ClientCommands
 from holdfast.runtime.context import RuntimeContext
+from holdfast.runtime.hint_effects import HintEffects
 from holdfast.runtime.prediction_guard import Predictions
 from holdfast.runtime.reservations import Reservations
 from holdfast.runtime.session_blocks import SessionBlocks
@@ -68,6 +69,7 @@ class AgentRuntime(RuntimeContext):
 
     Attributes:
         policies: The policies that decide.
+        hints: Carries out the hints of requests; there is one once `attach` was called.
         sessions: All remembered sessions.
         max_known_blocks: Blocks remembered (count); beyond it idle sessions without resident blocks
             are forgotten.
@@ -104,12 +106,10 @@ class AgentRuntime(RuntimeContext):
         """Connect the host's free blocks; once, before any turn."""
         self._blocks = SessionBlocks(self.tree, queue)
         self._priorities = SessionPriorities(self.policies.eviction, self, self.idle, self._blocks)
-        self._turn_ends = TurnEnds(
-            *(self.sessions, self, self._blocks, self._priorities, self._tracker),
-            self.policies.admission,
-            self._observe,
-        )
+        books = self.sessions, self, self._blocks, self._priorities
+        self._turn_ends = TurnEnds(*books, self._tracker, self.policies.admission, self._observe)
         self._commands = ClientCommands(self.sessions, self, self._turn_ends, self._priorities)
+        self.hints = HintEffects(*books, self._tenants)
         self._reservations = Reservations(self.idle, self._blocks, self)
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
@@ -140,6 +140,7 @@ class AgentRuntime(RuntimeContext):
             for session in self.idle:
                 self._priorities.mark(session)
         self.workflows.settle()
+        self.hints.step()
         self._priorities.rescore_dirty(num_stale)
         for node in self._take_dirty_nodes():
             self._blocks.rerank(node)
@@ -280,7 +281,7 @@ class AgentRuntime(RuntimeContext):
             self.sessions.drop(session)
             self.workflows.follow(SessionForgotten(self._now_s, session))
         books = (self.tree, self._lineage, self.idle, self._priorities, self._tracker)
-        for book in (*books, self._commands):
+        for book in (*books, self._commands, self.hints):
             book.clear()
         for tally in (self._wait_bound, self._tenants, self.guard):
             tally.clear()
@@ -316,6 +317,7 @@ class AgentRuntime(RuntimeContext):
         admission = admission_policy.admit(waiting, budget)
         if waiting and not num_running and not admission.admitted:
             admission = replace(admission, admitted=waiting[:1])  # the engine is never left idle
+        self.hints.released(admission.released)
         for session in admission.released:
             self._blocks.release(session)
             if session.priority is not None:
@@ -337,6 +339,7 @@ class AgentRuntime(RuntimeContext):
     # Sessions.
 
     def _observe(self, event: Event) -> None:
+        self.hints.observe(event)
         self._show(event)
         self.policies.observe(event)
 

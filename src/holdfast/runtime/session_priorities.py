@@ -11,6 +11,7 @@ from holdfast.errors import PolicyError
 from holdfast.policies.base import EvictionPolicy, PolicyContext, Priority
 from holdfast.runtime.idle_sessions import IdleSessions
 from holdfast.runtime.rescore_schedule import RescoreSchedule
+from holdfast.runtime.retention import Retention
 from holdfast.runtime.session_blocks import SessionBlocks
 
 __all__ = ["SessionPriorities"]
@@ -24,6 +25,10 @@ class SessionPriorities:
         context: Knows the time.
         idle: Sessions that may return.
         blocks: Which path each session has.
+
+    Attributes:
+        eviction: See the argument.
+        retention: What clients ask for their sessions' blocks; set once it is known.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class SessionPriorities:
         self._blocks = blocks
         self._schedule = RescoreSchedule()
         self._dirty: dict[Session, None] = {}
+        self.retention: Retention | None = None
 
     def mark(self, session: Session) -> None:
         """Put a session into the dirty set: its priority may have changed. Mutates; O(1)."""
@@ -55,7 +61,8 @@ class SessionPriorities:
 
     def priority(self, node: Node[Any]) -> Priority:
         """Priority of a node's free blocks, as of the last rescore of its users. Pure."""
-        return self.eviction.priority(node)
+        priority = self.eviction.priority(node)
+        return priority if self.retention is None else self.retention.adjusted(node, priority)
 
     def forget(self, session: Session) -> None:
         """Stop rescoring a session. Mutates."""
@@ -81,6 +88,8 @@ class SessionPriorities:
             return
         self._idle.lose_blocks(session)
         self._blocks.release(session)
+        if self.retention is not None:
+            self.retention.drop(session)
 
 
 def _has_blocks(session: Session) -> bool:

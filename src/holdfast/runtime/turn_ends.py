@@ -81,7 +81,9 @@ class TurnEnds:
         session.awaits_end = False
         if session.state.is_paused:
             self._set(session, end)
-            if session.state.is_paused and not self.admission.retains(session):
+            is_promised = session.retained_until_s > self._context.now_s
+            retains = is_promised or self.admission.retains(session)
+            if session.state.is_paused and not retains:
                 self._blocks.release(session)
 
     def imminent(self, session: Session) -> None:

@@ -116,6 +116,11 @@ class EngineReports:
                 reason=note.reason,
             )
 
+    def hints_carried_out(self, notes: Iterable[tuple[Session, HintNote]]) -> None:
+        """Count and log the outcomes of hints after their requests' arrival."""
+        for session, note in notes:
+            self.hinted(session, (note,))
+
     def pause_explained(self, pause: tuple[Session, int], end: TurnEnd) -> None:
         """Record what ended a session's turn. Any thread may call it.
 

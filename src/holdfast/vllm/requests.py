@@ -96,6 +96,7 @@ class RequestTracker:
         self._turns[request.request_id] = turn
         self._hints[request.request_id] = hints
         self._measure(turn, request)
+        self._runtime.hints.arrived(turn, hints, self._turns.values())
         return turn, notes
 
     def _fixed_blocks(self, hints: Hints) -> int | None:
@@ -128,9 +129,10 @@ class RequestTracker:
             return None
         hints = self._hints.pop(request.request_id)
         self._learn_output(request.num_output_tokens / self._block_tokens)
-        self._runtime.turn_ended(
-            turn, list(request.block_hashes), hints.turn_end or end, hints.expected_gap_s
-        )
+        effects = self._runtime.hints
+        gap_s = effects.believed_gap_s(turn.session, hints.expected_gap_s)
+        self._runtime.turn_ended(turn, list(request.block_hashes), hints.turn_end or end, gap_s)
+        effects.ended(turn.session, hints)
         if hints.is_final:
             self._runtime.session_closed(turn.session)
         return turn, hints

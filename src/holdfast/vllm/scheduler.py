@@ -133,6 +133,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         if config.eviction == "lru":
             self._queue.use_lru()
         self._tracker = RequestTracker(self._runtime, self._queue, pool, layout)
+        self._runtime.hints.retention.share = config.retain_share
         self._tracker.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
         self.offload.install_gate(self._tracker, layout, self._meter, self._metrics, self._guard)
         self._orders_requests = (
@@ -254,6 +255,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             return
         turn, hints = left
         self._reports.turn_ended(turn, request.num_output_tokens)
+        self._reports.hints_carried_out(self._runtime.hints.take_notes())
         if hints.turn_end is None and request.status != RequestStatus.FINISHED_ABORTED:
             self._reader.answered(turn, request)
 
@@ -305,6 +307,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._num_evicted = 0
         self._runtime.step(self.steps_a_call, min(num_stale, _MAX_STALE_A_STEP))
         self._guard("findings", self._reader.deliver)
+        self._reports.hints_carried_out(self._runtime.hints.take_notes())
         if self._orders_requests and len(self.waiting):
             # The more turns wait, the less a step's delay matters and the more a decision costs.
             interval = 1 + len(self.waiting) // _WAITING_PER_SKIPPED_STEP

@@ -15,8 +15,8 @@ __all__ = ["RecurringAgentsPrefetch"]
 class RecurringAgentsPrefetch(PrefetchPolicy):
     """Prefetches sessions about to return, then prefixes of agents called next.
 
-    A session is about to return when its client has said that its tools have finished. Agents: see
-    `RecurringAgents`.
+    A session is about to return when its client has said that its tools have finished, or asks for
+    a prefetch. Agents: see `RecurringAgents`.
     """
 
     spec: ClassVar[PolicySpec] = PolicySpec(
@@ -32,7 +32,7 @@ class RecurringAgentsPrefetch(PrefetchPolicy):
 
     def candidates(self) -> Iterable[Node[Any]]:
         """Last nodes of paths of sessions about to return, then of agents' prefixes."""
-        for session in self.context.results_known():
+        for session in (*self.context.results_known(), *self.context.prefetches_asked()):
             tail = session.tail
             if tail.free_blocks.num_blocks < len(tail.hashes):  # not all resident
                 yield tail

@@ -39,6 +39,9 @@ class WorkingSetAdmission(AdmissionPolicy):
     every reservation, and no turn passes a due one. So a turn waits at most until it is due, and
     then for older due turns and for running turns, which end.
 
+    A promise to retain a session's blocks holds against other turns until one is due or nothing
+    runs.
+
     With priorities a more urgent turn takes a reservation at once, a less urgent one only when it
     is due or nothing runs; the least urgent reservations go first.
 
@@ -118,12 +121,14 @@ class _Reservation:
         freed_blocks: Blocks that become free (count).
         is_overdue: Whether the session has been idle for longer than recomputation costs.
         restore_s: Engine time to restore those blocks (s).
+        is_promised: Whether its client was promised that its blocks are retained.
     """
 
     session: Session
     freed_blocks: int
     is_overdue: bool
     restore_s: float
+    is_promised: bool
 
     def yields_to(self, turn: Turn, gain_s: float) -> bool:
         """Whether a turn not yet due may take it: never from a more urgent session. Pure.
@@ -134,7 +139,7 @@ class _Reservation:
         """
         priority = self.session.priority
         if priority is None or priority == turn.priority:
-            return self.is_overdue or self.restore_s < gain_s
+            return not self.is_promised and (self.is_overdue or self.restore_s < gain_s)
         return turn.priority < priority
 
 
@@ -197,5 +202,6 @@ class _Reservations:
             freed = budget.freed_by(session)
             restore_s = budget.restore_s(session, freed)
             is_overdue = self._idle_s(session) > self._patience * restore_s
-            found.append(_Reservation(session, freed, is_overdue, restore_s))
+            is_promised = session.retained_until_s > budget.now_s
+            found.append(_Reservation(session, freed, is_overdue, restore_s, is_promised))
         return found
