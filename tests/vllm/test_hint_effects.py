@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from holdfast.core.hints import CARRIER_KEY, DIALECTS
 
 if TYPE_CHECKING:
     from tests.vllm.conftest import Rig, RigMaker
@@ -176,3 +179,69 @@ def test_reset_ends_all_promises(make_rig: RigMaker) -> None:
     rig.turn("kept", "abcd", num_outputs=1, xargs=RETAIN)
     assert rig.scheduler.reset_prefix_cache()
     assert not rig.scheduler._runtime.hints.retention._promises
+
+
+# Prefetches need a tier.
+
+
+@pytest.fixture
+def offloading(loaded_engine: None) -> None:
+    from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
+
+    if is_older(engine_version(), OLDEST_WITH_TIERS):
+        pytest.skip("this vLLM is older than the offloading that tiers need")
+
+
+@pytest.mark.usefixtures("offloading")
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_asked_prefetch_loads_a_paused_session(make_rig: RigMaker, is_asked: bool) -> None:
+    settings = {"retain_share": 0.9}
+    rig = make_rig(30, host_blocks=64, host_policy="HostPolicy", settings=settings)
+    rig.turn("1", "abcdefgh", xargs={"holdfast_prefetch": is_asked})
+    rig.turn("2", "stuvwxyzABCDEFGHIJKLMN", xargs={"holdfast_final": True})
+    assert rig.num_cached("abcdefgh") < 8
+    rig.send("run", "k", num_outputs=200)
+    for _ in range(100):
+        rig.step()
+    assert (rig.num_cached("abcdefgh") == 8) is is_asked
+    rig.turn("3", "abcdefghi")
+    assert ("used" in rig.prefetches or "hit" in rig.prefetches) is is_asked
+
+
+# Hostile clients.
+
+VALUES: tuple[Any, ...] = (
+    *(None, True, -1, 0, 1, 2**63, 1e308, float("nan"), float("inf"), "", "x" * 5000, "\x00"),
+    *("tool:Bash rm", "human", "0.1", "{", "[" * 3000, [], [[]], {}, {"type": "evict"}),
+    [{"type": "evict", "block_start": -1}, {"type": "prefetch"}],
+    [{"start": 3, "end": 1, "priority": 2**63, "duration": 1e300}],
+    {"edits": [{"type": "evict"}] * 16, "protocol_version": "0.1", "ttl": "9h"},
+    {"protocol_version": "0.1", "actions": [{"action_type": "pin", "payload": {"ttl": 1e9}}]},
+    {"protocol_version": "0.1", "actions": [{"action_type": "Evict", "payload": {"session": "1"}}]},
+)
+
+
+def test_hostile_hints_never_fail_a_request(make_rig: RigMaker) -> None:
+    source = random.Random(7)
+    keys = [key for dialect in DIALECTS for key, _, _ in dialect.keys if key]
+    unders = [dialect.under for dialect in DIALECTS if dialect.under]
+    rig = make_rig(24)
+
+    def some(num: int) -> dict[str, Any]:
+        return {source.choice([*keys, *unders]): source.choice(VALUES) for _ in range(num)}
+
+    for number in range(150):
+        nested = {under: some(3) for under in source.sample(unders, 3)}
+        xargs = {**some(6), "kv_transfer_params": {**some(4), **nested}}
+        if number % 2:
+            xargs[CARRIER_KEY] = json.dumps({**some(4), **nested})
+        prompt = source.choice("abcdef") * source.randint(1, 6)
+        tenant = source.choice(("", "t", "u"))
+        rig.send(str(number), prompt, num_outputs=2, xargs=xargs, tenant=tenant)
+        for _ in range(source.randint(0, 4)):
+            rig.step()
+        rig.now_s += source.choice((0.0, 1.0, 1e4))
+        rig.check()
+    rig.finish()
+    outcomes_seen = {name.rpartition("/")[2] for name in rig.metrics if "_hints/" in name}
+    assert {"accepted", "clipped", "rejected", "granted"} <= outcomes_seen

@@ -29,7 +29,6 @@ from holdfast.core.lineage import Lineage, LineageReason, Prompt
 from holdfast.core.session import Session, SessionState, SessionTable
 from holdfast.core.tenants import Tenants
 from holdfast.core.turn import Turn
-from holdfast.core.urgency import urgency
 from holdfast.policies.admission import Admission
 from holdfast.policies.base import Oracle, Priority
 from holdfast.policies.registry import PolicySet, build_policies
@@ -330,11 +329,7 @@ class AgentRuntime(RuntimeContext):
 
     def stored_priority(self, session: Session) -> Priority | None:
         """Priority of a session's stored blocks; None while it is in the engine. Pure."""
-        if session.state.is_busy:
-            return None
-        if not session.state.is_paused:
-            return 0.0, 0.0
-        return 1.0 + urgency(session), self.policies.eviction.session_priority(session)
+        return self._priorities.stored(session)
 
     # Sessions.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from holdfast.cache.prefix_tree import Node
 from holdfast.core.session import Session
+from holdfast.core.urgency import urgency
 from holdfast.errors import PolicyError
 from holdfast.policies.base import EvictionPolicy, PolicyContext, Priority
 from holdfast.runtime.idle_sessions import IdleSessions
@@ -63,6 +64,14 @@ class SessionPriorities:
         """Priority of a node's free blocks, as of the last rescore of its users. Pure."""
         priority = self.eviction.priority(node)
         return priority if self.retention is None else self.retention.adjusted(node, priority)
+
+    def stored(self, session: Session) -> Priority | None:
+        """Priority of a session's stored blocks; None while it is in the engine. Pure."""
+        if session.state.is_busy:
+            return None
+        if not session.state.is_paused:
+            return 0.0, 0.0
+        return 1.0 + urgency(session), self.eviction.session_priority(session)
 
     def forget(self, session: Session) -> None:
         """Stop rescoring a session. Mutates."""
