@@ -123,6 +123,7 @@ SETUPS = (
     Setup("selector-4", "selector", 4, 900),
     Setup("debate-4", "debate", 4, 900),
     Setup("kvflow-concurrent", "kvflow-concurrent", 4, 1140, 160, "h100-qwen2.5-32b"),
+    Setup("kvflow-concurrent-16", "kvflow-concurrent", 16, 1140, 640, "h100-qwen2.5-32b"),
     Setup("peer-4", "peer", 4, 700),
     Setup("chatdev", "chatdev", 4, 600, num_sessions=6),
 )
@@ -264,7 +265,7 @@ def _simulate(
 
 def _table(done: Done) -> Iterator[str]:
     """Medians over seeds; differences are paired by seed."""
-    yield f"**{done.title}, {len(_cases(done, STOCK, has_tier=False))} seeds**"
+    yield f"**{done.title}, seeds: {len(_cases(done, STOCK, has_tier=False))}**"
     yield ""
     yield (
         "| host tier | policy | hit ratio | points over stock | of what all-kept gains "
