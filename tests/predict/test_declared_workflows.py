@@ -108,6 +108,8 @@ def test_ended_session_ends_its_call(event: type[SessionClosed] | type[SessionFo
     end(workflows, first, "shell")
     workflows.follow(event(0.0, first))
     assert steps(workflows, "abc") == [3, 1, 2]
+    workflows.follow(PauseExplained(0.0, first))  # an event that came too late
+    assert steps(workflows, "abc") == [3, 1, 2]
 
 
 def test_session_that_changes_its_agent_ends_the_call_before() -> None:

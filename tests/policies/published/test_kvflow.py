@@ -236,6 +236,31 @@ def test_client_marks_the_end_of_the_fixed_prefix() -> None:
     assert cache.priority("AAAA" + chr(0x102)) == SUFFIX
 
 
+def test_mark_counts_where_prompts_part_later() -> None:
+    cache = declared(ring("AB"))
+    cache.arrive("0", hashes_of("AAx"))  # another session parts from A's prompts after two blocks
+    call(cache, "A1", "B2", "A3", fixed=2)
+    assert cache.priority("AA") == fixed(2)
+    assert cache.priority("AAAA") == SUFFIX
+
+
+def test_mark_counts_when_another_session_splits_the_node() -> None:
+    cache = declared(ring("AB"))
+    call(cache, "A0", fixed=4)
+    cache.arrive("1", hashes_of("AAAAx"))
+    assert cache.priority("AAAA") == fixed(2)
+    assert cache.priority("AAAA" + chr(0x100)) == SUFFIX
+
+
+def test_suffix_that_another_session_shares_is_no_suffix() -> None:
+    cache = declared(ring("AB"))
+    call(cache, "A0", fixed=2)
+    cache.arrive("1", hashes_of("AAx"))
+    cache.arrive("2", hashes_of("AAAAy"))
+    assert cache.priority("AAAA") == FAR
+    assert cache.priority("AAAA" + chr(0x100)) == SUFFIX
+
+
 def test_node_shared_by_agents_has_the_nearest_ones_steps() -> None:
     cache = declared(ring("ABC"))
     for number, name in enumerate("ABCABC"):
@@ -275,25 +300,35 @@ def test_growing_session_of_an_agent_is_its_fixed_prefix() -> None:
             Identity(prompt[0], agent_id=prompt[0], workflow_id="w"),
         )
         cache.start(turn)
+        cache._prompts[turn] = hashes_of(prompt + "!?")  # with its answer
         cache.end(turn, None)
-    assert cache.priority("AAaaAA") == fixed(1)
-    assert cache.priority("BBbbBB") == fixed(2)
+    assert cache.priority("AAaaAA!?") == cache.priority("AAaa") == fixed(1)
+    assert cache.priority("BBbbBB!?") == fixed(2)
 
 
-def test_branch_not_taken_is_ranked_anew() -> None:
+def test_branch_not_taken_is_farther() -> None:
     graph = WorkflowGraph(
         (
             AgentStep("S", ("W", "V"), "any", fork="one", entry=True),
             *(AgentStep(name, ("S",)) for name in "WV"),
         )
     )
-    cache = declared(graph, num_blocks=24)
+    cache = declared(graph)
     call(cache, "W0", "S1", "V2", "S3", "W4", "S5", "V6", "S7")
     assert cache.priority("WWWW") == cache.priority("VVVV") == fixed(1)
     begin(cache, "W8")
     assert cache.priority("VVVV") == fixed(2)
-    lost = [prefix for prefix in cache.evict(12) if len(prefix) <= 4]
-    assert lost[:2] == ["VVVV", "VVV"]
+
+
+def test_prefixes_of_an_ended_workflow_are_ranked_anew() -> None:
+    cache = declared(ring("AB"), num_blocks=17)
+    call(cache, "A0", "B1", "A2", "B3")  # A is next
+    call(cache, "X4", workflow=None)
+    assert all(len(suffix) == 5 for suffix in cache.evict(4))
+    cache.runtime.end_workflow("", "w")
+    cache.arrive("Y5", hashes_of("Y"))
+    lost = cache.evict(13)
+    assert lost.index("AAAA") < lost.index("XXXX")
 
 
 def test_all_branches_are_prefetched_up_to_the_cap() -> None:
