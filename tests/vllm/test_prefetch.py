@@ -145,6 +145,9 @@ def test_turn_knows_that_its_prefix_is_being_loaded(make_rig: RigMaker) -> None:
     set_candidate(rig, session)
     step_until(rig, lambda: rig.is_prefetching)
     assert tier.is_loading(hashes) and not tier.is_loading(hashes[1:])
+    prefetch = tier.is_prefetched.__self__._current
+    prefetch.depth = len(hashes)  # as after an earlier load of the path, some of it evicted since
+    assert tier.is_loading(hashes)
     step_until(rig, lambda: not rig.is_prefetching)
     assert not tier.is_loading(hashes)
 

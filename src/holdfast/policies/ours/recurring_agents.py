@@ -55,8 +55,8 @@ class RecurringAgents(Observer):
     latest session stands for the next call: the shared prefix is needed when that call is expected,
     and the rest of the session's blocks is not. An agent or a workflow that the client names is
     known by that name; then each turn is a call, and the workflow's own session of an agent stands
-    for its next call. Where an application has declared the workflow, an agent that is k steps away
-    is called in k times the typical time of a step.
+    for its next call. Until the order of agents is known, an agent that is k steps away in a
+    declared workflow is called in k times the typical time of a step.
     """
 
     def __init__(self, context: PolicyContext) -> None:
@@ -129,8 +129,9 @@ class RecurringAgents(Observer):
         seen: set[Node[Any]] = set()
         for _, key in islice(self.context.workflows.next_agents(_STEPS_PREFETCHED), _MAX_NEXT):
             workload = self.context.agent_calls.find(key.tenant)
-            latest = None if workload is None else _latest_of(workload, agent_number(key))
-            for node in self._prefix_of(latest):
+            if workload is None or workload.is_predictable:
+                continue
+            for node in self._prefix_of(_latest_of(workload, agent_number(key))):
                 if node not in seen:
                     seen.add(node)
                     yield node
@@ -249,7 +250,7 @@ class RecurringAgents(Observer):
         if call.workload.is_current(workflow, call.number):
             return return_rate
         rate = call.workload.call_rate_in(workflow, call.number, self.context.now_s)
-        return max(rate, self._declared_rate(call)) or return_rate
+        return rate or self._declared_rate(call) or return_rate
 
     def _is_expected(self, call: _Call) -> bool:
         is_regular = call.agent is not None and call.agent.is_regular
@@ -260,8 +261,8 @@ class RecurringAgents(Observer):
     def _call_rate(self, call: _Call, agent: RecurringAgent) -> float:
         """Expected calls of an agent, by order, regularity or graph (1/s, >= 0). Pure."""
         now_s = self.context.now_s
-        learned = max(1.0 / agent.wait_s(now_s), call.workload.call_rate(call.number, now_s))
-        return max(learned, self._declared_rate(call))
+        by_order = call.workload.call_rate(call.number, now_s) or self._declared_rate(call)
+        return max(1.0 / agent.wait_s(now_s), by_order)
 
     def _declared_rate(self, call: _Call) -> float:
         """Expected calls of an agent by its declared workflows (1/s); 0 if unknown. Pure."""

@@ -97,8 +97,9 @@ class HostToGpu:
         """Whether the load in flight brings missing blocks of a path. Pure."""
         if self._current is None:
             return False
-        depth, loaded = self._current.depth, self._current.hashes
-        return len(hashes) > depth and hashes[depth] == loaded[depth]
+        loaded = self._current.hashes
+        depth = self._num_resident(loaded)
+        return depth < min(len(hashes), len(loaded)) and hashes[depth] == loaded[depth]
 
     def needed(self, hashes: Sequence[bytes], *, was_queued: bool) -> None:
         """Count the prefetches that a turn needs; see `PrefetchOutcomes`. Mutates."""
