@@ -191,3 +191,27 @@ def test_no_file_without_a_decision_log(
     monkeypatch.chdir(tmp_path)
     _press(make_rig(24))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_agent_that_waits_for_three_of_five_is_reported(make_rig: RigMaker, tmp_path: Path) -> None:
+    log = tmp_path / "decisions.jsonl"
+    rig = make_rig(100, settings={"decision_log": log})
+    rig.turn("root", "ab", session_id="root", xargs={"holdfast_turn_end": "tool:Task"})
+    for number in range(5):
+        xargs: dict[str, Any] = {"holdfast_parent_session_id": "root"}
+        if number < 2:
+            xargs["holdfast_turn_end"] = "human"
+        rig.turn(f"{number}", f"{number}xy", session_id=f"child {number}", xargs=xargs)
+    assert rig.metrics["holdfast_sessions/waiting_for_agents"] == 1
+    assert rig.metrics["holdfast_answered_streams/sub_agent"] == 2
+    rig.turn("back", rig.following(rig.requests["root"], "c"), session_id="root")
+    assert rig.metrics["holdfast_sessions/waiting_for_agents"] == 0
+    rig.scheduler._reports.close()
+    lines = [r["waits_for"] for r in _records(log, "waits_for_agents")]
+    assert lines[0] == "1 of 1" and lines[-1] == "3 of 5"
+
+
+def test_side_calls_are_counted(rig: Rig) -> None:
+    rig.turn("0", "ab", xargs={"holdfast_side_call": True})
+    assert rig.metrics["holdfast_answered_streams/side_call"] == 1
+    assert rig.metrics["holdfast_sessions/closed"] == 1

@@ -9,7 +9,7 @@ from holdfast.core.turn import Turn
 
 __all__ = [
     *("Event", "IntervalPassed", "PauseExplained", "RescoreBegun"),
-    *("SessionClosed", "SessionForgotten"),
+    *("SessionClosed", "SessionForgotten", "SubAgentsChanged"),
     *("TurnArrived", "TurnEnded", "TurnPreempted", "TurnStarted"),
 ]
 
@@ -76,6 +76,12 @@ class SessionClosed(_SessionEvent):
     __slots__ = ()
 
 
+class SubAgentsChanged(_SessionEvent):
+    """Sub-agents that a session waits for have been called, have begun or have ended."""
+
+    __slots__ = ()
+
+
 class SessionForgotten(_SessionEvent):
     """The session leaves the books; no later event mentions it."""
 
@@ -113,6 +119,7 @@ Event = (
     | PauseExplained
     | SessionClosed
     | SessionForgotten
+    | SubAgentsChanged
     | IntervalPassed
     | RescoreBegun
 )

@@ -18,6 +18,7 @@ LineageReason = Literal[
     "new_id",
     "in_engine",
     "other_stream",
+    "side_call",
 ]
 """The rule that found the session (first three), or the reason why the prompt begins a new one."""
 
@@ -126,7 +127,7 @@ class Lineage:
         for session, kind, mark in self._marks.candidates(prompt.hashes, above, depth):
             if mark.num_blocks < best_order[0]:
                 break
-            if session.state.is_busy or session.group != group or kind == "replaced":
+            if not session.may_continue(group) or kind == "replaced":
                 continue
             tokens, block_tokens = prompt.tokens, prompt.block_tokens
             if not self._marks.repeats(mark, tokens, block_tokens, is_longer=kind == "loop"):

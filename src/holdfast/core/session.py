@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.cache.prefix_tree import Node, PrefixTree
 from holdfast.core.identity import ANONYMOUS, Identity
+from holdfast.core.join import Join
 
 __all__ = ["SIDE_CALL_RATIO", "Session", "SessionState", "SessionTable", "recency"]
 
@@ -62,18 +63,23 @@ class Session:
         fixed_blocks: Leading blocks of its last prompt that all calls of its agent have, as its
             client says (count); None if it does not.
         num_turns: Turns begun.
+        began_s: When its first prompt arrived (s, host's clock).
         paused_at_s: When its last turn ended (s, host's clock).
         gap: Features of the pause, for prediction.
         awaits_end: Whether what ended its last turn is still being read.
         identity: Who sent its last turn.
-        has_parent: Whether another agent started it, as its client says.
+        has_parent: Whether another agent started it.
+        is_side_call: Whether its client says that it is a call beside a session: for a title, say.
+        join: The wait for sub-agents that its last turn called; None if it called none.
         calls_tools: Whether one of its turns has ended with a tool call.
         comes_back: Whether it has returned after it was closed.
         speed: Session speed factor: its gaps relative to others of their kind.
         expected_gap_s: The client's hint on the pause (s), or None.
-        result_at_s: When its tools had finished, as the client said (s, host's clock), or None.
+        result_at_s: When its tools had finished, as the client said, or the last sub-agent that it
+            waits for had ended (s, host's clock); else None.
         result_lag_s: Typical time from then to a session's next turn (s); 0 if none is known.
         has_moved_on: Whether a sibling of its group, or a fork, has started since it paused.
+        passed: Sessions that count as moved on since this one began.
         priority: Explicit priority of its last turn, lower is more urgent; None where the engine
             goes by none.
         own_priority: Order among its tenant's sessions by hints of its last turn, lower first.
@@ -92,11 +98,14 @@ class Session:
     first_blocks: int = 0
     fixed_blocks: int | None = None
     num_turns: int = 0
+    began_s: float = 0.0
     paused_at_s: float = 0.0
     gap: Any = None
     awaits_end: bool = False
     identity: Identity = ANONYMOUS
     has_parent: bool = False
+    is_side_call: bool = False
+    join: Join | None = None
     calls_tools: bool = False
     comes_back: bool = False
     speed: Any = None
@@ -104,6 +113,7 @@ class Session:
     result_at_s: float | None = None
     result_lag_s: float = 0.0
     has_moved_on: bool = False
+    passed: Sequence[Session] = ()
     priority: int | None = None
     own_priority: int = 0
     retained_until_s: float = -math.inf
@@ -120,6 +130,16 @@ class Session:
     def idle_since_s(self) -> float:
         """When its pause began, or its tools had finished (s, host's clock)."""
         return self.paused_at_s if self.result_at_s is None else self.result_at_s
+
+    def may_continue(self, group: str | None) -> bool:
+        """Whether a prompt under an explicit id, or none, may be its next turn. Pure."""
+        return self.group == group and not self.state.is_busy and not self.is_side_call
+
+    @property
+    def waits_for_agents(self) -> bool:
+        """Whether it waits for sub-agents that have not ended."""
+        join = self.join
+        return join is not None and join.is_trusted and join.num_awaited > 0
 
     def __hash__(self) -> int:
         # Not the address: sets of sessions then iterate alike in every run of a simulation.
@@ -163,7 +183,7 @@ class SessionTable:
         for node in last.path():
             best: Session | None = None
             for session in node.prompts:
-                if session.state.is_busy or session.group != group:
+                if not session.may_continue(group):
                     continue
                 if best is None or recency(session) > recency(best):
                     best = session

@@ -136,6 +136,9 @@ class PolicyContext(Protocol):
     def is_gone(self, session: Session) -> bool:
         """Whether the pause outlasts nearly all pauses of its kind."""
 
+    def join_wait_s(self, session: Session) -> float | None:
+        """Expected time until an agent that waits for sub-agents returns (s); else None."""
+
     def per_session(self) -> dict[Session, Any]:
         """A new dict by session; a session leaves it when the runtime forgets the session."""
 

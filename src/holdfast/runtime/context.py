@@ -12,6 +12,7 @@ from holdfast.core.session import Session
 from holdfast.core.workflow_graph import WorkflowGraph
 from holdfast.policies.base import Observer, Oracle
 from holdfast.predict.agent_calls import AgentCalls
+from holdfast.predict.agent_runs import AgentRuns
 from holdfast.predict.declared_workflows import DeclaredWorkflows
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
@@ -38,6 +39,7 @@ class RuntimeContext:
         tree: The paths of all sessions.
         returns: When paused sessions return, as learned so far.
         agent_calls: Which agents are called next, as learned so far.
+        runs: How long sub-agents run, as learned so far.
         costs: What computing costs on this engine, as learned so far; the host reports steps to it.
         oracle: The future, or None.
         tier: The store below the KV cache; the host may set it before any turn.
@@ -59,6 +61,7 @@ class RuntimeContext:
         self.tree: PrefixTree[Any] = PrefixTree()
         self.returns = returns or ReturnTimeModel()
         self.agent_calls = agent_calls or AgentCalls()
+        self.runs = AgentRuns(self.returns)
         self.costs = StepCostModel()
         self.oracle = oracle
         self.tier: OffloadPort = NoOffload()
@@ -115,6 +118,19 @@ class RuntimeContext:
     def prefetches_asked(self) -> Iterator[Session]:
         """Paused sessions whose clients ask for a prefetch, tenants in turn."""
         return (session for session in self.asked if session.state.is_paused)
+
+    def join_wait_s(self, session: Session) -> float | None:
+        """Expected time until an agent that waits for sub-agents returns (s). Pure.
+
+        None for a session that waits for none, or no more.
+        """
+        join = session.join
+        if join is None or not session.waits_for_agents:
+            return None
+        first_s, last_s = join.running_since_s()
+        runs_s = max(self._now_s - first_s, 0.0), max(self._now_s - last_s, 0.0)
+        rest_s = self.runs.rest_s(session.gap, runs_s, join.num_awaited)
+        return rest_s + self.runs.lag_s(session.gap)
 
     def per_session(self) -> dict[Session, Any]:
         """A new dict by session; a session leaves it when the runtime forgets the session."""

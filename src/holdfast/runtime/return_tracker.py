@@ -36,10 +36,15 @@ class ReturnTracker:
         return self._num_back / (self._num_back + self._num_gone)
 
     def is_gone(self, session: Session, now_s: float) -> bool:
-        """Whether the pause outlasts nearly all of its kind; false if none is known. Pure."""
+        """Whether the pause outlasts nearly all of its kind; false if none is known. Pure.
+
+        The pause of an agent counts from when its sub-agents were last active.
+        """
         if not self._returns.num_observed:
             return False
         away_s = now_s - session.paused_at_s
+        if session.join is not None:
+            away_s = min(away_s, now_s - session.join.active_s)
         returns, gap, speed = self._returns, session.gap, session.speed
         return away_s > returns.residual_quantile_s(gap, 0.0, _GONE_QUANTILE, speed=speed)
 

@@ -6,7 +6,7 @@ Knows nothing about vLLM: a host reports turns and blocks and carries out what i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -25,7 +25,7 @@ from holdfast.core.events import (
     TurnStarted,
 )
 from holdfast.core.identity import ANONYMOUS, Identity
-from holdfast.core.lineage import Lineage, LineageReason, Prompt
+from holdfast.core.lineage import Lineage, Prompt
 from holdfast.core.session import Session, SessionState, SessionTable
 from holdfast.core.tenants import Tenants
 from holdfast.core.turn import Turn
@@ -34,13 +34,13 @@ from holdfast.policies.base import Oracle, Priority
 from holdfast.policies.registry import PolicySet, build_policies
 from holdfast.predict.agent_calls import AgentCalls
 from holdfast.predict.return_time import ReturnTimeModel
-from holdfast.predict.session_speed import SpeedFactor
 from holdfast.runtime.client_commands import ClientCommands
 from holdfast.runtime.context import RuntimeContext
 from holdfast.runtime.hint_effects import HintEffects
 from holdfast.runtime.prediction_guard import Predictions
 from holdfast.runtime.reservations import Reservations
 from holdfast.runtime.session_blocks import SessionBlocks
+from holdfast.runtime.session_finder import SessionFinder
 from holdfast.runtime.session_priorities import SessionPriorities
 from holdfast.runtime.turn_ends import TurnEnds
 from holdfast.runtime.wait_bound import WaitBound
@@ -70,6 +70,7 @@ class AgentRuntime(RuntimeContext):
         policies: The policies that decide.
         hints: Carries out the hints of requests; there is one once `attach` was called.
         sessions: All remembered sessions.
+        listener: Called with each event, for reports; must not raise.
         max_known_blocks: Blocks remembered (count); beyond it idle sessions without resident blocks
             are forgotten.
 
@@ -92,6 +93,7 @@ class AgentRuntime(RuntimeContext):
         super().__init__(predictions, oracle, returns, agent_calls)
         self.sessions = SessionTable(self.tree, max_sessions)
         self._lineage = Lineage(self.sessions)
+        self.listener: Callable[[Event], None] = _ignore
         self._wait_bound = WaitBound(max_wait_ratio)
         self._tenants = Tenants()
         self.max_known_blocks = max_known_blocks
@@ -110,6 +112,10 @@ class AgentRuntime(RuntimeContext):
         self._commands = ClientCommands(self.sessions, self, self._turn_ends, self._priorities)
         self.hints = HintEffects(*books, self._tenants)
         self._reservations = Reservations(self.idle, self._blocks, self)
+        self._finder = SessionFinder(
+            *(self.sessions, self._lineage, self, self._turn_ends, self._commands),
+            *(self._reservations, self._priorities),
+        )
         self.capacity_blocks = capacity_blocks
         self.block_tokens = block_tokens
         if self.policies.eviction.uses_predictions:
@@ -166,13 +172,11 @@ class AgentRuntime(RuntimeContext):
             fixed_blocks: See `Session`.
         """
         prompt = Prompt(hashes, tokens, self.block_tokens)
-        session, because = self._find_or_begin(prompt, identity.group)
+        session, because = self._finder.find_or_begin(prompt, identity)
         self._blocks.extend(session, hashes)
         self.tier.claim(session, hashes)
         session.state = SessionState.WAITING
         session.priority, session.fixed_blocks = priority, fixed_blocks
-        session.has_parent |= identity.has_parent
-        session.identity = identity
         session.num_turns += 1
         self.sessions.touch(session)
         self._num_arrived += 1
@@ -237,9 +241,13 @@ class AgentRuntime(RuntimeContext):
         self._commands.turn_ended(session)
         for gone in self._tracker.check(self._now_s):
             self._turn_ends.close(gone, SessionState.SUPERSEDED)
-        if session.state.is_paused and self.policies.admission.retains(session):
+        if session.state.is_paused and self.retains(session):
             self._blocks.reserve(session)
         self._forget_surplus()
+
+    def retains(self, session: Session) -> bool:
+        """Whether a session gets a reservation when its turn ends. Pure."""
+        return not session.is_side_call and self.policies.admission.retains(session)
 
     def turn_end_awaited(self, session: Session) -> None:
         """Note that the turn's end is being read; `turn_end_known` may follow. Mutates."""
@@ -252,7 +260,7 @@ class AgentRuntime(RuntimeContext):
 
     def wants_prompt(self, session: Session) -> bool:
         """Whether `prompt_read` is of use: a new session may be a sub-agent. Pure."""
-        if session.num_turns != 1 or session.has_parent:
+        if session.num_turns != 1 or session.has_parent or session.is_side_call:
             return False
         return self._turn_ends.tasks.has_any(session.tenant)
 
@@ -280,7 +288,7 @@ class AgentRuntime(RuntimeContext):
             self.sessions.drop(session)
             self.workflows.follow(SessionForgotten(self._now_s, session))
         books = (self.tree, self._lineage, self.idle, self._priorities, self._tracker)
-        for book in (*books, self._commands, self.hints):
+        for book in (*books, self._commands, self._turn_ends, self.hints):
             book.clear()
         for tally in (self._wait_bound, self._tenants, self.guard):
             tally.clear()
@@ -333,39 +341,16 @@ class AgentRuntime(RuntimeContext):
 
     # Sessions.
 
+    @property
+    def num_answered(self) -> Mapping[str, int]:
+        """Streams closed for their last answer, by kind (counts)."""
+        return self._turn_ends.num_answered
+
     def _observe(self, event: Event) -> None:
         self.hints.observe(event)
+        self.listener(event)
         self._show(event)
         self.policies.observe(event)
-
-    def _find_or_begin(self, prompt: Prompt, group: str | None) -> tuple[Session, LineageReason]:
-        """The session of a prompt, and how it was found or why it is new."""
-        session, because = self._lineage.find(prompt, group)
-        if session is None:
-            session = self._begin(prompt.hashes, group)
-            self._lineage.turn_arrived(session, prompt, because)
-        else:
-            self._lineage.turn_arrived(session, prompt, because)
-            self._reservations.returned(session, prompt.hashes, self.tier)
-            self._turn_ends.resumed(session)
-            self._commands.returned(session)
-        return session, because
-
-    def _begin(self, hashes: Sequence[bytes], group: str | None) -> Session:
-        node, depth = self.tree.match(hashes)
-        if depth < node.end:
-            self._note_moved_on(node.tails)
-        session = self.sessions.add(group)
-        session.speed = SpeedFactor()
-        session.first_blocks = len(hashes)
-        self._note_moved_on(self.sessions.siblings(session))
-        return session
-
-    def _note_moved_on(self, sessions: Iterable[Session]) -> None:
-        for session in list(sessions):
-            if session.state.is_paused and not session.has_moved_on:
-                session.has_moved_on = True
-                self._priorities.mark(session)
 
     def _forget_surplus(self) -> None:
         for session in self.sessions.surplus():
@@ -379,6 +364,7 @@ class AgentRuntime(RuntimeContext):
     def _forget(self, session: Session) -> None:
         self._blocks.release(session)
         self.idle.leave(session)
+        self._turn_ends.forget(session)
         self._priorities.forget(session)
         self._blocks.drop(session)
         self.tier.forget(session)
@@ -389,3 +375,7 @@ class AgentRuntime(RuntimeContext):
         forgotten = SessionForgotten(self._now_s, session)
         self._observe(forgotten)
         self._drop_memories_of(forgotten)
+
+
+def _ignore(event: Event) -> None:
+    """Take no note of an event."""

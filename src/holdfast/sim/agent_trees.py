@@ -56,6 +56,10 @@ class AgentTrees:
         """Whether a session starts by itself. Pure."""
         return self._parents[index] is None
 
+    def parent_of(self, index: int) -> int | None:
+        """Index of the session that started a sub-agent; None for a root. Pure."""
+        return self._parents[index]
+
     def called_by(self, index: int, turn_index: int) -> Sequence[int]:
         """Indexes of the sub-agents that a turn calls. Pure."""
         return self._children.get((index, turn_index), ())

@@ -147,6 +147,13 @@ class Arrivals:
         """Whether a replay began with its session's first turn. Pure."""
         return self._first_turns[number] == 0
 
+    def parent_of(self, number: int) -> int | None:
+        """The replay that started a sub-agent; None for a root, or without trees. Pure."""
+        if self._trees is None:
+            return None
+        parent = self._trees.parent_of(self._index(number))
+        return None if parent is None else self._child(number, parent)
+
     # Starts.
 
     def _roots(self) -> Iterator[int]:

@@ -218,6 +218,9 @@ class Simulation:
         is_last = turn_index + 1 == len(self._replays.session(number).turns)
         if is_last and self._options.session_ends:
             hints["holdfast_final"] = True
+        parent = self._arrivals.parent_of(number) if self._options.session_ids else None
+        if parent is not None:
+            hints["holdfast_parent_session_id"] = self._replays.session_id(parent)
         return hints
 
     # Steps.

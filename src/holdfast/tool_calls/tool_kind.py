@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Literal
 
-__all__ = ["ToolKind", "tool_kind"]
+__all__ = ["ToolKind", "bare_name", "tool_kind"]
 
 ToolKind = Literal[
     "read", "search", "edit", "plan", "shell", "sub_agent", "web", "ask_user", "other"
@@ -50,10 +50,15 @@ _KIND_OF: dict[str, ToolKind] = {
 
 @functools.lru_cache(maxsize=1024)
 def tool_kind(name: str) -> ToolKind:
-    """Return the kind of the tool called `name`; "other" for unknown names. Pure.
+    """Return the kind of the tool called `name`; "other" for unknown names. Pure."""
+    return _KIND_OF.get(bare_name(name), "other")
 
-    Ignores case and separators. Of an MCP tool (`mcp__server__tool`) or a namespaced one
-    (`functions.tool`) the last part counts.
+
+def bare_name(name: str) -> str:
+    """Return a tool's name without case, separators and prefixes. Pure.
+
+    Of an MCP tool (`mcp__server__tool`) or a namespaced one (`functions.tool`) the last part
+    counts.
     """
     last = name.rsplit("__", 1)[-1].rsplit(".", 1)[-1].rsplit("/", 1)[-1]
-    return _KIND_OF.get("".join(c for c in last.casefold() if c.isalnum()), "other")
+    return "".join(c for c in last.casefold() if c.isalnum())

@@ -33,6 +33,7 @@ _HELP: Final = {
     "holdfast_policy_info": "The policy in use, as a label.",
     "holdfast_requests_held": "Waiting requests that admission keeps queued now.",
     "holdfast_sessions": "Known sessions, by state.",
+    "holdfast_answered_streams": "Sub-agents and side calls closed after their last answer.",
     "holdfast_prefetches": "Prefetches of KV blocks, by outcome.",
     "holdfast_identity_turns": "Turns, by client and what their requests name.",
     "holdfast_identity_disagreements": "Turns whose prompt disagrees with their id, by reason.",
@@ -56,6 +57,7 @@ _LABELS: Final[Mapping[str, tuple[str, ...]]] = {
     "holdfast_offload_skipped_turns": ("reason",),
     "holdfast_policy_info": ("policy",),
     "holdfast_sessions": ("state",),
+    "holdfast_answered_streams": ("kind",),
     "holdfast_prefetches": ("outcome",),
 }
 """Names of the labels of metrics that have any."""

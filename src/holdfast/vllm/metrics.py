@@ -161,6 +161,11 @@ class EngineMetrics:
         """Set how often the guard has set predictions aside since the start (count)."""
         self._counters["holdfast_guard_trips", ()] = num_trips
 
+    def set_answered(self, num_by_kind: Mapping[str, int]) -> None:
+        """Set the streams closed for their last answer since the start by kind (counts)."""
+        for kind, num_streams in list(num_by_kind.items()):
+            self._counters["holdfast_answered_streams", (kind,)] = num_streams
+
     def set_prefetches(self, num_by_outcome: Mapping[str, int]) -> None:
         """Set the prefetches since the start by outcome (counts)."""
         for outcome, num_prefetches in list(num_by_outcome.items()):

@@ -17,6 +17,7 @@ from holdfast.cache.prefix_tree import Node
 from holdfast.config import HoldfastConfig
 from holdfast.core.bounded_name import bounded_name
 from holdfast.core.commands import Command, CommandOutcome, command_name
+from holdfast.core.events import Event, SubAgentsChanged
 from holdfast.core.hints import IDENTITY_FIELDS, HintNote
 from holdfast.core.session import Session, SessionState
 from holdfast.core.turn import Turn
@@ -139,6 +140,21 @@ class EngineReports:
             tool=gap.tool,
         )
 
+    def observe(self, event: Event) -> None:
+        """Log for how many sub-agents a session waits, as they begin and end."""
+        if not isinstance(event, SubAgentsChanged):
+            return
+        session, join = event.session, event.session.join
+        if join is not None:
+            self._log.write(
+                "waits_for_agents",
+                self._clock(),
+                session=session.number,
+                turn=session.num_turns,
+                waits_for=f"{join.num_awaited} of {join.num_sub_agents}",
+                is_trusted=join.is_trusted,
+            )
+
     def set_sessions(
         self, sessions: Sequence[Session], explained: Sequence[tuple[tuple[Session, int], TurnEnd]]
     ) -> None:
@@ -149,12 +165,16 @@ class EngineReports:
             explained: Pauses and what began them, not taken in yet: an idle engine takes in none.
         """
         states = Counter(session.state for session in sessions)
+        at_tool = (s for s in sessions if s.state is SessionState.AT_TOOL)
+        num_waiting = sum(session.waits_for_agents for session in at_tool)
         for (session, turn), end in explained:
             is_current = session.num_turns == turn and session.state is SessionState.AT_TOOL
             if is_current and end.kind == "human" and states[SessionState.AT_TOOL]:
                 states[SessionState.AT_TOOL] -= 1
                 states[SessionState.HUMAN_AWAY] += 1
-        self.metrics.set_sessions({state.value: states[state] for state in SessionState})
+        states[SessionState.AT_TOOL] -= num_waiting
+        by_state = {state.value: states[state] for state in SessionState}
+        self.metrics.set_sessions({**by_state, "waiting_for_agents": num_waiting})
 
     def commanded(self, command: Command, outcome: CommandOutcome) -> None:
         """Count and log a command of an application; the tenant's name is a secret."""

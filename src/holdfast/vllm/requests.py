@@ -108,7 +108,7 @@ class RequestTracker:
         """Take in that the engine has started a turn. Mutates."""
         self._runtime.turn_started(turn)
         self._growth.expect(turn.request_id, max(turn.footprint_blocks - turn.resident_blocks, 0))
-        if not self._runtime.policies.admission.retains(turn.session):
+        if not self._runtime.retains(turn.session):
             self._growth.releases(turn.request_id, turn.footprint_blocks)
 
     def preempted(self, request_id: str) -> None:

@@ -93,6 +93,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             oracle=self.oracle,
             returns=self._learned.start(),
         )
+        self._runtime.listener = self._reports.observe
         self.offload = offload_controller_of(
             self, self._runtime, self._stored_priority, prefetches=config.prefetch
         )
@@ -355,6 +356,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         """Set the gauges. Any thread may call it: it changes nothing else."""
         runtime, waiting = self._runtime, self.waiting
         self._metrics.set_guard_trips(runtime.guard.num_trips)
+        self._metrics.set_answered(runtime.num_answered)
         self._metrics.set_prefetches(self.offload.prefetches)
         self._metrics.set_queued(waiting.num_queued if isinstance(waiting, AdmissionQueue) else 0)
         sessions = list(iter(runtime.sessions)) if self._is_active else []
