@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -24,23 +24,26 @@ SUB_AGENT_TURNS: Final = 6
 SHORTEST_CALL_S: Final = 30.0
 
 
-def graft(sessions: Sequence[Session], seed: int) -> tuple[Session, ...]:
+def graft(
+    sessions: Sequence[Session], seed: int, widths: Mapping[int, float] = JOIN_WIDTHS
+) -> tuple[Session, ...]:
     """Let sub-agents run in the long pauses of each session, at once. Pure.
 
-    Every pause of 30 s or more that ended with a tool's result becomes a call of one to fourteen
-    sub-agents, and the turn after it waits for them instead. A sub-agent runs the first turns of
-    another session, so it shares as much of its parent's prompt as those two sessions share.
+    Every pause of 30 s or more that ended with a tool's result becomes a call of sub-agents, and
+    the turn after it waits for them instead. A sub-agent runs the first turns of another session,
+    so it shares as much of its parent's prompt as those two sessions share.
 
     Args:
         sessions: Single streams; the order is kept, each followed by its sub-agents.
         seed: Draws how many sub-agents a pause has, and what they run.
+        widths: Weights of numbers of sub-agents.
     """
     drawn = random.Random(seed)
     grafted: list[Session] = []
     for session in sessions:
         grafted.append(session)
         number = 0
-        for index, called in _calls(session, sessions, drawn):
+        for index, called in _calls(session, sessions, drawn, widths):
             for turns in called:
                 number += 1
                 sub_agent = replace(
@@ -67,7 +70,7 @@ def interleave(sessions: Sequence[Session], seed: int) -> tuple[Session, ...]:
     interleaved = []
     for session in sessions:
         turns: list[Turn] = []
-        calls = dict(_calls(session, sessions, drawn))
+        calls = dict(_calls(session, sessions, drawn, JOIN_WIDTHS))
         for index, turn in enumerate(session.turns):
             called = calls.get(index, ())
             turns += (each for of_one in called for each in of_one)
@@ -77,11 +80,14 @@ def interleave(sessions: Sequence[Session], seed: int) -> tuple[Session, ...]:
 
 
 def _calls(
-    parent: Session, others: Sequence[Session], drawn: random.Random
+    parent: Session,
+    others: Sequence[Session],
+    drawn: random.Random,
+    widths: Mapping[int, float],
 ) -> Iterator[tuple[int, list[tuple[Turn, ...]]]]:
     """Turns that wait for sub-agents, each with the turns of those."""
-    widths, weights = list(JOIN_WIDTHS), list(JOIN_WIDTHS.values())
+    numbers, weights = list(widths), list(widths.values())
     for index, turn in enumerate(parent.turns):
         if index and turn.trigger == "tool_result" and turn.gap_s >= SHORTEST_CALL_S:
-            width = drawn.choices(widths, weights)[0]
+            width = drawn.choices(numbers, weights)[0]
             yield index, [drawn.choice(others).turns[:SUB_AGENT_TURNS] for _ in range(width)]

@@ -92,6 +92,7 @@ class Families:
         for ancestor in self._ancestors(parent):
             if ancestor.join is not None:
                 ancestor.join.active_s = self._now_s()
+                self._table.touch(ancestor)
         if parent is None:
             parent = self._named_parent(session) or self._waiting_root(session)
             if parent is not None:

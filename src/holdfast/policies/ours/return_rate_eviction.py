@@ -35,8 +35,9 @@ class ReturnRateEviction(SessionPriority):
     as in CacheWise (arXiv 2606.16824).
     Differs: the expectation is learned online from gaps by kind, tool and argument class; a shared
     node has the sum over its users; only sessions are rescored, never blocks. A session may stand
-    for the next call of its agent, see `RecurringAgents`. Explicit priorities come before return
-    rates, as far as sessions have reservations.
+    for the next call of its agent, see `RecurringAgents`. An agent that waits for sub-agents is
+    expected when the last of them has ended, as their kind usually does. Explicit priorities come
+    before return rates, as far as sessions have reservations.
     """
 
     spec: ClassVar[PolicySpec] = PolicySpec(
@@ -74,6 +75,9 @@ class ReturnRateEviction(SessionPriority):
         hint_s = session.expected_gap_s
         if hint_s is not None and away_s < hint_s:
             return share / max(hint_s - away_s, _SHORTEST_S)
+        join_s = context.join_wait_s(session)
+        if join_s is not None:
+            return self._agents.use_rate(session, 1.0 / max(join_s, _SHORTEST_S))
         typical_s = context.returns.residual_quantile_s(
             session.gap, 0.0, 0.5, scale_s=restore_s, speed=session.speed
         )

@@ -96,6 +96,16 @@ class WorkingSetAdmission(AdmissionPolicy):
                 is_held_back |= is_cold
         return Admission(admitted, released)
 
+    def idle_s(self, session: Session) -> float:
+        """Idle time that counts when reservations are released (s). Pure.
+
+        None while its sub-agents are at work: they, not the agent, decide when it returns.
+        """
+        is_at_work = session.waits_for_agents and session.expected_gap_s is None
+        if is_at_work and not self.context.is_gone(session):
+            return 0.0
+        return super().idle_s(session)
+
     def rank(self, turn: Turn, now_s: float) -> tuple[float, ...]:
         """Order of admission: the smallest first; see `Turn.rank`. Pure."""
         return turn.rank(now_s)
