@@ -72,6 +72,9 @@ class HoldfastConfig:
         pool_gib: Largest size of that directory (GiB); unset, it has no bound.
         pool_ttl_s: Time after which an unused block is removed from it (s); unset, blocks stay.
         prefetch: Whether blocks are loaded before a turn needs them.
+        warm_up_share: Largest share of time in which an engine without requests computes prompts of
+            agents that are called next (0 to 1); 0 computes none.
+        warm_up: Whose prompts: `asked` of requests with the hint `holdfast_warm_up`, `all` of all.
         hints: Whether the hints in requests are read.
         routes_token_file: File with the bearer token of the routes under /holdfast/v1; unset,
             there are no such routes.
@@ -94,6 +97,8 @@ class HoldfastConfig:
     pool_gib: float | None = None
     pool_ttl_s: float | None = None
     prefetch: bool = True
+    warm_up_share: float = 0.0
+    warm_up: Literal["asked", "all"] = "asked"
     hints: bool = True
     routes_token_file: str | None = None
     retain_share: float = 0.5
@@ -114,6 +119,7 @@ _NEEDS: Final = {"pool_dir": "host_gib", "pool_gib": "pool_dir", "pool_ttl_s": "
 _RANGES: Final[Mapping[str, tuple[float, float | None]]] = {
     "max_wait_ratio": (0.1, 100.0),
     "headroom_ratio": (0.0, 0.5),
+    "warm_up_share": (0.0, 1.0),
     "max_sessions": (1, None),
     "retain_share": (0.0, 0.9),
 }

@@ -149,6 +149,20 @@ class EvictionQueue:
 
     # The interface of Holdfast's runtime and scheduler.
 
+    def num_below(self, priority_class: float, enough: int) -> int:
+        """Blocks that are free for any priority of a class (count). Pure; O(nodes).
+
+        Args:
+            priority_class: Blocks of a lower class count, and those without content.
+            enough: Count at which to stop.
+        """
+        num_blocks: int = self._empty.num_blocks
+        nodes = iter(()) if self.is_lru else self._nodes()
+        while num_blocks < enough and (node := next(nodes, None)) is not None:
+            if self._priority(node)[0] < priority_class:
+                num_blocks += node.free_blocks.num_blocks
+        return num_blocks
+
     def rescore(self, node: Node[Any]) -> None:
         """Rank `node` anew: its priority may have changed. O(log nodes)."""
         self._ranking.offer(node)

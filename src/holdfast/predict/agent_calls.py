@@ -211,6 +211,16 @@ class AgentCalls:
         """The workload of a tenant, if there is one. Pure."""
         return self._workloads.get(tenant_number(tenant))
 
+    @property
+    def predictability(self) -> float:
+        """The best of all tenants (<= 1). Pure; O(tenants)."""
+        return max((workload.predictability for workload in list(self)), default=0.0)
+
+    @property
+    def num_predictable(self) -> int:
+        """Tenants whose order of agents is used (count). Pure; O(tenants)."""
+        return sum(workload.is_predictable for workload in list(self))
+
     def of(self, tenant: str) -> Workload:
         """The workload of a tenant, made if there is none. Mutates the order of tenants."""
         number = tenant_number(tenant)

@@ -57,6 +57,7 @@ _OBJECTS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ("scheduler", "self._pool"): _BLOCK_POOL,
         ("scheduler", "self.kv_cache_manager"): _CACHE_MANAGER,
         ("requests", "self._pool"): _BLOCK_POOL,
+        ("warm_ups", "self._scheduler"): _SCHEDULER,
         ("offload.prefetch.placeholder_requests", "connector"): _CONNECTOR,
         ("offload.prefetch.placeholder_requests", "manager"): _CACHE_MANAGER,
         ("offload.prefetch.placeholder_requests", "scheduler"): _SCHEDULER,

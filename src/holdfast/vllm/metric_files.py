@@ -37,6 +37,10 @@ _HELP: Final = {
     "holdfast_prefetches": "Prefetches of KV blocks, by outcome.",
     "holdfast_identity_turns": "Turns, by client and what their requests name.",
     "holdfast_identity_disagreements": "Turns whose prompt disagrees with their id, by reason.",
+    "holdfast_warm_ups": "Prompts of predicted agents computed on an idle engine, by outcome.",
+    "holdfast_agent_order_predictability": "Share of the next agent's entropy that the last ones "
+    "take away, the best of all tenants; the order of agents is used from 0.3 on.",
+    "holdfast_predictable_tenants": "Tenants whose order of agents is used now.",
     "holdfast_hints": "Hints of clients, by field and outcome; the decision log has the reasons.",
     "holdfast_commands": "Commands of applications, by kind and outcome.",
     "holdfast_guard_trips": "Times the prediction guard set predictions aside.",
@@ -59,6 +63,7 @@ _LABELS: Final[Mapping[str, tuple[str, ...]]] = {
     "holdfast_sessions": ("state",),
     "holdfast_answered_streams": ("kind",),
     "holdfast_prefetches": ("outcome",),
+    "holdfast_warm_ups": ("outcome",),
 }
 """Names of the labels of metrics that have any."""
 

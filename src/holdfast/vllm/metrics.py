@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 
 from holdfast.core.identity import Identity
 from holdfast.core.lineage import LineageReason
+from holdfast.predict.agent_calls import AgentCalls
 from holdfast.vllm.metric_files import WAIT_BOUNDS_S, ValueFiles
 from holdfast.vllm.metrics_directory import new_directory, open_locked, remove_abandoned
 
@@ -170,6 +171,16 @@ class EngineMetrics:
         """Set the prefetches since the start by outcome (counts)."""
         for outcome, num_prefetches in list(num_by_outcome.items()):
             self._counters["holdfast_prefetches", (outcome,)] = num_prefetches
+
+    def set_warm_ups(self, num_by_outcome: Mapping[str, int]) -> None:
+        """Set the warm-ups since the start by outcome (counts)."""
+        for outcome, num_warm_ups in list(num_by_outcome.items()):
+            self._counters["holdfast_warm_ups", (outcome,)] = num_warm_ups
+
+    def set_agent_calls(self, calls: AgentCalls) -> None:
+        """Set how well agents' calls are predicted."""
+        self._gauges["holdfast_agent_order_predictability", ()] = calls.predictability
+        self._gauges["holdfast_predictable_tenants", ()] = calls.num_predictable
 
     def store_skipped(self, reason: str) -> None:
         """Count one turn that ended without a store to the host tier."""

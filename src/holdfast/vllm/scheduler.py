@@ -36,6 +36,7 @@ from holdfast.vllm.step_meter import StepMeter
 from holdfast.vllm.stock_queues import restore_free_queue, restore_request_queue
 from holdfast.vllm.turn_reader import TurnReader
 from holdfast.vllm.versions import check_scheduler, engine_version
+from holdfast.vllm.warm_ups import NoWarmUps, WarmUps, warm_ups_of
 
 __all__ = ["HoldfastScheduler"]
 
@@ -60,6 +61,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         oracle: The future, set by drivers that know it.
         settings: Holdfast's settings, set by drivers; None reads the environment.
         offload: The offload controller; a null object without tiers.
+        warm_ups: Computes predicted prompts; a null object unless the operator allows it.
         knows_tokens: Whether prompts have their token ids; drivers may know prefix hashes only.
         steps_a_call: Engine steps that a call of `schedule` stands for; drivers may take several.
     """
@@ -103,6 +105,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         )
         self._oversized = OversizedRequests(self)
         self._orders_requests = False
+        self.warm_ups: WarmUps | NoWarmUps = NoWarmUps()
         self._must_fall_back = False
         self._num_steps = 0
         self._num_evicted = 0  # since the last step
@@ -136,7 +139,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._tracker = RequestTracker(self._runtime, self._queue, pool, layout)
         self._runtime.hints.retention.share = config.retain_share
         self._tracker.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
+        self._tracker.asks_for_all = config.warm_up == "all"
         self.offload.install_gate(self._tracker, layout, self._meter, self._metrics, self._guard)
+        self.warm_ups = warm_ups_of(self, self._runtime, self._queue, config.warm_up_share)
         self._orders_requests = (
             config.admission == "policy" and self._runtime.policies.orders_requests
         )
@@ -147,7 +152,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def add_request(self, request: Any) -> None:
         """Take in a request; see vLLM."""
-        if self._is_active and request.request_id not in self.requests:
+        is_known = request.request_id in self.requests
+        if self._is_active and not is_known and not self.warm_ups.is_ours(request.request_id):
             self._guard("add_request", lambda: self._arrive(request))
         super().add_request(request)
 
@@ -160,7 +166,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._metrics.decided(time.perf_counter() - started_s)
         if self._must_fall_back:
             self._fall_back()
-        output = super().schedule(*args, **kwargs)
+        with self.warm_ups.uncounted():
+            output = super().schedule(*args, **kwargs)
         if self._is_active:
             decided_s = time.perf_counter()
             self._guard("started", lambda: self._note_planned(output))
@@ -177,6 +184,9 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         outputs = super().update_from_output(scheduler_output, model_runner_output, *args, **kwargs)
         if self._oversized:
             self._guard("oversized", lambda: self._oversized.end(outputs))
+        self.warm_ups.take_out(outputs)
+        if self._is_active:
+            self._guard("warm_up", self.warm_ups.start)
         return outputs
 
     @property
@@ -237,6 +247,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._guard("findings", self._reader.deliver)
         turn, notes = self._tracker.arrive(request, knows_tokens=self.knows_tokens)
         self.offload.arrived(request)
+        is_asked = self._tracker.wants_warm_ups(request.request_id)
+        self.warm_ups.arrived(turn.session, request, is_asked=is_asked)
         self._reader.arrived(turn, request)
         self._reports.turn_arrived(turn, request.num_prompt_tokens, notes)
         self._check_size(request)
@@ -251,6 +263,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _leave(self, request: Any) -> None:
         self._runtime.tick(self.clock())
+        self.warm_ups.ended(request.request_id)
         left = self._tracker.leave(request, None)
         if left is None:
             return
@@ -285,6 +298,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _is_prefetching(self) -> bool:
         """Whether prefetches still write blocks; no more begin until the cache is empty."""
         self._runtime.tick(self.clock())
+        self.warm_ups.abort()
         is_writing = not self.offload.halt_prefetches()
         if is_writing:
             logger.info("prefix cache not reset: a prefetch still writes blocks; try again")
@@ -292,6 +306,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _forget_content(self) -> None:
         self.offload.content_dropped()
+        self.warm_ups.forget()
         self._queue.forget_content()
         self._runtime.content_dropped()
         for request_id in self._tracker.forget():
@@ -315,6 +330,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             if not self.running or self._num_steps >= self._admitted_at_step + interval:
                 self._admitted_at_step = self._num_steps
                 self._admit()
+            if self.warm_ups.request_id is not None:  # there is no other
+                self.waiting.admit([self.warm_ups.request_id])
         self.offload.before_step(self._num_steps, self._queued_sessions, self._prefetch_budget)
 
     def _admit(self) -> None:
@@ -358,6 +375,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._metrics.set_guard_trips(runtime.guard.num_trips)
         self._metrics.set_answered(runtime.num_answered)
         self._metrics.set_prefetches(self.offload.prefetches)
+        self._metrics.set_warm_ups(self.warm_ups.counts)
+        self._metrics.set_agent_calls(runtime.agent_calls)
         self._metrics.set_queued(waiting.num_queued if isinstance(waiting, AdmissionQueue) else 0)
         sessions = list(iter(runtime.sessions)) if self._is_active else []
         self._reports.set_sessions(sessions, self._reader.answers.unread())
@@ -386,6 +405,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _fall_back(self) -> None:
         """Give vLLM its own queues back; only between two engine steps."""
         self._must_fall_back = False
+        self._guard("warm_up", self.warm_ups.abort)
         self._guard("let_go", self.offload.fall_back)
         if self._orders_requests:
             restore_request_queue(self)

@@ -61,6 +61,7 @@ class Hints:
         expected_gap_s: Length of the pause after this turn that the client expects (s).
         retain_s: Time after this turn for which the client asks to retain its cache (s).
         workflow_id: The workflow that the agent is a step of.
+        wants_warm_ups: Whether predicted prompts like this one may be computed ahead.
         priority: Order among the tenant's own sessions, lower first; None if not given.
         fixed_prefix_tokens: Leading tokens of the prompt that all calls of its agent have (count).
         commands: What is to be done with blocks of this session, or of others of the tenant.
@@ -74,6 +75,7 @@ class Hints:
     expected_gap_s: float | None = None
     retain_s: float | None = None
     workflow_id: str | None = None
+    wants_warm_ups: bool = False
     priority: int | None = None
     fixed_prefix_tokens: int | None = None
     commands: tuple[CacheCommand, ...] = ()

@@ -115,10 +115,14 @@ class SimulatedEngine(WorkerlessEngine):
                 decodes.append((1, context + (num_tokens - 1) // 2))
             else:
                 work.append((num_tokens, context))
-        cached = {new.req_id: new.num_computed_tokens for new in plan.output.scheduled_new_reqs}
+        cached = {
+            new.req_id: new.num_computed_tokens
+            for new in plan.output.scheduled_new_reqs
+            if not self.is_ours(new.req_id)
+        }
         loaded = {name: self._take_loaded_tokens(name) for name in cached}
         self._num_extra_steps += repeats - 1
-        self._is_settled = not cached
+        self._is_settled = not plan.output.scheduled_new_reqs
         return SimStep(work, decodes, repeats, cached, loaded, plan.stall_s)
 
     def end_step(self) -> SimOutcome:

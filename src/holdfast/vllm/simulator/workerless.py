@@ -241,7 +241,7 @@ class WorkerlessEngine:
         scheduled: dict[str, int] = dict(plan.output.num_scheduled_tokens)
         drafts = plan.output.scheduled_spec_decode_tokens
         req_ids = list(scheduled)
-        before = dict(self.scheduler.requests)
+        before = {i: r for i, r in self.scheduler.requests.items() if not self.is_ours(i)}
         link = self._link
         started = [i for i in req_ids if i in plan.samples and _has_no_output(before.get(i))]
         sampled = [
@@ -260,7 +260,15 @@ class WorkerlessEngine:
             ),
         )
         finished = tuple(sorted(before.keys() - self.scheduler.requests.keys()))
-        return EngineStep(scheduled, finished, tuple(started), sum(map(len, sampled)))
+        num_output_tokens = sum(
+            len(tokens) for i, tokens in zip(req_ids, sampled, strict=True) if not self.is_ours(i)
+        )
+        return EngineStep(scheduled, finished, tuple(started), num_output_tokens)
+
+    def is_ours(self, request_id: str) -> bool:
+        """Whether a request is one of Holdfast's own. Pure."""
+        warm_ups = getattr(self.scheduler, "warm_ups", None)
+        return warm_ups is not None and warm_ups.is_ours(request_id)
 
 
 def _has_no_output(request: Request | None) -> bool:
