@@ -6,9 +6,13 @@ p = 1 - min(hops, 6) / 6.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import pytest
 from tests.policies.host import Cache, hashes_of
 
+from holdfast.core.identity import Identity
 from holdfast.core.session import Session
 from holdfast.policies.base import PriorityClass
 from holdfast.policies.published.cachesage import CacheSage
@@ -33,7 +37,9 @@ def policy_of(cache: Cache) -> CacheSage:
 
 def hops_of(cache: Cache) -> dict[str, int]:
     """Hops from the agent called last, by agent."""
-    return {agent.decode()[0]: hops for agent, hops in policy_of(cache)._hops.items()}
+    policy = policy_of(cache)
+    hops = policy._counts.hops(policy._current.values(), policy.settings.min_edge)
+    return {agent.decode()[0]: number for agent, number in hops.items()}
 
 
 def test_agent_called_last_scores_one_when_fresh() -> None:
@@ -115,7 +121,7 @@ def test_every_known_agent_counts_in_the_smoothing(others: str, is_edge: bool) -
 def test_repeated_calls_of_an_agent_are_no_transition() -> None:
     cache = Cache("cachesage", 100)
     call(cache, "AAAB")
-    assert {k: dict(v) for k, v in policy_of(cache)._counts.items() if v} == {b"AAA": {b"BBB": 1.0}}
+    assert {k: v for k, v in policy_of(cache)._counts._rows.items() if v} == {b"AAA": {b"BBB": 1.0}}
 
 
 def test_agents_far_from_the_current_one_are_evicted_first() -> None:
@@ -165,3 +171,82 @@ def test_constants_are_settings() -> None:
     assert cache.eviction.session_priority(latest["B"]) == pytest.approx(1.480199, abs=1e-6)
     call(cache, "CA")  # of A's two transitions one led to B: below 0.6
     assert "B" not in hops_of(cache)
+
+
+def test_each_workflow_has_its_own_current_agent() -> None:
+    cache = Cache("cachesage", 200)
+    for number, (agent, workflow) in enumerate(zip("AXBYAX", "wvwvwv", strict=True)):
+        identity = Identity(workflow_id=workflow)
+        cache.run(f"r{number}", hashes_of(agent * 2 + chr(0x100 + number)), identity=identity)
+    rows = policy_of(cache)._counts._rows
+    seen = {(a[:1], b[:1]) for a, row in rows.items() for b in row}
+    assert seen == {(b"A", b"B"), (b"B", b"A"), (b"X", b"Y"), (b"Y", b"X")}
+    assert hops_of(cache) == {"A": 0, "X": 0, "B": 1, "Y": 1}
+
+
+def test_one_current_agent_for_all_where_set() -> None:
+    cache = Cache("cachesage:scope=global", 200)
+    for number, (agent, workflow) in enumerate(zip("AXBY", "wvwv", strict=True)):
+        identity = Identity(workflow_id=workflow)
+        cache.run(f"r{number}", hashes_of(agent * 2 + chr(0x100 + number)), identity=identity)
+    assert hops_of(cache) == {"Y": 0}
+
+
+def test_likeliest_next_agent_is_prefetched() -> None:
+    cache = Cache("cachesage", 200)
+    for agent in "ABCABC":
+        cache.now_s += 5.0
+        call(cache, agent)
+    # C was called last, and A followed it: the anchor ends where A's prompts part.
+    assert [node.hashes[-1] for node in policy_of(cache).candidates()] == [b"AA"]
+
+
+def test_nothing_prefetched_below_the_least_predictability() -> None:
+    cache = Cache("cachesage:min_predictability=0.7", 200)
+    for agent in "ABACABAC":
+        cache.now_s += 5.0
+        call(cache, agent)
+    # Of 7 transitions 4 leave A, for B or C alike: H(next | current) = 4/7 * 1 = 0.5714 bits.
+    # Next is B twice, C twice, A three times: H = 2 * 2/7 * 1.8074 + 3/7 * 1.2224 = 1.5567.
+    # R = 1 - 0.5714 / 1.5567 = 0.6329 < 0.7.
+    assert not list(policy_of(cache).candidates())
+    assert policy_of(cache)._counts.predictability == pytest.approx(0.6329, abs=1e-4)
+
+
+def test_prefetches_are_two_seconds_apart() -> None:
+    cache = Cache("cachesage", 200)
+    for agent in "ABCABC":
+        cache.now_s += 5.0
+        call(cache, agent)
+    cache.now_s += 1.0
+    call(cache, "A")
+    assert not list(policy_of(cache).candidates())
+    cache.now_s += 2.0
+    call(cache, "B")
+    assert [node.hashes[-1] for node in policy_of(cache).candidates()] == [b"CC"]
+
+
+def test_exact_survival_in_place_of_hops() -> None:
+    cache = Cache("cachesage:survival=exact:max_hops=2", 200)
+    latest = call(cache, "ABACABACA")
+    cache.runtime.step(0)
+    # From A, B is next with 1/2, or after C and A, which is more than two steps: p = 0.5.
+    # Age: three turns began after B's end: exp(-0.005 * 3) = 0.985112.
+    age_steps = cache.runtime.num_steps - policy_of(cache)._seen_step[latest["B"]]
+    recency = math.exp(-0.005 * age_steps)
+    assert cache.eviction.session_priority(latest["B"]) == pytest.approx(0.51 * (recency + 0.01))
+
+
+def test_block_that_a_tier_stores_has_half_the_score() -> None:
+    cache = Cache("cachesage", 100)
+    session = call(cache, "A")["A"]
+    session.retention_priority = 0.5
+    assert cache.priority("AA") == (PriorityClass.LIVE, 0.5)
+
+    class Tier:
+        def num_stored(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
+            del guess
+            return len(hashes) - first
+
+    cache.runtime.tier = Tier()  # type: ignore[assignment]
+    assert cache.priority("AA") == (PriorityClass.LIVE, 0.25)
