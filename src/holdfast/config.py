@@ -62,9 +62,10 @@ class HoldfastConfig:
             (0 to 0.5).
         max_sessions: Sessions remembered (>= 1); the longest idle one is forgotten first.
         decision_log: File to append each decision to, as a JSON line; unset, none is written.
-        learned_file: Regular file for what was learned about return times, saved every half minute
-            and at the end, and read at the next start; engines of one server after the first add
-            `.1`, `.2`, ... to its name. Unset, each start learns from nothing.
+        learned_file: Regular file for what was learned about return times and the order of agents,
+            saved every half minute and at the end, and read at the next start; engines of one
+            server after the first add `.1`, `.2`, ... to its name. Unset, each start learns from
+            nothing.
         host_gib: Size of the host tier, in host memory (GiB, per engine replica); unset, there is
             none. Needs vLLM 0.32 or newer.
         pool_dir: Directory of the disk tier, which outlives the engine; created if needed. Needs

@@ -292,5 +292,28 @@ def test_one_thread_saves_while_another_learns() -> None:
     learning = threading.Thread(target=learn)
     learning.start()
     while learning.is_alive():
-        ReturnTimeModel.from_bytes(model.to_bytes())
+        SharedModel.from_bytes(model.to_bytes())
     assert model.num_changes == 2000
+
+
+def test_agents_calls_are_saved_and_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "learned.bin"
+    model = SharedModel()
+    for _ in range(50):
+        model.observe(SHELL, 7.0)
+    workload = model.agent_calls.of("t")
+    for number in range(30):
+        workload.called("w", 1 + number % 3, 10.0 * number)
+    LearnedFile(path).save(model)
+    loaded = LearnedFile(path).load()
+    assert loaded is not None
+    assert loaded.agent_calls.of("t").is_predictable
+    assert median_s(loaded) == pytest.approx(median_s(model))
+
+
+def test_file_of_return_times_alone_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "learned.bin"
+    path.write_bytes(ReturnTimeModel.to_bytes(taught(7.0)))
+    loaded = LearnedFile(path).load()
+    assert median_s(loaded) == pytest.approx(median_s(taught(7.0)))
+    assert loaded is not None and not list(loaded.agent_calls)

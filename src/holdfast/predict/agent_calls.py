@@ -69,6 +69,7 @@ class Workload:
         inter_arrivals: Times between the calls of one agent.
         forgotten: Whether sessions that were forgotten had gone on.
         interval_s: Typical time from one agent of a workflow to the next (s); 0 if not known.
+        num_called: Steps learned since the start (count).
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,7 @@ class Workload:
         self.inter_arrivals = InterArrivalModel()
         self.forgotten = CallStatistics()
         self.interval_s = 0.0
+        self.num_called = 0
         self._positions: OrderedDict[Hashable, _Position] = OrderedDict()
         self._expected: dict[Agent, dict[Hashable, ExpectedCall]] = {}
 
@@ -104,6 +106,7 @@ class Workload:
             return
         if position.context:
             self._learn_interval(now_s - position.called_s)
+        self.num_called += 1
         position.context = self.order.observe(position.context, agent)
         position.called_s = now_s
         self._expect(workflow, position, self._predict(workflow, position))
@@ -210,6 +213,19 @@ class AgentCalls:
     def find(self, tenant: str) -> Workload | None:
         """The workload of a tenant, if there is one. Pure."""
         return self._workloads.get(tenant_number(tenant))
+
+    def items(self) -> list[tuple[int, Workload]]:
+        """Numbers of tenants and their workloads, the least recently active first. Pure."""
+        return list(self._workloads.items())
+
+    def put(self, number: int, workload: Workload) -> None:
+        """Take over what is known of a tenant. Mutates."""
+        self._workloads[number] = workload
+
+    @property
+    def num_called(self) -> int:
+        """Steps of workflows learned since the start (count). Pure; O(tenants)."""
+        return sum(workload.num_called for workload in list(self))
 
     @property
     def predictability(self) -> float:

@@ -164,13 +164,20 @@ class AgentTransitions:
         """The losses without and with a context; for `restore`."""
         return self._alone, self._blended
 
+    @property
+    def new_followers(self) -> tuple[float, float]:
+        """Followers new in their rows, and as many expected (counts)."""
+        return self._num_new, self._expected_new
+
     def restore(
         self,
         rows: Iterable[tuple[Context, dict[Agent, float]]],
         agents: Iterable[tuple[Agent, float]],
         losses: tuple[TransitionRow, TransitionRow],
+        new_followers: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         """Take over what another model had learned. Mutates."""
+        self._num_new, self._expected_new = new_followers
         self._rows = OrderedDict((context, TransitionRow(weights)) for context, weights in rows)
         self._agents = OrderedDict(agents)
         self._total = sum(self._agents.values())

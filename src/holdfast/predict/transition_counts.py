@@ -15,7 +15,7 @@ Agent = TypeVar("Agent")
 
 
 class TransitionCounts(Generic[Agent]):
-    """How often each agent followed each other one, and what that says about the next ones.
+    """How often each agent followed each other one, and what comes next.
 
     P(b | a) = (C_ab + e) / sum over all agents k of (C_ak + e). Nothing fades. `AgentTransitions`
     is what Holdfast itself uses.

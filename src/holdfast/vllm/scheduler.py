@@ -9,7 +9,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -26,7 +25,7 @@ from holdfast.vllm.cache_layout import cache_layout
 from holdfast.vllm.compat import engine_number, uses_priority
 from holdfast.vllm.control.engine_control import EngineControl
 from holdfast.vllm.control.state import EngineState
-from holdfast.vllm.learned_file import LearnedFile, NoLearnedFile
+from holdfast.vllm.learned_file import learned_file_of
 from holdfast.vllm.offload.attach import offload_controller_of
 from holdfast.vllm.oversized import OversizedRequests
 from holdfast.vllm.reports import EngineReports
@@ -80,9 +79,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         number = engine_number(self)
         self._reports = EngineReports(config, number, lambda: self.clock())
         self._metrics = self._reports.metrics
-        self._learned: LearnedFile | NoLearnedFile = NoLearnedFile()
-        if config.learned_file:
-            self._learned = LearnedFile(Path(config.learned_file), number)
+        self._learned = learned_file_of(config.learned_file, number)
+        learned = self._learned.start()
         self._pool = self.kv_cache_manager.block_pool
         self._spare_blocks = int(config.headroom_ratio * len(self._pool.blocks))
         self._is_active = bool(self._pool.enable_caching)
@@ -93,7 +91,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             policy=config.policy,
             predictions=config.predictions,
             oracle=self.oracle,
-            returns=self._learned.start(),
+            returns=learned,
+            agent_calls=learned.agent_calls,
         )
         self._runtime.listener = self._reports.observe
         self.offload = offload_controller_of(
