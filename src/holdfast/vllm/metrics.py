@@ -172,13 +172,10 @@ class EngineMetrics:
         for outcome, num_prefetches in list(num_by_outcome.items()):
             self._counters["holdfast_prefetches", (outcome,)] = num_prefetches
 
-    def set_warm_ups(self, num_by_outcome: Mapping[str, int]) -> None:
-        """Set the warm-ups since the start by outcome (counts)."""
+    def set_agents(self, calls: AgentCalls, num_by_outcome: Mapping[str, int]) -> None:
+        """Set how well agents' calls are predicted, and the warm-ups by outcome (counts)."""
         for outcome, num_warm_ups in list(num_by_outcome.items()):
             self._counters["holdfast_warm_ups", (outcome,)] = num_warm_ups
-
-    def set_agent_calls(self, calls: AgentCalls) -> None:
-        """Set how well agents' calls are predicted."""
         self._gauges["holdfast_agent_order_predictability", ()] = calls.predictability
         self._gauges["holdfast_predictable_tenants", ()] = calls.num_predictable
 

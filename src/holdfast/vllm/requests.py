@@ -40,9 +40,6 @@ class RequestTracker:
         queue: The free blocks.
         pool: vLLM's block pool.
         layout: Of the prefix cache.
-
-    Attributes:
-        asks_for_all: Whether the operator asks for warm-ups of all tenants.
     """
 
     def __init__(
@@ -56,7 +53,6 @@ class RequestTracker:
         self._turns: dict[str, Turn] = {}
         self._hints: dict[str, Hints] = {}
         self._reads_hints = True
-        self.asks_for_all = False
         self._heeds_priority = False
         self._growth = DecodeGrowth(self._remaining)
         self._output_blocks = 1.0
@@ -75,9 +71,9 @@ class RequestTracker:
         """Whether a hint says that the session of a request in the engine ends with it."""
         return self._hints[request_id].is_final
 
-    def wants_warm_ups(self, request_id: str) -> bool:
-        """Whether the operator or a hint of a request in the engine asks for warm-ups."""
-        return self.asks_for_all or self._hints[request_id].wants_warm_ups
+    def hints_of(self, request_id: str) -> Hints:
+        """The hints of a request in the engine."""
+        return self._hints[request_id]
 
     def arrive(
         self, request: Any, *, knows_tokens: bool = True

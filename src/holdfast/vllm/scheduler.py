@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.request import RequestStatus
 
 from holdfast.cache.eviction_queue import EvictionQueue
@@ -35,7 +34,8 @@ from holdfast.vllm.step_meter import StepMeter
 from holdfast.vllm.stock_queues import restore_free_queue, restore_request_queue
 from holdfast.vllm.turn_reader import TurnReader
 from holdfast.vllm.versions import check_scheduler, engine_version
-from holdfast.vllm.warm_ups import NoWarmUps, WarmUps, warm_ups_of
+from holdfast.vllm.warm_ups import warm_ups_of
+from holdfast.vllm.warming_scheduler import WarmingScheduler
 
 __all__ = ["HoldfastScheduler"]
 
@@ -49,7 +49,7 @@ _KNOWN_PER_CACHED = 8
 T = TypeVar("T")
 
 
-class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
+class HoldfastScheduler(WarmingScheduler):
     """vLLM's scheduler with Holdfast's eviction order, admission and prefetch.
 
     Batches, chunks and preemption stay vLLM's. Each call into Holdfast is guarded: an error is
@@ -60,7 +60,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         oracle: The future, set by drivers that know it.
         settings: Holdfast's settings, set by drivers; None reads the environment.
         offload: The offload controller; a null object without tiers.
-        warm_ups: Computes predicted prompts; a null object unless the operator allows it.
         knows_tokens: Whether prompts have their token ids; drivers may know prefix hashes only.
         steps_a_call: Engine steps that a call of `schedule` stands for; drivers may take several.
     """
@@ -104,7 +103,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         )
         self._oversized = OversizedRequests(self)
         self._orders_requests = False
-        self.warm_ups: WarmUps | NoWarmUps = NoWarmUps()
         self._must_fall_back = False
         self._num_steps = 0
         self._num_evicted = 0  # since the last step
@@ -138,9 +136,8 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._tracker = RequestTracker(self._runtime, self._queue, pool, layout)
         self._runtime.hints.retention.share = config.retain_share
         self._tracker.configure(reads_hints=config.hints, heeds_priority=uses_priority(self))
-        self._tracker.asks_for_all = config.warm_up == "all"
         self.offload.install_gate(self._tracker, layout, self._meter, self._metrics, self._guard)
-        self.warm_ups = warm_ups_of(self, self._runtime, self._queue, config.warm_up_share)
+        self.warm_ups = warm_ups_of(self, self._runtime, self._queue, config)
         self._orders_requests = (
             config.admission == "policy" and self._runtime.policies.orders_requests
         )
@@ -151,8 +148,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def add_request(self, request: Any) -> None:
         """Take in a request; see vLLM."""
-        is_known = request.request_id in self.requests
-        if self._is_active and not is_known and not self.warm_ups.is_ours(request.request_id):
+        if self._is_active and request.request_id not in self.requests:
             self._guard("add_request", lambda: self._arrive(request))
         super().add_request(request)
 
@@ -165,8 +161,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             self._metrics.decided(time.perf_counter() - started_s)
         if self._must_fall_back:
             self._fall_back()
-        with self.warm_ups.uncounted():
-            output = super().schedule(*args, **kwargs)
+        output = super().schedule(*args, **kwargs)
         if self._is_active:
             decided_s = time.perf_counter()
             self._guard("started", lambda: self._note_planned(output))
@@ -183,7 +178,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         outputs = super().update_from_output(scheduler_output, model_runner_output, *args, **kwargs)
         if self._oversized:
             self._guard("oversized", lambda: self._oversized.end(outputs))
-        self.warm_ups.take_out(outputs)
         if self._is_active:
             self._guard("warm_up", self.warm_ups.start)
         return outputs
@@ -246,8 +240,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._guard("findings", self._reader.deliver)
         turn, notes = self._tracker.arrive(request, knows_tokens=self.knows_tokens)
         self.offload.arrived(request)
-        is_asked = self._tracker.wants_warm_ups(request.request_id)
-        self.warm_ups.arrived(turn.session, request, is_asked=is_asked)
+        self.warm_ups.arrived(turn.session, request, self._tracker.hints_of(request.request_id))
         self._reader.arrived(turn, request)
         self._reports.turn_arrived(turn, request.num_prompt_tokens, notes)
         self._check_size(request)
@@ -297,7 +290,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
     def _is_prefetching(self) -> bool:
         """Whether prefetches still write blocks; no more begin until the cache is empty."""
         self._runtime.tick(self.clock())
-        self.warm_ups.abort()
         is_writing = not self.offload.halt_prefetches()
         if is_writing:
             logger.info("prefix cache not reset: a prefetch still writes blocks; try again")
@@ -305,7 +297,6 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
 
     def _forget_content(self) -> None:
         self.offload.content_dropped()
-        self.warm_ups.forget()
         self._queue.forget_content()
         self._runtime.content_dropped()
         for request_id in self._tracker.forget():
@@ -329,8 +320,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
             if not self.running or self._num_steps >= self._admitted_at_step + interval:
                 self._admitted_at_step = self._num_steps
                 self._admit()
-            if self.warm_ups.request_id is not None:  # there is no other
-                self.waiting.admit([self.warm_ups.request_id])
+            self.warm_ups.admit()
         self.offload.before_step(self._num_steps, self._queued_sessions, self._prefetch_budget)
 
     def _admit(self) -> None:
@@ -374,8 +364,7 @@ class HoldfastScheduler(AsyncScheduler):  # type: ignore[misc]
         self._metrics.set_guard_trips(runtime.guard.num_trips)
         self._metrics.set_answered(runtime.num_answered)
         self._metrics.set_prefetches(self.offload.prefetches)
-        self._metrics.set_warm_ups(self.warm_ups.counts)
-        self._metrics.set_agent_calls(runtime.agent_calls)
+        self._metrics.set_agents(runtime.agent_calls, self.warm_ups.counts)
         self._metrics.set_queued(waiting.num_queued if isinstance(waiting, AdmissionQueue) else 0)
         sessions = list(iter(runtime.sessions)) if self._is_active else []
         self._reports.set_sessions(sessions, self._reader.answers.unread())

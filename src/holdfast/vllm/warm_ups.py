@@ -24,6 +24,8 @@ from vllm.v1.request import Request, RequestStatus
 from holdfast.cache.eviction_queue import EvictionQueue
 from holdfast.cache.prefix_tree import Node
 from holdfast.cache.resident_prefix import resident_length
+from holdfast.config import HoldfastConfig
+from holdfast.core.hints import Hints
 from holdfast.core.session import Session
 from holdfast.policies.base import PriorityClass, users_of
 from holdfast.runtime.runtime import AgentRuntime
@@ -55,6 +57,7 @@ class WarmUps:
         runtime: Knows what agents are called next.
         queue: The free blocks.
         share: Largest share of time spent on warm-ups (0 to 1).
+        asks_for_all: Whether the operator asks for them in every tenant's place.
 
     Attributes:
         counts: Warm-ups by outcome; see `WARM_UP_OUTCOMES`.
@@ -66,13 +69,17 @@ class WarmUps:
         runtime: AgentRuntime,
         queue: EvictionQueue,
         share: float,
+        *,
+        asks_for_all: bool = False,
     ) -> None:
         self.counts: Counter[str] = Counter(dict.fromkeys(WARM_UP_OUTCOMES, 0))
         self._scheduler = scheduler
+        self._add: Callable[[Request], None] = scheduler.add_warm_up
         self._clock: Callable[[], float] = getattr(scheduler, "clock", float)
         self._runtime = runtime
         self._queue = queue
         self._share = share
+        self._asks_for_all = asks_for_all
         self._cached_block = scheduler.kv_cache_manager.block_pool.get_cached_block
         self._prompts = KeptPrompts()
         self._outcomes = PrefetchOutcomes(self.counts)
@@ -103,19 +110,24 @@ class WarmUps:
         finally:
             manager.log_stats = before
 
-    def arrived(self, session: Session, request: Any, *, is_asked: bool) -> None:
+    def admit(self) -> None:
+        """Admit the warm-up, beside which no request waits. Mutates the queue."""
+        if self._running is not None:
+            self._scheduler.waiting.admit([self._running[0]])
+
+    def arrived(self, session: Session, request: Any, hints: Hints) -> None:
         """Take in a client's request, after which no warm-up runs. Mutates the scheduler.
 
         Args:
             session: Its session.
             request: The request.
-            is_asked: Whether its tenant asks for warm-ups.
+            hints: Its hints, which may ask for warm-ups.
         """
         before = self.counts["used"], self.counts["wasted"]
         self._outcomes.needed(request.block_hashes, was_queued=False)
         self._learn_used(self.counts["used"] - before[0], self.counts["wasted"] - before[1])
         self.abort()
-        if is_asked:
+        if self._asks_for_all or hints.wants_warm_ups:
             self._prompts.keep(session, request)
         else:
             self._prompts.drop(session)
@@ -200,7 +212,7 @@ class WarmUps:
         self._outcomes.started(prefetch)
         self.counts["started"] += 1
         self._running = request_id, prefetch, self._runtime.now_s
-        self._scheduler.add_request(self._request(request_id, path, prompt))
+        self._add(self._request(request_id, path, prompt))
 
     def _request(self, request_id: str, path: list[bytes], prompt: KeptPrompt) -> Request:
         num_tokens = len(path) * self._scheduler.hash_block_size
@@ -270,7 +282,10 @@ class NoWarmUps:
         """Change nothing."""
         yield
 
-    def arrived(self, session: Session, request: Any, *, is_asked: bool) -> None:
+    def admit(self) -> None:
+        """Do nothing."""
+
+    def arrived(self, session: Session, request: Any, hints: Hints) -> None:
         """Do nothing."""
 
     def start(self) -> None:
@@ -290,7 +305,7 @@ class NoWarmUps:
 
 
 def warm_ups_of(
-    scheduler: Any, runtime: AgentRuntime, queue: EvictionQueue, share: float
+    scheduler: Any, runtime: AgentRuntime, queue: EvictionQueue, config: HoldfastConfig
 ) -> WarmUps | NoWarmUps:
     """Warm-ups for a scheduler, if there can be any.
 
@@ -300,10 +315,12 @@ def warm_ups_of(
     parallel = scheduler.vllm_config.parallel_config
     has_foreign_tier = scheduler.connector is not None and not scheduler.offload.has_tiers
     if (
-        share <= 0.0
+        config.warm_up_share <= 0.0
         or parallel.data_parallel_size > 1
         or len(scheduler.kv_cache_config.kv_cache_groups) > 1
         or has_foreign_tier
     ):
         return NoWarmUps()
-    return WarmUps(scheduler, runtime, queue, share)
+    return WarmUps(
+        scheduler, runtime, queue, config.warm_up_share, asks_for_all=config.warm_up == "all"
+    )
