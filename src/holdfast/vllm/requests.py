@@ -172,6 +172,18 @@ class RequestTracker:
         """
         return self._queue.num_free_blocks - spare - self._growth.update(running)
 
+    def spare_blocks(self, waiting: Iterable[Any], running: Sequence[Any], spare: int) -> int:
+        """Unclaimed blocks that no waiting request takes when it starts (count).
+
+        Args:
+            waiting: Requests that wait, with their demand as measured last.
+            running: Requests that run.
+            spare: Blocks to leave free (count).
+        """
+        turns = (self._turns.get(request.request_id) for request in waiting)
+        demand = sum(turn.demand_blocks for turn in turns if turn is not None)
+        return self.unclaimed_blocks(running, spare) - demand
+
     def forget(self) -> list[str]:
         """Drop all turns after the engine dropped all content; returns their request ids."""
         request_ids = list(self._turns)

@@ -111,10 +111,7 @@ class HoldfastScheduler(WarmingScheduler):
         if self._is_active:
             self._install(config)
         else:
-            logger.warning(
-                "Holdfast is inactive: prefix caching is off, so there is no cache to manage;"
-                " remove --no-enable-prefix-caching to use it"
-            )
+            logger.warning("Holdfast is inactive; remove --no-enable-prefix-caching to use it")
         state = EngineState(self, self._runtime, number, config.policy)
         self._control = EngineControl(state, self._reports, self._take_command)
         self._metrics.watch(self._take_census)
@@ -338,9 +335,10 @@ class HoldfastScheduler(WarmingScheduler):
         return self._tracker.sessions_of(self.waiting.queued() if self._orders_requests else ())
 
     def _prefetch_budget(self) -> int:
-        """Blocks that prefetches may take (count): none while a turn is queued."""
-        is_full = any(self._queued_sessions())
-        return 0 if is_full else self._tracker.unclaimed_blocks(self._growing, self._spare_blocks)
+        """Blocks for prefetches (count): none while a turn is queued, or short after its load."""
+        if any(self._queued_sessions()) or self.offload.is_short:
+            return 0
+        return self._tracker.spare_blocks(self.waiting, self._growing, self._spare_blocks)
 
     @property
     def _growing(self) -> Any:

@@ -106,6 +106,15 @@ class OffloadController:
         """Ids of waiting requests whose loads are in flight."""
         return loading_requests(self._scheduler)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether a request whose load has ended waits for blocks.
+
+        Prefetches must not take them: they could do so for ever.
+        """
+        loading = self.loading_requests()
+        return any(r.request_id not in loading for r in self.holding_requests())
+
     def before_step(
         self,
         num_steps: int,

@@ -43,6 +43,11 @@ class NoOffloadController:
         """No request waits for a load."""
         return []
 
+    @property
+    def is_short(self) -> bool:
+        """No request waits after a load."""
+        return False
+
     def before_step(
         self,
         num_steps: int,
