@@ -360,7 +360,8 @@ class HoldfastScheduler(WarmingScheduler):
         """Set the gauges. Any thread may call it: it changes nothing else."""
         runtime, waiting = self._runtime, self.waiting
         self._metrics.set_guard_trips(runtime.guard.num_trips)
-        self._metrics.set_answered(runtime.num_answered)
+        if self._is_active:
+            self._metrics.set_answered(runtime.num_answered)
         self._metrics.set_prefetches(self.offload.prefetches)
         self._metrics.set_agents(runtime.agent_calls, self.warm_ups.counts)
         self._metrics.set_queued(waiting.num_queued if isinstance(waiting, AdmissionQueue) else 0)
