@@ -137,7 +137,7 @@ def test_class_that_is_no_policy_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         ("marconi", Marconi, AdmissionPolicy, PrefetchPolicy),
         ("autellix", EvictionPolicy, Autellix, PrefetchPolicy),
         ("cachewise", CacheWise, CacheWise, PrefetchPolicy),
-        ("kvflow", KVFlow, AdmissionPolicy, KVFlow),
+        ("kvflow", KVFlow, KVFlow, KVFlow),
         ("holdfast", Holdfast, Holdfast, Holdfast),
         ("cachewise+working-set", CacheWise, WorkingSetAdmission, PrefetchPolicy),
         ("working-set+cachewise", CacheWise, CacheWise, PrefetchPolicy),
@@ -246,7 +246,7 @@ def test_engine_mode_leaves_all_to_the_engine(mode: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "orders"),
-    [("marconi", False), ("kvflow", False), ("autellix", True), ("marconi+working-set", True)],
+    [("marconi", False), ("kvflow", True), ("autellix", True), ("marconi+working-set", True)],
 )
 def test_requests_are_ordered_only_where_admission_decides(name: str, orders: bool) -> None:
     assert build(name).orders_requests == orders

@@ -27,20 +27,12 @@ from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
 
 __all__ = [
-    "AdmissionPolicy",
-    "EvictionPolicy",
     "Need",
-    "Observer",
     "Oracle",
-    "Policy",
-    "PolicyContext",
     "PolicySettings",
     "PolicySpec",
-    "PrefetchPolicy",
-    "Priority",
-    "PriorityClass",
-    "SessionPriority",
-    "users_of",
+    *("AdmissionPolicy", "EvictionPolicy", "PrefetchPolicy", "SessionPriority"),
+    *("Observer", "Policy", "PolicyContext", "Priority", "PriorityClass", "users_of"),
 ]
 
 Priority = tuple[float, float]

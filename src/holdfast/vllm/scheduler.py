@@ -335,7 +335,7 @@ class HoldfastScheduler(WarmingScheduler):
         return self._tracker.sessions_of(self.waiting.queued() if self._orders_requests else ())
 
     def _prefetch_budget(self) -> int:
-        """Blocks for prefetches (count): none while a turn is queued, or short after its load."""
+        """Blocks for prefetches (count): none while a turn is queued or short of them."""
         if any(self._queued_sessions()) or self.offload.is_short:
             return 0
         return self._tracker.spare_blocks(self.waiting, self._growing, self._spare_blocks)
