@@ -114,7 +114,7 @@ def gateway(options: GatewayArguments) -> None:
     from holdfast.gateway.settings import GatewayLimits
     from holdfast.gateway.tenants import ApiKeys
 
-    engines = [Engine(_name(url), _checked(url)) for url in options.urls]
+    engines = [Engine(_name(url), url) for url in map(_checked, options.urls)]
     if len({engine.url for engine in engines}) < len(engines):
         raise ConfigError("--engine: one address occurs twice")
     keys = ApiKeys({})
@@ -138,8 +138,12 @@ def _announce(url: str, admin_url: str) -> None:
 
 
 def _checked(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+    try:
+        parts = urlsplit(url)
+        has_address = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_address = False
+    if not has_address or parts.scheme not in ("http", "https") or parts.username:
         raise ConfigError(f"--engine {url}: expected http://HOST:PORT")
     if parts.path.rstrip("/") not in ("", "/v1") or parts.query:
         raise ConfigError(f"--engine {url}: expected an address without a path")
