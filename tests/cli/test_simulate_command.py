@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from holdfast.cli.main import cli
 from holdfast.core.results import Distribution, RunResult
 from holdfast.core.run_summary import summarize_run
 from holdfast.sim.plan import RunPlan
+from holdfast.traces.record import Session
 
 PLANNED: list[RunPlan] = []
+GIVEN: dict[int, Sequence[Session]] = {}
 
 
-def made_up(plan: RunPlan) -> RunResult:
+def made_up(plan: RunPlan, sessions: Sequence[Session]) -> RunResult:
     PLANNED.append(plan)
+    assert GIVEN.setdefault(plan.seed, sessions) is sessions, "read again"
     result = summarize_run(
         [],
         [],
@@ -41,6 +45,7 @@ def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import ModuleType
 
     PLANNED.clear()
+    GIVEN.clear()
     fake = ModuleType("holdfast.vllm.simulator.run")
     fake.__dict__["simulate"] = made_up
     monkeypatch.setitem(sys.modules, "holdfast.vllm.simulator.run", fake)
@@ -59,6 +64,8 @@ def test_every_combination_runs_on_same_sessions(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert len(PLANNED) == 2 * 2 * 2 * 2
     assert len({plan.workload for plan in PLANNED}) == 1
+    for plan in PLANNED:
+        assert GIVEN[plan.seed] == plan.workload.sessions(plan.seed).sessions
     assert {plan.workload.selection.max_model_len for plan in PLANNED} == {200_000}
 
 

@@ -73,11 +73,14 @@ def simulate(load: LoadOptions, scenario: ScenarioOptions, options: SimulateArgu
     }
     results: dict[int, RunResult] = {}
     num_jobs = options.jobs_for(len(plans))
+
+    def simulate_here(plan: RunPlan) -> RunResult:
+        return simulate_run(plan, traces.by_seed[plan.seed])
+
+    worker = simulate_here if num_jobs == 1 else simulate_run  # other processes read for themselves
     try:
         with _progress(len(plans), errors) as on_result:
-            for index, result in sweep(
-                plans, simulate_run, num_jobs=num_jobs, on_ray=options.on_ray
-            ):
+            for index, result in sweep(plans, worker, num_jobs=num_jobs, on_ray=options.on_ray):
                 results[index] = result
                 on_result(plans[index])
     finally:

@@ -34,25 +34,27 @@ class SimulatedTraces:
     Attributes:
         skipped: Parts of files that were left out.
         unread: Files that could not be read.
+        by_seed: The sessions that were read, by seed.
         digests: SHA-256 by name of each file, and of each seed's sessions.
     """
 
     errors: Console
     skipped: Skipped = field(init=False)
     unread: Unread = field(init=False)
+    by_seed: dict[int, Sequence[Session]] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.skipped, self.unread = Skipped(self.errors), Unread(self.errors)
 
-    def sessions(self, workload: Workload, seed: int) -> Sequence[Session]:
-        """The sessions of one seed."""
+    def read(self, workload: Workload, seed: int) -> None:
+        """Read the sessions of one seed."""
         reports: list[FileReport] = []
         selected = workload.sessions(seed, reports.append, self.skipped, self.unread)
         self.digests.update({report.name: report.sha256 for report in reports})
         self.digests[f"sessions-{seed}"] = sessions_digest(selected.sessions)
+        self.by_seed[seed] = selected.sessions
         _print_selection(seed, selected, self.errors)
-        return selected.sessions
 
 
 def run_plans(
@@ -83,7 +85,9 @@ def run_plans(
     )
     workload = Workload(load.traces, selection, is_lenient=load.lenient)
     seeds = range(load.seed, load.seed + options.num_seeds)
-    sessions = {seed: traces.sessions(workload, seed) for seed in seeds}
+    for seed in seeds:
+        traces.read(workload, seed)
+    sessions = traces.by_seed
     traces.skipped.print_total()
     loads = (None,) if options.open_loop else load.concurrency
     for concurrency in loads if window is None else ():  # in a window sessions repeat

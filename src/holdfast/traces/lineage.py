@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from holdfast.traces.record import common_prefix_length
 
@@ -32,9 +32,12 @@ class PrefixInterner:
         """The smallest unused id; all ids below it are in use."""
         return len(self._ids) + self._num_reserved
 
-    def id_of(self, parent: int, block_hash: int) -> int:
-        """Return the id of a block after the prefix `parent`; new for an unseen prefix."""
-        return self._ids.setdefault((parent, block_hash), self.next_id)
+    def ids_after(self, parent: int, hashes: Iterable[int]) -> Iterator[int]:
+        """Return the ids of a path of blocks after `parent`; new for unseen prefixes."""
+        ids, num_reserved = self._ids, self._num_reserved
+        for block_hash in hashes:
+            parent = ids.setdefault((parent, block_hash), len(ids) + num_reserved)
+            yield parent
 
     def reserve_below(self, end_id: int) -> None:
         """Reserve all ids below `end_id`, for a file whose ids identify prefixes. O(1)."""
@@ -71,12 +74,8 @@ class PrefixTrail:
         """Return the prefix ids of a prompt's full blocks; interns unseen ones."""
         hashes = list(hashes)
         kept = common_prefix_length(hashes, self._hashes)
-        ids = list(self._previous[:kept])
-        parent = ids[-1] if ids else self._root
-        id_of = self._interner.id_of
-        for block_hash in hashes[kept:]:
-            parent = id_of(parent, block_hash)
-            ids.append(parent)
+        known = self._previous[:kept]
+        parent = known[-1] if known else self._root
         self._hashes = hashes
-        self._previous = tuple(ids)
+        self._previous = (*known, *self._interner.ids_after(parent, hashes[kept:]))
         return self._previous

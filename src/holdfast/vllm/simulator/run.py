@@ -30,7 +30,7 @@ from holdfast.vllm.simulator.workerless import EngineShape
 
 __all__ = ["SimulatedRun", "run_plan", "simulate"]
 
-_CACHED_WORKLOADS = 2
+_CACHED_WORKLOADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +85,23 @@ class SimulatedRun:
         return structs.replace(result, session_ends=ends)
 
 
-def simulate(plan: RunPlan) -> RunResult:
+def simulate(plan: RunPlan, sessions: Sequence[Session] | None = None) -> RunResult:
     """Run a plan on vLLM's scheduler; deterministic but for the measured CPU times.
 
     A policy with variants is run with each. The one with the shortest mean LLM time a session
     counts, in a window the one with the most output tokens a second.
+
+    Args:
+        plan: What to run.
+        sessions: Those of the plan's workload and seed; None reads them.
 
     Raises:
         HoldfastError: The plan cannot be run.
     """
     logging.getLogger("vllm").setLevel(logging.ERROR)
     variants = policy_spec(plan.policy).variants
-    return min((_run_variant(plan, variant).result() for variant in variants), key=_shortfall)
+    runs = (_run_variant(plan, variant, sessions).result() for variant in variants)
+    return min(runs, key=_shortfall)
 
 
 def run_plan(plan: RunPlan, sessions: Sequence[Session] | None = None) -> SimulatedRun:
@@ -114,7 +119,7 @@ def run_plan(plan: RunPlan, sessions: Sequence[Session] | None = None) -> Simula
 
 
 def _run_variant(
-    plan: RunPlan, variant: dict[str, object], sessions: Sequence[Session] | None = None
+    plan: RunPlan, variant: dict[str, object], sessions: Sequence[Session] | None
 ) -> SimulatedRun:
     if sessions is None:
         sessions = _sessions(plan.workload, plan.seed)
