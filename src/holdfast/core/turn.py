@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from holdfast.core.lineage import LineageReason
+from holdfast.core.miss import Attribution, KnownPrompt
 from holdfast.core.session import Session
 from holdfast.core.tenants import Tenant
 
@@ -27,6 +28,8 @@ class Turn:
         cold_s: Engine time of the turn if its whole prompt is computed (s).
         outstanding_s: What is left of that for later turns to wait for (s).
         because: How its session was found, or why it is new; see `LineageReason`.
+        known: What was known of its prompt when it arrived; None where misses are not attributed.
+        attribution: Why tokens of its prompt were missing; None until it ends.
         was_running: Whether the engine has preempted it.
         is_loading: Whether a prefetch of blocks of the prompt is in flight.
         resident_blocks: Leading blocks of the prompt in the KV cache (count).
@@ -47,6 +50,8 @@ class Turn:
     cold_s: float = 0.0
     outstanding_s: float = 0.0
     because: LineageReason = "no_match"
+    known: KnownPrompt | None = None
+    attribution: Attribution | None = None
     was_running: bool = False
     is_loading: bool = False
     resident_blocks: int = 0

@@ -34,6 +34,7 @@ from holdfast.policies.base import Oracle, Priority
 from holdfast.policies.registry import PolicySet, build_policies
 from holdfast.predict.agent_calls import AgentCalls
 from holdfast.predict.return_time import ReturnTimeModel
+from holdfast.runtime.attribution import MissAttribution
 from holdfast.runtime.client_commands import ClientCommands
 from holdfast.runtime.context import RuntimeContext
 from holdfast.runtime.hint_effects import HintEffects
@@ -69,6 +70,7 @@ class AgentRuntime(RuntimeContext):
     Attributes:
         policies: The policies that decide.
         hints: Carries out the hints of requests; there is one once `attach` was called.
+        misses: Attributes missing tokens of prompts, as the host reports them; likewise.
         sessions: All remembered sessions.
         listener: Called with each event, for reports; must not raise.
         max_known_blocks: Blocks remembered (count); beyond it idle sessions without resident blocks
@@ -105,7 +107,8 @@ class AgentRuntime(RuntimeContext):
 
     def attach(self, queue: EvictionPort, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
         """Connect the host's free blocks; once, before any turn."""
-        self._blocks = SessionBlocks(self.tree, queue)
+        self.misses = MissAttribution(self, self.sessions)
+        self._blocks = SessionBlocks(self.tree, queue, self.misses.left)
         self._priorities = SessionPriorities(self.policies.eviction, self, self.idle, self._blocks)
         books = self.sessions, self, self._blocks, self._priorities
         self._turn_ends = TurnEnds(*books, self._tracker, self.policies.admission, self._observe)
@@ -146,6 +149,7 @@ class AgentRuntime(RuntimeContext):
                 self._priorities.mark(session)
         self.workflows.settle()
         self.hints.step()
+        self.misses.step()
         self._priorities.rescore_dirty(num_stale)
         for node in self._take_dirty_nodes():
             self._blocks.rerank(node)
@@ -173,6 +177,7 @@ class AgentRuntime(RuntimeContext):
         """
         prompt = Prompt(hashes, tokens, self.block_tokens)
         session, because = self._finder.find_or_begin(prompt, identity)
+        known = self.misses.arrived(session, hashes, tokens)
         self._blocks.extend(session, hashes)
         self.tier.claim(session, hashes)
         session.state = SessionState.WAITING
@@ -184,6 +189,7 @@ class AgentRuntime(RuntimeContext):
         turn = Turn(
             *(request_id, session, priority or 0, self._num_arrived, sender, self._now_s),
             because=because,
+            known=known,
         )
         self._wait_bound.enter(turn, self._cold_s(hashes))
         self.guard.turn_arrived(turn, hashes)
@@ -287,7 +293,7 @@ class AgentRuntime(RuntimeContext):
             self.tier.forget(session)
             self.sessions.drop(session)
             self.workflows.follow(SessionForgotten(self._now_s, session))
-        books = (self.tree, self._lineage, self.idle, self._priorities, self._tracker)
+        books = (self.tree, self._lineage, self.idle, self._priorities, self._tracker, self.misses)
         for book in (*books, self._commands, self._turn_ends, self.hints):
             book.clear()
         for tally in (self._wait_bound, self._tenants, self.guard):

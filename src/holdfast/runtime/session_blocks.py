@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.cache.eviction_port import EvictionPort
@@ -18,11 +18,18 @@ class SessionBlocks:
     Args:
         tree: The paths of all sessions.
         queue: The host's free blocks.
+        on_left: Called with each node that no session uses any more, before it leaves the tree.
     """
 
-    def __init__(self, tree: PrefixTree[Any], queue: EvictionPort) -> None:
+    def __init__(
+        self,
+        tree: PrefixTree[Any],
+        queue: EvictionPort,
+        on_left: Callable[[Node[Any]], None],
+    ) -> None:
         self._tree = tree
         self._queue = queue
+        self._on_left = on_left
 
     def extend(self, session: Session, hashes: Sequence[bytes]) -> None:
         """Make `hashes` the session's path and its last prompt. Mutates.
@@ -111,5 +118,6 @@ class SessionBlocks:
             and not node.is_endpoint
         ):
             parent = node.parent
+            self._on_left(node)
             self._queue.disown(node)
             node = parent

@@ -23,6 +23,9 @@ WAIT_BOUNDS_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 1
 
 _HELP: Final = {
     "holdfast_evicted_blocks": "Cached KV blocks evicted, by the state of their sessions.",
+    "holdfast_cached_tokens": "Prompt tokens that were cached when their turns started.",
+    "holdfast_missed_tokens": "Prompt tokens that were not cached, by reason.",
+    "holdfast_lost_seconds": "Engine time to compute avoidable missing tokens, by reason.",
     "holdfast_reused_blocks": "Cached KV blocks that admitted requests reused.",
     "holdfast_admissions": "Requests admitted to the running batch.",
     "holdfast_fallbacks": "Errors after which vLLM's own order is used; see the log.",
@@ -57,6 +60,8 @@ _LABELS: Final[Mapping[str, tuple[str, ...]]] = {
     "holdfast_hints": ("field", "outcome"),
     "holdfast_identity_disagreements": ("reason",),
     "holdfast_identity_turns": ("client", "named"),
+    "holdfast_lost_seconds": ("reason",),
+    "holdfast_missed_tokens": ("reason",),
     "holdfast_offload_declined_turns": ("reason",),
     "holdfast_offload_skipped_turns": ("reason",),
     "holdfast_policy_info": ("policy",),

@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 
 from holdfast.core.identity import Identity
 from holdfast.core.lineage import LineageReason
+from holdfast.core.miss import MISS_REASONS, Attribution
 from holdfast.predict.agent_calls import AgentCalls
 from holdfast.vllm.metric_files import WAIT_BOUNDS_S, ValueFiles
 from holdfast.vllm.metrics_directory import new_directory, open_locked, remove_abandoned
@@ -82,7 +83,10 @@ class EngineMetrics:
         self._stop = threading.Event()
         for reason in EVICTION_REASONS:
             self._counters["holdfast_evicted_blocks", (reason,)] = 0.0
+        for miss_reason in MISS_REASONS:
+            self._counters["holdfast_missed_tokens", (miss_reason,)] = 0.0
         for metric in (
+            "holdfast_cached_tokens",
             "holdfast_reused_blocks",
             "holdfast_admissions",
             "holdfast_guard_trips",
@@ -118,6 +122,14 @@ class EngineMetrics:
     def reused(self, num_blocks: int) -> None:
         """Count cached blocks that an admitted request reuses."""
         self._counters["holdfast_reused_blocks", ()] += num_blocks
+
+    def attributed(self, attribution: Attribution) -> None:
+        """Count the tokens of one prompt, cached or missing for a reason, and the time lost."""
+        self._counters["holdfast_cached_tokens", ()] += attribution.cached_tokens
+        for reason, num_tokens in attribution.missed.items():
+            self._counters["holdfast_missed_tokens", (reason,)] += num_tokens
+        for reason, lost_s in attribution.lost_s.items():
+            self._counters["holdfast_lost_seconds", (reason,)] += lost_s
 
     def admitted(self, wait_s: float) -> None:
         """Count one request admitted after `wait_s` seconds in the queue."""

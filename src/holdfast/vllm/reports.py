@@ -19,6 +19,7 @@ from holdfast.core.bounded_name import bounded_name
 from holdfast.core.commands import Command, CommandOutcome, command_name
 from holdfast.core.events import Event, SubAgentsChanged
 from holdfast.core.hints import IDENTITY_FIELDS, HintNote
+from holdfast.core.miss import Attribution
 from holdfast.core.session import Session, SessionState
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
@@ -89,8 +90,10 @@ class EngineReports:
         self._record("turn_started", turn, waited_s=waited_s, missing_blocks=turn.missing_blocks)
 
     def turn_ended(self, turn: Turn, output_tokens: int) -> None:
-        """Log a turn that has ended; `pause_explained` may follow."""
+        """Log a turn that has ended, and why it missed; `pause_explained` may follow."""
         gap = turn.session.gap
+        if turn.attribution is not None:
+            self._missed(turn, turn.attribution)
         self._record(
             "turn_ended",
             turn,
@@ -204,8 +207,11 @@ class EngineReports:
                 rate=session.retention_priority,
             )
 
-    def evicted(self, node: Node[Any] | None, num_blocks: int) -> None:
-        """Blocks of a node were evicted; None is a node that no session uses any more."""
+    def evicted(self, node: Node[Any] | None, num_blocks: int) -> set[Session] | None:
+        """Count and log blocks that were evicted; returns the sessions that use their node.
+
+        None stands for a node that no session uses any more, and for its sessions.
+        """
         users = None if node is None else sessions_using(node)
         reason = eviction_reason(users)
         self.metrics.evicted(reason, num_blocks)
@@ -219,6 +225,34 @@ class EngineReports:
                 num_sessions=len(users),
                 sessions=nsmallest(_MAX_SESSIONS_LISTED, (s.number for s in users)),
             )
+        return users
+
+    def _missed(self, turn: Turn, attribution: Attribution) -> None:
+        """Count and log why tokens of a turn's prompt were missing."""
+        known, eviction = attribution.known, attribution.known.eviction
+        self.metrics.attributed(attribution)
+        lost_s = {reason: round(s, 6) for reason, s in attribution.lost_s.items()}
+        evicted = eviction and {
+            "reason": eviction.reason,
+            "ago_s": self._clock() - eviction.at_s,
+            "idle_s": eviction.idle_s,
+            "expected_s": attribution.expected_s,
+            "session": eviction.session,
+            "taken_by": eviction.taken_by,
+        }
+        self._record(
+            "missed",
+            turn,
+            session_id=_explicit_id(turn.session),
+            cache_tokens=attribution.cache_tokens,
+            prompt_tokens=attribution.prompt_tokens,
+            cached_tokens=attribution.cached_tokens,
+            missed=attribution.missed,
+            lost_s=lost_s,
+            mutated_at_tokens=known.mutated_at_tokens,
+            against_turn=known.against_turn,
+            evicted=evicted,
+        )
 
     def _record(self, event: str, turn: Turn, **fields: Any) -> None:
         session = turn.session

@@ -19,6 +19,7 @@ from holdfast.core.session import Session
 from holdfast.core.session_id import parent_of
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
+from holdfast.runtime.attribution import TurnLengths
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
 from holdfast.vllm.cache_layout import CacheLayout
@@ -52,6 +53,8 @@ class RequestTracker:
         self._block_tokens = layout.hash_block_tokens * layout.hashes_per_block
         self._turns: dict[str, Turn] = {}
         self._hints: dict[str, Hints] = {}
+        self._prefills: dict[str, Any] = {}  # vLLM's statistics of turns that have not started
+        self._knows_tokens = True
         self._reads_hints = True
         self._heeds_priority = False
         self._growth = DecodeGrowth(self._remaining)
@@ -98,6 +101,8 @@ class RequestTracker:
             self._fixed_blocks(hints),
         )
         self._turns[request.request_id] = turn
+        self._prefills[request.request_id] = request.prefill_stats
+        self._knows_tokens = knows_tokens
         self._hints[request.request_id] = hints
         self._measure(turn, request)
         self._runtime.hints.arrived(turn, hints, self._turns.values())
@@ -110,6 +115,9 @@ class RequestTracker:
 
     def start(self, turn: Turn) -> None:
         """Take in that the engine has started a turn. Mutates."""
+        prefill = self._prefills.pop(turn.request_id, None)
+        if prefill is not None:
+            self._runtime.misses.started(turn, prefill.num_cached_tokens)
         self._runtime.turn_started(turn)
         self._growth.expect(turn.request_id, max(turn.footprint_blocks - turn.resident_blocks, 0))
         if not self._runtime.retains(turn.session):
@@ -135,11 +143,21 @@ class RequestTracker:
         self._learn_output(request.num_output_tokens / self._block_tokens)
         effects = self._runtime.hints
         gap_s = effects.believed_gap_s(turn.session, hints.expected_gap_s)
-        self._runtime.turn_ended(turn, list(request.block_hashes), hints.turn_end or end, gap_s)
+        hashes = list(request.block_hashes)
+        self._attribute(turn, request, hashes)
+        self._runtime.turn_ended(turn, hashes, hints.turn_end or end, gap_s)
         effects.ended(turn.session, hints)
         if hints.is_final:
             self._runtime.session_closed(turn.session)
         return turn, hints
+
+    def _attribute(self, turn: Turn, request: Any, hashes: list[Any]) -> None:
+        """Have a turn's missing tokens attributed."""
+        self._prefills.pop(request.request_id, None)
+        first = len(hashes) * self._layout.hash_block_tokens
+        lengths = TurnLengths(request.num_prompt_tokens, request.num_tokens)
+        rest = request.all_token_ids[first:] if self._knows_tokens else None
+        turn.attribution = self._runtime.misses.ended(turn, hashes, lengths, rest)
 
     def admit(
         self, waiting: Iterable[Any], running: Sequence[Any], slots: int, spare: int
@@ -189,6 +207,7 @@ class RequestTracker:
         request_ids = list(self._turns)
         self._turns.clear()
         self._hints.clear()
+        self._prefills.clear()
         self._growth.clear()
         return request_ids
 

@@ -1,0 +1,168 @@
+"""Misses: why tokens of a prompt were not in the KV cache when its turn started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, get_args
+
+__all__ = [
+    *("AVOIDABLE_REASONS", "MISS_REASONS", "Attribution", "Eviction", "KnownPrompt"),
+    *("MissReason", "missed_tokens"),
+]
+
+MissReason = Literal[
+    "mutated",
+    "answer_changed",
+    "evicted",
+    "not_admitted",
+    "offload_declined",
+    "tier_load_failed",
+    "below_block_size",
+    "salt_changed",
+    "other_model",
+    "restart",
+    "never_seen",
+]
+"""Why a token was missing.
+
+`mutated`: the session's last prompt had other tokens from some depth on. `answer_changed`: the
+prompt repeats the last prompt, but not the answer as it was generated. `evicted`: its block was
+dropped for another. `not_admitted`: a turn with the same prefix had not computed it yet.
+`offload_declined`: a tier stores it, and computing was faster than loading. `tier_load_failed`: the
+load from a tier failed. `below_block_size`: it was seen, but not in a whole block; the engine
+caches whole blocks, and computes the last one of a prompt again. `salt_changed`, `other_model`: it
+was computed under another `cache_salt`, or for another adapter. `restart`: an earlier start of the
+engine computed it, or its cache was reset since. `never_seen`: none of these; it is new.
+"""
+
+MISS_REASONS: Final[tuple[MissReason, ...]] = get_args(MissReason)
+
+AVOIDABLE_REASONS: Final = frozenset(MISS_REASONS) - {"never_seen", "below_block_size"}
+"""Reasons that cost time which another decision, of a client or of ours, could have saved."""
+
+
+@dataclass(slots=True, eq=False)
+class Eviction:
+    """Blocks of one node that were evicted together.
+
+    Attributes:
+        reason: As `eviction_reason` names it.
+        at_s: When (s, host's clock).
+        num_blocks: Count.
+        session: Number of the session that used them; None if several did, or none.
+        idle_s: How long that session had been idle (s); None if it was not, or there is none.
+        gap: Features of its pause, for prediction.
+        speed: Its session speed factor.
+        expected_gap_s: Its client's hint on the pause (s), or None.
+        taken_by: Number of the session whose turn started in the same step and needed blocks; None
+            if none did, so that answers took them as they grew.
+    """
+
+    reason: str
+    at_s: float
+    num_blocks: int
+    session: int | None = None
+    idle_s: float | None = None
+    gap: Any = None
+    speed: Any = None
+    expected_gap_s: float | None = None
+    taken_by: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class KnownPrompt:
+    """What was known of a prompt when its turn arrived, and what its start showed.
+
+    Attributes:
+        hashes: Prefix hashes of its full blocks, until it starts.
+        seen_tokens: Leading tokens in whole blocks that an earlier prompt or answer had (count).
+        repeated_tokens: Leading tokens that the session's last turn had, block or not (count).
+        changed_tokens: Length of the session's last prompt if this one does not extend it; else 0.
+        answered_tokens: Length of that prompt and its answer, in whole blocks (count).
+        mutated_at_tokens: Leading tokens, in whole blocks, that both prompts share; None if the
+            prompt extends the last one or is the first.
+        against_turn: Number of the session's turn that it is compared with; None for the first.
+        elsewhere: Why further tokens are missing although they were seen elsewhere, and up to which
+            token.
+        cached_tokens: Leading tokens that the engine had at the start (count); None before.
+        lost: Why seen tokens were missing, and up to which token, in order.
+        eviction: The eviction of the first missing token's block, if that was evicted.
+    """
+
+    hashes: Sequence[bytes] = ()
+    seen_tokens: int = 0
+    repeated_tokens: int = 0
+    changed_tokens: int = 0
+    answered_tokens: int = 0
+    mutated_at_tokens: int | None = None
+    against_turn: int | None = None
+    elsewhere: tuple[MissReason, int] | None = None
+    cached_tokens: int | None = None
+    lost: Sequence[tuple[MissReason, int]] = ()
+    eviction: Eviction | None = None
+
+    def reasons(self, prompt_tokens: int, block_tokens: int) -> list[tuple[MissReason, int]]:
+        """Reasons with the token up to which each applies, in order. Pure.
+
+        The last token of a prompt is always computed, so a prompt of whole blocks computes its last
+        block again.
+        """
+        cacheable = (prompt_tokens - 1) // block_tokens * block_tokens
+        ends: list[tuple[MissReason, int]] = [
+            (reason, min(end, cacheable)) for reason, end in self.lost
+        ]
+        ends += [
+            ("below_block_size", max(self.seen_tokens, self.repeated_tokens)),
+            ("mutated", self.changed_tokens),
+            ("answer_changed", self.answered_tokens),
+        ]
+        if self.elsewhere is not None:
+            ends.append(self.elsewhere)
+        return [*ends, ("never_seen", prompt_tokens)]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Why each token of one turn's prompt was missing.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt (count).
+        cached_tokens: Those of them that the engine had (count).
+        cache_tokens: Tokens that the KV cache holds (count).
+        missed: Missing tokens by reason (counts); with `cached_tokens` they are `prompt_tokens`.
+        lost_s: Engine time to compute them, by reason (s); 0 before costs are known. Only
+            `AVOIDABLE_REASONS`.
+        known: What the reasons are from.
+        expected_s: Time from the eviction until the session was expected back (s); None if its
+            blocks were not evicted, or not those of one paused session.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    cache_tokens: int
+    missed: Mapping[MissReason, int]
+    lost_s: Mapping[MissReason, float] = field(default_factory=dict)
+    known: KnownPrompt = field(default_factory=KnownPrompt)
+    expected_s: float | None = None
+
+
+def missed_tokens(
+    cached_tokens: int, prompt_tokens: int, ends: Iterable[tuple[MissReason, int]]
+) -> list[tuple[MissReason, int, int]]:
+    """Divide a prompt's missing tokens among reasons: reason, first token, count. Pure.
+
+    Args:
+        cached_tokens: Leading tokens that are not missing (count).
+        prompt_tokens: Tokens of the prompt (count).
+        ends: Reasons in order, each with the token up to which it applies; the last one's is
+            `prompt_tokens`.
+    """
+    parts: list[tuple[MissReason, int, int]] = []
+    first = cached_tokens
+    for reason, end in ends:
+        last = min(end, prompt_tokens)
+        if last > first:
+            parts.append((reason, first, last - first))
+            first = last
+    return parts

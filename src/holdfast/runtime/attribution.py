@@ -1,0 +1,264 @@
+"""Attributes each turn's missing tokens to their reasons."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+from holdfast.cache.eviction_memory import EvictionMemory
+from holdfast.cache.prefix_tree import Node
+from holdfast.core.miss import (
+    AVOIDABLE_REASONS,
+    Attribution,
+    Eviction,
+    KnownPrompt,
+    MissReason,
+    missed_tokens,
+)
+from holdfast.core.session import Session, SessionTable
+from holdfast.core.turn import Turn
+from holdfast.runtime.context import RuntimeContext
+from holdfast.runtime.eviction_reason import eviction_reason
+
+__all__ = ["MissAttribution", "TurnLengths"]
+
+_MAX_NOTES: Final = 1 << 16
+_MEDIAN: Final = 0.5
+
+
+@dataclass(slots=True)
+class _Past:
+    """A session's last turn, to the token.
+
+    Attributes:
+        prompt_tokens: Length of its prompt (count).
+        num_blocks: Full blocks of prompt and answer (count).
+        rest: Token ids after them; None if the host knows none.
+        num_rest: Their number (count).
+    """
+
+    prompt_tokens: int
+    num_blocks: int
+    rest: array[int] | None
+    num_rest: int
+
+
+class TurnLengths(NamedTuple):
+    """Lengths of a turn that has ended (tokens).
+
+    Attributes:
+        prompt_tokens: Of its prompt.
+        num_tokens: Of prompt and answer.
+    """
+
+    prompt_tokens: int
+    num_tokens: int
+
+
+class MissAttribution:
+    """Knows what was seen and what was evicted, and so why a prompt's tokens are missing.
+
+    A prompt is compared with its session's last turn when it arrives, and with the evictions since
+    when it starts: `arrived`, `started`, `ended`, each once a turn and in this order. What is
+    attributed is the first start of a turn; the engine computes its prompt again after it preempts
+    it, which is not counted. Blocks are compared by prefix hash, the end of a prompt by token.
+
+    Args:
+        context: The runtime's books.
+        table: All sessions.
+    """
+
+    def __init__(self, context: RuntimeContext, table: SessionTable) -> None:
+        self._context = context
+        self._table = table
+        self._evictions: EvictionMemory[Eviction] = EvictionMemory(_MAX_NOTES)
+        self._pasts: dict[Session, _Past] = context.per_session()
+        self._fresh: list[Eviction] = []  # since the last step
+
+    # What happens to blocks.
+
+    def evicted(self, users: Set[Session] | None, num_blocks: int, last_hash: bytes) -> None:
+        """Note blocks that were evicted together. Mutates.
+
+        Args:
+            users: The sessions that use their node; None for a node without an owner.
+            num_blocks: Consecutive blocks of a path (count).
+            last_hash: Prefix hash of the block evicted last, the least deep one.
+        """
+        now_s = self._context.now_s
+        eviction = Eviction(eviction_reason(users), now_s, num_blocks)
+        if users is None:
+            eviction.num_blocks = 0  # they may be of several paths
+        elif len(users) == 1:
+            (session,) = users
+            eviction.session = session.number
+            if not session.state.is_busy:
+                eviction.idle_s = now_s - session.idle_since_s
+            if session.state.is_paused:
+                eviction.gap, eviction.speed = session.gap, session.speed
+                eviction.expected_gap_s = session.expected_gap_s
+        self._evictions.note(last_hash, eviction)
+        self._fresh.append(eviction)
+
+    def left(self, node: Node[Any]) -> None:
+        """Note that no session uses a node any more; its blocks are evicted early. Mutates."""
+        self._evictions.note(node.hashes[-1], Eviction("superseded", self._context.now_s, 0))
+
+    def step(self) -> None:
+        """An engine step begins. Mutates."""
+        self._fresh.clear()
+
+    # What happens to turns.
+
+    def arrived(
+        self, session: Session, hashes: Sequence[bytes], tokens: Sequence[int] | None
+    ) -> KnownPrompt:
+        """What is known of a prompt, before it becomes its session's path. Pure.
+
+        Args:
+            session: Its session.
+            hashes: Prefix hashes of its full blocks.
+            tokens: Its token ids; None if the host knows none.
+        """
+        block_tokens = self._context.block_tokens
+        node, seen = self._context.tree.match(hashes)
+        past = self._pasts.get(session)
+        if past is None:
+            seen = self._evictions.depth(hashes, seen)
+            return KnownPrompt(hashes, seen * block_tokens)
+        is_at_tail = node is session.tail
+        shared = seen if is_at_tail else self._table.num_shared(session, hashes)
+        known = KnownPrompt(
+            hashes, repeated_tokens=shared * block_tokens, against_turn=session.num_turns
+        )
+        if shared < session.prompt_blocks:
+            known.mutated_at_tokens = shared * block_tokens
+            known.changed_tokens = past.prompt_tokens
+            seen = self._evictions.depth(hashes, seen)
+        elif shared < past.num_blocks:
+            known.repeated_tokens = max(known.repeated_tokens, past.prompt_tokens)
+            known.answered_tokens = past.num_blocks * block_tokens
+        else:
+            known.repeated_tokens += _num_repeated(past, tokens, shared * block_tokens)
+        known.seen_tokens = seen * block_tokens
+        return known
+
+    def started(self, turn: Turn, cached_tokens: int) -> None:
+        """Take in how many tokens of its prompt a turn found. Mutates the turn."""
+        known = turn.known
+        if known is None or known.cached_tokens is not None:
+            return
+        if self._fresh and turn.missing_blocks:
+            for eviction in self._fresh:
+                eviction.taken_by = turn.session.number
+            self._fresh.clear()
+        known.cached_tokens = cached_tokens
+        if cached_tokens < known.seen_tokens:
+            known.lost = self._lost(turn, known, cached_tokens)
+        known.hashes = ()
+
+    def ended(
+        self, turn: Turn, hashes: Sequence[bytes], lengths: TurnLengths, rest: Sequence[int] | None
+    ) -> Attribution | None:
+        """Attribute a turn's missing tokens; None if it has not started. Mutates.
+
+        Args:
+            turn: The turn.
+            hashes: Prefix hashes of the full blocks of prompt and answer.
+            lengths: Of the turn.
+            rest: Token ids after those blocks; None if the host knows none.
+        """
+        block_tokens = self._context.block_tokens
+        prompt_tokens = lengths.prompt_tokens
+        num_rest = lengths.num_tokens - len(hashes) * block_tokens
+        end = None if rest is None else array("q", rest)
+        self._pasts[turn.session] = _Past(prompt_tokens, len(hashes), end, num_rest)
+        known = turn.known
+        if known is None or known.cached_tokens is None:
+            return None
+        cached_tokens = known.cached_tokens
+        ends = known.reasons(prompt_tokens, block_tokens)
+        parts = missed_tokens(cached_tokens, prompt_tokens, ends)
+        missed: dict[MissReason, int] = {}
+        lost_s: dict[MissReason, float] = {}
+        for reason, first, num_tokens in parts:
+            missed[reason] = missed.get(reason, 0) + num_tokens
+            if reason in AVOIDABLE_REASONS:
+                cost_s = self._context.costs.prefill_s(num_tokens, first)
+                lost_s[reason] = lost_s.get(reason, 0.0) + cost_s
+        cache_tokens = self._context.capacity_blocks * block_tokens
+        expected_s = self._expected_s(known.eviction)
+        return Attribution(
+            *(prompt_tokens, cached_tokens, cache_tokens, missed, lost_s, known, expected_s)
+        )
+
+    def clear(self) -> None:
+        """Forget all blocks and turns, after the host dropped all content. Mutates."""
+        self._evictions.clear()
+        self._fresh.clear()
+        self._pasts = self._context.per_session()
+
+    # Private.
+
+    def _lost(
+        self, turn: Turn, known: KnownPrompt, cached_tokens: int
+    ) -> Sequence[tuple[MissReason, int]]:
+        """Why the engine had not all tokens that were seen, in order. Mutates `known`."""
+        hashes, block_tokens = known.hashes, self._context.block_tokens
+        depth, seen = cached_tokens // block_tokens, known.seen_tokens // block_tokens
+        ends: list[tuple[MissReason, int]] = []
+        num_stored = self._context.tier.num_stored(hashes, depth)
+        if num_stored:
+            depth = min(depth + num_stored, seen)
+            ends.append(("offload_declined", depth * block_tokens))
+        while depth < seen:
+            eviction = self._eviction_of(hashes, depth)
+            if eviction is None:
+                # Not evicted: a turn that waits, runs or was aborted has not computed it.
+                ends.append(("not_admitted", known.seen_tokens))
+                break
+            known.eviction = known.eviction or eviction
+            depth = min(depth + eviction.num_blocks, seen) if eviction.num_blocks else seen
+            ends.append(("evicted", depth * block_tokens))
+        return ends
+
+    def _eviction_of(self, hashes: Sequence[bytes], depth: int) -> Eviction | None:
+        """The eviction of a path's block, which took it and those after it, or more; or None.
+
+        The search goes back to the path's start: blocks before it may have been computed again.
+        """
+        for first in range(depth, -1, -1):
+            eviction = self._evictions.get(hashes[first])
+            if eviction is None:
+                continue
+            if not eviction.num_blocks:
+                return eviction
+            if first + eviction.num_blocks > depth:
+                return replace(eviction, num_blocks=first + eviction.num_blocks - depth)
+        return None
+
+    def _expected_s(self, eviction: Eviction | None) -> float | None:
+        """When the session of evicted blocks was expected back, from then on (s)."""
+        if eviction is None or eviction.gap is None or eviction.idle_s is None:
+            return None
+        if eviction.expected_gap_s is not None:
+            return max(eviction.expected_gap_s - eviction.idle_s, 0.0)
+        returns = self._context.returns
+        return returns.residual_quantile_s(
+            eviction.gap, eviction.idle_s, _MEDIAN, speed=eviction.speed
+        )
+
+
+def _num_repeated(past: _Past, tokens: Sequence[int] | None, first: int) -> int:
+    """Tokens after the last turn's blocks that a prompt repeats (count); all if none is known."""
+    if past.rest is None or tokens is None:
+        return past.num_rest
+    following = tokens[first : first + past.num_rest]
+    count = 0
+    for ours, theirs in zip(past.rest, following, strict=False):
+        if ours != theirs:
+            break
+        count += 1
+    return count
