@@ -11,6 +11,7 @@ from importlib.metadata import version
 import click
 
 from holdfast.cli.demo import demo
+from holdfast.cli.explain import explain
 from holdfast.cli.gateway import gateway
 from holdfast.cli.policies import policies
 from holdfast.cli.pool import pool
@@ -33,7 +34,10 @@ def cli() -> None:
     """Keep a coding agent's KV cache warm in stock vLLM while it is away at a tool."""
 
 
-for _command in (demo, gateway, policies, pool, profile, replay, serve, simulate, traces):
+for _command in (
+    *(demo, explain, gateway, policies, pool, profile),
+    *(replay, serve, simulate, traces),
+):
     cli.add_command(_command)
 
 

@@ -1,0 +1,70 @@
+"""An explanation as text for a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from holdfast.report.cells import UNKNOWN
+from holdfast.report.explanation import Explanation, SessionMisses
+from holdfast.report.tables import Column, ReportTable, RowGroup
+from holdfast.report.terminal import terminal_table
+
+__all__ = ["explanation_text"]
+
+
+def explanation_text(found: Explanation, num_sessions: int) -> Group:
+    """The verdict, sums, causes with what to do, and the worst sessions; pure.
+
+    Args:
+        found: The explanation.
+        num_sessions: Sessions to show at most, and turns of each (count).
+    """
+    parts: list[RenderableType] = [Text(found.verdict, style="bold"), Text()]
+    if not found.prompt_tokens:
+        return Group(*parts)
+    parts.append(terminal_table(_sums(found)))
+    if found.causes:
+        parts.append(terminal_table(_causes(found)))
+        for number, cause in enumerate(found.causes, 1):
+            sentence = cause.sentence[0].upper() + cause.sentence[1:]
+            parts.append(Text(f"{number}. {cause.reason}: {sentence}. {cause.remedy}"))
+    for session in [one for one in found.sessions if one.turns][:num_sessions]:
+        parts += [Text(), *_session_lines(session, num_sessions)]
+    return Group(*parts)
+
+
+def _sums(found: Explanation) -> ReportTable:
+    total = found.prompt_tokens
+    reasons = [("cached", found.cached_tokens), *found.missed.items()]
+    rows = tuple((name, f"{n:,}", f"{n / total:.1%}") for name, n in reasons if n)
+    turns = "" if found.num_turns is None else f"{found.num_turns:,} turns, "
+    title = f"{turns}{total:,} prompt tokens"
+    return ReportTable(
+        title, (Column("tokens"), Column("count"), Column("share")), (RowGroup("", rows),)
+    )
+
+
+def _causes(found: Explanation) -> ReportTable:
+    rows = tuple(
+        (
+            f"{number}. {cause.reason}",
+            f"{cause.tokens:,}",
+            f"{cause.num_turns:,}" if cause.num_turns else UNKNOWN,
+            f"{cause.lost_s:,.1f} s",
+        )
+        for number, cause in enumerate(found.causes, 1)
+    )
+    columns = (Column("cause"), Column("recomputed"), Column("turns"), Column("lost"))
+    return ReportTable("What could have been cached", columns, (RowGroup("", rows),))
+
+
+def _session_lines(session: SessionMisses, num_turns: int) -> list[Text]:
+    name = "" if session.session_id is None else f" ({session.session_id})"
+    heading = (
+        f"session {session.session}{name}: {session.hit_ratio or 0.0:.1%} cached in"
+        f" {session.num_turns:,} turns, {session.lost_s:,.1f} s lost"
+    )
+    worst = sorted(session.turns, key=lambda turn: -turn.lost_s)[:num_turns]
+    lines = [f"  turn {turn.turn}, {turn.lost_s:,.2f} s: {turn.why}" for turn in worst]
+    return [Text(heading, style="bold"), *map(Text, lines)]

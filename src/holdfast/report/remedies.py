@@ -1,0 +1,58 @@
+"""A sentence on each cause of misses, and one on what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["REMEDIES", "SENTENCES"]
+
+SENTENCES: Final[Mapping[str, str]] = {
+    "mutated": "the session's history was changed instead of extended",
+    "answer_changed": "the answer came back with other tokens than were generated",
+    "evicted": "the blocks were evicted for another session",
+    "evicted:tool": "the blocks were evicted while the session was at a tool",
+    "evicted:human": "the blocks were evicted while a human was away",
+    "evicted:prefix": "the blocks were evicted although several sessions share them",
+    "evicted:closed": "the blocks were evicted after the session seemed to have ended",
+    "evicted:superseded": "the blocks were of an older history that came back",
+    "not_admitted": "a turn with the same prefix had not computed it yet",
+    "offload_declined": "a tier stored the blocks, and computing was faster than loading",
+    "tier_load_failed": "the load of the blocks from a tier failed",
+    "salt_changed": "the same prompt was computed under another cache_salt",
+    "other_model": "the same prompt was computed for another adapter",
+    "restart": "the engine restarted, or its cache was reset, since the prompt was computed",
+    "below_block_size": "the tokens were not in a whole block",
+    "never_seen": "the tokens are new",
+}
+"""What happened, by cause."""
+
+_MORE_SPACE: Final = (
+    "More sessions are live than the KV cache holds. Run fewer at once, give the cache more memory"
+    " (--gpu-memory-utilization, --kv-cache-dtype fp8), or add a host tier (--kv-offloading-size)"
+)
+
+REMEDIES: Final[Mapping[str, str]] = {
+    "mutated": "Find what the client changes early in the prompt: a date or an id in the system"
+    " prompt, the order of tools, reminders, compaction. Put what changes at the end.",
+    "answer_changed": "The chat template or the client drops reasoning or rewrites answers. Keep"
+    " answers as they were sent, or accept the cost of one answer a turn.",
+    "evicted": f"{_MORE_SPACE}.",
+    "evicted:tool": f"{_MORE_SPACE}; with stock vLLM, serve with Holdfast's scheduler.",
+    "evicted:human": f"{_MORE_SPACE}. A host tier is made for pauses as long as these.",
+    "evicted:prefix": f"{_MORE_SPACE}.",
+    "evicted:closed": "Name sessions in requests (X-Session-ID), so that their ends are known.",
+    "evicted:superseded": "The client returns to a history that it had left. Give each branch a"
+    " session id of its own.",
+    "not_admitted": "Requests with one prefix start at the same moment. Send one of them first.",
+    "offload_declined": "Nothing, if the tier is slow: see holdfast_offload_is_paying and its log"
+    " line for the figures. A faster link or larger blocks change the balance.",
+    "tier_load_failed": "See the engine's log for the tier's errors, and check the pool with"
+    " `holdfast pool`.",
+    "salt_changed": "Send one cache_salt for each tenant, and the same on every turn.",
+    "other_model": "Blocks of different adapters are not shared. Keep a session on one model.",
+    "restart": "Give the engine a disk tier, which survives restarts.",
+    "below_block_size": "Nothing: the engine caches whole blocks.",
+    "never_seen": "Nothing: new tokens must be computed.",
+}
+"""What to do, by cause."""
