@@ -150,7 +150,7 @@ class Attribution:
 def missed_tokens(
     cached_tokens: int, prompt_tokens: int, ends: Iterable[tuple[MissReason, int]]
 ) -> list[tuple[MissReason, int, int]]:
-    """Divide a prompt's missing tokens among reasons: reason, first token, count. Pure.
+    """Divide missing tokens among reasons: reason, first token, count. Pure.
 
     Args:
         cached_tokens: Leading tokens that are not missing (count).

@@ -1,4 +1,4 @@
-"""A line of the decision log that says why tokens of one turn's prompt were missing."""
+"""A line of the decision log: why tokens of one turn's prompt were missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explains why prompts missed the cache: a verdict, the top causes, and what to do."""
+"""Explains why prompts missed the cache: verdict, top causes, what to do."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class TurnLengths(NamedTuple):
 
 
 class MissAttribution:
-    """Knows what was seen and what was evicted, and so why a prompt's tokens are missing.
+    """Knows what was seen and evicted, and so why a prompt's tokens are missing.
 
     A prompt is compared with its session's last turn when it arrives, and with the evictions since
     when it starts: `arrived`, `started`, `ended`, each once a turn and in this order. What is
@@ -103,7 +103,7 @@ class MissAttribution:
         self._fresh.append(eviction)
 
     def left(self, node: Node[Any]) -> None:
-        """Note that no session uses a node any more; its blocks are evicted early. Mutates."""
+        """Note that no session uses a node any more. Mutates."""
         self._evictions.note(node.hashes[-1], Eviction("superseded", self._context.now_s, 0))
 
     def step(self) -> None:
@@ -225,7 +225,7 @@ class MissAttribution:
         return ends
 
     def _eviction_of(self, hashes: Sequence[bytes], depth: int) -> Eviction | None:
-        """The eviction of a path's block, which took it and those after it, or more; or None.
+        """The eviction that took a path's block and those after it; or None.
 
         The search goes back to the path's start: blocks before it may have been computed again.
         """
@@ -252,7 +252,10 @@ class MissAttribution:
 
 
 def _num_repeated(past: _Past, tokens: Sequence[int] | None, first: int) -> int:
-    """Tokens after the last turn's blocks that a prompt repeats (count); all if none is known."""
+    """Tokens after the last turn's blocks that a prompt repeats (count).
+
+    All where token ids are not known.
+    """
     if past.rest is None or tokens is None:
         return past.num_rest
     following = tokens[first : first + past.num_rest]

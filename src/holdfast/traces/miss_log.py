@@ -1,4 +1,4 @@
-"""Reads why turns missed from a decision log, or an engine's sums from its metrics."""
+"""Reads why turns missed from a decision log."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class EngineMetrics:
         self._counters["holdfast_reused_blocks", ()] += num_blocks
 
     def attributed(self, attribution: Attribution) -> None:
-        """Count the tokens of one prompt, cached or missing for a reason, and the time lost."""
+        """Count one prompt's tokens, cached or missing for a reason, and lost time."""
         self._counters["holdfast_cached_tokens", ()] += attribution.cached_tokens
         for reason, num_tokens in attribution.missed.items():
             self._counters["holdfast_missed_tokens", (reason,)] += num_tokens

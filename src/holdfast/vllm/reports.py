@@ -208,7 +208,7 @@ class EngineReports:
             )
 
     def evicted(self, node: Node[Any] | None, num_blocks: int) -> set[Session] | None:
-        """Count and log blocks that were evicted; returns the sessions that use their node.
+        """Count and log evicted blocks; returns the sessions that use their node.
 
         None stands for a node that no session uses any more, and for its sessions.
         """
