@@ -98,7 +98,7 @@ class PoolsAlike(RuleBasedStateMachine):
             self.note_evicted,
         )
         self.ours.pool.free_block_queue = self.queue
-        self.session_blocks = SessionBlocks(self.tree, self.queue)
+        self.session_blocks = SessionBlocks(self.tree, self.queue, lambda _: None)
         self.running: list[Turn] = []
         self.paused: list[Turn] = []
 
