@@ -63,6 +63,7 @@ def test_other_variables_are_ignored() -> None:
         ("HOLDFAST_HOST_GIB", "-1", "a number above 0"),
         ("HOLDFAST_HOST_GIB", "inf", "a number above 0"),
         ("HOLDFAST_POOL_GIB", "nan", "a number above 0"),
+        ("HOLDFAST_TTFT_P99_TARGET_S", "0", "a number above 0"),
         ("HOLDFAST_POOL_TTL_S", "week", "a number above 0"),
     ],
 )
@@ -133,6 +134,7 @@ _AMOUNTS = st.floats(0, 1e12, exclude_min=True)
         eviction=st.sampled_from(["policy", "lru"]),
         admission=st.sampled_from(["policy", "fcfs"]),
         max_wait_ratio=st.floats(0.1, 100.0),
+        ttft_p99_target_s=st.none() | _AMOUNTS,
         headroom_ratio=st.floats(0.0, 0.5),
         max_sessions=st.integers(1, 10**6),
         decision_log=st.none() | st.text(st.characters(categories=["L", "N"]), min_size=1),

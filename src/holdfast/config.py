@@ -58,6 +58,9 @@ class HoldfastConfig:
         max_wait_ratio: Wait bound of a turn, after which no later turn passes it, in units of the
             engine time of all turns ahead of it on its arrival, every prompt computed in full
             (0.1 to 100).
+        ttft_p99_target_s: Time to first token that 99 of 100 turns should stay within (s). A turn
+            is due in time for it, before its wait bound if need be; a target below the waits of
+            plain vLLM makes every turn due, and admission is then vLLM's. Unset, there is none.
         headroom_ratio: Share of the KV cache that admission leaves free for decode growth
             (0 to 0.5).
         max_sessions: Sessions remembered (>= 1); the longest idle one is forgotten first.
@@ -89,6 +92,7 @@ class HoldfastConfig:
     admission: Literal["policy", "fcfs"] = "policy"
     predictions: Literal["guarded", "always", "never"] = "guarded"
     max_wait_ratio: float = 2.0
+    ttft_p99_target_s: float | None = None
     headroom_ratio: float = 0.0
     max_sessions: int = 20_000
     decision_log: str | None = None
@@ -115,7 +119,9 @@ class HoldfastConfig:
 
 _TYPES: Final = get_type_hints(HoldfastConfig)
 _FILES: Final = ("decision_log", "learned_file", "pool_dir", "routes_token_file")
-_AMOUNTS: Final = ("host_gib", "pool_gib", "pool_ttl_s")  # above zero, or None
+_AMOUNTS: Final = (  # above zero, or None
+    *("ttft_p99_target_s", "host_gib", "pool_gib", "pool_ttl_s"),
+)
 _NEEDS: Final = {"pool_dir": "host_gib", "pool_gib": "pool_dir", "pool_ttl_s": "pool_dir"}
 _RANGES: Final[Mapping[str, tuple[float, float | None]]] = {
     "max_wait_ratio": (0.1, 100.0),

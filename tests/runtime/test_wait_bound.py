@@ -80,6 +80,26 @@ def test_turns_are_due_at_once_before_costs_are_known() -> None:
     assert [enter(bound, 0.0, arrived_s).due_s for arrived_s in (1.0, 2.0)] == [1.0, 2.0]
 
 
+def test_target_makes_a_turn_due_in_time_to_compute_its_prompt() -> None:
+    bound = WaitBound(2.0, ttft_target_s=10.0)
+    assert enter(bound, 3.0, arrived_s=1.0).due_s == 1.0 + 2 * 3.0
+    assert enter(bound, 4.0, arrived_s=1.0).due_s == 1.0 + 10.0 - 4.0
+
+
+def test_turn_longer_than_the_target_is_due_at_once() -> None:
+    assert enter(WaitBound(2.0, ttft_target_s=10.0), 11.0, arrived_s=1.0).due_s == 1.0
+
+
+@given(st.lists(st.floats(0.0, 100.0), max_size=10), st.floats(0.1, 200.0))
+def test_target_only_brings_bounds_forward(colds_s: list[float], target_s: float) -> None:
+    """A turn is never due later than without a target, nor before it arrives."""
+    plain, aimed = WaitBound(2.0), WaitBound(2.0, target_s)
+    for cold_s in colds_s:
+        without, with_target = enter(plain, cold_s, 5.0), enter(aimed, cold_s, 5.0)
+        assert 5.0 <= with_target.due_s <= without.due_s
+        assert with_target.due_s <= 5.0 + target_s
+
+
 def test_cleared_bound_counts_no_turn() -> None:
     bound = WaitBound(1.0)
     enter(bound, 4.0)

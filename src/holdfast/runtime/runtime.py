@@ -60,6 +60,7 @@ class AgentRuntime(RuntimeContext):
     Args:
         max_sessions: Sessions remembered (count).
         max_wait_ratio: See `WaitBound`.
+        ttft_target_s: See `WaitBound`.
         max_known_blocks: See the attribute.
         policy: Name of the policy, or product of policies, that decides.
         predictions: See `PredictionGuard`.
@@ -85,6 +86,7 @@ class AgentRuntime(RuntimeContext):
         *,
         max_sessions: int,
         max_wait_ratio: float,
+        ttft_target_s: float | None = None,
         max_known_blocks: int = 1_000_000,
         policy: str = "holdfast",
         predictions: Predictions = "guarded",
@@ -96,7 +98,7 @@ class AgentRuntime(RuntimeContext):
         self.sessions = SessionTable(self.tree, max_sessions)
         self._lineage = Lineage(self.sessions)
         self.listener: Callable[[Event], None] = _ignore
-        self._wait_bound = WaitBound(max_wait_ratio)
+        self._wait_bound = WaitBound(max_wait_ratio, ttft_target_s)
         self._tenants = Tenants()
         self.max_known_blocks = max_known_blocks
         self._num_arrived = 0

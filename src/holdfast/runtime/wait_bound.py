@@ -1,6 +1,8 @@
-"""The wait bound: how long others may pass a turn, by the work ahead of it."""
+"""The wait bound: how long others may pass a turn, by the work ahead of it or by the SLO."""
 
 from __future__ import annotations
+
+import math
 
 from holdfast.core.turn import Turn
 
@@ -16,10 +18,13 @@ class WaitBound:
         max_wait_ratio: Longest wait of a turn before no turn may pass it, in units of the engine
             time of all that it found ahead of it (> 0). 1 is about what it would have waited first
             come, first served, with a cache that thrashes.
+        ttft_target_s: Time to first token that the slowest turns should not exceed (s, > 0); a turn
+            is due early enough to compute its whole prompt within it. None for none.
     """
 
-    def __init__(self, max_wait_ratio: float) -> None:
+    def __init__(self, max_wait_ratio: float, ttft_target_s: float | None = None) -> None:
         self._max_wait_ratio = max_wait_ratio
+        self._ttft_target_s = math.inf if ttft_target_s is None else ttft_target_s
         self._cold_s = 0.0
 
     def enter(self, turn: Turn, cold_s: float) -> None:
@@ -31,7 +36,8 @@ class WaitBound:
         """
         turn.cold_s = turn.outstanding_s = cold_s
         self._cold_s += cold_s
-        turn.due_s = turn.arrived_s + self._max_wait_ratio * self._cold_s
+        longest_s = max(self._ttft_target_s - cold_s, 0.0)
+        turn.due_s = turn.arrived_s + min(self._max_wait_ratio * self._cold_s, longest_s)
 
     def start(self, turn: Turn) -> None:
         """Count half of a turn that runs. Mutates it."""

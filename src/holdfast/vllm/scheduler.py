@@ -86,6 +86,7 @@ class HoldfastScheduler(WarmingScheduler):
         self._runtime = AgentRuntime(
             max_sessions=config.max_sessions,
             max_wait_ratio=config.max_wait_ratio,
+            ttft_target_s=config.ttft_p99_target_s,
             max_known_blocks=_KNOWN_PER_CACHED * len(self._pool.blocks),
             policy=config.policy,
             predictions=config.predictions,
