@@ -107,7 +107,8 @@ def _spots(runs: Sequence[RunResult]) -> list[Spot]:
         pairs = [(stock[r.seed], r) for r in runs if r.policy == policy and r.seed in stock]
         figures = [found for pair in pairs if (found := _relative(*pair)) is not None]
         if figures:
-            spots.append(Spot(policy, *map(median, zip(*figures, strict=True)), len(figures)))
+            p50_s, p99, latency, output = (median(each) for each in zip(*figures, strict=True))
+            spots.append(Spot(policy, p50_s, p99, latency, output, len(figures)))
     return sorted(spots, key=lambda spot: spot.ttft_p99)
 
 
