@@ -1,4 +1,4 @@
-"""The wait bound: how long others may pass a turn, by the work ahead of it or by the SLO."""
+"""The wait bound: how long others may pass a turn, by work ahead or by an SLO."""
 
 from __future__ import annotations
 
