@@ -73,8 +73,7 @@ class HoldfastScheduler(WarmingScheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         check_scheduler(engine_version())
         super().__init__(*args, **kwargs)
-        config = self.settings or load_config(None, os.environ)
-        self._config = config
+        config = self._config = self.settings or load_config(None, os.environ)
         number = engine_number(self)
         self._reports = EngineReports(config, number, lambda: self.clock())
         self._metrics = self._reports.metrics
