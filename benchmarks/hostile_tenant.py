@@ -33,6 +33,7 @@ from holdfast.core.results import TurnRecord
 from holdfast.report.manifest import run_manifest
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.engine import SimRequest
+from holdfast.sim.fleet import Fleet
 from holdfast.sim.load import SimulationOptions
 from holdfast.sim.profile_file import load_profile
 from holdfast.sim.replays import Replays
@@ -162,7 +163,8 @@ def run(case: str, seed: int, num_sessions: int, settings: dict[str, object]) ->
     engine.hints_of = hints_of
     replays = Replays(sessions, 1.0, profile.block_size_tokens)
     options = SimulationOptions(concurrency=LIVE_SESSIONS, session_ids=True)
-    records = Simulation(engine, profile, replays, options, clock=clock, seed=seed).run()
+    fleet = Fleet([engine], profile, clock)
+    records = Simulation(fleet, replays, options, seed=seed).run()
     tenant_of = dict(zip(names, tenants, strict=True))
     own = [turn for turn in records.turns if tenant_of[turn.session_id] != LAST]
     return figures(own) | {

@@ -20,7 +20,7 @@ PLANNED: list[RunPlan] = []
 GIVEN: dict[int, Sequence[Session]] = {}
 
 
-def made_up(plan: RunPlan, sessions: Sequence[Session]) -> RunResult:
+def made_up(plan: RunPlan, sessions: Sequence[Session], router_of: object = None) -> RunResult:
     PLANNED.append(plan)
     assert GIVEN.setdefault(plan.seed, sessions) is sessions, "read again"
     result = summarize_run(

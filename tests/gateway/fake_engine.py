@@ -74,10 +74,22 @@ class FakeEngine:
         await self.runner.cleanup()
 
 
+class ServedUrl(str):
+    """A gateway's address, and the gateway."""
+
+    gateway: Gateway
+
+    def counted(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        registry = self.gateway.metrics.registry
+        samples = [s for m in registry.collect() for s in m.samples if s.name == name]
+        return sum(sample.value for sample in samples)
+
+
 @contextlib.asynccontextmanager
 async def gateway(
     *engines: FakeEngine, keys: ApiKeys | None = None, engine_key: str | None = None, **limits: Any
-) -> AsyncIterator[str]:
+) -> AsyncIterator[ServedUrl]:
     """Some engines and a gateway before them; yields its address."""
     async with contextlib.AsyncExitStack() as stack:
         for engine in engines:
@@ -91,7 +103,7 @@ async def _gateway(
     keys: ApiKeys | None,
     engine_key: str | None,
     limits: dict[str, Any],
-) -> AsyncIterator[str]:
+) -> AsyncIterator[ServedUrl]:
     known = [Engine(f"e{number}", engine.url) for number, engine in enumerate(engines)]
     limits.setdefault("probe_s", 60.0)
     served = Gateway(known, keys or ApiKeys({}), GatewayLimits(**limits), engine_key)
@@ -101,7 +113,9 @@ async def _gateway(
     while not all(engine.num_probes for engine in engines):
         await asyncio.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        url = ServedUrl(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        url.gateway = served
+        yield url
     finally:
         await runner.cleanup()
 

@@ -77,7 +77,8 @@ def test_a_session_moves_when_waiting_costs_more(queued: int, reason: str) -> No
 def test_a_session_of_a_dead_engine_moves_and_stays() -> None:
     fleet = Fleet()
     origin = fleet.send("abc", "s").engine
-    origin.went_down()
+    origin.is_up = False
+    origin.residency.clear()
     assert fleet.send("abcd", "s").reason == "only"
     origin.is_up = True
     placed = fleet.send("abcde", "s")
@@ -87,9 +88,22 @@ def test_a_session_of_a_dead_engine_moves_and_stays() -> None:
 def test_without_engines_there_is_an_error() -> None:
     fleet = Fleet()
     for engine in fleet.engines:
-        engine.went_down()
+        engine.is_up = False
     with pytest.raises(EndpointError, match="no engine is reachable"):
         fleet.send("a")
+
+
+@pytest.mark.parametrize(("queued", "reason"), [(699, "origin"), (701, "moved")])
+def test_a_move_to_a_full_engine_costs_twice(queued: int, reason: str) -> None:
+    fleet = Fleet()
+    for engine in fleet.engines:
+        engine.residency.capacity_bytes = 600
+    origin = fleet.send("abc", "s").engine
+    fleet.send("xyz", "t")
+    origin.queued_bytes = queued
+    # There 100 bytes are missing; elsewhere 400, and 400 of the other session's are evicted.
+    placed = fleet.send("abcd", "s")
+    assert (placed.engine is origin, placed.reason) == (reason == "origin", reason)
 
 
 def test_idle_sessions_stop_counting_after_their_lease() -> None:

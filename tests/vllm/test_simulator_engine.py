@@ -15,7 +15,7 @@ from holdfast.core.window import Window
 from holdfast.errors import ConfigError, EngineError
 from holdfast.policies.ours.return_rate_eviction import ReturnRateEviction
 from holdfast.policies.registry import policy_names
-from holdfast.sim import simulation
+from holdfast.sim import fleet
 from holdfast.sim.load import SimulationOptions
 from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.profile_file import load_profile, profile_names
@@ -77,7 +77,7 @@ def test_grouped_decode_steps_equal_single_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     together = simulate(plan("vllm-default"))
-    monkeypatch.setattr(simulation, "_MOST_REPEATS", 1)
+    monkeypatch.setattr(fleet, "_MOST_REPEATS", 1)
     single = simulate(plan("vllm-default"))
     assert together.token_hit_ratio == pytest.approx(single.token_hit_ratio, abs=0.01)
     assert together.evicted_blocks == pytest.approx(single.evicted_blocks, rel=0.03)

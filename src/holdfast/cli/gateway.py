@@ -97,6 +97,17 @@ class GatewayArguments:
             help="Sessions idle for longer count as gone.",
         ),
     ]
+    max_wait_ratio: Annotated[
+        float,
+        option(
+            "--max-wait-ratio",
+            default=2.0,
+            show_default=True,
+            type=click.FloatRange(0.0, 100.0),
+            help="Hold a turn for at most so many times the engine time of what it found ahead of "
+            "it; 0 holds none.",
+        ),
+    ]
 
 
 @click.command(short_help="One endpoint for several engines.")
@@ -106,7 +117,7 @@ def gateway(options: GatewayArguments) -> None:
 
     Serves the OpenAI and Anthropic APIs of the engines, byte for byte. Engines may be stock vLLM or
     `holdfast serve`. A session returns to its engine unless waiting there costs more than computing
-    its prompt elsewhere.
+    its prompt elsewhere. A turn for which an engine has no space is held for a bounded time.
     """
     from holdfast.gateway.app import Gateway
     from holdfast.gateway.engines import Engine
@@ -127,7 +138,11 @@ def gateway(options: GatewayArguments) -> None:
     engine_key = None
     if options.engine_key_path is not None:
         engine_key = _read(options.engine_key_path).strip()
-    limits = GatewayLimits(body_bytes=options.body_mib << 20, lease_s=options.lease_s)
+    limits = GatewayLimits(
+        body_bytes=options.body_mib << 20,
+        lease_s=options.lease_s,
+        max_wait_ratio=options.max_wait_ratio or None,
+    )
     where = Listening(options.host, options.port, options.admin_port, _tls(options))
     asyncio.run(serve(Gateway(engines, keys, limits, engine_key), where, _announce))
 

@@ -58,7 +58,7 @@ def simulate(load: LoadOptions, scenario: ScenarioOptions, options: SimulateArgu
     Every policy gets the same sessions. No model runs: engine steps take the time that the profile
     gives. Needs vLLM (its CPU build is enough).
     """
-    from holdfast.vllm.simulator.run import simulate as simulate_run
+    from holdfast.bench.simulated_fleet import simulate_fleet
 
     _check(options)
     console = Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS)
@@ -75,9 +75,11 @@ def simulate(load: LoadOptions, scenario: ScenarioOptions, options: SimulateArgu
     num_jobs = options.jobs_for(len(plans))
 
     def simulate_here(plan: RunPlan) -> RunResult:
-        return simulate_run(plan, traces.by_seed[plan.seed])
+        return simulate_fleet(plan, traces.by_seed[plan.seed])
 
-    worker = simulate_here if num_jobs == 1 else simulate_run  # other processes read for themselves
+    worker = (
+        simulate_here if num_jobs == 1 else simulate_fleet
+    )  # other processes read for themselves
     try:
         with _progress(len(plans), errors) as on_result:
             for index, result in sweep(plans, worker, num_jobs=num_jobs, on_ray=options.on_ray):

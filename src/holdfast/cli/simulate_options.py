@@ -12,12 +12,33 @@ import click
 from holdfast.cli.lists import names, whole_numbers
 from holdfast.cli.load_options import OPEN_LOOP, SEEDS
 from holdfast.cli.options import FILE, HTML_FILE, JSON_FILE, option
+from holdfast.sim.fleet import ROUTERS, FleetPlan
 from holdfast.sim.profile_file import profile_names
 
 __all__ = ["SimulateArguments"]
 
 _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
 _TOKENS = click.IntRange(min=0)
+
+
+def _routers(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    chosen = names(context, parameter, value)
+    for each in chosen or ():
+        if each not in ROUTERS:
+            known = ", ".join(ROUTERS)
+            raise click.BadParameter(f"{each!r} is none of {known}", context, parameter)
+    return chosen
+
+
+def _speeds(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[float, ...]:
+    try:
+        return tuple(float(each) for each in names(context, parameter, value) or ())
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not X,...: numbers", context, parameter) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +50,10 @@ class SimulateArguments:
         kv_tokens: Sizes of the KV cache; None takes the profile's.
         host_tokens: Size of the host tier; 0 for none.
         disk_tokens: Size of the disk tier; 0 for none.
+        num_engines: Number of engines.
+        routers: Names of routers; each gives a run.
+        engine_speeds: Relative speeds of the first engines.
+        dies_at_s: When the first engine dies (s); None for never.
         policies: Names of the policies.
         open_loop: Whether sessions start at their recorded times.
         block_tokens: Tokens in a KV block; None takes the traces' own.
@@ -77,6 +102,45 @@ class SimulateArguments:
             default=0,
             show_default=True,
             help="Size of the disk tier below the host tier; 0 for none. Needs --host-tokens.",
+        ),
+    ]
+    num_engines: Annotated[
+        int,
+        option(
+            "--engines",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Engines side by side, each with a cache of --kv-tokens; requests go by --router.",
+        ),
+    ]
+    routers: Annotated[
+        tuple[str, ...] | None,
+        option(
+            "--router",
+            callback=_routers,
+            metavar="NAME,...",
+            help=f"Who divides requests among engines: {', '.join(ROUTERS)}. holdfast is the "
+            "gateway's own code.  [default: holdfast, with several engines]",
+        ),
+    ]
+    engine_speeds: Annotated[
+        tuple[float, ...],
+        option(
+            "--engine-speed",
+            callback=_speeds,
+            metavar="X,...",
+            help="Speed of the first engines relative to the profile; all others have 1.",
+        ),
+    ]
+    dies_at_s: Annotated[
+        float | None,
+        option(
+            "--engine-dies-at",
+            type=click.FloatRange(min=0),
+            metavar="S",
+            help="The first engine dies after so many simulated seconds; what it had not answered "
+            "is sent again.",
         ),
     ]
     policies: Annotated[
@@ -130,6 +194,21 @@ class SimulateArguments:
     on_ray: Annotated[bool, option("--ray", is_flag=True, help="Run on a Ray cluster.")]
     json_path: Annotated[Path | None, JSON_FILE]
     html_path: Annotated[Path | None, HTML_FILE]
+
+    @property
+    def fleets(self) -> tuple[FleetPlan, ...]:
+        """The engines, once for each router.
+
+        Raises:
+            ConfigError: The options contradict each other.
+        """
+        routers: tuple[str | None, ...] = self.routers or ()
+        if not routers:
+            routers = ("holdfast",) if self.num_engines > 1 else (None,)
+        return tuple(
+            FleetPlan(self.num_engines, router, self.engine_speeds, self.dies_at_s)
+            for router in routers
+        )
 
     def jobs_for(self, num_runs: int) -> int | None:
         """Processes for so many runs; None leaves it to Ray."""

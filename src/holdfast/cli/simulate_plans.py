@@ -98,7 +98,8 @@ def run_plans(
         plan = replace(plan, block_tokens=max(1, own_tokens))
     plans = [
         replace(at_load, policy=policy, seed=seed, kv_tokens=kv_tokens, settings=settings)
-        for at_load in _at_each_load(plan, loads, scenario.session_ends)
+        for fleet in options.fleets
+        for at_load in _at_each_load(replace(plan, fleet=fleet), loads, scenario.session_ends)
         for policy in options.policies
         for kv_tokens in sizes
         for seed in seeds

@@ -5,7 +5,8 @@ The keys of `RunResult` are a published contract, the same for every host that r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -155,6 +156,22 @@ class Counters(msgspec.Struct, frozen=True):
                 increase[name] = None if now is None else now - (then or 0.0)
         return msgspec.structs.replace(Counters(**increase), kv_tokens=self.kv_tokens)
 
+    @classmethod
+    def sum_of(cls, parts: Sequence[Counters]) -> Counters:
+        """Return the counters of several engines together; None where one has none. Pure."""
+        if len(parts) == 1:
+            return parts[0]
+        total: dict[str, Any] = {}
+        for name in cls.__struct_fields__:
+            values = [getattr(part, name) for part in parts]
+            if any(value is None for value in values):
+                total[name] = None
+            elif isinstance(values[0], dict):
+                total[name] = dict(sum(map(Counter, values), Counter()))
+            else:
+                total[name] = sum(values)
+        return cls(**total)
+
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """Figures of one policy, seed and concurrency; None for unknown ones.
@@ -202,6 +219,8 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
         uncovered_share: Share of the time that the engine spent in steps beyond what the cost
             profile was fitted to (0 to 1).
         session_llm_time_bound_s: Lower bound on the mean LLM time of a session under any policy.
+        fleet: The engines and their router, where requests go by one; `kv_tokens` is that of all
+            engines together.
     """
 
     policy: str
@@ -253,6 +272,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     slo_output_tokens_per_s: float | None = None
     uncovered_share: float | None = None
     session_llm_time_bound_s: float | None = None
+    fleet: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class RunDocument(msgspec.Struct, frozen=True, kw_only=True):

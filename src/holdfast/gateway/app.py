@@ -29,6 +29,7 @@ _BUFFER_BYTES: Final = 1 << 16
 _PROBE_TIMEOUT_S: Final = 2.0
 _CACHE_INFO = re.compile(r"^vllm:cache_config_info\{([^}]*)\}", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
+_ADMITS: Final = "\nholdfast_"  # a metric of `holdfast serve`
 _STARTED = re.compile(r"^process_start_time_seconds\S* (\S+)", re.MULTILINE)
 
 
@@ -116,6 +117,7 @@ class Gateway:
 
     async def _engine_states(self, request: web.Request) -> web.Response:
         del request
+        dispatcher = self._forwarder.dispatcher
         states = [
             {
                 "name": engine.name,
@@ -124,12 +126,13 @@ class Gateway:
                 "requests_in_flight": engine.num_in_flight,
                 "queued_bytes": engine.queued_bytes,
                 "resident_bytes": engine.residency.held_bytes,
-                "in_use_bytes": self._forwarder.placements.in_use_bytes(engine),
+                "in_use_bytes": dispatcher.placements.in_use_bytes(engine),
+                "requests_held": dispatcher.held(engine)[0],
                 "kv_tokens": engine.kv_tokens,
             }
             for engine in self._engines
         ]
-        return web.json_response({"sessions": len(self._forwarder.placements), "engines": states})
+        return web.json_response({"sessions": len(dispatcher.placements), "engines": states})
 
     # Probes.
 
@@ -153,7 +156,7 @@ class Gateway:
             is_up = False
         if was_up and not is_up:
             logger.warning("engine %s does not answer; its sessions go elsewhere", engine.name)
-            engine.went_down()
+            self._forwarder.engine_lost(engine)
         elif is_up and not was_up:
             logger.info("engine %s answers again", engine.name)
             engine.is_up = True
@@ -163,10 +166,11 @@ class Gateway:
         if found := _CACHE_INFO.search(text):
             labels = dict(_LABEL.findall(found[1]))
             sizes = labels.get("num_gpu_blocks", ""), labels.get("block_size", "")
+            engine.admits = _ADMITS in text
             if all(size.isdecimal() for size in sizes):
                 engine.learn_capacity(int(sizes[0]) * int(sizes[1]))
         if found := _STARTED.search(text):
             before = self._started_at.setdefault(engine, found[1])
             if before != found[1]:
                 self._started_at[engine] = found[1]
-                engine.residency.clear()
+                self._forwarder.engine_restarted(engine)

@@ -25,6 +25,7 @@ class Engine:
         queued_bytes: Prompt bytes sent and, as far as is known, not yet computed (bytes).
         bytes_per_token: Prompt bytes a token, learned from answers.
         kv_tokens: Size of its KV cache; None if not known (tokens).
+        admits: Whether it has an admission of its own, as `holdfast serve` has.
         residency: What its prefix cache holds.
     """
 
@@ -35,6 +36,7 @@ class Engine:
     queued_bytes: int = 0
     bytes_per_token: float = _BYTES_PER_TOKEN
     kv_tokens: int | None = None
+    admits: bool = False
     residency: Residency = field(default_factory=Residency)
 
     def learn_tokens(self, prompt_bytes: int, prompt_tokens: int) -> None:
@@ -47,11 +49,6 @@ class Engine:
         """Take in the size of its KV cache (tokens). Mutates."""
         self.kv_tokens = kv_tokens
         self._size()
-
-    def went_down(self) -> None:
-        """Take in that it cannot be reached; what it held is lost. Mutates."""
-        self.is_up = False
-        self.residency.clear()
 
     def _size(self) -> None:
         if self.kv_tokens is not None:

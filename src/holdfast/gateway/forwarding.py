@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,11 +17,13 @@ from aiohttp import web
 from yarl import URL
 
 from holdfast.errors import EndpointError
+from holdfast.gateway.answer_tail import KEPT_BYTES, AnswerTail, has_first_token, read_tail
 from holdfast.gateway.api import Route, error_body, error_event, route_of
+from holdfast.gateway.dispatch import Dispatcher
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.headers import RECEIPT, answer_headers, by_lower_name, request_headers
 from holdfast.gateway.metrics import GatewayMetrics
-from holdfast.gateway.placement import Placement, Placements
+from holdfast.gateway.placement import Placement
 from holdfast.gateway.prompt_path import (
     Piece,
     nests_deeper,
@@ -33,11 +37,10 @@ from holdfast.gateway.tenants import ApiKeys
 
 __all__ = ["Forwarder"]
 
-_KEPT_BYTES: Final = 4096  # of an answer's beginning and end, for its id and its usage
+_BEGINNING_BYTES: Final = 4096  # of an answer, for its id
 _CHUNKED_BYTES: Final = 1 << 20
 _MOST_ANSWERS: Final = 100_000
 _ANSWER_ID = re.compile(rb'"id"\s*:\s*"(resp_[\w.-]{1,128})"')
-_PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,9})')
 _UNREACHED = (aiohttp.ClientConnectionError, ConnectionError)
 _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
@@ -82,6 +85,10 @@ class Forwarder:
         limits: What a request may ask.
         metrics: Counts.
         engine_key: Bearer token for the engines; None passes the client's.
+
+    Attributes:
+        dispatcher: Decides where requests go, and when.
+        metrics: See the argument.
     """
 
     def __init__(
@@ -93,13 +100,17 @@ class Forwarder:
         metrics: GatewayMetrics,
         engine_key: str | None = None,
     ) -> None:
-        self.placements = Placements(engines, limits.lease_s)
+        self.dispatcher = Dispatcher(engines, limits.lease_s, limits.max_wait_ratio)
+        self._engines = engines
         self._client = client
         self._keys = keys
         self._limits = limits
-        self._metrics = metrics
+        self.metrics = metrics
         self._engine_key = engine_key
         self._answered_by: OrderedDict[str, Engine] = OrderedDict()
+        self._numbers = itertools.count()
+        self._held: dict[str, asyncio.Future[None]] = {}
+        self._next_look: asyncio.TimerHandle | None = None
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
@@ -110,7 +121,7 @@ class Forwarder:
         except _Refusal as refusal:
             return self._refuse(route, refusal.status, str(refusal))
         except asyncio.CancelledError:
-            self._metrics.disconnects.inc()
+            self.metrics.disconnects.inc()
             raise
 
     # Check.
@@ -130,7 +141,7 @@ class Forwarder:
         if nests_deeper(body, most):
             raise _Refusal(400, f"the body is nested deeper than {most} levels; flatten it")
         call = self._read(request, route, body, tenant)
-        self._metrics.decision_s.observe(monotonic() - began_s)
+        self.metrics.decision_s.observe(monotonic() - began_s)
         return call
 
     async def _body(self, request: web.Request) -> bytes:
@@ -164,12 +175,11 @@ class Forwarder:
         """Send to one engine after the other until one begins to answer."""
         failed: list[Engine] = []
         while True:
-            placement = self._place(call, failed)
-            engine = placement.engine
-            self._metrics.placements.labels(engine.name, placement.reason).inc()
-            sent = _Sent(engine, placement.missing_bytes, call.path, self._metrics)
+            sent = self._place(call, failed)
+            engine = sent.engine
             try:
                 with sent:
+                    await self._admitted(sent)
                     async with self._client.request(
                         request.method,
                         URL(engine.url + request.raw_path, encoded=True),
@@ -177,106 +187,171 @@ class Forwarder:
                         data=_payload(call.body),
                         allow_redirects=False,
                     ) as answer:
-                        return await self._pass_on(request, call, placement, answer, sent)
+                        return await self._pass_on(request, call, answer, sent)
             except aiohttp.SocketTimeoutError:
                 raise _Refusal(504, f"engine {engine.name} did not answer in time") from None
             except _UNREACHED:
                 if sent.has_answered:
                     raise
-                engine.went_down()
+                self.engine_lost(engine)
                 failed.append(engine)
-                self._metrics.retries.labels(engine.name).inc()
+                self.metrics.retries.labels(engine.name).inc()
 
-    def _place(self, call: _Call, failed: Sequence[Engine]) -> Placement:
-        known = self._answered_by.get(call.answer_id or "")
+    def _place(self, call: _Call, failed: Sequence[Engine]) -> _Sent:
+        request_id = str(next(self._numbers))
         try:
-            return self.placements.place(
-                call.session_id, call.path, monotonic(), failed, where=known
+            placement = self.dispatcher.place(
+                *(request_id, call.session_id, call.path, monotonic()),
+                tenant=call.tenant,
+                without=failed,
+                where=self._answered_by.get(call.answer_id or ""),
             )
         except EndpointError as error:
             raise _Refusal(503, str(error)) from None
+        self.metrics.placements.labels(placement.engine.name, placement.reason).inc()
+        return _Sent(request_id, placement, self)
+
+    async def _admitted(self, sent: _Sent) -> None:
+        """Wait until the engine has space for the request's session."""
+        held = self._held[sent.request_id] = asyncio.get_running_loop().create_future()
+        began_s = monotonic()
+        try:
+            self.look()
+            await held
+        finally:
+            self._held.pop(sent.request_id, None)
+            self.metrics.held_s.observe(monotonic() - began_s)
+
+    def look(self) -> None:
+        """Let requests go that may; look again soon while others are held. Mutates."""
+        now_s = monotonic()
+        for request_id in self.dispatcher.take(now_s):
+            held = self._held.get(request_id)
+            if held is not None and not held.done():
+                held.set_result(None)
+        for engine in self._engines:
+            num_held, held_tokens = self.dispatcher.held(engine)
+            self.metrics.held.labels(engine.name).set(num_held)
+            self.metrics.held_tokens.labels(engine.name).set(held_tokens)
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
+        next_s = self.dispatcher.next_s(now_s)
+        if next_s < math.inf:
+            loop = asyncio.get_running_loop()
+            self._next_look = loop.call_later(next_s - now_s, self.look)
+
+    def engine_lost(self, engine: Engine) -> None:
+        """Take in that an engine cannot be reached; what it held is lost. Mutates."""
+        engine.is_up = False
+        self.engine_restarted(engine)
+
+    def engine_restarted(self, engine: Engine) -> None:
+        """Take in that an engine's cache is empty. Mutates."""
+        self.dispatcher.lost(engine)
+        self.look()
 
     async def _pass_on(
         self,
         request: web.Request,
         call: _Call,
-        placement: Placement,
         answer: aiohttp.ClientResponse,
         sent: _Sent,
     ) -> web.StreamResponse:
-        sent.answered()
-        engine = placement.engine
+        sent.has_answered = True
+        engine = sent.engine
         response = web.StreamResponse(
             status=answer.status,
             reason=answer.reason,
             headers=answer_headers(answer.headers.items()),
         )
-        response.headers[RECEIPT] = f"{engine.name}; reason={placement.reason}"
+        response.headers[RECEIPT] = f"{engine.name}; reason={sent.placement.reason}"
         await response.prepare(request)
         begin, end = b"", b""
         try:
             async for chunk in answer.content.iter_any():
                 await response.write(chunk)
-                if len(begin) < _KEPT_BYTES:
-                    begin += chunk[: _KEPT_BYTES - len(begin)]
-                end = (end + chunk)[-_KEPT_BYTES:]
+                if not sent.has_started and has_first_token(chunk):
+                    sent.started()
+                if len(begin) < _BEGINNING_BYTES:
+                    begin += chunk[: _BEGINNING_BYTES - len(begin)]
+                end = (end + chunk)[-KEPT_BYTES:]
             await response.write_eof()
         except _BROKEN:
             if request.transport is None or request.transport.is_closing():
                 raise  # the client has left
-            self._metrics.broken.labels(engine.name).inc()
+            self.metrics.broken.labels(engine.name).inc()
+            self.engine_lost(engine)
             await _break_off(request, response, call, end, engine)
             return response
-        self._learn(call, engine, begin, end)
-        self._metrics.answers.labels(engine.name, f"{answer.status // 100}xx").inc()
+        self._learn(call, sent, begin, end)
+        self.metrics.answers.labels(engine.name, f"{answer.status // 100}xx").inc()
         return response
 
-    def _learn(self, call: _Call, engine: Engine, begin: bytes, end: bytes) -> None:
-        """Learn which engine knows an answer, and how long tokens are. Mutates."""
+    def _learn(self, call: _Call, sent: _Sent, begin: bytes, end: bytes) -> None:
+        """Learn which engine knows an answer, how long it is, and what ended it. Mutates."""
         if call.route.dialect == "responses" and (found := _ANSWER_ID.search(begin)):
-            self._answered_by[found[1].decode()] = engine
+            self._answered_by[found[1].decode()] = sent.engine
             if len(self._answered_by) > _MOST_ANSWERS:
                 self._answered_by.popitem(last=False)
-        if call.path and (counted := _PROMPT_TOKENS.search(end)):
-            engine.learn_tokens(sum(piece.num_bytes for piece in call.path), int(counted[1]))
+        if not call.path:
+            return
+        sent.tail = tail = read_tail(end)
+        if tail.prompt_tokens:
+            num_bytes = sum(piece.num_bytes for piece in call.path)
+            self.dispatcher.learn_tokens(sent.engine, num_bytes, tail.prompt_tokens)
 
     def _refuse(self, route: Route | None, status: int, message: str) -> web.Response:
-        self._metrics.answers.labels("", f"{status // 100}xx").inc()
+        self.metrics.answers.labels("", f"{status // 100}xx").inc()
         body = error_body("openai" if route is None else route.dialect, status, message)
         return web.Response(status=status, body=body, content_type="application/json")
 
 
 class _Sent:
-    """The load of one request on its engine, from sending to the end of the answer."""
+    """A request on its engine, from its placement to the end of its answer.
 
-    def __init__(
-        self, engine: Engine, missing_bytes: int, path: Sequence[Piece], metrics: GatewayMetrics
-    ) -> None:
-        self.has_answered = False
-        self._engine = engine
-        self._missing_bytes = missing_bytes
-        self._path = path
-        self._metrics = metrics
+    Args:
+        request_id: Its id for the dispatcher.
+        placement: Where it goes.
+        forwarder: Who sends it.
+
+    Attributes:
+        request_id: See the argument.
+        placement: See the argument.
+        has_answered: Whether the engine has begun to answer.
+        has_started: Whether it has given the first token.
+        tail: What the end of the answer says.
+    """
+
+    def __init__(self, request_id: str, placement: Placement, forwarder: Forwarder) -> None:
+        self.request_id = request_id
+        self.placement = placement
+        self.has_answered = self.has_started = False
+        self.tail = AnswerTail(None, None, None)
+        self._forwarder = forwarder
+
+    @property
+    def engine(self) -> Engine:
+        """Where it goes."""
+        return self.placement.engine
 
     def __enter__(self) -> None:
         self._sent_s = monotonic()
-        self._engine.num_in_flight += 1
-        self._engine.queued_bytes += self._missing_bytes
-        # At once: what is sent now and shares the beginning belongs there too.
-        self._engine.residency.add(self._path)
-        self._metrics.in_flight.labels(self._engine.name).inc()
+        self._forwarder.metrics.in_flight.labels(self.engine.name).inc()
 
-    def answered(self) -> None:
-        """The engine has begun to answer: the prompt is computed."""
-        self.has_answered = True
-        self._engine.queued_bytes -= self._missing_bytes
-        self._missing_bytes = 0
-        self._metrics.first_byte_s.observe(monotonic() - self._sent_s)
+    def started(self) -> None:
+        """Take in the first token: the prompt is computed. Mutates."""
+        self.has_started = True
+        now_s = monotonic()
+        self._forwarder.dispatcher.started(self.request_id, now_s)
+        self._forwarder.metrics.first_byte_s.observe(now_s - self._sent_s)
+        self._forwarder.look()
 
     def __exit__(self, *exc_info: object) -> None:
-        self._engine.num_in_flight -= 1
-        self._engine.queued_bytes -= self._missing_bytes
-        self._metrics.in_flight.labels(self._engine.name).dec()
+        self._forwarder.metrics.in_flight.labels(self.engine.name).dec()
+        tail = self.tail
+        self._forwarder.dispatcher.ended(self.request_id, monotonic(), tail.output_tokens, tail.end)
+        self._forwarder.look()
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO | None:
@@ -288,7 +363,6 @@ async def _break_off(
     request: web.Request, response: web.StreamResponse, call: _Call, end: bytes, engine: Engine
 ) -> None:
     """End an answer that broke off: by an error event, or a closed connection."""
-    engine.went_down()
     if response.content_type != "text/event-stream":
         if request.transport is not None:
             request.transport.abort()  # a shorter body must not look whole

@@ -41,6 +41,18 @@ class GatewayMetrics:
             "requests_in_flight", "Requests sent to an engine and not yet answered."
         )
         self.engines_up = self._gauge("engine_up", "1 while the engine answers, else 0.")
+        self.held = self._gauge(
+            "requests_held",
+            "Requests that wait here because their engine has no space for their sessions.",
+        )
+        self.held_tokens = self._gauge(
+            "held_tokens",
+            "KV cache tokens that held requests would take from other sessions: demand beyond the "
+            "engine, for autoscalers.",
+        )
+        self.held_s = self._histogram(
+            "held_seconds", "Time that requests were held before they were sent."
+        )
         self.decision_s = self._histogram(
             "decision_seconds",
             "Time from a request's last byte to its sending: reading, checking, placing.",

@@ -51,12 +51,14 @@ class Placement(NamedTuple):
         reason: Why.
         missing_bytes: Prompt bytes that it has to compute (bytes).
         session: Its session.
+        origin: Where the session was before; None for a new one.
     """
 
     engine: Engine
     reason: Reason
     missing_bytes: int
     session: PlacedSession
+    origin: Engine | None = None
 
 
 class Placements:
@@ -64,7 +66,9 @@ class Placements:
 
     A session returns to its origin unless the prompt bytes queued there, beside those that it has
     to compute itself, are more than on another engine, queue included: both are engine time in one
-    unit. A new session goes where the least is in use, less what its prompt shares there.
+    unit. Where the other engine is full, what it has to compute counts twice, as it evicts as much
+    of other sessions. A new session goes where the least is in use, less what its prompt shares
+    there.
 
     Source: prefill blocks plus load as in Dynamo's KV router; sessions back to their origin as
     measured in llm-d.
@@ -114,6 +118,7 @@ class Placements:
         session = self._find(session_id, path)
         num_bytes = sum(piece.num_bytes for piece in path)
         missing = {e: num_bytes - e.residency.num_resident(path) for e in able}
+        origin = None if session is None else session.engine
         if session is None:
             engine, reason = self._for_new(able, missing)
             key = session_id if session_id is not None else path[-1].key if path else b""
@@ -126,7 +131,7 @@ class Placements:
             reason = "only"
         session.used_s = now_s
         self._note(session, engine, num_bytes, path[-1].key if path else b"")
-        return Placement(engine, reason, missing[engine], session)
+        return Placement(engine, reason, missing[engine], session, origin)
 
     def close(self, session_id: str) -> bool:
         """Forget a session that will not return; whether it was known. Mutates."""
@@ -154,10 +159,18 @@ class Placements:
         origin = session.engine
 
         def cost(engine: Engine) -> tuple[int, bool, int]:
-            return engine.queued_bytes + missing[engine], engine is not origin, self._in_use[engine]
+            computed = missing[engine]
+            if engine is not origin and self._is_full(engine, missing[engine]):
+                computed *= 2
+            return engine.queued_bytes + computed, engine is not origin, self._in_use[engine]
 
         best = min(able, key=cost)
         return best, "origin" if best is origin else "moved"
+
+    def _is_full(self, engine: Engine, num_bytes: int) -> bool:
+        """Whether so many bytes more evict what sessions there will ask for again."""
+        capacity = engine.residency.capacity_bytes
+        return capacity is not None and self._in_use[engine] + num_bytes > capacity
 
     def _for_new(self, able: Sequence[Engine], missing: dict[Engine, int]) -> tuple[Engine, Reason]:
         def cost(engine: Engine) -> tuple[int, int]:

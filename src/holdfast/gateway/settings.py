@@ -19,6 +19,8 @@ class GatewayLimits:
         stall_s: Longest silence of an engine, also before its first token (s).
         probe_s: Time between probes of an engine (s).
         lease_s: Sessions idle for longer count as gone (s).
+        max_wait_ratio: Longest time that a request is held, in units of the engine time of what it
+            found ahead of it (> 0); None holds none.
     """
 
     body_bytes: int = 64 << 20
@@ -28,3 +30,4 @@ class GatewayLimits:
     stall_s: float = 1800.0
     probe_s: float = 5.0
     lease_s: float = 1800.0
+    max_wait_ratio: float | None = 2.0

@@ -34,7 +34,8 @@ def format_load(point: Point) -> str:
     seeds = "" if len(point.seeds) < 2 else f", {len(point.seeds)} seeds"
     window = "" if load.window_s is None else f", a window of {load.window_s:,.0f} s"
     ends = ", session ends known" if load.session_ends == "known" else ""
-    return f"{load.concurrency} sessions at once{size}{window}{ends}{seeds}"
+    fleet = f", {load.fleet}" if load.fleet else ""
+    return f"{load.concurrency} sessions at once{fleet}{size}{window}{ends}{seeds}"
 
 
 def format_median(metric: Metric, interval: Interval | None) -> str:

@@ -24,6 +24,7 @@ class SimRequest:
         output_tokens: Exact length of the answer, >= 1.
         hints: The hints of `vllm_xargs`.
         session_id: Explicit session id, or None.
+        stream: Its session, for routers that go by the client; the engine does not see it.
     """
 
     request_id: str
@@ -32,6 +33,7 @@ class SimRequest:
     output_tokens: int
     hints: dict[str, Any] = field(default_factory=dict)
     session_id: str | None = None
+    stream: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,13 @@ class SimOutcome:
         started: Requests that produced their first token.
         finished: Requests whose answer is complete.
         num_output_tokens: Tokens of answers produced (count).
+        lost: Requests whose answer broke off with their engine; they are sent again.
     """
 
     started: Sequence[str]
     finished: Sequence[str]
     num_output_tokens: int = 0
+    lost: Sequence[str] = ()
 
 
 class SimEngine(Protocol):

@@ -10,6 +10,7 @@ from pathlib import Path
 from holdfast.core.slo import Slo
 from holdfast.errors import ConfigError
 from holdfast.sim.agent_trees import AgentTrees
+from holdfast.sim.fleet import FleetPlan
 from holdfast.sim.load import SimulationOptions
 from holdfast.sim.profile import CostProfile
 from holdfast.sim.replays import Replays
@@ -91,6 +92,7 @@ class RunPlan:
         host_tokens: Size of the host tier; 0 for none.
         disk_tokens: Size of the disk tier; 0 for none.
         slo: Limits whose share of turns is wanted.
+        fleet: The engines; each has a cache of `kv_tokens`, and tiers of its own.
     """
 
     policy: str
@@ -105,6 +107,7 @@ class RunPlan:
     host_tokens: int = 0
     disk_tokens: int = 0
     slo: Slo = field(default_factory=Slo)
+    fleet: FleetPlan = field(default_factory=FleetPlan)
 
     def __post_init__(self) -> None:
         if self.disk_tokens and not self.host_tokens:

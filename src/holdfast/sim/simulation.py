@@ -1,42 +1,24 @@
-"""Runs sessions on an engine whose steps take the times of a cost profile."""
+"""Runs sessions on engines whose steps take the times of a cost profile."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from holdfast.core.commands import DeclareWorkflow, EndWorkflow
 from holdfast.core.results import Counters, SessionRecord, TurnRecord
 from holdfast.core.workflow_graph import WorkflowGraph
-from holdfast.errors import HoldfastError
 from holdfast.sim.agent_trees import AgentTrees
 from holdfast.sim.arrivals import Arrivals, Due
-from holdfast.sim.clock import VirtualClock
-from holdfast.sim.engine import SimEngine, SimOutcome, SimRequest, SimStep
+from holdfast.sim.engine import SimRequest
+from holdfast.sim.fleet import EndedStep, Fleet
 from holdfast.sim.load import SimulationOptions
 from holdfast.sim.replays import Replays, request_id
 from holdfast.traces.new_tokens import NewTokens, kept_blocks
 from holdfast.traces.turn_end_hint import turn_end_hint
 
-__all__ = ["Simulation", "SimulationRecords", "StepCost"]
-
-_MAX_IDLE_STEPS = 100_000
-_MOST_REPEATS = 256
-
-
-class StepCost(Protocol):
-    """Costs of engine steps and requests."""
-
-    def request_overhead_for_s(self, prompt_tokens: int) -> float:
-        """Time of a request before it reaches the engine (s). Pure."""
-
-    def step_time_s(self, work: Sequence[tuple[int, int]]) -> float:
-        """Time of a step (s), given each request's new tokens and tokens of context. Pure."""
-
-    def covers(self, work: Sequence[tuple[int, int]]) -> bool:
-        """Whether the costs were fitted to steps as large as this one. Pure."""
+__all__ = ["Simulation", "SimulationRecords"]
 
 
 @dataclass(slots=True)
@@ -73,69 +55,53 @@ class _OpenTurn:
 
 
 class Simulation:
-    """Runs sessions on one engine; call `run` once.
+    """Runs sessions on new engines; call `run` once.
 
     Args:
-        engine: A new engine that reads `clock`.
-        cost: Costs of its steps.
+        fleet: The engines, and the clock that the run advances.
         replays: The sessions in start order.
         options: The load.
-        clock: Advanced by the run.
         seed: Decides where sessions that start in mid-session begin.
         on_turn: Called for each turn at its end.
     """
 
     def __init__(
         self,
-        engine: SimEngine,
-        cost: StepCost,
+        fleet: Fleet,
         replays: Replays,
         options: SimulationOptions,
         *,
-        clock: VirtualClock,
         seed: int = 0,
         on_turn: Callable[[TurnRecord], None] | None = None,
     ) -> None:
         self.records = SimulationRecords()
-        self._engine = engine
-        self._cost = cost
+        self._fleet = fleet
         self._replays = replays
         self._options = options
-        self._clock = clock
+        self._clock = fleet.clock
         self._on_turn = on_turn
         trees = AgentTrees(replays.sessions) if options.is_tree else None
-        self._arrivals = Arrivals(replays, trees, options, cost.request_overhead_for_s, seed)
+        overhead_s = fleet.cost.request_overhead_for_s
+        self._arrivals = Arrivals(replays, trees, options, overhead_s, seed)
         self._new_tokens: defaultdict[bytes, NewTokens] = defaultdict(NewTokens)
         self._open: dict[str, _OpenTurn] = {}
         self._started_s: dict[int, float] = {}
         self._declared: dict[int, int] = {}  # by replay, its first turn
-        self._step_s = cost.step_time_s(())
         self._before: Counters | None = None
 
     def run(self) -> SimulationRecords:
-        """Run all sessions, or up to the window's end. Mutates engine and clock.
+        """Run all sessions, or up to the window's end. Mutates engines and clock.
 
         Raises:
-            HoldfastError: The engine has requests and does not run them.
+            HoldfastError: An engine has requests and does not run them.
         """
         self._arrivals.begin(self._clock.now_s)
-        num_idle_steps = 0
         while not self._is_over():
             self._send_due()
-            step = self._engine.plan_step(self._num_steps_to_next())
-            self._pass_time(step)
-            outcome = self._engine.end_step()
-            self._account(step, outcome)
-            if not step.is_empty or outcome.finished:
-                num_idle_steps = 0
-                continue
-            num_idle_steps += 1
-            if num_idle_steps > _MAX_IDLE_STEPS:
-                raise HoldfastError(
-                    f"the engine holds {len(self._open)} requests and runs none of them",
-                    hint="check whether a prompt is longer than the cache",
-                )
-            self._wait()
+            if self._fleet.is_idle:
+                self._arrivals.cut_idle(self._clock.now_s)
+            for ended in self._fleet.advance(self._arrivals.next_s, self._undisturbed_s()):
+                self._account(ended)
         return self._finish()
 
     def _is_over(self) -> bool:
@@ -143,7 +109,7 @@ class Simulation:
         now_s = self._now_s
         window = self._options.window
         if self._before is None and now_s >= (window.start_s if window else 0.0):
-            self._before = self._engine.counters()
+            self._before = self._fleet.counters()
         if window is not None and now_s >= window.end_s:
             return True
         return not self._open and self._arrivals.next_s == float("inf")
@@ -159,7 +125,7 @@ class Simulation:
         if window is not None:
             records.makespan_s = min(records.makespan_s, window.end_s)
         if self._before is not None:
-            records.counters = self._engine.counters().since(self._before)
+            records.counters = self._fleet.counters().since(self._before)
         records.turns.extend(self._record(turn, None) for turn in self._open.values())
         for number in sorted(self._arrivals.live & self._started_s.keys()):
             records.sessions.append(self._session_record(number, None))
@@ -186,6 +152,7 @@ class Simulation:
             output_tokens=output_tokens,
             hints=self._hints(number, turn_index),
             session_id=replays.session_id(number) if options.session_ids else None,
+            stream=replays.session_id(number),
         )
         if options.graphs and session.graph is not None:
             self._declare(number, turn_index, session.graph)
@@ -196,13 +163,13 @@ class Simulation:
             prompt_tokens - num_sent_blocks * replays.block_tokens(number),
             output_tokens,
         )
-        self._engine.submit(request)
+        self._fleet.submit(request)
 
     def _declare(self, number: int, turn_index: int, graph: WorkflowGraph) -> None:
         """Declare a workflow's step graph before its first request."""
         if turn_index == self._declared.setdefault(number, turn_index):
             workflow_id = self._replays.workflow_id(number)
-            self._engine.command(DeclareWorkflow(tenant="", workflow_id=workflow_id, graph=graph))
+            self._fleet.command(DeclareWorkflow(tenant="", workflow_id=workflow_id, graph=graph))
 
     def _hints(self, number: int, turn_index: int) -> dict[str, object]:
         hints: dict[str, object] = {}
@@ -225,35 +192,21 @@ class Simulation:
 
     # Steps.
 
-    def _pass_time(self, step: SimStep) -> None:
-        if step.stall_s:
-            self._clock.advance(step.stall_s)
-        if step.is_empty:
-            return
-        cost = self._cost
-        work = [*step.work, *step.decodes]
-        self._step_s = cost.step_time_s(work)
-        self._clock.advance(self._step_s)
-        total_s = self._step_s
-        if step.repeats > 1:
-            self._step_s = cost.step_time_s(step.decodes)
-            self._clock.advance(self._step_s * (step.repeats - 1))
-            total_s += self._step_s * (step.repeats - 1)
-        if self._counts_now and not cost.covers(work):
-            self.records.uncovered_s += total_s
-
     @property
     def _counts_now(self) -> bool:
         window = self._options.window
         return self._now_s >= 0 if window is None else window.contains(self._now_s)
 
-    def _account(self, step: SimStep, outcome: SimOutcome) -> None:
-        now_s = self._now_s
+    def _account(self, ended: EndedStep) -> None:
+        now_s, (step, outcome) = self._now_s, ended[:2]
         if self._counts_now:
             self.records.output_tokens += outcome.num_output_tokens
+            self.records.uncovered_s += 0.0 if ended.is_covered else ended.took_s
         for name, cached_tokens in step.cached_tokens.items():
             self._open[name].cached_tokens = cached_tokens
             self._open[name].loaded_tokens = step.loaded_tokens.get(name, 0)
+        for name in outcome.lost:
+            self._open[name].first_token_s = None
         for name in outcome.started:
             if self._open[name].first_token_s is None:
                 self._open[name].first_token_s = now_s
@@ -272,28 +225,18 @@ class Simulation:
         if self._arrivals.turn_ended(due.number, due.turn_index, self._clock.now_s):
             if self._declared.pop(due.number, None) is not None:
                 workflow_id = self._replays.workflow_id(due.number)
-                self._engine.command(EndWorkflow(tenant="", workflow_id=workflow_id))
+                self._fleet.command(EndWorkflow(tenant="", workflow_id=workflow_id))
             self.records.sessions.append(self._session_record(due.number, self._now_s))
 
-    def _num_steps_to_next(self) -> int:
-        """Number of steps, each as long as the last one, that end before the next event."""
+    def _undisturbed_s(self) -> float:
+        """Time to the next request, or to an edge of the window (s)."""
         next_s = self._arrivals.next_s - self._clock.now_s
         window = self._options.window
-        if window is not None:
-            now_s = self._now_s
-            edge_s = window.start_s if now_s < window.start_s else window.end_s
-            next_s = min(next_s, max(edge_s - now_s, 0.0))
-        if next_s == float("inf"):
-            return _MOST_REPEATS
-        return min(int(next_s / self._step_s), _MOST_REPEATS)
-
-    def _wait(self) -> None:
-        """Advance the clock to the next request, or by an empty step."""
-        if self._open or self._arrivals.next_s == float("inf"):
-            self._clock.advance(self._cost.step_time_s(()))
-            return
-        self._arrivals.cut_idle(self._clock.now_s)
-        self._clock.advance_to(self._arrivals.next_s)
+        if window is None:
+            return next_s
+        now_s = self._now_s
+        edge_s = window.start_s if now_s < window.start_s else window.end_s
+        return min(next_s, max(edge_s - now_s, 0.0))
 
     # Records.
 

@@ -1,0 +1,183 @@
+"""The gateway's decisions without its I/O: where each request goes, and when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from holdfast.core.identity import Identity
+from holdfast.gateway.admission import EngineAdmission
+from holdfast.gateway.engines import Engine
+from holdfast.gateway.placement import Placement, Placements
+from holdfast.gateway.prompt_path import Piece
+from holdfast.tool_calls.turn_end import TurnEnd
+
+__all__ = ["Dispatcher"]
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request between its placement and its end.
+
+    Attributes:
+        engine: Where it is or goes.
+        missing_bytes: Prompt bytes that the engine has still to compute (bytes).
+        admission: Of the engine, if the gateway admits there.
+    """
+
+    engine: Engine
+    missing_bytes: int
+    admission: EngineAdmission | None
+
+
+class Dispatcher:
+    """Places requests, and holds them where an engine has no space for their sessions.
+
+    A host calls `place` for a request, sends it when `take` names it, and reports what
+    follows. After each report it asks `take` again, and at `next_s` at the latest.
+
+    Not thread-safe.
+
+    Args:
+        engines: All engines.
+        lease_s: Sessions idle for longer count as gone (s, > 0).
+        max_wait_ratio: Wait bound of held requests; see `EngineAdmission`. None holds nothing.
+
+    Attributes:
+        placements: Sessions and their engines.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        lease_s: float = 1800.0,
+        max_wait_ratio: float | None = 2.0,
+    ) -> None:
+        self.placements = Placements(engines, lease_s)
+        self._lease_s = lease_s
+        self._max_wait_ratio = max_wait_ratio
+        self._admissions: dict[Engine, EngineAdmission] = {}
+        self._open: dict[str, _Open] = {}
+        self._ready: list[str] = []
+
+    def place(
+        self,
+        request_id: str,
+        session_id: str | None,
+        path: Sequence[Piece],
+        now_s: float,
+        *,
+        tenant: str = "",
+        without: Collection[Engine] = (),
+        where: Engine | None = None,
+    ) -> Placement:
+        """Choose a request's engine; `take` says when it is sent. Mutates.
+
+        Args:
+            request_id: Unique among open requests.
+            session_id: As for `Placements.place`.
+            path: The prompt; empty where there is none.
+            now_s: Time now (s, monotonic).
+            tenant: Whose request it is.
+            without: Engines that have just failed.
+            where: The engine that must answer, if only one can.
+
+        Raises:
+            EndpointError: No engine is up.
+        """
+        placement = self.placements.place(session_id, path, now_s, without, where)
+        engine = placement.engine
+        admission = self._admission_of(engine) if path else None
+        self._open[request_id] = _Open(engine, placement.missing_bytes, admission)
+        engine.num_in_flight += 1
+        engine.queued_bytes += placement.missing_bytes
+        # At once: what comes now and shares the beginning belongs there too.
+        engine.residency.add(path)
+        identity = Identity(_name(placement.session.key), tenant=tenant)
+        if placement.origin is not None and placement.origin is not engine:
+            left = self._admissions.get(placement.origin)
+            if left is not None:
+                left.gone(identity)
+        if admission is None:
+            self._ready.append(request_id)
+        else:
+            admission.arrived(request_id, path, identity, now_s)
+        return placement
+
+    def take(self, now_s: float) -> list[str]:
+        """Return the requests to send now, in this order. Mutates."""
+        taken, self._ready = self._ready, []
+        for admission in self._admissions.values():
+            taken += admission.take(now_s)
+        return taken
+
+    def next_s(self, now_s: float) -> float:
+        """When to ask `take` again without a report (s); inf while nothing is held. Pure."""
+        return min((each.next_s(now_s) for each in self._admissions.values()), default=math.inf)
+
+    def started(self, request_id: str, now_s: float) -> None:
+        """Take in the first token of an answer: the prompt is computed. Mutates."""
+        each = self._open[request_id]
+        each.engine.queued_bytes -= each.missing_bytes
+        each.missing_bytes = 0
+        if each.admission is not None:
+            each.admission.started(request_id, now_s)
+
+    def ended(
+        self,
+        request_id: str,
+        now_s: float,
+        output_tokens: int | None = None,
+        end: TurnEnd | None = None,
+    ) -> None:
+        """Take in that a request is over, however it ended. Mutates.
+
+        Args:
+            request_id: The request.
+            now_s: Time now (s, monotonic).
+            output_tokens: Length of its answer; None if it is not known.
+            end: What ended its turn, if known.
+        """
+        each = self._open.pop(request_id)
+        each.engine.num_in_flight -= 1
+        each.engine.queued_bytes -= each.missing_bytes
+        if each.admission is not None:
+            each.admission.ended(request_id, now_s, output_tokens, end)
+
+    def learn_tokens(self, engine: Engine, prompt_bytes: int, prompt_tokens: int) -> None:
+        """Learn how many bytes a token has, from one prompt. Mutates."""
+        engine.learn_tokens(prompt_bytes, prompt_tokens)
+        admission = self._admissions.get(engine)
+        if admission is not None:
+            admission.learn_bytes_per_token(engine.bytes_per_token)
+
+    def lost(self, engine: Engine) -> None:
+        """Take in that an engine is down or has restarted: its cache is empty. Mutates.
+
+        What is held for it may go, and finds another engine.
+        """
+        engine.residency.clear()
+        admission = self._admissions.pop(engine, None)
+        if admission is not None:
+            self._ready += admission.held
+
+    def held(self, engine: Engine) -> tuple[int, int]:
+        """Requests held for an engine, and the tokens that they would fill (counts). Pure."""
+        admission = self._admissions.get(engine)
+        return (0, 0) if admission is None else (len(admission.held), admission.held_tokens)
+
+    def _admission_of(self, engine: Engine) -> EngineAdmission | None:
+        """Admission to an engine; None while its size is unknown, or if it admits itself."""
+        if self._max_wait_ratio is None or engine.admits or engine.kv_tokens is None:
+            return None
+        found = self._admissions.get(engine)
+        if found is None:
+            found = self._admissions[engine] = EngineAdmission(
+                engine.kv_tokens, engine.bytes_per_token, self._max_wait_ratio, self._lease_s
+            )
+        return found
+
+
+def _name(key: bytes | str) -> str:
+    return key if isinstance(key, str) else key.hex()
