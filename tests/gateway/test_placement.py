@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import EndpointError
 from holdfast.gateway.engines import Engine
+from holdfast.gateway.kv_events import EventResidency, KvEvent, engine_session_id
 from holdfast.gateway.placement import Placement, Placements
 from holdfast.gateway.prompt_path import Piece
 
@@ -104,6 +105,19 @@ def test_a_move_to_a_full_engine_costs_twice(queued: int, reason: str) -> None:
     # There 100 bytes are missing; elsewhere 400, and 400 of the other session's are evicted.
     placed = fleet.send("abcd", "s")
     assert (placed.engine is origin, placed.reason) == (reason == "origin", reason)
+
+
+def test_an_engine_that_reports_less_has_less() -> None:
+    fleet = Fleet()
+    first = fleet.send("abc", "s")
+    events = first.engine.events = EventResidency()
+    assert fleet.send("abcd", "s").missing_bytes == 100  # it has reported nothing yet
+    events.is_current = True
+    name = engine_session_id("s")
+    events.apply(KvEvent("BlockStored", [(0, 1), (0, 2)], 25, name))  # 200 bytes at four a token
+    assert fleet.send("abcde", "s").missing_bytes == 300
+    events.apply(KvEvent("AllBlocksCleared"))
+    assert fleet.send("abcdef", "s").missing_bytes == 600
 
 
 def test_idle_sessions_stop_counting_after_their_lease() -> None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import click
 
 from holdfast.cli.options import FILE, option, takes
 from holdfast.errors import ConfigError
+
+if TYPE_CHECKING:
+    from holdfast.gateway.engines import Engine
+    from holdfast.gateway.kv_events import KvEventReader
 
 __all__ = ["gateway"]
 
@@ -30,6 +36,16 @@ class GatewayArguments:
             multiple=True,
             metavar="URL",
             help="Address of an engine, such as http://127.0.0.1:8000; repeat for each.",
+        ),
+    ]
+    kv_events: Annotated[
+        tuple[str, ...],
+        option(
+            "--kv-events",
+            multiple=True,
+            metavar="HOST:PORT=EVENTS[,REPLAY]",
+            help="ZMQ addresses of an engine's KV events, such as "
+            "127.0.0.1:8000=tcp://127.0.0.1:5557,tcp://127.0.0.1:5558; needs pyzmq.",
         ),
     ]
     host: Annotated[
@@ -144,7 +160,8 @@ def gateway(options: GatewayArguments) -> None:
         max_wait_ratio=options.max_wait_ratio or None,
     )
     where = Listening(options.host, options.port, options.admin_port, _tls(options))
-    asyncio.run(serve(Gateway(engines, keys, limits, engine_key), where, _announce))
+    readers = [_reader(text, engines) for text in options.kv_events]
+    asyncio.run(serve(Gateway(engines, keys, limits, engine_key, readers), where, _announce))
 
 
 def _announce(url: str, admin_url: str) -> None:
@@ -167,6 +184,25 @@ def _checked(url: str) -> str:
 
 def _name(url: str) -> str:
     return urlsplit(url).netloc
+
+
+def _reader(text: str, engines: Sequence[Engine]) -> KvEventReader:
+    """The reader of an engine's KV events, as an option names it."""
+    from holdfast.gateway.kv_events import EventResidency, KvEventReader
+
+    if find_spec("zmq") is None:
+        raise ConfigError("--kv-events needs pyzmq", hint="pip install 'holdfast[gateway]'")
+    name, _, addresses = text.partition("=")
+    endpoint, _, replay_endpoint = addresses.partition(",")
+    given = [endpoint, *([replay_endpoint] if replay_endpoint else [])]
+    if not all(address.startswith(("tcp://", "ipc://")) for address in given):
+        raise ConfigError(f"--kv-events {text}: expected HOST:PORT=tcp://HOST:PORT")
+    engine = next((each for each in engines if each.name == name), None)
+    if engine is None or engine.events is not None:
+        known = ", ".join(each.name for each in engines)
+        raise ConfigError(f"--kv-events {text}: {name!r} is not one of {known}, or occurs twice")
+    engine.events = EventResidency()
+    return KvEventReader(name, endpoint, replay_endpoint or None, engine.events)
 
 
 def _read(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -15,6 +14,7 @@ from prometheus_client import generate_latest
 
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.forwarding import Forwarder
+from holdfast.gateway.kv_events import KvEventReader
 from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.tenants import ApiKeys
@@ -41,6 +41,7 @@ class Gateway:
         keys: API keys of clients.
         limits: What requests may ask.
         engine_key: Bearer token for the engines; None passes the client's.
+        readers: Read KV events of those engines that report them.
 
     Attributes:
         metrics: What was counted.
@@ -52,12 +53,14 @@ class Gateway:
         keys: ApiKeys,
         limits: GatewayLimits | None = None,
         engine_key: str | None = None,
+        readers: Sequence[KvEventReader] = (),
     ) -> None:
         self.metrics = GatewayMetrics()
         self._engines = engines
         self._keys = keys
         self._limits = limits or GatewayLimits()
         self._engine_key = engine_key
+        self._readers = readers
         self._started_at: dict[Engine, str] = {}
 
     def app(self) -> web.Application:
@@ -94,11 +97,12 @@ class Gateway:
                 *(self._engines, client, self._keys, self._limits, self.metrics),
                 engine_key=self._engine_key,
             )
-            probes = asyncio.create_task(self._probe_all(client))
+            tasks = [asyncio.create_task(self._probe_all(client))]
+            tasks += [asyncio.create_task(reader.run()) for reader in self._readers]
             yield
-            probes.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await probes
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         return await self._forwarder.handle(request)
@@ -129,6 +133,7 @@ class Gateway:
                 "in_use_bytes": dispatcher.placements.in_use_bytes(engine),
                 "requests_held": dispatcher.held(engine)[0],
                 "kv_tokens": engine.kv_tokens,
+                "kv_events": engine.events is not None and engine.events.is_current,
             }
             for engine in self._engines
         ]

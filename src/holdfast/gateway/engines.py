@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from holdfast.gateway.kv_events import EventResidency, engine_session_id
+from holdfast.gateway.prompt_path import Piece
 from holdfast.gateway.residency import Residency
 
 __all__ = ["Engine"]
@@ -26,7 +29,8 @@ class Engine:
         bytes_per_token: Prompt bytes a token, learned from answers.
         kv_tokens: Size of its KV cache; None if not known (tokens).
         admits: Whether it has an admission of its own, as `holdfast serve` has.
-        residency: What its prefix cache holds.
+        residency: What its prefix cache holds, by what was sent to it.
+        events: What it holds by its own account; None if it is not asked for KV events.
     """
 
     name: str
@@ -38,6 +42,20 @@ class Engine:
     kv_tokens: int | None = None
     admits: bool = False
     residency: Residency = field(default_factory=Residency)
+    events: EventResidency | None = None
+
+    def num_resident(self, path: Sequence[Piece], session_key: bytes | str | None) -> int:
+        """Leading bytes of a session's prompt that its prefix cache holds, as known. Pure.
+
+        Args:
+            path: The prompt.
+            session_key: The session, if this engine has it; None for one that is new here.
+        """
+        num_bytes = self.residency.num_resident(path)
+        if session_key is None or self.events is None:
+            return num_bytes
+        tokens = self.events.resident_tokens(engine_session_id(session_key))
+        return num_bytes if tokens is None else min(num_bytes, round(tokens * self.bytes_per_token))
 
     def learn_tokens(self, prompt_bytes: int, prompt_tokens: int) -> None:
         """Learn how many bytes a token has, from one prompt. Mutates."""

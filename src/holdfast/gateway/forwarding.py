@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDict
 from yarl import URL
 
 from holdfast.errors import EndpointError
@@ -22,6 +23,7 @@ from holdfast.gateway.api import Route, error_body, error_event, route_of
 from holdfast.gateway.dispatch import Dispatcher
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.headers import RECEIPT, answer_headers, by_lower_name, request_headers
+from holdfast.gateway.kv_events import engine_session_id
 from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.placement import Placement
 from holdfast.gateway.prompt_path import (
@@ -183,7 +185,7 @@ class Forwarder:
                     async with self._client.request(
                         request.method,
                         URL(engine.url + request.raw_path, encoded=True),
-                        headers=request_headers(request.headers.items(), self._engine_key),
+                        headers=self._headers(request, sent),
                         data=_payload(call.body),
                         allow_redirects=False,
                     ) as answer:
@@ -210,6 +212,13 @@ class Forwarder:
             raise _Refusal(503, str(error)) from None
         self.metrics.placements.labels(placement.engine.name, placement.reason).inc()
         return _Sent(request_id, placement, self)
+
+    def _headers(self, request: web.Request, sent: _Sent) -> CIMultiDict[str]:
+        """The headers for an engine; where it reports KV events, they name the session."""
+        session_id = None
+        if sent.engine.events is not None:
+            session_id = engine_session_id(sent.placement.session.key)
+        return request_headers(request.headers.items(), self._engine_key, session_id)
 
     async def _admitted(self, sent: _Sent) -> None:
         """Wait until the engine has space for the request's session."""

@@ -23,18 +23,23 @@ _OF_BODY: Final = frozenset({"host", "content-length", "content-encoding"})
 _OF_ANSWER: Final = frozenset({"date", "server", RECEIPT.lower()})
 
 
-def request_headers(headers: Iterable[tuple[str, str]], engine_key: str | None) -> CIMultiDict[str]:
+def request_headers(
+    headers: Iterable[tuple[str, str]], engine_key: str | None, session_id: str | None = None
+) -> CIMultiDict[str]:
     """Return the headers to send to an engine. Pure.
 
     Args:
         headers: The client's.
         engine_key: Bearer token of the engine, in place of the client's credentials; None leaves
             these.
+        session_id: The gateway's name of the session, in place of the client's; None leaves that.
     """
     passed = _passing(headers, _OF_BODY)
     if engine_key is not None:
         passed.pop("x-api-key", None)
         passed["Authorization"] = f"Bearer {engine_key}"
+    if session_id is not None:
+        passed["X-Session-ID"] = session_id
     return passed
 
 

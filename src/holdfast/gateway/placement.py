@@ -117,8 +117,11 @@ class Placements:
         self._forget_idle(now_s)
         session = self._find(session_id, path)
         num_bytes = sum(piece.num_bytes for piece in path)
-        missing = {e: num_bytes - e.residency.num_resident(path) for e in able}
         origin = None if session is None else session.engine
+        missing = {}
+        for each in able:
+            key = None if session is None or each is not origin else session.key
+            missing[each] = num_bytes - each.num_resident(path, key)
         if session is None:
             engine, reason = self._for_new(able, missing)
             key = session_id if session_id is not None else path[-1].key if path else b""

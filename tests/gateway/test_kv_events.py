@@ -1,0 +1,232 @@
+"""KV events: both forms on the wire, groups, gaps, restarts; over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+import zmq.asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.gateway.kv_events import (
+    EventResidency,
+    KvEventReader,
+    decode_events,
+    engine_session_id,
+)
+
+A, B = engine_session_id("a"), engine_session_id("b")
+
+
+def stored(*hashes: bytes | int, session: str | None = A, **others: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "parent_block_hash": None,
+        "token_ids": [1],
+        "block_size": 16,
+        "lora_id": None,
+    }
+    fields |= {"medium": "GPU", "lora_name": None, "session_id": session, **others}
+    return {"type": "BlockStored", "block_hashes": list(hashes), **fields}
+
+
+def removed(*hashes: bytes | int, **others: Any) -> dict[str, Any]:
+    return {"type": "BlockRemoved", "block_hashes": list(hashes), "medium": "GPU", **others}
+
+
+CLEARED = {"type": "AllBlocksCleared"}
+
+
+def batch(*events: Any) -> bytes:
+    return msgspec.msgpack.encode([1.5, events, 0])
+
+
+def after(*events: Any) -> EventResidency:
+    residency = EventResidency()
+    residency.is_current = True
+    for event in decode_events(batch(*events)):
+        residency.apply(event)
+    return residency
+
+
+def test_blocks_count_for_every_session_that_uses_them() -> None:
+    residency = after(stored(b"1", b"2", b"3"), stored(b"1", session=B), removed(b"1"))
+    assert residency.resident_tokens(A) == 32
+    assert residency.resident_tokens(B) == 0
+
+
+def test_a_block_that_is_reported_again_counts_once() -> None:
+    residency = after(stored(b"1", b"2"), stored(b"1", b"2"), removed(b"2"), removed(b"2"))
+    assert residency.resident_tokens(A) == 16
+
+
+def test_older_engines_send_arrays() -> None:
+    events = [["BlockStored", [7, 8], None, [1, 2], 16, None, "GPU"], ["BlockRemoved", [8], "GPU"]]
+    first, second = decode_events(batch(*events))
+    assert (first.keys, first.block_tokens, first.session_id) == ([(0, 7), (0, 8)], 16, None)
+    assert (second.kind, second.keys) == ("BlockRemoved", [(0, 8)])
+    assert [each.kind for each in decode_events(batch(["AllBlocksCleared"]))] == [CLEARED["type"]]
+
+
+def test_the_scarcest_group_decides_and_windows_do_not() -> None:
+    residency = after(
+        stored(b"1", b"2", group_idx=0, kv_cache_spec_kind="full_attention"),
+        stored(b"1", group_idx=1, kv_cache_spec_kind="full_attention"),
+        stored(b"1", group_idx=2, kv_cache_spec_kind="sliding_window"),
+        removed(b"1", group_idx=2),
+    )
+    assert residency.resident_tokens(A) == 16
+
+
+def test_lower_tiers_and_unknown_events_are_left_out() -> None:
+    residency = after(
+        stored(b"1"), stored(b"2", medium="CPU"), removed(b"1", medium="CPU"), {"type": "New"}
+    )
+    assert residency.resident_tokens(A) == 16
+
+
+def test_nothing_is_said_about_what_is_not_known() -> None:
+    assert EventResidency().resident_tokens(A) is None
+    residency = after(stored(b"1", session="somebody's"))
+    assert residency.resident_tokens("somebody's") == 0
+    residency.clear()
+    assert residency.resident_tokens(A) is None
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xc1", msgspec.msgpack.encode({"a": 1}), batch(3)])
+def test_what_is_no_batch_is_an_error(payload: bytes) -> None:
+    with pytest.raises(ValueError, match="not a batch"):
+        decode_events(payload)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(
+                lambda keys, who: stored(*keys, session=who),
+                st.lists(st.integers(0, 5), max_size=4),
+                st.sampled_from([A, B]),
+            ),
+            st.builds(lambda keys: removed(*keys), st.lists(st.integers(0, 5), max_size=4)),
+            st.just(CLEARED),
+        ),
+        max_size=30,
+    )
+)
+def test_counts_are_those_of_sets(events: list[dict[str, Any]]) -> None:
+    sets: dict[str, set[int]] = {A: set(), B: set()}
+    for event in events:
+        keys = set(event.get("block_hashes", ()))
+        if event["type"] == "BlockStored":
+            sets[event["session_id"]] |= keys
+        else:
+            for held in sets.values():
+                held -= keys if event["type"] == "BlockRemoved" else set(held)
+    residency = after(*events, stored(99, session="another"))
+    assert residency.resident_tokens(A) == 16 * len(sets[A])
+    assert residency.resident_tokens(B) == 16 * len(sets[B])
+
+
+class Publisher:
+    """Publishes as vLLM does; `lose` batches are repeated on request only."""
+
+    def __init__(self, directory: Path, *, repeats: bool = True) -> None:
+        self.endpoint = f"ipc://{directory}/events"
+        self.replay_endpoint = f"ipc://{directory}/replay" if repeats else None
+        self.batches: list[bytes] = []
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[EventResidency]:
+        context = zmq.asyncio.Context.instance()
+        residency = EventResidency()
+        with context.socket(zmq.XPUB) as self.socket, context.socket(zmq.ROUTER) as router:
+            self.socket.bind(self.endpoint)
+            if self.replay_endpoint is not None:
+                router.bind(self.replay_endpoint)
+            reader = KvEventReader("e", self.endpoint, self.replay_endpoint, residency)
+            tasks = [asyncio.create_task(reader.run()), asyncio.create_task(self._repeat(router))]
+            await self.socket.recv()  # the subscription
+            try:
+                yield residency
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def send(self, *events: Any, is_lost: bool = False) -> None:
+        payload = batch(*events)
+        self.batches.append(payload)
+        if not is_lost:
+            number = (len(self.batches) - 1).to_bytes(8, "big")
+            await self.socket.send_multipart([b"", number, payload])
+
+    async def _repeat(self, router: Any) -> None:
+        while True:
+            client, _, first = await router.recv_multipart()
+            for number, payload in enumerate(self.batches):
+                if number >= int.from_bytes(first, "big"):
+                    frames = [client, b"", b"", number.to_bytes(8, "big"), payload]
+                    await router.send_multipart(frames)
+            await router.send_multipart([client, b"", b"", b"\xff" * 8, b""])
+
+
+async def until(residency: EventResidency, tokens: int | None) -> None:
+    async with asyncio.timeout(20.0):
+        while residency.resident_tokens(A) != tokens:
+            await asyncio.sleep(0.01)
+
+
+async def test_missed_events_are_asked_for(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path)
+    async with publisher.running() as residency:
+        await publisher.send(stored(b"1"), is_lost=True)
+        await publisher.send(stored(b"2"))
+        await until(residency, 32)
+        await publisher.send(removed(b"1"), is_lost=True)
+        await publisher.send(stored(b"3"), is_lost=True)
+        await publisher.send(stored(b"4"))
+        await until(residency, 48)
+
+
+async def test_without_repetition_what_was_missed_is_forgotten(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path, repeats=False)
+    async with publisher.running() as residency:
+        await publisher.send(stored(b"1", b"2"))
+        await until(residency, 32)
+        await publisher.send(removed(b"1"), is_lost=True)
+        await publisher.send(stored(b"3"))
+        await until(residency, 16)
+
+
+async def test_a_restarted_engine_starts_anew(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path)
+    async with publisher.running() as residency:
+        for name in (b"1", b"2", b"3"):
+            await publisher.send(stored(name))
+        await until(residency, 48)
+        publisher.batches.clear()
+        await publisher.send(stored(b"9"))
+        await until(residency, 16)
+
+
+async def test_an_unreadable_batch_does_not_end_the_reader(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path)
+    async with publisher.running() as residency:
+        await publisher.send(stored(b"1"))
+        await until(residency, 16)
+        publisher.batches.append(b"\xc1")
+        await publisher.socket.send_multipart([b"", (1).to_bytes(8, "big"), b"\xc1"])
+        await until(residency, None)
+        await publisher.send(stored(b"2"), stored(b"3"))
+        await until(residency, 32)
+
+
+def test_session_names_are_opaque_and_stable() -> None:
+    assert engine_session_id("a") == A != B
+    assert "tenant" not in engine_session_id("tenant\x00s")
