@@ -91,7 +91,7 @@ def test_lower_tiers_and_unknown_events_are_left_out() -> None:
     assert residency.resident_tokens(A) == 16
 
 
-def test_nothing_is_said_about_what_is_not_known() -> None:
+def test_what_is_not_known_is_none() -> None:
     assert EventResidency().resident_tokens(A) is None
     residency = after(stored(b"1", session="somebody's"))
     assert residency.resident_tokens("somebody's") == 0

@@ -116,7 +116,7 @@ def test_decodes_together_end_before_another_engine_can_disturb() -> None:
     records, engines = run([alone(1, 101), alone(2, 11)], InTurn(2))
     assert latencies(records) == {"s2": pytest.approx(5.0), "s1": pytest.approx(14.0)}
     beside, by_itself = engines[0].repeats[0], max(engines[0].repeats)
-    assert beside <= 2  # steps of 0.1 s, and 0.1 s that a request may wait
+    assert beside <= 3  # steps of 0.1 s, and 0.25 s that a request may wait
     assert by_itself > 50
 
 

@@ -5,7 +5,6 @@ One server for the whole file.
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from tests.waiting import LONGEST_S, until
 from holdfast.bench.model import build_tiny_model
 from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.config import HoldfastConfig
-from holdfast.gateway.kv_events import EventResidency, KvEventReader, engine_session_id
 
 pytestmark = [pytest.mark.engine, pytest.mark.server]
 
@@ -42,7 +40,6 @@ class Server:
         self.model = str(server.options.model)
         self._address = urlsplit(server.url).netloc
         self._log = log
-        self.directory = log.parent
 
     def post(
         self, path: str, headers: dict[str, str], body: Any, *, is_chunked: bool = False
@@ -84,22 +81,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         kv_tokens=8192,
         max_model_len=4096,
         config=HoldfastConfig(strict=True, decision_log=str(log)),
-        extra_arguments=(
-            *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-            *("--kv-events-config", json.dumps(kv_events(directory))),
-        ),
+        extra_arguments=("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     )
     with EngineServer("holdfast", options, directory / "server.log") as running:
         yield Server(running, log)
-
-
-def kv_events(directory: Path) -> dict[str, Any]:
-    return {
-        "enable_kv_cache_events": True,
-        "publisher": "zmq",
-        "endpoint": f"ipc://{directory}/events",
-        "replay_endpoint": f"ipc://{directory}/replay",
-    }
 
 
 # Of each: path, headers, body; then client, session, parent, whether it is a side call.
@@ -249,25 +234,3 @@ def test_tenants_do_not_share_ids(server: Server) -> None:
     )
     assert first["session_id"] == second["session_id"] == "cx"
     assert first["session"] != second["session"]
-
-
-def test_kv_events_say_what_of_a_session_is_held(server: Server) -> None:
-    session, other = engine_session_id("s"), engine_session_id("other")
-
-    async def send(name: str, num_words: int) -> None:
-        body = {"messages": [{"role": "user", "content": "word " * num_words}]}
-        await asyncio.to_thread(server.told, CHAT, {"x-session-id": name}, body)
-
-    async def follow() -> None:
-        residency, where = EventResidency(), kv_events(server.directory)
-        await send(session, 300)  # before anyone listens: it is repeated
-        reader = KvEventReader("e", where["endpoint"], where["replay_endpoint"], residency)
-        task = asyncio.create_task(reader.run())
-        async with asyncio.timeout(LONGEST_S):
-            while not residency.resident_tokens(session):
-                await send(other, 100)
-        assert (residency.resident_tokens(session) or 0) >= 256
-        assert residency.resident_tokens(engine_session_id("unknown")) == 0
-        task.cancel()
-
-    asyncio.run(follow())

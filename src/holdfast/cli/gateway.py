@@ -131,9 +131,10 @@ class GatewayArguments:
 def gateway(options: GatewayArguments) -> None:
     """Send each session to the engine that has its KV blocks.
 
-    Serves the OpenAI and Anthropic APIs of the engines, byte for byte. Engines may be stock vLLM or
-    `holdfast serve`. A session returns to its engine unless waiting there costs more than computing
-    its prompt elsewhere. A turn for which an engine has no space is held for a bounded time.
+    Serves the OpenAI and Anthropic APIs of the engines byte for byte, and Gemini's translated.
+    Engines may be stock vLLM or `holdfast serve`. A session returns to its engine unless waiting
+    there costs more than computing its prompt elsewhere. A turn for which an engine has no space is
+    held for a bounded time.
     """
     from holdfast.gateway.app import Gateway
     from holdfast.gateway.engines import Engine

@@ -182,7 +182,7 @@ class EngineAdmission:
         output_tokens: int | None = None,
         end: TurnEnd | None = None,
     ) -> None:
-        """Take in that a turn is over: answered, broken off or abandoned by its client. Mutates.
+        """Take in that a turn is over, however it ended. Mutates.
 
         Args:
             request_id: The turn; unknown ones are ignored.

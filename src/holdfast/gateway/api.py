@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-__all__ = ["ROUTES", "Route", "error_body", "error_event", "route_of"]
+__all__ = ["GEMINI", "ROUTES", "Route", "error_body", "error_event", "route_of"]
 
-Dialect = Literal["openai", "responses", "anthropic"]
+Dialect = Literal["openai", "responses", "anthropic", "gemini"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,12 @@ ROUTES: Final = (
 )
 """Engines have more: metrics, resets, sleep. Those are for operators and do not pass."""
 
+GEMINI: Final = Route("/v1beta/models/*", _POST, "gemini", is_generation=True)
+"""Gemini's API, translated: under v1, v1beta and v1alpha."""
+
+_GEMINI_PATH: Final = re.compile(
+    r"/v1(beta|alpha)?/models/.*:(stream)?([gG]enerateContent|countTokens)"
+)
 _PLAIN: Final = re.compile(r"[\w.:/-]*", re.ASCII)
 _BY_PATH: Final = {route.path: route for route in ROUTES}
 
@@ -58,6 +64,8 @@ def route_of(path: str) -> Route | None:
     found = _BY_PATH.get(path)
     if found is not None or not _PLAIN.fullmatch(path) or "/." in path:
         return found
+    if _GEMINI_PATH.fullmatch(path):
+        return GEMINI
     for route in ROUTES:
         if route.path.endswith("/*") and path.startswith(route.path[:-1]):
             return route
@@ -71,7 +79,7 @@ def error_body(dialect: Dialect, status: int, message: str) -> bytes:
 
 def error_event(dialect: Dialect, message: str) -> bytes:
     """Return the last event of a stream that breaks off, as the API gives it. Pure."""
-    if dialect == "openai":
+    if dialect in ("openai", "gemini"):
         return b"data: " + error_body(dialect, 502, message) + b"\n\n"
     if dialect == "responses":
         event = {"type": "error", "code": "server_error", "message": message, "param": None}
@@ -85,6 +93,9 @@ def _error(dialect: Dialect, status: int, message: str) -> dict[str, Any]:
             status, "invalid_request_error" if status < 500 else "api_error"
         )
         return {"type": "error", "error": {"type": kind, "message": message}}
+    if dialect == "gemini":
+        kind = _GEMINI_KINDS.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
+        return {"error": {"code": status, "message": message, "status": kind}}
     kind = "invalid_request_error" if status < 500 else "server_error"
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
@@ -96,4 +107,13 @@ _ANTHROPIC_KINDS: Final = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+}
+
+_GEMINI_KINDS: Final = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
 }

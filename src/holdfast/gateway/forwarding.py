@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import itertools
 import math
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -19,9 +19,16 @@ from yarl import URL
 
 from holdfast.errors import EndpointError
 from holdfast.gateway.answer_tail import KEPT_BYTES, AnswerTail, has_first_token, read_tail
-from holdfast.gateway.api import Route, error_body, error_event, route_of
+from holdfast.gateway.api import Route, error_body, route_of
 from holdfast.gateway.dispatch import Dispatcher
 from holdfast.gateway.engines import Engine
+from holdfast.gateway.gemini import (
+    GeminiCall,
+    GeminiError,
+    gemini_call_of,
+    translated_request,
+)
+from holdfast.gateway.gemini_answers import translator_of
 from holdfast.gateway.headers import RECEIPT, answer_headers, by_lower_name, request_headers
 from holdfast.gateway.kv_events import engine_session_id
 from holdfast.gateway.metrics import GatewayMetrics
@@ -35,12 +42,12 @@ from holdfast.gateway.prompt_path import (
     with_salt,
 )
 from holdfast.gateway.settings import GatewayLimits
+from holdfast.gateway.streams import break_off, payload_of
 from holdfast.gateway.tenants import ApiKeys
 
 __all__ = ["Forwarder"]
 
 _BEGINNING_BYTES: Final = 4096  # of an answer, for its id
-_CHUNKED_BYTES: Final = 1 << 20
 _MOST_ANSWERS: Final = 100_000
 _ANSWER_ID = re.compile(rb'"id"\s*:\s*"(resp_[\w.-]{1,128})"')
 _UNREACHED = (aiohttp.ClientConnectionError, ConnectionError)
@@ -66,6 +73,8 @@ class _Call(NamedTuple):
         path: Its prompt; empty where it computes none.
         answer_id: An earlier answer that only its engine knows; None if it names none.
         is_stream: Whether the answer is streamed.
+        gemini: What it asked for in Gemini's API; None in the engines' own.
+        engine_path: Path on the engine; None if it is the client's.
     """
 
     route: Route
@@ -75,6 +84,8 @@ class _Call(NamedTuple):
     path: tuple[Piece, ...]
     answer_id: str | None
     is_stream: bool
+    gemini: GeminiCall | None = None
+    engine_path: str | None = None
 
 
 class Forwarder:
@@ -103,7 +114,8 @@ class Forwarder:
         engine_key: str | None = None,
     ) -> None:
         self.dispatcher = Dispatcher(engines, limits.lease_s, limits.max_wait_ratio)
-        self._engines = engines
+        for engine in engines:
+            metrics.watch_held(engine.name, partial(self.dispatcher.held, engine))
         self._client = client
         self._keys = keys
         self._limits = limits
@@ -133,7 +145,9 @@ class Forwarder:
             raise _Refusal(404, f"{request.path} does not exist here")
         tenant = self._keys.tenant_of(request.headers)
         if tenant is None:
-            raise _Refusal(401, "no valid API key: send it as a bearer token or as x-api-key")
+            raise _Refusal(
+                401, "no valid API key: send it as a bearer token, x-api-key or x-goog-api-key"
+            )
         if request.method not in route.methods:
             allowed = ", ".join(sorted(route.methods))
             raise _Refusal(405, f"{request.path} takes {allowed}, not {request.method}")
@@ -142,7 +156,10 @@ class Forwarder:
         most = self._limits.nesting
         if nests_deeper(body, most):
             raise _Refusal(400, f"the body is nested deeper than {most} levels; flatten it")
-        call = self._read(request, route, body, tenant)
+        if route.dialect == "gemini":
+            call = self._translated(request, route, body, tenant)
+        else:
+            call = self._read(request, route, body, tenant)
         self.metrics.decision_s.observe(monotonic() - began_s)
         return call
 
@@ -171,6 +188,21 @@ class Forwarder:
                 body = with_salt(body, tenant, read.cache_salt)
         return _Call(route, body, tenant, session_id, path, answer_id, is_stream)
 
+    def _translated(self, request: web.Request, route: Route, body: bytes, tenant: str) -> _Call:
+        gemini = gemini_call_of(request.path)
+        if gemini is None:
+            raise _Refusal(404, f"{request.path} does not exist here")
+        if gemini.action == "streamGenerateContent" and request.query.get("alt") != "sse":
+            raise _Refusal(400, "a stream is given as server-sent events only: add ?alt=sse")
+        try:
+            translated = translated_request(gemini, body)
+        except GeminiError as error:
+            raise _Refusal(400, str(error)) from None
+        if gemini.action == "countTokens":
+            return _Call(route, translated, tenant, None, (), None, False, gemini, "/tokenize")
+        call = self._read(request, route, translated, tenant)
+        return call._replace(gemini=gemini, engine_path="/v1/chat/completions")
+
     # Forward.
 
     async def _forward(self, request: web.Request, call: _Call) -> web.StreamResponse:
@@ -184,9 +216,9 @@ class Forwarder:
                     await self._admitted(sent)
                     async with self._client.request(
                         request.method,
-                        URL(engine.url + request.raw_path, encoded=True),
-                        headers=self._headers(request, sent),
-                        data=_payload(call.body),
+                        URL(engine.url + (call.engine_path or request.raw_path), encoded=True),
+                        headers=self._headers(request, call, sent),
+                        data=payload_of(call.body),
                         allow_redirects=False,
                     ) as answer:
                         return await self._pass_on(request, call, answer, sent)
@@ -213,12 +245,15 @@ class Forwarder:
         self.metrics.placements.labels(placement.engine.name, placement.reason).inc()
         return _Sent(request_id, placement, self)
 
-    def _headers(self, request: web.Request, sent: _Sent) -> CIMultiDict[str]:
+    def _headers(self, request: web.Request, call: _Call, sent: _Sent) -> CIMultiDict[str]:
         """The headers for an engine; where it reports KV events, they name the session."""
         session_id = None
         if sent.engine.events is not None:
             session_id = engine_session_id(sent.placement.session.key)
-        return request_headers(request.headers.items(), self._engine_key, session_id)
+        headers = request_headers(request.headers.items(), self._engine_key, session_id)
+        if call.gemini is not None:
+            headers["Accept-Encoding"] = "identity"  # to be translated
+        return headers
 
     async def _admitted(self, sent: _Sent) -> None:
         """Wait until the engine has space for the request's session."""
@@ -238,10 +273,6 @@ class Forwarder:
             held = self._held.get(request_id)
             if held is not None and not held.done():
                 held.set_result(None)
-        for engine in self._engines:
-            num_held, held_tokens = self.dispatcher.held(engine)
-            self.metrics.held.labels(engine.name).set(num_held)
-            self.metrics.held_tokens.labels(engine.name).set(held_tokens)
         if self._next_look is not None:
             self._next_look.cancel()
             self._next_look = None
@@ -275,23 +306,27 @@ class Forwarder:
             headers=answer_headers(answer.headers.items()),
         )
         response.headers[RECEIPT] = f"{engine.name}; reason={sent.placement.reason}"
+        translator = None if call.gemini is None else translator_of(call.gemini, answer.status)
+        if translator is not None:
+            response.headers.pop("Content-Length", None)
         await response.prepare(request)
         begin, end = b"", b""
         try:
             async for chunk in answer.content.iter_any():
-                await response.write(chunk)
+                await response.write(chunk if translator is None else translator.feed(chunk))
                 if not sent.has_started and has_first_token(chunk):
                     sent.started()
                 if len(begin) < _BEGINNING_BYTES:
                     begin += chunk[: _BEGINNING_BYTES - len(begin)]
                 end = (end + chunk)[-KEPT_BYTES:]
-            await response.write_eof()
+            await response.write_eof(b"" if translator is None else translator.end())
         except _BROKEN:
             if request.transport is None or request.transport.is_closing():
                 raise  # the client has left
             self.metrics.broken.labels(engine.name).inc()
             self.engine_lost(engine)
-            await _break_off(request, response, call, end, engine)
+            message = f"engine {engine.name} stopped before the answer was complete; send it again"
+            await break_off(request, response, call.route.dialect, end, message)
             return response
         self._learn(call, sent, begin, end)
         self.metrics.answers.labels(engine.name, f"{answer.status // 100}xx").inc()
@@ -361,22 +396,3 @@ class _Sent:
         tail = self.tail
         self._forwarder.dispatcher.ended(self.request_id, monotonic(), tail.output_tokens, tail.end)
         self._forwarder.look()
-
-
-def _payload(body: bytes) -> bytes | io.BytesIO | None:
-    """The body as aiohttp takes it, a long one to be sent in chunks."""
-    return io.BytesIO(body) if len(body) > _CHUNKED_BYTES else body or None
-
-
-async def _break_off(
-    request: web.Request, response: web.StreamResponse, call: _Call, end: bytes, engine: Engine
-) -> None:
-    """End an answer that broke off: by an error event, or a closed connection."""
-    if response.content_type != "text/event-stream":
-        if request.transport is not None:
-            request.transport.abort()  # a shorter body must not look whole
-        return
-    boundary = b"" if not end or end.endswith(b"\n\n") else b"\n\n"
-    message = f"engine {engine.name} stopped before the answer was complete; send it again"
-    await response.write(boundary + error_event(call.route.dialect, message))
-    await response.write_eof()

@@ -35,6 +35,9 @@ def request_headers(
         session_id: The gateway's name of the session, in place of the client's; None leaves that.
     """
     passed = _passing(headers, _OF_BODY)
+    google_key = passed.pop("x-goog-api-key", None)
+    if google_key is not None and engine_key is None:
+        passed.setdefault("Authorization", f"Bearer {google_key}")
     if engine_key is not None:
         passed.pop("x-api-key", None)
         passed["Authorization"] = f"Bearer {engine_key}"

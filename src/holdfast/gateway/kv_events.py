@@ -1,4 +1,4 @@
-"""KV events of a stock engine: how much of each session its prefix cache still holds.
+"""KV events of a stock engine: how much of each session it still holds.
 
 The gateway names its sessions to the engine (`X-Session-ID`), and the engine names them with the
 blocks that it stores or uses again. So neither a tokenizer nor the engine's hash function is
@@ -51,7 +51,7 @@ class KvEvent(NamedTuple):
         kind: Stored, removed, or everything cleared.
         keys: The blocks; none if everything is cleared.
         block_tokens: Tokens a block, of stored ones.
-        session_id: For whom they were stored or used again; None if the engine does not say.
+        session_id: The session that stored or used them; None if the engine does not say.
         is_whole: Whether the cache group keeps whole prompts: a sliding window drops by itself.
     """
 
@@ -63,13 +63,15 @@ class KvEvent(NamedTuple):
 
 
 def engine_session_id(key: bytes | str) -> str:
-    """Return what the engine is told for a session: opaque, the same after a restart. Pure."""
+    """Return the opaque name of a session for engines. Pure."""
     text = key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")
     return _PREFIX + sha256(text).hexdigest()[:32]
 
 
 def decode_events(payload: bytes) -> list[KvEvent]:
-    """Read a batch of events, as maps or as arrays; others and lower tiers are left out. Pure.
+    """Read a batch of events, as maps or as arrays. Pure.
+
+    Unknown events and lower tiers are left out.
 
     Raises:
         ValueError: It is no such batch.
@@ -118,7 +120,7 @@ class EventResidency:
         self._block_tokens: dict[int, int] = {}  # by group
 
     def resident_tokens(self, session_id: str) -> int | None:
-        """Tokens of a session in the cache, abandoned ones included; None if not known. Pure."""
+        """Tokens of a session in the cache; None if not known. Pure."""
         if not self.is_current or not self._block_tokens:
             return None
         return min(
@@ -127,7 +129,7 @@ class EventResidency:
         )
 
     def apply(self, event: KvEvent) -> None:
-        """Take in an event; one that repeats an earlier one changes nothing. Mutates."""
+        """Take in an event; a repeated one changes nothing. Mutates."""
         if event.kind == "AllBlocksCleared":
             self._forget_blocks()
         elif event.kind == "BlockRemoved":
@@ -168,7 +170,7 @@ class EventResidency:
 
 
 class KvEventReader:
-    """Subscribes to an engine's events and asks again for those that it has missed.
+    """Subscribes to an engine's events and asks again for missed ones.
 
     Args:
         name: The engine's, for log lines.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -60,6 +60,11 @@ class GatewayMetrics:
         self.first_byte_s = self._histogram(
             "first_byte_seconds", "Time from a request's sending to the first byte of its answer."
         )
+
+    def watch_held(self, engine: str, held: Callable[[], tuple[int, int]]) -> None:
+        """Ask for an engine's held requests and their tokens when they are read. Mutates."""
+        self.held.labels(engine).set_function(lambda: held()[0])
+        self.held_tokens.labels(engine).set_function(lambda: held()[1])
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(*_named(name, text, labels), registry=self.registry)

@@ -59,12 +59,16 @@ class ApiKeys:
         """Return the tenant of a request, None if its key is missing or wrong. Pure.
 
         Args:
-            headers: By any case; the key is a bearer token or `x-api-key`.
+            headers: By any case; the key is a bearer token, `x-api-key` or `x-goog-api-key`.
         """
         if not self._tenants:
             return ""
         scheme, _, token = headers.get("Authorization", "").partition(" ")
-        key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        key = (
+            token.strip()
+            if scheme.lower() == "bearer"
+            else headers.get("x-api-key", headers.get("x-goog-api-key", ""))
+        )
         digest = _digest(key)
         found = None
         for known, tenant in self._tenants:

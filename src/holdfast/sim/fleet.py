@@ -18,7 +18,7 @@ __all__ = ["ROUTERS", "EndedStep", "Fleet", "FleetPlan", "Router", "StepCost"]
 ROUTERS = ("round-robin", "sticky", "prefix", "holdfast")
 _MAX_IDLE_STEPS = 100_000
 _MOST_REPEATS = 256
-_LATE_S = 0.1  # how late an engine may see a request that another engine's step brings about
+_LATE_S = 0.25  # how late an engine may see a request that another engine's step brings about
 
 
 class StepCost(Protocol):
@@ -195,7 +195,7 @@ class Fleet:
 
     An engine sees a request at the end of its step, as a real one does. Several decode steps are
     taken together as long as no event is due; what another engine's step brings about meanwhile
-    waits for the end of them, 0.1 s at most.
+    waits for the end of them, 0.25 s at most.
 
     Args:
         engines: Engines that read `clock`; the number of each is its place.
