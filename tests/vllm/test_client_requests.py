@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import anthropic
+import openai
 import pytest
 from tests.waiting import LONGEST_S, until
 
@@ -38,6 +40,7 @@ class Server:
 
     def __init__(self, server: EngineServer, log: Path) -> None:
         self.model = str(server.options.model)
+        self.url = server.url
         self._address = urlsplit(server.url).netloc
         self._log = log
 
@@ -234,3 +237,41 @@ def test_tenants_do_not_share_ids(server: Server) -> None:
     )
     assert first["session_id"] == second["session_id"] == "cx"
     assert first["session"] != second["session"]
+
+
+def test_anthropics_client_reads_why_a_prompt_missed(server: Server) -> None:
+    client: Any = anthropic.Anthropic(api_key="k", base_url=server.url)
+
+    def reason(messages: list[Any], compared: str | None) -> tuple[str, Any]:
+        body = {"model": server.model, "max_tokens": 1, "messages": messages}
+        asked = {"diagnostics": {"previous_message_id": compared}}
+        with client.messages.stream(**body, **asked) as stream:
+            streamed = stream.get_final_message().diagnostics
+        found = client.messages.create(**body, **asked)
+        for one in (streamed, found.diagnostics):
+            assert (one is None) == (found.diagnostics is None)
+        why = None if streamed is None else streamed.cache_miss_reason
+        return found.id, None if why is None else why.type
+
+    first, why = reason(SAY, None)
+    assert why is None
+    assert reason([*SAY, {"role": "assistant", "content": "Yes."}, *SAY], first)[1] is None
+    assert reason([{"role": "user", "content": "Else."}], first)[1] == "messages_changed"
+    assert reason(SAY, "msg_elsewhere")[1] == "previous_message_not_found"
+
+
+def test_openais_client_reads_why_a_prompt_missed(server: Server) -> None:
+    client: Any = openai.OpenAI(api_key="k", base_url=f"{server.url}/v1")
+
+    def kind(text: str, compared: str | None) -> tuple[str, Any]:
+        options = {"prompt_cache_options": {"comparison_response_id": compared}} if compared else {}
+        body = {"model": server.model, "input": text, "max_output_tokens": 16}
+        *_, last = client.responses.create(**body, stream=True, extra_body=options)
+        found = last.response.prompt_cache_diagnostics
+        return last.response.id, None if found is None else found.type
+
+    first, nothing = kind("Look at the file, please.", None)
+    assert nothing is None
+    assert kind("Look at the file, please.", first)[1] == "cache_hit"
+    assert kind("Else.", first)[1] == "cache_miss"
+    assert kind("Look at the file, please.", "resp_elsewhere")[1] == "comparison_response_not_found"

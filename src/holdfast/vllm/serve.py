@@ -33,6 +33,7 @@ SCHEDULER_CLASS: Final = "holdfast.vllm.scheduler.HoldfastScheduler"
 MIDDLEWARE: Final = (
     "holdfast.vllm.nesting_limit.NestingLimit",
     "holdfast.vllm.client_sessions.ClientSessions",
+    "holdfast.vllm.cache_diagnostics.CacheDiagnostics",
 )
 
 ROUTES_MIDDLEWARE: Final = "holdfast.vllm.control.routes.ControlRoutes"
