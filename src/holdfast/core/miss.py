@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 __all__ = [
-    *("AVOIDABLE_REASONS", "MISS_REASONS", "Attribution", "Eviction", "KnownPrompt"),
-    *("MissReason", "missed_tokens"),
+    *("AVOIDABLE_REASONS", "MISS_REASONS", "REPEATED_REASONS", "Attribution", "Eviction"),
+    *("KnownPrompt", "MissReason", "missed_tokens"),
 ]
 
 MissReason = Literal[
@@ -40,6 +40,11 @@ MISS_REASONS: Final[tuple[MissReason, ...]] = get_args(MissReason)
 
 AVOIDABLE_REASONS: Final = frozenset(MISS_REASONS) - {"never_seen", "below_block_size"}
 """Reasons that cost time which another decision, of a client or of ours, could have saved."""
+
+REPEATED_REASONS: Final = AVOIDABLE_REASONS - {
+    *("mutated", "answer_changed", "salt_changed", "other_model")
+}
+"""Avoidable reasons of tokens that an infinite cache would have had."""
 
 
 @dataclass(slots=True, eq=False)

@@ -26,6 +26,10 @@ _HELP: Final = {
     "holdfast_cached_tokens": "Prompt tokens that were cached when their turns started.",
     "holdfast_missed_tokens": "Prompt tokens that were not cached, by reason.",
     "holdfast_lost_seconds": "Engine time to compute avoidable missing tokens, by reason.",
+    "holdfast_hit_ratio": "Share of prompt tokens that were cached, over the last turns.",
+    "holdfast_possible_hit_ratio": "The same with an infinite cache; below it, tokens are lost.",
+    "holdfast_thrash_index": "Tokens computed again for each new one, over the last turns.",
+    "holdfast_alarms": "Alarms of the watchdog, by kind; the log has what to do.",
     "holdfast_reused_blocks": "Cached KV blocks that admitted requests reused.",
     "holdfast_admissions": "Requests admitted to the running batch.",
     "holdfast_fallbacks": "Errors after which vLLM's own order is used; see the log.",
@@ -54,6 +58,7 @@ _HELP: Final = {
 }
 
 _LABELS: Final[Mapping[str, tuple[str, ...]]] = {
+    "holdfast_alarms": ("kind",),
     "holdfast_commands": ("command", "outcome"),
     "holdfast_evicted_blocks": ("reason",),
     "holdfast_fallbacks": ("where",),
@@ -73,6 +78,14 @@ _LABELS: Final[Mapping[str, tuple[str, ...]]] = {
 """Names of the labels of metrics that have any."""
 
 
+_OF_WORST: Final[Mapping[str, str]] = {
+    "holdfast_hit_ratio": "gauge_livemin",
+    "holdfast_possible_hit_ratio": "gauge_livemin",
+    "holdfast_thrash_index": "gauge_livemax",
+}
+"""Gauges of several engines that do not add up, each with how the worst engine's is found."""
+
+
 class ValueFiles:
     """One engine's value files, in prometheus-client's multi-process format.
 
@@ -86,7 +99,7 @@ class ValueFiles:
         self._lock = lock
         self._files = {
             kind: MmapedDict(str(directory / f"{kind}_{writer}.db"))  # type: ignore[no-untyped-call]
-            for kind in ("counter", "gauge_livesum", "histogram")
+            for kind in ("counter", "gauge_livesum", "gauge_livemin", "gauge_livemax", "histogram")
         }
         self._keys: dict[tuple[str, str, tuple[str, ...]], str] = {}
 
@@ -102,7 +115,8 @@ class ValueFiles:
 
     def write_gauge(self, metric: str, labels: tuple[str, ...], value: float) -> None:
         """Write a gauge's value, given the values of its labels."""
-        self._write("gauge_livesum", metric, metric, _named(metric, labels), value)
+        kind = _OF_WORST.get(metric, "gauge_livesum")
+        self._write(kind, metric, metric, _named(metric, labels), value)
 
     def write_wait_histogram(self, counts: list[int], sum_s: float) -> None:
         """Write how many requests waited up to each of `WAIT_BOUNDS_S`, and their sum (s)."""

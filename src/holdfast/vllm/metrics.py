@@ -31,6 +31,7 @@ from holdfast.core.identity import Identity
 from holdfast.core.lineage import LineageReason
 from holdfast.core.miss import MISS_REASONS, Attribution
 from holdfast.predict.agent_calls import AgentCalls
+from holdfast.runtime.watchdog import Pulse
 from holdfast.vllm.metric_files import WAIT_BOUNDS_S, ValueFiles
 from holdfast.vllm.metrics_directory import new_directory, open_locked, remove_abandoned
 
@@ -211,6 +212,27 @@ class EngineMetrics:
         """Set how many sessions are in each state; other states keep their value."""
         for state, num_sessions in num_by_state.items():
             self._gauges["holdfast_sessions", (state,)] = num_sessions
+
+    def set_cache_use(
+        self, hit_ratio: float | None, possible_hit_ratio: float | None, thrash_index: float | None
+    ) -> None:
+        """Set how well the cache is used over the last turns; what is None keeps its value."""
+        for name, value in (
+            ("holdfast_hit_ratio", hit_ratio),
+            ("holdfast_possible_hit_ratio", possible_hit_ratio),
+            ("holdfast_thrash_index", thrash_index),
+        ):
+            if value is not None:
+                self._gauges[name, ()] = value
+
+    def alarmed(self, kind: str) -> None:
+        """Count one alarm of the watchdog."""
+        self._counters["holdfast_alarms", (kind,)] += 1
+
+    def pulse(self, num_waiting: int, num_running: int) -> Pulse:
+        """The counts that the watchdog looks at. Pure."""
+        started = self._counters["holdfast_admissions", ()]
+        return Pulse(num_waiting, num_running, started, self._counters["holdfast_engine_steps", ()])
 
     def snapshot(self) -> dict[str, float]:
         """The values now, keyed `metric` or `metric/label/...`; for tests and logs. Pure."""

@@ -5,9 +5,10 @@ Process: engine core. Checked on vLLM 0.28 ... 0.32.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
 from holdfast.predict.features import features_of
 from holdfast.runtime.eviction_reason import eviction_reason, sessions_using
+from holdfast.runtime.watchdog import Watchdog
 from holdfast.tool_calls.turn_end import TurnEnd
 from holdfast.vllm.decision_log import DecisionLog, NoDecisionLog
 from holdfast.vllm.metrics import EngineMetrics
@@ -32,6 +34,8 @@ from holdfast.vllm.metrics import EngineMetrics
 __all__ = ["EngineReports"]
 
 _MAX_SESSIONS_LISTED = 16
+
+logger = logging.getLogger(__name__)
 
 
 class EngineReports:
@@ -44,6 +48,7 @@ class EngineReports:
 
     Attributes:
         metrics: The counters.
+        watchdog: Looks at them, and at the turns.
     """
 
     def __init__(self, config: HoldfastConfig, engine: int, clock: Callable[[], float]) -> None:
@@ -52,6 +57,7 @@ class EngineReports:
         self._log: DecisionLog | NoDecisionLog = NoDecisionLog()
         if config.decision_log:
             self._log = DecisionLog(Path(config.decision_log), engine=engine, pid=os.getpid())
+        self.watchdog = Watchdog()
         self._log.write(
             "engine_started", clock(), version=holdfast.__version__, policy=config.policy
         )
@@ -178,6 +184,21 @@ class EngineReports:
         states[SessionState.AT_TOOL] -= num_waiting
         by_state = {state.value: states[state] for state in SessionState}
         self.metrics.set_sessions({**by_state, "waiting_for_agents": num_waiting})
+        self._watch(by_state)
+
+    def _watch(self, num_by_state: Mapping[str, int]) -> None:
+        """Set the watchdog's gauges, and count and log its alarms."""
+        watchdog, metrics = self.watchdog, self.metrics
+        metrics.set_cache_use(
+            watchdog.hit_ratio, watchdog.possible_hit_ratio, watchdog.thrash_index
+        )
+        waiting, running = (
+            num_by_state[state.value] for state in (SessionState.WAITING, SessionState.RUNNING)
+        )
+        for alarm in watchdog.look(self._clock(), metrics.pulse(waiting, running)):
+            metrics.alarmed(alarm.kind)
+            logger.warning("%s", alarm.message)
+            self._log.write("alarm", self._clock(), kind=alarm.kind, message=alarm.message)
 
     def commanded(self, command: Command, outcome: CommandOutcome) -> None:
         """Count and log a command of an application; the tenant's name is a secret."""
@@ -231,6 +252,7 @@ class EngineReports:
         """Count and log why tokens of a turn's prompt were missing."""
         known, eviction = attribution.known, attribution.known.eviction
         self.metrics.attributed(attribution)
+        self.watchdog.turn_ended(attribution)
         lost_s = {reason: round(s, 6) for reason, s in attribution.lost_s.items()}
         evicted = eviction and {
             "reason": eviction.reason,
