@@ -234,7 +234,7 @@ def _answered(asked: Asked, answer_id: Any, tokens: Any, cached: Any) -> Answere
 
 
 def _evicted(answered: Answered, earlier: Answered) -> dict[str, Any] | None:
-    """Ours: a prompt that repeats an earlier one was not cached, so that it was evicted."""
+    """Ours: a prompt that repeats an earlier one was not cached, so evicted."""
     expected, cached = earlier.prompt_tokens, answered.cached_tokens
     if expected is None or cached is None or expected - cached < _LEAST_EVICTED_TOKENS:
         return None

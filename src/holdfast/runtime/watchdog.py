@@ -65,7 +65,7 @@ class _Still:
 
 
 class Watchdog:
-    """Compares the hit ratio with that of an infinite cache, and watches for a standstill.
+    """Compares hit ratios with an infinite cache's; watches for a standstill.
 
     The ratios are over the last turns, about fifty. An alarm is given when its condition begins,
     and again only after it has ended.

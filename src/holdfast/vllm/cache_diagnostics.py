@@ -1,4 +1,4 @@
-"""ASGI middleware that says in answers why a prompt repeats less than its client expects.
+"""ASGI middleware that says in answers why a prompt was not cached.
 
 It speaks the cache diagnostics of both hosted APIs: Anthropic's `diagnostics.previous_message_id`
 and OpenAI's `prompt_cache_options.comparison_response_id`. Each answer's prompt is remembered by a
@@ -72,7 +72,7 @@ class CacheDiagnostics:
         await self._app(scope, replay, answer)
 
     def _shown(self, asked: Asked, tenant: bytes, answer: dict[str, Any]) -> dict[str, Any] | None:
-        """What an answer, or a part of it with its id, says of the cache; remembers it. Mutates."""
+        """The fields to add to an answer, or to an event's; remembers it. Mutates."""
         dialect = asked.dialect
         answered = dialect.answered(asked, answer)
         if answered is None:

@@ -19,7 +19,7 @@ _Shown = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 class EventStream:
-    """Adds fields to the answers that events of a stream hold; passes all others as they are.
+    """Adds fields to the answers in events of a stream; passes all others.
 
     Args:
         shown: Given an answer, the fields to add to it; None adds none.
@@ -66,7 +66,7 @@ class EventStream:
 
     @staticmethod
     def with_fields(body: bytes, shown: _Shown) -> bytes:
-        """A whole JSON answer with its fields, which follow its own. Pure, but for `shown`."""
+        """A whole JSON answer with the fields to add, which follow its own."""
         try:
             answer = json.loads(body)
         except ValueError:

@@ -216,7 +216,7 @@ class EngineMetrics:
     def set_cache_use(
         self, hit_ratio: float | None, possible_hit_ratio: float | None, thrash_index: float | None
     ) -> None:
-        """Set how well the cache is used over the last turns; what is None keeps its value."""
+        """Set how well the cache is used; what is None keeps its value."""
         for name, value in (
             ("holdfast_hit_ratio", hit_ratio),
             ("holdfast_possible_hit_ratio", possible_hit_ratio),
