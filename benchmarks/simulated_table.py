@@ -219,7 +219,7 @@ def _run(command: _Command, options: TableOptions) -> None:
             documents.append(_simulate(command, traces.format(seed=seed), (seed,)))
     else:
         documents.append(_simulate(command, traces, command.seeds))
-    manifest = documents[0].manifest | {"commit": _commit()}
+    manifest = documents[0].manifest | {"commit": code_commit()}
     manifest["digests"] = {k: v for each in documents for k, v in each.manifest["digests"].items()}
     for variant, path in zip(command.variants, command.parts, strict=True):
         runs = [
@@ -254,7 +254,7 @@ def _simulate(command: _Command, traces: str | None, seeds: Sequence[int]) -> Ru
         return read_document(result)
 
 
-def _commit() -> str:
+def code_commit() -> str:
     """The commit of the code that runs, with `-dirty` where files differ from it."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
     folder = Path(__file__).parent

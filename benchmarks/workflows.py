@@ -1,19 +1,20 @@
 """Simulates multi-agent workflows under policies that know, learn or ignore their order.
 
-python benchmarks/workflows.py [--only NAME,...] [--seeds N] [--traces DIR] [--output DIR]
+python benchmarks/workflows.py [--only NAME,...] [--again POLICY,...] [--seeds N] [--traces DIR]
+    [--output DIR]
 
 The workflows are generated (docs/generator.md), several sessions at once until all have ended, on a
 cache that holds a part of what they use; `chatdev` and `coding-agents` are recorded and run where
 DIR has them. Host memory for nothing, and for twice the cache. `kvflow` is told the order of calls,
-and so are the policies with `*`; `cachesage` and Holdfast learn it. A set-up whose results are
-under OUTPUT/parts is not run again.
+and so are the policies with `*`; `cachesage` and Holdfast learn it. Runs that OUTPUT/workflows.json
+has are not made again, unless --again names their policy and they are of another commit.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -32,6 +33,7 @@ from holdfast.traces.writers.canonical import write_canonical
 from holdfast.vllm.simulator.run import simulate
 from holdfast.workload.workflows.kinds import WORKFLOWS
 from holdfast.workload.workflows.sessions import iterate_workflow
+from simulated_table import code_commit
 
 STOCK, CEILING = "vllm-default", "all-kept*"
 H100 = "h100-llama3.1-8b"
@@ -130,38 +132,38 @@ SETUPS = (
 
 
 class Case(msgspec.Struct, frozen=True):
-    """One run."""
+    """One run.
+
+    Attributes:
+        variant: Name of the variant.
+        has_tier: Whether there was host memory for twice the cache.
+        seed: The seed.
+        commit: The code that ran.
+        num_calls: Calls answered.
+        hit_ratio: Share of prompt tokens found in a cache.
+        ttft_s: Mean time to first token (s).
+        ttft_p99_s: Its 99th percentile (s).
+        makespan_s: Time from the first call to the last answer (s).
+    """
 
     variant: str
     has_tier: bool
-    run: RunResult
-
-    @property
-    def hit_ratio(self) -> float:
-        """Share of prompt tokens found in a cache."""
-        return self.run.token_hit_ratio or 0.0
-
-    @property
-    def ttft_s(self) -> float:
-        """Mean time to first token (s)."""
-        assert self.run.ttft_s is not None
-        return self.run.ttft_s.mean
-
-    @property
-    def ttft_p99_s(self) -> float:
-        """99th percentile of the time to first token (s)."""
-        assert self.run.ttft_s is not None
-        return self.run.ttft_s.p99
+    seed: int
+    commit: str
+    num_calls: int
+    hit_ratio: float
+    ttft_s: float
+    ttft_p99_s: float
+    makespan_s: float
 
     @property
     def calls_per_s(self) -> float:
         """Calls answered a second."""
-        assert self.run.makespan_s is not None
-        return self.run.num_turns / self.run.makespan_s
+        return self.num_calls / self.makespan_s
 
 
-class Done(msgspec.Struct, frozen=True):
-    """All cases of a set-up."""
+class Done(msgspec.Struct):
+    """The cases of a set-up."""
 
     name: str
     title: str
@@ -172,54 +174,100 @@ class Done(msgspec.Struct, frozen=True):
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", help="set-ups, comma-separated", default="")
+    parser.add_argument("--again", help="policies to run again, comma-separated", default="")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--traces", type=Path, help="folder with chatdev")
     parser.add_argument("--output", type=Path, default=Path("out"))
     options = parser.parse_args()
-    only = set(filter(None, options.only.split(",")))
-    parts = options.output / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    chosen = [
-        setup
-        for setup in SETUPS
-        if (not only or setup.name in only) and (setup.source in WORKFLOWS or options.traces)
-    ]
-    done = []
-    for setup in chosen:
-        path = parts / f"workflows-{setup.name}.json"
-        if not path.exists():
-            path.write_bytes(msgspec.json.encode(_run(setup, options.seeds, options.traces)))
-        done.append(msgspec.json.decode(path.read_bytes(), type=Done))
+    only, again = (set(filter(None, each.split(","))) for each in (options.only, options.again))
+    options.output.mkdir(parents=True, exist_ok=True)
     stem = options.output / "workflows"
-    content = msgspec.json.format(msgspec.json.encode(done), indent=1)
-    stem.with_suffix(".json").write_bytes(content + b"\n")
-    text = "\n".join(line for each in done for line in _table(each))
-    stem.with_suffix(".md").write_text(text)
-    print(text)
+    path = stem.with_suffix(".json")
+    known = msgspec.json.decode(path.read_bytes(), type=list[Done]) if path.exists() else []
+    done = {each.name: each for each in known}
+
+    def save() -> None:
+        found = [done[setup.name] for setup in SETUPS if setup.name in done]
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+        text = "\n".join(line for each in found if each.cases for line in _table(each))
+        stem.with_suffix(".md").write_text(text)
+
+    for setup in SETUPS:
+        if (not only or setup.name in only) and (setup.source in WORKFLOWS or options.traces):
+            old = done.setdefault(setup.name, Done(setup.name, setup.title, {}, []))
+            _complete(old, setup, options.seeds, options.traces, again, save)
+    print(stem.with_suffix(".md").read_text())
 
 
-def _run(setup: Setup, num_seeds: int, traces: Path | None) -> Done:
-    cases = []
-    digests = {}
+def _complete(
+    done: Done,
+    setup: Setup,
+    num_seeds: int,
+    traces: Path | None,
+    again: set[str],
+    save: Callable[[], None],
+) -> None:
+    """Run what is missing of a set-up, and save after each seed. Mutates `done`."""
+    commit = code_commit()
     with tempfile.TemporaryDirectory() as directory:
         for seed in range(num_seeds):
+            missing = list(_missing(done, seed, again, commit))
+            if not missing:
+                continue
             path = _sessions_of(setup, seed, traces, Path(directory))
-            selection = SessionSelection(num_sessions=setup.num_sessions)
-            workload = Workload(path, selection)
-            digests[f"sessions-{seed}"] = sessions_digest(workload.sessions(seed).sessions)
-            for has_tier in (False, True):
-                for variant in VARIANTS:
-                    if has_tier in variant.tiers:
-                        run = _simulate(setup, variant, seed, workload, has_tier=has_tier)
-                        cases.append(Case(variant.name, has_tier, run))
-                        print(setup.name, seed, has_tier, variant.name, flush=True)
-    manifest = run_manifest(
-        arguments=msgspec.to_builtins(setup),
-        runs=[case.run for case in cases],
-        digests=digests,
-        profile=setup.profile,
+            workload = Workload(path, SessionSelection(num_sessions=setup.num_sessions))
+            digest = {f"sessions-{seed}": sessions_digest(workload.sessions(seed).sessions)}
+            runs = []
+            for variant, has_tier in missing:
+                run = _simulate(setup, variant, seed, workload, has_tier=has_tier)
+                done.cases = [c for c in done.cases if _key(c) != (variant.name, has_tier, seed)]
+                done.cases.append(_case(run, variant, commit, has_tier=has_tier))
+                runs.append(run)
+                print(setup.name, seed, has_tier, variant.name, flush=True)
+            manifest = run_manifest(
+                arguments=msgspec.to_builtins(setup), runs=runs, profile=setup.profile
+            )
+            old: dict[str, str] = msgspec.convert(done.manifest.get("digests", {}), dict[str, str])
+            if old.get(f"sessions-{seed}", digest[f"sessions-{seed}"]) not in digest.values():
+                raise SystemExit(f"{setup.name}: sessions of seed {seed} are not those of OUTPUT")
+            done.manifest = manifest | {"digests": old | digest, "seeds": list(range(num_seeds))}
+            done.cases.sort(key=_order)
+            save()
+
+
+def _missing(done: Done, seed: int, again: set[str], commit: str) -> Iterator[tuple[Variant, bool]]:
+    """Variants that have no case of a seed, or an old one that is to be made again."""
+    cases = {_key(case): case for case in done.cases}
+    for has_tier in BOTH:
+        for variant in VARIANTS:
+            case = cases.get((variant.name, has_tier, seed))
+            is_old = case is not None and case.commit != commit and variant.policy in again
+            if has_tier in variant.tiers and (case is None or is_old):
+                yield variant, has_tier
+
+
+def _key(case: Case) -> tuple[str, bool, int]:
+    return case.variant, case.has_tier, case.seed
+
+
+def _order(case: Case) -> tuple[int, bool, int]:
+    names = [variant.name for variant in VARIANTS]
+    return case.seed, case.has_tier, names.index(case.variant)
+
+
+def _case(run: RunResult, variant: Variant, commit: str, *, has_tier: bool) -> Case:
+    assert run.ttft_s is not None and run.makespan_s is not None
+    return Case(
+        variant=variant.name,
+        has_tier=has_tier,
+        seed=run.seed,
+        commit=commit,
+        num_calls=run.num_turns,
+        hit_ratio=run.token_hit_ratio or 0.0,
+        ttft_s=run.ttft_s.mean,
+        ttft_p99_s=run.ttft_s.p99,
+        makespan_s=run.makespan_s,
     )
-    return Done(setup.name, setup.title, manifest, cases)
 
 
 def _sessions_of(setup: Setup, seed: int, traces: Path | None, directory: Path) -> Path:
@@ -299,7 +347,9 @@ def _cells(own: list[Case], stock: list[Case], ceiling: list[Case]) -> Iterator[
 
 
 def _cases(done: Done, variant: str, *, has_tier: bool) -> list[Case]:
-    return [case for case in done.cases if (case.variant, case.has_tier) == (variant, has_tier)]
+    """The cases of a variant by seed."""
+    found = [case for case in done.cases if (case.variant, case.has_tier) == (variant, has_tier)]
+    return sorted(found, key=lambda case: case.seed)
 
 
 if __name__ == "__main__":

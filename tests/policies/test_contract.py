@@ -102,7 +102,7 @@ def test_events_are_frozen_and_timestamped(cache: Cache) -> None:
 
 
 def test_every_kind_of_event_is_a_frozen_dataclass() -> None:
-    assert len(get_args(Event)) == 10
+    assert len(get_args(Event)) == 11
     for kind in get_args(Event):
         assert kind.__dataclass_params__.frozen
         assert next(iter(dataclasses.fields(kind))).name == "time_s"

@@ -17,10 +17,11 @@ def run(
     now_s: float = 0.0,
     step_s: float = 10.0,
 ) -> float:
-    """Call agents one after another; returns when the last was called."""
+    """Call agents one after another, answered at once; returns when the last was called."""
     for agent in agents:
         now_s += step_s
         workload.called(workflow, agent, now_s)
+        workload.answered(workflow, now_s)
     return now_s
 
 
@@ -29,6 +30,16 @@ def test_nothing_expected_before_order_is_judged() -> None:
     run(workload, [1, 2, 3, 1])
     assert not workload.is_predictable
     assert workload.call_rate(2, 0.0) == 0.0
+
+
+def test_order_is_used_once_it_repeats() -> None:
+    workload = Workload()
+    now_s = run(workload, [1, 2, 3, 4, 5, 6, 7, 8, 1])
+    assert not workload.is_predictable
+    # 2 after 1 is the first call that an earlier one foretold: more than two bits of evidence.
+    now_s = run(workload, [2], now_s=now_s)
+    assert workload.is_predictable
+    assert workload.call_rate(3, now_s) > workload.call_rate(4, now_s) > 0.0
 
 
 def test_agent_expected_in_its_steps_times_the_interval() -> None:
@@ -45,11 +56,54 @@ def test_wait_never_below_half_an_interval() -> None:
     assert workload.call_rate(1, now_s + 9.9) == pytest.approx(1 / 5, rel=0.01)
 
 
-def test_workflow_long_overdue_is_expected_less_and_less() -> None:
+def test_silent_workflow_is_expected_less_and_less() -> None:
     workload = Workload()
     now_s = run(workload, [1, 2, 3] * 30)
-    assert workload.call_rate(1, now_s + 100.0) == pytest.approx(1 / 70, rel=0.05)
-    assert workload.call_rate(1, now_s + 1000.0) < 1 / 900
+    workload.called("w", 3, now_s)
+    while_running = workload.call_rate(1, now_s + 100.0)
+    workload.answered("w", now_s)
+    rates = [workload.call_rate(1, now_s + waited_s) for waited_s in (10.0, 20.0, 40.0, 100.0)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.001 * while_running
+
+
+def test_nothing_follows_where_workflows_have_ended() -> None:
+    """Three steps and an end, told or not: the end is learned either way."""
+    for is_told in (False, True):
+        workload = Workload()
+        now_s = 0.0
+        for number in range(12):
+            now_s = run(workload, [1, 2, 3], f"w{number}", now_s)
+            if is_told:
+                workload.ended(f"w{number}")
+            now_s += 1000.0
+        now_s = run(workload, [1, 2, 3], "last", now_s)
+        assert workload.order.end_probability((2, 3)) > 0.8
+        assert workload.call_rate_in("last", 1, now_s) == 0.0
+        now_s = run(workload, [1], "next", now_s)
+        assert workload.call_rate_in("next", 3, now_s) == pytest.approx(1 / 20, rel=0.2)
+
+
+def test_workflow_that_was_ended_expects_nothing_until_its_next_call() -> None:
+    workload = Workload()
+    now_s = run(workload, [1, 2, 3] * 10)
+    assert workload.call_rate(1, now_s) > 0.0
+    workload.ended("w")
+    workload.ended("w")
+    assert workload.call_rate(1, now_s) == 0.0
+    assert workload.call_rate_in("w", 1, now_s) == 0.0
+    assert not workload.upcoming(0.1, now_s)
+    now_s = run(workload, [1], now_s=now_s)
+    assert [call.agent for call in workload.upcoming(0.5, now_s)] == [2, 3]
+
+
+def test_share_of_repeats_is_that_of_the_agent() -> None:
+    workload = Workload()
+    run(workload, [1, 1, 2] * 12)
+    assert workload.repeat_share("w", 1) == 0.0  # 2 was called last
+    assert workload.repeat_share("w", 2) < 0.1
+    run(workload, [1])
+    assert 0.3 < workload.repeat_share("w", 1) < 0.7
 
 
 def test_nothing_expected_in_random_order() -> None:
@@ -58,7 +112,7 @@ def test_nothing_expected_in_random_order() -> None:
     now_s = 0.0
     for _ in range(400):
         now_s = run(workload, [rng.randrange(1, 7)], now_s=now_s)
-        assert not workload.upcoming(0.1)
+        assert not workload.upcoming(0.1, now_s)
 
 
 def test_interleaved_workflows_are_kept_apart() -> None:
@@ -67,7 +121,7 @@ def test_interleaved_workflows_are_kept_apart() -> None:
     for first, second in zip([1, 2, 3] * 12, [4, 5, 6] * 12, strict=True):
         now_s = run(workload, [first], "one", now_s)
         now_s = run(workload, [second], "two", now_s)
-    assert [call.agent for call in workload.upcoming(0.5)[:2]] == [4, 1]
+    assert [call.agent for call in workload.upcoming(0.5, now_s)[:2]] == [4, 1]
 
 
 def test_rates_of_workflows_that_share_an_agent_add_up() -> None:
@@ -83,8 +137,8 @@ def test_likely_branches_are_upcoming_soonest_first() -> None:
     workload = Workload()
     rng = random.Random(4)
     calls = [agent for _ in range(60) for agent in (1, rng.choice([2, 2, 3]), 4)]
-    run(workload, [*calls, 1])
-    assert [call.agent for call in workload.upcoming(0.2)] == [2, 4, 3]
+    now_s = run(workload, [*calls, 1])
+    assert [call.agent for call in workload.upcoming(0.2, now_s)] == [2, 4, 3]
 
 
 def test_repeated_calls_of_an_agent_are_one() -> None:
@@ -108,7 +162,7 @@ def test_tenants_learn_nothing_from_each_other() -> None:
     run(calls.of("a"), [1, 2, 3] * 20)
     assert calls.of("a").is_predictable
     assert not calls.of("b").is_predictable
-    assert not calls.of("b").upcoming(0.0)
+    assert not calls.of("b").upcoming(0.0, 0.0)
 
 
 def test_memory_is_bounded() -> None:

@@ -27,6 +27,7 @@ def test_order_is_known_after_decoding() -> None:
     assert again.is_predictable
     assert again.predictability == before.predictability
     assert again.interval_s == before.interval_s
+    assert again.intervals.spread == before.intervals.spread
     for context in ((1, 9), (3, 9), (9,), (2,)):
         was = before.order.probabilities(context)
         assert again.order.probabilities(context) == pytest.approx(was, abs=0.02)
@@ -37,7 +38,7 @@ def test_first_calls_after_decoding_are_expected() -> None:
     run(calls.of("t"), [1, 2, 3] * 12)
     again = decode_calls(encode_calls(calls)).of("t")
     again.called("new", 1, 5.0)
-    assert [call.agent for call in again.upcoming(0.5)] == [2, 3]
+    assert [call.agent for call in again.upcoming(0.5, 5.0)] == [2, 3]
 
 
 def test_tenants_stay_apart() -> None:

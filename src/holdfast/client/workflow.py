@@ -49,7 +49,10 @@ class Workflow:
     _channels: set[ControlChannel] = field(default_factory=set)
 
     def note_request(self, channel: ControlChannel) -> None:
-        """Declare the workflow to an engine before its first request there. Mutates."""
+        """Declare the workflow, if it has a graph, to an engine before its first request there.
+
+        Mutates.
+        """
         if channel in self._channels:
             return
         self._channels.add(channel)
@@ -57,7 +60,6 @@ class Workflow:
             channel.declare_workflow(self.id, self.graph)
 
     def close(self) -> None:
-        """Tell the engines that the run has ended."""
-        if self.graph is not None:
-            for channel in tuple(self._channels):
-                channel.end_workflow(self.id)
+        """Tell the engines that got a request of the run that it has ended."""
+        for channel in tuple(self._channels):
+            channel.end_workflow(self.id)

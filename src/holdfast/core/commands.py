@@ -38,7 +38,9 @@ class DeclareWorkflow(msgspec.Struct, frozen=True, tag_field="command", tag="dec
 
 
 class EndWorkflow(msgspec.Struct, frozen=True, tag_field="command", tag="end_workflow"):
-    """Forgets a workflow's step graph. Sessions stay as they are.
+    """Ends a workflow: its step graph is forgotten, none of its agents is expected any more.
+
+    Sessions that were found by lineage are closed; those with an id stay as they are.
 
     Attributes:
         tenant: The fairness domain.

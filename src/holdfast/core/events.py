@@ -11,6 +11,7 @@ __all__ = [
     *("Event", "IntervalPassed", "PauseExplained", "RescoreBegun"),
     *("SessionClosed", "SessionForgotten", "SubAgentsChanged"),
     *("TurnArrived", "TurnEnded", "TurnPreempted", "TurnStarted"),
+    "WorkflowEnded",
 ]
 
 
@@ -111,6 +112,21 @@ class RescoreBegun(_ClockEvent):
     __slots__ = ()
 
 
+@dataclass(frozen=True, slots=True)
+class WorkflowEnded:
+    """The application says that a workflow has ended; no session of it is expected back.
+
+    Attributes:
+        time_s: When (s, host's monotonic clock).
+        tenant: Its fairness domain.
+        workflow_id: Unique within the tenant.
+    """
+
+    time_s: float
+    tenant: str
+    workflow_id: str
+
+
 Event = (
     TurnArrived
     | TurnStarted
@@ -122,4 +138,5 @@ Event = (
     | SubAgentsChanged
     | IntervalPassed
     | RescoreBegun
+    | WorkflowEnded
 )

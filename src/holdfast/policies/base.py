@@ -141,6 +141,9 @@ class PolicyContext(Protocol):
         session that ends in the node.
         """
 
+    def rescore(self, session: Session) -> None:
+        """Have a session's priority computed again before the next step; for `observe`."""
+
     def shared(self, kind: type[T]) -> T:
         """The one observer of this class; it sees each event before the policies do."""
 

@@ -10,21 +10,25 @@ from hashlib import blake2b
 from operator import attrgetter
 
 from holdfast.core.agents import AgentKey
-from holdfast.predict.agent_transitions import Agent, AgentTransitions, Context
+from holdfast.predict.agent_transitions import END, Agent, AgentTransitions, Context
 from holdfast.predict.first_calls import first_calls
 from holdfast.predict.inter_arrival import CallStatistics, InterArrivalModel
+from holdfast.predict.step_intervals import StepIntervals
 
 __all__ = ["AgentCalls", "ExpectedCall", "Workload", "agent_number", "tenant_number"]
 
 STEPS_AHEAD = 16
 MIN_PREDICTABILITY = 0.3
-_MIN_SCORED = 8
+_LEAST_EVIDENCE_BITS = 2.0  # odds of 4 to 1
+_UNJUDGED = 8
 _MAX_TENANTS = 32
 _MAX_WORKFLOWS = 256
+_MAX_AGENTS = 1024
 _MAX_EXPECTED = 32
-_INTERVAL_GAIN = 0.2
-_SOONEST_SHARE = 0.5  # of an interval
-_OVERDUE_INTERVALS = 2.0
+_GONE_SHARE = 0.05
+_LEAST_SILENCE = 0.1  # of an interval
+_UNKNOWN_REPEATS = 0.5
+_REPEATS_GAIN = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +57,35 @@ class _Position:
     Attributes:
         context: Its last agents.
         called_s: When the last of them was called first (s).
+        heard_s: When one was called last, or answered (s).
+        num_running: Calls that have not been answered (count).
+        end_probability: That of an end after the last agent (0 to 1).
+        has_ended: Whether the application said so.
         expected: The calls to come, soonest first.
     """
 
     context: Context = ()
     called_s: float = -math.inf
+    heard_s: float = -math.inf
+    num_running: int = 0
+    end_probability: float = 0.0
+    has_ended: bool = False
     expected: tuple[ExpectedCall, ...] = ()
 
 
 class Workload:
     """The agents of one tenant.
 
+    A workflow that is silent may have ended. How likely that is follows from the ends after its
+    last agent, and from the intervals of all workflows: a silence that is much longer than those
+    counts as an end, and is learned like one that the application tells.
+
     Attributes:
         order: Which agent is called after which.
         inter_arrivals: Times between the calls of one agent.
         forgotten: Whether sessions that were forgotten had gone on.
-        interval_s: Typical time from one agent of a workflow to the next (s); 0 if not known.
+        intervals: Times from one agent of a workflow to the next.
+        silences: The part of them in which no call of the workflow is in the engine.
         num_called: Steps learned since the start (count).
     """
 
@@ -76,10 +93,19 @@ class Workload:
         self.order = AgentTransitions()
         self.inter_arrivals = InterArrivalModel()
         self.forgotten = CallStatistics()
-        self.interval_s = 0.0
+        self.intervals = StepIntervals()
+        self.silences = StepIntervals()
         self.num_called = 0
         self._positions: OrderedDict[Hashable, _Position] = OrderedDict()
+        self._going_on: OrderedDict[Hashable, None] = OrderedDict()  # silent the longest first
         self._expected: dict[Agent, dict[Hashable, ExpectedCall]] = {}
+        self._repeats = _UNKNOWN_REPEATS
+        self._repeats_of: OrderedDict[Agent, float] = OrderedDict()
+
+    @property
+    def interval_s(self) -> float:
+        """Typical time from one agent of a workflow to the next (s); 0 if not known. Pure."""
+        return self.intervals.typical_s
 
     @property
     def predictability(self) -> float:
@@ -88,9 +114,9 @@ class Workload:
 
     @property
     def is_predictable(self) -> bool:
-        """Whether the order of agents may be used. Pure."""
-        is_judged = self.order.losses[0].num_scored >= _MIN_SCORED
-        return is_judged and self.predictability >= MIN_PREDICTABILITY
+        """Whether the order of agents may be used: chance would not look like it. Pure."""
+        has_evidence = self.order.evidence_bits >= _LEAST_EVIDENCE_BITS
+        return has_evidence and self.predictability >= MIN_PREDICTABILITY
 
     def called(self, workflow: Hashable, agent: Agent, now_s: float) -> None:
         """Learn that a workflow calls an agent; repeated calls are one. Mutates.
@@ -100,19 +126,56 @@ class Workload:
             agent: The agent.
             now_s: Time now (s).
         """
-        position = self._positions.pop(workflow, None) or _Position()
+        position = self._positions.pop(workflow, None)
+        if position is None or position.has_ended:
+            position = _Position()
         self._positions[workflow] = position
-        if position.context[-1:] == (agent,):
+        if position.context and not position.num_running:
+            silence_s = max(now_s - position.heard_s, _LEAST_SILENCE * self.interval_s)
+            self.silences.observe(silence_s)
+        self._hear(workflow, position, now_s)
+        position.num_running += 1
+        before = position.context[-1:]
+        if before:
+            self._learn_repeat(before[0], was_repeat=before[0] == agent)
+        if before == (agent,):
             return
-        if position.context:
-            self._learn_interval(now_s - position.called_s)
+        if before:
+            self.intervals.observe(now_s - position.called_s)
         self.num_called += 1
         position.context = self.order.observe(position.context, agent)
         position.called_s = now_s
+        position.end_probability = self.order.end_probability(position.context)
         self._expect(workflow, position, self._predict(workflow, position))
+        self._learn_ends(now_s)
         if len(self._positions) > _MAX_WORKFLOWS:
             oldest, dropped = self._positions.popitem(last=False)
+            self._going_on.pop(oldest, None)
             self._expect(oldest, dropped, ())
+
+    def answered(self, workflow: Hashable, now_s: float) -> None:
+        """Take in that a call of a workflow has been answered, or aborted (s). Mutates."""
+        position = self._positions.get(workflow)
+        if position is not None:
+            position.num_running = max(position.num_running - 1, 0)
+            self._hear(workflow, position, now_s)
+
+    def ended(self, workflow: Hashable) -> None:
+        """Learn from the application that a workflow has ended. Mutates."""
+        position = self._positions.get(workflow)
+        if position is None or position.has_ended:
+            return
+        position.has_ended = True
+        if workflow in self._going_on:
+            del self._going_on[workflow]
+            self.order.observe(position.context, END)
+        self._expect(workflow, position, ())
+
+    def forget_positions(self) -> None:
+        """Forget the workflows that run; what was learned stays. Mutates."""
+        self._positions.clear()
+        self._going_on.clear()
+        self._expected.clear()
 
     def is_expected(self, agent: Agent) -> bool:
         """Whether a workflow is expected to call an agent. Pure."""
@@ -125,25 +188,47 @@ class Workload:
         """
         if not self.is_expected(agent):
             return 0.0
-        return sum(1.0 / self._wait_s(call, now_s) for call in self._expected[agent].values())
+        return sum(self._rate(call, now_s) for call in self._expected[agent].values())
 
-    def call_rate_in(self, workflow: Hashable, agent: Agent, now_s: float) -> float:
-        """The same of one workflow's calls alone (1/s, >= 0). Pure."""
-        call = self._expected[agent].get(workflow) if self.is_expected(agent) else None
-        return 0.0 if call is None else 1.0 / self._wait_s(call, now_s)
+    def call_rate_in(self, workflow: Hashable, agent: Agent, now_s: float) -> float | None:
+        """The same of one workflow's calls alone (1/s, >= 0). Pure.
 
-    def is_current(self, workflow: Hashable, agent: Agent) -> bool:
-        """Whether a workflow has called an agent last. Pure."""
+        None where the order does not tell what follows in the workflow.
+        """
         position = self._positions.get(workflow)
-        return position is not None and position.context[-1:] == (agent,)
+        if position is None or not self.is_predictable or self.interval_s <= 0.0:
+            return None
+        if not (position.has_ended or self.order.is_known(position.context)):
+            return None
+        call = self._expected.get(agent, {}).get(workflow)
+        return 0.0 if call is None else self._rate(call, now_s)
 
-    def upcoming(self, least_probability: float) -> list[ExpectedCall]:
+    def share_going_on(self, workflow: Hashable, now_s: float) -> float:
+        """Probability that a workflow calls again, given its silence (0 to 1). Pure.
+
+        1 for one that is not known.
+        """
+        position = self._positions.get(workflow)
+        return 1.0 if position is None else self._share_going_on(position, now_s)
+
+    def repeat_share(self, workflow: Hashable, agent: Agent) -> float:
+        """Probability that an agent is called again before any other (0 to 1). Pure.
+
+        0 unless the workflow has called it last.
+        """
+        position = self._positions.get(workflow)
+        if position is None or position.context[-1:] != (agent,):
+            return 0.0
+        return self._repeats_of.get(agent, self._repeats)
+
+    def upcoming(self, least_probability: float, now_s: float) -> list[ExpectedCall]:
         """Calls that are likely within two steps, soonest first. Pure; O(workflows).
 
         Among equals those of the workflow that called last come first.
 
         Args:
             least_probability: Probability of a call within two steps, at least (0 to 1).
+            now_s: Time now (s).
         """
         if not self.is_predictable or self.interval_s <= 0.0:
             return []
@@ -152,28 +237,53 @@ class Workload:
             for position in reversed(self._positions.values())
             for call in position.expected
             if call.soon >= least_probability
+            and call.soon * self._share_going_on(position, now_s) >= least_probability
         )
         return sorted(calls, key=attrgetter("steps"))
 
-    def _wait_s(self, call: ExpectedCall, now_s: float) -> float:
-        """Time that a kept prefix is expected to wait for a call (s, > 0). Pure.
+    def _rate(self, call: ExpectedCall, now_s: float) -> float:
+        """Expected uses of a prefix that is kept for a call (1/s, >= 0). Pure."""
+        rest_s = self.intervals.rest_s(now_s - call.seen_s)
+        wait_s = rest_s + (call.steps - 1.0) * self.interval_s
+        return self._share_going_on(self._positions[call.workflow], now_s) / wait_s
 
-        A workflow that is overdue by an interval may have ended: the longer, the less is expected.
-        """
-        interval_s, waited_s = self.interval_s, now_s - call.seen_s
-        left_s = call.steps * interval_s - waited_s
-        overdue_s = -left_s - _OVERDUE_INTERVALS * interval_s
-        return max(left_s, overdue_s, _SOONEST_SHARE * interval_s)
+    def _share_going_on(self, position: _Position, now_s: float) -> float:
+        """Probability that a workflow calls again, given its silence (0 to 1). Pure."""
+        if position.has_ended:
+            return 0.0
+        if position.num_running:
+            return 1.0
+        silence_s, ends = now_s - position.heard_s, position.end_probability
+        survival = min(each.survival(silence_s) for each in (self.intervals, self.silences))
+        waits = (1.0 - ends) * survival
+        return waits / (waits + ends)
 
-    def _learn_interval(self, elapsed_s: float) -> None:
-        if elapsed_s <= 0.0:
-            return
-        if self.interval_s <= 0.0:
-            self.interval_s = elapsed_s
-        self.interval_s *= (elapsed_s / self.interval_s) ** _INTERVAL_GAIN
+    def _hear(self, workflow: Hashable, position: _Position, now_s: float) -> None:
+        position.heard_s = now_s
+        self._going_on[workflow] = None
+        self._going_on.move_to_end(workflow)
+
+    def _learn_ends(self, now_s: float) -> None:
+        """Learn the ends of workflows that have been silent for too long. Mutates."""
+        while self._going_on:
+            workflow = next(iter(self._going_on))
+            position = self._positions[workflow]
+            if self._share_going_on(position, now_s) >= _GONE_SHARE:
+                return
+            del self._going_on[workflow]
+            self.order.observe(position.context, END)
+
+    def _learn_repeat(self, agent: Agent, *, was_repeat: bool) -> None:
+        share = self._repeats_of.pop(agent, self._repeats)
+        self._repeats_of[agent] = share + _REPEATS_GAIN * (was_repeat - share)
+        self._repeats += _REPEATS_GAIN * (was_repeat - self._repeats)
+        if len(self._repeats_of) > _MAX_AGENTS:
+            self._repeats_of.popitem(last=False)
 
     def _predict(self, workflow: Hashable, position: _Position) -> tuple[ExpectedCall, ...]:
-        if not self.is_predictable:
+        """The calls to come; none where the order is known to be of no use."""
+        is_unjudged = self.order.losses[0].num_scored < _UNJUDGED
+        if not (is_unjudged or self.is_predictable):
             return ()
         found = first_calls(self.order, position.context, STEPS_AHEAD)
         calls = [

@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast.predict.agent_calls import AgentCalls, Workload
 from holdfast.predict.agent_transitions import TransitionRow
+from holdfast.predict.step_intervals import StepIntervals
 
 __all__ = ["MAX_TENANT_BYTES", "decode_calls", "encode_calls"]
 
@@ -33,6 +34,7 @@ class _Tenant(msgspec.Struct, array_like=True):
         shares: Their weights among all calls.
         rows: A context and what followed it: the context's length, its agents, then agent and
             weight in turn.
+        spread: See `StepIntervals`.
     """
 
     number: int
@@ -42,6 +44,7 @@ class _Tenant(msgspec.Struct, array_like=True):
     agents: list[int]
     shares: list[int]
     rows: list[list[int]]
+    spread: float = 1.0
 
 
 class _State(msgspec.Struct):
@@ -106,14 +109,17 @@ def _tenant(number: int, workload: Workload, num_rows: int) -> _Tenant:
         list(places),
         [round(shares.get(agent, 0.0) * _UNIT) for agent in places],
         encoded,
+        workload.intervals.spread,
     )
 
 
 def _workload(tenant: _Tenant) -> Workload:
     if not (0.0 <= tenant.interval_s < math.inf and min(tenant.new_followers) > 0.0):
         raise ValueError(f"not agents' calls: interval {tenant.interval_s!r}")
+    if not 0.0 <= tenant.spread < math.inf:
+        raise ValueError(f"not agents' calls: spread {tenant.spread!r}")
     workload = Workload()
-    workload.interval_s = tenant.interval_s
+    workload.intervals = StepIntervals(tenant.interval_s, tenant.spread)
     agents = tenant.agents
     rows = []
     for row in reversed(tenant.rows):

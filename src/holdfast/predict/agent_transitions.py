@@ -7,10 +7,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["MAX_ORDER", "Agent", "AgentTransitions", "Context", "TransitionRow"]
+__all__ = ["END", "MAX_ORDER", "Agent", "AgentTransitions", "Context", "TransitionRow"]
 
 Agent = int
 """A number that stands for an agent; see `predict.agent_calls`."""
+
+END: Agent = 0
+"""Stands for the end of a workflow, which follows its last agent."""
 
 Context = tuple[Agent, ...]
 """The last agents of a workflow, oldest first, at most two."""
@@ -96,8 +99,26 @@ class AgentTransitions:
             return 0.0
         return 1.0 - self._blended.loss_bits / alone_bits
 
+    @property
+    def evidence_bits(self) -> float:
+        """By how much contexts have shortened the code of what followed (bits). Pure.
+
+        Without an order it exceeds b bits with a probability of at most 2 ** -b, as the likelihood
+        ratio of the two codes is a martingale (Ville 1939). Only the last observations count.
+        """
+        num_scored = min(self._alone.num_scored, 1.0 / _LOSS_GAIN)
+        return (self._alone.loss_bits - self._blended.loss_bits) * num_scored
+
+    def is_known(self, context: Context) -> bool:
+        """Whether anything has followed the context's last agent. Pure."""
+        return context[-1:] in self._rows
+
+    def end_probability(self, context: Context) -> float:
+        """Probability that nothing follows a context, as the workflow ends (0 to 1). Pure."""
+        return self._probability(context, END)
+
     def observe(self, context: Context, agent: Agent) -> Context:
-        """Learn which agent followed a context. Mutates; O(agents of its rows).
+        """Learn which agent, or `END`, followed a context. Mutates; O(agents of its rows).
 
         Returns:
             The workflow's next context.

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.predict.agent_transitions import MAX_ORDER, Agent, AgentTransitions, Context
+from holdfast.predict.agent_transitions import (
+    END,
+    MAX_ORDER,
+    Agent,
+    AgentTransitions,
+    Context,
+)
 
 __all__ = ["FirstCall", "first_calls"]
 
@@ -46,9 +52,9 @@ def first_calls(
     kept for k steps is used P(within k) times and waits sum(1 - P(within j), j < k) steps; `steps`
     is the best ratio of the two, the index of docs/eviction.md counted in steps.
 
-    Transitions of less than 2 % are left out, and contexts beyond the 96 nearest. What they take is
-    lost, so that probabilities are never too large. O(contexts^2 * agents * steps), about a
-    millisecond at most.
+    Nothing follows an end. Transitions of less than 2 % are left out, and contexts beyond the 96
+    nearest. What they take is lost, so that probabilities are never too large.
+    O(contexts^2 * agents * steps), about a millisecond at most.
     """
     chain = _Chain(transitions, context)
     within = chain.within(num_steps)
@@ -79,7 +85,7 @@ class _Chain:
         while queue:
             here = queue.popleft()
             for agent, probability in transitions.probabilities(here).items():
-                if probability < _LEAST_PROBABILITY:
+                if probability < _LEAST_PROBABILITY or agent == END:
                     continue
                 column = self.agents.setdefault(agent, len(self.agents))
                 edges.append((contexts[here], column, probability))

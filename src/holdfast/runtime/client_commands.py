@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from holdfast.core.commands import (
     ToolStarted,
     session_group,
 )
+from holdfast.core.events import Event, WorkflowEnded
 from holdfast.core.session import Session, SessionState, SessionTable
 from holdfast.runtime.context import RuntimeContext
 from holdfast.runtime.session_priorities import SessionPriorities
@@ -71,6 +72,7 @@ class ClientCommands:
         context: The runtime's books.
         turn_ends: Sets what sessions wait for.
         priorities: Rescores sessions.
+        show: Shows an event to the policies.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class ClientCommands:
         context: RuntimeContext,
         turn_ends: TurnEnds,
         priorities: SessionPriorities,
+        show: Callable[[Event], None],
     ) -> None:
         self._table = table
         self._context = context
         self._turn_ends = turn_ends
         self._priorities = priorities
+        self._show = show
         self._told: dict[Session, _Told] = {}
         self._lag_s = 0.0
 
@@ -181,10 +185,7 @@ class ClientCommands:
         if not streams:
             return _unknown(command.session_id)
         for session in streams:
-            if session.state.is_busy:
-                self._told.setdefault(session, _Told()).closes = True
-            elif session.state.is_paused:
-                self._turn_ends.close(session, SessionState.CLOSED)
+            self._close_stream(session)
         return _LATER if any(s.state.is_busy for s in streams) else _ACCEPTED
 
     def _declare(self, command: DeclareWorkflow) -> CommandOutcome:
@@ -194,11 +195,25 @@ class ClientCommands:
         return _ACCEPTED
 
     def _end(self, command: EndWorkflow) -> CommandOutcome:
-        """Forget a workflow's step graph. Mutates."""
+        """Forget a workflow's step graph, and close its streams without an id. Mutates."""
         tenant, workflow_id = bounded_name(command.tenant), bounded_name(command.workflow_id)
-        if self._context.end_workflow(tenant, workflow_id):
-            return _ACCEPTED
-        return CommandOutcome("unknown_workflow", "no such workflow of this tenant is declared")
+        was_declared = self._context.end_workflow(tenant, workflow_id)
+        streams = [session for session in self._table if _is_of(session, tenant, workflow_id)]
+        if not (was_declared or streams):
+            reason = "no such workflow of this tenant is declared, or has sent a turn"
+            return CommandOutcome("unknown_workflow", reason)
+        self._show(WorkflowEnded(self._context.now_s, tenant, workflow_id))
+        for session in streams:
+            if session.group is None:
+                self._close_stream(session)
+        return _ACCEPTED
+
+    def _close_stream(self, session: Session) -> None:
+        """Close a session, after its turn if it is in the engine."""
+        if session.state.is_busy:
+            self._told.setdefault(session, _Told()).closes = True
+        elif session.state.is_paused:
+            self._turn_ends.close(session, SessionState.CLOSED)
 
     def _explain(self, session: Session, told: _Told) -> None:
         """Set that a paused session waits for tools that run."""
@@ -236,6 +251,11 @@ class ClientCommands:
 
 def _length(session: Session) -> tuple[int, int]:
     return session.prompt_blocks, session.number
+
+
+def _is_of(session: Session, tenant: str, workflow_id: str) -> bool:
+    identity = session.identity
+    return identity.workflow_id == workflow_id and identity.tenant == tenant
 
 
 def _clipped(expected_s: float | None) -> tuple[float | None, str]:

@@ -75,6 +75,7 @@ class RuntimeContext:
         self._observers: dict[type[Observer], Observer] = {}
         self._memories: list[dict[Session, Any]] = []
         self._dirty_nodes: dict[Node[Any], None] = {}
+        self._dirty_sessions: dict[Session, None] = {}
         self._now_s = 0.0
         self._num_steps = 0
 
@@ -149,6 +150,10 @@ class RuntimeContext:
         """Have a node's priority asked again before the next step. Mutates; O(1)."""
         self._dirty_nodes[node] = None
 
+    def rescore(self, session: Session) -> None:
+        """Have a session's priority computed again before the next step. Mutates; O(1)."""
+        self._dirty_sessions[session] = None
+
     def declare_workflow(self, tenant: str, workflow_id: str, graph: WorkflowGraph) -> None:
         """Take in a workflow's graph; it counts until it ends or is long unused. Mutates."""
         self.workflows.declare(tenant, workflow_id, graph, self._now_s)
@@ -169,6 +174,10 @@ class RuntimeContext:
         nodes, self._dirty_nodes = list(self._dirty_nodes), {}
         return nodes
 
+    def _take_dirty_sessions(self) -> list[Session]:
+        sessions, self._dirty_sessions = list(self._dirty_sessions), {}
+        return sessions
+
     def _show(self, event: Event) -> None:
         """Show an event to the shared observers. Mutates them."""
         self.workflows.follow(event)
@@ -176,6 +185,7 @@ class RuntimeContext:
             observer.observe(event)
 
     def _drop_memories_of(self, forgotten: SessionForgotten) -> None:
+        self._dirty_sessions.pop(forgotten.session, None)
         for memory in self._memories:
             memory.pop(forgotten.session, None)
 
@@ -184,3 +194,4 @@ class RuntimeContext:
         self._observers.clear()
         self._memories.clear()
         self._dirty_nodes.clear()
+        self._dirty_sessions.clear()

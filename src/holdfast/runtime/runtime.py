@@ -114,7 +114,9 @@ class AgentRuntime(RuntimeContext):
         self._priorities = SessionPriorities(self.policies.eviction, self, self.idle, self._blocks)
         books = self.sessions, self, self._blocks, self._priorities
         self._turn_ends = TurnEnds(*books, self._tracker, self.policies.admission, self._observe)
-        self._commands = ClientCommands(self.sessions, self, self._turn_ends, self._priorities)
+        self._commands = ClientCommands(
+            self.sessions, self, self._turn_ends, self._priorities, self._observe
+        )
         self.hints = HintEffects(*books, self._tenants)
         self._reservations = Reservations(self.idle, self._blocks, self)
         self._finder = SessionFinder(
@@ -152,6 +154,8 @@ class AgentRuntime(RuntimeContext):
         self.workflows.settle()
         self.hints.step()
         self.misses.step()
+        for session in self._take_dirty_sessions():
+            self._priorities.mark(session)
         self._priorities.rescore_dirty(num_stale)
         for node in self._take_dirty_nodes():
             self._blocks.rerank(node)
