@@ -1,13 +1,13 @@
 """Simulates multi-agent workflows under policies that know, learn or ignore their order.
 
-python benchmarks/workflows.py [--only NAME,...] [--again POLICY,...] [--seeds N] [--traces DIR]
+python benchmarks/workflows.py [--only NAME,...] [--again NAME ...] [--seeds N] [--traces DIR]
     [--output DIR]
 
 The workflows are generated (docs/generator.md), several sessions at once until all have ended, on a
 cache that holds a part of what they use; `chatdev` and `coding-agents` are recorded and run where
 DIR has them. Host memory for nothing, and for twice the cache. `kvflow` is told the order of calls,
 and so are the policies with `*`; `cachesage` and Holdfast learn it. Runs that OUTPUT/workflows.json
-has are not made again, unless --again names their policy and they are of another commit.
+has are not made again, unless --again names their row and they are of another commit.
 """
 
 from __future__ import annotations
@@ -174,12 +174,12 @@ class Done(msgspec.Struct):
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", help="set-ups, comma-separated", default="")
-    parser.add_argument("--again", help="policies to run again, comma-separated", default="")
+    parser.add_argument("--again", help="rows to run again", nargs="*", default=())
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--traces", type=Path, help="folder with chatdev")
     parser.add_argument("--output", type=Path, default=Path("out"))
     options = parser.parse_args()
-    only, again = (set(filter(None, each.split(","))) for each in (options.only, options.again))
+    only, again = set(filter(None, options.only.split(","))), set(options.again)
     options.output.mkdir(parents=True, exist_ok=True)
     stem = options.output / "workflows"
     path = stem.with_suffix(".json")
@@ -241,7 +241,7 @@ def _missing(done: Done, seed: int, again: set[str], commit: str) -> Iterator[tu
     for has_tier in BOTH:
         for variant in VARIANTS:
             case = cases.get((variant.name, has_tier, seed))
-            is_old = case is not None and case.commit != commit and variant.policy in again
+            is_old = case is not None and case.commit != commit and variant.name in again
             if has_tier in variant.tiers and (case is None or is_old):
                 yield variant, has_tier
 

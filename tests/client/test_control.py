@@ -111,6 +111,15 @@ def test_workflow_is_declared_and_ended(server: RecordingServer, client: httpx.C
     assert server.commands == [("PUT", "/workflows/w", GRAPH), ("DELETE", "/workflows/w", None)]
 
 
+def test_workflow_without_a_graph_is_ended(server: RecordingServer, client: httpx.Client) -> None:
+    with workflow("w"), agent("a", session_id="x"):
+        send(client)
+    with workflow("unused"):
+        pass
+    assert flush()
+    assert server.commands == [("DELETE", "/workflows/w", None)]
+
+
 def test_commands_go_where_the_requests_went(server: RecordingServer) -> None:
     with recording_server() as other, httpx.Client() as client:
         for engine in (server, other):

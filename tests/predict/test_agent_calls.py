@@ -84,7 +84,7 @@ def test_nothing_follows_where_workflows_have_ended() -> None:
         assert workload.call_rate_in("next", 3, now_s) == pytest.approx(1 / 20, rel=0.2)
 
 
-def test_workflow_that_was_ended_expects_nothing_until_its_next_call() -> None:
+def test_ended_workflow_expects_nothing_until_its_next_call() -> None:
     workload = Workload()
     now_s = run(workload, [1, 2, 3] * 10)
     assert workload.call_rate(1, now_s) > 0.0

@@ -6,7 +6,7 @@ from tests.policies.host import Cache, hashes_of
 
 from holdfast.core.agents import AgentKey
 from holdfast.core.commands import EndWorkflow
-from holdfast.core.events import WorkflowEnded
+from holdfast.core.events import Event, WorkflowEnded
 from holdfast.core.identity import Identity
 from holdfast.core.session import SessionState
 from holdfast.predict.step_graph import AgentStep, WorkflowGraph
@@ -52,7 +52,7 @@ def test_dropped_content_ends_calls_and_keeps_declarations() -> None:
 
 def test_end_closes_streams_of_the_workflow_without_an_id() -> None:
     cache = Cache("holdfast", 40)
-    shown = []
+    shown: list[Event] = []
     cache.runtime.listener = shown.append
     cache.run("a", hashes_of("aaaa"), identity=Identity(agent_id="a", workflow_id="w"))
     cache.run("b", hashes_of("bbbb"), identity=Identity(session_id="s", workflow_id="w"))
@@ -71,7 +71,7 @@ def test_end_closes_streams_of_the_workflow_without_an_id() -> None:
     assert running.session.state is SessionState.CLOSED
 
 
-def test_end_of_a_workflow_nobody_knows_is_refused() -> None:
+def test_end_of_an_unknown_workflow_is_refused() -> None:
     cache = Cache("holdfast", 40)
     assert cache.runtime.command(EndWorkflow("", "w")).outcome == "unknown_workflow"
     cache.run("a", hashes_of("aaaa"), identity=Identity(workflow_id="w"))

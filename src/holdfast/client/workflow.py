@@ -49,9 +49,9 @@ class Workflow:
     _channels: set[ControlChannel] = field(default_factory=set)
 
     def note_request(self, channel: ControlChannel) -> None:
-        """Declare the workflow, if it has a graph, to an engine before its first request there.
+        """Declare the workflow to an engine before its first request there. Mutates.
 
-        Mutates.
+        One without a graph is only noted.
         """
         if channel in self._channels:
             return

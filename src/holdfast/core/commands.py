@@ -38,9 +38,10 @@ class DeclareWorkflow(msgspec.Struct, frozen=True, tag_field="command", tag="dec
 
 
 class EndWorkflow(msgspec.Struct, frozen=True, tag_field="command", tag="end_workflow"):
-    """Ends a workflow: its step graph is forgotten, none of its agents is expected any more.
+    """Ends a workflow: no agent of it is expected any more.
 
-    Sessions that were found by lineage are closed; those with an id stay as they are.
+    Its step graph is forgotten. Sessions that were found by lineage are closed; those with an id
+    stay as they are.
 
     Attributes:
         tenant: The fairness domain.

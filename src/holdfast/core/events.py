@@ -114,7 +114,7 @@ class RescoreBegun(_ClockEvent):
 
 @dataclass(frozen=True, slots=True)
 class WorkflowEnded:
-    """The application says that a workflow has ended; no session of it is expected back.
+    """The application says that a workflow has ended.
 
     Attributes:
         time_s: When (s, host's monotonic clock).

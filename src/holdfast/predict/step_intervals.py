@@ -1,4 +1,4 @@
-"""Times from one agent of a workflow to the next, and how long a silence is normal."""
+"""Times between a workflow's agents, and how long a silence is normal."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class StepIntervals:
         if self.typical_s <= 0.0 or waited_s <= 0.0:
             return 1.0
         octaves = self._shape * math.log2(waited_s / self.typical_s)
-        return 1.0 / (1.0 + 2.0 ** min(octaves, 1000.0))
+        return 1.0 / (1.0 + math.exp2(min(octaves, 1000.0)))
 
     def rest_s(self, waited_s: float) -> float:
         """Expected rest of an interval that goes on (s, >= half of a typical one). Pure.

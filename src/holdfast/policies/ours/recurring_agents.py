@@ -276,7 +276,7 @@ class RecurringAgents(Observer):
                 call.end_blocks = node.end
 
     def _may_be_continued(self, earlier: Session, session: Session) -> bool:
-        """Whether another workflow's stream of an agent may go on after a call in this one."""
+        """Whether another workflow's stream may go on after a call in this one."""
         workflow = _workflow_of(earlier)
         if not _has_workflow(earlier) or workflow == _workflow_of(session):
             return False
@@ -324,7 +324,7 @@ class RecurringAgents(Observer):
         return max(rate, max(repeats, _UNEXPECTED_SHARE) * return_rate)
 
     def _declared_return_rate(self, session: Session, call: _Call) -> float | None:
-        """The same by the graph that is declared for the workflow; None where none counts."""
+        """The same by the graph declared for the workflow; None if none counts."""
         identity, interval_s = session.identity, call.workload.interval_s
         if identity.workflow_id is None or identity.agent_id is None or interval_s <= 0.0:
             return None
