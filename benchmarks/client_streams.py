@@ -11,7 +11,8 @@ label, script, t, t_end, path, headers, body, calls, answer. Writes `client_stre
 
 - streams: agents of one run, and each call for a title or a commit message; right are those whose
   turns are one session, and all of that session; the others are split over several sessions or
-  merged with others;
+  merged with others. Requests that are equal byte for byte may stand for each other: nothing tells
+  two runs apart that say the same;
 - sub-agents: those that the engine knows as such;
 - side calls: those that the engine knows as such, or that are a session of their own.
 """
@@ -172,19 +173,18 @@ def _replay(
         ),
     )
     answered = 0
+    sent: dict[str, dict[str, Any]] = {}
     with EngineServer("holdfast", options, output / "client_streams.server.log") as server:
         for client, calls in clients.items():
             scripts = _scripts(model, calls, has_thoughts=bool(thoughts))
             if identities == "stripped":
                 calls = [_stripped(call) for call in calls]
+            sent |= {f"{client}.{number}": call for number, call in enumerate(calls)}
             answered += asyncio.run(_send_all(server.url, client, calls, scripts))
             print(f"{template}, {identities}: {answered} calls answered", flush=True)
-    calls_of = {
-        f"{name}.{i}": call for name, calls in clients.items() for i, call in enumerate(calls)
-    }
     return [
         {"client": client, "template": template, "ids": identities} | row
-        for client, row in _compare(calls_of, _turns_of(log)).items()
+        for client, row in _compare(sent, _turns_of(log)).items()
     ]
 
 
@@ -281,6 +281,27 @@ def _stream_of(call: dict[str, Any], name: str) -> tuple[str, str]:
     return call["label"], "main" if call["script"] == "resume" else call["script"]
 
 
+def _true_streams(
+    calls: dict[str, dict[str, Any]], turns: dict[str, dict[str, Any]]
+) -> dict[str, tuple[str, str]]:
+    """The true stream of each call; equal calls are dealt out as the sessions found have them."""
+    equal: dict[str, list[str]] = defaultdict(list)
+    for name, call in calls.items():
+        if name in turns:
+            equal[json.dumps([call["path"], call["headers"], call["body"]])].append(name)
+    owners: dict[int, tuple[str, str]] = {}
+    found: dict[str, tuple[str, str]] = {}
+    for names in equal.values():
+        free = [_stream_of(calls[name], name) for name in names]
+        for name in sorted(names, key=lambda name: owners.get(turns[name]["session"]) not in free):
+            session = turns[name]["session"]
+            owner = owners.get(session)
+            found[name] = owner if owner in free else free[0]
+            free.remove(found[name])
+            owners.setdefault(session, found[name])
+    return found
+
+
 def _client_of(call: dict[str, Any]) -> str:
     """Client and version, as far as the label tells."""
     prefix = call["label"].partition("-")[0]
@@ -293,10 +314,9 @@ def _compare(
     """Streams, sub-agents and side calls found, by client."""
     true: dict[tuple[str, str], list[str]] = defaultdict(list)
     streams: dict[int, set[Hashable]] = defaultdict(set)
-    for name, call in calls.items():
-        if name in turns:
-            true[_stream_of(call, name)].append(name)
-            streams[turns[name]["session"]].add(_stream_of(call, name))
+    for name, stream in _true_streams(calls, turns).items():
+        true[stream].append(name)
+        streams[turns[name]["session"]].add(stream)
     rows: dict[str, Counter[str]] = defaultdict(Counter)
     named: dict[str, set[str]] = defaultdict(set)
     for stream, names in true.items():

@@ -55,6 +55,7 @@ class Server:
         queue = EvictionQueue(blocks, 8, runtime.tree, runtime.priority_of, lambda node, n: None)
         runtime.attach(queue, 8, BLOCK_TOKENS)
         self._num_requests = 0
+        self._num_prompt_tokens: dict[str, int] = {}
 
     def begin(self, prompt: str, group: str | None = None, *, parent: bool = False) -> Turn:
         self.now_s += 1.0
@@ -67,12 +68,15 @@ class Server:
             tokens=[ord(letter) for letter in prompt],
         )
         self.runtime.turn_started(turn)
+        self._num_prompt_tokens[turn.request_id] = len(prompt)
         return turn
 
     def end(self, turn: Turn, text: str, end: TurnEnd | None) -> None:
         self.now_s += 1.0
         self.runtime.tick(self.now_s)
         self.runtime.turn_ended(turn, _hashes(text), end)
+        num_tokens = len(text) - self._num_prompt_tokens[turn.request_id]
+        self.runtime.turn_answered(turn.session, [ord(letter) for letter in text], num_tokens)
 
     def turn(
         self,

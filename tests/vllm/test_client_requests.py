@@ -84,7 +84,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         kv_tokens=8192,
         max_model_len=4096,
         config=HoldfastConfig(strict=True, decision_log=str(log)),
-        extra_arguments=("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+        extra_arguments=(
+            *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+            *("--logits-processors", "holdfast.vllm.scripted_output:ScriptedOutput"),
+        ),
     )
     with EngineServer("holdfast", options, directory / "server.log") as running:
         yield Server(running, log)
@@ -187,6 +190,30 @@ def test_scheduler_is_told_who_sends(server: Server, sent: Any, is_chunked: bool
     told = server.told(path, headers, body, is_chunked=is_chunked)
     keys = ("client", "session_id", "parent_session_id", "is_side_call")
     assert tuple(told[key] for key in keys) == expected
+
+
+def test_answer_in_a_rewritten_history_names_the_session(server: Server) -> None:
+    answer = "The constant of that module is two from now on, as you asked."
+    script = tokens_of(server, f"{answer}<|im_end|>")
+    rules = "You edit files and answer with each change. " * 20
+    said: list[dict[str, str]] = [{"role": "user", "content": "Make it two."}]
+    told = []
+    for state in ("clean", "changed", "changed twice"):
+        system = [{"role": "system", "content": f"{rules} The repository is {state}."}]
+        body = {"messages": system + said, "vllm_xargs": {"scripted_output": script}}
+        told.append(server.told(CHAT, {}, body | {LENGTHS[CHAT]: len(script)}))
+        said += [{"role": "assistant", "content": answer}, {"role": "user", "content": "And now?"}]
+    assert [turn["because"] for turn in told] == ["no_match", "answer", "answer"]
+    assert len({turn["session"] for turn in told}) == 1
+
+
+def tokens_of(server: Server, text: str) -> list[int]:
+    """Token ids of a text, by the server's tokenizer."""
+    body = {"model": server.model, "prompt": text, "add_special_tokens": False}
+    status, answer = server.post("/tokenize", {}, body)
+    assert status == 200, answer
+    tokens: list[int] = json.loads(answer)["tokens"]
+    return tokens
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, MESSAGES])

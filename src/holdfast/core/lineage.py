@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
+from holdfast.core.answer_marks import AnswerMarks
 from holdfast.core.prompt_marks import PromptMark, PromptMarks
 from holdfast.core.session import SIDE_CALL_RATIO, Session, SessionState, SessionTable, recency
 
@@ -14,13 +15,16 @@ LineageReason = Literal[
     "prompt",
     "loop",
     "id",
+    "answer",
     "no_match",
     "new_id",
     "in_engine",
     "other_stream",
     "side_call",
 ]
-"""The rule that found the session (first three), or the reason why the prompt begins a new one."""
+"""The rule that found the session (first four), or the reason why the prompt begins a new one."""
+
+_BEGINNING_RATIO: Final = 20
 
 
 class Prompt(NamedTuple):
@@ -63,6 +67,10 @@ class Lineage:
        history and arrives while a tool runs; and if it is shorter than the stream's first prompt
        and shares little with it (calls for a title, sub-agents under the id of their root). If a
        rewritten history returns, the id names several streams and is not trusted any more.
+    4. Without an id, the session's last answer is a message of the prompt's history, word for word,
+       and the prompt begins as the session does, for a twentieth of its first prompt at least:
+       clients put new files or a new state of the repository before the conversation. An agent at
+       a tool is not continued so, as those that it calls may start with its history.
 
     Args:
         table: The sessions.
@@ -71,6 +79,7 @@ class Lineage:
     def __init__(self, table: SessionTable) -> None:
         self._table = table
         self._marks: PromptMarks[Session] = PromptMarks()
+        self._answers: AnswerMarks[Session] = AnswerMarks()
 
     def find(self, prompt: Prompt, group: str | None) -> Found:
         """Find the idle session that a prompt continues. Mutates learned templates only.
@@ -87,7 +96,7 @@ class Lineage:
             return marked
         if session is not None:
             return Found(session, "prompt")
-        return Found(None, "no_match") if group is None else self._find_named(prompt, group)
+        return self._find_answered(prompt) if group is None else self._find_named(prompt, group)
 
     def turn_arrived(self, session: Session, prompt: Prompt, because: LineageReason) -> None:
         """Learn that the prompt is a turn of this session, for that reason. Mutates.
@@ -102,13 +111,20 @@ class Lineage:
             self._marks.put(session, "loop", mark)
         self._marks.put(session, "prompt", mark)
 
+    def turn_answered(self, session: Session, tail: Sequence[int], num_answer_tokens: int) -> None:
+        """Learn a complete answer; see `AnswerMarks.put`. Mutates."""
+        if session.group is None:
+            self._answers.put(session, tail, num_answer_tokens)
+
     def drop(self, session: Session) -> None:
         """Forget a session. Mutates."""
         self._marks.drop(session)
+        self._answers.drop(session)
 
     def clear(self) -> None:
         """Forget all sessions. Mutates."""
         self._marks.clear()
+        self._answers.clear()
 
     def _is_another(self, session: Session, prompt: Prompt) -> bool:
         """Whether a one-turn session shares blocks with the prompt, but not its messages."""
@@ -136,6 +152,20 @@ class Lineage:
             if best is None or order > best_order or (order == best_order and kind == "prompt"):
                 best, best_order = Found(session, kind), order
         return best
+
+    def _find_answered(self, prompt: Prompt) -> Found:
+        best: Session | None = None
+        best_order = (0, 0, (0.0, 0))
+        repeated = {} if prompt.tokens is None else self._answers.repeated_in(prompt.tokens)
+        for session, num_tokens in repeated.items():
+            shared = self._table.num_shared(session, prompt.hashes)
+            is_its = shared > 0 and _BEGINNING_RATIO * shared >= session.first_blocks
+            if not is_its or not session.may_continue(None) or _waits_for_tool(session):
+                continue
+            order = num_tokens, shared, recency(session)
+            if order > best_order:
+                best, best_order = session, order
+        return Found(best, "no_match" if best is None else "answer")
 
     def _find_named(self, prompt: Prompt, group: str) -> Found:
         sessions = self._table.of_group(group)

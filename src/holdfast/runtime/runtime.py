@@ -257,6 +257,10 @@ class AgentRuntime(RuntimeContext):
             self._blocks.reserve(session)
         self._forget_surplus()
 
+    def turn_answered(self, session: Session, tail: Sequence[int], num_answer_tokens: int) -> None:
+        """Take in the tokens of a complete answer; see `AnswerMarks.put`. Mutates."""
+        self._lineage.turn_answered(session, tail, num_answer_tokens)
+
     def retains(self, session: Session) -> bool:
         """Whether a session gets a reservation when its turn ends. Pure."""
         return not session.is_side_call and self.policies.admission.retains(session)

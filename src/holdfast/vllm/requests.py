@@ -11,6 +11,7 @@ from typing import Any
 
 from holdfast.cache.eviction_queue import EvictionQueue
 from holdfast.cache.resident_prefix import resident_length
+from holdfast.core.answer_marks import MAX_TAIL_TOKENS
 from holdfast.core.bounded_name import bounded_name
 from holdfast.core.client_table import CLIENT_NAMES
 from holdfast.core.hints import HintNote, Hints, parse_hints
@@ -130,10 +131,17 @@ class RequestTracker:
         if turn is not None:
             self._runtime.turn_preempted(turn)
 
-    def leave(self, request: Any, end: TurnEnd | None) -> tuple[Turn, Hints] | None:
+    def leave(
+        self, request: Any, end: TurnEnd | None, *, knows_tokens: bool = True
+    ) -> tuple[Turn, Hints] | None:
         """End the turn of a request whose blocks are about to be freed.
 
         A hint about the turn end takes precedence. Mutates.
+
+        Args:
+            request: The request.
+            end: What ended the turn, if known.
+            knows_tokens: Whether its token ids are real.
         """
         self._growth.forget(request.request_id)
         turn = self._turns.pop(request.request_id, None)
@@ -146,6 +154,9 @@ class RequestTracker:
         hashes = list(request.block_hashes)
         self._attribute(turn, request, hashes)
         self._runtime.turn_ended(turn, hashes, hints.turn_end or end, gap_s)
+        if knows_tokens and request.status.name == "FINISHED_STOPPED":
+            tail = request.all_token_ids[-MAX_TAIL_TOKENS:]
+            self._runtime.turn_answered(turn.session, tail, request.num_output_tokens)
         effects.ended(turn.session, hints)
         if hints.is_final:
             self._runtime.session_closed(turn.session)

@@ -253,7 +253,7 @@ class HoldfastScheduler(WarmingScheduler):
     def _leave(self, request: Any) -> None:
         self._runtime.tick(self.clock())
         self.warm_ups.ended(request.request_id)
-        left = self._tracker.leave(request, None)
+        left = self._tracker.leave(request, None, knows_tokens=self.knows_tokens)
         if left is None:
             return
         turn, hints = left

@@ -17,7 +17,7 @@ from holdfast.vllm.output_tail import OutputTails, reader_of, text_reader_of
 __all__ = ["TurnReader"]
 
 _NUM_ANSWER_TOKENS = 1024  # of an answer's end
-_NUM_PROMPT_TOKENS = 4096  # of a prompt's end, where a task stands
+_NUM_PROMPT_TOKENS = 8192  # of a prompt's end, where a task stands, often before instructions
 
 
 class TurnReader:
