@@ -233,6 +233,34 @@ async def test_a_key_is_needed_and_names_the_tenant() -> None:
     assert [json.loads(r[2])["cache_salt"] for r in (first, second)] == ["blue/", "blue/own"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"cache_salt": "red/", "stream": "true", "temperature": NaN}',
+        b'{"cache_salt": "red/", "model": 5, "user": "\\ud83d", "\\ud83d": 1}',
+        b'{"cache_salt": "blue/", "cache_salt": "red/"}',
+        b'{"cache_salt": ["red/"]}',
+    ],
+)
+async def test_no_body_leaves_its_tenant(body: bytes) -> None:
+    """What the engine reads has the tenant's salt, however odd the rest of it is."""
+    engine = FakeEngine()
+    async with gateway(engine, keys=ApiKeys({KEY: "blue"})) as url:
+        headers = {"x-api-key": KEY, "Content-Type": "application/json"}
+        assert (await post(url, headers=headers, data=body, json=None))[0] == 200
+    sent = json.loads(engine.requests[0][2])
+    assert sent["cache_salt"] in ("blue/", "blue/red/")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", '{"cache_salt": "red/"}'.encode("utf-16")])
+async def test_body_that_cannot_carry_a_salt_is_refused(body: bytes) -> None:
+    engine = FakeEngine()
+    async with gateway(engine, keys=ApiKeys({KEY: "blue"})) as url:
+        headers = {"x-api-key": KEY, "Content-Type": "application/json"}
+        assert (await post(url, headers=headers, data=body, json=None))[0] == 400
+    assert not engine.requests
+
+
 async def test_headers_of_one_connection_do_not_pass() -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         return web.Response(headers={"X-Kept": "1", "Keep-Alive": "timeout=5"})

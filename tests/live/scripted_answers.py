@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from holdfast.vllm.request_body import RequestBody
+from holdfast.core.request_body import RequestBody
+from holdfast.vllm.client_body import with_entries
 
 __all__ = ["ScriptedAnswers"]
 
@@ -46,7 +47,7 @@ class ScriptedAnswers:
         body = RequestBody.parse(text)
         if body is not None:
             encoding = self._tokenizer.encode(_answer(json.loads(text)), add_special_tokens=False)
-            text = body.with_entries("vllm_xargs", {"scripted_output": list(encoding.ids)})
+            text = with_entries(body, "vllm_xargs", {"scripted_output": list(encoding.ids)})
         pending = [{"type": "http.request", "body": text, "more_body": False}]
 
         async def replay() -> Message:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from holdfast.core.hints import CARRIER_KEY, DIALECTS
+from holdfast.core.request_body import RequestBody
 from holdfast.core.session import Session, SessionState
-from holdfast.vllm.request_body import RequestBody
+from holdfast.vllm.client_body import hint_fields
 
 if TYPE_CHECKING:
     from tests.vllm.conftest import Rig
@@ -27,7 +28,7 @@ def xargs_of(body: dict[str, Any]) -> dict[str, Any]:
     """What the engine gets of a body, as the middleware and vLLM hand it over."""
     parsed = RequestBody.parse(json.dumps(body).encode())
     assert parsed is not None
-    carried = parsed.hint_fields()
+    carried = hint_fields(parsed)
     xargs = dict(body.get("vllm_xargs", {}))
     if carried:
         xargs[CARRIER_KEY] = carried

@@ -17,6 +17,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from holdfast.core.json_nesting import nesting_depth
+from holdfast.core.request_body import RequestBody
 from holdfast.errors import EndpointError
 from holdfast.gateway.answer_tail import KEPT_BYTES, AnswerTail, has_first_token, read_tail
 from holdfast.gateway.api import Route, error_body, route_of
@@ -33,14 +35,7 @@ from holdfast.gateway.headers import RECEIPT, answer_headers, by_lower_name, req
 from holdfast.gateway.kv_events import engine_session_id
 from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.placement import Placement
-from holdfast.gateway.prompt_path import (
-    Piece,
-    nests_deeper,
-    prompt_path,
-    read_body,
-    stream_of,
-    with_salt,
-)
+from holdfast.gateway.prompt_path import Piece, nests_deeper, place_of, stream_of
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.streams import break_off, payload_of
 from holdfast.gateway.tenants import ApiKeys
@@ -72,7 +67,6 @@ class _Call(NamedTuple):
         session_id: Explicit id of its stream, unique among tenants; None without one.
         path: Its prompt; empty where it computes none.
         answer_id: An earlier answer that only its engine knows; None if it names none.
-        is_stream: Whether the answer is streamed.
         gemini: What it asked for in Gemini's API; None in the engines' own.
         engine_path: Path on the engine; None if it is the client's.
     """
@@ -83,7 +77,6 @@ class _Call(NamedTuple):
     session_id: str | None
     path: tuple[Piece, ...]
     answer_id: str | None
-    is_stream: bool
     gemini: GeminiCall | None = None
     engine_path: str | None = None
 
@@ -151,15 +144,17 @@ class Forwarder:
         if request.method not in route.methods:
             allowed = ", ".join(sorted(route.methods))
             raise _Refusal(405, f"{request.path} takes {allowed}, not {request.method}")
-        body = await self._body(request)
+        text = await self._body(request)
         began_s = monotonic()
+        body = RequestBody.parse(text)
         most = self._limits.nesting
-        if nests_deeper(body, most):
+        is_deep = nesting_depth(text) > most if body is None else nests_deeper(body, most)
+        if is_deep:
             raise _Refusal(400, f"the body is nested deeper than {most} levels; flatten it")
         if route.dialect == "gemini":
-            call = self._translated(request, route, body, tenant)
+            call = self._translated(request, route, text, tenant)
         else:
-            call = self._read(request, route, body, tenant)
+            call = self._read(request, route, text, body, tenant)
         self.metrics.decision_s.observe(monotonic() - began_s)
         return call
 
@@ -174,33 +169,38 @@ class Forwarder:
             most = self._limits.body_bytes >> 20
             raise _Refusal(413, f"the body is longer than {most} MiB") from None
 
-    def _read(self, request: web.Request, route: Route, body: bytes, tenant: str) -> _Call:
+    def _read(
+        self,
+        request: web.Request,
+        route: Route,
+        text: bytes,
+        body: RequestBody | None,
+        tenant: str,
+    ) -> _Call:
         stream_id = stream_of(by_lower_name(request.headers), body)
         session_id = None if stream_id is None else f"{tenant}\x00{stream_id}"
         answer_id = request.path.split("/")[3] if route.path == "/v1/responses/*" else None
         path: tuple[Piece, ...] = ()
-        is_stream = False
-        if route.is_generation and (read := read_body(body)) is not None:
-            path = prompt_path(read, tenant)
-            is_stream = read.stream
-            answer_id = read.previous_response_id
-            if tenant:
-                body = with_salt(body, tenant, read.cache_salt)
-        return _Call(route, body, tenant, session_id, path, answer_id, is_stream)
+        if route.is_generation and body is not None:
+            path, answer_id, text = place_of(body, tenant)
+        elif route.is_generation and tenant:
+            raise _Refusal(400, "the body is no JSON object in UTF-8")  # it could have a salt
+        return _Call(route, text, tenant, session_id, path, answer_id)
 
-    def _translated(self, request: web.Request, route: Route, body: bytes, tenant: str) -> _Call:
+    def _translated(self, request: web.Request, route: Route, text: bytes, tenant: str) -> _Call:
         gemini = gemini_call_of(request.path)
         if gemini is None:
             raise _Refusal(404, f"{request.path} does not exist here")
         if gemini.action == "streamGenerateContent" and request.query.get("alt") != "sse":
             raise _Refusal(400, "a stream is given as server-sent events only: add ?alt=sse")
         try:
-            translated = translated_request(gemini, body)
+            translated = translated_request(gemini, text)
         except GeminiError as error:
             raise _Refusal(400, str(error)) from None
         if gemini.action == "countTokens":
-            return _Call(route, translated, tenant, None, (), None, False, gemini, "/tokenize")
-        call = self._read(request, route, translated, tenant)
+            return _Call(route, translated, tenant, None, (), None, gemini, "/tokenize")
+        body = RequestBody.parse(translated)
+        call = self._read(request, route, translated, body, tenant)
         return call._replace(gemini=gemini, engine_path="/v1/chat/completions")
 
     # Forward.

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 from holdfast.core.client_identity import BODY_FIELDS, ClientIdentity, identify
 from holdfast.core.hints import CARRIER_KEY
+from holdfast.core.request_body import RequestBody
+from holdfast.vllm.client_body import hint_fields, is_side_shape, with_entries
 from holdfast.vllm.compat import messages_take_xargs
-from holdfast.vllm.request_body import RequestBody
 
 __all__ = ["ClientSessions"]
 
@@ -68,8 +69,9 @@ class ClientSessions:
         body = RequestBody.parse(text)
         if body is None:
             return _with_headers(scope, identify(headers), None), messages
-        identity = identify(headers, body.values(BODY_FIELDS), is_side_shape=body.is_side_shape())
-        new = _with_record(body, scope["path"], _record(identity, body.hint_fields()))
+        is_side = is_side_shape(body)
+        identity = identify(headers, body.values(BODY_FIELDS), is_side_shape=is_side)
+        new = _with_record(body, scope["path"], _record(identity, hint_fields(body)))
         if new is None or new == text:
             return _with_headers(scope, identity, None), messages
         message = {"type": "http.request", "body": new, "more_body": False}
@@ -84,13 +86,13 @@ def _with_record(body: RequestBody, path: str, record: dict[str, object]) -> byt
     names_stream = not record.keys().isdisjoint(("session_id", "parent_session_id"))
     stale = ("session_id", "parent_session_id") if names_stream else ()
     if path.endswith("/v1/messages") and not messages_take_xargs():
-        own = body.values(("kv_transfer_params",)).get("kv_transfer_params") or {}
+        own = body.value("kv_transfer_params")
         own = own.get("holdfast") if isinstance(own, dict) else None
         kept = own if isinstance(own, dict) else {}
         kept = {key: value for key, value in kept.items() if key not in stale}
-        return body.with_entries("kv_transfer_params", {"holdfast": {**kept, **record}})
+        return with_entries(body, "kv_transfer_params", {"holdfast": {**kept, **record}})
     entries = {f"{_PREFIX}{key}": value for key, value in record.items()}
-    return body.with_entries("vllm_xargs", entries, [f"{_PREFIX}{key}" for key in stale])
+    return with_entries(body, "vllm_xargs", entries, [f"{_PREFIX}{key}" for key in stale])
 
 
 def _record(identity: ClientIdentity, hint_fields: str) -> dict[str, object]:

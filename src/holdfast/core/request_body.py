@@ -1,0 +1,92 @@
+"""A JSON request body and its top-level fields, found once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Self
+
+import msgspec
+
+__all__ = ["RequestBody"]
+
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_NOTHING: Final = msgspec.Raw()
+
+
+class RequestBody:
+    """The text of a JSON object and its fields, undecoded.
+
+    Attributes:
+        text: The text, in UTF-8.
+        fields: JSON texts of its fields; of equal keys the last counts, as in vLLM.
+    """
+
+    __slots__ = ("fields", "text")
+
+    def __init__(self, text: bytes, fields: Mapping[str, msgspec.Raw]) -> None:
+        self.text = text
+        self.fields = fields
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self | None:
+        """Find the fields of a body; None if it is no JSON object in UTF-8. O(text).
+
+        It takes what vLLM takes, `NaN` and half surrogate pairs as well.
+        """
+        if text.lstrip()[:1] != b"{":
+            return None
+        try:
+            return cls(text, _FIELDS(text))
+        except _UNREADABLE:
+            return cls._parse_leniently(text)
+
+    @classmethod
+    def _parse_leniently(cls, text: bytes) -> Self | None:
+        if json.detect_encoding(text) != "utf-8":
+            return None
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        return cls(text, {name: msgspec.Raw(json.dumps(found[name]).encode()) for name in found})
+
+    def raw(self, name: str) -> bytes:
+        """JSON text of a field; b"" if it is missing or null."""
+        found = bytes(self.fields.get(name, _NOTHING))
+        return b"" if found == b"null" else found
+
+    def value(self, name: str) -> Any:
+        """A decoded field; None if it is missing or cannot be decoded."""
+        return self.values((name,)).get(name)
+
+    def values(self, names: Iterable[str]) -> dict[str, Any]:
+        """Decoded fields, without those that are missing or cannot be decoded."""
+        found: dict[str, Any] = {}
+        for name in names:
+            raw = self.fields.get(name)
+            if raw is not None:
+                try:
+                    found[name] = json.loads(bytes(raw))
+                except (ValueError, RecursionError):
+                    continue
+        return found
+
+    def items(self, name: str) -> list[msgspec.Raw]:
+        """JSON texts of an array's elements, or of another value; empty if null."""
+        raw = self.fields.get(name, _NOTHING)
+        found = bytes(raw)
+        if not found.startswith(b"["):
+            return [raw] if found not in (b"", b"null") else []
+        try:
+            return _ITEMS(raw)
+        except _UNREADABLE:
+            return [raw]
+
+    def with_field(self, name: str, value: object) -> bytes:
+        """The text with a field added or replaced; all others are unchanged."""
+        changed = {**self.fields, name: json.dumps(value).encode()}
+        pairs = (b"%s:%s" % (json.dumps(key).encode(), bytes(changed[key])) for key in changed)
+        return b"{%s}" % b",".join(pairs)
