@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from holdfast.predict.agent_runs import AgentRuns
@@ -78,6 +79,14 @@ def test_only_some_kinds_of_tools_call_agents() -> None:
     kinds: list[GapKind] = ["sub_agent", "other", "unknown", "shell", "read", "human"]
     may = [AgentRuns.may_join(GapFeatures(kind)) for kind in kinds]
     assert may == [True, True, True, False, False, False]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00", b"\x80", b"x" * 40])
+def test_other_bytes_are_refused_and_change_nothing(damage: bytes) -> None:
+    runs = _learned([100.0])
+    with pytest.raises((ValueError, msgspec.MsgspecError)):
+        runs.restore(damage)
+    assert runs.rest_s(TASK, (0.0, 0.0), 1) == pytest.approx(100.0, rel=0.2)
 
 
 def test_kinds_of_pauses_are_bounded() -> None:

@@ -17,7 +17,8 @@ import pytest
 
 from holdfast.predict.features import GapFeatures
 from holdfast.predict.return_time import ReturnTimeModel
-from holdfast.vllm.learned_file import LearnedFile, SharedModel
+from holdfast.vllm.learned_file import LearnedFile
+from holdfast.vllm.learned_model import SharedModel
 
 SHELL = GapFeatures("shell", "Bash", "git")
 
@@ -237,7 +238,8 @@ _ENGINE = """
 import signal, sys, time
 from pathlib import Path
 from holdfast.predict.features import GapFeatures
-from holdfast.vllm.learned_file import LearnedFile, SharedModel
+from holdfast.vllm.learned_file import LearnedFile
+from holdfast.vllm.learned_model import SharedModel
 signal.signal(signal.SIGTERM, lambda *_: print("its own", flush=True))
 learned = LearnedFile(Path(sys.argv[1]))
 learned.start().observe(GapFeatures("shell"), 7.0)
@@ -309,6 +311,25 @@ def test_agents_calls_are_saved_and_loaded(tmp_path: Path) -> None:
     assert loaded is not None
     assert loaded.agent_calls.of("t").is_predictable
     assert median_s(loaded) == pytest.approx(median_s(model))
+
+
+def test_sub_agents_runs_are_saved_and_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "learned.bin"
+    task, spawn = GapFeatures("sub_agent", "Task"), GapFeatures("sub_agent", "spawn_agent")
+    model = SharedModel()
+    for _ in range(30):
+        model.agent_runs.observe_run(task, 70.0)
+        model.agent_runs.observe_join(task, 2.0)
+        model.agent_runs.observe_early_return(spawn)
+    assert model.num_changes == 90
+    LearnedFile(path).save(model)
+    loaded = LearnedFile(path).load()
+    assert loaded is not None and loaded.num_changes == 0
+    for runs in (loaded.agent_runs, model.agent_runs):
+        assert runs.rest_s(task, (0.0, 0.0), 1) == pytest.approx(70.0, rel=0.2)
+        assert runs.lag_s(task) == pytest.approx(2.0, rel=0.2)
+        assert runs.is_join(task) and not runs.is_join(spawn)
+    assert loaded.agent_runs.to_bytes() == model.agent_runs.to_bytes()
 
 
 def test_file_of_return_times_alone_is_still_read(tmp_path: Path) -> None:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Final
+
+import msgspec
 
 from holdfast.predict.features import GapFeatures
 from holdfast.predict.return_time import ReturnTimeModel
 
 __all__ = ["AgentRuns"]
 
+_SCHEMA: Final = "agent-runs/1"
 _MAX_PAUSES = 512
 _MEMORY = 0.9  # of a pause's weight, for each one of its kind after it
 _EVEN = 0.5
 _MEDIAN = 0.5
 # Kinds of tools that may be calls of sub-agents.
 _CALLS_AGENTS = ("sub_agent", "other", "unknown")
+
+
+class _State(msgspec.Struct, frozen=True):
+    """Two return-time models, and the weights of pauses, the oldest first."""
+
+    schema: str
+    runs: bytes
+    lags: bytes
+    joins: list[tuple[GapFeatures, float, float]]
 
 
 class AgentRuns:
@@ -25,9 +38,13 @@ class AgentRuns:
 
     Args:
         returns: Return times of all pauses.
+
+    Attributes:
+        num_observed: What was learned since the start (count).
     """
 
     def __init__(self, returns: ReturnTimeModel) -> None:
+        self.num_observed = 0
         self._returns = returns
         self._runs = ReturnTimeModel()
         self._lags = ReturnTimeModel()
@@ -36,6 +53,7 @@ class AgentRuns:
 
     def observe_run(self, pause: GapFeatures, duration_s: float) -> None:
         """Learn how long a sub-agent of such a pause ran (s). Mutates."""
+        self.num_observed += 1
         self._runs.observe(_named(pause), duration_s)
 
     def observe_join(self, pause: GapFeatures, lag_s: float) -> None:
@@ -84,7 +102,28 @@ class AgentRuns:
             return 0.0
         return self._lags.residual_quantile_s(_named(pause), 0.0, _MEDIAN)
 
+    def to_bytes(self) -> bytes:
+        """Return what is known, encoded for `restore`. Pure."""
+        joins = [(pause, *weights) for pause, weights in self._joins.items()]
+        state = _State(_SCHEMA, self._runs.to_bytes(), self._lags.to_bytes(), joins)
+        return msgspec.msgpack.encode(state)
+
+    def restore(self, data: bytes) -> None:
+        """Know what `to_bytes` encoded, and nothing else. Mutates.
+
+        Raises:
+            ValueError: `data` is not such an encoding.
+        """
+        state = msgspec.msgpack.decode(data, type=_State)
+        if state.schema != _SCHEMA:
+            raise ValueError(f"not runs of agents: schema {state.schema!r}")
+        runs, lags = map(ReturnTimeModel.from_bytes, (state.runs, state.lags))
+        joins = state.joins[-_MAX_PAUSES:]
+        self._runs, self._lags = runs, lags
+        self._joins = OrderedDict((pause, (joined, early)) for pause, joined, early in joins)
+
     def _count(self, pause: GapFeatures, *, was_join: bool) -> None:
+        self.num_observed += 1
         joined, early = self._joins.pop(pause, (0.0, 0.0))
         self._joins[pause] = _MEMORY * joined + was_join, _MEMORY * early + (not was_join)
         if len(self._joins) > _MAX_PAUSES:

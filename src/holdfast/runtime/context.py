@@ -34,6 +34,7 @@ class RuntimeContext:
         oracle: The future, for policies that are bounds.
         returns: What is known about return times; None knows nothing yet.
         agent_calls: What is known about agents' calls; None knows nothing yet.
+        agent_runs: What is known about sub-agents' runs; None knows nothing yet.
 
     Attributes:
         tree: The paths of all sessions.
@@ -57,11 +58,12 @@ class RuntimeContext:
         oracle: Oracle | None,
         returns: ReturnTimeModel | None,
         agent_calls: AgentCalls | None = None,
+        agent_runs: AgentRuns | None = None,
     ) -> None:
         self.tree: PrefixTree[Any] = PrefixTree()
         self.returns = returns or ReturnTimeModel()
         self.agent_calls = agent_calls or AgentCalls()
-        self.runs = AgentRuns(self.returns)
+        self.runs = agent_runs or AgentRuns(self.returns)
         self.costs = StepCostModel()
         self.oracle = oracle
         self.tier: OffloadPort = NoOffload()

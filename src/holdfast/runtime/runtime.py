@@ -33,6 +33,7 @@ from holdfast.policies.admission import Admission
 from holdfast.policies.base import Oracle, Priority
 from holdfast.policies.registry import PolicySet, build_policies
 from holdfast.predict.agent_calls import AgentCalls
+from holdfast.predict.agent_runs import AgentRuns
 from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.runtime.attribution import MissAttribution
 from holdfast.runtime.client_commands import ClientCommands
@@ -67,6 +68,7 @@ class AgentRuntime(RuntimeContext):
         oracle: The future, for policies that are bounds.
         returns: What is known about return times; None knows nothing yet.
         agent_calls: What is known about agents' calls; None knows nothing yet.
+        agent_runs: What is known about sub-agents' runs; None knows nothing yet.
 
     Attributes:
         policies: The policies that decide.
@@ -93,8 +95,9 @@ class AgentRuntime(RuntimeContext):
         oracle: Oracle | None = None,
         returns: ReturnTimeModel | None = None,
         agent_calls: AgentCalls | None = None,
+        agent_runs: AgentRuns | None = None,
     ) -> None:
-        super().__init__(predictions, oracle, returns, agent_calls)
+        super().__init__(predictions, oracle, returns, agent_calls, agent_runs)
         self.sessions = SessionTable(self.tree, max_sessions)
         self._lineage = Lineage(self.sessions)
         self.listener: Callable[[Event], None] = _ignore

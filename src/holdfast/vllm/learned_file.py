@@ -20,19 +20,15 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.predict.agent_calls import AgentCalls
-from holdfast.predict.agent_calls_state import decode_calls, encode_calls
-from holdfast.predict.features import GapFeatures
 from holdfast.predict.return_time import ReturnTimeModel
-from holdfast.predict.session_speed import SpeedFactor
+from holdfast.vllm.learned_model import SharedModel
 
-__all__ = ["LearnedFile", "NoLearnedFile", "SharedModel", "learned_file_of"]
+__all__ = ["LearnedFile", "NoLearnedFile", "learned_file_of"]
 
 logger = logging.getLogger(__name__)
 
 _SAVE_INTERVAL_S: Final = 30.0
 _CLOSE_TIMEOUT_S: Final = 10.0
-_SCHEMA: Final = "holdfast-learned/2"
 _MAX_BYTES: Final = 16 << 20  # a model with all its tools and classes has less than 2 MiB
 _HEADER: Final = b"holdfast-learned 1 crc32=%08x\n"
 _HEADER_START: Final = _HEADER[: _HEADER.index(b"%")]
@@ -41,77 +37,6 @@ _HINT: Final = (
     "return times are neither loaded nor saved, requests are served as usual;"
     " set HOLDFAST_LEARNED_FILE to a regular file, or unset it"
 )
-
-
-class _Learned(msgspec.Struct):
-    """The content of a file.
-
-    Attributes:
-        schema: Tells it from a file of return times alone.
-        returns: Return times.
-        agent_calls: Agents' calls.
-    """
-
-    schema: str
-    returns: bytes
-    agent_calls: bytes
-
-
-class SharedModel(ReturnTimeModel):
-    """All that is saved; one thread may save it while another learns.
-
-    Attributes:
-        agent_calls: Which agents are called next, as learned so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.agent_calls = AgentCalls()
-        self._num_gaps = 0
-        self._lock = threading.Lock()
-
-    @property
-    def num_changes(self) -> int:
-        """What was learned since the start (count)."""
-        return self._num_gaps + self.agent_calls.num_called
-
-    def observe(
-        self,
-        features: GapFeatures,
-        gap_s: float,
-        *,
-        censored: bool = False,
-        speed: SpeedFactor | None = None,
-    ) -> None:
-        """See `ReturnTimeModel`."""
-        with self._lock:
-            super().observe(features, gap_s, censored=censored, speed=speed)
-            self._num_gaps += 1
-
-    def to_bytes(self) -> bytes:
-        """The return times and the agents' calls, encoded for `from_bytes`."""
-        with self._lock:
-            returns = super().to_bytes()
-        return msgspec.msgpack.encode(_Learned(_SCHEMA, returns, encode_calls(self.agent_calls)))
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> SharedModel:
-        """What `to_bytes` encoded, or older versions without agents' calls.
-
-        Raises:
-            ValueError: `data` is not such an encoding.
-        """
-        try:
-            learned = msgspec.msgpack.decode(data, type=_Learned)
-        except msgspec.ValidationError:
-            learned = _Learned(_SCHEMA, data, b"")
-        if learned.schema != _SCHEMA:
-            raise ValueError(f"not what Holdfast learned: schema {learned.schema!r}")
-        model = super().from_bytes(learned.returns)
-        assert isinstance(model, SharedModel)
-        if learned.agent_calls:
-            model.agent_calls = decode_calls(learned.agent_calls)
-        return model
 
 
 class LearnedFile:

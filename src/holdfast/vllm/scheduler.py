@@ -92,6 +92,7 @@ class HoldfastScheduler(WarmingScheduler):
             oracle=self.oracle,
             returns=learned,
             agent_calls=learned.agent_calls,
+            agent_runs=learned.agent_runs,
         )
         self._runtime.listener = self._reports.observe
         self.offload = offload_controller_of(
@@ -104,9 +105,8 @@ class HoldfastScheduler(WarmingScheduler):
         self._oversized = OversizedRequests(self)
         self._orders_requests = False
         self._must_fall_back = False
-        self._num_steps = 0
+        self._num_steps = self._admitted_at_step = 0
         self._num_evicted = 0  # since the last step
-        self._admitted_at_step = 0
         self._meter = StepMeter(self._runtime.costs)
         if self._is_active:
             self._install(config)
