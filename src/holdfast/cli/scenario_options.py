@@ -60,6 +60,7 @@ class ScenarioOptions:
         sub_agents: Whether sub-agents are sessions like any other or parts of their parent's tree.
         isolate: Whether sessions share no blocks.
         agent_ids: Whether requests name their agent and workflow.
+        tool_events: Whether sessions tell the engine about their tools.
         graphs: Whether workflows declare their step graph.
         output_scale: Factor on the length of answers.
         idle_cap_s: Longest time that nothing is in flight (s).
@@ -140,6 +141,15 @@ class ScenarioOptions:
             is_flag=True,
             help="Send the agent and the workflow of each request (holdfast_agent_id, "
             "holdfast_workflow_id).",
+        ),
+    ]
+    tool_events: Annotated[
+        bool,
+        option(
+            "--tool-events",
+            is_flag=True,
+            help="Tell the engine when tools start and have finished, as far as the traces have "
+            "it. Needs --session-ids.",
         ),
     ]
     graphs: Annotated[

@@ -162,6 +162,7 @@ def _simulation_options(load: LoadOptions, scenario: ScenarioOptions) -> Simulat
         output_scale=scenario.output_scale,
         session_ids=load.session_ids,
         agent_ids=scenario.agent_ids,
+        tool_events=scenario.tool_events,
         graphs=scenario.graphs,
         turn_ends=load.turn_ends,
         is_tree=scenario.is_tree,

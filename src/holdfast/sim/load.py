@@ -22,6 +22,8 @@ class SimulationOptions:
         output_scale: Further factor on the length of answers; prompts keep theirs.
         session_ids: Whether requests carry their session id.
         agent_ids: Whether requests name their agent, and the workflow that it is a step of.
+        tool_events: Whether sessions tell the engine when their tools start and have finished, as
+            far as they are known.
         graphs: Whether sessions with a step graph declare it before their first request.
         turn_ends: Whether requests carry the hint of their turn's end, which the engine uses only
             after that end.
@@ -44,6 +46,7 @@ class SimulationOptions:
     output_scale: float = 1.0
     session_ids: bool = False
     agent_ids: bool = False
+    tool_events: bool = False
     graphs: bool = False
     turn_ends: bool = True
     session_ends: bool = False
@@ -66,6 +69,10 @@ class SimulationOptions:
         ):
             raise ConfigError(
                 f"mid-session is {self.mid_session!r}; expected two shares, 0 <= LOW <= HIGH < 1"
+            )
+        if self.tool_events and not self.session_ids:
+            raise ConfigError(
+                "tool events name sessions, and requests do not", hint="add --session-ids"
             )
         if self.graphs and not self.agent_ids:
             raise ConfigError(

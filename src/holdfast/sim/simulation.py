@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from holdfast.core.commands import DeclareWorkflow, EndWorkflow
+from holdfast.core.commands import Command, DeclareWorkflow, EndWorkflow
 from holdfast.core.results import Counters, SessionRecord, TurnRecord
 from holdfast.core.workflow_graph import WorkflowGraph
 from holdfast.sim.agent_trees import AgentTrees
@@ -15,6 +15,7 @@ from holdfast.sim.engine import SimRequest
 from holdfast.sim.fleet import EndedStep, Fleet
 from holdfast.sim.load import SimulationOptions
 from holdfast.sim.replays import Replays, request_id
+from holdfast.sim.tool_events import ToolEvents
 from holdfast.traces.new_tokens import NewTokens, kept_blocks
 from holdfast.traces.turn_end_hint import turn_end_hint
 
@@ -87,6 +88,7 @@ class Simulation:
         self._open: dict[str, _OpenTurn] = {}
         self._started_s: dict[int, float] = {}
         self._declared: dict[int, int] = {}  # by replay, its first turn
+        self._tools = ToolEvents(options.time_scale)
         self._before: Counters | None = None
 
     def run(self) -> SimulationRecords:
@@ -97,10 +99,11 @@ class Simulation:
         """
         self._arrivals.begin(self._clock.now_s)
         while not self._is_over():
+            self._tell(self._tools.finished(self._clock.now_s))
             self._send_due()
             if self._fleet.is_idle:
                 self._arrivals.cut_idle(self._clock.now_s)
-            for ended in self._fleet.advance(self._arrivals.next_s, self._undisturbed_s()):
+            for ended in self._fleet.advance(self._next_s, self._undisturbed_s()):
                 self._account(ended)
         return self._finish()
 
@@ -133,6 +136,10 @@ class Simulation:
 
     # Requests.
 
+    def _tell(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            self._fleet.command(command)
+
     def _send_due(self) -> None:
         for due in self._arrivals.pop_due(self._clock.now_s):
             self._send(due)
@@ -154,6 +161,7 @@ class Simulation:
             session_id=replays.session_id(number) if options.session_ids else None,
             stream=replays.session_id(number),
         )
+        self._tell(self._tools.returned(replays.session_id(number)))
         if options.graphs and session.graph is not None:
             self._declare(number, turn_index, session.graph)
         if not due.is_warm_up:
@@ -222,15 +230,25 @@ class Simulation:
         self.records.turns.append(record)
         if self._on_turn is not None:
             self._on_turn(record)
-        if self._arrivals.turn_ended(due.number, due.turn_index, self._clock.now_s):
+        has_ended = self._arrivals.turn_ended(due.number, due.turn_index, self._clock.now_s)
+        if self._options.tool_events and not has_ended:
+            session_id = self._replays.session_id(due.number)
+            ended = self._replays.turn(due.number, due.turn_index)
+            self._tell(self._tools.paused(session_id, ended, self._clock.now_s))
+        if has_ended:
             if self._declared.pop(due.number, None) is not None:
                 workflow_id = self._replays.workflow_id(due.number)
                 self._fleet.command(EndWorkflow(tenant="", workflow_id=workflow_id))
             self.records.sessions.append(self._session_record(due.number, self._now_s))
 
+    @property
+    def _next_s(self) -> float:
+        """When a request is sent or a tool finishes next (s)."""
+        return min(self._arrivals.next_s, self._tools.next_s)
+
     def _undisturbed_s(self) -> float:
-        """Time to the next request, or to an edge of the window (s)."""
-        next_s = self._arrivals.next_s - self._clock.now_s
+        """Time to what comes next, or to an edge of the window (s)."""
+        next_s = self._next_s - self._clock.now_s
         window = self._options.window
         if window is None:
             return next_s

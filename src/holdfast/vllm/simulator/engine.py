@@ -17,6 +17,7 @@ from holdfast.policies.base import Oracle
 from holdfast.policies.engine_modes import ENGINE_MODES, STOCK
 from holdfast.policies.registry import policy_spec
 from holdfast.sim.engine import SimOutcome, SimRequest, SimStep
+from holdfast.vllm.control.messages import encode
 from holdfast.vllm.offload.no_offload import NoOffloadController
 from holdfast.vllm.scheduler import HoldfastScheduler
 from holdfast.vllm.simulator.workerless import EnginePlan, EngineShape, WorkerlessEngine
@@ -81,9 +82,8 @@ class SimulatedEngine(WorkerlessEngine):
 
     def command(self, command: Command) -> None:
         """Take in a command; see `SimEngine`. vLLM's own scheduler ignores it."""
-        runtime = getattr(self.scheduler, "_runtime", None)
-        if runtime is not None:
-            runtime.command(command)
+        if isinstance(self.scheduler, HoldfastScheduler):
+            self.scheduler(encode(command))
 
     def submit(self, request: SimRequest) -> None:
         """Take in a request; see `SimEngine`."""
