@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import click
 
+from holdfast.cli.dashboards import dashboards
 from holdfast.cli.demo import demo
 from holdfast.cli.explain import explain
 from holdfast.cli.gateway import gateway
@@ -35,7 +36,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(demo, explain, gateway, policies, pool, profile),
+    *(dashboards, demo, explain, gateway, policies, pool, profile),
     *(replay, serve, simulate, traces),
 ):
     cli.add_command(_command)
