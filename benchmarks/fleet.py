@@ -2,10 +2,10 @@
 
 python benchmarks/fleet.py --traces PATH [--setups NAME,...] [--seeds N] [--output DIR]
 
-`four` and `sixteen`: whole sessions, eight at once an engine, each engine with a cache of 400,000
-tokens: past the cliff. `pods-N`: four engines with the cache of the public four-pod measurement,
-N sessions at once a pod, gaps cut to 10 s, 30 minutes of which the first 10 do not count. Stock
-engines but for the last row, where `holdfast serve` runs below the gateway.
+`four` and `sixteen`: whole sessions, six at once an engine, each engine with a cache of 300,000
+tokens in blocks of 512: past the cliff. `pods-N`: four engines with the cache of the public
+four-pod measurement, N sessions at once a pod, gaps cut to 10 s, 30 minutes of which the first 10
+do not count. Stock engines but for the last row, where `holdfast serve` runs below the gateway.
 
 A part is one router on all seeds; an interrupted benchmark goes on where it stopped.
 """
@@ -30,16 +30,19 @@ from holdfast.report.page import write_whole
 from holdfast.report.tables import Column, ReportTable, RowGroup
 
 PROFILE = "2xh100-qwen3-coder-30b-fp8"
-LIMITS = ("--profile", PROFILE, "--gap-cap-s", "10", "--max-model-len", "200000")
+LIMITS = (
+    *("--profile", PROFILE, "--gap-cap-s", "10", "--max-model-len", "200000"),
+    *("--block-size", "512"),
+)
 ROUTERS = ("round-robin", "sticky", "prefix", "holdfast")
 ENGINES = [("vllm-default", router) for router in ROUTERS] + [("holdfast", "holdfast")]
 
 
 def past_cliff(num_engines: int) -> tuple[str, ...]:
-    """Whole sessions, eight at once an engine."""
-    live = str(8 * num_engines)
+    """Whole sessions, six at once an engine."""
+    live = str(6 * num_engines)
     load = ("--engines", str(num_engines), "--concurrency", live, "--sessions", live)
-    return (*LIMITS, "--kv-tokens", "400000", *load)
+    return (*LIMITS, "--kv-tokens", "300032", *load)
 
 
 def pods(num_sessions: int) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.core.identity import Identity
-from holdfast.gateway.admission import BLOCK_TOKENS, EngineAdmission
+from holdfast.gateway.admission import EngineAdmission
 from holdfast.gateway.prompt_path import Piece
 from holdfast.tool_calls.turn_end import TurnEnd
 
+BLOCK_TOKENS = 256
 TOOL = TurnEnd("tool")
 PREFILL_S = 0.1  # of a block
 
@@ -185,5 +186,6 @@ def test_whatever_happens_everything_goes_and_nothing_stays(
             gate.admission.ended(name, gate.now_s)
         sent = gate.take(1.0)
     assert not gate.admission.held
-    assert gate.admission._cache.queue.num_free_blocks == 40
-    gate.admission._cache.queue.check_integrity()
+    cache = gate.admission._cache
+    assert cache.queue.num_free_blocks == cache.num_blocks
+    cache.queue.check_integrity()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from holdfast.gateway.admission import BLOCK_TOKENS
 from holdfast.gateway.dispatch import Dispatcher
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.prompt_path import Piece
+
+BLOCK_TOKENS = 256
 
 
 def path(session: str, num_blocks: int) -> list[Piece]:

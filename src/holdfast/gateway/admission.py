@@ -17,15 +17,14 @@ from holdfast.predict.step_cost import StepWork
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
 
-__all__ = ["BLOCK_TOKENS", "EngineAdmission"]
-
-BLOCK_TOKENS: Final = 256
-"""Tokens a block of the model: small beside a turn, and few enough to decide in microseconds."""
+__all__ = ["EngineAdmission"]
 
 _POLICY: Final = "working-set"
 _MOST_BYTES_PER_TOKEN: Final = 8.0
 _LEAST_BYTES_PER_TOKEN: Final = 1.0
-_MOST_BLOCKS: Final = 1 << 18
+_BLOCKS: Final = 2048  # of the model: each small beside a turn, and few enough to decide quickly
+_LEAST_BLOCK_TOKENS: Final = 16
+_MOST_BLOCK_TOKENS: Final = 1024
 _SPARE_SIZE: Final = 2  # times the size first believed, should tokens turn out longer
 _MOST_SESSIONS: Final = 20_000
 _MOST_MEASURED: Final = 64
@@ -102,11 +101,13 @@ class EngineAdmission:
         self._runtime = AgentRuntime(
             max_sessions=_MOST_SESSIONS, max_wait_ratio=max_wait_ratio, policy=_POLICY
         )
-        self._block_bytes = BLOCK_TOKENS * _bounded(bytes_per_token)
-        num_blocks = min(max(kv_tokens // BLOCK_TOKENS, 1), _MOST_BLOCKS)
+        block_tokens = min(max(kv_tokens // _BLOCKS, _LEAST_BLOCK_TOKENS), _MOST_BLOCK_TOKENS)
+        self._block_tokens = block_tokens
+        self._block_bytes = block_tokens * _bounded(bytes_per_token)
+        num_blocks = max(kv_tokens // block_tokens, 1)
         self._cache = CacheModel(_SPARE_SIZE * num_blocks, self._runtime.tree)
         self._cache.resize(num_blocks)
-        self._runtime.attach(self._cache.queue, num_blocks, BLOCK_TOKENS)
+        self._runtime.attach(self._cache.queue, num_blocks, block_tokens)
         self._turns: dict[str, _InTurn] = {}
         self._waiting: dict[str, _InTurn] = {}
         self._output = _Output()
@@ -120,7 +121,7 @@ class EngineAdmission:
     @property
     def held_tokens(self) -> int:
         """Tokens that they would take from others in the cache (count, about)."""
-        return sum(each.turn.demand_blocks for each in self._waiting.values()) * BLOCK_TOKENS
+        return sum(each.turn.demand_blocks for each in self._waiting.values()) * self._block_tokens
 
     def next_s(self, now_s: float) -> float:
         """When to ask again without an event (s); inf while nothing is held. Pure."""
@@ -166,8 +167,8 @@ class EngineAdmission:
             return
         each.first_s = now_s
         each.num_beside = max(len(self._turns) - len(self._waiting), 1)
-        tokens = each.turn.missing_blocks * BLOCK_TOKENS
-        context = each.turn.resident_blocks * BLOCK_TOKENS
+        tokens = each.turn.missing_blocks * self._block_tokens
+        context = each.turn.resident_blocks * self._block_tokens
         # Prompts are computed one after the other, so each takes the time since the one before.
         seconds = now_s - max(each.sent_s, self._last_first_s)
         self._last_first_s = now_s
@@ -196,7 +197,7 @@ class EngineAdmission:
         self._waiting.pop(request_id, None)
         self._runtime.tick(now_s)
         if output_tokens is not None:
-            self._output.learn(output_tokens / BLOCK_TOKENS)
+            self._output.learn(output_tokens / self._block_tokens)
             self._learn_decoding(each, output_tokens, now_s)
         self._runtime.turn_ended(each.turn, each.hashes, end)
         if each.blocks is not None:
