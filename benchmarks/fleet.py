@@ -1,6 +1,6 @@
 """Simulates routers of several engines on recorded sessions.
 
-python benchmarks/fleet.py --traces PATH [--setups NAME,...] [--seeds N] [--output DIR]
+python benchmarks/fleet.py [--traces PATH] [--setups NAME,...] [--seeds N] [--output DIR]
 
 `four` and `sixteen`: whole sessions, six at once an engine, each engine with a cache of 300,000
 tokens in blocks of 512: past the cliff. `pods-N`: four engines with the cache of the public
@@ -74,7 +74,7 @@ def _of(distribution: Any, name: str) -> float | None:
 
 def simulate(setup: str, policy: str, router: str, options: argparse.Namespace, path: Path) -> None:
     """Run one router on all seeds and write its part."""
-    traces = ("--traces", str(options.traces))
+    traces = () if options.traces is None else ("--traces", str(options.traces))
     chosen = ("--policies", policy, "--router", router, "--seeds", str(options.seeds))
     arguments = [*traces, *chosen, *SETUPS[setup]]
     command = [sys.executable, "-m", "holdfast", "simulate", *arguments, "--jobs", "1"]
@@ -105,7 +105,7 @@ def _cell(values: Sequence[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--traces", type=Path, required=True)
+    parser.add_argument("--traces", type=Path)
     parser.add_argument("--setups", default=",".join(SETUPS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("out"))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 from tests.gateway.fake_engine import FIRST, FakeEngine, gateway
+from tests.waiting import until_async
 
 CHAT = "/v1/chat/completions"
 HELD = "holdfast_gateway_requests_held"
@@ -18,12 +18,6 @@ HELD = "holdfast_gateway_requests_held"
 def chat(name: str) -> dict[str, Any]:
     """A prompt of about 1,200 tokens; the fake engine has 1,600."""
     return {"model": "m", "messages": [{"role": "user", "content": name * 4800}], "stream": True}
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20.0):
-        while not happened():
-            await asyncio.sleep(0.01)
 
 
 class OneByOne:
@@ -51,9 +45,9 @@ async def test_what_does_not_fit_waits_for_what_runs() -> None:
     engine = FakeEngine(answer)
     async with gateway(engine) as url, aiohttp.ClientSession() as client:
         first = asyncio.create_task(read(client, url, "a"))
-        await until(lambda: len(engine.requests) == 1)
+        await until_async(lambda: len(engine.requests) == 1)
         second = asyncio.create_task(read(client, url, "b"))
-        await until(lambda: url.counted(HELD) == 1)
+        await until_async(lambda: url.counted(HELD) == 1)
         assert url.counted("holdfast_gateway_held_tokens") > 1000
         assert len(engine.requests) == 1
         answer.goes_on.set()
@@ -67,11 +61,11 @@ async def test_a_client_that_leaves_while_held_reaches_no_engine() -> None:
     engine = FakeEngine(answer)
     async with gateway(engine) as url, aiohttp.ClientSession() as client:
         first = asyncio.create_task(read(client, url, "a"))
-        await until(lambda: len(engine.requests) == 1)
+        await until_async(lambda: len(engine.requests) == 1)
         held = asyncio.create_task(read(client, url, "b"))
-        await until(lambda: url.counted(HELD) == 1)
+        await until_async(lambda: url.counted(HELD) == 1)
         held.cancel()
-        await until(lambda: url.counted(HELD) == 0)
+        await until_async(lambda: url.counted(HELD) == 0)
         answer.goes_on.set()
         assert await first == 200
         assert await read(client, url, "c") == 200
@@ -84,11 +78,11 @@ async def test_a_client_that_leaves_makes_space() -> None:
     engine = FakeEngine(answer)
     async with gateway(engine) as url, aiohttp.ClientSession() as client:
         leaving = asyncio.create_task(read(client, url, "a"))
-        await until(lambda: len(engine.requests) == 1)
+        await until_async(lambda: len(engine.requests) == 1)
         held = asyncio.create_task(read(client, url, "b"))
-        await until(lambda: url.counted(HELD) == 1)
+        await until_async(lambda: url.counted(HELD) == 1)
         leaving.cancel()
-        await until(lambda: len(engine.requests) == 2)
+        await until_async(lambda: len(engine.requests) == 2)
         answer.goes_on.set()
         assert await held == 200
 
@@ -98,9 +92,9 @@ async def test_what_is_held_moves_when_its_engine_dies() -> None:
     engines = [FakeEngine(answer), FakeEngine(answer)]
     async with gateway(*engines, probe_s=0.1) as url, aiohttp.ClientSession() as client:
         tasks = [asyncio.create_task(read(client, url, name)) for name in "ab"]
-        await until(lambda: all(len(engine.requests) == 1 for engine in engines))
+        await until_async(lambda: all(len(engine.requests) == 1 for engine in engines))
         held = asyncio.create_task(read(client, url, "c"))
-        await until(lambda: url.counted(HELD) == 1)
+        await until_async(lambda: url.counted(HELD) == 1)
         await engines[0].stop()
         answer.goes_on.set()
         assert await held == 200

@@ -14,6 +14,7 @@ import zmq
 import zmq.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.waiting import until_async
 
 from holdfast.gateway.kv_events import (
     EventResidency,
@@ -177,9 +178,7 @@ class Publisher:
 
 
 async def until(residency: EventResidency, tokens: int | None) -> None:
-    async with asyncio.timeout(20.0):
-        while residency.resident_tokens(A) != tokens:
-            await asyncio.sleep(0.01)
+    await until_async(lambda: residency.resident_tokens(A) == tokens)
 
 
 async def test_missed_events_are_asked_for(tmp_path: Path) -> None:
