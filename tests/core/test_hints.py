@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.core.hints import DIALECTS, HINT_FIELDS, Hints
+from holdfast.core.hints import DIALECTS, HINT_FIELDS, CacheCommand, Hints
 from holdfast.core.hints import parse_hints as parse_with_notes
 from holdfast.tool_calls.syntax import ToolCall
 from holdfast.tool_calls.turn_end import TurnEnd
@@ -206,3 +206,108 @@ def test_copied_fields_are_read_from_both_carriers() -> None:
     by_params, _ = parse_hints(None, {"holdfast": {"body": text}})
     assert by_xargs == by_params
     assert by_xargs.retain_s
+
+
+PREFETCH = {"action_type": "Prefetch"}
+ALIKE: dict[str, tuple[Hints, list[tuple[dict[str, Any] | None, dict[str, Any] | None]]]] = {
+    "retention": (
+        Hints(retain_s=60.0),
+        [
+            ({"holdfast_retain_s": 60}, None),
+            (None, {"agent_hint": {"cache_control": {"ttl": 60}}}),
+            ({"holdfast_body": '{"agent_hints": {"cache_ttl_ms": 60000}}'}, None),
+            ({"retention_directives": [{"duration": 60}]}, None),
+            ({"holdfast_body": '{"nvext": {"cache_control": {"ttl": "1m"}}}'}, None),
+            (None, {"lmcache_retention_ttl_sec": 60}),
+            ({"holdfast_body": '{"cache_control": {"ttl": "60s"}}'}, None),
+            ({"holdfast_body": '{"prompt_cache_retention": "1m"}'}, None),
+        ],
+    ),
+    "priority": (
+        Hints(priority=-40),
+        [
+            ({"holdfast_priority": -40}, None),
+            (None, {"agent_hint": {"kv_priority": 40}}),
+            ({"retention_directives": [{"priority": 40}]}, None),
+            ({"holdfast_body": '{"nvext": {"agent_hints": {"priority": 40}}}'}, None),
+            ({"tokencake": '{"importance": 0.4}'}, None),
+        ],
+    ),
+    "expected duration": (
+        Hints(expected_gap_s=8.0),
+        [
+            ({"holdfast_expected_gap_s": "8"}, None),
+            (None, {"agent_hints": {"expected_tool_duration_ms": 8000}}),
+            ({"holdfast_body": '{"nvext": {"agent_hints": {"iat": 8000}}}'}, None),
+            (None, {"cachewise_policy": {"hints": {"oracle": {"ground_truth_idle_s": 8}}}}),
+        ],
+    ),
+    "next tool": (
+        Hints(turn_end=TurnEnd("tool", (ToolCall("Bash", '{"command": "make"}'),))),
+        [
+            ({"holdfast_turn_end": "tool:Bash make"}, None),
+            (
+                None,
+                {
+                    "cachewise_policy": {
+                        "hints": {"next_tool": {"name": "Bash", "args": {"command": "make"}}}
+                    }
+                },
+            ),
+        ],
+    ),
+    "session end": (
+        Hints("s", is_final=True),
+        [
+            ({"holdfast_session_id": "s", "holdfast_final": 1}, None),
+            (None, {"agent_context": {"session_id": "s", "trajectory_final": True}}),
+            ({"job_id": "s", "is_last_step": "true"}, None),
+        ],
+    ),
+    "parent": (
+        Hints("s", "p"),
+        [
+            ({"holdfast_session_id": "s", "holdfast_parent_session_id": "p"}, None),
+            ({"agentic_context": '{"program_id": "s", "parent_program_id": "p"}'}, None),
+            (None, {"agent_hint": {"session_id": "s", "parent_session_id": "p"}}),
+            (None, {"agent_hints": {"session_id": "s", "parent_session_id": "p"}}),
+            (None, {"agent_context": {"trajectory_id": "s", "parent_trajectory_id": "p"}}),
+        ],
+    ),
+    "agent": (
+        Hints("s", agent_id="a"),
+        [
+            ({"holdfast_session_id": "s", "holdfast_agent_id": "a"}, None),
+            ({"agentic_context": '{"program_id": "s", "agent_role": "a"}'}, None),
+            (None, {"agent_hints": {"session_id": "s", "agent_id": "a"}}),
+            ({"tokencake": '{"lifecycle_id": "s", "agent_type": "a"}'}, None),
+        ],
+    ),
+    "prefetch": (
+        Hints(commands=(CacheCommand("prefetch"),)),
+        [
+            ({"holdfast_prefetch": True}, None),
+            (None, {"agent_hint": {"context_management": {"edits": [{"type": "prefetch"}]}}}),
+            (None, {"kv_hints": {"protocol_version": "0.1", "actions": [PREFETCH]}}),
+            ({"holdfast_body": '{"nvext": {"agent_hints": {"speculative_prefill": true}}}'}, None),
+        ],
+    ),
+    "evict": (
+        Hints(commands=(CacheCommand("evict"),)),
+        [
+            ({"holdfast_evict": 1}, None),
+            (None, {"agent_hint": {"context_management": {"edits": [{"type": "offload"}]}}}),
+            (
+                None,
+                {"kv_hint": {"protocol_version": "0.1", "actions": [{"action_type": "Demote"}]}},
+            ),
+            (None, {"cachewise_policy": {"scope": {"idle_session": True}}}),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("expected", "sources"), ALIKE.values(), ids=ALIKE)
+def test_dialects_say_the_same_of_a_hint(expected: Hints, sources: list[Any]) -> None:
+    """So the effect of one, shown on a real server, is that of all."""
+    assert [parse_hints(*source) for source in sources] == [(expected, ())] * len(sources)

@@ -37,6 +37,7 @@ class Engines:
 
     answer: Answerer
     num_engines: int = 1
+    errored: bool = False
     asked: list[ControlRequest] = field(default_factory=list)
 
     @property
@@ -288,6 +289,18 @@ def test_a_slow_engine_is_not_waited_for() -> None:
 
     server = Server(Engines(sleep), EngineChannel(timeout_s=0.01))
     assert server.ask("GET", f"{_HOLDFAST}/state").status == 504
+
+
+def test_engine_that_dies_ends_what_it_was_asked() -> None:
+    """It does not answer any more, and vLLM's call waits on."""
+
+    async def die(_: int, __: ControlRequest) -> None:
+        dying.errored = True
+        await asyncio.sleep(60)
+
+    dying = Engines(die)
+    answer = Server(dying).ask("GET", f"{_HOLDFAST}/state")
+    assert answer.status == 503 and "has died" in answer.error["message"]
 
 
 def test_requests_that_wait_are_bounded(engines: Engines) -> None:

@@ -11,10 +11,12 @@ from urllib.parse import quote
 
 import pytest
 from tests.engine_client import EngineClient
-from tests.waiting import until
+from tests.waiting import LONGEST_S, until
 
 from holdfast.bench.model import build_tiny_model
 from holdfast.bench.server import EngineOptions, EngineServer
+from holdfast.client.control import ControlChannel
+from holdfast.client.workflow import StepGraph, Workflow
 from holdfast.config import HoldfastConfig
 
 pytestmark = [pytest.mark.engine, pytest.mark.server]
@@ -166,3 +168,24 @@ def test_every_engine_is_asked(application: Application) -> None:
     assert all(application.ask("DELETE", f"/sessions/{name}")[0] == 200 for name in names)
     found = application.sessions()
     assert {found[name]["state"] for name in names} == {"closed"}
+
+
+# The server is started again: the last test of the file.
+
+
+def test_a_restarted_server_takes_the_same_workflow_again(application: Application) -> None:
+    """What applications said is forgotten; their next words are no error."""
+    channel = ControlChannel(application.server.url, token=TOKEN)
+    graph: StepGraph = {"agents": [{"agent_id": "planner"}]}
+    running = Workflow("restarted", graph)
+    running.note_request(channel)
+    application.turn("before")
+    application.server.stop()
+    application.server.start()
+    assert not application.ask("GET", "/state")[1]["engines"][0]["workflows"]
+    assert application.ask("DELETE", "/sessions/before")[0] == 404
+    running.close()
+    again = Workflow("restarted", graph)
+    again.note_request(channel)
+    assert channel.flush(LONGEST_S) and not channel._failures
+    assert application.ask("DELETE", "/workflows/restarted")[0] == 200

@@ -19,6 +19,7 @@ __all__ = ["ChannelError", "EngineChannel"]
 _METHOD: Final = "scheduler"
 _TIMEOUT_S: Final = 10.0
 _MAX_OPEN: Final = 64
+_CHECK_INTERVAL_S: Final = 0.1
 
 
 class ChannelError(Exception):
@@ -70,7 +71,9 @@ class EngineChannel:
         try:
             async with asyncio.timeout(self._timeout_s):
                 calls = (core._call_utility_async(_METHOD, data, engine=e) for e in engines)  # noqa: SLF001
-                return list(await asyncio.gather(*calls))
+                return await _unless_dead(asyncio.gather(*calls), engine_client)
+        except ChannelError:
+            raise
         except TimeoutError as error:
             message = f"no answer of the engine in {self._timeout_s:g} s; it may still follow"
             raise ChannelError(504, message) from error
@@ -78,3 +81,18 @@ class EngineChannel:
             raise ChannelError(503, f"the engine cannot answer: {error}") from error
         finally:
             self._num_open -= 1
+
+
+async def _unless_dead(calls: asyncio.Future[list[bytes]], engine_client: Any) -> list[bytes]:
+    """The results of calls, which vLLM leaves open where an engine dies.
+
+    Raises:
+        ChannelError: An engine is dead.
+    """
+    try:
+        while not (await asyncio.wait((calls,), timeout=_CHECK_INTERVAL_S))[0]:
+            if getattr(engine_client, "errored", False):
+                raise ChannelError(503, "the engine cannot answer: it has died")
+        return calls.result()
+    finally:
+        calls.cancel()
