@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.vllm.conftest import keys_of
 
+from holdfast.core.content_marks import Origin
 from holdfast.core.miss import Attribution, MissReason
 
 if TYPE_CHECKING:
@@ -217,6 +219,55 @@ def test_a_history_that_comes_back_was_evicted(witness: Witness) -> None:
     press(witness)
     witness.rig.turn("3", "abcdef", session_id="t")
     assert witness.missed("3")["evicted"] == 96
+
+
+def test_blocks_evicted_beside_recomputed_ones_were_evicted(witness: Witness) -> None:
+    witness.rig.turn("1", "abcdef")
+    witness.rig.turn("other", "uvwxyzmnopq")
+    witness.rig.turn("2", "ab", session_id="t")
+    witness.rig.turn("3", "abcdef")
+    assert witness.missed("3")["evicted"] == 64
+
+
+def tokens_of(rig: Rig, request_id: str, text: str, **more: Any) -> Any:
+    """A request whose token ids and block keys are those of a text, a block a letter."""
+    rig.scheduler.knows_tokens = True
+    salt = more.get("salt", "")
+    keys = [salt.encode() + key for key in keys_of(text)]
+    request = rig.engine.request(request_id, keys, len(keys) * BLOCK_TOKENS + 4, 4)
+    letters = [ord(letter) for letter in text for _ in range(BLOCK_TOKENS)]
+    request.prompt_token_ids[: len(letters)] = letters
+    request.cache_salt = salt or None
+    request.lora_request = more.get("lora")
+    rig.hand_in(request)
+    rig.finish()
+    return request
+
+
+def test_a_salt_that_changed_is_named(rig: Rig) -> None:
+    witness = Witness(rig)
+    tokens_of(rig, "1", "abcdefgh")
+    tokens_of(rig, "2", "abcdefgh", salt="s")
+    assert witness.missed("2") == {"salt_changed": 125, "never_seen": 7}
+
+
+def test_another_adapter_is_named(rig: Rig) -> None:
+    witness = Witness(rig)
+    tokens_of(rig, "1", "abcdefgh", salt="s")
+    adapter = SimpleNamespace(lora_name="adapter")
+    tokens_of(rig, "2", "ABCDEFGH", salt="s", lora=adapter)
+    assert witness.missed("2") == {"never_seen": 132}
+    rig.scheduler._runtime.misses._marks.note([ord(c) for c in "q" * 200], Origin(0, "", "s"))
+    tokens_of(rig, "3", "qqqqqqqqqq", salt="s", lora=adapter)
+    assert witness.missed("3")["other_model"] == 156
+
+
+def test_a_reset_is_named(rig: Rig) -> None:
+    witness = Witness(rig)
+    tokens_of(rig, "1", "abcdefgh")
+    assert rig.scheduler.reset_prefix_cache()
+    tokens_of(rig, "2", "abcdefgh")
+    assert witness.missed("2") == {"restart": 125, "never_seen": 7}
 
 
 def test_what_is_counted_is_what_is_attributed(witness: Witness) -> None:

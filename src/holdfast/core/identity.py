@@ -19,6 +19,7 @@ class Identity:
         is_side_call: Whether the client calls beside a session, for a title or a summary, say.
         client: Name of the client software, for reports; "" if not known.
         tenant: The fairness domain.
+        adapter: Name of the adapter that is to answer; "" for the model alone.
     """
 
     session_id: str | None = None
@@ -28,6 +29,7 @@ class Identity:
     is_side_call: bool = False
     client: str = ""
     tenant: str = ""
+    adapter: str = ""
 
     @property
     def group(self) -> str | None:

@@ -32,8 +32,8 @@ dropped for another. `not_admitted`: a turn with the same prefix had not compute
 `offload_declined`: a tier stores it, and computing was faster than loading. `tier_load_failed`: the
 load from a tier failed. `below_block_size`: it was seen, but not in a whole block; the engine
 caches whole blocks, and computes the last one of a prompt again. `salt_changed`, `other_model`: it
-was computed under another `cache_salt`, or for another adapter. `restart`: an earlier start of the
-engine computed it, or its cache was reset since. `never_seen`: none of these; it is new.
+was computed under another `cache_salt`, or for another adapter. `restart`: it was computed before
+the cache was reset. `never_seen`: none of these; it is new.
 """
 
 MISS_REASONS: Final[tuple[MissReason, ...]] = get_args(MissReason)

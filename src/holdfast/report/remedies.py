@@ -21,7 +21,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "tier_load_failed": "the load of the blocks from a tier failed",
     "salt_changed": "the same prompt was computed under another cache_salt",
     "other_model": "the same prompt was computed for another adapter",
-    "restart": "the engine restarted, or its cache was reset, since the prompt was computed",
+    "restart": "the cache was reset after the prompt was computed",
     "below_block_size": "the tokens were not in a whole block",
     "never_seen": "the tokens are new",
 }
@@ -51,7 +51,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     " `holdfast pool`.",
     "salt_changed": "Send one cache_salt for each tenant, and the same on every turn.",
     "other_model": "Blocks of different adapters are not shared. Keep a session on one model.",
-    "restart": "Give the engine a disk tier, which survives restarts.",
+    "restart": "Reset the prefix cache only when the model's weights have changed.",
     "below_block_size": "Nothing: the engine caches whole blocks.",
     "never_seen": "Nothing: new tokens must be computed.",
 }

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from holdfast.cache.eviction_memory import EvictionMemory
 from holdfast.cache.prefix_tree import Node
+from holdfast.core.content_marks import ContentMarks, Origin
 from holdfast.core.miss import (
     AVOIDABLE_REASONS,
     Attribution,
@@ -25,6 +26,8 @@ from holdfast.runtime.eviction_reason import eviction_reason
 __all__ = ["MissAttribution", "TurnLengths"]
 
 _MAX_NOTES: Final = 1 << 16
+_MAX_MARKS: Final = 1 << 16
+_MARKED_AFTER: Final = 1.5  # times the length of the prompt marked last
 _MEDIAN: Final = 0.5
 
 
@@ -76,6 +79,10 @@ class MissAttribution:
         self._evictions: EvictionMemory[Eviction] = EvictionMemory(_MAX_NOTES)
         self._pasts: dict[Session, _Past] = context.per_session()
         self._fresh: list[Eviction] = []  # since the last step
+        self._marks = ContentMarks(_MAX_MARKS)
+        self._marked_tokens: dict[Session, int] = context.per_session()
+        self._num_resets = 0
+        self._last: dict[Session, tuple[int, Attribution]] = context.per_session()
 
     # What happens to blocks.
 
@@ -115,13 +122,39 @@ class MissAttribution:
     def arrived(
         self, session: Session, hashes: Sequence[bytes], tokens: Sequence[int] | None
     ) -> KnownPrompt:
-        """What is known of a prompt, before it becomes its session's path. Pure.
+        """What is known of a prompt, before it becomes its session's path. Mutates.
 
         Args:
             session: Its session.
             hashes: Prefix hashes of its full blocks.
             tokens: Its token ids; None if the host knows none.
         """
+        known = self._compared(session, hashes, tokens)
+        if tokens is not None:
+            known.elsewhere = self._elsewhere(session, tokens, is_new=known.against_turn is None)
+        return known
+
+    def _elsewhere(
+        self, session: Session, tokens: Sequence[int], *, is_new: bool
+    ) -> tuple[MissReason, int] | None:
+        """Why a new session's prompt is not cached here although it was computed. Mutates."""
+        identity = session.identity
+        origin = Origin(self._num_resets, identity.adapter, identity.tenant)
+        found = self._marks.find(tokens, origin) if is_new else None
+        if len(tokens) >= _MARKED_AFTER * self._marked_tokens.get(session, 0):
+            self._marked_tokens[session] = len(tokens)
+            self._marks.note(tokens, origin)
+        if found is None:
+            return None
+        other, num_tokens = found
+        if other.num_resets != origin.num_resets:
+            return "restart", num_tokens
+        return ("other_model" if other.adapter != origin.adapter else "salt_changed"), num_tokens
+
+    def _compared(
+        self, session: Session, hashes: Sequence[bytes], tokens: Sequence[int] | None
+    ) -> KnownPrompt:
+        """A prompt beside its session's last turn, and beside all that was seen. Pure."""
         block_tokens = self._context.block_tokens
         node, seen = self._context.tree.match(hashes)
         past = self._pasts.get(session)
@@ -190,15 +223,24 @@ class MissAttribution:
                 lost_s[reason] = lost_s.get(reason, 0.0) + cost_s
         cache_tokens = self._context.capacity_blocks * block_tokens
         expected_s = self._expected_s(known.eviction)
-        return Attribution(
+        attribution = Attribution(
             *(prompt_tokens, cached_tokens, cache_tokens, missed, lost_s, known, expected_s)
         )
+        self._last[turn.session] = turn.session.num_turns, attribution
+        return attribution
+
+    def last_of(self, session: Session) -> tuple[int, Attribution] | None:
+        """A session's last attributed turn: its number and attribution. Pure."""
+        return self._last.get(session)
 
     def clear(self) -> None:
         """Forget all blocks and turns, after the host dropped all content. Mutates."""
         self._evictions.clear()
         self._fresh.clear()
         self._pasts = self._context.per_session()
+        self._marked_tokens = self._context.per_session()
+        self._last = self._context.per_session()
+        self._num_resets += 1
 
     # Private.
 

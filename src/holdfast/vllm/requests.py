@@ -324,6 +324,7 @@ def _identity_of(request: Any, hints: Hints, record: Mapping[str, Any]) -> Ident
         workflow_id=_bounded(record.get("workflow_id")) or hints.workflow_id,
         client=client if isinstance(client, str) and client in CLIENT_NAMES else "",
         tenant=bounded_name(request.cache_salt or ""),
+        adapter="" if request.lora_request is None else request.lora_request.lora_name,
         is_side_call=is_side_call,
     )
 
