@@ -121,6 +121,19 @@ def test_the_state_shows_what_was_evicted(make_rig: RigMaker) -> None:
     assert first.resident_blocks < first.context_blocks == second.resident_blocks == 8
 
 
+def test_the_state_says_why_a_session_missed(make_rig: RigMaker) -> None:
+    rig = make_rig(12)
+    rig.turn("r1", "abcdef", session_id="s")
+    rig.turn("r2", "uvwxyzmnopq")
+    rig.turn("r3", "abcdef", session_id="s")
+    (report,) = _state(rig, session_id="s").sessions
+    miss = report.last_miss
+    assert miss is not None and miss.missed == {"evicted": 96, "below_block_size": 4}
+    assert (miss.turn, miss.prompt_tokens, miss.cached_tokens) == (2, 100, 0)
+    assert miss.lost_s > 0
+    assert _state(rig, session_id="t").sessions == []
+
+
 def test_the_state_comes_in_pages(rig: Rig) -> None:
     for number in range(7):
         rig.turn(f"r{number}", f"{number}bcd", session_id=f"s{number}", tenant=str(number % 2))

@@ -61,6 +61,11 @@ def test_each_route_is_a_command() -> None:
     ]
 
 
+def test_sessions_are_asked_for_by_id_or_all() -> None:
+    assert _call("GET", "/sessions") == StateQuery()
+    assert _call("GET", "/sessions/a%2Fb") == StateQuery(session_id="a/b")
+
+
 @pytest.mark.parametrize("name", ["a/sub-agent/b", "ü n", "100%", "..", "a?b#c"])
 def test_an_id_may_have_escaped_characters(name: str) -> None:
     path = f"/sessions/{quote(name, safe='')}"

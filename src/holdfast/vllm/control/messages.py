@@ -12,7 +12,8 @@ import msgspec
 from holdfast.core.commands import Command, Outcome
 
 __all__ = [
-    *("CommandReport", "EngineReport", "SessionReport", "StateReport", "WaitReport"),
+    *("CommandReport", "EngineReport", "MissReport", "SessionReport", "StateReport"),
+    "WaitReport",
     *("ControlRequest", "StateQuery", "WorkflowReport"),
     *("MAX_SESSIONS_A_PAGE", "decode_request", "encode"),
 ]
@@ -28,11 +29,13 @@ class StateQuery(msgspec.Struct, frozen=True, tag_field="command", tag="query_st
         tenant: Only this one's; None for all.
         after: Only sessions with greater numbers.
         limit: Sessions wanted at most (count).
+        session_id: Only sessions with this id; None for all.
     """
 
     tenant: str | None = None
     after: int = -1
     limit: int = 100
+    session_id: str | None = None
 
 
 ControlRequest = Command | StateQuery
@@ -65,6 +68,24 @@ class WaitReport(msgspec.Struct, frozen=True):
     result_known: bool
 
 
+class MissReport(msgspec.Struct, frozen=True):
+    """Why tokens of a session's last prompt were missing; see `Attribution`.
+
+    Attributes:
+        turn: Number of the turn.
+        prompt_tokens: Tokens of the prompt (count).
+        cached_tokens: Those that the engine had (count).
+        missed: Missing tokens by reason (counts).
+        lost_s: Engine time to compute the avoidable ones (s).
+    """
+
+    turn: int
+    prompt_tokens: int
+    cached_tokens: int
+    missed: dict[str, int]
+    lost_s: float
+
+
 class SessionReport(msgspec.Struct, frozen=True):
     """One session, without any text of its prompts.
 
@@ -82,6 +103,7 @@ class SessionReport(msgspec.Struct, frozen=True):
         resident_blocks: Those of them in the KV cache (count).
         has_reservation: Whether admission keeps its blocks from other turns.
         waits_for: None unless it has paused.
+        last_miss: Of the last turn that ended; None before.
     """
 
     number: int
@@ -97,6 +119,7 @@ class SessionReport(msgspec.Struct, frozen=True):
     resident_blocks: int
     has_reservation: bool
     waits_for: WaitReport | None
+    last_miss: MissReport | None = None
 
 
 class WorkflowReport(msgspec.Struct, frozen=True):

@@ -103,8 +103,8 @@ def parse_call(call: HttpCall) -> ControlRequest:
         case ["sessions", name, "tools"]:
             methods = {"POST": _tool_event}
         case ["sessions", name]:
-            methods = {"DELETE": _close_session}
-        case ["state"]:
+            methods = {"DELETE": _close_session, "GET": _query_session}
+        case ["state"] | ["sessions"]:
             name, methods = "", {"GET": _query_state}
         case _:
             raise RouteError(404, "no such route; see docs/routes.md")
@@ -134,6 +134,11 @@ def _tool_event(call: HttpCall, name: str) -> ControlRequest:
 def _close_session(call: HttpCall, name: str) -> ControlRequest:
     _expect_no_body(call)
     return CloseSession(call.tenant or "", _id(name))
+
+
+def _query_session(call: HttpCall, name: str) -> ControlRequest:
+    _expect_no_body(call)
+    return StateQuery(call.tenant, session_id=_id(name))
 
 
 def _query_state(call: HttpCall, _: str) -> ControlRequest:

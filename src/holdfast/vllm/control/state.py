@@ -21,6 +21,7 @@ from holdfast.vllm.cache_layout import cache_layout
 from holdfast.vllm.control.messages import (
     MAX_SESSIONS_A_PAGE,
     EngineReport,
+    MissReport,
     SessionReport,
     StateQuery,
     StateReport,
@@ -90,10 +91,13 @@ class EngineState:
         """The sessions that a query asks for, and `after` of the next page."""
         tenant = None if query.tenant is None else bounded_name(query.tenant)
         limit = min(max(query.limit, 1), MAX_SESSIONS_A_PAGE)
+        wanted = None if query.session_id is None else bounded_name(query.session_id)
         matching = (
             session
             for session in self._runtime.sessions
-            if session.number > query.after and tenant in (None, session.tenant)
+            if session.number > query.after
+            and tenant in (None, session.tenant)
+            and wanted in (None, session.identity.session_id)
         )
         found = nsmallest(limit + 1, matching, key=_number)
         page = found[:limit]
@@ -121,7 +125,17 @@ class EngineState:
             resident_blocks=self._num_resident(session, num_blocks) * num_groups,
             has_reservation=session.has_reservation,
             waits_for=self._wait(session) if session.state.is_paused else None,
+            last_miss=self._last_miss(session),
         )
+
+    def _last_miss(self, session: Session) -> MissReport | None:
+        found = self._runtime.misses.last_of(session)
+        if found is None:
+            return None
+        turn, last = found
+        missed = {str(reason): num_tokens for reason, num_tokens in last.missed.items()}
+        lost_s = sum(last.lost_s.values())
+        return MissReport(turn, last.prompt_tokens, last.cached_tokens, missed, lost_s)
 
     def _num_resident(self, session: Session, num_blocks: int) -> int:
         """Leading blocks of a session's path that are resident (count)."""
