@@ -134,6 +134,7 @@ def test_load_slower_than_computing_is_skipped(make_rig: RigMaker) -> None:
     rig.turn("3", "abcdefgh")
     assert num_loaded(rig) == 0
     assert rig.metrics["holdfast_offload_declined_turns/slower"] == 1
+    assert rig.metrics["holdfast_missed_tokens/offload_declined"] > 0
 
 
 def test_turn_waits_for_a_read_no_longer_than_computing(

@@ -17,7 +17,6 @@ MissReason = Literal[
     "evicted",
     "not_admitted",
     "offload_declined",
-    "tier_load_failed",
     "below_block_size",
     "salt_changed",
     "other_model",
@@ -29,11 +28,10 @@ MissReason = Literal[
 `mutated`: the session's last prompt had other tokens from some depth on. `answer_changed`: the
 prompt repeats the last prompt, but not the answer as it was generated. `evicted`: its block was
 dropped for another. `not_admitted`: a turn with the same prefix had not computed it yet.
-`offload_declined`: a tier stores it, and computing was faster than loading. `tier_load_failed`: the
-load from a tier failed. `below_block_size`: it was seen, but not in a whole block; the engine
-caches whole blocks, and computes the last one of a prompt again. `salt_changed`, `other_model`: it
-was computed under another `cache_salt`, or for another adapter. `restart`: it was computed before
-the cache was reset. `never_seen`: none of these; it is new.
+`offload_declined`: a tier stores it, and it was not loaded. `below_block_size`: it was seen, but
+not in a whole block; the engine caches whole blocks, and computes the last one of a prompt again.
+`salt_changed`, `other_model`: it was computed under another `cache_salt`, or for another adapter.
+`restart`: it was computed before the cache was reset. `never_seen`: none of these; it is new.
 """
 
 MISS_REASONS: Final[tuple[MissReason, ...]] = get_args(MissReason)

@@ -17,8 +17,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "evicted:closed": "the blocks were evicted after the session seemed to have ended",
     "evicted:superseded": "the blocks were of an older history that came back",
     "not_admitted": "a turn with the same prefix had not computed it yet",
-    "offload_declined": "a tier stored the blocks, and computing was faster than loading",
-    "tier_load_failed": "the load of the blocks from a tier failed",
+    "offload_declined": "a tier stored the blocks, and they were not loaded",
     "salt_changed": "the same prompt was computed under another cache_salt",
     "other_model": "the same prompt was computed for another adapter",
     "restart": "the cache was reset after the prompt was computed",
@@ -47,8 +46,6 @@ REMEDIES: Final[Mapping[str, str]] = {
     "not_admitted": "Requests with one prefix start at the same moment. Send one of them first.",
     "offload_declined": "Nothing, if the tier is slow: see holdfast_offload_is_paying and its log"
     " line for the figures. A faster link or larger blocks change the balance.",
-    "tier_load_failed": "See the engine's log for the tier's errors, and check the pool with"
-    " `holdfast pool`.",
     "salt_changed": "Send one cache_salt for each tenant, and the same on every turn.",
     "other_model": "Blocks of different adapters are not shared. Keep a session on one model.",
     "restart": "Reset the prefix cache only when the model's weights have changed.",
