@@ -302,3 +302,15 @@ def test_openais_client_reads_why_a_prompt_missed(server: Server) -> None:
     assert kind("Look at the file, please.", first)[1] == "cache_hit"
     assert kind("Else.", first)[1] == "cache_miss"
     assert kind("Look at the file, please.", "resp_elsewhere")[1] == "comparison_response_not_found"
+
+
+def test_usage_has_the_tokens_that_were_cached(server: Server) -> None:
+    text = "This is a long prompt, and it is sent twice. " * 20
+    messages: Any = anthropic.Anthropic(api_key="k", base_url=server.url).messages
+    responses: Any = openai.OpenAI(api_key="k", base_url=f"{server.url}/v1").responses
+    say = [{"role": "user", "content": text}]
+    for _ in range(2):
+        message = messages.create(model=server.model, max_tokens=1, messages=say)
+        response = responses.create(model=server.model, input=text, max_output_tokens=16)
+    assert message.usage.cache_read_input_tokens > 0
+    assert response.usage.input_tokens_details.cached_tokens > 0

@@ -105,8 +105,10 @@ def _end_with(parent_id: int) -> None:
 
 def _defaults(arguments: Sequence[str]) -> dict[str, object]:
     """Defaults of ours, for options that neither the command line nor `--config` sets."""
-    is_ours = SCHEDULER_CLASS in arguments
-    return {"shutdown_timeout": _SHUTDOWN_TIMEOUT_S} if is_ours else {}
+    if SCHEDULER_CLASS not in arguments:
+        return {}
+    # Clients of both hosted APIs expect cached tokens in `usage`.
+    return {"shutdown_timeout": _SHUTDOWN_TIMEOUT_S, "enable_prompt_tokens_details": True}
 
 
 def _parser_and_command(defaults: Mapping[str, object]) -> tuple[Any, Any]:
