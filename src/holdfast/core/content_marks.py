@@ -49,7 +49,8 @@ class ContentMarks:
     def note(self, tokens: Sequence[int], origin: Origin) -> None:
         """Remember where a prompt's beginnings were computed. Mutates; O(tokens)."""
         origins = self._origins
-        for _, digest in _digests(tokens):
+        # The shortest last, as it is found first: the rest is of no use without it.
+        for _, digest in reversed(list(_digests(tokens))):
             origins.pop(digest, None)
             origins[digest] = origin
         while len(origins) > self._max_marks:
