@@ -37,7 +37,7 @@ class _Past:
 
     Attributes:
         prompt_tokens: Length of its prompt (count).
-        num_blocks: Full blocks of prompt and answer (count).
+        num_blocks: Full blocks of prompt and answer that were computed (count).
         rest: Token ids after them; None if the host knows none.
         num_rest: Their number (count).
     """
@@ -54,10 +54,12 @@ class TurnLengths(NamedTuple):
     Attributes:
         prompt_tokens: Of its prompt.
         num_tokens: Of prompt and answer.
+        num_blocks: Full blocks of both without the last token, which is never computed (count).
     """
 
     prompt_tokens: int
     num_tokens: int
+    num_blocks: int
 
 
 class MissAttribution:
@@ -163,6 +165,8 @@ class MissAttribution:
             return KnownPrompt(hashes, seen * block_tokens)
         is_at_tail = node is session.tail
         shared = seen if is_at_tail else self._table.num_shared(session, hashes)
+        if shared == seen > past.num_blocks >= session.prompt_blocks:
+            shared = seen = past.num_blocks  # the path ends with a block that was not computed
         known = KnownPrompt(
             hashes, repeated_tokens=shared * block_tokens, against_turn=session.num_turns
         )
@@ -174,7 +178,9 @@ class MissAttribution:
             known.repeated_tokens = max(known.repeated_tokens, past.prompt_tokens)
             known.answered_tokens = past.num_blocks * block_tokens
         else:
-            known.repeated_tokens += _num_repeated(past, tokens, shared * block_tokens)
+            computed_tokens = past.num_blocks * block_tokens
+            repeated = computed_tokens + _num_repeated(past, tokens, computed_tokens)
+            known.repeated_tokens = max(known.repeated_tokens, repeated)
         known.seen_tokens = seen * block_tokens
         return known
 
@@ -193,21 +199,20 @@ class MissAttribution:
         known.hashes = ()
 
     def ended(
-        self, turn: Turn, hashes: Sequence[bytes], lengths: TurnLengths, rest: Sequence[int] | None
+        self, turn: Turn, lengths: TurnLengths, rest: Sequence[int] | None
     ) -> Attribution | None:
         """Attribute a turn's missing tokens; None if it has not started. Mutates.
 
         Args:
             turn: The turn.
-            hashes: Prefix hashes of the full blocks of prompt and answer.
             lengths: Of the turn.
-            rest: Token ids after those blocks; None if the host knows none.
+            rest: Token ids after `lengths.num_blocks` blocks; None if the host knows none.
         """
         block_tokens = self._context.block_tokens
         prompt_tokens = lengths.prompt_tokens
-        num_rest = lengths.num_tokens - len(hashes) * block_tokens
+        num_rest = lengths.num_tokens - lengths.num_blocks * block_tokens
         end = None if rest is None else array("q", rest)
-        self._pasts[turn.session] = _Past(prompt_tokens, len(hashes), end, num_rest)
+        self._pasts[turn.session] = _Past(prompt_tokens, lengths.num_blocks, end, num_rest)
         known = turn.known
         if known is None or known.cached_tokens is None:
             return None

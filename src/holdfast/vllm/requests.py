@@ -165,10 +165,11 @@ class RequestTracker:
     def _attribute(self, turn: Turn, request: Any, hashes: list[Any]) -> None:
         """Have a turn's missing tokens attributed."""
         self._prefills.pop(request.request_id, None)
-        first = len(hashes) * self._layout.hash_block_tokens
-        lengths = TurnLengths(request.num_prompt_tokens, request.num_tokens)
+        num_blocks = min((request.num_tokens - 1) // self._layout.hash_block_tokens, len(hashes))
+        lengths = TurnLengths(request.num_prompt_tokens, request.num_tokens, num_blocks)
+        first = num_blocks * self._layout.hash_block_tokens
         rest = request.all_token_ids[first:] if self._knows_tokens else None
-        turn.attribution = self._runtime.misses.ended(turn, hashes, lengths, rest)
+        turn.attribution = self._runtime.misses.ended(turn, lengths, rest)
 
     def admit(
         self, waiting: Iterable[Any], running: Sequence[Any], slots: int, spare: int
