@@ -94,8 +94,10 @@ def test_lower_tiers_and_unknown_events_are_left_out() -> None:
 
 def test_what_is_not_known_is_none() -> None:
     assert EventResidency().resident_tokens(A) is None
-    residency = after(stored(b"1", session="somebody's"))
-    assert residency.resident_tokens("somebody's") == 0
+    for other in (None, "other"):  # older engines, and sessions that are not the gateway's
+        assert after(stored(b"1", session=other)).resident_tokens(A) is None
+    residency = after(stored(b"1"))
+    assert (residency.resident_tokens(A), residency.resident_tokens(B)) == (16, 0)
     residency.clear()
     assert residency.resident_tokens(A) is None
 
@@ -129,7 +131,7 @@ def test_counts_are_those_of_sets(events: list[dict[str, Any]]) -> None:
         else:
             for held in sets.values():
                 held -= keys if event["type"] == "BlockRemoved" else set(held)
-    residency = after(*events, stored(99, session="another"))
+    residency = after(*events, stored(99, session=engine_session_id("c")))
     assert residency.resident_tokens(A) == 16 * len(sets[A])
     assert residency.resident_tokens(B) == 16 * len(sets[B])
 

@@ -115,13 +115,17 @@ class EventResidency:
 
     def __init__(self) -> None:
         self.is_current = False
+        self._names_sessions = False
         self._users: dict[BlockKey, set[str]] = {}
         self._num_blocks: Counter[tuple[str, int]] = Counter()  # by session and group
         self._block_tokens: dict[int, int] = {}  # by group
 
     def resident_tokens(self, session_id: str) -> int | None:
-        """Tokens of a session in the cache; None if not known. Pure."""
-        if not self.is_current or not self._block_tokens:
+        """Tokens of a session in the cache; None if not known. Pure.
+
+        It is not before the engine has named a session of the gateway's: older ones name none.
+        """
+        if not self.is_current or not self._names_sessions:
             return None
         return min(
             self._num_blocks[session_id, group] * tokens
@@ -150,6 +154,7 @@ class EventResidency:
             self._block_tokens[group] = event.block_tokens
         if session_id is None or not session_id.startswith(_PREFIX):
             return
+        self._names_sessions = True
         for key in event.keys:
             users = self._users.setdefault(key, set())
             if session_id not in users:

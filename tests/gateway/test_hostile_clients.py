@@ -1,0 +1,104 @@
+"""Odd requests and clients that vanish: no internal error, and nothing left over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from tests.gateway.fake_engine import FIRST, FakeEngine, ServedUrl, gateway
+from tests.waiting import until_async
+
+from holdfast.gateway.api import ROUTES
+
+NUM_ODD = 300
+NUM_VANISHING = 150
+FIELDS = (
+    *("model", "messages", "input", "prompt", "system", "tools", "contents", "stream"),
+    *("cache_salt", "previous_response_id", "metadata", "vllm_xargs", "session_id", "parts"),
+)
+PATHS = [route.path.replace("*", "x") for route in ROUTES]
+PATHS += ["/v1beta/models/m:generateContent", "/v1beta/models/m:streamGenerateContent?alt=sse"]
+PATHS += ["/v1beta/models/m:countTokens", "/metrics", "/v1/../metrics", "/", "/v1/models/a%2Fb"]
+
+
+def odd_value(source: random.Random, depth: int = 0) -> Any:
+    kinds = 6 if depth < 4 else 4
+    match source.randrange(kinds):
+        case 0:
+            return source.choice([None, True, False, 0, -1, 1e300, 2**70])
+        case 1:
+            return source.choice(["", "a", "\u0000", "\ud800", "é" * 2000, "tool", "user"])
+        case 2 | 3:
+            return source.choice(FIELDS)
+        case 4:
+            return [odd_value(source, depth + 1) for _ in range(source.randrange(4))]
+        case _:
+            names = source.sample(FIELDS, source.randrange(4))
+            return {name: odd_value(source, depth + 1) for name in names}
+
+
+def odd_body(source: random.Random) -> bytes:
+    names = source.sample(FIELDS, source.randrange(1, 6))
+    body = json.dumps({name: odd_value(source) for name in names}).encode()
+    match source.randrange(5):
+        case 0:
+            return body[: source.randrange(len(body))]
+        case 1:
+            return body.replace(b"e", source.randbytes(1))
+        case _:
+            return body
+
+
+def leftovers(url: ServedUrl) -> tuple[float, ...]:
+    names = ("requests_in_flight", "requests_held", "held_tokens")
+    return tuple(url.counted(f"holdfast_gateway_{name}") for name in names)
+
+
+async def test_odd_requests_are_answered_without_an_internal_error() -> None:
+    source = random.Random(1)
+    engine = FakeEngine()
+    async with gateway(engine) as url, aiohttp.ClientSession() as client:
+        for _ in range(NUM_ODD):
+            method = source.choice(["POST", "POST", "POST", "GET", "DELETE", "PUT"])
+            path, body = source.choice(PATHS), odd_body(source)
+            headers = {"Content-Type": "application/json", "x-session-id": "s"}
+            async with client.request(method, url + path, data=body, headers=headers) as answer:
+                text = await answer.read()
+                assert answer.status != 500, (method, path, body, text)
+        assert leftovers(url) == (0, 0, 0)
+    assert all(not path.startswith("/metrics") for path, _, _ in engine.requests)
+
+
+async def test_clients_that_vanish_leave_nothing() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(FIRST)
+        await asyncio.sleep(0.2)
+        return response
+
+    async def vanish(client: aiohttp.ClientSession, url: str, number: int) -> None:
+        text = f"{number} " * 1000
+        body = {"model": "m", "messages": [{"role": "user", "content": text}], "stream": True}
+        async with client.post(url + "/v1/chat/completions", json=body) as answered:
+            await answered.read()
+
+    source = random.Random(2)
+    engine = FakeEngine(answer)
+    async with gateway(engine) as url, aiohttp.ClientSession() as client:
+        tasks = []
+        for number in range(NUM_VANISHING):
+            tasks.append(asyncio.create_task(vanish(client, url, number)))
+            await asyncio.sleep(0.005)
+            source.choice(tasks).cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await until_async(lambda: leftovers(url) == (0, 0, 0))
+        last = asyncio.create_task(vanish(client, url, NUM_VANISHING))
+        await last
+        assert leftovers(url) == (0, 0, 0)
