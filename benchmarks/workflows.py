@@ -232,6 +232,7 @@ def _complete(
                 raise SystemExit(f"{setup.name}: sessions of seed {seed} are not those of OUTPUT")
             done.manifest = manifest | {"digests": old | digest, "seeds": list(range(num_seeds))}
             done.cases.sort(key=_order)
+            done.manifest["commits"] = sorted({case.commit for case in done.cases})
             save()
 
 
