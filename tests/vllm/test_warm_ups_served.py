@@ -5,12 +5,13 @@ Two servers are started once for the whole file.
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.engine_client import EngineClient
-from tests.waiting import until
+from tests.waiting import LONGEST_S, until
 
 from holdfast.bench.model import build_tiny_model
 from holdfast.bench.server import EngineOptions, EngineServer
@@ -108,3 +109,10 @@ def test_nothing_computed_ahead_for_who_did_not_ask(ours: EngineClient) -> None:
     _, num_cached = call(ours, prompt_of(0, 98))
     assert num_cached < _PREFIX_TOKENS
     assert ours.by_label("holdfast_warm_ups_total", "outcome")["started"] == before
+
+
+def test_without_a_token_there_are_no_control_routes(ours: EngineClient) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", ours.server.port, timeout=LONGEST_S)
+    connection.request("GET", "/holdfast/v1/state", headers={"Authorization": "Bearer " + "x" * 32})
+    assert connection.getresponse().status == http.HTTPStatus.NOT_FOUND
+    connection.close()
