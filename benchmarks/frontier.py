@@ -5,7 +5,7 @@ python benchmarks/frontier.py --traces PATH [--seeds N] [--jobs N] [--output DIR
 Ten and twenty sessions at once on one H100 with Llama-3.1-8B, the loads of `policies.py --setup
 sweep-h100`, with Holdfast's `max_wait_ratio` and `ttft_p99_target_s`. Its other policies are taken
 from DIR/policies-sweep-h100-TRACES.json. `frontier-TRACES.md` has all points relative to stock
-vLLM, medians over the seeds that both have, `frontier-TRACES.svg` draws them.
+vLLM, medians over the seeds that all have, `frontier-TRACES.svg` draws them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ STOCK = "vllm-default"
 RATIOS = (0.7, 1.0, 1.25, 1.5, 4.0)
 TARGETS_S = {10: (60, 80), 20: (170, 220)}
 """By sessions at once: about stock's TTFT p99, and a third more."""
+TICKS = (1, 2, 4, 8)
 H100 = ("--profile", "h100-llama3.1-8b", *WINDOW)
 
 
@@ -89,7 +90,11 @@ def main() -> None:
         _runs(options.output / f"{each}.json")
         for each in (name, f"policies-sweep-h100-{options.traces_name}")
     )
-    spots = {load.name: _spots([*others.get(load.name, ()), *own[load.name]]) for load in LOADS}
+    spots = {
+        load.name: _spots(_of_same_seeds(others.get(load.name, ()), own[load.name]))
+        for load in LOADS
+        if load.name in own
+    }
     _write(name, spots, options)
 
 
@@ -97,6 +102,15 @@ def _runs(path: Path) -> Mapping[str, Sequence[RunResult]]:
     if not path.exists():
         return {}
     return msgspec.json.decode(path.read_bytes(), type=_Results).runs
+
+
+def _of_same_seeds(others: Sequence[RunResult], own: Sequence[RunResult]) -> list[RunResult]:
+    """All runs, without others' on seeds that not all of our own variants have."""
+    by_policy: dict[str, set[int]] = {}
+    for run in own:
+        by_policy.setdefault(run.policy, set()).add(run.seed)
+    seeds = set.intersection(*by_policy.values())
+    return [run for run in (*others, *own) if run.seed in seeds]
 
 
 def _spots(runs: Sequence[RunResult]) -> list[Spot]:
@@ -162,8 +176,17 @@ def _draw(spots: Mapping[str, Sequence[Spot]], path: Path) -> None:
                 if spot not in ours:
                     axis.plot(spot.ttft_p99, spot.output, "s", color="#e07a3f")
                 label = spot.policy.removeprefix("holdfast, ")
-                axis.annotate(label, (spot.ttft_p99, spot.output), fontsize=7)
+                axis.annotate(
+                    label,
+                    (spot.ttft_p99, spot.output),
+                    (5, 4),
+                    textcoords="offset points",
+                    fontsize=7,
+                )
             axis.set_xscale("log")
+            axis.set_xticks(TICKS, map(str, TICKS))
+            axis.minorticks_off()
+            axis.set_xlim(0.8, 16.0)
             axis.set_title(f"{load.partition('-')[0]} sessions at once", fontsize=9)
             axis.set_xlabel("TTFT p99, times stock's", fontsize=8)
             axis.set_ylabel("output, times stock's", fontsize=8)
