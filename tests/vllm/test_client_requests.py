@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -189,6 +190,7 @@ def test_usage_has_the_tokens_that_were_cached(server: LoggedServer) -> None:
 
 # What hints change: in metrics, in the decision log and in the engine.
 
+RETAINED = {"agent_hints": {"session_id": "kept", "cache_ttl_ms": 1e15}}
 EVICTED = {"protocol_version": "0.1", "actions": [{"action_type": "Evict"}]}
 PREFETCHED = {"protocol_version": "0.1", "actions": [{"action_type": "Prefetch"}]}
 TOOL_NEXT = {"name": "Bash", "args": {"command": "make test"}}
@@ -271,6 +273,27 @@ def fill(server: LoggedServer, first_seed: int) -> None:
     for seed in range(first_seed, first_seed + 5):
         body = {"prompt": numbers(seed, 2000), "session_id": f"other {seed}"}
         server.told(COMPLETIONS, {}, body)
+
+
+def test_retention_outlives_pressure_within_the_tenants_share(server: LoggedServer) -> None:
+    before, num_evicted = server.hints(), len(server.logged("evicted"))
+    kept, large = numbers(1, 1200), numbers(3, 3200)
+    told = server.told(COMPLETIONS, {}, {"prompt": kept, **RETAINED})
+    retained = {"agent_hints": {**RETAINED["agent_hints"], "session_id": "large"}}
+    told_large = server.told(COMPLETIONS, {}, {"prompt": large, **retained})
+    fill(server, 10)
+    outcomes = {("retain_s", name): num for name, num in COUNTS.items()}
+    assert until(lambda: server.hints() - before >= Counter(outcomes))
+    (refused,) = [h for h in server.logged("hint") if h["outcome"] == "refused"]
+    assert refused["session"] == told_large["session"]
+    assert refused["reason"].startswith("the tenant's share is ")
+    evicted = until(lambda: server.logged("evicted")[num_evicted:])
+    assert all(told["session"] not in line["sessions"] for line in evicted)
+    again = server.told(COMPLETIONS, {}, {"prompt": kept, "session_id": "kept"})
+    assert again["resident_blocks"] == len(kept) // _BLOCK_TOKENS
+
+
+COUNTS = {"clipped": 2, "granted": 1, "refused": 1}
 
 
 def test_evict_command_frees_the_session_first(server: LoggedServer) -> None:
