@@ -39,7 +39,7 @@ class EvictionQueue:
         num_free_blocks: Free blocks (count); part of vLLM's interface.
         num_reserved_blocks: Free blocks of nodes with a reservation (count).
         is_lru: Whether all priorities count as equal, which is vLLM's own order.
-        evicted_hash: Prefix hash of the block evicted last.
+        evicted_hash: Prefix hash of the block evicted last; None if the engine had dropped it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class EvictionQueue:
         self.num_free_blocks = 0
         self.num_reserved_blocks = 0
         self.is_lru = False
-        self.evicted_hash = b""
+        self.evicted_hash: bytes | None = None
         self._tree = tree
         self._priority_of = priority_of
         self._on_evict = on_evict
@@ -340,7 +340,8 @@ class EvictionQueue:
         for block in block_list.pop_front(num_wanted):
             self._node_of[block.block_id] = None
             taken.append(block)
-        self.evicted_hash = taken[-1].block_hash[:-_GROUP_ID_BYTES]
+        last = taken[-1].block_hash
+        self.evicted_hash = None if last is None else last[:-_GROUP_ID_BYTES]
         if node.num_reservations:
             self.num_reserved_blocks -= num_wanted
         self._ranking.note_taken(num_wanted)

@@ -88,14 +88,17 @@ class MissAttribution:
 
     # What happens to blocks.
 
-    def evicted(self, users: Set[Session] | None, num_blocks: int, last_hash: bytes) -> None:
+    def evicted(self, users: Set[Session] | None, num_blocks: int, last_hash: bytes | None) -> None:
         """Note blocks that were evicted together. Mutates.
 
         Args:
             users: The sessions that use their node; None for a node without an owner.
             num_blocks: Consecutive blocks of a path (count).
-            last_hash: Prefix hash of the block evicted last, the least deep one.
+            last_hash: Prefix hash of the block evicted last, the least deep one; None if the engine
+                had dropped it.
         """
+        if last_hash is None:
+            return
         now_s = self._context.now_s
         eviction = Eviction(eviction_reason(users), now_s, num_blocks)
         if users is None:
