@@ -62,6 +62,7 @@ class FamilyServer(Server):
             tokens=[ord(letter) for letter in prompt],
         )
         self.runtime.turn_started(turn)
+        self._num_prompt_tokens[turn.request_id] = len(prompt)
         self._said[name] = prompt
         self._open[name] = turn
         return turn.session
