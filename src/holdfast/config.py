@@ -58,9 +58,10 @@ class HoldfastConfig:
         max_wait_ratio: Wait bound of a turn, after which no later turn passes it, in units of the
             engine time of all turns ahead of it on its arrival, every prompt computed in full
             (0.1 to 100).
-        ttft_p99_target_s: Time to first token that 99 of 100 turns should stay within (s). A turn
-            is due in time for it, before its wait bound if need be; a target below the waits of
-            plain vLLM makes every turn due, and admission is then vLLM's. Unset, there is none.
+        ttft_p99_target_s: Time to first token that 99 of 100 turns should stay within (s): an aim,
+            no promise. A turn is due in time for it, before its wait bound if need be; a target
+            below the waits of plain vLLM makes every turn due, and admission is then vLLM's.
+            Unset, there is none.
         headroom_ratio: Share of the KV cache that admission leaves free for decode growth
             (0 to 0.5).
         max_sessions: Sessions remembered (>= 1); the longest idle one is forgotten first.
