@@ -32,11 +32,9 @@ def _routers(
     return chosen
 
 
-def _speeds(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[float, ...]:
+def _speeds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
     try:
-        return tuple(float(each) for each in names(context, parameter, value) or ())
+        return tuple(float(each) for each in names(context, parameter, value or None) or ())
     except ValueError:
         raise click.BadParameter(f"{value!r} is not X,...: numbers", context, parameter) from None
 
@@ -129,6 +127,7 @@ class SimulateArguments:
         option(
             "--engine-speed",
             callback=_speeds,
+            default="",
             metavar="X,...",
             help="Speed of the first engines relative to the profile; all others have 1.",
         ),

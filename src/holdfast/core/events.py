@@ -113,30 +113,14 @@ class RescoreBegun(_ClockEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkflowEnded:
-    """The application says that a workflow has ended.
+class WorkflowEnded(_ClockEvent):
+    """The application has ended a workflow; its id is unique within the tenant."""
 
-    Attributes:
-        time_s: When (s, host's monotonic clock).
-        tenant: Its fairness domain.
-        workflow_id: Unique within the tenant.
-    """
-
-    time_s: float
     tenant: str
     workflow_id: str
 
 
 Event = (
-    TurnArrived
-    | TurnStarted
-    | TurnPreempted
-    | TurnEnded
-    | PauseExplained
-    | SessionClosed
-    | SessionForgotten
-    | SubAgentsChanged
-    | IntervalPassed
-    | RescoreBegun
-    | WorkflowEnded
-)
+    TurnArrived | TurnStarted | TurnPreempted | TurnEnded | PauseExplained | SessionClosed
+    | SessionForgotten | SubAgentsChanged | IntervalPassed | RescoreBegun | WorkflowEnded
+)  # fmt: skip
