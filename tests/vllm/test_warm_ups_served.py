@@ -6,6 +6,7 @@ Two servers are started once for the whole file.
 from __future__ import annotations
 
 import http.client
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ _PREFIX_TOKENS = 256
 _NEW_TOKENS = 40
 _AGENTS = 4
 _ROUNDS = 5
+_PAUSES_S = (0.02, 0.4)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +70,13 @@ def call(client: EngineClient, prompt: list[int], **hints: Any) -> tuple[list[in
 
 
 def rounds(client: EngineClient, **hints: Any) -> list[list[int]]:
-    """Call agents in a repeating order, then evict them all; the answers."""
+    """Call agents in a repeating order, then evict them all; the answers.
+
+    Pauses are uneven: where they are alike, a silence counts as the end of the agents' work.
+    """
     answers = []
     for number in range(_ROUNDS * _AGENTS):
+        time.sleep(_PAUSES_S[number % 2])
         answers.append(call(client, prompt_of(number % _AGENTS, number), **hints)[0])
     answers.append(call(client, [700 + i % 500 for i in range(1400)])[0])
     return answers
