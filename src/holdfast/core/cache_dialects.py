@@ -7,6 +7,7 @@ Differs: `holdfast` beside their own fields says what these have no word for, an
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -91,7 +92,7 @@ class Answered:
         return round(tokens * (1.0 - divergence.shared_ratio))
 
 
-class CacheDialect:
+class CacheDialect(ABC):
     """One API's way to ask and to answer.
 
     Attributes:
@@ -110,13 +111,14 @@ class CacheDialect:
         except (msgspec.MsgspecError, RecursionError, ValueError):
             return None
 
-    def _asked(self, body: _Body) -> Asked | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _asked(self, body: _Body) -> Asked | None: ...
 
+    @abstractmethod
     def answered(self, asked: Asked, answer: Mapping[str, Any]) -> Answered | None:
         """What an answer says of its prompt; None if it has no id. Pure."""
-        raise NotImplementedError
 
+    @abstractmethod
     def diagnostics(
         self, asked: Asked, answered: Answered, earlier: Answered | None
     ) -> dict[str, Any]:
@@ -127,7 +129,6 @@ class CacheDialect:
             answered: The answer.
             earlier: The answer that it is to be compared with; None if that is not known.
         """
-        raise NotImplementedError
 
 
 class _Anthropic(CacheDialect):
