@@ -5,7 +5,8 @@ python benchmarks/gateway_overhead.py [--seconds N] [--rounds N] [--output DIR]
 Requests have prompts of 220 KB, as in llm-d-router's issue 1109: 200 sessions, each a conversation
 that grows by a turn a request. The engine is a bare protocol that answers a fixed stream. Load
 generator, engine and proxy are processes of one machine. Closed loops at several concurrencies,
-directly and through each proxy in turn, several rounds; then an open loop of 100 requests a second.
+directly and through each proxy in turn, several rounds; then an open loop of 100 requests a second,
+and 500 streams that stay open after their first event, for the memory that each takes.
 nginx, where it is installed, is the floor: it reads nothing and chooses round robin. CPU seconds a
 request of the proxy's process do not depend on what else the machine does.
 """
@@ -38,14 +39,12 @@ MESSAGE_BYTES = 2_000
 NUM_SESSIONS = 200
 CONCURRENCIES = (1, 20, 100, 200)
 OPEN_RATE_PER_S = 100.0
+NUM_STREAMS = 500
+HOLDS = b"x-hold"  # a header by which the engine leaves its answer unfinished
 EVENTS = (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', b"data: [DONE]\n\n")
-ANSWER = b"".join(
-    [
-        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n",
-        b"transfer-encoding: chunked\r\n\r\n",
-        *(b"%x\r\n%s\r\n" % (len(event), event) for event in (*EVENTS, b"")),
-    ]
-)
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNKS = [b"%x\r\n%s\r\n" % (len(event), event) for event in (*EVENTS, b"")]
+ANSWER = HEAD + b"".join(CHUNKS)
 
 
 class Engine(asyncio.Protocol):
@@ -69,10 +68,11 @@ class Engine(asyncio.Protocol):
             head = bytes(self._buffer[:end]).lower()
             length = head.partition(b"content-length:")[2].partition(b"\r\n")[0].strip()
             self._missing = int(length or 0) - (len(self._buffer) - end - 4)
+            self._answer = HEAD + CHUNKS[0] if HOLDS in head else ANSWER
             self._buffer.clear()
         if self._missing <= 0:
             self._missing = -1
-            self._transport.write(ANSWER)  # type: ignore[attr-defined]
+            self._transport.write(self._answer)  # type: ignore[attr-defined]
 
 
 def engine_main() -> None:
@@ -97,6 +97,7 @@ class Sample:
         ttft_p99_ms: Its 99th percentile (ms).
         cpu_ms: CPU time of the proxy a request (ms); 0 without one.
         memory_mib: Resident memory of the proxy at the end (MiB).
+        load: Processes that wanted a core at the end, others' as well (one-minute average).
     """
 
     rate_per_s: float
@@ -104,6 +105,7 @@ class Sample:
     ttft_p99_ms: float
     cpu_ms: float
     memory_mib: float
+    load: float
 
 
 def bodies() -> list[bytes]:
@@ -174,12 +176,7 @@ class Load:
 
 def measure(port: int, process: psutil.Process | None, concurrency: int, seconds: float) -> Sample:
     """One loop; a concurrency of 0 is the open one."""
-    requests = [
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
-        b"x-session-id: s%d\r\ncontent-length: %d\r\n\r\n" % (number, len(body)) + body
-        for number, body in enumerate(bodies())
-    ]
-    load = Load(port, requests)
+    load = Load(port, requests_of())
     before_s = cpu_s(process)
     run = load.closed(concurrency, seconds) if concurrency else load.open(OPEN_RATE_PER_S, seconds)
     elapsed_s = asyncio.run(run)
@@ -189,8 +186,51 @@ def measure(port: int, process: psutil.Process | None, concurrency: int, seconds
         ttft_p50_ms=statistics.median(times_ms),
         ttft_p99_ms=times_ms[int(0.99 * (len(times_ms) - 1))],
         cpu_ms=1e3 * (cpu_s(process) - before_s) / len(times_ms),
-        memory_mib=0.0 if process is None else process.memory_info().rss / 2**20,
+        memory_mib=memory_mib(process),
+        load=os.getloadavg()[0],
     )
+
+
+def requests_of(*headers: bytes) -> list[bytes]:
+    """The requests, one a session."""
+    return [
+        b"\r\n".join(
+            [
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\ncontent-type: application/json",
+                *(b"x-session-id: s%d" % number, b"content-length: %d" % len(body), *headers),
+                b"\r\n",
+            ]
+        )
+        + body
+        for number, body in enumerate(bodies())
+    ]
+
+
+def stream_kib(port: int, process: psutil.Process) -> float:
+    """Memory of a proxy for each of many open streams (KiB)."""
+
+    async def opened() -> float:
+        before_mib = memory_mib(process)
+        writers = []
+        requests = requests_of(HOLDS + b": 1")
+        for number in range(NUM_STREAMS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(requests[number % len(requests)])
+            await reader.readuntil(EVENTS[0])
+            writers.append(writer)
+        grown_mib = memory_mib(process) - before_mib
+        for writer in writers:
+            writer.close()
+        return 1024 * grown_mib / NUM_STREAMS
+
+    return asyncio.run(opened())
+
+
+def memory_mib(process: psutil.Process | None) -> float:
+    if process is None:
+        return 0.0
+    family = [process, *process.children(recursive=True)]
+    return float(sum(each.memory_info().rss for each in family)) / 2**20
 
 
 def cpu_s(process: psutil.Process | None) -> float:
@@ -278,6 +318,7 @@ def main() -> None:
     names = ["direct", "gateway", *(["nginx"] if has_nginx else [])]
     loads = (*CONCURRENCIES, 0)
     samples: dict[str, dict[int, list[Sample]]] = {n: {c: [] for c in loads} for n in names}
+    streams: dict[str, float] = {}
     with engines(2) as ports, gateway(ports) as ours:
         floor = nginx(ports) if has_nginx else contextlib.nullcontext((0, None))
         with floor as theirs:
@@ -292,15 +333,23 @@ def main() -> None:
                         sample = measure(*targets[name], concurrency, options.seconds)
                         samples[name][concurrency].append(sample)
                         print(number, concurrency, name, sample, flush=True)
-    write(samples, options)
+            for name in names[1:]:
+                port, process = targets[name]
+                assert process is not None
+                streams[name] = stream_kib(port, process)
+    write(samples, streams, options)
 
 
-def write(samples: dict[str, dict[int, list[Sample]]], options: argparse.Namespace) -> None:
+def write(
+    samples: dict[str, dict[int, list[Sample]]],
+    streams: dict[str, float],
+    options: argparse.Namespace,
+) -> None:
     """Write the table, medians over rounds, and every sample."""
     lines = [
         "| load | through | answers/s | TTFT p50, ms | TTFT p99, ms | CPU a request, ms |"
-        " memory, MiB |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        " memory, MiB | load |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for concurrency in (*CONCURRENCIES, 0):
         load = f"{concurrency} at once" if concurrency else f"{OPEN_RATE_PER_S:g} a second"
@@ -310,7 +359,10 @@ def write(samples: dict[str, dict[int, list[Sample]]], options: argparse.Namespa
                 for field in Sample.__slots__
             ]
             cells = [f"{middle[0]:.0f}", *(f"{value:.2f}" for value in middle[1:4])]
-            lines.append("| " + " | ".join([load, name, *cells, f"{middle[4]:.0f}"]) + " |")
+            cells += [f"{middle[4]:.0f}", f"{middle[5]:.1f}"]
+            lines.append("| " + " | ".join([load, name, *cells]) + " |")
+    lines += ["", f"Memory for each of {NUM_STREAMS} open streams, KiB:", ""]
+    lines += [f"- {name}: {kib:.0f}" for name, kib in streams.items()]
     options.output.mkdir(parents=True, exist_ok=True)
     stem = options.output / "gateway_overhead"
     stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
@@ -325,7 +377,10 @@ def write(samples: dict[str, dict[int, list[Sample]]], options: argparse.Namespa
         }
         for name, by_load in samples.items()
     }
-    document = json.dumps({"manifest": manifest, "samples": content}, indent=1) + "\n"
+    document = (
+        json.dumps({"manifest": manifest, "samples": content, "stream_kib": streams}, indent=1)
+        + "\n"
+    )
     stem.with_suffix(".json").write_text(document)
     print("\n".join(lines))
 

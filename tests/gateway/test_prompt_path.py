@@ -101,3 +101,15 @@ _NESTED = st.recursive(
 def test_depth_in_parts_is_that_of_the_whole(value: Any, most: int) -> None:
     body = body_of(value)
     assert nests_deeper(body, most) == (nesting_depth(body.text) > most)
+
+
+@given(_NESTED, st.integers(0, 12), st.integers(1, 14), st.sampled_from([None, 1]))
+def test_depth_below_the_followed_levels_counts(
+    value: Any, more: int, most: int, indent: int | None
+) -> None:
+    for number in range(more):
+        value = {"[{": ']}"\\', "v": value} if number % 2 else ["[[", value]
+    for name in ("messages", "other"):
+        body = RequestBody.parse(json.dumps({name: value}, indent=indent).encode())
+        assert body is not None
+        assert nests_deeper(body, most) == (nesting_depth(body.text) > most)

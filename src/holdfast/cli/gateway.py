@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -162,7 +162,19 @@ def gateway(options: GatewayArguments) -> None:
     )
     where = Listening(options.host, options.port, options.admin_port, _tls(options))
     readers = [_reader(text, engines) for text in options.kv_events]
-    asyncio.run(serve(Gateway(engines, keys, limits, engine_key, readers), where, _announce))
+    serving = serve(Gateway(engines, keys, limits, engine_key, readers), where, _announce)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serving)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The event loops of uvloop where it is installed, else asyncio's own."""
+    if find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    make: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return make
 
 
 def _announce(url: str, admin_url: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import msgspec
@@ -24,11 +24,12 @@ class RequestBody:
         fields: JSON texts of its fields; of equal keys the last counts, as in vLLM.
     """
 
-    __slots__ = ("fields", "text")
+    __slots__ = ("_items", "fields", "text")
 
     def __init__(self, text: bytes, fields: Mapping[str, msgspec.Raw]) -> None:
         self.text = text
         self.fields = fields
+        self._items: dict[str, Sequence[msgspec.Raw]] = {}
 
     @classmethod
     def parse(cls, text: bytes) -> Self | None:
@@ -74,12 +75,17 @@ class RequestBody:
                     continue
         return found
 
-    def items(self, name: str) -> list[msgspec.Raw]:
+    def items(self, name: str) -> Sequence[msgspec.Raw]:
         """JSON texts of an array's elements, or of another value; empty if null."""
+        found = self._items.get(name)
+        if found is None:
+            found = self._items[name] = self._find_items(name)
+        return found
+
+    def _find_items(self, name: str) -> Sequence[msgspec.Raw]:
         raw = self.fields.get(name, _NOTHING)
-        found = bytes(raw)
-        if not found.startswith(b"["):
-            return [raw] if found not in (b"", b"null") else []
+        if bytes(memoryview(raw)[:1]) != b"[":
+            return [raw] if bytes(raw) not in (b"", b"null") else []
         try:
             return _ITEMS(raw)
         except _UNREADABLE:

@@ -20,13 +20,20 @@ class Route:
         path: Without a trailing slash; `*` at its end stands for an id.
         methods: Methods that pass.
         dialect: Shape of its errors.
-        is_generation: Whether it computes a prompt, so that its session is placed.
+        is_generation: Whether it continues a session, which is placed.
+        is_embedding: Whether it computes a prompt without one.
     """
 
     path: str
     methods: frozenset[str]
     dialect: Dialect = "openai"
     is_generation: bool = False
+    is_embedding: bool = False
+
+    @property
+    def uses_cache(self) -> bool:
+        """Whether the engine's prefix cache serves it, so that tenants are kept apart."""
+        return self.is_generation or self.is_embedding
 
 
 _GET: Final = frozenset({"GET", "HEAD"})
@@ -41,7 +48,7 @@ ROUTES: Final = (
     Route("/v1/messages/count_tokens", _POST, "anthropic"),
     Route("/v1/models", _GET),
     Route("/v1/models/*", _GET),
-    Route("/v1/embeddings", _POST),
+    Route("/v1/embeddings", _POST, is_embedding=True),
     Route("/tokenize", _POST),
     Route("/detokenize", _POST),
     Route("/version", _GET),

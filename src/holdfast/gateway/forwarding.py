@@ -10,32 +10,24 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Final
 
 import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from holdfast.core.json_nesting import nesting_depth
-from holdfast.core.request_body import RequestBody
 from holdfast.errors import EndpointError
 from holdfast.gateway.answer_tail import KEPT_BYTES, AnswerTail, has_first_token, read_tail
 from holdfast.gateway.api import Route, error_body, route_of
+from holdfast.gateway.checking import Call, Refusal, RequestChecker
 from holdfast.gateway.dispatch import Dispatcher
 from holdfast.gateway.engines import Engine
-from holdfast.gateway.gemini import (
-    GeminiCall,
-    GeminiError,
-    gemini_call_of,
-    translated_request,
-)
 from holdfast.gateway.gemini_answers import translator_of
-from holdfast.gateway.headers import RECEIPT, answer_headers, by_lower_name, request_headers
+from holdfast.gateway.headers import RECEIPT, answer_headers, request_headers
 from holdfast.gateway.kv_events import engine_session_id
 from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.placement import Placement
-from holdfast.gateway.prompt_path import Piece, nests_deeper, place_of, stream_of
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.streams import break_off, payload_of
 from holdfast.gateway.tenants import ApiKeys
@@ -47,38 +39,6 @@ _MOST_ANSWERS: Final = 100_000
 _ANSWER_ID = re.compile(rb'"id"\s*:\s*"(resp_[\w.-]{1,128})"')
 _UNREACHED = (aiohttp.ClientConnectionError, ConnectionError)
 _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)
-
-
-class _Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
-    """The gateway answers by itself."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class _Call(NamedTuple):
-    """A request that passed all checks.
-
-    Attributes:
-        route: Its route.
-        body: What to send.
-        tenant: Whose key it has; "" without keys.
-        session_id: Explicit id of its stream, unique among tenants; None without one.
-        path: Its prompt; empty where it computes none.
-        answer_id: An earlier answer that only its engine knows; None if it names none.
-        gemini: What it asked for in Gemini's API; None in the engines' own.
-        engine_path: Path on the engine; None if it is the client's.
-    """
-
-    route: Route
-    body: bytes
-    tenant: str
-    session_id: str | None
-    path: tuple[Piece, ...]
-    answer_id: str | None
-    gemini: GeminiCall | None = None
-    engine_path: str | None = None
 
 
 class Forwarder:
@@ -110,11 +70,10 @@ class Forwarder:
         for engine in engines:
             metrics.watch_held(engine.name, partial(self.dispatcher.held, engine))
         self._client = client
-        self._keys = keys
-        self._limits = limits
+        self._checker = RequestChecker(keys, limits, metrics)
         self.metrics = metrics
         self._engine_key = engine_key
-        self._answered_by: OrderedDict[str, Engine] = OrderedDict()
+        self._answered_by: OrderedDict[str, tuple[Engine, str]] = OrderedDict()  # and tenant
         self._numbers = itertools.count()
         self._held: dict[str, asyncio.Future[None]] = {}
         self._next_look: asyncio.TimerHandle | None = None
@@ -123,89 +82,16 @@ class Forwarder:
         """Answer one request."""
         route = route_of(request.path)
         try:
-            call = await self._checked(request, route)
-            return await self._forward(request, call)
-        except _Refusal as refusal:
+            return await self._forward(request, await self._checker.checked(request, route))
+        except Refusal as refusal:
             return self._refuse(route, refusal.status, str(refusal))
         except asyncio.CancelledError:
             self.metrics.disconnects.inc()
             raise
 
-    # Check.
-
-    async def _checked(self, request: web.Request, route: Route | None) -> _Call:
-        if route is None:
-            raise _Refusal(404, f"{request.path} does not exist here")
-        tenant = self._keys.tenant_of(request.headers)
-        if tenant is None:
-            raise _Refusal(
-                401, "no valid API key: send it as a bearer token, x-api-key or x-goog-api-key"
-            )
-        if request.method not in route.methods:
-            allowed = ", ".join(sorted(route.methods))
-            raise _Refusal(405, f"{request.path} takes {allowed}, not {request.method}")
-        text = await self._body(request)
-        began_s = monotonic()
-        body = RequestBody.parse(text)
-        most = self._limits.nesting
-        is_deep = nesting_depth(text) > most if body is None else nests_deeper(body, most)
-        if is_deep:
-            raise _Refusal(400, f"the body is nested deeper than {most} levels; flatten it")
-        if route.dialect == "gemini":
-            call = self._translated(request, route, text, tenant)
-        else:
-            call = self._read(request, route, text, body, tenant)
-        self.metrics.decision_s.observe(monotonic() - began_s)
-        return call
-
-    async def _body(self, request: web.Request) -> bytes:
-        try:
-            async with asyncio.timeout(self._limits.receive_s):
-                return await request.read()
-        except TimeoutError:
-            seconds = self._limits.receive_s
-            raise _Refusal(408, f"the request did not arrive within {seconds:g} s") from None
-        except web.HTTPRequestEntityTooLarge:
-            most = self._limits.body_bytes >> 20
-            raise _Refusal(413, f"the body is longer than {most} MiB") from None
-
-    def _read(
-        self,
-        request: web.Request,
-        route: Route,
-        text: bytes,
-        body: RequestBody | None,
-        tenant: str,
-    ) -> _Call:
-        stream_id = stream_of(by_lower_name(request.headers), body)
-        session_id = None if stream_id is None else f"{tenant}\x00{stream_id}"
-        answer_id = request.path.split("/")[3] if route.path == "/v1/responses/*" else None
-        path: tuple[Piece, ...] = ()
-        if route.is_generation and body is not None:
-            path, answer_id, text = place_of(body, tenant)
-        elif route.is_generation and tenant:
-            raise _Refusal(400, "the body is no JSON object in UTF-8")  # it could have a salt
-        return _Call(route, text, tenant, session_id, path, answer_id)
-
-    def _translated(self, request: web.Request, route: Route, text: bytes, tenant: str) -> _Call:
-        gemini = gemini_call_of(request.path)
-        if gemini is None:
-            raise _Refusal(404, f"{request.path} does not exist here")
-        if gemini.action == "streamGenerateContent" and request.query.get("alt") != "sse":
-            raise _Refusal(400, "a stream is given as server-sent events only: add ?alt=sse")
-        try:
-            translated = translated_request(gemini, text)
-        except GeminiError as error:
-            raise _Refusal(400, str(error)) from None
-        if gemini.action == "countTokens":
-            return _Call(route, translated, tenant, None, (), None, gemini, "/tokenize")
-        body = RequestBody.parse(translated)
-        call = self._read(request, route, translated, body, tenant)
-        return call._replace(gemini=gemini, engine_path="/v1/chat/completions")
-
     # Forward.
 
-    async def _forward(self, request: web.Request, call: _Call) -> web.StreamResponse:
+    async def _forward(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Send to one engine after the other until one begins to answer."""
         failed: list[Engine] = []
         while True:
@@ -221,9 +107,10 @@ class Forwarder:
                         data=payload_of(call.body),
                         allow_redirects=False,
                     ) as answer:
+                        call = call._replace(body=b"")  # long answers need not keep it
                         return await self._pass_on(request, call, answer, sent)
             except aiohttp.SocketTimeoutError:
-                raise _Refusal(504, f"engine {engine.name} did not answer in time") from None
+                raise Refusal(504, f"engine {engine.name} did not answer in time") from None
             except _UNREACHED:
                 if sent.has_answered:
                     raise
@@ -231,21 +118,24 @@ class Forwarder:
                 failed.append(engine)
                 self.metrics.retries.labels(engine.name).inc()
 
-    def _place(self, call: _Call, failed: Sequence[Engine]) -> _Sent:
+    def _place(self, call: Call, failed: Sequence[Engine]) -> _Sent:
         request_id = str(next(self._numbers))
+        where, owner = self._answered_by.get(call.answer_id or "", (None, call.tenant))
+        if owner != call.tenant:
+            raise Refusal(404, f"there is no answer {call.answer_id}")
         try:
             placement = self.dispatcher.place(
                 *(request_id, call.session_id, call.path, monotonic()),
                 tenant=call.tenant,
                 without=failed,
-                where=self._answered_by.get(call.answer_id or ""),
+                where=where,
             )
         except EndpointError as error:
-            raise _Refusal(503, str(error)) from None
+            raise Refusal(503, str(error)) from None
         self.metrics.placements.labels(placement.engine.name, placement.reason).inc()
         return _Sent(request_id, placement, self)
 
-    def _headers(self, request: web.Request, call: _Call, sent: _Sent) -> CIMultiDict[str]:
+    def _headers(self, request: web.Request, call: Call, sent: _Sent) -> CIMultiDict[str]:
         """The headers for an engine; where it reports KV events, they name the session."""
         session_id = None
         if sent.engine.events is not None:
@@ -294,7 +184,7 @@ class Forwarder:
     async def _pass_on(
         self,
         request: web.Request,
-        call: _Call,
+        call: Call,
         answer: aiohttp.ClientResponse,
         sent: _Sent,
     ) -> web.StreamResponse:
@@ -332,10 +222,10 @@ class Forwarder:
         self.metrics.answers.labels(engine.name, f"{answer.status // 100}xx").inc()
         return response
 
-    def _learn(self, call: _Call, sent: _Sent, begin: bytes, end: bytes) -> None:
+    def _learn(self, call: Call, sent: _Sent, begin: bytes, end: bytes) -> None:
         """Learn which engine knows an answer, how long it is, and what ended it. Mutates."""
         if call.route.dialect == "responses" and (found := _ANSWER_ID.search(begin)):
-            self._answered_by[found[1].decode()] = sent.engine
+            self._answered_by[found[1].decode()] = sent.engine, call.tenant
             if len(self._answered_by) > _MOST_ANSWERS:
                 self._answered_by.popitem(last=False)
         if not call.path:

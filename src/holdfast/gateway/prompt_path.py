@@ -21,6 +21,10 @@ __all__ = ["Piece", "nests_deeper", "place_of", "prompt_path", "stream_of", "wit
 _PIECE_BYTES: Final = 4096
 _KEY_BYTES: Final = 16
 _HEAD: Final = ("tools", "system", "instructions")
+_FOLLOWED_LEVELS: Final = 4  # each costs a pass over the text
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _MARK: Final = "cache_control"
 _MARK_BYTES: Final = _MARK.encode()
 
@@ -59,23 +63,41 @@ def place_of(body: RequestBody, tenant: str) -> tuple[tuple[Piece, ...], str | N
 
 
 def nests_deeper(body: RequestBody, most: int) -> bool:
-    """Whether objects and arrays are nested deeper than `most`. Pure; O(bytes).
+    """Whether objects and arrays are nested deeper than `most` (>= 1). Pure; O(bytes).
 
-    Looks at parts of it one by one, since a part with few brackets cannot nest deeply: counting
-    them is several times faster than following them.
+    Follows the first levels by their elements: most of a prompt is in strings, which are passed
+    over, and the brackets of the code in them need no counting.
     """
     for name, raw in body.fields.items():
-        text = bytes(raw)
-        level = 1
-        parts = [text]
-        if text.startswith(b"["):
-            level = 2
-            parts = [bytes(item) for item in body.items(name)]
-        if level > most:
-            return True
-        if any(nesting_depth(part, enough=most - level) > most - level for part in parts):
+        first = _first(raw)
+        if first == b"[":
+            if most < 2 or any(_is_deeper(item, most - 2, 1) for item in body.items(name)):
+                return True
+        elif first == b"{" and _is_deeper(raw, most - 1):
             return True
     return False
+
+
+def _is_deeper(raw: msgspec.Raw, most: int, level: int = 0) -> bool:
+    """Whether a value is nested deeper than `most` (>= 0)."""
+    first = _first(raw)
+    if first not in (b"[", b"{"):
+        return False
+    text = bytes(raw)
+    if most and text.find(b"[", 1) < 0 and text.find(b"{", 1) < 0:
+        return False
+    if most and level < _FOLLOWED_LEVELS:
+        try:
+            parts = _ITEMS(raw) if first == b"[" else _FIELDS(raw).values()
+        except _UNREADABLE:
+            parts = None
+        if parts is not None:
+            return any(_is_deeper(part, most - 1, level + 1) for part in parts)
+    return nesting_depth(text, enough=most) > most
+
+
+def _first(raw: msgspec.Raw) -> bytes:
+    return bytes(memoryview(raw)[:1])
 
 
 def prompt_path(body: RequestBody, tenant: str) -> tuple[Piece, ...]:
@@ -83,13 +105,19 @@ def prompt_path(body: RequestBody, tenant: str) -> tuple[Piece, ...]:
     has_marks = _MARK_BYTES in body.text
     named = body.values(("model", "cache_salt"))
     hasher = sha256(repr((tenant, named.get("model"), named.get("cache_salt"))).encode())
+    update, digest = hasher.update, hasher.digest
     pieces = []
     for raw in _texts(body):
         text = _unmarked(raw) if has_marks else memoryview(raw)
-        for start in range(0, len(text), _PIECE_BYTES):
+        num_bytes = len(text)
+        if num_bytes <= _PIECE_BYTES:  # most messages; the loop below costs as much as the hash
+            update(text)
+            pieces.append(Piece(digest()[:_KEY_BYTES], num_bytes))
+            continue
+        for start in range(0, num_bytes, _PIECE_BYTES):
             part = text[start : start + _PIECE_BYTES]
-            hasher.update(part)
-            pieces.append(Piece(hasher.digest()[:_KEY_BYTES], len(part)))
+            update(part)
+            pieces.append(Piece(digest()[:_KEY_BYTES], len(part)))
     return tuple(pieces)
 
 

@@ -17,6 +17,7 @@ from holdfast.gateway.app import Gateway
 __all__ = ["Listening", "serve"]
 
 _SHUTDOWN_S: Final = 10.0
+_READ_BYTES: Final = 1 << 20  # of a body before its connection is paused: most are shorter
 _ADMIN_HOST: Final = "127.0.0.1"
 
 
@@ -58,6 +59,7 @@ async def serve(gateway: Gateway, where: Listening, on_ready: Callable[[str, str
         access_log=None,
         shutdown_timeout=_SHUTDOWN_S,
         auto_decompress=True,
+        read_bufsize=_READ_BYTES,
     )
     admin = web.AppRunner(gateway.admin_app(), access_log=None)
     try:

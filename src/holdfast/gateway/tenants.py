@@ -35,7 +35,8 @@ class ApiKeys:
         Blank lines and those that begin with # are skipped.
 
         Raises:
-            ConfigError: A line is not of that form, a key is short or occurs twice.
+            ConfigError: A line is not of that form, a key is short or occurs twice, a tenant's
+                name has a slash.
         """
         tenants: dict[str, str] = {}
         for number, line in enumerate(text.splitlines(), 1):
@@ -46,6 +47,10 @@ class ApiKeys:
             if len(parts) != 2:
                 raise ConfigError(f"{where}: expected a key and a tenant, separated by a blank")
             key, tenant = parts
+            if "/" in tenant:
+                raise ConfigError(
+                    f"{where}: tenant {tenant} has a slash, which ends its name in cache_salt"
+                )
             if len(key) < _LEAST_KEY_CHARS:
                 raise ConfigError(f"{where}: the key is shorter than {_LEAST_KEY_CHARS} characters")
             if key in tenants:
