@@ -29,14 +29,17 @@ class BlockList(Generic[B]):
         head: Next victim, or None.
         tail: Last victim, or None.
         num_blocks: Blocks in the list (count).
+        is_by_age: Whether the blocks stand in the order in which they became free; its owner's
+            note, which the list itself does not read.
     """
 
-    __slots__ = ("head", "num_blocks", "tail")
+    __slots__ = ("head", "is_by_age", "num_blocks", "tail")
 
     def __init__(self) -> None:
         self.head: B | None = None
         self.tail: B | None = None
         self.num_blocks = 0
+        self.is_by_age = True
 
     def push_back(self, block: B) -> None:
         """Make `block` the last victim. Mutates the list and the block's links."""

@@ -179,6 +179,7 @@ class EvictionQueue:
             for block in deeper.free_blocks
             if block.block_hash is not None and block.block_hash[:-_GROUP_ID_BYTES] in shallow
         ]
+        upper.free_blocks.is_by_age = deeper.free_blocks.is_by_age
         for block in moved:
             freed_at = self._freed_at[block.block_id]
             self._remove_from(deeper, block)
@@ -196,9 +197,14 @@ class EvictionQueue:
         parent = self._tree.absorb(node)
         if parent is None:
             return
+        joined = parent.free_blocks
+        if blocks:
+            head = joined.head
+            is_older = head is None or self.freed_at(blocks[-1]) < self.freed_at(head)
+            joined.is_by_age &= node.free_blocks.is_by_age and is_older
         for block in reversed(blocks):
             node.free_blocks.remove(block)
-            parent.free_blocks.push_front(block)
+            joined.push_front(block)
             self._node_of[block.block_id] = parent
         if blocks:
             self._note_opened(parent, len(blocks))

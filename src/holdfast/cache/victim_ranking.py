@@ -132,7 +132,10 @@ class VictimRanking:
 
     def _num_before(self, node: Node[Any], rival: Key, max_blocks: int) -> int:
         """Count a node's blocks that precede a rival of equal priority; at least one."""
-        freed_at = (self._freed_at(block) for block in islice(node.free_blocks, max_blocks))
+        blocks = node.free_blocks
+        if blocks.is_by_age and (*self._priority, self._freed_at(blocks.tail)) <= rival:
+            return max_blocks
+        freed_at = (self._freed_at(block) for block in islice(blocks, max_blocks))
         before = takewhile(lambda number: (*self._priority, number) <= rival, freed_at)
         return max(1, sum(1 for _ in before))
 

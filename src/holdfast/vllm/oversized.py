@@ -10,6 +10,7 @@ Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
@@ -41,6 +42,10 @@ class OversizedRequests:
     def __bool__(self) -> bool:
         """Whether there are such requests."""
         return bool(self._request_ids)
+
+    def fitting(self, waiting: Iterable[Any]) -> Iterable[Any]:
+        """Those of the waiting requests that do not need more blocks than there are. Pure."""
+        return [r for r in waiting if r not in self] if self else waiting
 
     def check(self, request: Any) -> bool:
         """Check a waiting request; returns whether it was just found too large. Mutates."""

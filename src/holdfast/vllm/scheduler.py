@@ -324,7 +324,7 @@ class HoldfastScheduler(WarmingScheduler):
         slots = self.max_num_running_reqs - len(self.running)
         if slots <= 0:
             return
-        candidates = [request for request in self.waiting if request not in self._oversized]
+        candidates = self._oversized.fitting(self.waiting)
         admission = self._tracker.admit(candidates, self._growing, slots, self._spare_blocks)
         waiting: AdmissionQueue = self.waiting
         waiting.admit(turn.request_id for turn in admission.admitted)

@@ -76,6 +76,26 @@ def test_absorbed_answer_evicted_before_its_prompt(make_cache: CacheMaker) -> No
     cache.check()
 
 
+def test_absorbed_blocks_that_are_younger_let_a_rival_pass(make_cache: CacheMaker) -> None:
+    cache = make_cache(8)
+    prompt = cache.insert("ab")
+    prompt.tails.add("ab")
+    answer = cache.insert("abcd")
+    a, b, c, d = cache.use("abcd")
+    cache.free([d])
+    cache.free([a, b])
+    cache.turn("xy")
+    cache.free([c])
+
+    prompt.tails.clear()
+    cache.queue.absorb(answer)
+
+    emptied = cache.queue.popleft_n(2)
+    assert [block.block_hash for block in emptied] == [None, None]
+    taken = cache.contents(cache.queue.popleft_n(6))
+    assert taken == ["abcd", "xy", "x", "abc", "ab", "a"]
+
+
 def test_node_that_cannot_be_absorbed_keeps_its_blocks(make_cache: CacheMaker) -> None:
     cache = make_cache(6)
     cache.turn("ab")
