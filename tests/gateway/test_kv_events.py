@@ -16,12 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.waiting import until_async
 
-from holdfast.gateway.kv_events import (
-    EventResidency,
-    KvEventReader,
-    decode_events,
-    engine_session_id,
-)
+from holdfast.gateway.event_reader import KvEventReader
+from holdfast.gateway.event_residency import EventResidency
+from holdfast.gateway.kv_events import decode_events, engine_session_id
 
 A, B = engine_session_id("a"), engine_session_id("b")
 
@@ -97,7 +94,9 @@ def test_what_is_not_known_is_none() -> None:
     for other in (None, "other"):  # older engines, and sessions that are not the gateway's
         assert after(stored(b"1", session=other)).resident_tokens(A) is None
     residency = after(stored(b"1"))
-    assert (residency.resident_tokens(A), residency.resident_tokens(B)) == (16, 0)
+    assert (residency.resident_tokens(A), residency.resident_tokens(B)) == (16, None)
+    residency.apply(decode_events(batch(removed(b"1")))[0])
+    assert residency.resident_tokens(A) == 0
     residency.clear()
     assert residency.resident_tokens(A) is None
 
@@ -108,32 +107,71 @@ def test_what_is_no_batch_is_an_error(payload: bytes) -> None:
         decode_events(payload)
 
 
+def test_blocks_that_a_session_uses_again_are_found_by_their_children() -> None:
+    """Engines report what a request stores, not what it finds in the cache."""
+    head = stored(b"1", b"2", session=None)
+    residency = after(head, stored(b"3", parent_block_hash=b"2"))
+    assert residency.resident_tokens(A) == 48
+    residency.apply(decode_events(batch(removed(b"2", b"3")))[0])
+    assert residency.resident_tokens(A) == 16
+
+
+def test_partial_blocks_count_what_they_hold() -> None:
+    residency = after(stored(b"1"), stored(b"2", parent_block_hash=b"1", block_size=4))
+    assert residency.resident_tokens(A) == 20
+
+
+def prefixes(text: str) -> list[str]:
+    return [text[: n + 1] for n in range(len(text))]
+
+
+class Cache:
+    """A prefix cache with a block a letter, and what it publishes."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, set[str]] = {}
+        self.named: set[str] = set()
+        self.events: list[dict[str, Any]] = []
+
+    def store(self, session: str, text: str) -> None:
+        new = [each for each in prefixes(text) if each not in self.users]
+        if not new:
+            return  # the engine says nothing of what it only finds
+        parent = text[: len(new[0]) - 1].encode() or None
+        keys = [each.encode() for each in new]
+        self.events.append(stored(*keys, session=session, parent_block_hash=parent))
+        self.named.add(session)
+        for each in prefixes(text):
+            self.users.setdefault(each, set()).add(session)
+
+    def remove(self, text: str) -> None:
+        gone = [each for each in self.users if each.startswith(text)]
+        for each in sorted(gone, key=len, reverse=True):
+            del self.users[each]
+            self.events.append(removed(each.encode()))
+
+    def resident_tokens(self, session: str) -> int | None:
+        if session not in self.named:
+            return None
+        return 16 * sum(session in users for users in self.users.values())
+
+
 @given(
     st.lists(
-        st.one_of(
-            st.builds(
-                lambda keys, who: stored(*keys, session=who),
-                st.lists(st.integers(0, 5), max_size=4),
-                st.sampled_from([A, B]),
-            ),
-            st.builds(lambda keys: removed(*keys), st.lists(st.integers(0, 5), max_size=4)),
-            st.just(CLEARED),
-        ),
-        max_size=30,
+        st.tuples(st.sampled_from([A, B, None]), st.text("ab", min_size=1, max_size=5)),
+        max_size=25,
     )
 )
-def test_counts_are_those_of_sets(events: list[dict[str, Any]]) -> None:
-    sets: dict[str, set[int]] = {A: set(), B: set()}
-    for event in events:
-        keys = set(event.get("block_hashes", ()))
-        if event["type"] == "BlockStored":
-            sets[event["session_id"]] |= keys
+def test_counts_are_those_of_a_prefix_cache(actions: list[tuple[str | None, str]]) -> None:
+    cache = Cache()
+    for session, text in actions:
+        if session is None:
+            cache.remove(text)
         else:
-            for held in sets.values():
-                held -= keys if event["type"] == "BlockRemoved" else set(held)
-    residency = after(*events, stored(99, session=engine_session_id("c")))
-    assert residency.resident_tokens(A) == 16 * len(sets[A])
-    assert residency.resident_tokens(B) == 16 * len(sets[B])
+            cache.store(session, text)
+    residency = after(*cache.events)
+    for session in (A, B):
+        assert residency.resident_tokens(session) == cache.resident_tokens(session)
 
 
 class Publisher:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from holdfast.errors import EndpointError
 from holdfast.gateway.engines import Engine
-from holdfast.gateway.kv_events import EventResidency, KvEvent, engine_session_id
+from holdfast.gateway.event_residency import EventResidency
+from holdfast.gateway.kv_events import KvEvent, engine_session_id
 from holdfast.gateway.placement import Placement, Placements
 from holdfast.gateway.prompt_path import Piece
 
@@ -114,10 +115,25 @@ def test_an_engine_that_reports_less_has_less() -> None:
     assert fleet.send("abcd", "s").missing_bytes == 100  # it has reported nothing yet
     events.is_current = True
     name = engine_session_id("s")
-    events.apply(KvEvent("BlockStored", [(0, 1), (0, 2)], 25, name))  # 200 bytes at four a token
+    events.apply(
+        KvEvent("BlockStored", [(0, 1), (0, 2)], None, 25, name)
+    )  # 200 bytes at four a token
     assert fleet.send("abcde", "s").missing_bytes == 300
     events.apply(KvEvent("AllBlocksCleared"))
     assert fleet.send("abcdef", "s").missing_bytes == 600
+
+
+def test_a_restarted_gateway_asks_the_events_for_origins() -> None:
+    fleet = Fleet(3)
+    for engine, num_blocks in zip(fleet.engines, (0, 1, 2), strict=True):
+        engine.events = EventResidency()
+        engine.events.is_current = True
+        for key in range(num_blocks):
+            stored = KvEvent("BlockStored", [(0, key)], None, 25, engine_session_id("s"))
+            engine.events.apply(stored)
+    placed = fleet.send("abc", "s")
+    assert (placed.engine.name, placed.reason, placed.missing_bytes) == ("2", "origin", 100)
+    assert fleet.send("abc", "t").reason == "space"
 
 
 def test_idle_sessions_stop_counting_after_their_lease() -> None:

@@ -9,7 +9,8 @@ import pytest
 from tests.vllm.conftest import Rig
 from tests.waiting import until
 
-from holdfast.gateway.kv_events import EventResidency, KvEvent, decode_events, engine_session_id
+from holdfast.gateway.event_residency import EventResidency
+from holdfast.gateway.kv_events import KvEvent, decode_events, engine_session_id
 
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -73,7 +74,17 @@ def test_events_name_the_session_of_stored_blocks(rig: Rig) -> None:
         assert residency.resident_tokens(A) is None
         return
     assert residency.resident_tokens(A) == 3 * BLOCK_TOKENS
-    assert residency.resident_tokens(B) == 0
+    assert residency.resident_tokens(B) is None
+
+
+def test_blocks_of_another_session_count_where_used(rig: Rig) -> None:
+    rig.send("r", "abc", num_outputs=2, session_id=A)
+    rig.finish()
+    rig.send("s", "abd", num_outputs=2, session_id=B)
+    rig.finish()
+    residency = residency_of(published(rig, 2))
+    if names_sessions():
+        assert residency.resident_tokens(B) == 3 * BLOCK_TOKENS
 
 
 def test_evicted_blocks_are_reported(rig: Rig) -> None:

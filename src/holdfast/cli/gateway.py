@@ -19,7 +19,7 @@ from holdfast.errors import ConfigError
 
 if TYPE_CHECKING:
     from holdfast.gateway.engines import Engine
-    from holdfast.gateway.kv_events import KvEventReader
+    from holdfast.gateway.event_reader import KvEventReader
 
 __all__ = ["gateway"]
 
@@ -201,7 +201,8 @@ def _name(url: str) -> str:
 
 def _reader(text: str, engines: Sequence[Engine]) -> KvEventReader:
     """The reader of an engine's KV events, as an option names it."""
-    from holdfast.gateway.kv_events import EventResidency, KvEventReader
+    from holdfast.gateway.event_reader import KvEventReader
+    from holdfast.gateway.event_residency import EventResidency
 
     if find_spec("zmq") is None:
         raise ConfigError("--kv-events needs pyzmq", hint="pip install 'holdfast[gateway]'")

@@ -13,8 +13,8 @@ from aiohttp import web
 from prometheus_client import generate_latest
 
 from holdfast.gateway.engines import Engine
+from holdfast.gateway.event_reader import KvEventReader
 from holdfast.gateway.forwarding import Forwarder
-from holdfast.gateway.kv_events import KvEventReader
 from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.tenants import ApiKeys

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from holdfast.gateway.kv_events import EventResidency, engine_session_id
+from holdfast.gateway.event_residency import EventResidency
+from holdfast.gateway.kv_events import engine_session_id
 from holdfast.gateway.prompt_path import Piece
 from holdfast.gateway.residency import Residency
 
@@ -52,10 +53,15 @@ class Engine:
             session_key: The session, if this engine has it; None for one that is new here.
         """
         num_bytes = self.residency.num_resident(path)
-        if session_key is None or self.events is None:
-            return num_bytes
+        reported = None if session_key is None else self.num_reported(session_key)
+        return num_bytes if reported is None else min(num_bytes, reported)
+
+    def num_reported(self, session_key: bytes | str) -> int | None:
+        """Bytes of a session in its prefix cache by its KV events; None if not known. Pure."""
+        if self.events is None:
+            return None
         tokens = self.events.resident_tokens(engine_session_id(session_key))
-        return num_bytes if tokens is None else min(num_bytes, round(tokens * self.bytes_per_token))
+        return None if tokens is None else round(tokens * self.bytes_per_token)
 
     def learn_tokens(self, prompt_bytes: int, prompt_tokens: int) -> None:
         """Learn how many bytes a token has, from one prompt. Mutates."""

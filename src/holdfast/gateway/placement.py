@@ -64,11 +64,12 @@ class Placement(NamedTuple):
 class Placements:
     """Sessions and their engines; places requests and remembers where.
 
-    A session returns to its origin unless the prompt bytes queued there, beside those that it has
-    to compute itself, are more than on another engine, queue included: both are engine time in one
-    unit. Where the other engine is full, what it has to compute counts twice, as it evicts as much
-    of other sessions. A new session goes where the least is in use, less what its prompt shares
-    there.
+    A session of which nothing is remembered, as after a restart of the gateway, is where the KV
+    events of an engine say that most of it is. A session returns to its origin unless the prompt
+    bytes queued there, beside those that it has to compute itself, are more than on another engine,
+    queue included: both are engine time in one unit. Where the other engine is full, what it has to
+    compute counts twice, as it evicts as much of other sessions. A new session goes where the least
+    is in use, less what its prompt shares there.
 
     Source: prefill blocks plus load as in Dynamo's KV router; sessions back to their origin as
     measured in llm-d.
@@ -115,13 +116,10 @@ class Placements:
         if not able:
             raise EndpointError("no engine is reachable; the gateway goes on trying")
         self._forget_idle(now_s)
-        session = self._find(session_id, path)
+        session = self._find(session_id, path) or self._reported(session_id, able)
         num_bytes = sum(piece.num_bytes for piece in path)
         origin = None if session is None else session.engine
-        missing = {}
-        for each in able:
-            key = None if session is None or each is not origin else session.key
-            missing[each] = num_bytes - each.num_resident(path, key)
+        missing = {each: num_bytes - self._num_resident(each, session, path) for each in able}
         if session is None:
             engine, reason = self._for_new(able, missing)
             key = session_id if session_id is not None else path[-1].key if path else b""
@@ -155,6 +153,25 @@ class Placements:
             if session is not None:
                 return session
         return None
+
+    def _num_resident(
+        self, engine: Engine, session: PlacedSession | None, path: Sequence[Piece]
+    ) -> int:
+        """Leading bytes of a session's prompt that an engine has, as known."""
+        if session is None or engine is not session.engine:
+            return engine.num_resident(path, None)
+        if session.key in self._sessions:
+            return engine.num_resident(path, session.key)
+        num_bytes = sum(piece.num_bytes for piece in path)
+        return min(num_bytes, engine.num_reported(session.key) or 0)
+
+    def _reported(self, session_id: str | None, able: Sequence[Engine]) -> PlacedSession | None:
+        """A session of before the gateway's start, where an engine reports most of it."""
+        if session_id is None:
+            return None
+        held = {engine: engine.num_reported(session_id) or 0 for engine in able}
+        best = max(able, key=held.__getitem__)
+        return PlacedSession(session_id, best) if held[best] else None
 
     def _for_known(
         self, session: PlacedSession, able: Sequence[Engine], missing: dict[Engine, int]
