@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tests.waiting import until_async
 
 from holdfast.gateway.event_reader import KvEventReader
 from holdfast.gateway.event_residency import EventResidency
-from holdfast.gateway.kv_events import decode_events, engine_session_id
+from holdfast.gateway.kv_events import decode_batch, engine_session_id
 
 A, B = engine_session_id("a"), engine_session_id("b")
 
@@ -41,14 +42,14 @@ def removed(*hashes: bytes | int, **others: Any) -> dict[str, Any]:
 CLEARED = {"type": "AllBlocksCleared"}
 
 
-def batch(*events: Any) -> bytes:
-    return msgspec.msgpack.encode([1.5, events, 0])
+def batch(*events: Any, published_s: float = 1.5) -> bytes:
+    return msgspec.msgpack.encode([published_s, events, 0])
 
 
 def after(*events: Any) -> EventResidency:
     residency = EventResidency()
     residency.is_current = True
-    for event in decode_events(batch(*events)):
+    for event in decode_batch(batch(*events)).events:
         residency.apply(event)
     return residency
 
@@ -66,10 +67,12 @@ def test_a_block_that_is_reported_again_counts_once() -> None:
 
 def test_older_engines_send_arrays() -> None:
     events = [["BlockStored", [7, 8], None, [1, 2], 16, None, "GPU"], ["BlockRemoved", [8], "GPU"]]
-    first, second = decode_events(batch(*events))
+    first, second = decode_batch(batch(*events)).events
     assert (first.keys, first.block_tokens, first.session_id) == ([(0, 7), (0, 8)], 16, None)
     assert (second.kind, second.keys) == ("BlockRemoved", [(0, 8)])
-    assert [each.kind for each in decode_events(batch(["AllBlocksCleared"]))] == [CLEARED["type"]]
+    assert [each.kind for each in decode_batch(batch(["AllBlocksCleared"])).events] == [
+        CLEARED["type"]
+    ]
 
 
 def test_the_scarcest_group_decides_and_windows_do_not() -> None:
@@ -95,7 +98,7 @@ def test_what_is_not_known_is_none() -> None:
         assert after(stored(b"1", session=other)).resident_tokens(A) is None
     residency = after(stored(b"1"))
     assert (residency.resident_tokens(A), residency.resident_tokens(B)) == (16, None)
-    residency.apply(decode_events(batch(removed(b"1")))[0])
+    residency.apply(decode_batch(batch(removed(b"1"))).events[0])
     assert residency.resident_tokens(A) == 0
     residency.clear()
     assert residency.resident_tokens(A) is None
@@ -104,7 +107,7 @@ def test_what_is_not_known_is_none() -> None:
 @pytest.mark.parametrize("payload", [b"", b"\xc1", msgspec.msgpack.encode({"a": 1}), batch(3)])
 def test_what_is_no_batch_is_an_error(payload: bytes) -> None:
     with pytest.raises(ValueError, match="not a batch"):
-        decode_events(payload)
+        decode_batch(payload)
 
 
 def test_blocks_that_a_session_uses_again_are_found_by_their_children() -> None:
@@ -112,13 +115,20 @@ def test_blocks_that_a_session_uses_again_are_found_by_their_children() -> None:
     head = stored(b"1", b"2", session=None)
     residency = after(head, stored(b"3", parent_block_hash=b"2"))
     assert residency.resident_tokens(A) == 48
-    residency.apply(decode_events(batch(removed(b"2", b"3")))[0])
+    residency.apply(decode_batch(batch(removed(b"2", b"3"))).events[0])
     assert residency.resident_tokens(A) == 16
 
 
 def test_partial_blocks_count_what_they_hold() -> None:
     residency = after(stored(b"1"), stored(b"2", parent_block_hash=b"1", block_size=4))
     assert residency.resident_tokens(A) == 20
+
+
+def test_a_session_on_blocks_that_are_not_known_is_not_known() -> None:
+    residency = after(stored(b"3", parent_block_hash=b"2"), stored(b"9", session=B))
+    assert (residency.resident_tokens(A), residency.resident_tokens(B)) == (None, 16)
+    residency.apply(decode_batch(batch(stored(b"4"))).events[0])
+    assert residency.resident_tokens(A) is None
 
 
 def prefixes(text: str) -> list[str]:
@@ -181,6 +191,7 @@ class Publisher:
         self.endpoint = f"ipc://{directory}/events"
         self.replay_endpoint = f"ipc://{directory}/replay" if repeats else None
         self.batches: list[bytes] = []
+        self._clock = itertools.count()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[EventResidency]:
@@ -201,7 +212,7 @@ class Publisher:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def send(self, *events: Any, is_lost: bool = False) -> None:
-        payload = batch(*events)
+        payload = batch(*events, published_s=next(self._clock))
         self.batches.append(payload)
         if not is_lost:
             number = (len(self.batches) - 1).to_bytes(8, "big")
@@ -231,6 +242,18 @@ async def test_missed_events_are_asked_for(tmp_path: Path) -> None:
         await publisher.send(stored(b"3"), is_lost=True)
         await publisher.send(stored(b"4"))
         await until(residency, 48)
+
+
+async def test_a_late_reader_learns_what_came_before_it(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path)
+    for name in (b"1", b"2"):
+        await publisher.send(stored(name), is_lost=True)
+    async with publisher.running() as residency:
+        await until(residency, 32)  # though nothing more is published
+        number = (1).to_bytes(8, "big")
+        await publisher.socket.send_multipart([b"", number, publisher.batches[1]])
+        await publisher.send(removed(b"1"))
+        await until(residency, 16)  # and a batch that comes again changes nothing
 
 
 async def test_without_repetition_what_was_missed_is_forgotten(tmp_path: Path) -> None:

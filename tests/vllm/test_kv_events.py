@@ -10,7 +10,7 @@ from tests.vllm.conftest import Rig
 from tests.waiting import until
 
 from holdfast.gateway.event_residency import EventResidency
-from holdfast.gateway.kv_events import KvEvent, decode_events, engine_session_id
+from holdfast.gateway.kv_events import KvEvent, decode_batch, engine_session_id
 
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -46,7 +46,7 @@ def published(rig: Rig, num_events: int) -> list[KvEvent]:
 
     def sent() -> list[KvEvent]:
         buffer = list(rig.scheduler.kv_event_publisher._buffer)
-        events = [event for _, payload in buffer for event in decode_events(payload)]
+        events = [event for _, payload in buffer for event in decode_batch(payload).events]
         return events if len(events) >= num_events else []
 
     return until(sent)

@@ -158,6 +158,8 @@ class Dispatcher:
         What is held for it may go, and finds another engine.
         """
         engine.residency.clear()
+        if engine.events is not None:
+            engine.events.clear()
         admission = self._admissions.pop(engine, None)
         if admission is not None:
             self._ready += admission.held

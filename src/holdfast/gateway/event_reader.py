@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from typing import Final
 
 from holdfast.gateway.event_residency import EventResidency
-from holdfast.gateway.kv_events import decode_events
+from holdfast.gateway.kv_events import KvBatch, decode_batch
 
 __all__ = ["KvEventReader"]
 
@@ -38,7 +39,8 @@ class KvEventReader:
         self._endpoint = endpoint
         self._replay_endpoint = replay_endpoint
         self._residency = residency
-        self._expected: int | None = None
+        self._expected = 0
+        self._published_s = -math.inf  # of the last batch
 
     async def run(self) -> None:
         """Read events until cancelled.
@@ -54,6 +56,9 @@ class KvEventReader:
             socket.set_hwm(_MOST_BATCHES)
             socket.subscribe(b"")
             socket.connect(self._endpoint)
+            with self._noted():
+                # What the engine has stored already; what comes meanwhile waits in the socket.
+                self._residency.is_current = await self._replay(0, None)
             while True:
                 frames = await socket.recv_multipart()
                 with self._noted():
@@ -69,23 +74,36 @@ class KvEventReader:
             self._residency.clear()
 
     async def _take(self, number: int, payload: bytes) -> None:
-        first = 0 if self._expected is None else self._expected
-        if number < first:  # the engine has restarted
-            self._residency.clear()
-            first = 0
-        if number > first and not await self._replay(first, number):
+        batch = self._decoded(number, payload)
+        if number < self._expected:
+            if batch.published_s <= self._published_s:
+                return  # repeated before it came
+            self._residency.clear()  # the engine has restarted
+            self._expected = 0
+        if number > self._expected and not await self._replay(self._expected, number):
             # What it held before is not known; what comes from now on is.
             self._residency.clear()
-        self._expected = number + 1
-        self._apply(payload)
+        self._apply(number, batch)
         self._residency.is_current = True
 
-    def _apply(self, payload: bytes) -> None:
-        for event in decode_events(payload):
-            self._residency.apply(event)
+    def _decoded(self, number: int, payload: bytes) -> KvBatch:
+        try:
+            return decode_batch(payload)
+        except ValueError:
+            self._expected = number + 1  # to ask for it again would not help
+            raise
 
-    async def _replay(self, first: int, end: int) -> bool:
-        """Take in the batches from `first` to before `end`; whether all came."""
+    def _apply(self, number: int, batch: KvBatch) -> None:
+        for event in batch.events:
+            self._residency.apply(event)
+        self._expected = number + 1
+        self._published_s = batch.published_s
+
+    async def _replay(self, first: int, end: int | None) -> bool:
+        """Take in the batches from `first` to before `end`; whether all came.
+
+        Without an end, takes in what the engine still has; whether it has any.
+        """
         if self._replay_endpoint is None:
             return False
         try:
@@ -95,11 +113,10 @@ class KvEventReader:
             logger.warning("engine %s repeats no KV events; some are lost", self._name)
             return False
 
-    async def _repeated(self, first: int, end: int) -> bool:
+    async def _repeated(self, first: int, end: int | None) -> bool:
         import zmq
         import zmq.asyncio
 
-        expected = first
         with zmq.asyncio.Context.instance().socket(zmq.DEALER) as socket:
             socket.set(zmq.LINGER, 0)
             socket.connect(self._replay_endpoint or "")
@@ -107,10 +124,9 @@ class KvEventReader:
             while True:
                 number_bytes, payload = (await socket.recv_multipart())[-2:]
                 number = int.from_bytes(number_bytes, "big")
-                if number_bytes == _END_OF_REPLAY or expected == end:
-                    return expected == end
-                if number == expected:
-                    self._apply(payload)
-                    expected += 1
-                elif number > expected:
+                if number_bytes == _END_OF_REPLAY or self._expected == end:
+                    return self._expected > first if end is None else self._expected == end
+                if number > self._expected and end is not None:
                     return False
+                if number >= self._expected:
+                    self._apply(number, self._decoded(number, payload))

@@ -47,15 +47,16 @@ class EventResidency:
         self._blocks: dict[BlockKey, _Block] = {}
         self._groups: set[int] = set()
         self._num_tokens: Counter[tuple[str, int]] = Counter()  # by session and group
-        self._named: OrderedDict[str, None] = OrderedDict()
+        self._is_known: OrderedDict[str, bool] = OrderedDict()  # of the sessions named
 
     def resident_tokens(self, session_id: str) -> int | None:
         """Tokens of a session in the cache; None if not known. Pure.
 
         It is not before the engine has named the session: older engines name none, and a short
-        prompt may use blocks of others only.
+        prompt may use blocks of others only. Nor is it where blocks before the session's own were
+        stored in events that are lost.
         """
-        if not self.is_current or session_id not in self._named:
+        if not self.is_current or not self._is_known.get(session_id):
             return None
         return min(self._num_tokens[session_id, group] for group in self._groups)
 
@@ -75,7 +76,7 @@ class EventResidency:
         """Forget everything: events were lost. Mutates."""
         self.is_current = False
         self._forget_blocks()
-        self._named.clear()
+        self._is_known.clear()
 
     def _store(self, event: KvEvent) -> None:
         parent = event.parent
@@ -85,27 +86,32 @@ class EventResidency:
             parent = key
         session_id = event.session_id
         if session_id is not None and session_id.startswith(SESSION_PREFIX):
-            self._note(session_id)
-            self._use(session_id, parent)
+            self._note(session_id, self._use(session_id, parent))
         if len(self._blocks) > _MOST_BLOCKS:
             logger.warning("more than %d KV blocks reported; residency starts anew", _MOST_BLOCKS)
             self.clear()
 
-    def _use(self, session_id: str, last: BlockKey | None) -> None:
-        """Count a block and all before it for a session. O(blocks not yet counted)."""
+    def _use(self, session_id: str, last: BlockKey | None) -> bool:
+        """Count a block and all before it for a session; whether all are known.
+
+        O(blocks not yet counted).
+        """
         while last is not None:
             block = self._blocks.get(last)
-            if block is None or session_id in block.users:
-                return
+            if block is None:
+                return False
+            if session_id in block.users:
+                break
             block.users.add(session_id)
             self._count(session_id, last[0], block.num_tokens)
             last = block.parent
+        return True
 
-    def _note(self, session_id: str) -> None:
-        self._named[session_id] = None
-        self._named.move_to_end(session_id)
-        if len(self._named) > _MOST_SESSIONS:
-            self._named.popitem(last=False)
+    def _note(self, session_id: str, is_known: bool) -> None:
+        self._is_known[session_id] = is_known and self._is_known.get(session_id, True)
+        self._is_known.move_to_end(session_id)
+        if len(self._is_known) > _MOST_SESSIONS:
+            self._is_known.popitem(last=False)
 
     def _count(self, session_id: str, group: int, change: int) -> None:
         self._num_tokens[session_id, group] += change

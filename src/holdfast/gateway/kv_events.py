@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-__all__ = ["SESSION_PREFIX", "BlockKey", "KvEvent", "decode_events", "engine_session_id"]
+__all__ = ["SESSION_PREFIX", "BlockKey", "KvBatch", "KvEvent", "decode_batch", "engine_session_id"]
 
 SESSION_PREFIX: Final = "hf-"
 """Begins the names of the gateway's sessions."""
@@ -55,13 +55,25 @@ class KvEvent(NamedTuple):
     is_whole: bool = True
 
 
+class KvBatch(NamedTuple):
+    """Events that an engine publishes together.
+
+    Attributes:
+        published_s: When, by the engine's clock (s).
+        events: In order.
+    """
+
+    published_s: float
+    events: Sequence[KvEvent]
+
+
 def engine_session_id(key: bytes | str) -> str:
     """Return the opaque name of a session for engines. Pure."""
     text = key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")
     return SESSION_PREFIX + sha256(text).hexdigest()[:32]
 
 
-def decode_events(payload: bytes) -> list[KvEvent]:
+def decode_batch(payload: bytes) -> KvBatch:
     """Read a batch of events, as maps or as arrays. Pure.
 
     Unknown events and lower tiers are left out.
@@ -70,9 +82,10 @@ def decode_events(payload: bytes) -> list[KvEvent]:
         ValueError: It is no such batch.
     """
     try:
-        _, events = _decode(payload)[:2]
-        return [event for each in events if (event := _event_of(_named(each))) is not None]
-    except (msgspec.MsgspecError, TypeError, KeyError, IndexError, UnicodeDecodeError) as error:
+        published_s, events = _decode(payload)[:2]
+        found = [event for each in events if (event := _event_of(_named(each))) is not None]
+        return KvBatch(float(published_s), found)
+    except (msgspec.MsgspecError, TypeError, KeyError, IndexError, ValueError) as error:
         raise ValueError(f"not a batch of KV events: {error}") from None
 
 
