@@ -145,6 +145,24 @@ def test_longer_tokens_mean_a_larger_cache() -> None:
     assert gate.take() == ["b/0"]
 
 
+@pytest.mark.parametrize(
+    ("reported_blocks", "sent"), [(None, "a/1"), (45, "a/1"), (41, "a/1"), (5, "c/1")]
+)
+def test_a_turn_whose_blocks_the_engine_evicted_counts_as_cold(
+    reported_blocks: int | None, sent: str
+) -> None:
+    gate = warmed(100)
+    for session in "ac":
+        gate.serve(session, 45, 45)
+    gate.serve("r", 5, 5)
+    gate.arrive("r", 8)
+    gate.take()
+    reported = None if reported_blocks is None else reported_blocks * BLOCK_TOKENS
+    gate.admission.arrived("a/1", path("a", 60), Identity("a"), gate.now_s, lambda: reported)
+    gate.arrive("c", 60)
+    assert gate.take() == [sent]  # there is space for one of them
+
+
 def test_unknown_turns_are_ignored() -> None:
     gate = Gate(10)
     gate.admission.started("unknown", 1.0)

@@ -60,7 +60,7 @@ def test_a_smaller_cache_withholds_only_free_blocks() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["start", "end", "resize"]), st.text("ab", max_size=6)),
+        st.tuples(st.sampled_from(["start", "end", "resize", "forget"]), st.text("ab", max_size=6)),
         max_size=40,
     )
 )
@@ -72,9 +72,23 @@ def test_every_block_is_free_withheld_or_in_use(steps: list[tuple[str, str]]) ->
             running.append(cache.start(prompt(text), len(text) % 3))
         elif action == "resize":
             cache.resize(10 - len(text))
+        elif action == "forget":
+            cache.forget(prompt(text), len(text) // 2)
         elif running:
             cache.end(running.pop(len(text) % len(running)))
         used = {block.block_id for blocks in running for block in blocks}
         assert cache.queue.num_free_blocks == cache.num_blocks - len(used)
         cached = [b.block_hash for b in cache._blocks if b.block_hash is not None]
         assert len(cached) == len(set(cached)) == len(cache._cached)
+        cache.queue.check_integrity()
+
+
+def test_what_the_engine_evicted_is_forgotten_and_first_to_go() -> None:
+    cache = model(6)
+    cache.end(cache.start(prompt("abcd"), 0))
+    running = cache.start(prompt("ab"), 0)
+    cache.forget(prompt("abcd"), 1)
+    assert cache.num_resident(prompt("abcd")) == 2  # b is in use, so the engine has it
+    cache.end(running)
+    cache.end(cache.start(prompt("wxyz"), 0))  # fits beside them
+    assert cache.num_resident(prompt("ab")) == 2

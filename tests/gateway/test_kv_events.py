@@ -110,7 +110,7 @@ def test_what_is_no_batch_is_an_error(payload: bytes) -> None:
         decode_batch(payload)
 
 
-def test_blocks_that_a_session_uses_again_are_found_by_their_children() -> None:
+def test_blocks_used_again_are_found_by_their_children() -> None:
     """Engines report what a request stores, not what it finds in the cache."""
     head = stored(b"1", b"2", session=None)
     residency = after(head, stored(b"3", parent_block_hash=b"2"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from typing import Final
@@ -31,6 +31,7 @@ _MOST_MEASURED: Final = 64
 _SLOTS: Final = 1 << 16  # the engine's own limit on running requests is its own matter
 _LOOK_S: Final = 0.25  # between decisions while nothing happens
 _OUTPUT_MEMORY: Final = 0.05
+_ALL: Final = 0.9  # of a prompt, as bytes a token differ between prompts
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +41,7 @@ class _InTurn:
     Attributes:
         turn: The turn.
         hashes: Its prompt's blocks.
+        reported: Bytes of its session in the engine's cache, by the engine; None if not known.
         blocks: Its blocks in the model; None while it waits.
         sent_s: When it was admitted (s).
         first_s: When its first token came (s).
@@ -48,6 +50,7 @@ class _InTurn:
 
     turn: Turn
     hashes: Sequence[bytes]
+    reported: Callable[[], int | None]
     blocks: list[ModelBlock] | None = None
     sent_s: float = 0.0
     first_s: float | None = None
@@ -76,9 +79,10 @@ class EngineAdmission:
     """Holds turns that would evict what other sessions still need.
 
     The runtime and its working-set admission are those that run inside `holdfast serve`. What an
-    engine tells them there is modelled here: its blocks from the prompts that it was sent, its
-    costs from the times of its answers. While everything fits, nothing is held. A turn is held for
-    at most `max_wait_ratio` times the engine time of what it found ahead of it, see `WaitBound`.
+    engine tells them there is modelled here: its blocks from the prompts that it was sent and,
+    where it publishes them, from its KV events; its costs from the times of its answers. While
+    everything fits, nothing is held. A turn is held for at most `max_wait_ratio` times the engine
+    time of what it found ahead of it, see `WaitBound`.
 
     Not thread-safe.
 
@@ -128,7 +132,12 @@ class EngineAdmission:
         return now_s + _LOOK_S if self._waiting else math.inf
 
     def arrived(
-        self, request_id: str, path: Sequence[Piece], identity: Identity, now_s: float
+        self,
+        request_id: str,
+        path: Sequence[Piece],
+        identity: Identity,
+        now_s: float,
+        reported: Callable[[], int | None] = lambda: None,
     ) -> None:
         """Take in a turn, which waits until `take` names it. Mutates.
 
@@ -137,11 +146,13 @@ class EngineAdmission:
             path: Its prompt, not empty.
             identity: Who sends it.
             now_s: Time now (s, monotonic).
+            reported: Gives the bytes of its session in the engine's cache as the engine reports
+                them; None where it does not.
         """
         self._runtime.tick(now_s)
         hashes = _blocks_of(path, self._block_bytes)
         turn = self._runtime.turn_arrived(request_id, hashes, identity)
-        self._turns[request_id] = self._waiting[request_id] = _InTurn(turn, hashes)
+        self._turns[request_id] = self._waiting[request_id] = _InTurn(turn, hashes, reported)
 
     def take(self, now_s: float) -> list[str]:
         """Return the turns to send now, in this order; they count as sent. Mutates."""
@@ -232,7 +243,7 @@ class EngineAdmission:
 
     def _measure(self, each: _InTurn) -> None:
         turn, output_blocks = each.turn, self._output.expected()
-        turn.resident_blocks = self._cache.num_resident(each.hashes, turn.resident_blocks)
+        turn.resident_blocks = self._num_resident(each)
         turn.missing_blocks = len(each.hashes) - turn.resident_blocks
         unreserved = sum(
             node.free_blocks.num_blocks
@@ -241,6 +252,16 @@ class EngineAdmission:
         )
         turn.demand_blocks = turn.missing_blocks + unreserved + output_blocks
         turn.footprint_blocks = len(each.hashes) + output_blocks
+
+    def _num_resident(self, each: _InTurn) -> int:
+        """Leading blocks that the engine has: at most what it reports, where it does."""
+        num_blocks = self._cache.num_resident(each.hashes, each.turn.resident_blocks)
+        reported_bytes = each.reported()
+        if reported_bytes is None or reported_bytes >= _ALL * num_blocks * self._block_bytes:
+            return num_blocks
+        num_reported = math.ceil(reported_bytes / self._block_bytes)
+        self._cache.forget(each.hashes, num_reported)
+        return self._cache.num_resident(each.hashes, num_reported)
 
     def _learn_decoding(self, each: _InTurn, output_tokens: int, now_s: float) -> None:
         """Learn from an answer's time: its part of steps that others share."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from holdfast.cache.eviction_queue import EvictionQueue
@@ -72,13 +73,17 @@ class CacheModel:
             self.queue.prepend_n(returned)
 
     def num_resident(self, hashes: Sequence[bytes], guess: int = 0) -> int:
-        """Leading blocks of a prompt that are in the cache (count). Pure; O(log blocks)."""
+        """Leading blocks of a prompt that are in the cache (count). Pure; O(log blocks).
+
+        About right where `forget` dropped blocks that other prompts begin with.
+        """
         cached = self._cached
         return resident_length(len(hashes), lambda index: hashes[index] in cached, guess)
 
     def start(self, hashes: Sequence[bytes], num_output_blocks: int) -> list[ModelBlock]:
         """Give a request its blocks: what is resident, and others for the rest. Mutates."""
-        blocks = [self._cached[key] for key in hashes[: self.num_resident(hashes)]]
+        found = takewhile(lambda block: block is not None, map(self._cached.get, hashes))
+        blocks = [block for block in found if block is not None]
         for block in blocks:
             if not block.num_users:
                 self.queue.remove(block)
@@ -100,6 +105,21 @@ class CacheModel:
         free = [block for block in reversed(blocks) if not block.num_users]
         self.queue.prepend_n([block for block in free if block.block_hash is None])
         self.queue.append_n([block for block in free if block.block_hash is not None])
+
+    def forget(self, hashes: Sequence[bytes], num_kept: int) -> None:
+        """Drop a prompt's blocks after its first ones: they are evicted. Mutates.
+
+        Those in use stay: the engine cannot have evicted them.
+        """
+        dropped = []
+        for key in hashes[num_kept:]:
+            block = self._cached.get(key)
+            if block is not None and not block.num_users:
+                self.queue.remove(block)
+                del self._cached[key]
+                block.block_hash = None
+                dropped.append(block)
+        self.queue.prepend_n(dropped)
 
     def _take(self, num_blocks: int) -> list[ModelBlock]:
         """Take free blocks, at most all of them, and drop their content."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from holdfast.core.identity import Identity
 from holdfast.gateway.admission import EngineAdmission
@@ -102,7 +103,8 @@ class Dispatcher:
         if admission is None:
             self._ready.append(request_id)
         else:
-            admission.arrived(request_id, path, identity, now_s)
+            reported = partial(engine.num_reported, placement.session.key)
+            admission.arrived(request_id, path, identity, now_s, reported)
         return placement
 
     def take(self, now_s: float) -> list[str]:

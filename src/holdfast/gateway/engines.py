@@ -57,7 +57,7 @@ class Engine:
         return num_bytes if reported is None else min(num_bytes, reported)
 
     def num_reported(self, session_key: bytes | str) -> int | None:
-        """Bytes of a session in its prefix cache by its KV events; None if not known. Pure."""
+        """Bytes of a session in its cache by its KV events; None if not known. Pure."""
         if self.events is None:
             return None
         tokens = self.events.resident_tokens(engine_session_id(session_key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,6 +13,7 @@ from holdfast.errors import ConfigError
 __all__ = ["ApiKeys"]
 
 _LEAST_KEY_CHARS: Final = 16
+_TENANT: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")  # begins cache_salt, which takes few others
 
 
 class ApiKeys:
@@ -35,8 +37,8 @@ class ApiKeys:
         Blank lines and those that begin with # are skipped.
 
         Raises:
-            ConfigError: A line is not of that form, a key is short or occurs twice, a tenant's
-                name has a slash.
+            ConfigError: A line is not of that form, a key is short or occurs twice, a tenant
+                has characters that engines refuse.
         """
         tenants: dict[str, str] = {}
         for number, line in enumerate(text.splitlines(), 1):
@@ -47,9 +49,10 @@ class ApiKeys:
             if len(parts) != 2:
                 raise ConfigError(f"{where}: expected a key and a tenant, separated by a blank")
             key, tenant = parts
-            if "/" in tenant:
+            if not _TENANT.fullmatch(tenant):
                 raise ConfigError(
-                    f"{where}: tenant {tenant} has a slash, which ends its name in cache_salt"
+                    f"{where}: tenant {tenant} is no name of at most 64 letters, digits, '.', '_' "
+                    "and '-'"
                 )
             if len(key) < _LEAST_KEY_CHARS:
                 raise ConfigError(f"{where}: the key is shorter than {_LEAST_KEY_CHARS} characters")
