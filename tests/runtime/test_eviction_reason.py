@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.policies.host import HUMAN, Cache, hashes_of
 
-from holdfast.cache.prefix_tree import PrefixTree
+from holdfast.cache.prefix_tree import Node, PrefixTree
 from holdfast.core.session import Session, SessionState, SessionTable
-from holdfast.runtime.eviction_reason import eviction_reason, sessions_using
+from holdfast.runtime.eviction_reason import sessions_using, victim_of
 
 
 def sessions(*states: SessionState) -> set[Session]:
@@ -33,11 +35,14 @@ def sessions(*states: SessionState) -> set[Session]:
     ],
 )
 def test_reason_names_what_the_users_do(states: tuple[SessionState, ...], reason: str) -> None:
-    assert eviction_reason(sessions(*states)) == reason
+    node: Node[Any] = Node(Node(None, 0, []), 0, [b"a"])
+    node.tails = users = sessions(*states)
+    only = next(iter(users)) if len(users) == 1 else None
+    assert victim_of(node) == (reason, only, True)
 
 
 def test_node_without_an_owner_is_superseded() -> None:
-    assert eviction_reason(None) == "superseded"
+    assert victim_of(None) == ("superseded", None, False)
 
 
 def test_users_are_all_sessions_below_a_node() -> None:
@@ -48,5 +53,5 @@ def test_users_are_all_sessions_below_a_node() -> None:
     assert shared is not None and own is not None
     assert sessions_using(shared) == {tool, human}
     assert sessions_using(own) == {human}
-    assert eviction_reason(sessions_using(shared)) == "prefix"
-    assert eviction_reason(sessions_using(own)) == "human"
+    assert victim_of(shared) == ("prefix", None, True)
+    assert victim_of(own) == ("human", human, True)

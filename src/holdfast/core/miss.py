@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 __all__ = [
-    *("AVOIDABLE_REASONS", "MISS_REASONS", "REPEATED_REASONS", "Attribution", "Eviction"),
+    *("AVOIDABLE_REASONS", "MISS_REASONS", "REPEATED_REASONS", "Attribution", "EngineStep"),
+    "Eviction",
     *("KnownPrompt", "MissReason", "missed_tokens"),
 ]
 
@@ -46,31 +47,55 @@ REPEATED_REASONS: Final = AVOIDABLE_REASONS - {
 
 
 @dataclass(slots=True, eq=False)
-class Eviction:
+class EngineStep:
+    """One engine step, as its evictions refer to it.
+
+    Attributes:
+        taken_by: Number of the first session whose turn started in it and needed blocks; None if
+            none did.
+    """
+
+    taken_by: int | None = None
+
+
+class Eviction(NamedTuple):
     """Blocks of one node that were evicted together.
 
     Attributes:
-        reason: As `eviction_reason` names it.
+        reason: See `Victim`.
         at_s: When (s, host's clock).
-        num_blocks: Count.
+        num_blocks: Consecutive blocks of a path (count); 0 if they may be of several.
+        step: The engine step; None outside of steps.
         session: Number of the session that used them; None if several did, or none.
-        idle_s: How long that session had been idle (s); None if it was not, or there is none.
-        gap: Features of its pause, for prediction.
+        idle_since_s: Since when that session was idle (s, host's clock); None if it was not, or
+            there is none.
+        gap: Features of its pause, for prediction; None unless it had paused.
         speed: Its session speed factor.
         expected_gap_s: Its client's hint on the pause (s), or None.
-        taken_by: Number of the session whose turn started in the same step and needed blocks; None
-            if none did, so that answers took them as they grew.
     """
 
     reason: str
     at_s: float
     num_blocks: int
+    step: EngineStep | None = None
     session: int | None = None
-    idle_s: float | None = None
+    idle_since_s: float | None = None
     gap: Any = None
     speed: Any = None
     expected_gap_s: float | None = None
-    taken_by: int | None = None
+
+    @property
+    def idle_s(self) -> float | None:
+        """How long its session had been idle (s); None if it was not, or there is none. Pure."""
+        return None if self.idle_since_s is None else self.at_s - self.idle_since_s
+
+    @property
+    def taken_by(self) -> int | None:
+        """Number of the session whose turn started in the same step and needed blocks. Pure.
+
+        None if none did, so that answers took them as they grew.
+        """
+        return None if self.step is None else self.step.taken_by
 
 
 @dataclass(slots=True, eq=False)

@@ -11,7 +11,7 @@ class EvictionRecord(msgspec.Struct, frozen=True):
     """The eviction of the first missing token's block.
 
     Attributes:
-        reason: State of the sessions that used it; see `eviction_reason`.
+        reason: State of the sessions that used it; see `Victim`.
         ago_s: Time since then (s).
         idle_s: How long its session had been idle (s); None if it was not.
         expected_s: Time from then until the session was expected back (s); None if unknown.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from holdfast.cache.eviction_memory import EvictionMemory
@@ -13,6 +13,7 @@ from holdfast.core.content_marks import ContentMarks, Origin
 from holdfast.core.miss import (
     AVOIDABLE_REASONS,
     Attribution,
+    EngineStep,
     Eviction,
     KnownPrompt,
     MissReason,
@@ -21,7 +22,7 @@ from holdfast.core.miss import (
 from holdfast.core.session import Session, SessionTable
 from holdfast.core.turn import Turn
 from holdfast.runtime.context import RuntimeContext
-from holdfast.runtime.eviction_reason import eviction_reason
+from holdfast.runtime.eviction_reason import Victim
 
 __all__ = ["MissAttribution", "TurnLengths"]
 
@@ -80,7 +81,7 @@ class MissAttribution:
         self._table = table
         self._evictions: EvictionMemory[Eviction] = EvictionMemory(_MAX_NOTES)
         self._pasts: dict[Session, _Past] = context.per_session()
-        self._fresh: list[Eviction] = []  # since the last step
+        self._step: EngineStep | None = None  # once it has evicted
         self._marks = ContentMarks(_MAX_MARKS)
         self._marked_tokens: dict[Session, int] = context.per_session()
         self._num_resets = 0
@@ -88,31 +89,31 @@ class MissAttribution:
 
     # What happens to blocks.
 
-    def evicted(self, users: Set[Session] | None, num_blocks: int, last_hash: bytes | None) -> None:
-        """Note blocks that were evicted together. Mutates.
+    def evicted(self, victim: Victim, num_blocks: int, last_hash: bytes | None) -> None:
+        """Note blocks that were evicted together. Mutates; O(1).
 
         Args:
-            users: The sessions that use their node; None for a node without an owner.
-            num_blocks: Consecutive blocks of a path (count).
+            victim: Their node.
+            num_blocks: Their number (count).
             last_hash: Prefix hash of the block evicted last, the least deep one; None if the engine
                 had dropped it.
         """
         if last_hash is None:
             return
-        now_s = self._context.now_s
-        eviction = Eviction(eviction_reason(users), now_s, num_blocks)
-        if users is None:
-            eviction.num_blocks = 0  # they may be of several paths
-        elif len(users) == 1:
-            (session,) = users
-            eviction.session = session.number
-            if not session.state.is_busy:
-                eviction.idle_s = now_s - session.idle_since_s
-            if session.state.is_paused:
-                eviction.gap, eviction.speed = session.gap, session.speed
-                eviction.expected_gap_s = session.expected_gap_s
+        reason, session, is_path = victim
+        step = self._step
+        if step is None:
+            step = self._step = EngineStep()
+        what = reason, self._context.now_s, num_blocks if is_path else 0, step
+        if session is None:
+            eviction = Eviction(*what)
+        elif session.state.is_paused:
+            pause = session.gap, session.speed, session.expected_gap_s
+            eviction = Eviction(*what, session.number, session.idle_since_s, *pause)
+        else:
+            idle_since_s = None if session.state.is_busy else session.idle_since_s
+            eviction = Eviction(*what, session.number, idle_since_s)
         self._evictions.note(last_hash, eviction)
-        self._fresh.append(eviction)
 
     def left(self, node: Node[Any]) -> None:
         """Note that no session uses a node any more. Mutates."""
@@ -120,7 +121,7 @@ class MissAttribution:
 
     def step(self) -> None:
         """An engine step begins. Mutates."""
-        self._fresh.clear()
+        self._step = None
 
     # What happens to turns.
 
@@ -192,10 +193,9 @@ class MissAttribution:
         known = turn.known
         if known is None or known.cached_tokens is not None:
             return
-        if self._fresh and turn.missing_blocks:
-            for eviction in self._fresh:
-                eviction.taken_by = turn.session.number
-            self._fresh.clear()
+        if self._step is not None and turn.missing_blocks:
+            self._step.taken_by = turn.session.number
+            self._step = None
         known.cached_tokens = cached_tokens
         if cached_tokens < known.seen_tokens:
             known.lost = self._lost(turn, known, cached_tokens)
@@ -244,7 +244,7 @@ class MissAttribution:
     def clear(self) -> None:
         """Forget all blocks and turns, after the host dropped all content. Mutates."""
         self._evictions.clear()
-        self._fresh.clear()
+        self._step = None
         self._pasts = self._context.per_session()
         self._marked_tokens = self._context.per_session()
         self._last = self._context.per_session()
@@ -264,18 +264,19 @@ class MissAttribution:
             depth = min(depth + num_stored, seen)
             ends.append(("offload_declined", depth * block_tokens))
         while depth < seen:
-            eviction = self._eviction_of(hashes, depth)
-            if eviction is None:
+            found = self._eviction_of(hashes, depth)
+            if found is None:
                 # Not evicted: a turn that waits, runs or was aborted has not computed it.
                 ends.append(("not_admitted", known.seen_tokens))
                 break
+            eviction, end = found
             known.eviction = known.eviction or eviction
-            depth = min(depth + eviction.num_blocks, seen) if eviction.num_blocks else seen
+            depth = min(end, seen)
             ends.append(("evicted", depth * block_tokens))
         return ends
 
-    def _eviction_of(self, hashes: Sequence[bytes], depth: int) -> Eviction | None:
-        """The eviction that took a path's block and those after it; or None.
+    def _eviction_of(self, hashes: Sequence[bytes], depth: int) -> tuple[Eviction, int] | None:
+        """The eviction that took a path's block, and the depth where it ends; or None.
 
         The search goes back to the path's start: blocks before it may have been computed again.
         """
@@ -284,21 +285,20 @@ class MissAttribution:
             if eviction is None:
                 continue
             if not eviction.num_blocks:
-                return eviction
+                return eviction, len(hashes)
             if first + eviction.num_blocks > depth:
-                return replace(eviction, num_blocks=first + eviction.num_blocks - depth)
+                return eviction, first + eviction.num_blocks
         return None
 
     def _expected_s(self, eviction: Eviction | None) -> float | None:
         """When the session of evicted blocks was expected back, from then on (s)."""
-        if eviction is None or eviction.gap is None or eviction.idle_s is None:
+        idle_s = None if eviction is None else eviction.idle_s
+        if eviction is None or idle_s is None or eviction.gap is None:
             return None
         if eviction.expected_gap_s is not None:
-            return max(eviction.expected_gap_s - eviction.idle_s, 0.0)
+            return max(eviction.expected_gap_s - idle_s, 0.0)
         returns = self._context.returns
-        return returns.residual_quantile_s(
-            eviction.gap, eviction.idle_s, _MEDIAN, speed=eviction.speed
-        )
+        return returns.residual_quantile_s(eviction.gap, idle_s, _MEDIAN, speed=eviction.speed)
 
 
 def _num_repeated(past: _Past, tokens: Sequence[int] | None, first: int) -> int:

@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -35,7 +35,12 @@ class DecisionLog:
     Args:
         path: The file.
         common: Fields of every record, for example the engine's number.
+
+    Attributes:
+        is_written: True; see `NoDecisionLog`.
     """
+
+    is_written: Final = True
 
     def __init__(self, path: Path, **common: Any) -> None:
         self._path = path
@@ -91,7 +96,13 @@ class DecisionLog:
 
 
 class NoDecisionLog:
-    """Stands in for `DecisionLog` where the operator named no file."""
+    """Stands in for `DecisionLog` where the operator named no file.
+
+    Attributes:
+        is_written: False, so that what only the log wants need not be computed.
+    """
+
+    is_written: Final = False
 
     def write(self, event: str, time_s: float, **fields: Any) -> None:
         """Write nothing."""

@@ -25,7 +25,7 @@ from holdfast.core.session import Session, SessionState
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
 from holdfast.predict.features import features_of
-from holdfast.runtime.eviction_reason import eviction_reason, sessions_using
+from holdfast.runtime.eviction_reason import Victim, sessions_using, victim_of
 from holdfast.runtime.watchdog import Watchdog
 from holdfast.tool_calls.turn_end import TurnEnd
 from holdfast.vllm.decision_log import DecisionLog, NoDecisionLog
@@ -228,31 +228,30 @@ class EngineReports:
                 rate=session.retention_priority,
             )
 
-    def evicted(self, node: Node[Any] | None, num_blocks: int) -> set[Session] | None:
-        """Count and log evicted blocks; returns the sessions that use their node.
-
-        None stands for a node that no session uses any more, and for its sessions.
-        """
-        users = None if node is None else sessions_using(node)
-        reason = eviction_reason(users)
-        self.metrics.evicted(reason, num_blocks)
-        if node is not None and users is not None:
+    def evicted(self, node: Node[Any] | None, num_blocks: int) -> Victim:
+        """Count and log evicted blocks of a node; None if no session uses it any more."""
+        victim = victim_of(node)
+        self.metrics.evicted(victim.reason, num_blocks)
+        if node is not None and self._log.is_written:
+            users = sessions_using(node)
             self._log.write(
                 "evicted",
                 self._clock(),
-                reason=reason,
+                reason=victim.reason,
                 num_blocks=num_blocks,
                 depth_blocks=node.start + node.free_blocks.num_blocks,
                 num_sessions=len(users),
                 sessions=nsmallest(_MAX_SESSIONS_LISTED, (s.number for s in users)),
             )
-        return users
+        return victim
 
     def _missed(self, turn: Turn, attribution: Attribution) -> None:
         """Count and log why tokens of a turn's prompt were missing."""
-        known, eviction = attribution.known, attribution.known.eviction
         self.metrics.attributed(attribution)
         self.watchdog.turn_ended(attribution)
+        if not self._log.is_written:
+            return
+        known, eviction = attribution.known, attribution.known.eviction
         lost_s = {reason: round(s, 6) for reason, s in attribution.lost_s.items()}
         evicted = eviction and {
             "reason": eviction.reason,

@@ -354,8 +354,8 @@ class HoldfastScheduler(WarmingScheduler):
 
     def _note_evicted(self, node: Node[Any] | None, num_blocks: int) -> None:
         self._num_evicted += num_blocks
-        users = self._reports.evicted(node, num_blocks)
-        self._runtime.misses.evicted(users, num_blocks, self._queue.evicted_hash)
+        victim = self._reports.evicted(node, num_blocks)
+        self._runtime.misses.evicted(victim, num_blocks, self._queue.evicted_hash)
 
     def _take_census(self) -> None:
         """Set the gauges. Any thread may call it: it changes nothing else."""
