@@ -11,7 +11,10 @@ import httpx2
 import openai
 import pytest
 
+from holdfast.core.prompt_fingerprint import PromptFingerprint
+from holdfast.core.request_body import RequestBody
 from holdfast.vllm.cache_diagnostics import CacheDiagnostics
+from holdfast.vllm.client_sessions import ClientSessions
 
 Message = MutableMapping[str, Any]
 TOOL: Any = {"name": "look", "input_schema": {"type": "object"}}
@@ -25,11 +28,13 @@ class Engine:
 
     Attributes:
         cached_tokens: Tokens of the next prompts that are cached.
+        asked: Bodies of the requests.
         sent: Bodies of the answers.
     """
 
     def __init__(self) -> None:
         self.cached_tokens = 0
+        self.asked: list[bytes] = []
         self.sent: list[bytes] = []
         self._num_answers = 0
 
@@ -45,6 +50,7 @@ class Engine:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
+        self.asked.append(body)
         asked = json.loads(body)
         self._num_answers += 1
         is_stream = asked.get("stream")
@@ -288,3 +294,30 @@ async def test_an_error_of_ours_changes_no_answer(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(clients.app, "_shown", None)
     answer = await clients.message([SAY], "msg_0")
     assert answer.diagnostics is None
+
+
+async def test_a_body_is_read_once_for_both_middlewares(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[bytes] = []
+    parse = RequestBody.parse
+    monkeypatch.setattr(RequestBody, "parse", lambda text: texts.append(text) or parse(text))
+    engine = Engine()
+    app = CacheDiagnostics(ClientSessions(engine))
+    web = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://h")
+    body = {"messages": [SAY], "diagnostics": {"previous_message_id": None}}
+    headers = {"X-Holdfast-Session-ID": "s"}
+    answer = await web.post("/v1/messages", json=body, headers=headers)
+    assert answer.json()["diagnostics"] is None
+    assert len(texts) == 1
+    assert json.loads(engine.asked[-1])["vllm_xargs"]["holdfast_session_id"] == "s"
+
+
+async def test_messages_that_ask_nothing_are_not_digested(monkeypatch: pytest.MonkeyPatch) -> None:
+    digested: list[object] = []
+    monkeypatch.setattr(PromptFingerprint, "of", lambda *parts: digested.append(parts))
+    clients = Clients()
+    web = httpx2.AsyncClient(transport=httpx2.ASGITransport(clients.app), base_url="http://h")
+    for asks in ({}, {"diagnostics": None}, {"diagnostics": 1}):
+        await web.post("/v1/messages", json={"messages": [SAY], **asks})
+    assert not digested
+    await web.post("/v1/messages", json={"messages": [SAY], "diagnostics": {}})
+    assert len(digested) == 1

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-
 from holdfast.core.prompt_fingerprint import Divergence, PromptFingerprint, diverge
+from holdfast.core.request_body import RequestBody
 
 __all__ = ["DIALECTS", "Answered", "Asked", "CacheDialect"]
 
@@ -22,25 +21,6 @@ _LEAST_EVICTED_TOKENS: Final = 512  # fewer may be parts of blocks
 _BYTES_A_TOKEN: Final = 4
 _BYTES_A_MESSAGE: Final = 16  # of a fingerprint
 _BYTES_A_FINGERPRINT: Final = 400
-
-
-class _Body(msgspec.Struct):
-    """The fields of a request's body that count, undecoded."""
-
-    model: msgspec.Raw = msgspec.Raw()
-    tools: msgspec.Raw = msgspec.Raw()
-    system: msgspec.Raw = msgspec.Raw()
-    instructions: msgspec.Raw = msgspec.Raw()
-    messages: msgspec.Raw = msgspec.Raw()
-    input: msgspec.Raw = msgspec.Raw()
-    previous_response_id: str | None = None
-    cache_salt: str | None = None
-    diagnostics: dict[str, Any] | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-
-
-_READER: Final = msgspec.json.Decoder(_Body)
-_ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +83,9 @@ class CacheDialect(ABC):
     name: str
     path: str
 
-    def read(self, body: bytes) -> Asked | None:
-        """What a request asks; None if it is none of this API. Pure; O(body)."""
-        try:
-            found = _READER.decode(body)
-            return self._asked(found)
-        except (msgspec.MsgspecError, RecursionError, ValueError):
-            return None
-
     @abstractmethod
-    def _asked(self, body: _Body) -> Asked | None: ...
+    def asked(self, body: RequestBody) -> Asked | None:
+        """What a request asks; None if its answer need not be remembered. Pure; O(body)."""
 
     @abstractmethod
     def answered(self, asked: Asked, answer: Mapping[str, Any]) -> Answered | None:
@@ -135,14 +108,13 @@ class _Anthropic(CacheDialect):
     name = "anthropic"
     path = "/v1/messages"
 
-    def _asked(self, body: _Body) -> Asked | None:
-        asks = body.diagnostics
-        if asks is None:
+    def asked(self, body: RequestBody) -> Asked | None:
+        asks = body.value("diagnostics") if "diagnostics" in body.fields else None
+        if not isinstance(asks, dict):
             return None
-        prompt = _fingerprint(body, body.system, body.messages)
-        compared = asks.get("previous_message_id")
-        is_id = isinstance(compared, str)
-        return Asked(self, prompt, True, compared if is_id else None, body.cache_salt or "")
+        prompt = _fingerprint(body, "system", "messages")
+        compared = _text(asks.get("previous_message_id"))
+        return Asked(self, prompt, True, compared, _text(body.value("cache_salt")) or "")
 
     def answered(self, asked: Asked, answer: Mapping[str, Any]) -> Answered | None:
         usage = answer.get("usage") or {}
@@ -177,14 +149,15 @@ class _OpenAI(CacheDialect):
 
     _REASONS: Final = {"messages": "input_changed", "system": "input_changed"}
 
-    def _asked(self, body: _Body) -> Asked | None:
-        options = body.prompt_cache_options or {}
-        compared = options.get("comparison_response_id")
-        is_id = isinstance(compared, str)
+    def asked(self, body: RequestBody) -> Asked | None:
+        options = body.value("prompt_cache_options")
+        compared = options.get("comparison_response_id") if isinstance(options, dict) else None
+        compared = _text(compared)
         # A prompt that continues a stored answer is not in the request.
-        is_whole = body.previous_response_id is None
-        prompt = _fingerprint(body, body.instructions, body.input) if is_whole else None
-        return Asked(self, prompt, is_id, compared if is_id else None, body.cache_salt or "")
+        is_whole = not body.raw("previous_response_id")
+        prompt = _fingerprint(body, "instructions", "input") if is_whole else None
+        salt = _text(body.value("cache_salt")) or ""
+        return Asked(self, prompt, compared is not None, compared, salt)
 
     def answered(self, asked: Asked, answer: Mapping[str, Any]) -> Answered | None:
         usage = answer.get("usage") or {}
@@ -217,10 +190,13 @@ DIALECTS: Final[tuple[CacheDialect, ...]] = (_Anthropic(), _OpenAI())
 """The APIs whose diagnostics are spoken."""
 
 
-def _fingerprint(body: _Body, system: msgspec.Raw, messages: msgspec.Raw) -> PromptFingerprint:
-    text = bytes(messages)
-    items = map(bytes, _ITEMS.decode(text)) if text[:1] == b"[" else [text]
-    return PromptFingerprint.of(bytes(body.model), bytes(body.tools), bytes(system), items)
+def _fingerprint(body: RequestBody, system: str, messages: str) -> PromptFingerprint:
+    items = map(bytes, body.items(messages))
+    return PromptFingerprint.of(body.raw("model"), body.raw("tools"), body.raw(system), items)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _answered(asked: Asked, answer_id: Any, tokens: Any, cached: Any) -> Answered | None:

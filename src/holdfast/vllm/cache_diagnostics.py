@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from holdfast.core.cache_dialects import DIALECTS, Answered, Asked, CacheDialect
 from holdfast.vllm.event_stream import EventStream
+from holdfast.vllm.shared_body import shared_body
 
 __all__ = ["CacheDiagnostics"]
 
@@ -62,8 +63,8 @@ class CacheDiagnostics:
         async def replay() -> Message:
             return pending.pop() if pending else await receive()
 
-        body = b"".join(message.get("body", b"") for message in messages)
-        asked = self._guarded(lambda: dialect.read(body))
+        text = b"".join(message.get("body", b"") for message in messages)
+        asked = self._guarded(lambda: _asked(dialect, scope, text))
         if asked is None:
             await self._app(scope, replay, send)
             return
@@ -155,6 +156,11 @@ class _Answer:
             start = {**start, "headers": headers}
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body, "more_body": not is_last})
+
+
+def _asked(dialect: CacheDialect, scope: Message, text: bytes) -> Asked | None:
+    body = shared_body(scope, text)
+    return None if body is None else dialect.asked(body)
 
 
 def _dialect_of(scope: Message) -> CacheDialect | None:

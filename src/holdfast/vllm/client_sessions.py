@@ -20,6 +20,7 @@ from holdfast.core.hints import CARRIER_KEY
 from holdfast.core.request_body import RequestBody
 from holdfast.vllm.client_body import hint_fields, is_side_shape, with_entries
 from holdfast.vllm.compat import messages_take_xargs
+from holdfast.vllm.shared_body import shared_body
 
 __all__ = ["ClientSessions"]
 
@@ -66,7 +67,7 @@ class ClientSessions:
         headers = _headers_of(scope)
         is_complete = bool(messages) and messages[-1]["type"] == "http.request"
         text = b"".join(m.get("body", b"") for m in messages) if is_complete else b""
-        body = RequestBody.parse(text)
+        body = shared_body(scope, text)
         if body is None:
             return _with_headers(scope, identify(headers), None), messages
         is_side = is_side_shape(body)
