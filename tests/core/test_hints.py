@@ -14,6 +14,8 @@ from holdfast.core.hints import parse_hints as parse_with_notes
 from holdfast.tool_calls.syntax import ToolCall
 from holdfast.tool_calls.turn_end import TurnEnd
 
+BAD_RATIOS: tuple[object, ...] = (-0.1, "nan", "inf", True, "half", [])
+
 
 def parse_hints(*sources: Any) -> tuple[Hints, tuple[str, ...]]:
     """The hints of a request, and those that were rejected with the reason."""
@@ -40,6 +42,21 @@ def test_flat_keys_are_read() -> None:
     )
     end = TurnEnd("tool", (ToolCall("Bash"),))
     assert (hints, rejected) == (Hints("s", "p", "a", end, True, 1.5, 60.0), ())
+
+
+@pytest.mark.parametrize(
+    ("sent", "ratio", "outcome"),
+    [
+        ("0.25", 0.25, "accepted"),
+        (1, 1.0, "accepted"),
+        (7, 1.0, "clipped"),
+        *((bad, None, "rejected") for bad in BAD_RATIOS),
+    ],
+)
+def test_share_that_another_engine_has(sent: object, ratio: float | None, outcome: str) -> None:
+    hints, notes = parse_with_notes({"holdfast_elsewhere_ratio": sent}, None)
+    assert hints.elsewhere_ratio == ratio
+    assert [(note.field, note.outcome) for note in notes] == [("elsewhere_ratio", outcome)]
 
 
 def test_end_of_the_fixed_prefix_is_read() -> None:

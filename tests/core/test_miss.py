@@ -18,7 +18,7 @@ def known_prompts(draw: st.DrawFn) -> KnownPrompt:
         repeated_tokens=draw(LENGTHS),
         changed_tokens=draw(LENGTHS),
         answered_tokens=draw(LENGTHS),
-        elsewhere=draw(st.none() | st.tuples(reason, LENGTHS)),
+        elsewhere=draw(st.lists(st.tuples(reason, LENGTHS), max_size=2)),
         lost=draw(st.lists(st.tuples(reason, LENGTHS), max_size=3)),
     )
 

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from tests.gateway.fake_engine import FIRST, FakeEngine, gateway, stream
 
+from holdfast.gateway.headers import request_headers
 from holdfast.gateway.tenants import ApiKeys
 
 CHAT = "/v1/chat/completions"
@@ -43,6 +44,15 @@ async def test_bodies_and_answers_pass_byte_for_byte() -> None:
     assert engine.requests[0][2] == body
     assert engine.requests[0][1]["X-Mine"] == "1"
     assert answered["X-Holdfast-Engine"] == "e0; reason=only"
+
+
+async def test_only_the_gateway_says_what_other_engines_have() -> None:
+    engine = FakeEngine(stream(FIRST))
+    async with gateway(engine) as url:
+        await post(url, headers={"x-holdfast-elsewhere-ratio": "1"})
+    assert "X-Holdfast-Elsewhere-Ratio" not in engine.requests[0][1]
+    sent = request_headers([("x-holdfast-elsewhere-ratio", "1")], None, None, 0.25)
+    assert sent.getall("X-Holdfast-Elsewhere-Ratio") == ["0.2500"]
 
 
 async def test_a_stream_is_not_held_until_its_end() -> None:

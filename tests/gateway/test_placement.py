@@ -172,3 +172,20 @@ def test_bytes_in_use_are_those_of_the_sessions(
             used = sum(s.num_bytes for s in sessions if s.engine is engine)
             assert fleet.placements.in_use_bytes(engine) == used
         assert len(fleet.placements._leaves) <= len(sessions)
+
+
+def test_what_another_engine_holds_is_told_of_a_move() -> None:
+    fleet = Fleet()
+    origin = fleet.send("abcd", "s").engine
+    assert fleet.send("abcd", "s").elsewhere_ratio == 0.0
+    origin.queued_bytes = 10_000
+    moved = fleet.send("abcdef", "s")
+    assert moved.reason == "moved"
+    assert moved.elsewhere_ratio == pytest.approx(4 / 6)
+    assert fleet.send("abcdef", "s").elsewhere_ratio == 0.0
+
+
+def test_what_a_dead_engine_held_is_not_elsewhere() -> None:
+    fleet = Fleet()
+    fleet.send("abcd", "s").engine.is_up = False
+    assert fleet.send("abcd", "s").elsewhere_ratio == 0.0

@@ -13,6 +13,7 @@ from tests.vllm.conftest import keys_of
 
 from holdfast.core.content_marks import Origin
 from holdfast.core.miss import Attribution, MissReason
+from holdfast.core.offload_port import NoOffload
 
 if TYPE_CHECKING:
     from tests.vllm.conftest import Rig, RigMaker
@@ -72,10 +73,10 @@ class Witness:
             self.rig.step()
             self.look()
 
-    def _ended(self, turn: Any, output_tokens: int) -> None:
+    def _ended(self, turn: Any, *more: Any) -> None:
         if turn.attribution is not None:
             self.found[turn.request_id] = turn.attribution
-        self._report(turn, output_tokens)
+        self._report(turn, *more)
 
     def missed(self, request_id: str) -> dict[MissReason, int]:
         return dict(self.found[request_id].missed)
@@ -276,6 +277,32 @@ def test_a_reset_is_named(rig: Rig) -> None:
     assert rig.scheduler.reset_prefix_cache()
     tokens_of(rig, "2", "abcdefgh")
     assert witness.missed("2") == {"restart": 125, "never_seen": 7}
+
+
+def test_what_another_engine_has_is_named(witness: Witness) -> None:
+    hint = {"holdfast_elsewhere_ratio": "0.75"}
+    witness.rig.turn("1", "abcdef", xargs=hint)
+    assert witness.missed("1") == {"other_replica": 75, "never_seen": 25}
+    press(witness)
+    witness.rig.turn("2", "abcdef", xargs=hint)
+    # What this engine has evicted counts first.
+    assert witness.missed("2") == {"evicted": 96, "below_block_size": 4}
+
+
+class FailedLoads(NoOffload):
+    """A tier that has failed to load the first four blocks of every path."""
+
+    def num_failed(self, hashes: Sequence[bytes], first: int) -> int:
+        return max(min(len(hashes), 4) - first, 0)
+
+
+def test_a_load_that_failed_is_named(witness: Witness) -> None:
+    witness.rig.scheduler._runtime.tier = FailedLoads()
+    witness.rig.turn("1", "abcdef")  # as after a restart, from a pool
+    assert witness.missed("1") == {"tier_load_failed": 64, "never_seen": 36}
+    press(witness)
+    witness.rig.turn("2", "abcdef")
+    assert witness.missed("2") == {"tier_load_failed": 64, "evicted": 32, "below_block_size": 4}
 
 
 def test_what_is_counted_is_what_is_attributed(witness: Witness) -> None:

@@ -299,7 +299,12 @@ async def test_an_error_of_ours_changes_no_answer(monkeypatch: pytest.MonkeyPatc
 async def test_a_body_is_read_once_for_both_middlewares(monkeypatch: pytest.MonkeyPatch) -> None:
     texts: list[bytes] = []
     parse = RequestBody.parse
-    monkeypatch.setattr(RequestBody, "parse", lambda text: texts.append(text) or parse(text))
+
+    def counted(text: bytes) -> RequestBody | None:
+        texts.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(RequestBody, "parse", counted)
     engine = Engine()
     app = CacheDiagnostics(ClientSessions(engine))
     web = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://h")

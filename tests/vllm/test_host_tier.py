@@ -101,6 +101,22 @@ def test_chunks_of_every_cache_group_are_claimed() -> None:
     assert policy.chunk_owners.victims(1, [], lambda _: True) is None
 
 
+def test_failed_load_loses_the_chunks_after_it() -> None:
+    from vllm.v1.kv_offload.base import make_offload_key
+
+    from holdfast.vllm.offload.host_tier import HostTier
+
+    failed = {make_offload_key(b"d", 0), make_offload_key(b"j", 0)}
+    tier = HostTier(None, 8, [(0, 2)], lambda _: (0, 0.0), has_failed=failed.__contains__)
+    stored = {b"b", b"f", b"l"}
+    tier.is_stored = lambda block_hash: block_hash in stored  # type: ignore[method-assign]
+    hashes = [bytes([letter]) for letter in b"abcdefghijkl"]
+    # Chunks of two: ab stored, cd failed, ef stored, gh unknown, ij failed, kl stored.
+    found = [tier.num_failed(hashes, first) for first in range(12)]
+    assert found == [0, 0, 4, 3, 0, 0, 0, 0, 4, 3, 0, 0]
+    assert tier.num_failed(hashes[:3], 2) == 0
+
+
 def test_stored_blocks_counted_in_full_attention_group() -> None:
     from vllm.v1.kv_offload.base import make_offload_key
 

@@ -92,7 +92,10 @@ def identify(
     )
 
 
-_ANNOUNCED: Final[tuple[Named, ...]] = ("expected_gap_s", "retain_s", "turn_end")
+_ANNOUNCED: Final[tuple[Named, ...]] = (
+    *("expected_gap_s", "retain_s", "turn_end"),
+    "elsewhere_ratio",
+)
 
 
 def _bounded(name: str | None) -> str | None:

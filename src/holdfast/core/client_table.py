@@ -31,6 +31,7 @@ Named = Literal[
     "expected_gap_s",
     "retain_s",
     "turn_end",
+    "elsewhere_ratio",
 ]
 """What a field names.
 
@@ -100,6 +101,7 @@ CLIENTS: Final = (
             _header("x-holdfast-expected-gap-s", "expected_gap_s"),
             _header("x-holdfast-retain-s", "retain_s"),
             _header("x-holdfast-turn-end", "turn_end"),
+            _header("x-holdfast-elsewhere-ratio", "elsewhere_ratio"),
         ),
     ),
     Client(

@@ -18,10 +18,12 @@ MissReason = Literal[
     "evicted",
     "not_admitted",
     "offload_declined",
+    "tier_load_failed",
     "below_block_size",
     "salt_changed",
     "other_model",
     "restart",
+    "other_replica",
     "never_seen",
 ]
 """Why a token was missing.
@@ -29,10 +31,12 @@ MissReason = Literal[
 `mutated`: the session's last prompt had other tokens from some depth on. `answer_changed`: the
 prompt repeats the last prompt, but not the answer as it was generated. `evicted`: its block was
 dropped for another. `not_admitted`: a turn with the same prefix had not computed it yet.
-`offload_declined`: a tier stores it, and it was not loaded. `below_block_size`: it was seen, but
-not in a whole block; the engine caches whole blocks, and computes the last one of a prompt again.
+`offload_declined`: a tier stores it, and it was not loaded. `tier_load_failed`: a tier stored it,
+and its load, or that of a block before it, failed. `below_block_size`: it was seen, but not in a
+whole block; the engine caches whole blocks, and computes the last one of a prompt again.
 `salt_changed`, `other_model`: it was computed under another `cache_salt`, or for another adapter.
-`restart`: it was computed before the cache was reset. `never_seen`: none of these; it is new.
+`restart`: it was computed before the cache was reset. `other_replica`: another engine has it, as
+the gateway says. `never_seen`: none of these; it is new.
 """
 
 MISS_REASONS: Final[tuple[MissReason, ...]] = get_args(MissReason)
@@ -41,9 +45,9 @@ AVOIDABLE_REASONS: Final = frozenset(MISS_REASONS) - {"never_seen", "below_block
 """Reasons that cost time which another decision, of a client or of ours, could have saved."""
 
 REPEATED_REASONS: Final = AVOIDABLE_REASONS - {
-    *("mutated", "answer_changed", "salt_changed", "other_model")
+    *("mutated", "answer_changed", "salt_changed", "other_model", "other_replica")
 }
-"""Avoidable reasons of tokens that an infinite cache would have had."""
+"""Avoidable reasons of tokens that an infinite cache of the same engine would have had."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,12 +90,12 @@ class Eviction(NamedTuple):
 
     @property
     def idle_s(self) -> float | None:
-        """How long its session had been idle (s); None if it was not, or there is none. Pure."""
+        """How long its session had been idle (s); None if it was not. Pure."""
         return None if self.idle_since_s is None else self.at_s - self.idle_since_s
 
     @property
     def taken_by(self) -> int | None:
-        """Number of the session whose turn started in the same step and needed blocks. Pure.
+        """Number of the session whose turn needed blocks in the same step. Pure.
 
         None if none did, so that answers took them as they grew.
         """
@@ -112,7 +116,7 @@ class KnownPrompt:
             prompt extends the last one or is the first.
         against_turn: Number of the session's turn that it is compared with; None for the first.
         elsewhere: Why further tokens are missing although they were seen elsewhere, and up to which
-            token.
+            token, in order.
         cached_tokens: Leading tokens that the engine had at the start (count); None before.
         lost: Why seen tokens were missing, and up to which token, in order.
         eviction: The eviction of the first missing token's block, if that was evicted.
@@ -125,10 +129,14 @@ class KnownPrompt:
     answered_tokens: int = 0
     mutated_at_tokens: int | None = None
     against_turn: int | None = None
-    elsewhere: tuple[MissReason, int] | None = None
+    elsewhere: Sequence[tuple[MissReason, int]] = ()
     cached_tokens: int | None = None
     lost: Sequence[tuple[MissReason, int]] = ()
     eviction: Eviction | None = None
+
+    def note_elsewhere(self, num_tokens: int) -> None:
+        """Take in how many leading tokens another engine has. Mutates."""
+        self.elsewhere = *self.elsewhere, ("other_replica", num_tokens)
 
     def reasons(self, prompt_tokens: int, block_tokens: int) -> list[tuple[MissReason, int]]:
         """Reasons with the token up to which each applies, in order. Pure.
@@ -145,9 +153,7 @@ class KnownPrompt:
             ("mutated", self.changed_tokens),
             ("answer_changed", self.answered_tokens),
         ]
-        if self.elsewhere is not None:
-            ends.append(self.elsewhere)
-        return [*ends, ("never_seen", prompt_tokens)]
+        return [*ends, *self.elsewhere, ("never_seen", prompt_tokens)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,14 @@ class OffloadPort(Protocol):
         """Prefix hashes of a path stored from `first` on (count); a good `guess` is cheap."""
         ...
 
+    def num_failed(self, hashes: Sequence[bytes], first: int) -> int:
+        """Prefix hashes of a path from `first` on that a failed load has lost (count).
+
+        The block at `first` was stored and could not be loaded; those after it that are stored are
+        of no use without it. 0 if the load of that block has not failed.
+        """
+        ...
+
     def load_s(self, num_blocks: float) -> float:
         """Time to load so many blocks (s); inf before it is known."""
         ...
@@ -45,6 +53,11 @@ class NoOffload:
     def num_stored(self, hashes: Sequence[bytes], first: int, guess: int = 0) -> int:
         """0."""
         del hashes, first, guess
+        return 0
+
+    def num_failed(self, hashes: Sequence[bytes], first: int) -> int:
+        """0."""
+        del hashes, first
         return 0
 
     def load_s(self, num_blocks: float) -> float:

@@ -140,7 +140,8 @@ class Forwarder:
         session_id = None
         if sent.engine.events is not None:
             session_id = engine_session_id(sent.placement.session.key)
-        headers = request_headers(request.headers.items(), self._engine_key, session_id)
+        own = session_id, sent.placement.elsewhere_ratio
+        headers = request_headers(request.headers.items(), self._engine_key, *own)
         if call.gemini is not None:
             headers["Accept-Encoding"] = "identity"  # to be translated
         return headers

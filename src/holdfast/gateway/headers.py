@@ -7,7 +7,7 @@ from typing import Final
 
 from multidict import CIMultiDict
 
-__all__ = ["RECEIPT", "answer_headers", "request_headers"]
+__all__ = ["RECEIPT", "answer_headers", "by_lower_name", "request_headers"]
 
 RECEIPT: Final = "X-Holdfast-Engine"
 """Names the engine of an answer, and the reason; see `placement.Reason`."""
@@ -20,11 +20,16 @@ _HOP_BY_HOP: Final = frozenset(
 )
 # Set anew for the body that is sent; the body is sent uncompressed.
 _OF_BODY: Final = frozenset({"host", "content-length", "content-encoding"})
+_ELSEWHERE: Final = "X-Holdfast-Elsewhere-Ratio"
+_OF_REQUEST: Final = _OF_BODY | {_ELSEWHERE.lower()}  # the gateway's own word
 _OF_ANSWER: Final = frozenset({"date", "server", RECEIPT.lower()})
 
 
 def request_headers(
-    headers: Iterable[tuple[str, str]], engine_key: str | None, session_id: str | None = None
+    headers: Iterable[tuple[str, str]],
+    engine_key: str | None,
+    session_id: str | None = None,
+    elsewhere_ratio: float = 0.0,
 ) -> CIMultiDict[str]:
     """Return the headers to send to an engine. Pure.
 
@@ -33,8 +38,9 @@ def request_headers(
         engine_key: Bearer token of the engine, in place of the client's credentials; None leaves
             these.
         session_id: The gateway's name of the session, in place of the client's; None leaves that.
+        elsewhere_ratio: See `Placement`; 0 tells the engine nothing.
     """
-    passed = _passing(headers, _OF_BODY)
+    passed = _passing(headers, _OF_REQUEST)
     google_key = passed.pop("x-goog-api-key", None)
     if google_key is not None and engine_key is None:
         passed.setdefault("Authorization", f"Bearer {google_key}")
@@ -43,6 +49,8 @@ def request_headers(
         passed["Authorization"] = f"Bearer {engine_key}"
     if session_id is not None:
         passed["X-Session-ID"] = session_id
+    if elsewhere_ratio:
+        passed[_ELSEWHERE] = f"{elsewhere_ratio:.4f}"
     return passed
 
 

@@ -52,6 +52,8 @@ class Placement(NamedTuple):
         missing_bytes: Prompt bytes that it has to compute (bytes).
         session: Its session.
         origin: Where the session was before; None for a new one.
+        elsewhere_ratio: Leading share of the prompt that another engine holds (0 to 1); 0 if none
+            holds more of it than this one.
     """
 
     engine: Engine
@@ -59,6 +61,7 @@ class Placement(NamedTuple):
     missing_bytes: int
     session: PlacedSession
     origin: Engine | None = None
+    elsewhere_ratio: float = 0.0
 
 
 class Placements:
@@ -132,7 +135,9 @@ class Placements:
             reason = "only"
         session.used_s = now_s
         self._note(session, engine, num_bytes, path[-1].key if path else b"")
-        return Placement(engine, reason, missing[engine], session, origin)
+        least = min(missing.values())
+        elsewhere = (num_bytes - least) / num_bytes if least < missing[engine] else 0.0
+        return Placement(engine, reason, missing[engine], session, origin, elsewhere)
 
     def close(self, session_id: str) -> bool:
         """Forget a session that will not return; whether it was known. Mutates."""

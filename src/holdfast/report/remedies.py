@@ -18,9 +18,11 @@ SENTENCES: Final[Mapping[str, str]] = {
     "evicted:superseded": "the blocks were of an older history that came back",
     "not_admitted": "a turn with the same prefix had not computed it yet",
     "offload_declined": "a tier stored the blocks, and they were not loaded",
+    "tier_load_failed": "a tier stored the blocks, and their load failed",
     "salt_changed": "the same prompt was computed under another cache_salt",
     "other_model": "the same prompt was computed for another adapter",
     "restart": "the cache was reset after the prompt was computed",
+    "other_replica": "another engine of the gateway has the blocks",
     "below_block_size": "the tokens were not in a whole block",
     "never_seen": "the tokens are new",
 }
@@ -46,9 +48,13 @@ REMEDIES: Final[Mapping[str, str]] = {
     "not_admitted": "Requests with one prefix start at the same moment. Send one of them first.",
     "offload_declined": "Nothing, if the tier is slow: see holdfast_offload_is_paying and its log"
     " line for the figures. A faster link or larger blocks change the balance.",
+    "tier_load_failed": "See the engine's log for the file or the disk that failed, and"
+    " holdfast_pool_refused_blocks_total for how often and why.",
     "salt_changed": "Send one cache_salt for each tenant, and the same on every turn.",
     "other_model": "Blocks of different adapters are not shared. Keep a session on one model.",
     "restart": "Reset the prefix cache only when the model's weights have changed.",
+    "other_replica": "The gateway moved the session, as its engine was down or busy. Give each"
+    " engine fewer sessions, or look why it was down (holdfast_gateway_placements_total).",
     "below_block_size": "Nothing: the engine caches whole blocks.",
     "never_seen": "Nothing: new tokens must be computed.",
 }

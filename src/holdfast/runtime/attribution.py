@@ -29,6 +29,7 @@ __all__ = ["MissAttribution", "TurnLengths"]
 _MAX_NOTES: Final = 1 << 16
 _MAX_MARKS: Final = 1 << 16
 _MARKED_AFTER: Final = 1.5  # times the length of the prompt marked last
+_MAX_LAST: Final = 4  # turns of a session
 _MEDIAN: Final = 0.5
 
 
@@ -85,7 +86,7 @@ class MissAttribution:
         self._marks = ContentMarks(_MAX_MARKS)
         self._marked_tokens: dict[Session, int] = context.per_session()
         self._num_resets = 0
-        self._last: dict[Session, tuple[int, Attribution]] = context.per_session()
+        self._last: dict[Session, list[tuple[int, Attribution]]] = context.per_session()
 
     # What happens to blocks.
 
@@ -137,12 +138,13 @@ class MissAttribution:
         """
         known = self._compared(session, hashes, tokens)
         if tokens is not None:
-            known.elsewhere = self._elsewhere(session, tokens, is_new=known.against_turn is None)
+            is_new = known.against_turn is None
+            known.elsewhere = self._elsewhere(session, tokens, is_new=is_new)
         return known
 
     def _elsewhere(
         self, session: Session, tokens: Sequence[int], *, is_new: bool
-    ) -> tuple[MissReason, int] | None:
+    ) -> Sequence[tuple[MissReason, int]]:
         """Why a new session's prompt is not cached here although it was computed. Mutates."""
         identity = session.identity
         origin = Origin(self._num_resets, identity.adapter, identity.tenant)
@@ -151,11 +153,12 @@ class MissAttribution:
             self._marked_tokens[session] = len(tokens)
             self._marks.note(tokens, origin)
         if found is None:
-            return None
+            return ()
         other, num_tokens = found
         if other.num_resets != origin.num_resets:
-            return "restart", num_tokens
-        return ("other_model" if other.adapter != origin.adapter else "salt_changed"), num_tokens
+            return (("restart", num_tokens),)
+        reason: MissReason = "other_model" if other.adapter != origin.adapter else "salt_changed"
+        return ((reason, num_tokens),)
 
     def _compared(
         self, session: Session, hashes: Sequence[bytes], tokens: Sequence[int] | None
@@ -197,8 +200,12 @@ class MissAttribution:
             self._step.taken_by = turn.session.number
             self._step = None
         known.cached_tokens = cached_tokens
+        block_tokens = self._context.block_tokens
+        depth = cached_tokens // block_tokens
+        num_failed = self._context.tier.num_failed(known.hashes, depth)
+        known.seen_tokens = max(known.seen_tokens, (depth + num_failed) * block_tokens)
         if cached_tokens < known.seen_tokens:
-            known.lost = self._lost(turn, known, cached_tokens)
+            known.lost = self._lost(known, depth, num_failed)
         known.hashes = ()
 
     def ended(
@@ -234,12 +241,14 @@ class MissAttribution:
         attribution = Attribution(
             *(prompt_tokens, cached_tokens, cache_tokens, missed, lost_s, known, expected_s)
         )
-        self._last[turn.session] = turn.session.num_turns, attribution
+        last = self._last.setdefault(turn.session, [])
+        last.append((turn.session.num_turns, attribution))
+        del last[:-_MAX_LAST]
         return attribution
 
-    def last_of(self, session: Session) -> tuple[int, Attribution] | None:
-        """A session's last attributed turn: its number and attribution. Pure."""
-        return self._last.get(session)
+    def last_of(self, session: Session) -> Sequence[tuple[int, Attribution]]:
+        """Numbers and attributions of a session's last turns, oldest first. Pure."""
+        return self._last.get(session, ())
 
     def clear(self) -> None:
         """Forget all blocks and turns, after the host dropped all content. Mutates."""
@@ -253,12 +262,21 @@ class MissAttribution:
     # Private.
 
     def _lost(
-        self, turn: Turn, known: KnownPrompt, cached_tokens: int
+        self, known: KnownPrompt, depth: int, num_failed: int
     ) -> Sequence[tuple[MissReason, int]]:
-        """Why the engine had not all tokens that were seen, in order. Mutates `known`."""
+        """Why the engine had not all tokens that were seen, in order. Mutates `known`.
+
+        Args:
+            known: What was known of the prompt.
+            depth: Its blocks that the engine had (count).
+            num_failed: Blocks after them that a failed load has lost (count).
+        """
         hashes, block_tokens = known.hashes, self._context.block_tokens
-        depth, seen = cached_tokens // block_tokens, known.seen_tokens // block_tokens
+        seen = known.seen_tokens // block_tokens
         ends: list[tuple[MissReason, int]] = []
+        if num_failed:
+            depth += num_failed
+            ends.append(("tier_load_failed", depth * block_tokens))
         num_stored = self._context.tier.num_stored(hashes, depth)
         if num_stored:
             depth = min(depth + num_stored, seen)

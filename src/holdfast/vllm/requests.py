@@ -105,6 +105,8 @@ class RequestTracker:
         self._prefills[request.request_id] = request.prefill_stats
         self._knows_tokens = knows_tokens
         self._hints[request.request_id] = hints
+        if hints.elsewhere_ratio and turn.known is not None:
+            turn.known.note_elsewhere(round(hints.elsewhere_ratio * request.num_prompt_tokens))
         self._measure(turn, request)
         self._runtime.hints.arrived(turn, hints, self._turns.values())
         return turn, notes

@@ -16,9 +16,7 @@ _KEY: Final = "holdfast.request_body"
 
 
 def shared_body(scope: MutableMapping[str, Any], text: bytes) -> RequestBody | None:
-    """The fields of a body, as an earlier middleware found them if it is the same text.
-
-    Mutates the scope.
+    """The fields of a body, found once in a request. Mutates the scope.
 
     Args:
         scope: Of the request; see ASGI.

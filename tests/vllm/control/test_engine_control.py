@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.vllm.conftest import Rig, RigMaker
+from tests.vllm.conftest import Rig, RigMaker, keys_of
 
 from holdfast.core.commands import (
     CloseSession,
@@ -22,6 +22,7 @@ from holdfast.core.commands import (
 )
 from holdfast.core.workflow_graph import AgentStep, WorkflowGraph
 from holdfast.vllm.control.messages import CommandReport, StateQuery, StateReport, encode
+from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 
 pytestmark = pytest.mark.engine
 
@@ -131,7 +132,29 @@ def test_the_state_says_why_a_session_missed(make_rig: RigMaker) -> None:
     assert miss is not None and miss.missed == {"evicted": 96, "below_block_size": 4}
     assert (miss.turn, miss.prompt_tokens, miss.cached_tokens) == (2, 100, 0)
     assert miss.lost_s > 0
+    assert report.last_misses[0] == miss
+    assert [(one.turn, one.missed) for one in report.last_misses[1:]] == [(1, {"never_seen": 100})]
     assert _state(rig, session_id="t").sessions == []
+
+
+def test_the_state_keeps_the_last_four_misses(rig: Rig) -> None:
+    for number in range(6):
+        rig.turn(f"r{number}", "abcdef"[: number + 1], session_id="s")
+    (report,) = _state(rig).sessions
+    assert [miss.turn for miss in report.last_misses] == [6, 5, 4, 3]
+    assert report.last_miss == report.last_misses[0]
+
+
+def test_the_state_shows_what_is_stored(make_rig: RigMaker) -> None:
+    if is_older(engine_version(), OLDEST_WITH_TIERS):
+        pytest.skip("this vLLM is older than the offloading that tiers need")
+    rig = make_rig(12, host_blocks=64)
+    rig.turn("r1", "abcdefgh", session_id="s")
+    rig.turn("r2", "ABCDEFGH")
+    (report,) = _state(rig, session_id="s").sessions
+    tier = rig.scheduler.offload.tier
+    assert report.stored_blocks == tier.num_stored(keys_of("abcdefgh"), 0) > 0
+    assert report.resident_blocks < report.context_blocks
 
 
 def test_the_state_comes_in_pages(rig: Rig) -> None:

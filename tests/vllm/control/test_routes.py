@@ -143,6 +143,11 @@ def _accept(engine: int, _: ControlRequest) -> CommandReport:
     return CommandReport(engine, "accepted", "")
 
 
+def _idle_state(engine: int) -> StateReport:
+    whole = EngineReport(engine, "1", "holdfast", True, True, 9, 9, 0, 0, 0, {})
+    return StateReport(whole, [], [], None)
+
+
 @pytest.fixture(autouse=True)
 def _token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOLDFAST_ROUTES_TOKEN", TOKEN)
@@ -166,6 +171,17 @@ def test_a_command_reaches_the_engine(server: Server, engines: Engines) -> None:
     assert engines.asked == [ToolStarted("t\u00fc", "s", "Bash", 3.0)]
     assert answer.headers["content-type"] == "application/json"
     assert int(answer.headers["content-length"]) == len(answer.body)
+
+
+@pytest.mark.parametrize("root", ["", "/proxy"])
+def test_sessions_have_a_short_path(server: Server, engines: Engines, root: str) -> None:
+    engines.answer = lambda engine, _: _idle_state(engine)
+    for path, asked in (("", StateQuery()), ("/a%2Fb", StateQuery(session_id="a/b"))):
+        answer = server.ask("GET", f"{root}/holdfast/sessions{path}", root=root)
+        assert (answer.status, engines.asked[-1]) == (200, asked)
+    assert server.ask("GET", f"{root}/holdfast/sessions", token=None, root=root).status == 401
+    assert server.ask("GET", f"{root}/holdfast/sessionsx", root=root).status == 404
+    assert server.num_passed == 1
 
 
 def test_a_body_may_come_in_pieces(server: Server, engines: Engines) -> None:
@@ -263,8 +279,7 @@ def test_the_best_outcome_of_all_engines_counts(outcomes: list[Outcome], status:
 def test_the_state_is_that_of_every_engine() -> None:
     def report(engine: int, request: ControlRequest) -> StateReport:
         assert request == StateQuery(None, 5, 2)
-        whole = EngineReport(engine, "1", "holdfast", True, True, 9, 9, 0, 0, 0, {})
-        return StateReport(whole, [], [], None)
+        return _idle_state(engine)
 
     server = Server(Engines(report, 2))
     answer = server.ask("GET", f"{_HOLDFAST}/state?after=5&limit=2")

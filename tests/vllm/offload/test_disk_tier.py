@@ -102,6 +102,17 @@ def test_damaged_block_is_stored_again(rig: TierRig) -> None:
     assert rig.load(1).success
 
 
+def test_failed_load_known_until_the_block_is_stored_again(rig: TierRig) -> None:
+    from tests.vllm.offload.conftest import key_of
+
+    rig.store(1, 2)
+    _truncate(rig.path(1))
+    rig.load(1)
+    assert rig.tier.has_failed(key_of(1)) and not rig.tier.has_failed(key_of(2))
+    rig.store(1)
+    assert not rig.tier.has_failed(key_of(1))
+
+
 def test_block_of_another_location_is_not_loaded(rig: TierRig) -> None:
     rig.store(1, 2)
     rig.path(2).replace(rig.path(1))

@@ -116,6 +116,14 @@ def test_damaged_blocks_are_computed_again(story: dict[str, Any]) -> None:
     assert set(story["refused"]) <= {"truncated", "corrupt", "foreign"}
 
 
+def test_loads_of_damaged_blocks_are_named_as_failed(story: dict[str, Any]) -> None:
+    missed = story["world"].misses("second")
+    failed = [one["missed"] for one in missed if "tier_load_failed" in one["missed"]]
+    assert failed == [{"tier_load_failed": 3 * BLOCK_TOKENS, "never_seen": 1}]
+    for one in missed:
+        assert one["cached_tokens"] + sum(one["missed"].values()) == one["prompt_tokens"]
+
+
 def test_session_hits_after_a_kill_amid_its_load(
     story: dict[str, Any],
 ) -> None:

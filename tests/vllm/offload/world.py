@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.engine_client import Answer, EngineClient, Tokens
 from tests.waiting import until
@@ -93,6 +94,7 @@ class World:
             host_gib=_HOST_BLOCKS * _BLOCK_BYTES / (1 << 30),
             pool_dir=str(self.pool),
             pool_gib=1.0,
+            decision_log=str(self._log(name)),
         )
         options = EngineOptions(
             model=self.model,
@@ -109,6 +111,14 @@ class World:
         )
         with EngineServer("holdfast", options, self.directory / f"{name}.log") as server:
             yield EngineClient(server)
+
+    def misses(self, name: str) -> list[dict[str, Any]]:
+        """Why the turns of a server missed, from its decision log."""
+        lines = self._log(name).read_text(encoding="utf-8").splitlines()
+        return [one for one in map(json.loads, lines) if one["event"] == "missed"]
+
+    def _log(self, name: str) -> Path:
+        return self.directory / f"{name}.decisions"
 
     def turns(self, client: EngineClient, sessions: Iterable[int]) -> Turns:
         """Take a turn of each session, one by one."""

@@ -26,6 +26,7 @@ from holdfast.core.hints.readers import (
     read_importance,
     read_milliseconds,
     read_priority,
+    read_ratio,
     read_retention,
     read_reversed_priority,
     read_seconds,
@@ -52,6 +53,7 @@ HintField = Literal[
     "lease_until_s",
     "priority",
     "fixed_prefix_tokens",
+    "elsewhere_ratio",
     "commands",
 ]
 """Attributes of `Hints`; `lease_until_s`, since 1970, becomes `retain_s`."""
@@ -92,6 +94,7 @@ _OWN_KEYS: Final[tuple[Key, ...]] = (
     ("retain_s", "retain_s", read_seconds),
     ("priority", "priority", read_priority),
     ("fixed_prefix_tokens", "fixed_prefix_tokens", read_tokens),
+    ("elsewhere_ratio", "elsewhere_ratio", read_ratio),
     ("evict", "commands", read_evict_flag),
     ("prefetch", "commands", read_prefetch_flag),
 )

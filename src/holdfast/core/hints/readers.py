@@ -133,6 +133,14 @@ def read_tokens(value: object) -> int:
     return int(number)
 
 
+def read_ratio(value: object) -> float | Clipped:
+    """Read a share; more than 1 is cut to 1. Pure."""
+    number = _number(value)
+    if not 0 <= number < math.inf:
+        raise BadHintError("must be a number from 0 to 1")
+    return Clipped(1.0, "cut to 1") if number > 1 else number
+
+
 def read_reversed_priority(value: object) -> int | Clipped:
     """Read a priority of which the higher is earlier, as Dynamo's. Pure."""
     read = read_priority(value)

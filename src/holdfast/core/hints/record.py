@@ -64,6 +64,8 @@ class Hints:
         wants_warm_ups: Whether predicted prompts like this one may be computed ahead.
         priority: Order among the tenant's own sessions, lower first; None if not given.
         fixed_prefix_tokens: Leading tokens of the prompt that all calls of its agent have (count).
+        elsewhere_ratio: Leading share of the prompt that another engine has in its KV cache (0 to
+            1), as the gateway says; None without one.
         commands: What is to be done with blocks of this session, or of others of the tenant.
     """
 
@@ -78,6 +80,7 @@ class Hints:
     wants_warm_ups: bool = False
     priority: int | None = None
     fixed_prefix_tokens: int | None = None
+    elsewhere_ratio: float | None = None
     commands: tuple[CacheCommand, ...] = ()
 
 

@@ -104,6 +104,8 @@ class SessionReport(msgspec.Struct, frozen=True):
         has_reservation: Whether admission keeps its blocks from other turns.
         waits_for: None unless it has paused.
         last_miss: Of the last turn that ended; None before.
+        last_misses: Of the last few turns, the last one first.
+        stored_blocks: Leading blocks of its context that tiers store for loading (count).
     """
 
     number: int
@@ -120,6 +122,8 @@ class SessionReport(msgspec.Struct, frozen=True):
     has_reservation: bool
     waits_for: WaitReport | None
     last_miss: MissReport | None = None
+    last_misses: list[MissReport] = msgspec.field(default_factory=list)
+    stored_blocks: int = 0
 
 
 class WorkflowReport(msgspec.Struct, frozen=True):

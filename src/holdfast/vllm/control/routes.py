@@ -32,6 +32,7 @@ _Headers = dict[bytes, bytes]
 TENANT_HEADER: Final = b"x-holdfast-cache-salt"
 """Names the tenant; no part of the address, which servers log."""
 
+_SHORT: Final = "/holdfast/sessions"  # what operators type
 _MAX_LENGTH_DIGITS: Final = 18
 _STATUSES: Final = {"unknown_session": 404, "unknown_workflow": 404, "rejected": 409}
 _RANK: Final = ("accepted", "clipped", "rejected", "unknown_session", "unknown_workflow")
@@ -113,10 +114,12 @@ def _outcome(reports: Iterable[CommandReport]) -> Any:
 
 
 def _path_of(scope: Message) -> str:
-    """The path as sent, with escapes, without the prefix of a proxy."""
+    """The path as sent, with escapes, without the prefix of a proxy, with the version."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogatepass")
     path = raw.partition(b"?")[0].decode("latin-1")
-    return path.removeprefix(scope.get("root_path") or "")
+    path = path.removeprefix(scope.get("root_path") or "")
+    is_short = path == _SHORT or path.startswith(f"{_SHORT}/")
+    return PREFIX + path.removeprefix(_SHORT.rpartition("/")[0]) if is_short else path
 
 
 def _tenant_of(headers: _Headers) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import holdfast
 from holdfast.cache.resident_prefix import resident_length
 from holdfast.core.bounded_name import bounded_name
+from holdfast.core.miss import Attribution
 from holdfast.core.session import Session
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.vllm.cache_layout import cache_layout
@@ -111,6 +112,7 @@ class EngineState:
         identity = session.identity
         num_groups = self._layout.num_groups
         num_blocks = session.tail.end // self._layout.hashes_per_block
+        last = [_miss(*one) for one in reversed(self._runtime.misses.last_of(session))]
         return SessionReport(
             number=session.number,
             session_id=None if session.group is None else session.group.rpartition("\x00")[2],
@@ -125,17 +127,16 @@ class EngineState:
             resident_blocks=self._num_resident(session, num_blocks) * num_groups,
             has_reservation=session.has_reservation,
             waits_for=self._wait(session) if session.state.is_paused else None,
-            last_miss=self._last_miss(session),
+            last_miss=last[0] if last else None,
+            last_misses=last,
+            stored_blocks=self._num_stored(session) * num_groups,
         )
 
-    def _last_miss(self, session: Session) -> MissReport | None:
-        found = self._runtime.misses.last_of(session)
-        if found is None:
-            return None
-        turn, last = found
-        missed = {str(reason): num_tokens for reason, num_tokens in last.missed.items()}
-        lost_s = sum(last.lost_s.values())
-        return MissReport(turn, last.prompt_tokens, last.cached_tokens, missed, lost_s)
+    def _num_stored(self, session: Session) -> int:
+        """Leading blocks of a session's path that tiers store (count)."""
+        nodes = [*session.tail.path()][::-1]
+        hashes = [block_hash for node in nodes for block_hash in node.hashes]
+        return self._runtime.tier.num_stored(hashes, 0) // self._layout.hashes_per_block
 
     def _num_resident(self, session: Session, num_blocks: int) -> int:
         """Leading blocks of a session's path that are resident (count)."""
@@ -197,6 +198,13 @@ def tenant_digest(tenant: str) -> str:
     if not tenant:
         return ""
     return hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARS]
+
+
+def _miss(turn: int, last: Attribution) -> MissReport:
+    missed = {str(reason): num_tokens for reason, num_tokens in last.missed.items()}
+    return MissReport(
+        turn, last.prompt_tokens, last.cached_tokens, missed, sum(last.lost_s.values())
+    )
 
 
 def _number(session: Session) -> int:

@@ -43,6 +43,7 @@ def offload_controller_of(
     connector = getattr(getattr(scheduler, "connector", None), "connector_scheduler", None)
     manager: Any = getattr(connector, "manager", None)
     copies_block_steps = getattr(manager, "copies_block_steps", False)
+    below = getattr(manager, "secondary_tiers", ())
     manager = getattr(manager, "primary_tier", manager)
     policy = getattr(manager, "_policy", None)
     if connector is None or policy is None or not hasattr(scheduler, "kv_holding_waiting"):
@@ -61,7 +62,12 @@ def offload_controller_of(
     if isinstance(policy, HostPolicy):
         _poll_at_steps(connector.manager)
     num_chunks = manager._num_chunks  # noqa: SLF001 # vLLM has no public name for it
-    tier = HostTier(policy, num_chunks, groups, priority_of, copies_block_steps=copies_block_steps)
+    failures = [tier.has_failed for tier in below if hasattr(tier, "has_failed")]
+    tier = HostTier(
+        *(policy, num_chunks, groups, priority_of),
+        copies_block_steps=copies_block_steps,
+        has_failed=failures[0] if failures else None,
+    )
     return OffloadController(scheduler, runtime, tier, prefetches=prefetches)
 
 

@@ -43,6 +43,7 @@ _logger = logging.getLogger(__name__)
 
 _MAX_READ_THREADS: Final = 8
 _MAX_WRITE_THREADS: Final = 4
+_MAX_FAILED: Final = 1 << 16
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_WRITTEN: Final = (
     "blocks are not written to the pool (%s); requests are served as usual, and the blocks are"
@@ -133,6 +134,7 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         self._ttl_s = ttl_s
         self._jobs: dict[int, _Job] = {}
         self._slow_disk = backpressure_detector
+        self._failed: dict[bytes, None] = {}  # blocks that could not be loaded, oldest first
         self._counts: Counter[tuple[str, str]] = Counter()
         self._counts_lock = threading.Lock()
         self._logged: set[str] = set()
@@ -173,10 +175,14 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
             job = self._jobs.pop(job_id)
             done = [key for key, is_done in zip(job.keys, job.is_done, strict=True) if is_done]
             is_whole = len(done) == len(job.keys)
+            for key in done if self._failed else ():
+                self._failed.pop(key, None)
             if job.is_load and not is_whole:
                 # Else the engine would look them up again, find them, and try without end.
                 loaded = set(done)
-                self._lookup_manager.mark_miss([key for key in job.keys if key not in loaded])
+                missed = [key for key in job.keys if key not in loaded]
+                self._lookup_manager.mark_miss(missed)
+                self._note_failed(missed)
             results.append(
                 JobResult(
                     job_id=job_id,
@@ -187,6 +193,10 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
                 )
             )
         return results
+
+    def has_failed(self, key: bytes) -> bool:
+        """Whether the last load of a block has failed and it was not stored since. Pure."""
+        return key in self._failed
 
     def on_request_finished(self, req_context: Any) -> None:
         """Count all blocks of the request's path as used, resident or not."""
@@ -202,6 +212,7 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         next start of the engine finds the old one again.
         """
         super().drain_jobs()
+        self._failed.clear()
         root = self._directory.directory_of(self._identity, epoch=secrets.token_hex(8))
         try:
             self._directory.make_directory(root, self._identity)
@@ -296,6 +307,12 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         return state.value
 
     # Helpers.
+
+    def _note_failed(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            self._failed[bytes(key)] = None
+        while len(self._failed) > _MAX_FAILED:
+            del self._failed[next(iter(self._failed))]
 
     def _not_before_s(self) -> float:
         return 0.0 if self._ttl_s is None else _wall_clock_s() - self._ttl_s

@@ -31,6 +31,7 @@ class HostTier:
             covers. The first group stands for all when stored chunks are counted.
         priority_of: See `HostPolicy.attach`; asked about sessions.
         copies_block_steps: Whether engine steps wait while blocks are copied.
+        has_failed: Whether a lower tier could not load the chunk with one of vLLM's keys.
 
     Attributes:
         copies: Copy times, as learned so far.
@@ -51,12 +52,14 @@ class HostTier:
         priority_of: Callable[[Session], Any],
         *,
         copies_block_steps: bool = False,
+        has_failed: Callable[[bytes], bool] | None = None,
     ) -> None:
         self.copies = CopyCost()
         self.num_chunks = num_chunks
         self.copies_block_steps = copies_block_steps
         self.is_enabled = True
         self.is_prefetched: Callable[[Sequence[bytes]], bool] | None = None
+        self._has_failed = has_failed
         self._policy = policy
         self._groups = tuple(groups)
         self._group, self.hashes_per_chunk = self._groups[0]
@@ -116,6 +119,21 @@ class HostTier:
             guess // per_chunk,
         )
         return max((start + num_chunks) * per_chunk - first, 0) if num_chunks else 0
+
+    def num_failed(self, hashes: Sequence[bytes], first: int) -> int:
+        """See `OffloadPort`. O(hashes) after a failure, else O(1)."""
+        has_failed, per_chunk = self._has_failed, self.hashes_per_chunk
+        if has_failed is None:
+            return 0
+        start = end = first // per_chunk * per_chunk
+        while end + per_chunk <= len(hashes):
+            last = hashes[end + per_chunk - 1]
+            if not has_failed(make_offload_key(last, self._group)) and (
+                end == start or not self.is_stored(last)
+            ):
+                break
+            end += per_chunk
+        return max(end - first, 0) if end > start else 0
 
     def is_loading(self, hashes: Sequence[bytes]) -> bool:
         """See `OffloadPort`."""
