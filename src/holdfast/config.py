@@ -85,6 +85,8 @@ class HoldfastConfig:
             there are no such routes.
         retain_share: Share of the KV cache that clients may ask to retain for a time, all together
             (0 to 0.9); each tenant has an equal part of it.
+        turn_spans: Whether OpenTelemetry spans of turns are sent, as the SDK's variables say
+            (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`).
         strict: Whether an error of Holdfast is raised instead of falling back. For tests.
     """
 
@@ -108,6 +110,7 @@ class HoldfastConfig:
     hints: bool = True
     routes_token_file: str | None = None
     retain_share: float = 0.5
+    turn_spans: bool = False
     strict: bool = False
 
     def __post_init__(self) -> None:

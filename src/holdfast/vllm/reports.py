@@ -30,6 +30,7 @@ from holdfast.runtime.watchdog import Watchdog
 from holdfast.tool_calls.turn_end import TurnEnd
 from holdfast.vllm.decision_log import DecisionLog, NoDecisionLog
 from holdfast.vllm.metrics import EngineMetrics
+from holdfast.vllm.turn_spans import turn_spans_of
 
 __all__ = ["EngineReports"]
 
@@ -45,19 +46,24 @@ class EngineReports:
         config: Says where the log is, if there is one.
         engine: Number of the engine among the server's data-parallel ones.
         clock: The scheduler's clock (s).
+        vllm_config: vLLM's; has the model's name.
 
     Attributes:
         metrics: The counters.
         watchdog: Looks at them, and at the turns.
     """
 
-    def __init__(self, config: HoldfastConfig, engine: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: HoldfastConfig, engine: int, clock: Callable[[], float], vllm_config: Any
+    ) -> None:
         self.metrics = EngineMetrics.from_environment(policy=config.policy)
         self._clock = clock
         self._log: DecisionLog | NoDecisionLog = NoDecisionLog()
         if config.decision_log:
             self._log = DecisionLog(Path(config.decision_log), engine=engine, pid=os.getpid())
         self.watchdog = Watchdog()
+        model = str(vllm_config.model_config.served_model_name)
+        self._spans = turn_spans_of(is_wanted=config.turn_spans, model=model, engine=engine)
         self._log.write(
             "engine_started", clock(), version=holdfast.__version__, policy=config.policy
         )
@@ -66,6 +72,7 @@ class EngineReports:
         """Write what is pending."""
         self.metrics.close()
         self._log.close()
+        self._spans.close()
 
     def turn_arrived(self, turn: Turn, prompt_tokens: int, notes: Sequence[HintNote]) -> None:
         """Log a turn that has arrived; count its hints and what its request names."""
@@ -93,13 +100,17 @@ class EngineReports:
         waited_s = self._clock() - turn.arrived_s
         self.metrics.admitted(max(waited_s, 0.0))
         self.metrics.reused(turn.resident_blocks)
+        self._spans.started(turn, waited_s)
         self._record("turn_started", turn, waited_s=waited_s, missing_blocks=turn.missing_blocks)
 
-    def turn_ended(self, turn: Turn, output_tokens: int) -> None:
+    def turn_ended(
+        self, turn: Turn, output_tokens: int, trace_headers: Mapping[str, str] | None = None
+    ) -> None:
         """Log a turn that has ended, and why it missed; `pause_explained` may follow."""
         gap = turn.session.gap
         if turn.attribution is not None:
             self._missed(turn, turn.attribution)
+        self._spans.ended(turn, output_tokens, self._clock(), trace_headers)
         self._record(
             "turn_ended",
             turn,

@@ -75,7 +75,7 @@ class HoldfastScheduler(WarmingScheduler):
         super().__init__(*args, **kwargs)
         config = self._config = self.settings or load_config(None, os.environ)
         number = engine_number(self)
-        self._reports = EngineReports(config, number, lambda: self.clock())
+        self._reports = EngineReports(config, number, lambda: self.clock(), self.vllm_config)
         self._metrics = self._reports.metrics
         self._learned = learned_file_of(config.learned_file, number)
         learned = self._learned.start()
@@ -257,7 +257,7 @@ class HoldfastScheduler(WarmingScheduler):
         if left is None:
             return
         turn, hints = left
-        self._reports.turn_ended(turn, request.num_output_tokens)
+        self._reports.turn_ended(turn, request.num_output_tokens, request.trace_headers)
         self._reports.hints_carried_out(self._runtime.hints.take_notes())
         if hints.turn_end is None and request.status != RequestStatus.FINISHED_ABORTED:
             self._reader.answered(turn, request)
