@@ -105,7 +105,7 @@ def main() -> None:
     files = sorted(options.recordings.glob("*.jsonl.xz"))
     paths = {path.name.removesuffix(".jsonl.xz"): path for path in files}
     paths = {name: paths[name] for name in options.client or paths}
-    clients = {name: calls for name, path in paths.items() if (calls := _calls_of(path))}
+    clients = {name: calls for name, path in paths.items() if (calls := calls_of(path))}
     options.output.mkdir(parents=True, exist_ok=True)
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()}
     rows: list[dict[str, Any]] = []
@@ -137,7 +137,7 @@ def _key(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["template"], row["ids"], row["client"]
 
 
-def _calls_of(path: Path) -> list[dict[str, Any]]:
+def calls_of(path: Path) -> list[dict[str, Any]]:
     """Recorded calls that vLLM has an endpoint for, in order."""
     with lzma.open(path, "rt", encoding="utf-8") as file:
         calls = [json.loads(line) for line in file]
@@ -152,17 +152,51 @@ def _replay(
     output: Path,
 ) -> list[dict[str, Any]]:
     """All clients' requests, one client after the other, on one engine."""
+    log = output / "client_streams.decisions.jsonl"
+    log.unlink(missing_ok=True)
+    options = replay_options(model, template, clients, log, KV_TOKENS)
+    has_thoughts = bool(TEMPLATES[template][1])
+    answered = 0
+    sent: dict[str, dict[str, Any]] = {}
+    with EngineServer("holdfast", options, output / "client_streams.server.log") as server:
+        for client, calls in clients.items():
+            scripts = scripts_of(model, calls, has_thoughts=has_thoughts)
+            if identities == "stripped":
+                calls = [_stripped(call) for call in calls]
+            sent |= {f"{client}.{number}": call for number, call in enumerate(calls)}
+            answered += asyncio.run(send_all(server.url, client, calls, scripts))
+            print(f"{template}, {identities}: {answered} calls answered", flush=True)
+    return [
+        {"client": client, "template": template, "ids": identities} | row
+        for client, row in _compare(sent, _turns_of(log)).items()
+    ]
+
+
+def replay_options(
+    model: Path,
+    template: str,
+    clients: dict[str, list[dict[str, Any]]],
+    log: Path,
+    kv_tokens: int,
+) -> EngineOptions:
+    """Options of a server that answers recorded calls as they were answered; writes a template.
+
+    Args:
+        model: Directory of the tiny model.
+        template: Name of the chat template.
+        clients: The calls, by client.
+        log: Its decision log.
+        kv_tokens: Size of its KV cache.
+    """
     chat_template = model / "replayed.jinja"
     system, thoughts = TEMPLATES[template]
     text = _TEMPLATE.replace("SYSTEM", system).replace("THOUGHTS", thoughts)
     chat_template.write_text(text, encoding="utf-8")
-    log = output / "client_streams.decisions.jsonl"
-    log.unlink(missing_ok=True)
     models = {call["body"]["model"] for calls in clients.values() for call in calls}
-    options = EngineOptions(
+    return EngineOptions(
         model=model,
-        kv_tokens=KV_TOKENS,
-        max_model_len=131_072,
+        kv_tokens=kv_tokens,
+        max_model_len=min(131_072, kv_tokens),
         config=HoldfastConfig(decision_log=str(log), strict=True),
         extra_arguments=(
             *("--served-model-name", *sorted(models)),
@@ -172,20 +206,6 @@ def _replay(
             *("--logits-processors", "holdfast.vllm.scripted_output:ScriptedOutput"),
         ),
     )
-    answered = 0
-    sent: dict[str, dict[str, Any]] = {}
-    with EngineServer("holdfast", options, output / "client_streams.server.log") as server:
-        for client, calls in clients.items():
-            scripts = _scripts(model, calls, has_thoughts=bool(thoughts))
-            if identities == "stripped":
-                calls = [_stripped(call) for call in calls]
-            sent |= {f"{client}.{number}": call for number, call in enumerate(calls)}
-            answered += asyncio.run(_send_all(server.url, client, calls, scripts))
-            print(f"{template}, {identities}: {answered} calls answered", flush=True)
-    return [
-        {"client": client, "template": template, "ids": identities} | row
-        for client, row in _compare(sent, _turns_of(log)).items()
-    ]
 
 
 def _stripped(call: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +214,7 @@ def _stripped(call: dict[str, Any]) -> dict[str, Any]:
     return {**call, "headers": [], "body": body}
 
 
-def _scripts(
+def scripts_of(
     model: Path, calls: Iterable[dict[str, Any]], *, has_thoughts: bool
 ) -> list[list[int]]:
     """Token ids of the recorded answers, as the template would show them."""
@@ -213,7 +233,7 @@ def _scripts(
     return scripts
 
 
-async def _send_all(
+async def send_all(
     url: str, client: str, calls: list[dict[str, Any]], scripts: list[list[int]]
 ) -> int:
     """Send each call when all have ended that had ended when it was recorded."""
@@ -302,7 +322,7 @@ def _true_streams(
     return found
 
 
-def _client_of(call: dict[str, Any]) -> str:
+def client_of(call: dict[str, Any]) -> str:
     """Client and version, as far as the label tells."""
     prefix = call["label"].partition("-")[0]
     return CLIENTS.get(prefix) or str(prefix)
@@ -321,7 +341,7 @@ def _compare(
     named: dict[str, set[str]] = defaultdict(set)
     for stream, names in true.items():
         call = calls[names[0]]
-        row = rows[_client_of(call)]
+        row = rows[client_of(call)]
         row["calls"] += len(names)
         row["streams"] += 1
         sessions = {turns[name]["session"] for name in names}
@@ -336,7 +356,7 @@ def _compare(
             row["side calls"] += 1
             is_own = len(names) == 1 and not is_merged
             row["known side calls"] += turns[names[0]]["is_side_call"] or is_own
-        named[_client_of(call)] |= {_naming(turns[name]) for name in names}
+        named[client_of(call)] |= {_naming(turns[name]) for name in names}
     return {
         client: {"identified by": " or ".join(sorted(named[client])), **_shown(row)}
         for client, row in sorted(rows.items())
