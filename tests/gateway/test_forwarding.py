@@ -287,6 +287,16 @@ async def test_headers_of_one_connection_do_not_pass() -> None:
     assert "Keep-Alive" not in answered
 
 
+@pytest.mark.parametrize("is_tenant", [True, False])
+async def test_tenants_give_no_orders_to_engines(is_tenant: bool) -> None:
+    engine = FakeEngine()
+    async with gateway(engine, keys=ApiKeys({KEY: "blue"} if is_tenant else {})) as url:
+        orders = {"X-Data-Parallel-Rank": "1", "X-Vllm-Priority": "-9", "x-api-key": KEY}
+        assert (await post(url, headers=orders))[0] == 200
+    sent = {name.lower() for name in engine.requests[0][1]}
+    assert ("x-data-parallel-rank" in sent, "x-vllm-priority" in sent) == (not is_tenant,) * 2
+
+
 # Where requests go.
 
 

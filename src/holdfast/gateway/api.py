@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-__all__ = ["GEMINI", "ROUTES", "Route", "error_body", "error_event", "route_of"]
+__all__ = ["GEMINI", "GEMINI_ROUTES", "ROUTES", "Route", "error_body", "error_event", "route_of"]
 
 Dialect = Literal["openai", "responses", "anthropic", "gemini"]
 
@@ -19,6 +19,7 @@ class Route:
     Attributes:
         path: Without a trailing slash; `*` at its end stands for an id.
         methods: Methods that pass.
+        summary: What it is for.
         dialect: Shape of its errors.
         is_generation: Whether it continues a session, which is placed.
         is_embedding: Whether it computes a prompt without one.
@@ -26,6 +27,7 @@ class Route:
 
     path: str
     methods: frozenset[str]
+    summary: str
     dialect: Dialect = "openai"
     is_generation: bool = False
     is_embedding: bool = False
@@ -40,23 +42,40 @@ _GET: Final = frozenset({"GET", "HEAD"})
 _POST: Final = frozenset({"POST"})
 
 ROUTES: Final = (
-    Route("/v1/chat/completions", _POST, is_generation=True),
-    Route("/v1/completions", _POST, is_generation=True),
-    Route("/v1/responses", _POST, "responses", is_generation=True),
-    Route("/v1/responses/*", frozenset({"GET", "POST", "DELETE"}), "responses"),
-    Route("/v1/messages", _POST, "anthropic", is_generation=True),
-    Route("/v1/messages/count_tokens", _POST, "anthropic"),
-    Route("/v1/models", _GET),
-    Route("/v1/models/*", _GET),
-    Route("/v1/embeddings", _POST, is_embedding=True),
-    Route("/tokenize", _POST),
-    Route("/detokenize", _POST),
-    Route("/version", _GET),
+    Route("/v1/chat/completions", _POST, "Chat Completions.", is_generation=True),
+    Route("/v1/completions", _POST, "Completions.", is_generation=True),
+    Route("/v1/responses", _POST, "Responses.", "responses", is_generation=True),
+    Route(
+        "/v1/responses/*",
+        frozenset({"GET", "POST", "DELETE"}),
+        "A stored response: read, cancel (ID/cancel), delete.",
+        "responses",
+    ),
+    Route("/v1/messages", _POST, "Anthropic Messages.", "anthropic", is_generation=True),
+    Route("/v1/messages/count_tokens", _POST, "Tokens of a Messages request.", "anthropic"),
+    Route("/v1/models", _GET, "The models of an engine."),
+    Route("/v1/models/*", _GET, "One model."),
+    Route("/v1/embeddings", _POST, "Embeddings.", is_embedding=True),
+    Route("/tokenize", _POST, "Tokens of a text."),
+    Route("/detokenize", _POST, "The text of tokens."),
+    Route("/version", _GET, "The version of an engine."),
 )
 """Engines have more: metrics, resets, sleep. Those are for operators and do not pass."""
 
-GEMINI: Final = Route("/v1beta/models/*", _POST, "gemini", is_generation=True)
+GEMINI: Final = Route(
+    "/v1beta/models/*", _POST, "Gemini, translated.", "gemini", is_generation=True
+)
 """Gemini's API, translated: under v1, v1beta and v1alpha."""
+
+GEMINI_ROUTES: Final = tuple(
+    Route(f"/v1beta/models/*:{action}", _POST, text, "gemini", is_generation=True)
+    for action, text in (
+        ("generateContent", "Gemini's generateContent, as a chat completion."),
+        ("streamGenerateContent", "The same as a stream; needs alt=sse."),
+        ("countTokens", "Tokens of such a request."),
+    )
+)
+"""What of it passes."""
 
 _GEMINI_PATH: Final = re.compile(
     r"/v1(beta|alpha)?/models/.*:(stream)?([gG]enerateContent|countTokens)"

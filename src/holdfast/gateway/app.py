@@ -6,7 +6,8 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
@@ -16,6 +17,7 @@ from holdfast.gateway.engines import Engine
 from holdfast.gateway.event_reader import KvEventReader
 from holdfast.gateway.forwarding import Forwarder
 from holdfast.gateway.metrics import GatewayMetrics
+from holdfast.gateway.openapi import clients_document, operators_document
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.tenants import ApiKeys
 
@@ -68,6 +70,7 @@ class Gateway:
         app = web.Application(client_max_size=self._limits.body_bytes)
         app.cleanup_ctx.append(self._connected)
         app.router.add_get("/health", self._health)
+        app.router.add_get("/openapi.json", partial(_document, clients_document()))
         app.router.add_route("*", "/{path:.*}", self._handle)
         return app
 
@@ -77,6 +80,7 @@ class Gateway:
         app.router.add_get("/metrics", self._metrics_text)
         app.router.add_get("/health", self._health)
         app.router.add_get("/engines", self._engine_states)
+        app.router.add_get("/openapi.json", partial(_document, operators_document()))
         return app
 
     async def _connected(self, app: web.Application) -> AsyncIterator[None]:
@@ -179,3 +183,8 @@ class Gateway:
             if before != found[1]:
                 self._started_at[engine] = found[1]
                 self._forwarder.engine_restarted(engine)
+
+
+async def _document(content: dict[str, Any], request: web.Request) -> web.Response:
+    del request
+    return web.json_response(content)

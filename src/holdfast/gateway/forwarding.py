@@ -141,7 +141,9 @@ class Forwarder:
         if sent.engine.events is not None:
             session_id = engine_session_id(sent.placement.session.key)
         own = session_id, sent.placement.elsewhere_ratio
-        headers = request_headers(request.headers.items(), self._engine_key, *own)
+        headers = request_headers(
+            request.headers.items(), self._engine_key, *own, is_tenants=bool(call.tenant)
+        )
         if call.gemini is not None:
             headers["Accept-Encoding"] = "identity"  # to be translated
         return headers

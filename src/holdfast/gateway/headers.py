@@ -22,6 +22,8 @@ _HOP_BY_HOP: Final = frozenset(
 _OF_BODY: Final = frozenset({"host", "content-length", "content-encoding"})
 _ELSEWHERE: Final = "X-Holdfast-Elsewhere-Ratio"
 _OF_REQUEST: Final = _OF_BODY | {_ELSEWHERE.lower()}  # the gateway's own word
+# By these vLLM takes orders; tenants are not its operators.
+_OF_OPERATORS: Final = frozenset({"x-data-parallel-rank", "x-vllm-priority"})
 _OF_ANSWER: Final = frozenset({"date", "server", RECEIPT.lower()})
 
 
@@ -30,6 +32,8 @@ def request_headers(
     engine_key: str | None,
     session_id: str | None = None,
     elsewhere_ratio: float = 0.0,
+    *,
+    is_tenants: bool = False,
 ) -> CIMultiDict[str]:
     """Return the headers to send to an engine. Pure.
 
@@ -39,8 +43,9 @@ def request_headers(
             these.
         session_id: The gateway's name of the session, in place of the client's; None leaves that.
         elsewhere_ratio: See `Placement`; 0 tells the engine nothing.
+        is_tenants: Whether the client is a tenant, whose orders to the engine do not pass.
     """
-    passed = _passing(headers, _OF_REQUEST)
+    passed = _passing(headers, _OF_REQUEST | (_OF_OPERATORS if is_tenants else frozenset()))
     google_key = passed.pop("x-goog-api-key", None)
     if google_key is not None and engine_key is None:
         passed.setdefault("Authorization", f"Bearer {google_key}")
