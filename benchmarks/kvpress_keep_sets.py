@@ -142,7 +142,7 @@ def _holdfast(model: Any, tokens: list[int], name: str, share: float) -> Sets:
 
     session = Session(model)
     session.append(tokens)
-    method = find_method(f"{name}:window={WINDOW},kernel={KERNEL}")
+    method = find_method(f"{name}:window={WINDOW}:kernel={KERNEL}")
     kept = method.keep(session.cached_layers(), Budget(share, len(tokens)))
     return [[head.nonzero()[:, 0].tolist() for head in layer] for layer in kept]
 

@@ -108,7 +108,7 @@ def test_critical_decides_part_by_attention(first_share: str, expected: list[int
     # Attention falls from 0 to 4; times norms it is .4 .2 1.5 2 1.9. The window, 5, counts as one
     # of those that attention decides.
     layer = layer_of([[[[0.4, 0.2, 0.15, 0.1, 0.05, 0.1]]]], [[1, 1, 10, 20, 38, 1]])
-    method = find_method(f"criticalkv:window=1,kernel=1,first_share={first_share}")
+    method = find_method(f"criticalkv:window=1:kernel=1:first_share={first_share}")
     (kept,) = method.keep([layer], Budget(2 / 3, 6))
     assert kept[0].nonzero()[:, 0].tolist() == expected
 
@@ -181,7 +181,7 @@ def test_wrong_spelling_says_what_is_known(spelling: str, message: str, hint: st
 
 
 def test_settings_are_read_from_the_spelling() -> None:
-    spelled = "defensivekv:aggregate=mean, floor=false, window=8"
+    spelled = "defensivekv:aggregate=mean:floor=false:window=8"
     method = find_method(spelled)
     assert method.name == spelled
     settings = method.settings

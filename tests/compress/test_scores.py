@@ -146,10 +146,10 @@ def test_published_window_ties_with_the_best_entry() -> None:
 
 def test_layer_of_small_scores_loses_its_window_as_published() -> None:
     small = replace(LAYER, index=1, values=LAYER.values / 100)
-    spelled = "layer-defensivekv:window=2,kernel=3,normalization=none"
+    spelled = "layer-defensivekv:window=2:kernel=3:normalization=none"
     budget = Budget(2 / 7, 7)
     _, ours = find_method(spelled).keep([LAYER, small], budget)
-    _, published = find_method(f"{spelled},as_published=true").keep([LAYER, small], budget)
+    _, published = find_method(f"{spelled}:as_published=true").keep([LAYER, small], budget)
     assert ours[:, 5:].all()
     assert not published.any()
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import click
 
+from holdfast.cli.compress import compress
 from holdfast.cli.dashboards import dashboards
 from holdfast.cli.demo import demo
 from holdfast.cli.explain import explain
@@ -36,7 +37,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(dashboards, demo, explain, gateway, policies, pool, profile),
+    *(compress, dashboards, demo, explain, gateway, policies, pool, profile),
     *(replay, serve, simulate, traces),
 ):
     cli.add_command(_command)

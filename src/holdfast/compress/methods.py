@@ -1,6 +1,6 @@
 """Token-level eviction methods by name.
 
-Settings follow a name, as in `defensivekv:aggregate=mean,floor=false`.
+Settings follow a name, as in `defensivekv:aggregate=mean:floor=false`.
 
 A method scores entries, shares the budget among heads by these scores, and keeps each head's best.
 Some change the scores in between, once the share of each head is known.
@@ -230,14 +230,13 @@ def find_method(spelling: str) -> Method:
     Raises:
         ConfigError: The method or a setting is unknown, or a value is out of range.
     """
-    name, _, text = spelling.partition(_SETTING)
+    name, *pairs = spelling.split(_SETTING)
     if name not in _METHODS:
         raise ConfigError(
             f"no eviction method is called {name!r}", hint=f"known: {', '.join(_METHODS)}"
         )
     method = _METHODS[name]
-    pairs = [item.partition("=") for item in text.split(",") if item]
-    given = {key.strip(): value.strip() for key, _, value in pairs}
+    given = {key: text for key, _, text in (pair.partition("=") for pair in pairs)}
     hint = f"settings of {name}: {', '.join(method.takes)}"
     for key in given:
         if key not in method.takes:

