@@ -51,6 +51,24 @@ def test_cache_marks_that_wander_do_not_matter() -> None:
     assert num_shared(one, other) == len(one) == 2
 
 
+def test_a_text_that_becomes_a_block_for_its_mark_is_the_same() -> None:
+    def plain(text: str) -> dict[str, Any]:
+        return {"role": "user", "content": text}
+
+    mark = {"cache_control": {"type": "ephemeral"}}
+    two = {"role": "user", "content": [user(text)["content"][0] for text in "ab"]}
+    one, other, apart = (
+        path_of({"messages": messages})
+        for messages in (
+            [plain("a"), two, user("b", **mark)],
+            [plain("a"), two, plain("b"), user("c", **mark)],
+            [user("a"), two, plain("b,"), user("c", **mark)],
+        )
+    )
+    assert num_shared(one, other) == len(one) == 3
+    assert num_shared(other, apart) == 2  # a lone block is its text even without a mark
+
+
 def test_tools_and_system_prompt_come_first() -> None:
     head = {"tools": [{"name": "t" * 5000}], "system": "s" * 5000}
     one, other = (path_of({"messages": [user(text)], **head}) for text in "ab")

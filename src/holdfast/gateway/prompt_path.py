@@ -6,6 +6,7 @@ and system prompt first, then message by message.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -27,6 +28,7 @@ _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _MARK: Final = "cache_control"
 _MARK_BYTES: Final = _MARK.encode()
+_BLOCK: Final = re.compile(rb'[^\[]{0,60}"content"\s*:\s*\[\s*\{\s*"type"\s*:\s*"text"')
 
 
 class Piece(NamedTuple):
@@ -147,13 +149,22 @@ def _texts(body: RequestBody) -> Iterator[msgspec.Raw]:
 
 
 def _unmarked(raw: msgspec.Raw) -> memoryview:
-    """The text without cache marks, which clients move and no template renders."""
-    if _MARK_BYTES not in bytes(raw):
+    """The text without cache marks, which clients move and no template renders.
+
+    A client that marks a message may have to write its text as a block (pi does), which renders
+    alike; so a single text block is read as its text.
+    """
+    text = bytes(raw)
+    if _MARK_BYTES not in text and not _BLOCK.match(text):
         return memoryview(raw)
     try:
-        return memoryview(msgspec.json.encode(_without_marks(msgspec.json.decode(raw))))
+        value = _without_marks(msgspec.json.decode(raw))
     except (msgspec.MsgspecError, RecursionError):
         return memoryview(raw)
+    match value:
+        case {"content": [{"type": "text", "text": str(said), **others}]} if not others:
+            value["content"] = said
+    return memoryview(msgspec.json.encode(value))
 
 
 def _without_marks(value: Any) -> Any:
