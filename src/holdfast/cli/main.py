@@ -15,12 +15,14 @@ from holdfast.cli.dashboards import dashboards
 from holdfast.cli.demo import demo
 from holdfast.cli.explain import explain
 from holdfast.cli.gateway import gateway
+from holdfast.cli.plan import plan
 from holdfast.cli.policies import policies
 from holdfast.cli.pool import pool
 from holdfast.cli.profile import profile
 from holdfast.cli.replay import replay
 from holdfast.cli.serve import serve
 from holdfast.cli.simulate import simulate
+from holdfast.cli.top import top
 from holdfast.cli.traces import traces
 from holdfast.errors import HoldfastError
 
@@ -37,8 +39,8 @@ def cli() -> None:
 
 
 for _command in (
-    *(compress, dashboards, demo, explain, gateway, policies, pool, profile),
-    *(replay, serve, simulate, traces),
+    *(compress, dashboards, demo, explain, gateway, plan, policies, pool, profile),
+    *(replay, serve, simulate, top, traces),
 ):
     cli.add_command(_command)
 

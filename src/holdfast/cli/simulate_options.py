@@ -11,14 +11,24 @@ import click
 
 from holdfast.cli.lists import names, whole_numbers
 from holdfast.cli.load_options import OPEN_LOOP, SEEDS
-from holdfast.cli.options import FILE, HTML_FILE, JSON_FILE, option
+from holdfast.cli.options import FILE, HTML_FILE, JSON_FILE, Option, option
 from holdfast.sim.fleet import ROUTERS, FleetPlan
 from holdfast.sim.profile_file import profile_names
 
-__all__ = ["SimulateArguments"]
+__all__ = ["SimulateArguments", "profile_option"]
 
 _DEFAULT_POLICIES = "stateless,vllm-default,holdfast,clairvoyant"
 _TOKENS = click.IntRange(min=0)
+
+
+def profile_option() -> Option:
+    """The option for a cost profile."""
+    return option(
+        "--profile",
+        default="h100-llama3.1-8b",
+        show_default=True,
+        help=f"Cost profile of the hardware: {', '.join(profile_names())}, or a file.",
+    )
 
 
 def _routers(
@@ -66,12 +76,7 @@ class SimulateArguments:
 
     profile_name: Annotated[
         str,
-        option(
-            "--profile",
-            default="h100-llama3.1-8b",
-            show_default=True,
-            help=f"Cost profile of the hardware: {', '.join(profile_names())}, or a file.",
-        ),
+        profile_option(),
     ]
     kv_tokens: Annotated[
         tuple[int, ...] | None,
