@@ -30,7 +30,7 @@ fi
 # The index offers CUDA builds of these three; under the CPU torch they break `import vllm`.
 "$venv/bin/python" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null
 
-install -e '.[compress,gateway,plots,sim,zst]'
+install -e '.[compress,gateway,mcp,plots,sim,zst]'
 # pip before 25.1 does not know dependency groups.
 "$venv/bin/python" - <<'PYTHON' >"$venv/groups.txt"
 import tomllib

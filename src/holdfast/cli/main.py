@@ -15,6 +15,7 @@ from holdfast.cli.dashboards import dashboards
 from holdfast.cli.demo import demo
 from holdfast.cli.explain import explain
 from holdfast.cli.gateway import gateway
+from holdfast.cli.mcp_proxy import mcp_proxy
 from holdfast.cli.plan import plan
 from holdfast.cli.policies import policies
 from holdfast.cli.pool import pool
@@ -39,8 +40,8 @@ def cli() -> None:
 
 
 for _command in (
-    *(compress, dashboards, demo, explain, gateway, plan, policies, pool, profile),
-    *(replay, serve, simulate, top, traces),
+    *(compress, dashboards, demo, explain, gateway, mcp_proxy, plan, policies, pool),
+    *(profile, replay, serve, simulate, top, traces),
 ):
     cli.add_command(_command)
 

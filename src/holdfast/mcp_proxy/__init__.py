@@ -1,0 +1,1 @@
+"""A proxy before an MCP server that answers repeated reads from memory."""

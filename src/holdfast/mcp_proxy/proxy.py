@@ -1,0 +1,59 @@
+"""Serves an MCP server's tools on standard input and output, by way of a result memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server.stdio import stdio_server
+
+from holdfast.mcp_proxy.file_stamp import stamp_files
+from holdfast.mcp_proxy.relay import Relay, run_relay
+from holdfast.mcp_proxy.result_memory import MemoryCounts, MemoryLimits, ResultMemory
+
+__all__ = ["Lost", "serve_command", "serve_url"]
+
+
+Lost = Callable[[MemoryCounts], NoReturn]
+"""Ends the process after the server has ended by itself."""
+
+
+async def serve_command(command: Sequence[str], limits: MemoryLimits, lost: Lost) -> MemoryCounts:
+    """Start a server, serve its tools until the client ends, and end it.
+
+    It has this process's environment and directory.
+
+    Raises:
+        OSError: The command cannot be started.
+    """
+    program, *arguments = command
+    parameters = StdioServerParameters(command=program, args=arguments, env=dict(os.environ))
+    return await _serve(stdio_client(parameters), limits, lost)
+
+
+async def serve_url(url: str, limits: MemoryLimits, lost: Lost) -> MemoryCounts:
+    """Serve the tools of a server that is reached by streamable HTTP, until the client ends."""
+    return await _serve(streamable_http_client(url), limits, lost)
+
+
+async def _serve(
+    server: AbstractAsyncContextManager[Any], limits: MemoryLimits, lost: Lost
+) -> MemoryCounts:
+    directory = Path.cwd()
+    memory = ResultMemory(
+        lambda arguments: stamp_files(arguments, directory), time.monotonic, _epoch_s, limits
+    )
+    async with server as to_server, stdio_server() as to_client:
+        if not await run_relay(to_client, to_server, Relay(memory)):
+            lost(memory.counts)  # a thread waits for the client, and nothing interrupts it
+    return memory.counts
+
+
+def _epoch_s() -> float:
+    return time.time_ns() / 1e9

@@ -1,0 +1,291 @@
+"""A result from memory is always the one that the server would give now."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from holdfast.mcp_proxy.file_stamp import FileStamp
+from holdfast.mcp_proxy.result_memory import Call, MemoryLimits, Remembered, ResultMemory
+from holdfast.mcp_proxy.tool_traits import ToolTraits
+
+NUM_INTERLEAVINGS = 10_000
+LONG_AGO_S = 1_000.0
+READ = ToolTraits(is_read_only=True, is_open_world=False)
+
+
+class Clock:
+    """Time that tests move."""
+
+    def __init__(self) -> None:
+        self.now_s = 5_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def no_files(_arguments: object) -> FileStamp:
+    return FileStamp(b"", 0.0, 0)
+
+
+def memory(
+    clock: Clock,
+    stamp: Callable[[object], FileStamp | None] = no_files,
+    limits: MemoryLimits | None = None,
+    traits: ToolTraits = READ,
+) -> ResultMemory:
+    made = ResultMemory(stamp, clock, clock, limits or MemoryLimits())
+    made.learn_tools({"read": traits, "write": ToolTraits()})
+    return made
+
+
+def params(tool: str, **arguments: Any) -> dict[str, Any]:
+    return {"name": tool, "arguments": arguments}
+
+
+def result(text: str = "text", **more: Any) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": text}], **more}
+
+
+def make(known: ResultMemory, asked: dict[str, Any], answer: dict[str, Any] | None) -> Call:
+    call = known.begin(asked)
+    assert isinstance(call, Call)
+    known.end(call, answer)
+    return call
+
+
+class World:
+    """A server with one value a key, and files beside it that anyone may change.
+
+    A call takes effect at any time between its begin and its end.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.clock = Clock()
+        self.values = dict.fromkeys("ab", 0)
+        self.files = dict.fromkeys("ab", (0, LONG_AGO_S))
+        self.memory = memory(self.clock, self.stamp)
+        self.open: list[tuple[str, str, Call, list[Any]]] = []
+        self.num_written = self.num_answered = 0
+
+    def stamp(self, arguments: Any) -> FileStamp:
+        version, changed_s = self.files[arguments["key"]]
+        return FileStamp(str(version).encode(), changed_s, 1)
+
+    def seen(self, key: str) -> tuple[int, int]:
+        return self.values[key], self.files[key][0]
+
+    def step(self) -> None:
+        action = self.random.choice(("read", "read", "write", "effect", "end", "file", "cancel"))
+        key = self.random.choice("ab")
+        self.clock.now_s += self.random.choice((0.0, 0.5, 2.0, 40.0))
+        if action in ("read", "write"):
+            self.begin(action, key)
+        elif action == "file":
+            self.num_written += 1
+            self.files[key] = (self.num_written, self.clock.now_s)
+        elif self.open:
+            getattr(self, action)(self.random.randrange(len(self.open)))
+
+    def begin(self, tool: str, key: str) -> None:
+        outcome = self.memory.begin(params(tool, key=key))
+        if isinstance(outcome, Remembered):
+            self.num_answered += 1
+            assert outcome.result == result(str(self.seen(key)))
+        else:
+            self.open.append((tool, key, outcome, []))
+
+    def effect(self, index: int) -> None:
+        tool, key, _, seen = self.open[index]
+        if seen:
+            return
+        if tool == "write":
+            self.num_written += 1
+            self.values[key] = self.num_written
+        seen.append(self.seen(key))
+
+    def end(self, index: int) -> None:
+        self.effect(index)
+        _, _, call, seen = self.open.pop(index)
+        self.memory.end(call, result(str(seen[0])))
+
+    def cancel(self, index: int) -> None:
+        """A cancelled call still takes effect, soon or never."""
+        self.memory.cancel(self.open[index][2])
+        if self.random.random() < 0.5:
+            self.effect(index)
+        self.open.pop(index)
+
+
+def test_no_answer_is_stale_in_random_interleavings() -> None:
+    num_answered = 0
+    for seed in range(NUM_INTERLEAVINGS):
+        world = World(seed)
+        for _ in range(20):
+            world.step()
+        num_answered += world.num_answered
+    assert num_answered > NUM_INTERLEAVINGS / 10  # or nothing was tried
+
+
+def test_equal_call_is_answered_with_the_same_result() -> None:
+    clock = Clock()
+    known = memory(clock)
+    call = known.begin(params("read", a=1, b=[2]))
+    assert isinstance(call, Call)
+    clock.now_s += 2.5
+    known.end(call, result(structuredContent={"x": 1}))
+
+    again = known.begin({"name": "read", "arguments": {"b": [2], "a": 1}, "_meta": {"t": 7}})
+
+    assert again == Remembered(result(structuredContent={"x": 1}))
+    assert (known.counts.calls, known.counts.answered, known.counts.saved_s) == (2, 1, 2.5)
+
+
+def test_other_arguments_are_another_call() -> None:
+    known = memory(Clock())
+    make(known, params("read", a=1), result())
+    assert isinstance(known.begin(params("read", a=2)), Call)
+    assert isinstance(known.begin(params("read", a=True)), Call)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(None, id="protocol error"),
+        pytest.param(result(isError=True), id="tool error"),
+        pytest.param({"resultType": "input_required", "content": []}, id="input required"),
+        pytest.param({}, id="no content"),
+    ],
+)
+def test_what_is_no_result_is_not_remembered(answer: dict[str, Any] | None) -> None:
+    known = memory(Clock())
+    make(known, params("read"), answer)
+    assert isinstance(known.begin(params("read")), Call)
+
+
+def test_change_forgets_and_blocks_until_it_has_ended() -> None:
+    known = memory(Clock())
+    make(known, params("read"), result())
+    change = known.begin(params("write"))
+    assert isinstance(change, Call)
+    make(known, params("read"), result())
+    assert isinstance(known.begin(params("read")), Call)
+
+    known.end(change, result())
+    make(known, params("read"), result("new"))
+
+    assert known.begin(params("read")) == Remembered(result("new"))
+
+
+def test_read_that_a_change_overtakes_is_not_remembered() -> None:
+    known = memory(Clock())
+    read = known.begin(params("read"))
+    assert isinstance(read, Call)
+    make(known, params("write"), result())
+    known.end(read, result("old or new"))
+    assert isinstance(known.begin(params("read")), Call)
+
+
+def test_cancelled_change_counts_for_a_minute() -> None:
+    clock = Clock()
+    known = memory(clock)
+    change = known.begin(params("write"))
+    assert isinstance(change, Call)
+    known.cancel(change)
+    make(known, params("read"), result())
+    assert isinstance(known.begin(params("read")), Call)
+    clock.now_s += 61.0
+    make(known, params("read"), result())
+    assert isinstance(known.begin(params("read")), Remembered)
+
+
+def test_task_counts_as_a_change_after_its_first_answer() -> None:
+    clock = Clock()
+    known = memory(clock)
+    make(known, params("write") | {"task": {"ttl": 1000}}, {"task": {}})
+    make(known, params("read"), result())
+    assert isinstance(known.begin(params("read")), Call)
+
+
+def test_unknown_tool_is_a_change() -> None:
+    known = memory(Clock())
+    make(known, params("read"), result())
+    make(known, params("other"), result())
+    assert isinstance(known.begin(params("read")), Call)
+    assert known.counts.changes == 1
+
+
+def test_forgotten_tools_are_changes_until_they_are_known() -> None:
+    known = memory(Clock())
+    make(known, params("read"), result())
+    known.forget_tools()
+    assert isinstance(known.begin(params("read")), Call)
+    assert known.counts.changes == 1
+
+
+@pytest.mark.parametrize(
+    ("is_open_world", "num_files", "always", "is_remembered"),
+    [
+        (False, 0, False, True),
+        (None, 1, False, True),
+        (None, 0, False, False),
+        (True, 1, False, False),
+        (True, 0, True, True),
+        (None, 0, True, True),
+    ],
+)
+def test_results_are_kept_only_of_what_can_be_watched(
+    is_open_world: bool | None, num_files: int, always: bool, is_remembered: bool
+) -> None:
+    limits = MemoryLimits(always=frozenset({"read"}) if always else frozenset())
+    traits = ToolTraits(is_read_only=True, is_open_world=is_open_world)
+    known = memory(Clock(), lambda _: FileStamp(b"", LONG_AGO_S, num_files), limits, traits)
+    make(known, params("read"), result())
+    assert isinstance(known.begin(params("read")), Remembered) is is_remembered
+
+
+def test_always_does_not_make_a_change_a_read() -> None:
+    known = memory(Clock(), limits=MemoryLimits(always=frozenset({"write"})))
+    make(known, params("write"), result())
+    assert isinstance(known.begin(params("write")), Call)
+
+
+def test_never_wins() -> None:
+    names = frozenset({"read"})
+    known = memory(Clock(), limits=MemoryLimits(always=names, never=names))
+    make(known, params("read"), result())
+    assert isinstance(known.begin(params("read")), Call)
+
+
+def test_file_changed_a_moment_ago_is_not_trusted() -> None:
+    clock = Clock()
+    known = memory(clock, lambda _: FileStamp(b"", 4_999.5, 1))
+    make(known, params("read"), result())
+    assert isinstance(known.begin(params("read")), Call)
+    clock.now_s += 1.0
+    make(known, params("read"), result())
+    assert isinstance(known.begin(params("read")), Remembered)
+
+
+def test_result_is_forgotten_in_time() -> None:
+    clock = Clock()
+    known = memory(clock, limits=MemoryLimits(ttl_s=10.0))
+    make(known, params("read"), result())
+    clock.now_s += 9.9
+    assert isinstance(known.begin(params("read")), Remembered)
+    clock.now_s += 0.2
+    assert isinstance(known.begin(params("read")), Call)
+
+
+def test_memory_is_bounded() -> None:
+    known = memory(Clock(), limits=MemoryLimits(max_bytes=250, max_result_bytes=120))
+    for number in range(20):
+        make(known, params("read", number=number), result("x" * 40))
+    make(known, params("read", number="large"), result("x" * 200))
+    asked = [known.begin(params("read", number=n)) for n in (*range(20), "large")]
+    assert sum(isinstance(each, Remembered) for each in asked) == 250 // 77
+    assert isinstance(asked[19], Remembered)
