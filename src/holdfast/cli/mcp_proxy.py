@@ -1,4 +1,4 @@
-"""`holdfast mcp-proxy`: an MCP server whose repeated reads are answered from memory."""
+"""`holdfast mcp-proxy`: an MCP server, repeated reads answered from memory."""
 
 from __future__ import annotations
 
