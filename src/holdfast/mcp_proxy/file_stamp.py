@@ -32,7 +32,7 @@ class FileStamp:
 
 
 def stamp_files(arguments: object, directory: Path) -> FileStamp | None:
-    """Look at every file that a string in a call's arguments names; reads the file system.
+    """Look at every file that a call's arguments name; reads the file system.
 
     A directory counts with all that is below it. A name that is no file counts too, as it may
     become one. Links to directories are not followed.

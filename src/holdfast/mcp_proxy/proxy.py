@@ -1,4 +1,4 @@
-"""Serves an MCP server's tools on standard input and output, by way of a result memory."""
+"""Serves an MCP server's tools on standard input and output."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def serve_command(command: Sequence[str], limits: MemoryLimits, lost: Lost
 
 
 async def serve_url(url: str, limits: MemoryLimits, lost: Lost) -> MemoryCounts:
-    """Serve the tools of a server that is reached by streamable HTTP, until the client ends."""
+    """Serve a server reached by streamable HTTP, until the client ends."""
     return await _serve(streamable_http_client(url), limits, lost)
 
 

@@ -1,4 +1,4 @@
-"""Passes JSON-RPC messages between an MCP client and a server, and answers what is remembered."""
+"""Passes messages between an MCP client and a server; answers what is remembered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Streams = tuple[ReadStream[SessionMessage | Exception], WriteStream[SessionMessa
 
 
 class Relay:
-    """Decides message by message; everything but remembered tool calls passes unchanged.
+    """Decides message by message; all but remembered calls pass unchanged.
 
     Args:
         memory: Of the server's results.
@@ -45,11 +45,11 @@ class Relay:
 
     @property
     def headers(self) -> dict[str, str]:
-        """HTTP headers of messages to the server, once the protocol's version is agreed."""
+        """HTTP headers of messages to the server, by the agreed version."""
         return {} if self._version is None else {"mcp-protocol-version": self._version}
 
     def from_client(self, message: JSONRPCMessage) -> JSONRPCResponse | None:
-        """Take in a client's message; returns the answer to it, or None to pass it on. Mutates."""
+        """Take in a client's message; returns its answer, or None. Mutates."""
         if isinstance(message, JSONRPCNotification):
             if message.method == "notifications/cancelled":
                 self._cancel((message.params or {}).get("requestId"))
@@ -104,7 +104,7 @@ class Relay:
 
 
 async def run_relay(client: Streams, server: Streams, relay: Relay) -> bool:
-    """Pass messages both ways until either side ends; returns whether it was the client.
+    """Pass messages both ways; returns whether the client ended it.
 
     A line that is no message is logged and dropped, as MCP's own sessions do.
     """

@@ -137,11 +137,13 @@ class ResultMemory:
         self._tools.update(tools)
 
     def forget_tools(self) -> None:
-        """Take every tool for one that changes something, until it is known again. Mutates."""
+        """Take tools for such that change something, until known again. Mutates."""
         self._tools.clear()
 
     def begin(self, params: Mapping[str, Any]) -> Remembered | Call:
-        """Answer a call from memory, or note that it is made; `end` or `cancel` follows. Mutates.
+        """Answer a call from memory, or note that it is made. Mutates.
+
+        `end` or `cancel` follows for what is made.
 
         Args:
             params: Those of `tools/call`.
