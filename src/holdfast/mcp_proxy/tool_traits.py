@@ -26,8 +26,8 @@ class ToolTraits:
 def read_traits(result: Mapping[str, Any]) -> dict[str, ToolTraits]:
     """Traits by tool from a result of `tools/list`. Pure.
 
-    What is malformed is left out. MCP's default for a missing `readOnlyHint` is false. A missing `openWorldHint` stays open here,
-    as servers of files rarely set it.
+    What is malformed is left out. MCP's default for a missing `readOnlyHint` is false. A missing
+    `openWorldHint` stays open here, as servers of files rarely set it.
     """
     return dict(_traits(result.get("tools")))
 
