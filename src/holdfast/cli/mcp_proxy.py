@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -74,23 +74,24 @@ def mcp_proxy(
         always=frozenset(always),
         never=frozenset(never),
     )
-    serve: Callable[[], Awaitable[MemoryCounts]] = (
-        partial(serve_url, url, limits, _end_without_server)
+    serve: Callable[[], Awaitable[None]] = (
+        partial(serve_url, url, limits, _ended)
         if url
-        else partial(serve_command, command, limits, _end_without_server)
+        else partial(serve_command, command, limits, _ended)
     )
     try:
-        counts = anyio.run(serve)
+        anyio.run(serve)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(
             f"{command[0] if command else url} cannot be started: {reason}"
         ) from error
-    click.echo(_summary(counts), err=True)
 
 
-def _end_without_server(counts: MemoryCounts) -> NoReturn:
+def _ended(counts: MemoryCounts, is_client_gone: bool) -> None:
     click.echo(_summary(counts), err=True)
+    if is_client_gone:
+        return
     click.echo("error: the MCP server has ended", err=True)
     os._exit(1)
 
