@@ -96,11 +96,25 @@ def test_server_that_ends_is_an_error_at_once(tmp_path: Path) -> None:
         assert proxy.wait(timeout=60) == 1
 
 
+def test_url_without_a_server_is_an_error(tmp_path: Path) -> None:
+    asked = '{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}\n'
+    arguments = [sys.executable, *PROXY, "--url", "http://127.0.0.1:1/mcp"]
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as proxy:
+        assert proxy.stdin is not None
+        proxy.stdin.write(asked)
+        proxy.stdin.close()
+        assert proxy.wait(timeout=60) == 2
+        assert proxy.stderr is not None
+        assert "http://127.0.0.1:1/mcp cannot be reached" in proxy.stderr.read()
+
+
 def test_wrong_use_says_what_is_wrong(tmp_path: Path) -> None:
     for options, error in (
         ((), "give either --url or a command"),
         (("--url", "http://127.0.0.1:1/mcp", "--", "x"), "give either --url or a command"),
-        (("--", str(tmp_path / "missing")), "cannot be started"),
+        (("--", str(tmp_path / "missing")), "cannot be reached or started"),
         (("--ttl-s", "0", "--", "x"), "--ttl-s"),
     ):
         ended = subprocess.run(

@@ -61,6 +61,7 @@ def mcp_proxy(
         raise ConfigError("give either --url or a command", hint="holdfast mcp-proxy -- COMMAND")
     try:
         import anyio
+        import httpx2
 
         from holdfast.mcp_proxy.proxy import serve_command, serve_url
         from holdfast.mcp_proxy.result_memory import MemoryLimits
@@ -81,11 +82,18 @@ def mcp_proxy(
     )
     try:
         anyio.run(serve)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError(
-            f"{command[0] if command else url} cannot be started: {reason}"
-        ) from error
+    except (OSError, ExceptionGroup) as error:
+        cause = _first(error)
+        if not isinstance(cause, (OSError, httpx2.TransportError)):
+            raise
+        reason = getattr(cause, "strerror", None) or str(cause)
+        raise ConfigError(f"{url or command[0]} cannot be reached or started: {reason}") from error
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _ended(counts: MemoryCounts, is_client_gone: bool) -> None:
