@@ -67,6 +67,12 @@ def test_of_equal_scores_the_newest_stay() -> None:
     assert _lists(per_layer([torch.ones(2, 5)], 2)) == [[2, 2]]
 
 
+def test_of_equal_scores_in_different_heads_the_newest_counts() -> None:
+    # One zero is left to share after the two ones: the newest is the first head's last entry.
+    scores = torch.tensor([[1.0, 0, 0], [0, 0, 1]])
+    assert _lists(across_layers([scores, torch.zeros(1, 0)], 1)) == [[2, 1], [0]]
+
+
 def test_window_stays_before_the_best_finite_score() -> None:
     assert _kept([[9, 8, INF, INF]], [3]) == [[0, 2, 3]]
     assert _kept([[9, 8, INF, INF]], [1]) == [[3]]

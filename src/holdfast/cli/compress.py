@@ -126,17 +126,18 @@ def evaluate_methods(arguments: EvaluationArguments) -> None:
     from rich.console import Console
 
     from holdfast.cli.progress import progress_bar
-    from holdfast.compress.model_files import load_model
+    from holdfast.compress.model_files import load_model, require_libraries
     from holdfast.report.page import require_plots
 
     shares = _shares(arguments.budgets)
     if arguments.html is not None:
         require_plots()
-    model, tokenizer = load_model(arguments.model, num_threads=arguments.num_threads)
+    require_libraries()
     from holdfast.compress.evaluation import evaluate
     from holdfast.compress.methods import find_method
 
     methods = [find_method(name) for name in arguments.methods.split(",")]
+    model, tokenizer = load_model(arguments.model, num_threads=arguments.num_threads)
     samples = _samples(arguments, tokenizer)
     outcomes: list[Outcome] = []
     with progress_bar(Console(stderr=True), "contexts") as progress:
