@@ -1,11 +1,11 @@
 """Attributes every miss of recorded sessions of real clients.
 
-python benchmarks/attributed_recordings.py --recordings DIR [--sessions 20] [--kv-tokens 65536]
+python benchmarks/attributed_recordings.py --recordings DIR [--sessions 20] [--kv-tokens 98304]
                                            [--output DIR]
 
 Sends recorded requests to `holdfast serve` on the CPU engine as `client_streams.py` does, on a KV
 cache that does not hold all of them, and reads from the decision log why each missed. A session is
-one run of a client, its sub-agents included; clients take turns, each with its shortest run first.
+one run of a client, its sub-agents included: the shortest of each client, then the shortest of all.
 Writes `attributed_recordings.json` and `attributed_recordings.md`: prompt tokens by client, cached
 or missing for a reason. `unknown` are tokens without a reason.
 """
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--recordings", type=Path)
     parser.add_argument("--sessions", type=int, default=20)
-    parser.add_argument("--kv-tokens", type=int, default=65_536)
+    parser.add_argument("--kv-tokens", type=int, default=98_304)
     parser.add_argument("--output", type=Path, default=Path("out"))
     options = parser.parse_args()
     if options.recordings is None:
@@ -64,15 +64,14 @@ def main() -> None:
 
 
 def choose(calls: Calls, num_sessions: int) -> dict[str, Calls]:
-    """The calls of so many sessions, by client; clients take turns, short sessions first."""
+    """The calls of so many sessions, by client: the shortest of each, then of all."""
     runs: dict[str, Calls] = defaultdict(list)
     for call in calls:
         runs[call["label"]].append(call)
-    by_client: dict[str, list[Calls]] = defaultdict(list)
-    for run in sorted(runs.values(), key=lambda run: sum(len(str(call["body"])) for call in run)):
-        by_client[client_of(run[0])].append(run)
-    rounds = itertools.zip_longest(*(by_client[client] for client in sorted(by_client)))
-    taken = [run for one in rounds for run in one if run is not None][:num_sessions]
+    by_length = sorted(runs.values(), key=lambda run: sum(len(str(call["body"])) for call in run))
+    first = {client_of(run[0]): run for run in reversed(by_length)}.values()
+    others = (run for run in by_length if run not in first)
+    taken = list(itertools.islice(itertools.chain(first, others), num_sessions))
     chosen: dict[str, Calls] = defaultdict(list)
     for run in taken:
         chosen[client_of(run[0])] += run

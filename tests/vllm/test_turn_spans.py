@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,15 @@ def test_spans_that_fail_end_no_turn(rig: Rig, caplog: pytest.LogCaptureFixture)
         rig.turn("2", "abc")
     assert [one.levelname for one in caplog.records] == ["ERROR"]
     assert "holdfast_fallbacks" not in "".join(rig.metrics)
+
+
+def test_a_collector_that_hangs_holds_no_engine_up(caplog: pytest.LogCaptureFixture) -> None:
+    hangs = threading.Event()
+    provider = TracerProvider()
+    provider.shutdown = hangs.wait  # type: ignore[assignment]
+    TurnSpans(provider, "m", 0).close()
+    hangs.set()
+    assert "does not answer" in caplog.records[-1].message
 
 
 def test_no_spans_are_sent_unless_wanted(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["NoTurnSpans", "TurnSpans", "turn_spans_of"]
 
 _NS_A_S: Final = 1_000_000_000
+_CLOSE_S: Final = 2.0
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 _logger = logging.getLogger(__name__)
@@ -102,11 +104,12 @@ class TurnSpans:
                 _logger.exception("Holdfast cannot record spans of turns; requests go on.")
 
     def close(self) -> None:
-        """Send what is pending and end the SDK's thread. Mutates."""
-        try:
-            self._provider.shutdown()
-        except Exception:
-            _logger.warning("the last spans of turns were not sent", exc_info=True)
+        """Send what is pending; waits two seconds at most for a collector. Mutates."""
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
+        if closing.is_alive():
+            _logger.warning("the last spans of turns were not sent: the collector does not answer")
 
     def _attributes(
         self, turn: Turn, output_tokens: int, waited_s: float | None
