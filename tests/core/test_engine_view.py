@@ -72,6 +72,12 @@ def test_first_look_and_restart_have_no_rates(before: EngineReading | None) -> N
     assert view.evicted_blocks_per_s is None and view.interval_s == 0.0 and not view.is_recent
 
 
+def test_an_engine_that_never_evicted_evicts_nothing() -> None:
+    pages = [[one for one in FIRST.metrics if "evicted_blocks" not in one.name]] * 2
+    before, after = (EngineReading(float(n), page) for n, page in enumerate(pages))
+    assert view_of(URL, before, after).evicted_blocks_per_s == 0.0
+
+
 def test_gauges_add_up_over_data_parallel_engines() -> None:
     view = view_of(URL, None, FIRST)
     assert (view.waiting, view.sessions, view.policy) == (3, {"at_tool": 3}, "stock")

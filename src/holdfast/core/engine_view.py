@@ -254,7 +254,8 @@ def _add_rates(view: EngineView, before: _Page, after: _Page, interval_s: float)
     if min(gains) < 0 or min(prefetches.values(), default=0.0) < 0:
         return  # the engine has started again
     view.interval_s = interval_s
-    view.evicted_blocks_per_s = None if evicted is None else evicted / interval_s
+    if cached is not None or evicted is not None:  # no label of evictions before the first one
+        view.evicted_blocks_per_s = (evicted or 0.0) / interval_s
     loaded.pop(_OWN_CACHE, None)
     view.loaded_tokens_per_s = {tier: tokens / interval_s for tier, tokens in loaded.items()}
     view.prefetches_per_s = {outcome: n / interval_s for outcome, n in prefetches.items()}

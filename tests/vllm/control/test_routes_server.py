@@ -10,14 +10,17 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from click.testing import CliRunner
 from tests.engine_client import EngineClient
 from tests.waiting import LONGEST_S, until
 
 from holdfast.bench.model import build_tiny_model
 from holdfast.bench.server import EngineOptions, EngineServer
+from holdfast.cli.main import cli
 from holdfast.client.control import ControlChannel
 from holdfast.client.workflow import StepGraph, Workflow
 from holdfast.config import HoldfastConfig
+from holdfast.vllm.control.token import TOKEN_VARIABLE
 
 pytestmark = [pytest.mark.engine, pytest.mark.server]
 
@@ -168,6 +171,24 @@ def test_every_engine_is_asked(application: Application) -> None:
     assert all(application.ask("DELETE", f"/sessions/{name}")[0] == 200 for name in names)
     found = application.sessions()
     assert {found[name]["state"] for name in names} == {"closed"}
+
+
+def test_top_shows_sessions_and_hits_of_a_live_engine(application: Application) -> None:
+    for _ in range(3):  # one of the two engines gets two of them
+        application.turn("watched")
+    invoked = CliRunner(env={TOKEN_VARIABLE: TOKEN}).invoke(
+        cli, ["top", application.server.url, "--interval", "1", "--json"]
+    )
+    (view,) = json.loads(invoked.output)["engines"]
+    assert not view["error"] and not view["routes"] and view["policy"] == "holdfast"
+    watched = [one for one in view["listed"] if one["session_id"] == "watched"]
+    assert sum(one["num_turns"] for one in watched) == 3
+    assert all(one["resident_blocks"] > 0 for one in watched)
+    assert any(one["last_miss"]["cached_tokens"] > 0 for one in watched)
+    assert view["capacity_blocks"] > view["reserved_blocks"] >= 0
+    assert sum(view["sessions"].values()) >= len(view["listed"])
+    assert 0 <= view["hit_ratio"] <= view["possible_hit_ratio"] <= 1
+    assert view["evicted_blocks_per_s"] >= 0 and view["waiting"] == 0
 
 
 # The server is started again: the last test of the file.
