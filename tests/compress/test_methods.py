@@ -113,11 +113,13 @@ def test_critical_decides_part_by_attention(first_share: str, expected: list[int
     assert kept[0].nonzero()[:, 0].tolist() == expected
 
 
-def test_critical_adakv_keeps_shares_and_safeguard_of_adakv() -> None:
+@pytest.mark.parametrize("first_share", ["0", "0.5"])
+def test_critical_adakv_keeps_shares_and_safeguard(first_share: str) -> None:
     layers = [random_layer(seed, 80, index=seed) for seed in range(2)]
     budget = Budget(0.5, 80)
     plain = find_method("adakv:window=4").keep(layers, budget)
-    critical = find_method("critical-adakv:window=4").keep(layers, budget)
+    spelled = f"critical-adakv:window=4:first_share={first_share}"
+    critical = find_method(spelled).keep(layers, budget)
     counts = [layer.sum(-1).tolist() for layer in plain]
     assert counts == [layer.sum(-1).tolist() for layer in critical]
     assert counts[0][0] != counts[0][1]
@@ -125,6 +127,14 @@ def test_critical_adakv_keeps_shares_and_safeguard_of_adakv() -> None:
     for layer, kept in zip(layers, critical, strict=True):
         first = snap(layer, budget, Settings(window=4))
         assert not (keep_top(first, safe) & ~kept).any()
+
+
+def test_window_stays_though_its_values_are_zero() -> None:
+    layer = random_layer(0, 40)
+    layer.values[:, -4:] = 0
+    for name in ("criticalkv", "critical-adakv"):
+        (kept,) = find_method(f"{name}:window=4:first_share=0").keep([layer], Budget(0.5, 40))
+        assert kept[:, -4:].all()
 
 
 def test_scope_changes_among_what_entries_compete() -> None:
