@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from inspect import signature
 from itertools import pairwise
+from logging import WARNING, getLogger
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from holdfast.core.window import Window
 from holdfast.errors import ConfigError, EngineError
 from holdfast.policies.ours.return_rate_eviction import ReturnRateEviction
 from holdfast.policies.registry import policy_names
+from holdfast.runtime import watchdog
 from holdfast.sim import fleet
 from holdfast.sim.load import SimulationOptions
 from holdfast.sim.plan import RunPlan, Workload
@@ -111,6 +113,17 @@ def test_window_counts_only_its_part_of_the_run() -> None:
     assert result.evicted_blocks is not None
     assert result.evicted_blocks > 0
     assert result.mean_live_sessions == pytest.approx(6.0, abs=0.01)
+
+
+def test_advice_to_operators_is_not_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("_LEAST_TURNS", "_LEAST_SHARE", "_THRASHES_ABOVE"):
+        monkeypatch.setattr(watchdog, limit, 0.0)
+    with caplog.at_level("WARNING"):
+        simulate(replace(windowed(), policy="holdfast"))
+    assert [record.message for record in caplog.records] == []
+    assert getLogger("holdfast.vllm.reports").isEnabledFor(WARNING)
 
 
 def test_isolated_sessions_share_no_prefix() -> None:

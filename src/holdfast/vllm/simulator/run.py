@@ -6,7 +6,8 @@ Process: a worker of a sweep, or the caller's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -35,6 +36,7 @@ __all__ = ["RouterOf", "SimulatedRun", "run_plan", "simulate"]
 RouterOf = Callable[[RunPlan], Router | None]
 
 _CACHED_WORKLOADS = 4
+_ADVISING = ("holdfast.vllm.reports", "holdfast.vllm.offload.transfer_gate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,10 @@ def simulate(
     Raises:
         HoldfastError: The plan cannot be run.
     """
-    logging.getLogger("vllm").setLevel(logging.ERROR)
     variants = policy_spec(plan.policy).variants
-    runs = (_run_variant(plan, variant, sessions, router_of) for variant in variants)
-    return min((run.result() for run in runs), key=_shortfall)
+    with _without_advice():
+        runs = (_run_variant(plan, variant, sessions, router_of) for variant in variants)
+        return min((run.result() for run in runs), key=_shortfall)
 
 
 def run_plan(plan: RunPlan, sessions: Sequence[Session] | None = None) -> SimulatedRun:
@@ -124,8 +126,22 @@ def run_plan(plan: RunPlan, sessions: Sequence[Session] | None = None) -> Simula
     Raises:
         HoldfastError: The plan cannot be run.
     """
+    with _without_advice():
+        return _run_variant(plan, policy_spec(plan.policy).variants[0], sessions)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Leave out warnings to an engine's operator: the results say how the engine was."""
     logging.getLogger("vllm").setLevel(logging.ERROR)
-    return _run_variant(plan, policy_spec(plan.policy).variants[0], sessions)
+    levels = {logger: logger.level for logger in map(logging.getLogger, _ADVISING)}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _run_variant(
