@@ -200,3 +200,13 @@ def test_files_that_are_no_model_are_errors(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + b"\0" * 60)
     with pytest.raises(ConfigError, match=r"broken.gguf: cannot be loaded"):
         load_model(tmp_path / "broken.gguf")
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(100))])
+def test_broken_weights_are_an_error(tmp_path: Path, content: bytes) -> None:
+    model = build_tiny_model(tmp_path)
+    (weights,) = model.glob("*.safetensors")
+    weights.write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot be loaded: ") as caught:
+        load_model(model)
+    assert caught.value.hint is None  # no library is missing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mcp_types import (
@@ -21,8 +22,10 @@ TOOLS = [{"name": "read", "annotations": CLOSED}, {"name": "write"}]
 TEXT = {"content": [{"type": "text", "text": "x"}]}
 
 
-def relay(tools: list[dict[str, Any]] | None = None) -> Relay:
-    memory = ResultMemory(lambda _: FileStamp(b"", 0.0, 0), lambda: 100.0, lambda: 100.0)
+def relay(
+    tools: list[dict[str, Any]] | None = None, clock: Callable[[], float] = lambda: 100.0
+) -> Relay:
+    memory = ResultMemory(lambda _: FileStamp(b"", 0.0, 0), clock, lambda: 100.0)
     made = Relay(memory)
     made.from_client(request("list", "tools/list"))
     made.from_server(response("list", {"tools": TOOLS if tools is None else tools}))
@@ -67,12 +70,13 @@ def test_tools_are_changes_until_they_are_listed() -> None:
 
 
 def test_later_pages_add_and_a_new_list_replaces() -> None:
-    made = relay([])
+    made = relay()
     made.from_client(request(1, "tools/list", cursor="more"))
-    made.from_server(response(1, {"tools": TOOLS}))
-    made.from_client(call(2))
-    made.from_server(response(2, TEXT))
-    assert made.from_client(call(3)) == response(3, TEXT)
+    made.from_server(response(1, {"tools": [{"name": "other", "annotations": CLOSED}]}))
+    for tool in ("read", "other"):
+        made.from_client(call(2, tool))
+        made.from_server(response(2, TEXT))
+        assert made.from_client(call(3, tool)) == response(3, TEXT)
 
     made.from_client(request(4, "tools/list"))
     made.from_server(response(4, {"tools": []}))
@@ -103,6 +107,17 @@ def test_cancelled_read_is_not_remembered() -> None:
     made.from_client(notification("notifications/cancelled", requestId=1))
     made.from_server(response(1, TEXT))
     assert made.from_client(call(2)) is None
+
+
+def test_cancelled_change_ends_after_a_minute() -> None:
+    times = iter([100.0, 100.0, 161.0])
+    made = relay(clock=lambda: next(times, 161.0))
+    made.from_client(call(1, "write"))
+    made.from_client(notification("notifications/cancelled", requestId=1))
+    for number in (2, 3):
+        made.from_client(call(number))
+        made.from_server(response(number, TEXT))
+    assert made.from_client(call(4)) == response(4, TEXT)
 
 
 def test_odd_messages_pass() -> None:

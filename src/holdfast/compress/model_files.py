@@ -40,6 +40,7 @@ def load_model(path: Path, *, num_threads: int | None = None) -> tuple[Any, Any]
     """
     require_libraries()
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if num_threads is not None:
@@ -55,8 +56,13 @@ def load_model(path: Path, *, num_threads: int | None = None) -> tuple[Any, Any]
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **source)
         tokenizer = AutoTokenizer.from_pretrained(folder, **source)
-    except (OSError, ValueError, KeyError, ImportError, NotImplementedError) as error:
+    except ImportError as error:
+        raise ConfigError(f"{path}: cannot be loaded: {_first_line(error)}", hint=_HINT) from error
+    except (OSError, ValueError, KeyError, NotImplementedError, SafetensorError) as error:
         # transformers reports broken, unknown and incomplete files by any of these.
-        first = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"{path}: cannot be loaded: {first}", hint=_HINT) from error
+        raise ConfigError(f"{path}: cannot be loaded: {_first_line(error)}") from error
     return model.eval(), tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

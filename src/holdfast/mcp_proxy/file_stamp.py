@@ -21,7 +21,7 @@ class FileStamp:
     """Files and directories at one time; equal stamps mean unchanged files.
 
     Attributes:
-        digest: Of each one's path, inode, size and times, and of names that are no file.
+        digest: Of each one's path, inode, size and times.
         newest_s: Latest change of any (s since the epoch; 0 without a file).
         num_files: Files and directories (count).
     """
@@ -34,8 +34,8 @@ class FileStamp:
 def stamp_files(arguments: object, directory: Path) -> FileStamp | None:
     """Look at every file that a call's arguments name; reads the file system.
 
-    A directory counts with all that is below it. A name that is no file counts too, as it may
-    become one. Links to directories are not followed.
+    A directory counts with all that is below it. Links to directories are not followed. A name
+    that is no file yet changes the stamp when it becomes one.
 
     Args:
         arguments: JSON values.
@@ -49,9 +49,8 @@ def stamp_files(arguments: object, directory: Path) -> FileStamp | None:
     try:
         for path, status in _files(arguments, directory):
             digest.update(f"{path!r} {_text(status)}\n".encode("utf-8", "surrogatepass"))
-            if status is not None:
-                num_files += 1
-                newest_ns = max(newest_ns, status.st_ctime_ns)
+            num_files += 1
+            newest_ns = max(newest_ns, status.st_ctime_ns)
             if num_files > _MAX_FILES:
                 return None
     except OSError:
@@ -59,22 +58,16 @@ def stamp_files(arguments: object, directory: Path) -> FileStamp | None:
     return FileStamp(digest.digest(), newest_ns / 1e9, num_files)
 
 
-def _text(status: os.stat_result | None) -> str:
-    if status is None:
-        return "-"
-    s = status
+def _text(s: os.stat_result) -> str:
     return f"{s.st_dev} {s.st_ino} {s.st_mode} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
 
 
-def _files(
-    arguments: object, directory: Path
-) -> Iterator[tuple[str | Path, os.stat_result | None]]:
+def _files(arguments: object, directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
     for name in _names(arguments):
         path = directory / _path_of(name)
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            yield name, None
             continue
         yield path, status
         if stat.S_ISDIR(status.st_mode):
