@@ -13,6 +13,7 @@ from holdfast.gateway.app import Gateway
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.tenants import ApiKeys
+from holdfast.policies.requests import RequestPolicy
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FIRST = b'data: {"id": "resp_1", "choices": []}\n\n'
@@ -88,13 +89,17 @@ class ServedUrl(str):
 
 @contextlib.asynccontextmanager
 async def gateway(
-    *engines: FakeEngine, keys: ApiKeys | None = None, engine_key: str | None = None, **limits: Any
+    *engines: FakeEngine,
+    keys: ApiKeys | None = None,
+    engine_key: str | None = None,
+    policies: Sequence[RequestPolicy] = (),
+    **limits: Any,
 ) -> AsyncIterator[ServedUrl]:
     """Some engines and a gateway before them; yields its address."""
     async with contextlib.AsyncExitStack() as stack:
         for engine in engines:
             await stack.enter_async_context(engine.running())
-        yield await stack.enter_async_context(_gateway(engines, keys, engine_key, limits))
+        yield await stack.enter_async_context(_gateway(engines, keys, engine_key, policies, limits))
 
 
 @contextlib.asynccontextmanager
@@ -102,11 +107,13 @@ async def _gateway(
     engines: Sequence[FakeEngine],
     keys: ApiKeys | None,
     engine_key: str | None,
+    policies: Sequence[RequestPolicy],
     limits: dict[str, Any],
 ) -> AsyncIterator[ServedUrl]:
     known = [Engine(f"e{number}", engine.url) for number, engine in enumerate(engines)]
     limits.setdefault("probe_s", 60.0)
-    served = Gateway(known, keys or ApiKeys({}), GatewayLimits(**limits), engine_key)
+    checked = keys or ApiKeys({}), GatewayLimits(**limits), engine_key
+    served = Gateway(known, *checked, policies=policies)
     runner = web.AppRunner(served.app(), handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

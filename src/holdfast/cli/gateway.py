@@ -87,6 +87,16 @@ class GatewayArguments:
             help="File with the engines' API key, sent instead of the client's.",
         ),
     ]
+    policies_path: Annotated[
+        Path | None,
+        option(
+            "--policies",
+            type=FILE,
+            metavar="FILE",
+            help="TOML with a table for each request policy, by name, and its settings; see "
+            "`holdfast policies`.",
+        ),
+    ]
     certificate_path: Annotated[
         Path | None, option("--tls-cert", type=FILE, help="Certificate chain, PEM.")
     ]
@@ -138,6 +148,7 @@ def gateway(options: GatewayArguments) -> None:
     """
     from holdfast.gateway.app import Gateway
     from holdfast.gateway.engines import Engine
+    from holdfast.gateway.policy_file import read_policies
     from holdfast.gateway.serving import Listening, serve
     from holdfast.gateway.settings import GatewayLimits
     from holdfast.gateway.tenants import ApiKeys
@@ -162,7 +173,9 @@ def gateway(options: GatewayArguments) -> None:
     )
     where = Listening(options.host, options.port, options.admin_port, _tls(options))
     readers = [_reader(text, engines) for text in options.kv_events]
-    serving = serve(Gateway(engines, keys, limits, engine_key, readers), where, _announce)
+    policies = () if options.policies_path is None else read_policies(options.policies_path)
+    app = Gateway(engines, keys, limits, engine_key, readers, policies)
+    serving = serve(app, where, _announce)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serving)
 

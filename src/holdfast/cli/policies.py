@@ -14,7 +14,7 @@ __all__ = ["policies"]
 
 @click.command()
 def policies() -> None:
-    """List the scheduling policies, with their sources and settings."""
+    """List all policies, with their sources and settings."""
     from holdfast.policies import registry
 
     table = Table(box=None, pad_edge=False)
@@ -25,11 +25,15 @@ def policies() -> None:
     for spec in registry.policy_specs():
         cells = (_decides(spec.name), spec.summary, spec.source, spec.differs)
         table.add_row(spec.name, *cells, _settings(spec.settings))
+    for spec in registry.request_policy_specs():
+        cells = ("requests, in a gateway", spec.summary, spec.source, spec.differs)
+        table.add_row(spec.name, *cells, _settings(spec.settings))
     console = Console()
     console.print(table)
     console.print(
         "\nNames join with +: cachewise+working-set evicts as one and admits as the other."
         "\nSettings follow a name: continuum:eta=0.5:min_samples=50."
+        "\nPolicies about requests stand in the file of `holdfast gateway --policies`."
     )
 
 

@@ -18,8 +18,10 @@ from holdfast.gateway.event_reader import KvEventReader
 from holdfast.gateway.forwarding import Forwarder
 from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.openapi import clients_document, operators_document
+from holdfast.gateway.request_policies import RequestPolicies
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.tenants import ApiKeys
+from holdfast.policies.requests import RequestPolicy
 
 __all__ = ["Gateway"]
 
@@ -44,6 +46,7 @@ class Gateway:
         limits: What requests may ask.
         engine_key: Bearer token for the engines; None passes the client's.
         readers: Read KV events of those engines that report them.
+        policies: What they may change about requests, asked in this order.
 
     Attributes:
         metrics: What was counted.
@@ -56,6 +59,7 @@ class Gateway:
         limits: GatewayLimits | None = None,
         engine_key: str | None = None,
         readers: Sequence[KvEventReader] = (),
+        policies: Sequence[RequestPolicy] = (),
     ) -> None:
         self.metrics = GatewayMetrics()
         self._engines = engines
@@ -63,6 +67,7 @@ class Gateway:
         self._limits = limits or GatewayLimits()
         self._engine_key = engine_key
         self._readers = readers
+        self._policies = RequestPolicies(policies, self.metrics)
         self._started_at: dict[Engine, str] = {}
 
     def app(self) -> web.Application:
@@ -99,6 +104,7 @@ class Gateway:
         ) as client:
             self._forwarder = Forwarder(
                 *(self._engines, client, self._keys, self._limits, self.metrics),
+                policies=self._policies,
                 engine_key=self._engine_key,
             )
             tasks = [asyncio.create_task(self._probe_all(client))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -14,23 +14,16 @@ from holdfast.gateway.api import Route
 from holdfast.gateway.gemini import GeminiCall, GeminiError, gemini_call_of, translated_request
 from holdfast.gateway.headers import by_lower_name
 from holdfast.gateway.metrics import GatewayMetrics
-from holdfast.gateway.prompt_path import Piece, nests_deeper, place_of, stream_of, with_salt
+from holdfast.gateway.prompt_path import Piece, identity_of, nests_deeper, place_of, with_salt
+from holdfast.gateway.refusal import Refusal
+from holdfast.gateway.request_policies import RequestPolicies
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.tenants import ApiKeys
+from holdfast.policies.requests import Request
 
-__all__ = ["Call", "Refusal", "RequestChecker"]
+__all__ = ["Call", "RequestChecker"]
 
-
-class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
-    """The gateway answers by itself.
-
-    Attributes:
-        status: Status of the answer; its text is the message.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+_CHAT: Final = "/v1/chat/completions"
 
 
 class Call(NamedTuple):
@@ -45,6 +38,7 @@ class Call(NamedTuple):
         answer_id: An earlier answer that only its engine knows; None if it names none.
         gemini: What it asked for in Gemini's API; None in the engines' own.
         engine_path: Path on the engine; None if it is the client's.
+        request: What request policies see of it; None without policies or a prompt.
     """
 
     route: Route
@@ -55,6 +49,7 @@ class Call(NamedTuple):
     answer_id: str | None
     gemini: GeminiCall | None = None
     engine_path: str | None = None
+    request: Request | None = None
 
 
 class RequestChecker:
@@ -64,12 +59,20 @@ class RequestChecker:
         keys: API keys of clients.
         limits: What a request may ask.
         metrics: Takes the time of decisions.
+        policies: May refuse or rewrite what passes.
     """
 
-    def __init__(self, keys: ApiKeys, limits: GatewayLimits, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self,
+        keys: ApiKeys,
+        limits: GatewayLimits,
+        metrics: GatewayMetrics,
+        policies: RequestPolicies,
+    ) -> None:
         self._keys = keys
         self._limits = limits
         self._metrics = metrics
+        self._policies = policies
 
     async def checked(self, request: web.Request, route: Route | None) -> Call:
         """Receive a request and check it.
@@ -97,7 +100,7 @@ class RequestChecker:
         if route.dialect == "gemini":
             call = self._translated(request, route, text, tenant)
         else:
-            call = _read(request, route, text, body, tenant)
+            call = self._read(request, route, text, body, tenant, request.path)
         self._metrics.decision_s.observe(monotonic() - began_s)
         return call
 
@@ -134,27 +137,35 @@ class RequestChecker:
         if gemini.action == "countTokens":
             return Call(route, translated, tenant, None, (), None, gemini, "/tokenize")
         body = RequestBody.parse(translated)
-        call = _read(request, route, translated, body, tenant)
-        return call._replace(gemini=gemini, engine_path="/v1/chat/completions")
+        call = self._read(request, route, translated, body, tenant, _CHAT)
+        return call._replace(gemini=gemini, engine_path=_CHAT)
 
-
-def _read(
-    request: web.Request, route: Route, text: bytes, body: RequestBody | None, tenant: str
-) -> Call:
-    if tenant and body is not None and _names_hosts(body.value("kv_transfer_params")):
-        raise Refusal(400, "kv_transfer_params name other engines; only operators may do that")
-    stream_id = stream_of(by_lower_name(request.headers), body)
-    session_id = None if stream_id is None else f"{tenant}\x00{stream_id}"
-    answer_id = request.path.split("/")[3] if route.path == "/v1/responses/*" else None
-    path: tuple[Piece, ...] = ()
-    if body is None:
-        if tenant and route.uses_cache:
-            raise Refusal(400, "the body is no JSON object in UTF-8")  # it could have a salt
-    elif route.is_generation:
-        path, answer_id, text = place_of(body, tenant)
-    elif tenant and route.uses_cache:
-        text = with_salt(body, tenant)
-    return Call(route, text, tenant, session_id, path, answer_id)
+    def _read(
+        self,
+        request: web.Request,
+        route: Route,
+        text: bytes,
+        body: RequestBody | None,
+        tenant: str,
+        engine_path: str,
+    ) -> Call:
+        if tenant and body is not None and _names_hosts(body.value("kv_transfer_params")):
+            raise Refusal(400, "kv_transfer_params name other engines; only operators may do that")
+        identity = identity_of(by_lower_name(request.headers), body, tenant)
+        answer_id = request.path.split("/")[3] if route.path == "/v1/responses/*" else None
+        path: tuple[Piece, ...] = ()
+        seen: Request | None = None
+        if body is None:
+            if tenant and route.uses_cache:
+                raise Refusal(400, "the body is no JSON object in UTF-8")  # it could have a salt
+        elif route.is_generation:
+            if self._policies:
+                seen = self._policies.passed(Request(engine_path, body, identity, monotonic()))
+                body = seen.body
+            path, answer_id, text = place_of(body, tenant)
+        elif tenant and route.uses_cache:
+            text = with_salt(body, tenant)
+        return Call(route, text, tenant, identity.group, path, answer_id, request=seen)
 
 
 def _names_hosts(transfer: object) -> bool:

@@ -20,7 +20,7 @@ from yarl import URL
 from holdfast.errors import EndpointError
 from holdfast.gateway.answer_tail import KEPT_BYTES, AnswerTail, has_first_token, read_tail
 from holdfast.gateway.api import Route, error_body, route_of
-from holdfast.gateway.checking import Call, Refusal, RequestChecker
+from holdfast.gateway.checking import Call, RequestChecker
 from holdfast.gateway.dispatch import Dispatcher
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.gemini_answers import translator_of
@@ -28,9 +28,12 @@ from holdfast.gateway.headers import RECEIPT, answer_headers, request_headers
 from holdfast.gateway.kv_events import engine_session_id
 from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.placement import Placement
+from holdfast.gateway.refusal import Refusal
+from holdfast.gateway.request_policies import RequestPolicies
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.streams import break_off, payload_of
 from holdfast.gateway.tenants import ApiKeys
+from holdfast.policies.requests import AnswerEnded, Request, RequestSent
 
 __all__ = ["Forwarder"]
 
@@ -50,11 +53,13 @@ class Forwarder:
         keys: API keys of clients.
         limits: What a request may ask.
         metrics: Counts.
+        policies: What they may change about requests.
         engine_key: Bearer token for the engines; None passes the client's.
 
     Attributes:
         dispatcher: Decides where requests go, and when.
         metrics: See the argument.
+        policies: See the argument.
     """
 
     def __init__(
@@ -64,13 +69,15 @@ class Forwarder:
         keys: ApiKeys,
         limits: GatewayLimits,
         metrics: GatewayMetrics,
+        policies: RequestPolicies,
         engine_key: str | None = None,
     ) -> None:
         self.dispatcher = Dispatcher(engines, limits.lease_s, limits.max_wait_ratio)
         for engine in engines:
             metrics.watch_held(engine.name, partial(self.dispatcher.held, engine))
         self._client = client
-        self._checker = RequestChecker(keys, limits, metrics)
+        self._checker = RequestChecker(keys, limits, metrics, policies)
+        self.policies = policies
         self.metrics = metrics
         self._engine_key = engine_key
         self._answered_by: OrderedDict[str, tuple[Engine, str]] = OrderedDict()  # and tenant
@@ -84,7 +91,7 @@ class Forwarder:
         try:
             return await self._forward(request, await self._checker.checked(request, route))
         except Refusal as refusal:
-            return self._refuse(route, refusal.status, str(refusal))
+            return self._refuse(route, refusal)
         except asyncio.CancelledError:
             self.metrics.disconnects.inc()
             raise
@@ -100,6 +107,7 @@ class Forwarder:
             try:
                 with sent:
                     await self._admitted(sent)
+                    self._observe_sent(call, sent)
                     async with self._client.request(
                         request.method,
                         URL(engine.url + (call.engine_path or request.raw_path), encoded=True),
@@ -133,7 +141,7 @@ class Forwarder:
         except EndpointError as error:
             raise Refusal(503, str(error)) from None
         self.metrics.placements.labels(placement.engine.name, placement.reason).inc()
-        return _Sent(request_id, placement, self)
+        return _Sent(request_id, placement, self, call.request)
 
     def _headers(self, request: web.Request, call: Call, sent: _Sent) -> CIMultiDict[str]:
         """The headers for an engine; where it reports KV events, they name the session."""
@@ -147,6 +155,12 @@ class Forwarder:
         if call.gemini is not None:
             headers["Accept-Encoding"] = "identity"  # to be translated
         return headers
+
+    def _observe_sent(self, call: Call, sent: _Sent) -> None:
+        if call.request is not None:
+            num_bytes = sum(piece.num_bytes for piece in call.path)
+            missing_bytes = sent.placement.missing_bytes
+            self.policies.observe(RequestSent(call.request, monotonic(), num_bytes, missing_bytes))
 
     async def _admitted(self, sent: _Sent) -> None:
         """Wait until the engine has space for the request's session."""
@@ -238,10 +252,14 @@ class Forwarder:
             num_bytes = sum(piece.num_bytes for piece in call.path)
             self.dispatcher.learn_tokens(sent.engine, num_bytes, tail.prompt_tokens)
 
-    def _refuse(self, route: Route | None, status: int, message: str) -> web.Response:
+    def _refuse(self, route: Route | None, refusal: Refusal) -> web.Response:
+        status = refusal.status
         self.metrics.answers.labels("", f"{status // 100}xx").inc()
-        body = error_body("openai" if route is None else route.dialect, status, message)
-        return web.Response(status=status, body=body, content_type="application/json")
+        body = error_body("openai" if route is None else route.dialect, status, str(refusal))
+        answer = web.Response(status=status, body=body, content_type="application/json")
+        if refusal.retry_after_s is not None:
+            answer.headers["Retry-After"] = str(math.ceil(refusal.retry_after_s))
+        return answer
 
 
 class _Sent:
@@ -251,6 +269,7 @@ class _Sent:
         request_id: Its id for the dispatcher.
         placement: Where it goes.
         forwarder: Who sends it.
+        request: What request policies see of it; None without them.
 
     Attributes:
         request_id: See the argument.
@@ -260,12 +279,19 @@ class _Sent:
         tail: What the end of the answer says.
     """
 
-    def __init__(self, request_id: str, placement: Placement, forwarder: Forwarder) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        placement: Placement,
+        forwarder: Forwarder,
+        request: Request | None,
+    ) -> None:
         self.request_id = request_id
         self.placement = placement
         self.has_answered = self.has_started = False
         self.tail = AnswerTail(None, None, None)
         self._forwarder = forwarder
+        self._request = request
 
     @property
     def engine(self) -> Engine:
@@ -287,5 +313,9 @@ class _Sent:
     def __exit__(self, *exc_info: object) -> None:
         self._forwarder.metrics.in_flight.labels(self.engine.name).dec()
         tail = self.tail
-        self._forwarder.dispatcher.ended(self.request_id, monotonic(), tail.output_tokens, tail.end)
+        now_s = monotonic()
+        self._forwarder.dispatcher.ended(self.request_id, now_s, tail.output_tokens, tail.end)
+        if self._request is not None:
+            ended = AnswerEnded(self._request, now_s, tail.prompt_tokens, tail.output_tokens)
+            self._forwarder.policies.observe(ended)
         self._forwarder.look()

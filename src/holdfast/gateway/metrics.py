@@ -37,6 +37,13 @@ class GatewayMetrics:
             "Clients that left before their answer ended; the engine was told.",
             registry=self.registry,
         )
+        self.policy_actions = Counter(
+            "holdfast_gateway_policy_actions",
+            "What request policies did: requests rewritten or refused, tool calls denied, failures "
+            "(a policy that fails is off until a restart).",
+            ["policy", "action"],
+            registry=self.registry,
+        )
         self.in_flight = self._gauge(
             "requests_in_flight", "Requests sent to an engine and not yet answered."
         )

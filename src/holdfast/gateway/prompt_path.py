@@ -14,10 +14,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from holdfast.core.client_identity import BODY_FIELDS, identify
+from holdfast.core.identity import Identity
 from holdfast.core.json_nesting import nesting_depth
 from holdfast.core.request_body import RequestBody
 
-__all__ = ["Piece", "nests_deeper", "place_of", "prompt_path", "stream_of", "with_salt"]
+__all__ = ["Piece", "identity_of", "nests_deeper", "place_of", "prompt_path", "with_salt"]
 
 _PIECE_BYTES: Final = 4096
 _KEY_BYTES: Final = 16
@@ -43,14 +44,23 @@ class Piece(NamedTuple):
     num_bytes: int
 
 
-def stream_of(headers: Mapping[str, str], body: RequestBody | None) -> str | None:
-    """Return the id of a request's stream; None without one. Pure.
+def identity_of(headers: Mapping[str, str], body: RequestBody | None, tenant: str) -> Identity:
+    """Return who sends a request, as far as it says. Pure.
 
     Args:
         headers: By lower-case name.
         body: The request's body; None if it is no JSON object.
+        tenant: Whose key it has.
     """
-    return identify(headers, {} if body is None else body.values(BODY_FIELDS)).session_id
+    found = identify(headers, {} if body is None else body.values(BODY_FIELDS))
+    return Identity(
+        found.session_id,
+        found.parent_session_id,
+        found.agent_id,
+        found.workflow_id,
+        client=found.client,
+        tenant=tenant,
+    )
 
 
 def place_of(body: RequestBody, tenant: str) -> tuple[tuple[Piece, ...], str | None, bytes]:

@@ -1,16 +1,17 @@
 """Policies by name, set and joined as in `saga:max_ttl_s=60+working-set`.
 
 Built-in ones are listed here; others register a policy class under the entry point group
-`holdfast.policies` and are found by its name. Modules are imported when a policy is asked for.
+`holdfast.policies`, or `holdfast.request_policies` for a gateway's, and are found by its name.
+Modules are imported when a policy is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 from holdfast.core.events import Event
 from holdfast.errors import PolicyError
@@ -25,21 +26,30 @@ from holdfast.policies.base import (
     PrefetchPolicy,
 )
 from holdfast.policies.engine_modes import ENGINE_MODES
-from holdfast.policies.spec import read_settings
+from holdfast.policies.requests import RequestPolicy
+from holdfast.policies.spec import convert_settings, read_settings
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "REQUEST_ENTRY_POINT_GROUP",
     "PolicySet",
     "build_policies",
+    "build_request_policy",
     "check_deployable",
     "decided_by",
     "policy_class",
     "policy_names",
     "policy_spec",
     "policy_specs",
+    "request_policy_class",
+    "request_policy_names",
+    "request_policy_specs",
 ]
 
 ENTRY_POINT_GROUP: Final = "holdfast.policies"
+REQUEST_ENTRY_POINT_GROUP: Final = "holdfast.request_policies"
+
+T = TypeVar("T")
 
 _JOINT: Final = "+"
 _SETTING: Final = ":"
@@ -67,6 +77,7 @@ _BUILT_IN: Final[dict[str, str]] = {
     "saga": f"{_PUBLISHED}.saga:Saga",
     "thunderagent": f"{_PUBLISHED}.thunderagent:ThunderAgent",
 }
+_REQUESTS: Final[dict[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +118,11 @@ def policy_specs() -> Iterator[PolicySpec]:
         try:
             yield policy_spec(name)
         except PolicyError as error:
-            yield PolicySpec(name, summary=f"cannot be used: {error}", source="")
+            yield _broken(name, error)
+
+
+def _broken(name: str, error: PolicyError) -> PolicySpec:
+    return PolicySpec(name, summary=f"cannot be used: {error}", source="")
 
 
 def decided_by(name: str) -> tuple[str, ...]:
@@ -156,24 +171,75 @@ def policy_class(name: str) -> type[Policy]:
         PolicyError: Nothing is registered as `name`, or what is registered cannot be loaded, is no
             policy, or has another name.
     """
-    if name in _BUILT_IN:
-        module, _, attribute = _BUILT_IN[name].partition(":")
-        built_in: type[Policy] = getattr(import_module(module), attribute)
-        return built_in
-    registered = entry_points(group=ENTRY_POINT_GROUP, name=name)
+    return _loaded(name, _BUILT_IN, ENTRY_POINT_GROUP, Policy, policy_names)
+
+
+def request_policy_names() -> tuple[str, ...]:
+    """Names of all request policies, built-in ones first."""
+    others = entry_points(group=REQUEST_ENTRY_POINT_GROUP).names - _REQUESTS.keys()
+    return (*_REQUESTS, *sorted(others))
+
+
+def request_policy_class(name: str) -> type[RequestPolicy]:
+    """The class of a request policy.
+
+    Raises:
+        PolicyError: As for `policy_class`.
+    """
+    group = REQUEST_ENTRY_POINT_GROUP
+    return _loaded(name, _REQUESTS, group, RequestPolicy, request_policy_names)
+
+
+def request_policy_specs() -> Iterator[PolicySpec]:
+    """What is known about each request policy; of a broken one, its error."""
+    for name in request_policy_names():
+        try:
+            yield request_policy_class(name).spec
+        except PolicyError as error:
+            yield _broken(name, error)
+
+
+def build_request_policy(name: str, values: Mapping[str, object]) -> RequestPolicy:
+    """Build a request policy for a gateway.
+
+    Args:
+        name: The policy.
+        values: Its settings; those that are missing keep their defaults.
+
+    Raises:
+        PolicyError: It is unknown, has no such setting, or a value is of the wrong type or range.
+    """
+    kind = request_policy_class(name)
+    settings = convert_settings(name, kind.spec.settings, values)
+    return kind() if settings is None else kind(settings)
+
+
+def _loaded(
+    name: str,
+    built_in: Mapping[str, str],
+    group: str,
+    base: type[T],
+    names: Callable[[], Sequence[str]],
+) -> type[T]:
+    """The class that is built in or registered as `name`."""
+    if name in built_in:
+        module, _, attribute = built_in[name].partition(":")
+        found: Any = getattr(import_module(module), attribute)
+        return cast("type[T]", found)
+    registered = entry_points(group=group, name=name)
     if not registered:
-        raise PolicyError(
-            f"unknown policy {name!r}", hint=f"known policies: {', '.join(policy_names())}"
-        )
+        raise PolicyError(f"unknown policy {name!r}", hint=f"known policies: {', '.join(names())}")
     point = next(iter(registered))
     try:
-        found: Any = point.load()
+        found = point.load()
     except (ImportError, AttributeError) as error:
         raise PolicyError(
             f"policy {name!r} cannot be loaded from {point.value}: {error}"
         ) from error
-    if not (isinstance(found, type) and issubclass(found, Policy)):
-        raise PolicyError(f"policy {name!r} is {found!r}, not a subclass of holdfast's Policy")
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise PolicyError(
+            f"policy {name!r} is {found!r}, not a subclass of holdfast's {base.__name__}"
+        )
     spec = getattr(found, "spec", None)
     if not isinstance(spec, PolicySpec) or spec.name != name:
         raise PolicyError(

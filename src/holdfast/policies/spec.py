@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 
 from holdfast.errors import PolicyError
 
-__all__ = ["Need", "PolicySettings", "PolicySpec", "read_settings"]
+__all__ = ["Need", "PolicySettings", "PolicySpec", "convert_settings", "read_settings"]
 
 
 class Need(enum.StrEnum):
@@ -79,3 +79,28 @@ def read_settings(
         return None if kind is None else kind(**values)
     except ValueError as error:
         raise PolicyError(f"policy {name!r}: {error}", hint=hint) from error
+
+
+def convert_settings(
+    name: str, kind: type[PolicySettings] | None, values: Mapping[str, object]
+) -> PolicySettings | None:
+    """A policy's settings from decoded values, such as a table of TOML. Pure.
+
+    Args:
+        name: The policy, for messages.
+        kind: Its settings.
+        values: What is set; the others keep their defaults.
+
+    Raises:
+        PolicyError: A key is unknown, its value has the wrong type or is out of range, or values
+            contradict each other.
+    """
+    known = [field.name for field in msgspec.structs.fields(kind)] if kind else []
+    for key in values:
+        if key not in known:
+            hint = f"settings of {name}: {', '.join(known) or 'none'}"
+            raise PolicyError(f"policy {name!r} has no setting {key!r}", hint=hint)
+    try:
+        return None if kind is None else msgspec.convert(values, kind)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise PolicyError(f"policy {name!r}: {error}") from error

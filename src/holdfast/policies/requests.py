@@ -1,0 +1,138 @@
+"""The contract of request policies: rewrite, refuse, judge tool calls.
+
+A gateway asks them; the other policies decide inside an engine. The same rules hold: a policy
+observes events and answers questions, questions change nothing, and the host carries out the
+answers. A policy that raises is counted, logged once and set aside, and requests go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from holdfast.core.identity import Identity
+from holdfast.core.request_body import RequestBody
+from holdfast.policies.spec import PolicySettings, PolicySpec
+from holdfast.tool_calls.turn_end import ToolCall
+
+__all__ = [
+    *("AnswerEnded", "Refused", "Request", "RequestEvent", "RequestPolicy", "RequestSent"),
+    "ToolCall",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A client's request, before it is placed on an engine.
+
+    Attributes:
+        path: The API's path, such as `/v1/messages`; Gemini's requests are chat completions.
+        body: Its fields.
+        identity: Who sends it; ids are unique within a tenant only.
+        now_s: Time of its arrival (s, monotonic).
+    """
+
+    path: str
+    body: RequestBody
+    identity: Identity
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSent:
+    """A request has left for an engine.
+
+    Attributes:
+        request: As it was sent.
+        time_s: When (s, monotonic).
+        num_bytes: Length of its prompt (bytes).
+        missing_bytes: What of it the engine has to compute, as far as known (bytes).
+    """
+
+    request: Request
+    time_s: float
+    num_bytes: int
+    missing_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEnded:
+    """An answer is complete, or has broken off.
+
+    Attributes:
+        request: What it answers.
+        time_s: When (s, monotonic).
+        prompt_tokens: Length of the prompt; None if the answer does not say.
+        output_tokens: Length of the answer; None if it does not say.
+    """
+
+    request: Request
+    time_s: float
+    prompt_tokens: int | None
+    output_tokens: int | None
+
+
+RequestEvent = RequestSent | AnswerEnded
+"""What a request policy observes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that is not sent; the client gets its API's own error.
+
+    Attributes:
+        message: What is refused and what to do, for the client.
+        status: Status of the answer (400 to 599).
+        retry_after_s: When the request may be sent again (s, >= 0); None if never as it is.
+    """
+
+    message: str
+    status: int = 403
+    retry_after_s: float | None = None
+
+
+class RequestPolicy:
+    """Decides about clients' requests; as it stands all pass unchanged.
+
+    Args:
+        settings: Of the kind that `spec` names; not given where it names none.
+
+    Attributes:
+        spec: Name, source and kind of settings.
+        settings: See the argument.
+        judges_calls: Whether `judge` is asked: the gateway then holds back each tool call of a
+            streamed answer until it is whole.
+    """
+
+    spec: ClassVar[PolicySpec]
+    judges_calls: ClassVar[bool] = False
+    settings: Any
+
+    def __init__(self, settings: PolicySettings | None = None) -> None:
+        self.settings = settings
+
+    def observe(self, event: RequestEvent) -> None:
+        """Take note of an event. Mutates the policy only."""
+
+    def rewrite(self, request: Request) -> bytes | None:
+        """The body to send instead of the request's; None leaves it as it is. Pure.
+
+        Placement, and all policies after this one, see the new body.
+        """
+        del request
+        return None
+
+    def refuse(self, request: Request) -> Refused | None:
+        """Why a request is not sent; None lets it pass. Pure."""
+        del request
+        return None
+
+    def judge(self, request: Request, call: ToolCall) -> str | None:
+        """Why a tool call of the answer is denied; None lets it pass. Pure.
+
+        Args:
+            request: What is answered.
+            call: The whole call.
+        """
+        del request, call
+        return None
