@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from holdfast.cli.main import cli
 from holdfast.errors import HoldfastError
+from holdfast.vllm.control.token import TOKEN_VARIABLE
 
 LINES = [
     {"event": "engine_started", "time_s": 0.0, "version": "1", "policy": "holdfast"},
@@ -90,20 +91,70 @@ def test_an_engine_without_attribution_is_refused() -> None:
         explained(url)
 
 
-def test_sessions_of_an_engine_need_its_log() -> None:
-    with pytest.raises(HoldfastError, match="decision log"):
+def test_sessions_of_an_engine_need_its_routes_or_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    with pytest.raises(HoldfastError, match="control routes, or a decision log"):
         explained("http://127.0.0.1:1", "--session", "1")
 
 
+STATE = {
+    "engines": [
+        {
+            "engine": {"engine": 0, "cache_tokens": 1000, "block_tokens": 10},
+            "sessions": [
+                {
+                    "number": 3,
+                    "session_id": "agent",
+                    "state": "waiting",
+                    "context_blocks": 120,
+                    "starts_after": {"reason": "blocks", "waited_s": 2.0},
+                    "last_misses": [
+                        {
+                            "turn": 2,
+                            "prompt_tokens": 900,
+                            "cached_tokens": 30,
+                            "missed": {"evicted": 850, "never_seen": 20},
+                            "lost_s_by": {"evicted": 1.25},
+                            "evicted": {"reason": "tool", "ago_s": 3.0, "taken_by": 4},
+                            "waited_s": 7.5,
+                            "delayed_by": "tenant",
+                        }
+                    ],
+                }
+            ],
+            "next_after": None,
+        }
+    ]
+}
+
+
+def test_a_token_adds_an_engines_sessions_and_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret")
+    with served(METRICS, json.dumps(STATE)) as url:
+        text = explained(url)
+        of_one = explained(url, "--session", "agent")
+    assert "The live sessions need 1,200 tokens at once, and the KV cache holds 1,000." in text
+    assert "session 3 (agent)" in text and "evicted (tool) for session 4, 3.0 s ago" in text
+    assert "tenant 1 7.5 s" in text and "wait now, by reason: 1 blocks" in text
+    assert of_one.startswith("The cache thrashes: 3.3%") and "1 turns, 900 prompt" in of_one
+
+
+def test_a_refused_token_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "another")
+    with served(METRICS, None) as url, pytest.raises(HoldfastError, match="refuses the token"):
+        explained(url)
+
+
 @contextmanager
-def served(page: str) -> Iterator[str]:
-    """An address whose every page is this one."""
+def served(page: str, sessions: str | None = "{}") -> Iterator[str]:
+    """An address with these metrics and sessions; without sessions it refuses the token."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            content = page if self.path == "/metrics" else sessions
+            self.send_response(401 if content is None else 200)
             self.end_headers()
-            self.wfile.write(page.encode())
+            self.wfile.write((content or "").encode())
 
         def log_message(self, *_: object) -> None:
             pass

@@ -42,7 +42,25 @@ STATE = {
                     "resident_blocks": 25,
                     "waits_for": {"kind": "shell", "tool": "Bash", "idle_s": 2, "expected_s": 30},
                     "added_later": [1],
-                }
+                },
+                {
+                    "number": 8,
+                    "state": "waiting",
+                    "context_blocks": 20,
+                    "starts_after": {
+                        "reason": "blocks",
+                        "waited_s": 4.0,
+                        "needed_blocks": 1200,
+                        "free_blocks": 7,
+                    },
+                },
+                {
+                    "number": 9,
+                    "state": "waiting",
+                    "context_blocks": 90,
+                    "starts_after": {"reason": "tenant", "waited_s": 1.5, "first_session": 8},
+                },
+                {"number": 10, "state": "waiting", "starts_after": {"reason": "of a later one"}},
             ],
             "next_after": None,
         }
@@ -106,6 +124,16 @@ def test_a_pipe_gets_one_frame_of_the_interval(engine: Engine, tmp_path: Path) -
     assert "30.0%" in output and "100%" in output  # 30 of 100 tokens hit, all could have
     assert "evicted 100%" in output and "25%" in output and "10%" in output
     assert "[red]agent" in output and "Bash: idle 2.0 s, expected in 30.0 s" in output
+
+
+def test_a_waiting_turn_says_why(engine: Engine, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    output = top(engine.url, "--once", "--token-file", str(token)).output
+    rows = [line for line in output.splitlines() if "#" in line]
+    assert "4.0 s: needs 1,200 KV blocks, 7 are free" in rows[0]  # waits longest, so first
+    assert "1.5 s: after #8: its tenant was served less" in rows[1]
+    assert "its start: 0 blocks are missing" in rows[2]
 
 
 def test_json_has_each_engine_and_the_total(engine: Engine) -> None:

@@ -10,14 +10,12 @@ from holdfast.core.engine_view import (
     EngineReading,
     EngineView,
     MetricValue,
-    SeenEngine,
-    SeenSession,
-    SeenState,
     down,
     total_view,
     view_of,
 )
 from holdfast.core.metric_table import METRIC_OF
+from holdfast.core.seen_state import SeenEngine, SeenSession, SeenState
 
 URL = "http://engine"
 
@@ -91,7 +89,9 @@ def test_the_routes_know_blocks_and_list_waiting_sessions_first() -> None:
         SeenSession(number=3, state="closed"),
         SeenSession(number=4, state="waiting", context_blocks=5),
     ]
-    state = SeenState(SeenEngine(True, 100, 40, 30), sessions, next_after=4)
+    state = SeenState(
+        SeenEngine(capacity_blocks=100, free_blocks=40, reserved_blocks=30), sessions, next_after=4
+    )
     view = view_of(URL, None, EngineReading(0.0, FIRST.metrics, [state, state]))
     assert (view.capacity_blocks, view.used_blocks, view.reserved_blocks) == (200, 120, 60)
     assert [one.number for one in view.listed] == [4, 4, 2, 2, 1, 1] and view.has_more

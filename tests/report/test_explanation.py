@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from holdfast.core.miss import AVOIDABLE_REASONS, MISS_REASONS
 from holdfast.core.miss_record import EvictionRecord, MissRecord
+from holdfast.core.start_delay import DELAY_REASONS
 from holdfast.report.explanation import explain, explain_totals
-from holdfast.report.remedies import REMEDIES, SENTENCES
+from holdfast.report.remedies import DELAYS, REMEDIES, SENTENCES
 
 
 def turn(session: int, number: int, cached: int, missed: dict[str, int], **more: Any) -> MissRecord:
@@ -104,3 +105,21 @@ def test_a_few_lost_tokens_are_no_thrash() -> None:
 
 def test_an_empty_log_is_not_judged() -> None:
     assert explain([]).verdict.startswith("No turn has ended")
+
+
+def test_waits_are_summed_by_what_was_waited_for() -> None:
+    records = [
+        turn(0, 1, 9, {}, waited_s=3.0, delayed_by="blocks"),
+        turn(1, 1, 9, {}, waited_s=2.0, delayed_by="slots"),
+        turn(2, 1, 9, {}, waited_s=0.5, delayed_by="blocks"),
+        turn(3, 1, 9, {}, waited_s=0.1),
+    ]
+    waits = explain(records).waits
+    assert [(one.reason, one.num_turns, one.waited_s) for one in waits] == [
+        ("blocks", 2, 3.5),
+        ("slots", 1, 2.0),
+    ]
+
+
+def test_every_reason_to_wait_has_a_remedy() -> None:
+    assert DELAYS.keys() == set(DELAY_REASONS)

@@ -15,10 +15,10 @@ from holdfast.core.engine_view import (
     EngineReading,
     EngineView,
     MetricValue,
-    SeenState,
     down,
     view_of,
 )
+from holdfast.core.seen_state import SeenState
 
 __all__ = ["EngineWatch", "look_at_all"]
 

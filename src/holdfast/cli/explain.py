@@ -9,6 +9,7 @@ from typing import Annotated
 import click
 
 from holdfast.cli.options import argument, option, takes
+from holdfast.cli.routes_token import TOKEN_FILE, routes_token
 from holdfast.errors import ConfigError
 
 __all__ = ["explain"]
@@ -33,6 +34,7 @@ class ExplainArguments:
             help="Sessions and turns of each to show.",
         ),
     ]
+    token_path: Annotated[Path | None, TOKEN_FILE]
     is_json: Annotated[bool, option("--json", is_flag=True, help="Print all as JSON.")]
 
 
@@ -42,7 +44,8 @@ def explain(arguments: ExplainArguments) -> None:
     """Say why prompts missed the cache, what that cost, and what to do.
 
     LOG is a decision log, which `HOLDFAST_DECISION_LOG=FILE holdfast serve ...` writes; it may
-    still be written. URL is an engine such as http://127.0.0.1:8000: its sums, without sessions.
+    still be written. URL is an engine such as http://127.0.0.1:8000: its sums since it started
+    and, with the token of its control routes, each session's last turns and who waits now.
     """
     import msgspec
     from rich.console import Console
@@ -52,14 +55,16 @@ def explain(arguments: ExplainArguments) -> None:
     from holdfast.traces.miss_log import read_misses
 
     if arguments.source.startswith(("http://", "https://")):
-        if arguments.session is not None:
-            raise ConfigError(
-                "--session needs a decision log: an engine's metrics have sums only",
-                hint="start it with HOLDFAST_DECISION_LOG=FILE and explain FILE",
-            )
         from holdfast.bench.engine_totals import engine_explanation
 
-        found = engine_explanation(arguments.source)
+        token = routes_token(arguments.token_path)
+        if arguments.session is not None and token is None:
+            raise ConfigError(
+                "--session needs an engine's control routes, or a decision log",
+                hint="give --token-file FILE, or start it with HOLDFAST_DECISION_LOG=FILE and "
+                "explain FILE",
+            )
+        found = engine_explanation(arguments.source, token, arguments.session)
     else:
         found = explained(read_misses(Path(arguments.source)), arguments.session)
     if arguments.is_json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Annotated, Any
 import click
 from rich.console import Console
 
-from holdfast.cli.options import FILE, argument, option, takes
+from holdfast.cli.options import argument, option, takes
+from holdfast.cli.routes_token import TOKEN_FILE, routes_token
 from holdfast.core.engine_view import EngineView, total_view
 from holdfast.errors import ConfigError, EndpointError
 
@@ -35,15 +35,7 @@ class TopArguments:
     """
 
     urls: Annotated[tuple[str, ...], argument(nargs=-1, metavar="[URL]...")]
-    token_path: Annotated[
-        Path | None,
-        option(
-            "--token-file",
-            type=FILE,
-            help="File with the token of the engines' control routes: lists sessions. "
-            "HOLDFAST_ROUTES_TOKEN has the token itself.",
-        ),
-    ]
+    token_path: Annotated[Path | None, TOKEN_FILE]
     interval_s: Annotated[
         float,
         option(
@@ -77,7 +69,7 @@ def top(arguments: TopArguments) -> None:
             raise ConfigError(
                 f"{url!r} is no address of an engine", hint=f"for example {_DEFAULT_URL}"
             )
-    token = _token(arguments.token_path)
+    token = routes_token(arguments.token_path)
     watches = [EngineWatch(url, token) for url in dict.fromkeys(urls)]
     if arguments.once or arguments.is_json or not sys.stdout.isatty():
         _print_once(watches, arguments)
@@ -123,20 +115,3 @@ async def _two_looks(watches: list[Any], interval_s: float) -> list[EngineView]:
         return views
     await asyncio.sleep(interval_s)
     return await look_at_all(watches)
-
-
-def _token(path: Path | None) -> str | None:
-    """The token for the control routes; None without one.
-
-    Raises:
-        ConfigError: The file cannot be read.
-    """
-    from holdfast.small_file import read_small_text
-    from holdfast.vllm.control.token import TOKEN_VARIABLE
-
-    if path is None:
-        return os.environ.get(TOKEN_VARIABLE, "").strip() or None
-    try:
-        return read_small_text(path).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as text: {error}") from error

@@ -10,10 +10,10 @@ import msgspec
 
 from holdfast.core.metric_table import METRIC_OF
 from holdfast.core.miss import REPEATED_REASONS
+from holdfast.core.seen_state import SeenSession, SeenState
 
 __all__ = [
-    *("EngineReading", "EngineView", "MetricValue", "SeenEngine", "SeenMiss", "SeenSession"),
-    *("SeenState", "SeenWait", "down", "total_view", "view_of"),
+    *("EngineReading", "EngineView", "MetricValue", "down", "total_view", "view_of"),
 ]
 
 # vLLM's own metrics; a version without one leaves its figure unknown.
@@ -33,57 +33,6 @@ class MetricValue(msgspec.Struct, frozen=True):
     name: str
     labels: Mapping[str, str]
     value: float
-
-
-class SeenWait(msgspec.Struct, frozen=True):
-    """What a paused session waits for; see the control routes."""
-
-    kind: str = ""
-    tool: str = ""
-    idle_s: float = 0.0
-    expected_s: float = 0.0
-    result_known: bool = False
-
-
-class SeenMiss(msgspec.Struct, frozen=True):
-    """Why tokens of a session's last prompt were missing; see the control routes."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    missed: dict[str, int] = {}
-
-
-class SeenSession(msgspec.Struct, frozen=True):
-    """One session, as the control routes have it; unknown fields are ignored."""
-
-    number: int = 0
-    session_id: str | None = None
-    agent_id: str | None = None
-    client: str = ""
-    state: str = ""
-    num_turns: int = 0
-    context_blocks: int = 0
-    resident_blocks: int = 0
-    has_reservation: bool = False
-    waits_for: SeenWait | None = None
-    last_miss: SeenMiss | None = None
-
-
-class SeenEngine(msgspec.Struct, frozen=True):
-    """An engine as a whole, as the control routes have it."""
-
-    is_active: bool = True
-    capacity_blocks: int = 0
-    free_blocks: int = 0
-    reserved_blocks: int = 0
-
-
-class SeenState(msgspec.Struct, frozen=True):
-    """One data-parallel engine's part of the answer of the control routes."""
-
-    engine: SeenEngine = SeenEngine()
-    sessions: list[SeenSession] = []
-    next_after: int | None = None
 
 
 class EngineReading(msgspec.Struct, frozen=True):
@@ -305,8 +254,14 @@ def _add_blocks(view: EngineView, page: _Page, states: Sequence[SeenState]) -> N
 def _add_sessions(view: EngineView, states: Sequence[SeenState]) -> None:
     order = {"waiting": 0, "running": 1, "at_tool": 2, "human_away": 3}
     live = [one for state in states for one in state.sessions if one.state in order]
-    view.listed = sorted(live, key=lambda one: (order[one.state], -one.context_blocks))
+    view.listed = sorted(live, key=lambda one: (order[one.state], *_size_order(one)))
     view.has_more = any(state.next_after is not None for state in states)
+
+
+def _size_order(session: SeenSession) -> tuple[float, int]:
+    """Those first that have waited longest, then the largest."""
+    waited_s = 0.0 if session.starts_after is None else session.starts_after.waited_s
+    return -waited_s, -session.context_blocks
 
 
 def _gained(before: _Page, after: _Page, name: str) -> float | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["EvictionRecord", "MissRecord"]
+from holdfast.core.miss import Attribution
+
+__all__ = ["EvictionRecord", "MissRecord", "eviction_record"]
 
 
 class EvictionRecord(msgspec.Struct, frozen=True):
@@ -27,6 +29,17 @@ class EvictionRecord(msgspec.Struct, frozen=True):
     taken_by: int | None = None
 
 
+def eviction_record(attribution: Attribution, now_s: float) -> EvictionRecord | None:
+    """The eviction of a turn's first missing block; None if it was not evicted. Pure."""
+    eviction = attribution.known.eviction
+    if eviction is None:
+        return None
+    return EvictionRecord(
+        *(eviction.reason, now_s - eviction.at_s, eviction.idle_s, attribution.expected_s),
+        *(eviction.session, eviction.taken_by),
+    )
+
+
 class MissRecord(msgspec.Struct, frozen=True):
     """One turn; see `Attribution`.
 
@@ -46,6 +59,8 @@ class MissRecord(msgspec.Struct, frozen=True):
         mutated_at_tokens: Leading tokens that the prompt shares with the session's last one.
         against_turn: The turn that it is compared with.
         evicted: The eviction of the first missing token's block.
+        waited_s: Time from its arrival to its start (s).
+        delayed_by: What it waited for last, see `DelayReason`; "" if it started at once.
     """
 
     time_s: float
@@ -63,6 +78,8 @@ class MissRecord(msgspec.Struct, frozen=True):
     mutated_at_tokens: int | None = None
     against_turn: int | None = None
     evicted: EvictionRecord | None = None
+    waited_s: float = 0.0
+    delayed_by: str = ""
 
     @property
     def stream(self) -> tuple[int, int, int]:

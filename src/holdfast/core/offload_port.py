@@ -12,7 +12,13 @@ __all__ = ["NoOffload", "OffloadPort"]
 
 
 class OffloadPort(Protocol):
-    """Tiers that store copies of KV blocks. Questions change nothing."""
+    """Tiers that store copies of KV blocks. Questions change nothing.
+
+    Attributes:
+        capacity_blocks: Prefix hashes whose blocks can be stored in host memory (count).
+    """
+
+    capacity_blocks: int
 
     def claim(self, session: Session, hashes: Sequence[bytes]) -> None:
         """Take in that a session's path consists of these blocks now. Mutates."""
@@ -43,6 +49,8 @@ class OffloadPort(Protocol):
 
 class NoOffload:
     """No tier: evicted blocks are computed again."""
+
+    capacity_blocks = 0
 
     def claim(self, session: Session, hashes: Sequence[bytes]) -> None:
         """Do nothing."""

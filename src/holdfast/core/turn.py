@@ -30,6 +30,9 @@ class Turn:
         because: How its session was found, or why it is new; see `LineageReason`.
         known: What was known of its prompt when it arrived; None where misses are not attributed.
         attribution: Why tokens of its prompt were missing; None until it ends.
+        waited_s: Time from its arrival to its first start (s); 0 before.
+        delayed_by: What it waited for last before it was admitted, see `DelayReason`; "" if the
+            first decision admitted it.
         was_running: Whether the engine has preempted it.
         is_loading: Whether a prefetch of blocks of the prompt is in flight.
         resident_blocks: Leading blocks of the prompt in the KV cache (count).
@@ -52,6 +55,8 @@ class Turn:
     because: LineageReason = "no_match"
     known: KnownPrompt | None = None
     attribution: Attribution | None = None
+    waited_s: float = 0.0
+    delayed_by: str = ""
     was_running: bool = False
     is_loading: bool = False
     resident_blocks: int = 0

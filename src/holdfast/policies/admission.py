@@ -46,10 +46,13 @@ class Admission:
     Attributes:
         admitted: Turns that the engine may start now, in this order.
         released: Sessions that lose their reservation.
+        lacking: Turns that were looked at and found too few blocks, in order of admission; the
+            others that wait come after one of them, or had no slot.
     """
 
     admitted: Sequence[Turn] = ()
     released: Sequence[Session] = ()
+    lacking: Sequence[Turn] = ()
 
 
 def admit_while_they_fit(
@@ -66,10 +69,12 @@ def admit_while_they_fit(
     """
     blocks = budget.blocks + sum(budget.freed_by(session) for session in released)
     admitted: list[Turn] = []
+    lacking: list[Turn] = []
     for turn in turns:
         is_idle = not budget.num_running and not admitted
         if turn.demand_blocks > blocks and not is_idle:
+            lacking.append(turn)
             break
         blocks -= turn.demand_blocks
         admitted.append(turn)
-    return Admission(admitted, released)
+    return Admission(admitted, released, lacking)

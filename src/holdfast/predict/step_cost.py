@@ -7,8 +7,9 @@ itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["StepCostModel", "StepWork"]
+__all__ = ["StepCostModel", "StepCosts", "StepWork"]
 
 _MEMORY = 0.995  # of a step's weight, for each step after it
 _STEPS_BETWEEN_FITS = 16
@@ -34,6 +35,22 @@ class StepWork:
     prefill_tokens: int
     attended_pairs: float
     num_decodes: int
+
+
+class StepCosts(NamedTuple):
+    """What each part of a step's work takes.
+
+    Attributes:
+        step_s: Any step (s).
+        prefill_s_per_token: A prompt token (s).
+        prefill_s_per_pair: A pair of a prompt token and a token before it (s).
+        decode_s: A decoded token (s).
+    """
+
+    step_s: float
+    prefill_s_per_token: float
+    prefill_s_per_pair: float
+    decode_s: float
 
 
 class StepCostModel:
@@ -91,6 +108,11 @@ class StepCostModel:
     def prefill_s(self, num_tokens: float, context_tokens: float = 0.0) -> float:
         """Return engine time for prompt tokens after `context_tokens` (s). Pure."""
         return self._prefill_s(num_tokens, num_tokens * (context_tokens + 0.5 * num_tokens))
+
+    @property
+    def costs(self) -> StepCosts | None:
+        """The costs as learned so far; None before the first prompt."""
+        return StepCosts(*self._cost) if any(self._cost) else None
 
     @property
     def decode_s(self) -> float:

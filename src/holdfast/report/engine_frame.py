@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from holdfast.core.engine_view import EngineView, SeenSession, total_view
+from holdfast.core.engine_view import EngineView, total_view
 from holdfast.core.miss import AVOIDABLE_REASONS
+from holdfast.core.seen_state import SeenSession
 from holdfast.report.cells import UNKNOWN
 
 __all__ = ["engine_frame"]
@@ -19,6 +20,18 @@ __all__ = ["engine_frame"]
 _STATES: Final = {"running": "run", "waiting": "wait", "at_tool": "tool", "human_away": "away"}
 _HEADINGS: Final = ("queue", "hits", "ceiling", "evict/s", "used", "reserved")
 _SHORT_HEADINGS: Final = ("queue", "hits", "ceil", "ev/s", "used", "resv")
+_START_REASONS: Final = {
+    "admitted": "starts in the next step",
+    "slots": "the batch is full (--max-num-seqs)",
+    "blocks": "needs {needed:,} KV blocks, {free:,} are free",
+    "due": "after #{first}, which has waited longest",
+    "priority": "after #{first}, which is more urgent",
+    "own_order": "after #{first}, in its client's order",
+    "tenant": "after #{first}: its tenant was served less",
+    "order": "after #{first}, which needs blocks too",
+    "prefetch": "its blocks are being loaded",
+    "engine": "in the engine's own order",
+}
 _HIT_CHARS: Final = 6
 _WIDE: Final = 110
 _ID_CHARS: Final = 24
@@ -196,8 +209,7 @@ def _resident(session: SeenSession) -> Text:
 
 def _why(session: SeenSession) -> str:
     if session.state == "waiting":
-        missing = max(session.context_blocks - session.resident_blocks, 0)
-        return f"its start: {missing:,} blocks are missing"
+        return _start(session)
     wait = session.waits_for
     if wait is None:
         return ""
@@ -206,6 +218,17 @@ def _why(session: SeenSession) -> str:
         return f"{what}: done, the next turn is due"
     due = f"expected in {_time(wait.expected_s)}" if wait.expected_s else "overdue"
     return f"{what}: idle {_time(wait.idle_s)}, {due}"
+
+
+def _start(session: SeenSession) -> str:
+    """What a waiting turn waits for."""
+    start = session.starts_after
+    if start is None or start.reason not in _START_REASONS:
+        missing = max(session.context_blocks - session.resident_blocks, 0)
+        return f"its start: {missing:,} blocks are missing"
+    return f"{_time(start.waited_s)}: " + _START_REASONS[start.reason].format(
+        needed=start.needed_blocks, free=start.free_blocks, first=start.first_session
+    )
 
 
 def _last_prompt(session: SeenSession) -> Text:

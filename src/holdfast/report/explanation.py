@@ -11,9 +11,12 @@ import msgspec
 from holdfast.core.miss import AVOIDABLE_REASONS
 from holdfast.core.miss_record import MissRecord
 from holdfast.core.results import ratio
-from holdfast.report.remedies import REMEDIES, SENTENCES
+from holdfast.report.remedies import DELAYS, REMEDIES, SENTENCES
 
-__all__ = ["Cause", "Explanation", "SessionMisses", "TurnMisses", "explain", "explain_totals"]
+__all__ = [
+    *("Cause", "Explanation", "SessionMisses", "TurnMisses", "WaitCause", "explain"),
+    "explain_totals",
+]
 
 _MAX_CAUSES: Final = 10
 _THRASH_INDEX: Final = 0.5
@@ -39,6 +42,22 @@ class Cause(msgspec.Struct, frozen=True):
     tokens: int
     lost_s: float
     sentence: str
+    remedy: str
+
+
+class WaitCause(msgspec.Struct, frozen=True):
+    """What turns waited for before they started.
+
+    Attributes:
+        reason: See `DelayReason`.
+        num_turns: Turns that waited for it last (count).
+        waited_s: Their waits from arrival to start together (s).
+        remedy: What happened, and what to do.
+    """
+
+    reason: str
+    num_turns: int
+    waited_s: float
     remedy: str
 
 
@@ -111,6 +130,8 @@ class Explanation(msgspec.Struct):
         working_set_tokens: The live sessions' last prompts together, at their most (count).
         causes: Avoidable reasons, the most expensive first.
         sessions: The sessions, the most expensive first.
+        waits: What turns waited for, the longest wait first; empty where only totals are known.
+        num_waiting: Turns that wait now, by `DelayReason` (counts); empty for a log.
     """
 
     verdict: str
@@ -127,6 +148,8 @@ class Explanation(msgspec.Struct):
     working_set_tokens: int
     causes: list[Cause]
     sessions: list[SessionMisses]
+    waits: list[WaitCause] = msgspec.field(default_factory=list)
+    num_waiting: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -181,17 +204,31 @@ def explain(records: Iterable[MissRecord], session_id: str | None = None) -> Exp
         _add_turn(session, record)
     order = sorted(sessions.values(), key=lambda s: (-s.lost_s, s.cached_tokens - s.prompt_tokens))
     working_set = _working_set(ended)
-    return _explanation(totals, cache_tokens, working_set, order, len(ended))
+    found = _explanation(totals, cache_tokens, working_set, order, len(ended))
+    found.waits = _waits(ended)
+    return found
 
 
 def explain_totals(
-    cached_tokens: int, missed: Mapping[str, int], lost_s: Mapping[str, float]
+    cached_tokens: int,
+    missed: Mapping[str, int],
+    lost_s: Mapping[str, float],
+    cache_tokens: int = 0,
+    working_set_tokens: int = 0,
 ) -> Explanation:
-    """Explain an engine's counters, which know no single turn; pure."""
+    """Explain an engine's counters, which know no single turn; pure.
+
+    Args:
+        cached_tokens: Prompt tokens that were cached (count).
+        missed: Missing ones by reason (counts).
+        lost_s: Engine time to compute avoidable ones, by reason (s).
+        cache_tokens: As in `Explanation`.
+        working_set_tokens: Likewise.
+    """
     totals = _Totals(cached_tokens + sum(missed.values()), cached_tokens)
     for reason, tokens in missed.items():
         totals.add(reason, reason, tokens, lost_s.get(reason, 0.0), num_turns=0)
-    return _explanation(totals, 0, 0, [], None)
+    return _explanation(totals, cache_tokens, working_set_tokens, [], None)
 
 
 def _explanation(
@@ -221,6 +258,20 @@ def _explanation(
     )
     found.verdict = _verdict(found)
     return found
+
+
+def _waits(records: Iterable[MissRecord]) -> list[WaitCause]:
+    """What turns waited for; those that started at once count for nothing."""
+    tallies: dict[str, _Tally] = {}
+    for record in records:
+        if record.delayed_by in DELAYS:
+            tally = tallies.setdefault(record.delayed_by, _Tally())
+            tally.num_turns += 1
+            tally.lost_s += record.waited_s
+    ranked = sorted(tallies.items(), key=lambda item: -item[1].lost_s)
+    return [
+        WaitCause(reason, tally.num_turns, tally.lost_s, DELAYS[reason]) for reason, tally in ranked
+    ]
 
 
 def _causes(totals: _Totals) -> list[Cause]:

@@ -29,6 +29,12 @@ def explanation_text(found: Explanation, num_sessions: int) -> Group:
         for number, cause in enumerate(found.causes, 1):
             sentence = cause.sentence[0].upper() + cause.sentence[1:]
             parts.append(Text(f"{number}. {cause.reason}: {sentence}. {cause.remedy}"))
+    if found.waits:
+        parts += [Text(), terminal_table(_waits(found))]
+        parts += [Text(f"{one.reason}: {one.remedy}") for one in found.waits]
+    if found.num_waiting:
+        waiting = ", ".join(f"{n:,} {reason}" for reason, n in found.num_waiting.items())
+        parts += [Text(), Text(f"Turns that wait now, by reason: {waiting}")]
     for session in [one for one in found.sessions if one.turns][:num_sessions]:
         parts += [Text(), *_session_lines(session, num_sessions)]
     return Group(*parts)
@@ -57,6 +63,14 @@ def _causes(found: Explanation) -> ReportTable:
     )
     columns = (Column("cause"), Column("recomputed"), Column("turns"), Column("lost"))
     return ReportTable("What could have been cached", columns, (RowGroup("", rows),))
+
+
+def _waits(found: Explanation) -> ReportTable:
+    rows = tuple(
+        (one.reason, f"{one.num_turns:,}", f"{one.waited_s:,.1f} s") for one in found.waits
+    )
+    columns = (Column("waited for"), Column("turns"), Column("waits"))
+    return ReportTable("What turns waited for before they started", columns, (RowGroup("", rows),))
 
 
 def _session_lines(session: SessionMisses, num_turns: int) -> list[Text]:

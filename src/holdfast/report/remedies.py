@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["REMEDIES", "SENTENCES"]
+__all__ = ["DELAYS", "REMEDIES", "SENTENCES"]
 
 SENTENCES: Final[Mapping[str, str]] = {
     "mutated": "the session's history was changed instead of extended",
@@ -59,3 +59,20 @@ REMEDIES: Final[Mapping[str, str]] = {
     "never_seen": "Nothing: new tokens must be computed.",
 }
 """What to do, by cause."""
+
+DELAYS: Final[Mapping[str, str]] = {
+    "admitted": "Admitted turns waited for a step with tokens to spare:"
+    " raise --max-num-batched-tokens, or run fewer sessions at once.",
+    "slots": "As many requests ran as the engine allows: raise --max-num-seqs while the KV cache"
+    " has free blocks.",
+    "blocks": f"Turns needed more KV blocks than were free. {_MORE_SPACE}.",
+    "due": "Older turns, which had waited for their wait bound, went first."
+    f" {_MORE_SPACE}; a smaller max_wait_ratio makes waits more equal, and costs hits.",
+    "priority": "More urgent requests went first, as their priorities ask.",
+    "own_order": "Turns of the same tenant went first, as its own priorities ask.",
+    "tenant": "Turns of tenants that were served less went first.",
+    "order": f"Turns that came before gathered blocks for themselves. {_MORE_SPACE}.",
+    "prefetch": "Their blocks were being loaded from a tier.",
+    "engine": "The engine's own queue decided.",
+}
+"""What turns waited for, and what to do, by `DelayReason`."""

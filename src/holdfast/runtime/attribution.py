@@ -24,7 +24,7 @@ from holdfast.core.turn import Turn
 from holdfast.runtime.context import RuntimeContext
 from holdfast.runtime.eviction_reason import Victim
 
-__all__ = ["MissAttribution", "TurnLengths"]
+__all__ = ["MissAttribution", "PastTurn", "TurnLengths"]
 
 _MAX_NOTES: Final = 1 << 16
 _MAX_MARKS: Final = 1 << 16
@@ -64,6 +64,26 @@ class TurnLengths(NamedTuple):
     num_blocks: int
 
 
+class PastTurn(NamedTuple):
+    """A turn that has ended, for reports.
+
+    Attributes:
+        number: Of the session's turn.
+        attribution: Why tokens of its prompt were missing.
+        output_tokens: Length of its answer (tokens).
+        gap_s: Time from the session's last answer to its arrival (s); 0 for a first turn.
+        waited_s: Time from its arrival to its start (s).
+        delayed_by: See `Turn`.
+    """
+
+    number: int
+    attribution: Attribution
+    output_tokens: int
+    gap_s: float
+    waited_s: float
+    delayed_by: str
+
+
 class MissAttribution:
     """Knows what was seen and evicted, and so why a prompt's tokens are missing.
 
@@ -86,7 +106,7 @@ class MissAttribution:
         self._marks = ContentMarks(_MAX_MARKS)
         self._marked_tokens: dict[Session, int] = context.per_session()
         self._num_resets = 0
-        self._last: dict[Session, list[tuple[int, Attribution]]] = context.per_session()
+        self._last: dict[Session, list[PastTurn]] = context.per_session()
 
     # What happens to blocks.
 
@@ -241,13 +261,11 @@ class MissAttribution:
         attribution = Attribution(
             *(prompt_tokens, cached_tokens, cache_tokens, missed, lost_s, known, expected_s)
         )
-        last = self._last.setdefault(turn.session, [])
-        last.append((turn.session.num_turns, attribution))
-        del last[:-_MAX_LAST]
+        self._keep(turn, attribution, lengths.num_tokens - prompt_tokens)
         return attribution
 
-    def last_of(self, session: Session) -> Sequence[tuple[int, Attribution]]:
-        """Numbers and attributions of a session's last turns, oldest first. Pure."""
+    def last_of(self, session: Session) -> Sequence[PastTurn]:
+        """A session's last turns, oldest first. Pure."""
         return self._last.get(session, ())
 
     def clear(self) -> None:
@@ -260,6 +278,19 @@ class MissAttribution:
         self._num_resets += 1
 
     # Private.
+
+    def _keep(self, turn: Turn, attribution: Attribution, output_tokens: int) -> None:
+        """Keep a turn that ends, while its session still has the pause before it."""
+        session = turn.session
+        gap_s = max(turn.arrived_s - session.paused_at_s, 0.0) if session.num_turns > 1 else 0.0
+        last = self._last.setdefault(session, [])
+        last.append(
+            PastTurn(
+                *(session.num_turns, attribution, output_tokens, gap_s),
+                *(turn.waited_s, turn.delayed_by),
+            )
+        )
+        del last[:-_MAX_LAST]
 
     def _lost(
         self, known: KnownPrompt, depth: int, num_failed: int

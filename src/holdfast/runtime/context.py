@@ -18,6 +18,7 @@ from holdfast.predict.return_time import ReturnTimeModel
 from holdfast.predict.step_cost import StepCostModel
 from holdfast.runtime.asked_prefetches import AskedPrefetches
 from holdfast.runtime.idle_sessions import IdleSessions
+from holdfast.runtime.last_admission import LastAdmission
 from holdfast.runtime.prediction_guard import PredictionGuard, Predictions
 from holdfast.runtime.return_tracker import ReturnTracker
 
@@ -46,6 +47,7 @@ class RuntimeContext:
         tier: The store below the KV cache; the host may set it before any turn.
         guard: Decides whether predictions are used, and counts how often not.
         idle: Sessions that may return.
+        last_admission: Why waiting turns were not admitted.
         workflows: What applications have declared, and how far it has run.
         asked: Sessions whose clients ask for a prefetch.
         capacity_blocks: KV blocks of the cache (count).
@@ -69,6 +71,7 @@ class RuntimeContext:
         self.tier: OffloadPort = NoOffload()
         self.guard = PredictionGuard(predictions)
         self.idle = IdleSessions()
+        self.last_admission = LastAdmission()
         self.workflows = DeclaredWorkflows()
         self.asked = AskedPrefetches()
         self.capacity_blocks = 0

@@ -309,7 +309,7 @@ class AgentRuntime(RuntimeContext):
         books = (self.tree, self._lineage, self.idle, self._priorities, self._tracker, self.misses)
         for book in (*books, self._commands, self._turn_ends, self.hints):
             book.clear()
-        for tally in (self._wait_bound, self._tenants, self.guard):
+        for tally in (self._wait_bound, self._tenants, self.guard, self.last_admission):
             tally.clear()
         self._clear_observers()
         self.policies = build_policies(self._policy_name, self)
@@ -336,13 +336,12 @@ class AgentRuntime(RuntimeContext):
             num_running: Turns running (count).
             growth_blocks: Free blocks that those are expected to grow into (count).
         """
-        admission_policy = self.policies.admission
-        budget = self._reservations.budget(
-            blocks, slots, num_running, admission_policy, growth_blocks
-        )
-        admission = admission_policy.admit(waiting, budget)
+        policy = self.policies.admission
+        budget = self._reservations.budget(blocks, slots, num_running, policy, growth_blocks)
+        admission = policy.admit(waiting, budget)
         if waiting and not num_running and not admission.admitted:
             admission = replace(admission, admitted=waiting[:1])  # the engine is never left idle
+        self.last_admission.note(admission, self._now_s, blocks, slots)
         self.hints.released(admission.released)
         for session in admission.released:
             self._blocks.release(session)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CacheLayout", "cache_layout"]
+__all__ = ["CacheLayout", "cache_layout", "kv_bytes_per_token"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,19 @@ def cache_layout(scheduler: Any) -> CacheLayout:
     return CacheLayout(
         hash_block_tokens, max(block_tokens // hash_block_tokens, 1), max(len(groups), 1), group
     )
+
+
+def kv_bytes_per_token(scheduler: Any, cache_tokens: int) -> float:
+    """KV bytes of a token on all GPUs of an engine together; 0 if not known.
+
+    Args:
+        scheduler: vLLM's.
+        cache_tokens: Tokens that its KV cache holds (count).
+    """
+    tensors = scheduler.kv_cache_config.kv_cache_tensors or ()
+    num_bytes = sum(getattr(tensor, "size", 0) for tensor in tensors)
+    parallel = scheduler.vllm_config.parallel_config
+    return float(num_bytes * parallel.world_size / max(cache_tokens, 1))
 
 
 def _keeps_whole_prompts(spec: Any) -> bool:

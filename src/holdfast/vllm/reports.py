@@ -21,6 +21,7 @@ from holdfast.core.commands import Command, CommandOutcome, command_name
 from holdfast.core.events import Event, SubAgentsChanged
 from holdfast.core.hints import IDENTITY_FIELDS, HintNote
 from holdfast.core.miss import Attribution
+from holdfast.core.miss_record import eviction_record
 from holdfast.core.session import Session, SessionState
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
@@ -101,7 +102,14 @@ class EngineReports:
         self.metrics.admitted(max(waited_s, 0.0))
         self.metrics.reused(turn.resident_blocks)
         self._spans.started(turn, waited_s)
-        self._record("turn_started", turn, waited_s=waited_s, missing_blocks=turn.missing_blocks)
+        missing_blocks, delayed_by = turn.missing_blocks, turn.delayed_by
+        self._record(
+            "turn_started",
+            turn,
+            waited_s=waited_s,
+            missing_blocks=missing_blocks,
+            delayed_by=delayed_by,
+        )
 
     def turn_ended(
         self, turn: Turn, output_tokens: int, trace_headers: Mapping[str, str] | None = None
@@ -262,16 +270,8 @@ class EngineReports:
         self.watchdog.turn_ended(attribution)
         if not self._log.is_written:
             return
-        known, eviction = attribution.known, attribution.known.eviction
+        known = attribution.known
         lost_s = {reason: round(s, 6) for reason, s in attribution.lost_s.items()}
-        evicted = eviction and {
-            "reason": eviction.reason,
-            "ago_s": self._clock() - eviction.at_s,
-            "idle_s": eviction.idle_s,
-            "expected_s": attribution.expected_s,
-            "session": eviction.session,
-            "taken_by": eviction.taken_by,
-        }
         self._record(
             "missed",
             turn,
@@ -283,7 +283,9 @@ class EngineReports:
             lost_s=lost_s,
             mutated_at_tokens=known.mutated_at_tokens,
             against_turn=known.against_turn,
-            evicted=evicted,
+            evicted=eviction_record(attribution, self._clock()),
+            waited_s=turn.waited_s,
+            delayed_by=turn.delayed_by,
         )
 
     def _record(self, event: str, turn: Turn, **fields: Any) -> None:

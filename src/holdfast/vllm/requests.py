@@ -67,6 +67,11 @@ class RequestTracker:
         self._reads_hints = reads_hints
         self._heeds_priority = heeds_priority
 
+    @property
+    def turns(self) -> Iterable[Turn]:
+        """All turns in the engine."""
+        return self._turns.values()
+
     def turn_of(self, request_id: str) -> Turn | None:
         """The turn of a request in the engine."""
         return self._turns.get(request_id)
@@ -121,6 +126,7 @@ class RequestTracker:
         prefill = self._prefills.pop(turn.request_id, None)
         if prefill is not None:
             self._runtime.misses.started(turn, prefill.num_cached_tokens)
+            turn.waited_s = max(self._runtime.now_s - turn.arrived_s, 0.0)
         self._runtime.turn_started(turn)
         self._growth.expect(turn.request_id, max(turn.footprint_blocks - turn.resident_blocks, 0))
         if not self._runtime.retains(turn.session):
@@ -184,6 +190,9 @@ class RequestTracker:
             slots: Requests that may still start (count).
             spare: Blocks to leave free (count).
         """
+        if slots <= 0:
+            self._runtime.last_admission.note_full(self._runtime.now_s)
+            return Admission()
         growth = self._growth.update(running)
         queue = self._queue
         blocks = queue.num_free_blocks - spare - growth - queue.num_reserved_blocks

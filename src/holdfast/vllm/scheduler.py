@@ -112,7 +112,7 @@ class HoldfastScheduler(WarmingScheduler):
             self._install(config)
         else:
             logger.warning("Holdfast is inactive; remove --no-enable-prefix-caching to use it")
-        state = EngineState(self, self._runtime, number, config.policy)
+        state = EngineState(self, self._runtime, number, config.policy, lambda: self._tracker.turns)
         self._control = EngineControl(state, self._reports, self._take_command)
         self._metrics.watch(self._take_census)
 
@@ -322,8 +322,6 @@ class HoldfastScheduler(WarmingScheduler):
 
     def _admit(self) -> None:
         slots = self.max_num_running_reqs - len(self.running)
-        if slots <= 0:
-            return
         candidates = self._oversized.fitting(self.waiting)
         admission = self._tracker.admit(candidates, self._growing, slots, self._spare_blocks)
         waiting: AdmissionQueue = self.waiting

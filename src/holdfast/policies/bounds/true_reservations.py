@@ -78,7 +78,7 @@ class TrueReservations(SessionPriority, AdmissionPolicy):
                 blocks -= turn.demand_blocks
                 admitted.append(turn)
         if admitted or budget.num_running:
-            return Admission(admitted)
+            return Admission(admitted, lacking=[turn for turn in order if turn not in admitted])
         first = order[:1]
         return Admission(first, _releases(first, budget))
 

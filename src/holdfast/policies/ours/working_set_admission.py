@@ -73,6 +73,7 @@ class WorkingSetAdmission(AdmissionPolicy):
         reservations = _Reservations(budget, patience, gain_s, self.idle_s)
         admitted: list[Turn] = []
         released: list[Session] = []
+        lacking: list[Turn] = []
         is_held_back = False
         for turn in sorted(waiting, key=lambda turn: self.rank(turn, budget.now_s)):
             if len(admitted) >= slots:
@@ -90,11 +91,12 @@ class WorkingSetAdmission(AdmissionPolicy):
             if turn.demand_blocks <= blocks or is_idle or self._may_borrow(turn, blocks, budget):
                 blocks -= turn.demand_blocks
                 admitted.append(turn)
-            elif is_due:
+                continue
+            lacking.append(turn)
+            if is_due:
                 break
-            else:
-                is_held_back |= is_cold
-        return Admission(admitted, released)
+            is_held_back |= is_cold
+        return Admission(admitted, released, lacking)
 
     def idle_s(self, session: Session) -> float:
         """Idle time that counts when reservations are released (s). Pure.

@@ -85,14 +85,16 @@ class LlmdThunderAgent(AdmissionPolicy):
         """Admit starving turns, then those of admitted sessions, then what fits. Pure."""
         now_s = budget.now_s
         space = self._space_tokens() + sum(map(self._tokens, self._reclaimable(now_s)))
-        admitted = []
+        admitted: list[Turn] = []
+        lacking: list[Turn] = []
         for turn in sorted(waiting, key=lambda t: self._order(t, now_s)):
             if turn.session not in self._admitted:
                 if not self._starves(turn, now_s) and self._needed(turn.session) > space:
+                    lacking.append(turn)
                     continue
                 space -= self._tokens(turn.session)
             admitted.append(turn)
-        return Admission(admitted)
+        return Admission(admitted, lacking=lacking)
 
     def holds(self, session: Session) -> bool:
         """Unless it is admitted, its turn may have to wait."""

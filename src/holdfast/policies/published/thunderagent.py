@@ -98,7 +98,8 @@ class ThunderAgent(AdmissionPolicy):
         """Admit turns of active programs in order of arrival or release. Pure."""
         del budget
         active = [turn for turn in waiting if turn.session not in self._paused]
-        return Admission(sorted(active, key=self._sent))
+        paused = [turn for turn in waiting if turn.session in self._paused]
+        return Admission(sorted(active, key=self._sent), lacking=paused)
 
     def holds(self, session: Session) -> bool:
         """While its program is paused."""

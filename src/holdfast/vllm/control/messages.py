@@ -10,10 +10,11 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.core.commands import Command, Outcome
+from holdfast.core.miss_record import EvictionRecord
 
 __all__ = [
-    *("CommandReport", "EngineReport", "MissReport", "SessionReport", "StateReport"),
-    "WaitReport",
+    *("CommandReport", "CostReport", "EngineReport", "MissReport", "SessionReport", "StateReport"),
+    *("StartReport", "WaitReport"),
     *("ControlRequest", "StateQuery", "WorkflowReport"),
     *("MAX_SESSIONS_A_PAGE", "decode_request", "encode"),
 ]
@@ -68,8 +69,28 @@ class WaitReport(msgspec.Struct, frozen=True):
     result_known: bool
 
 
+class StartReport(msgspec.Struct, frozen=True):
+    """Why a waiting turn has not started; see `StartDelay`.
+
+    Attributes:
+        reason: See `DelayReason`.
+        waited_s: Time since its request arrived (s).
+        due_s: Time until no other turn may pass it (s); 0 if that is over, None for never.
+        needed_blocks: KV blocks that it takes from others (count); 0 if not known.
+        free_blocks: KV blocks that admission could give away last (count); 0 if not known.
+        first_session: Number of the session whose turn goes first; None if there is none.
+    """
+
+    reason: str
+    waited_s: float
+    due_s: float | None = None
+    needed_blocks: int = 0
+    free_blocks: int = 0
+    first_session: int | None = None
+
+
 class MissReport(msgspec.Struct, frozen=True):
-    """Why tokens of a session's last prompt were missing; see `Attribution`.
+    """One of a session's last turns, and why tokens were missing; see `PastTurn`.
 
     Attributes:
         turn: Number of the turn.
@@ -77,6 +98,12 @@ class MissReport(msgspec.Struct, frozen=True):
         cached_tokens: Those that the engine had (count).
         missed: Missing tokens by reason (counts).
         lost_s: Engine time to compute the avoidable ones (s).
+        lost_s_by: The same by reason.
+        evicted: The eviction of the first missing token's block; None if it was not evicted.
+        output_tokens: Length of the answer (tokens).
+        gap_s: Time from the session's last answer to the turn's arrival (s); 0 for a first turn.
+        waited_s: Time from its arrival to its start (s).
+        delayed_by: What it waited for last, see `DelayReason`; "" if it started at once.
     """
 
     turn: int
@@ -84,6 +111,12 @@ class MissReport(msgspec.Struct, frozen=True):
     cached_tokens: int
     missed: dict[str, int]
     lost_s: float
+    lost_s_by: dict[str, float] = msgspec.field(default_factory=dict)
+    evicted: EvictionRecord | None = None
+    output_tokens: int = 0
+    gap_s: float = 0.0
+    waited_s: float = 0.0
+    delayed_by: str = ""
 
 
 class SessionReport(msgspec.Struct, frozen=True):
@@ -106,6 +139,7 @@ class SessionReport(msgspec.Struct, frozen=True):
         last_miss: Of the last turn that ended; None before.
         last_misses: Of the last few turns, the last one first.
         stored_blocks: Leading blocks of its context that tiers store for loading (count).
+        starts_after: Why its turn has not started; None unless it waits.
     """
 
     number: int
@@ -124,6 +158,7 @@ class SessionReport(msgspec.Struct, frozen=True):
     last_miss: MissReport | None = None
     last_misses: list[MissReport] = msgspec.field(default_factory=list)
     stored_blocks: int = 0
+    starts_after: StartReport | None = None
 
 
 class WorkflowReport(msgspec.Struct, frozen=True):
@@ -144,6 +179,15 @@ class WorkflowReport(msgspec.Struct, frozen=True):
     running: list[str]
 
 
+class CostReport(msgspec.Struct, frozen=True):
+    """What an engine's work takes, as it has learned; see `StepCosts`."""
+
+    step_s: float
+    prefill_s_per_token: float
+    prefill_s_per_pair: float
+    decode_s: float
+
+
 class EngineReport(msgspec.Struct, frozen=True):
     """An engine as a whole.
 
@@ -159,6 +203,14 @@ class EngineReport(msgspec.Struct, frozen=True):
         num_running: Requests in the batch (count).
         num_queued: Requests that wait (count).
         sessions: Sessions by state (counts), of all tenants.
+        cache_tokens: Tokens that the KV cache holds (count).
+        block_tokens: Tokens of a KV block.
+        kv_bytes_per_token: KV bytes of one token, all GPUs together; 0 if not known.
+        host_tokens: Tokens that the host tier holds (count); 0 without one.
+        host_load_s_per_token: Time to load one from there (s); None before it is known.
+        max_running: Requests that may run at once (count).
+        max_step_tokens: Tokens of a step, at most (count).
+        costs: None before the first prompt.
     """
 
     engine: int
@@ -172,6 +224,14 @@ class EngineReport(msgspec.Struct, frozen=True):
     num_running: int
     num_queued: int
     sessions: dict[str, int]
+    cache_tokens: int = 0
+    block_tokens: int = 0
+    kv_bytes_per_token: float = 0.0
+    host_tokens: int = 0
+    host_load_s_per_token: float | None = None
+    max_running: int = 0
+    max_step_tokens: int = 0
+    costs: CostReport | None = None
 
 
 class StateReport(msgspec.Struct, frozen=True):

@@ -6,8 +6,10 @@ Process: engine core. Checked on vLLM 0.28 ... 0.33.
 from __future__ import annotations
 
 import hashlib
+import math
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Callable, Iterable
 from heapq import nsmallest
 from itertools import islice
 from typing import Any, Final
@@ -15,26 +17,33 @@ from typing import Any, Final
 import holdfast
 from holdfast.cache.resident_prefix import resident_length
 from holdfast.core.bounded_name import bounded_name
-from holdfast.core.miss import Attribution
-from holdfast.core.session import Session
+from holdfast.core.miss_record import eviction_record
+from holdfast.core.session import Session, SessionState
+from holdfast.core.start_delay import StartDelay
+from holdfast.core.turn import Turn
+from holdfast.runtime.attribution import PastTurn
 from holdfast.runtime.runtime import AgentRuntime
-from holdfast.vllm.cache_layout import cache_layout
+from holdfast.vllm.cache_layout import cache_layout, kv_bytes_per_token
 from holdfast.vllm.control.messages import (
     MAX_SESSIONS_A_PAGE,
+    CostReport,
     EngineReport,
     MissReport,
     SessionReport,
+    StartReport,
     StateQuery,
     StateReport,
     WaitReport,
     WorkflowReport,
 )
+from holdfast.vllm.request_queue import AdmissionQueue
 
 __all__ = ["EngineState", "tenant_digest", "workflows_of"]
 
 _MAX_WORKFLOWS: Final = 100
 _MAX_RUNNING: Final = 16
 _DIGEST_CHARS: Final = 16
+_LOADED_TOKENS: Final = 1024
 
 
 class EngineState:
@@ -45,14 +54,24 @@ class EngineState:
         runtime: Knows the sessions.
         engine: Number among the server's data-parallel engines.
         policy: Name of the policy in use.
+        turns: Returns the turns in the engine.
     """
 
-    def __init__(self, scheduler: Any, runtime: AgentRuntime, engine: int, policy: str) -> None:
+    def __init__(
+        self,
+        scheduler: Any,
+        runtime: AgentRuntime,
+        engine: int,
+        policy: str,
+        turns: Callable[[], Iterable[Turn]],
+    ) -> None:
         self._scheduler = scheduler
         self._runtime = runtime
         self._engine = engine
         self._policy = policy
-        self._layout = cache_layout(scheduler)
+        self._turns = turns
+        self._layout = layout = cache_layout(scheduler)
+        self._block_tokens = layout.hash_block_tokens * layout.hashes_per_block
         self._cached_block = scheduler.kv_cache_manager.block_pool.get_cached_block
 
     @property
@@ -70,6 +89,8 @@ class EngineState:
         scheduler, runtime = self._scheduler, self._runtime
         num_running, num_queued = scheduler.get_request_counts()
         pool = scheduler.kv_cache_manager.block_pool
+        costs, layout = runtime.costs.costs, self._layout
+        cache_tokens = runtime.capacity_blocks // layout.num_groups * self._block_tokens
         engine = EngineReport(
             engine=self._engine,
             version=holdfast.__version__,
@@ -82,6 +103,14 @@ class EngineState:
             num_running=num_running,
             num_queued=num_queued,
             sessions=self._counts() if is_active else {},
+            cache_tokens=cache_tokens,
+            block_tokens=self._block_tokens,
+            kv_bytes_per_token=kv_bytes_per_token(scheduler, cache_tokens),
+            host_tokens=self._host_tokens,
+            host_load_s_per_token=self._load_s_per_token(),
+            max_running=scheduler.max_num_running_reqs,
+            max_step_tokens=scheduler.max_num_scheduled_tokens,
+            costs=None if costs is None else CostReport(*costs),
         )
         if not is_active:
             return StateReport(engine, [], [], None)
@@ -103,16 +132,17 @@ class EngineState:
         found = nsmallest(limit + 1, matching, key=_number)
         page = found[:limit]
         next_after = page[-1].number if len(found) > limit else None
-        return [self._report(session) for session in page], next_after
+        waiting = {t.session: t for t in self._turns() if t.session.state is SessionState.WAITING}
+        return [self._report(session, waiting.get(session)) for session in page], next_after
 
     def _counts(self) -> dict[str, int]:
         return dict(Counter(session.state.value for session in self._runtime.sessions))
 
-    def _report(self, session: Session) -> SessionReport:
-        identity = session.identity
+    def _report(self, session: Session, waiting: Turn | None) -> SessionReport:
+        identity, now_s = session.identity, self._runtime.now_s
         num_groups = self._layout.num_groups
         num_blocks = session.tail.end // self._layout.hashes_per_block
-        last = [_miss(*one) for one in reversed(self._runtime.misses.last_of(session))]
+        last = [_miss(past, now_s) for past in reversed(self._runtime.misses.last_of(session))]
         return SessionReport(
             number=session.number,
             session_id=None if session.group is None else session.group.rpartition("\x00")[2],
@@ -130,7 +160,32 @@ class EngineState:
             last_miss=last[0] if last else None,
             last_misses=last,
             stored_blocks=self._num_stored(session) * num_groups,
+            starts_after=None if waiting is None else self._start(waiting),
         )
+
+    def _start(self, turn: Turn) -> StartReport:
+        delay = StartDelay("engine")
+        if isinstance(self._scheduler.waiting, AdmissionQueue):
+            delay = self._runtime.last_admission.delay_of(turn)
+        now_s = self._runtime.now_s
+        due_s = max(turn.due_s - now_s, 0.0)
+        return StartReport(
+            delay.reason,
+            waited_s=max(now_s - turn.arrived_s, 0.0),
+            due_s=due_s if due_s < math.inf else None,
+            needed_blocks=delay.needed_blocks,
+            free_blocks=delay.free_blocks,
+            first_session=delay.first_session,
+        )
+
+    @property
+    def _host_tokens(self) -> int:
+        return self._runtime.tier.capacity_blocks * self._layout.hash_block_tokens
+
+    def _load_s_per_token(self) -> float | None:
+        blocks = _LOADED_TOKENS / self._block_tokens
+        seconds = self._runtime.tier.load_s(blocks) / _LOADED_TOKENS
+        return seconds if 0.0 < seconds < math.inf else None
 
     def _num_stored(self, session: Session) -> int:
         """Leading blocks of a session's path that tiers store (count)."""
@@ -200,10 +255,18 @@ def tenant_digest(tenant: str) -> str:
     return hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARS]
 
 
-def _miss(turn: int, last: Attribution) -> MissReport:
-    missed = {str(reason): num_tokens for reason, num_tokens in last.missed.items()}
+def _miss(past: PastTurn, now_s: float) -> MissReport:
+    last = past.attribution
     return MissReport(
-        turn, last.prompt_tokens, last.cached_tokens, missed, sum(last.lost_s.values())
+        *(past.number, last.prompt_tokens, last.cached_tokens),
+        missed={str(reason): num_tokens for reason, num_tokens in last.missed.items()},
+        lost_s=sum(last.lost_s.values()),
+        lost_s_by={str(reason): seconds for reason, seconds in last.lost_s.items()},
+        evicted=eviction_record(last, now_s),
+        output_tokens=past.output_tokens,
+        gap_s=past.gap_s,
+        waited_s=past.waited_s,
+        delayed_by=past.delayed_by,
     )
 
 
