@@ -10,6 +10,7 @@ from holdfast.policies.base import PolicySpec
 
 
 def test_each_policy_is_listed_with_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     registry = pytest.importorskip("holdfast.policies.registry")
     spec = PolicySpec("saga", "a bound", "a paper")
     monkeypatch.setattr(registry, "policy_specs", lambda: [spec])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from holdfast.gateway.engines import Engine
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.tenants import ApiKeys
 from holdfast.policies.requests import RequestPolicy
+from holdfast.policies.routing import RoutingPolicy
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FIRST = b'data: {"id": "resp_1", "choices": []}\n\n'
@@ -93,13 +95,15 @@ async def gateway(
     keys: ApiKeys | None = None,
     engine_key: str | None = None,
     policies: Sequence[RequestPolicy] = (),
+    routing: RoutingPolicy | None = None,
     **limits: Any,
 ) -> AsyncIterator[ServedUrl]:
     """Some engines and a gateway before them; yields its address."""
     async with contextlib.AsyncExitStack() as stack:
         for engine in engines:
             await stack.enter_async_context(engine.running())
-        yield await stack.enter_async_context(_gateway(engines, keys, engine_key, policies, limits))
+        made = partial(_gateway, engines, keys, engine_key, limits)
+        yield await stack.enter_async_context(made(policies=policies, routing=routing))
 
 
 @contextlib.asynccontextmanager
@@ -107,13 +111,13 @@ async def _gateway(
     engines: Sequence[FakeEngine],
     keys: ApiKeys | None,
     engine_key: str | None,
-    policies: Sequence[RequestPolicy],
     limits: dict[str, Any],
+    **policies: Any,
 ) -> AsyncIterator[ServedUrl]:
     known = [Engine(f"e{number}", engine.url) for number, engine in enumerate(engines)]
     limits.setdefault("probe_s", 60.0)
     checked = keys or ApiKeys({}), GatewayLimits(**limits), engine_key
-    served = Gateway(known, *checked, policies=policies)
+    served = Gateway(known, *checked, **policies)
     runner = web.AppRunner(served.app(), handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -12,6 +12,7 @@ from holdfast.gateway.event_residency import EventResidency
 from holdfast.gateway.kv_events import KvEvent, engine_session_id
 from holdfast.gateway.placement import Placement, Placements
 from holdfast.gateway.prompt_path import Piece
+from holdfast.policies.routers.kv_routing import KvRouting
 
 
 def path(text: str, num_bytes: int = 100) -> list[Piece]:
@@ -24,7 +25,7 @@ class Fleet:
 
     def __init__(self, num_engines: int = 2, lease_s: float = 100.0) -> None:
         self.engines = [Engine(str(n), f"http://{n}") for n in range(num_engines)]
-        self.placements = Placements(self.engines, lease_s)
+        self.placements = Placements(self.engines, KvRouting(), lease_s)
         self.now_s = 0.0
 
     def send(self, text: str, session_id: str | None = None) -> Placement:

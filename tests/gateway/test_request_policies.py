@@ -183,10 +183,10 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_policies_are_built_from_tables_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "policies.toml"
     path.write_text('[strict]\nmost = 7\nnames = ["a", "b"]\n')
-    (built,) = read_policies(path)
+    (built,) = read_policies(path).requests
     assert built.settings == StrictSettings(most=7, names=("a", "b"))
     path.write_text("[strict]\n")
-    assert read_policies(path)[0].settings == StrictSettings()
+    assert read_policies(path).requests[0].settings == StrictSettings()
 
 
 @pytest.mark.usefixtures("strict")

@@ -9,7 +9,7 @@ import pytest
 from tests.policies.host import Cache, FixedOracle, hashes_of, requests
 
 from holdfast.errors import PolicyError
-from holdfast.policies import registry
+from holdfast.policies import family, registry
 from holdfast.policies.base import (
     AdmissionPolicy,
     EvictionPolicy,
@@ -81,7 +81,7 @@ def third(monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy of another package, found by its entry point."""
     point = EntryPoint("third", f"{__name__}:Third", registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda self: Third)
-    monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
+    monkeypatch.setattr(family, "entry_points", lambda **_: [point])
 
 
 @pytest.mark.usefixtures("third")
@@ -113,7 +113,7 @@ def test_broken_entry_point_named_and_others_listed(
         assert group == registry.ENTRY_POINT_GROUP
         return EntryPoints([point] if name in (None, "broken") else [])
 
-    monkeypatch.setattr(registry, "entry_points", points)
+    monkeypatch.setattr(family, "entry_points", points)
     with pytest.raises(PolicyError, match=pattern):
         policy_class("broken")
     specs = {spec.name: spec for spec in policy_specs()}
@@ -123,7 +123,7 @@ def test_broken_entry_point_named_and_others_listed(
 
 def test_class_that_is_no_policy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("odd", "builtins:int", registry.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
+    monkeypatch.setattr(family, "entry_points", lambda **_: [point])
     with pytest.raises(PolicyError, match=r"policy 'odd' is .*int.* not a subclass"):
         policy_class("odd")
 

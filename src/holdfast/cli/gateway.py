@@ -93,8 +93,8 @@ class GatewayArguments:
             "--policies",
             type=FILE,
             metavar="FILE",
-            help="TOML with a table for each request policy, by name, and its settings; see "
-            "`holdfast policies`.",
+            help="TOML with a table for each of the gateway's policies, by name, and its settings; "
+            "see `holdfast policies`.",
         ),
     ]
     certificate_path: Annotated[
@@ -148,7 +148,7 @@ def gateway(options: GatewayArguments) -> None:
     """
     from holdfast.gateway.app import Gateway
     from holdfast.gateway.engines import Engine
-    from holdfast.gateway.policy_file import read_policies
+    from holdfast.gateway.policy_file import GatewayPolicies, read_policies
     from holdfast.gateway.serving import Listening, serve
     from holdfast.gateway.settings import GatewayLimits
     from holdfast.gateway.tenants import ApiKeys
@@ -173,8 +173,12 @@ def gateway(options: GatewayArguments) -> None:
     )
     where = Listening(options.host, options.port, options.admin_port, _tls(options))
     readers = [_reader(text, engines) for text in options.kv_events]
-    policies = () if options.policies_path is None else read_policies(options.policies_path)
-    app = Gateway(engines, keys, limits, engine_key, readers, policies)
+    path = options.policies_path
+    policies = GatewayPolicies() if path is None else read_policies(path)
+    app = Gateway(
+        *(engines, keys, limits, engine_key, readers, policies.requests),
+        routing=policies.routing,
+    )
     serving = serve(app, where, _announce)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serving)

@@ -25,15 +25,20 @@ def policies() -> None:
     for spec in registry.policy_specs():
         cells = (_decides(spec.name), spec.summary, spec.source, spec.differs)
         table.add_row(spec.name, *cells, _settings(spec.settings))
-    for spec in registry.request_policy_specs():
-        cells = ("requests, in a gateway", spec.summary, spec.source, spec.differs)
-        table.add_row(spec.name, *cells, _settings(spec.settings))
+    decided = {
+        "requests": registry.REQUEST_POLICIES.specs(),
+        "routing": registry.ROUTING_POLICIES.specs(),
+    }
+    for what, specs in decided.items():
+        for spec in specs:
+            cells = (f"{what}, in a gateway", spec.summary, spec.source, spec.differs)
+            table.add_row(spec.name, *cells, _settings(spec.settings))
     console = Console()
     console.print(table)
     console.print(
         "\nNames join with +: cachewise+working-set evicts as one and admits as the other."
         "\nSettings follow a name: continuum:eta=0.5:min_samples=50."
-        "\nPolicies about requests stand in the file of `holdfast gateway --policies`."
+        "\nPolicies about requests and routing stand in the file of `holdfast gateway --policies`."
     )
 
 

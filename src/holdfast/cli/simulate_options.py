@@ -12,7 +12,8 @@ import click
 from holdfast.cli.lists import names, whole_numbers
 from holdfast.cli.load_options import OPEN_LOOP, SEEDS
 from holdfast.cli.options import FILE, HTML_FILE, JSON_FILE, Option, option
-from holdfast.sim.fleet import ROUTERS, FleetPlan
+from holdfast.errors import PolicyError
+from holdfast.sim.fleet import FleetPlan
 from holdfast.sim.profile_file import profile_names
 
 __all__ = ["SimulateArguments", "profile_option"]
@@ -34,11 +35,15 @@ def profile_option() -> Option:
 def _routers(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...] | None:
+    from holdfast.bench.routers import check_router
+
     chosen = names(context, parameter, value)
     for each in chosen or ():
-        if each not in ROUTERS:
-            known = ", ".join(ROUTERS)
-            raise click.BadParameter(f"{each!r} is none of {known}", context, parameter)
+        try:
+            check_router(each)
+        except PolicyError as error:
+            text = f"{error} ({error.hint})" if error.hint else str(error)
+            raise click.BadParameter(text, context, parameter) from None
     return chosen
 
 
@@ -123,8 +128,9 @@ class SimulateArguments:
             "--router",
             callback=_routers,
             metavar="NAME,...",
-            help=f"Who divides requests among engines: {', '.join(ROUTERS)}. holdfast is the "
-            "gateway's own code.  [default: holdfast, with several engines]",
+            help="Who divides requests among engines: holdfast, the gateway's routing and "
+            "admission, or a routing policy alone, such as round-robin, sticky, prefix or "
+            "kv-routing.  [default: holdfast, with several engines]",
         ),
     ]
     engine_speeds: Annotated[

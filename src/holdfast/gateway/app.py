@@ -16,12 +16,15 @@ from prometheus_client import generate_latest
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.event_reader import KvEventReader
 from holdfast.gateway.forwarding import Forwarder
+from holdfast.gateway.guarded_routing import GuardedRouting
 from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.openapi import clients_document, operators_document
 from holdfast.gateway.request_policies import RequestPolicies
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.tenants import ApiKeys
 from holdfast.policies.requests import RequestPolicy
+from holdfast.policies.routers.kv_routing import KvRouting
+from holdfast.policies.routing import RoutingPolicy
 
 __all__ = ["Gateway"]
 
@@ -47,6 +50,7 @@ class Gateway:
         engine_key: Bearer token for the engines; None passes the client's.
         readers: Read KV events of those engines that report them.
         policies: What they may change about requests, asked in this order.
+        routing: Chooses engines; None takes `KvRouting`.
 
     Attributes:
         metrics: What was counted.
@@ -60,6 +64,7 @@ class Gateway:
         engine_key: str | None = None,
         readers: Sequence[KvEventReader] = (),
         policies: Sequence[RequestPolicy] = (),
+        routing: RoutingPolicy | None = None,
     ) -> None:
         self.metrics = GatewayMetrics()
         self._engines = engines
@@ -68,6 +73,7 @@ class Gateway:
         self._engine_key = engine_key
         self._readers = readers
         self._policies = RequestPolicies(policies, self.metrics)
+        self._routing = GuardedRouting(routing or KvRouting(), self.metrics)
         self._started_at: dict[Engine, str] = {}
 
     def app(self) -> web.Application:
@@ -105,6 +111,7 @@ class Gateway:
             self._forwarder = Forwarder(
                 *(self._engines, client, self._keys, self._limits, self.metrics),
                 policies=self._policies,
+                routing=self._routing,
                 engine_key=self._engine_key,
             )
             tasks = [asyncio.create_task(self._probe_all(client))]
@@ -147,7 +154,8 @@ class Gateway:
             }
             for engine in self._engines
         ]
-        return web.json_response({"sessions": len(dispatcher.placements), "engines": states})
+        content = {"sessions": len(dispatcher.placements), "routing": self._routing.name}
+        return web.json_response(content | {"engines": states})
 
     # Probes.
 

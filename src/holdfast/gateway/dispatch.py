@@ -12,6 +12,14 @@ from holdfast.gateway.admission import EngineAdmission
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.placement import Placement, Placements
 from holdfast.gateway.prompt_path import Piece
+from holdfast.policies.routers.kv_routing import KvRouting
+from holdfast.policies.routing import (
+    EngineLost,
+    FirstToken,
+    RequestEnded,
+    RoutedRequest,
+    RoutingPolicy,
+)
 from holdfast.tool_calls.turn_end import TurnEnd
 
 __all__ = ["Dispatcher"]
@@ -25,11 +33,13 @@ class _Open:
         engine: Where it is or goes.
         missing_bytes: Prompt bytes that the engine has still to compute (bytes).
         admission: Of the engine, if the gateway admits there.
+        routed: The request as the routing policy saw it.
     """
 
     engine: Engine
     missing_bytes: int
     admission: EngineAdmission | None
+    routed: RoutedRequest
 
 
 class Dispatcher:
@@ -44,6 +54,7 @@ class Dispatcher:
         engines: All engines.
         lease_s: Sessions idle for longer count as gone (s, > 0).
         max_wait_ratio: Wait bound of held requests; see `EngineAdmission`. None holds nothing.
+        routing: Chooses engines; None takes `KvRouting`.
 
     Attributes:
         placements: Sessions and their engines.
@@ -54,8 +65,10 @@ class Dispatcher:
         engines: Sequence[Engine],
         lease_s: float = 1800.0,
         max_wait_ratio: float | None = 2.0,
+        routing: RoutingPolicy | None = None,
     ) -> None:
-        self.placements = Placements(engines, lease_s)
+        self._routing = routing or KvRouting()
+        self.placements = Placements(engines, self._routing, lease_s)
         self._lease_s = lease_s
         self._max_wait_ratio = max_wait_ratio
         self._admissions: dict[Engine, EngineAdmission] = {}
@@ -70,6 +83,7 @@ class Dispatcher:
         now_s: float,
         *,
         tenant: str = "",
+        client: str | None = None,
         without: Collection[Engine] = (),
         where: Engine | None = None,
     ) -> Placement:
@@ -81,21 +95,24 @@ class Dispatcher:
             path: The prompt; empty where there is none.
             now_s: Time now (s, monotonic).
             tenant: Whose request it is.
+            client: As for `Placements.place`.
             without: Engines that have just failed.
             where: The engine that must answer, if only one can.
 
         Raises:
             EndpointError: No engine is up.
         """
-        placement = self.placements.place(session_id, path, now_s, without, where)
+        placement = self.placements.place(
+            session_id, path, now_s, without, where, tenant=tenant, client=client
+        )
         engine = placement.engine
         admission = self._admission_of(engine) if path else None
-        self._open[request_id] = _Open(engine, placement.missing_bytes, admission)
+        self._open[request_id] = _Open(engine, placement.missing_bytes, admission, placement.routed)
         engine.num_in_flight += 1
         engine.queued_bytes += placement.missing_bytes
         # At once: what comes now and shares the beginning belongs there too.
         engine.residency.add(path)
-        identity = Identity(_name(placement.session.key), tenant=tenant)
+        identity = Identity(placement.session.name, tenant=tenant)
         if placement.origin is not None and placement.origin is not engine:
             left = self._admissions.get(placement.origin)
             if left is not None:
@@ -123,6 +140,7 @@ class Dispatcher:
         each = self._open[request_id]
         each.engine.queued_bytes -= each.missing_bytes
         each.missing_bytes = 0
+        self._routing.observe(FirstToken(each.routed, each.engine.name, now_s))
         if each.admission is not None:
             each.admission.started(request_id, now_s)
 
@@ -144,6 +162,7 @@ class Dispatcher:
         each = self._open.pop(request_id)
         each.engine.num_in_flight -= 1
         each.engine.queued_bytes -= each.missing_bytes
+        self._routing.observe(RequestEnded(each.routed, each.engine.name, now_s))
         if each.admission is not None:
             each.admission.ended(request_id, now_s, output_tokens, end)
 
@@ -162,6 +181,7 @@ class Dispatcher:
         engine.residency.clear()
         if engine.events is not None:
             engine.events.clear()
+        self._routing.observe(EngineLost(engine.name))
         admission = self._admissions.pop(engine, None)
         if admission is not None:
             self._ready += admission.held
@@ -181,7 +201,3 @@ class Dispatcher:
                 engine.kv_tokens, engine.bytes_per_token, self._max_wait_ratio, self._lease_s
             )
         return found
-
-
-def _name(key: bytes | str) -> str:
-    return key if isinstance(key, str) else key.hex()

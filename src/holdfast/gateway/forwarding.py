@@ -34,6 +34,7 @@ from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.streams import break_off, payload_of
 from holdfast.gateway.tenants import ApiKeys
 from holdfast.policies.requests import AnswerEnded, Request, RequestSent
+from holdfast.policies.routing import RoutingPolicy
 
 __all__ = ["Forwarder"]
 
@@ -54,6 +55,7 @@ class Forwarder:
         limits: What a request may ask.
         metrics: Counts.
         policies: What they may change about requests.
+        routing: Chooses engines.
         engine_key: Bearer token for the engines; None passes the client's.
 
     Attributes:
@@ -70,9 +72,10 @@ class Forwarder:
         limits: GatewayLimits,
         metrics: GatewayMetrics,
         policies: RequestPolicies,
+        routing: RoutingPolicy,
         engine_key: str | None = None,
     ) -> None:
-        self.dispatcher = Dispatcher(engines, limits.lease_s, limits.max_wait_ratio)
+        self.dispatcher = Dispatcher(engines, limits.lease_s, limits.max_wait_ratio, routing)
         for engine in engines:
             metrics.watch_held(engine.name, partial(self.dispatcher.held, engine))
         self._client = client

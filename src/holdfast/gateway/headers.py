@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 __all__ = ["RECEIPT", "answer_headers", "by_lower_name", "request_headers"]
 
 RECEIPT: Final = "X-Holdfast-Engine"
-"""Names the engine of an answer, and the reason; see `placement.Reason`."""
+"""Names the engine of an answer, and the reason; see `routing.REASONS`."""
 
 _HOP_BY_HOP: Final = frozenset(
     {

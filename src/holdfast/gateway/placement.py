@@ -1,25 +1,18 @@
-"""Chooses the engine of each request: where its session's KV blocks are."""
+"""Places requests as a routing policy says, and remembers sessions' engines."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from holdfast.errors import EndpointError
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.prompt_path import Piece
+from holdfast.policies.routing import EngineView, RequestPlaced, RoutedRequest, RoutingPolicy
 
-__all__ = ["PlacedSession", "Placement", "Placements", "Reason"]
-
-Reason = Literal["origin", "moved", "prefix", "space", "only"]
-"""Why an engine was chosen.
-
-origin: the session's blocks are there. moved: its origin is down, or waiting there costs more than
-computing the prompt elsewhere. prefix: a new session shares most there. space: a new session, where
-the least is in use. only: no other engine is up.
-"""
+__all__ = ["PlacedSession", "Placement", "Placements"]
 
 _MOST_SESSIONS: Final = 100_000
 
@@ -42,24 +35,31 @@ class PlacedSession:
     leaf: bytes = b""
     used_s: float = 0.0
 
+    @property
+    def name(self) -> str:
+        """Its key as text."""
+        return self.key if isinstance(self.key, str) else self.key.hex()
+
 
 class Placement(NamedTuple):
     """Where a request goes.
 
     Attributes:
         engine: The engine.
-        reason: Why.
+        reason: Why; see `routing.REASONS`.
         missing_bytes: Prompt bytes that it has to compute (bytes).
         session: Its session.
+        routed: The request as the routing policy saw it.
         origin: Where the session was before; None for a new one.
         elsewhere_ratio: Leading share of the prompt that another engine holds (0 to 1); 0 if none
             holds more of it than this one.
     """
 
     engine: Engine
-    reason: Reason
+    reason: str
     missing_bytes: int
     session: PlacedSession
+    routed: RoutedRequest
     origin: Engine | None = None
     elsewhere_ratio: float = 0.0
 
@@ -68,24 +68,20 @@ class Placements:
     """Sessions and their engines; places requests and remembers where.
 
     A session of which nothing is remembered, as after a restart of the gateway, is where the KV
-    events of an engine say that most of it is. A session returns to its origin unless the prompt
-    bytes queued there, beside those that it has to compute itself, are more than on another engine,
-    queue included: both are engine time in one unit. Where the other engine is full, what it has to
-    compute counts twice, as it evicts as much of other sessions. A new session goes where the least
-    is in use, less what its prompt shares there.
-
-    Source: prefill blocks plus load as in Dynamo's KV router; sessions back to their origin as
-    measured in llm-d.
-    Differs: bytes of prompts instead of blocks; what other sessions hold counts for new sessions
-    only, since a move costs the whole prompt.
+    events of an engine say that most of it is. The policy chooses, except where only one engine can
+    answer.
 
     Args:
         engines: All engines.
+        routing: Chooses among them.
         lease_s: Sessions idle for longer count as gone (s, > 0).
     """
 
-    def __init__(self, engines: Sequence[Engine], lease_s: float = 1800.0) -> None:
+    def __init__(
+        self, engines: Sequence[Engine], routing: RoutingPolicy, lease_s: float = 1800.0
+    ) -> None:
         self._engines = engines
+        self._routing = routing
         self._lease_s = lease_s
         self._sessions: OrderedDict[bytes | str, PlacedSession] = OrderedDict()
         self._leaves: dict[bytes, PlacedSession] = {}
@@ -102,6 +98,9 @@ class Placements:
         now_s: float,
         without: Collection[Engine] = (),
         where: Engine | None = None,
+        *,
+        tenant: str = "",
+        client: str | None = None,
     ) -> Placement:
         """Choose an engine and remember the session there. Mutates.
 
@@ -111,6 +110,8 @@ class Placements:
             now_s: Time now (s, monotonic).
             without: Engines that have just failed.
             where: The engine that must answer, as no other knows what the request refers to.
+            tenant: Whose request it is.
+            client: What the policy knows the client by; None takes the session's own key.
 
         Raises:
             EndpointError: No engine is up.
@@ -124,20 +125,22 @@ class Placements:
         origin = None if session is None else session.engine
         missing = {each: num_bytes - self._num_resident(each, session, path) for each in able}
         if session is None:
-            engine, reason = self._for_new(able, missing)
             key = session_id if session_id is not None else path[-1].key if path else b""
-            session = PlacedSession(key, engine)
-        else:
-            engine, reason = self._for_known(session, able, missing)
-        if where in able:
-            engine, reason = where, "origin"
-        elif len(able) == 1:
-            reason = "only"
+            session = PlacedSession(key, able[0])
+        routed = RoutedRequest(
+            client if client is not None else session.name,
+            tenant,
+            num_bytes,
+            None if origin is None else origin.name,
+            now_s,
+        )
+        engine, reason = self._chosen(routed, able, missing, where)
         session.used_s = now_s
         self._note(session, engine, num_bytes, path[-1].key if path else b"")
         least = min(missing.values())
         elsewhere = (num_bytes - least) / num_bytes if least < missing[engine] else 0.0
-        return Placement(engine, reason, missing[engine], session, origin, elsewhere)
+        self._routing.observe(RequestPlaced(routed, engine.name))
+        return Placement(engine, reason, missing[engine], session, routed, origin, elsewhere)
 
     def close(self, session_id: str) -> bool:
         """Forget a session that will not return; whether it was known. Mutates."""
@@ -178,33 +181,27 @@ class Placements:
         best = max(able, key=held.__getitem__)
         return PlacedSession(session_id, best) if held[best] else None
 
-    def _for_known(
-        self, session: PlacedSession, able: Sequence[Engine], missing: dict[Engine, int]
-    ) -> tuple[Engine, Reason]:
-        origin = session.engine
-
-        def cost(engine: Engine) -> tuple[int, bool, int]:
-            computed = missing[engine]
-            if engine is not origin and self._is_full(engine, missing[engine]):
-                computed *= 2
-            return engine.queued_bytes + computed, engine is not origin, self._in_use[engine]
-
-        best = min(able, key=cost)
-        return best, "origin" if best is origin else "moved"
-
-    def _is_full(self, engine: Engine, num_bytes: int) -> bool:
-        """Whether so many bytes more evict what sessions there will ask for again."""
-        capacity = engine.residency.capacity_bytes
-        return capacity is not None and self._in_use[engine] + num_bytes > capacity
-
-    def _for_new(self, able: Sequence[Engine], missing: dict[Engine, int]) -> tuple[Engine, Reason]:
-        def cost(engine: Engine) -> tuple[int, int]:
-            used = self._in_use[engine] + engine.queued_bytes
-            return used + missing[engine], engine.num_in_flight
-
-        best = min(able, key=cost)
-        is_shared = missing[best] < max(missing.values())
-        return best, "prefix" if is_shared else "space"
+    def _chosen(
+        self,
+        routed: RoutedRequest,
+        able: Sequence[Engine],
+        missing: dict[Engine, int],
+        where: Engine | None,
+    ) -> tuple[Engine, str]:
+        """The engine of a request, and why."""
+        if where is not None and where in able:
+            return where, "origin"
+        if len(able) == 1:
+            return able[0], "only"
+        views = [
+            EngineView(
+                *(each.name, each.num_in_flight, each.queued_bytes, missing[each]),
+                *(self._in_use[each], each.residency.capacity_bytes),
+            )
+            for each in able
+        ]
+        name, reason = self._routing.route(routed, views)
+        return next(each for each in able if each.name == name), reason
 
     def _note(self, session: PlacedSession, engine: Engine, num_bytes: int, leaf: bytes) -> None:
         self._forget(session)

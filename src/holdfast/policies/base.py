@@ -20,7 +20,7 @@ from holdfast.core.session import Session
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission, Budget
 from holdfast.policies.oracle import Oracle
-from holdfast.policies.spec import Need, PolicySettings, PolicySpec
+from holdfast.policies.spec import Configured, Need, PolicySettings, PolicySpec
 from holdfast.predict.agent_calls import AgentCalls
 from holdfast.predict.declared_workflows import DeclaredWorkflows
 from holdfast.predict.return_time import ReturnTimeModel
@@ -148,24 +148,17 @@ class PolicyContext(Protocol):
         """The one observer of this class; it sees each event before the policies do."""
 
 
-class Policy(Observer):
-    """What all policies have in common.
+class Policy(Observer, Configured):
+    """What the policies of an engine have in common.
 
     Args:
         context: What the policy may look at, now and later.
         settings: Of the kind that `spec` names; not given where it names none.
-
-    Attributes:
-        spec: Name, source, needs and kind of settings.
-        settings: See the argument.
     """
 
-    spec: ClassVar[PolicySpec]
-    settings: Any
-
     def __init__(self, context: PolicyContext, settings: PolicySettings | None = None) -> None:
-        super().__init__(context)
-        self.settings = settings
+        Observer.__init__(self, context)
+        Configured.__init__(self, settings)
 
 
 class EvictionPolicy(Policy):

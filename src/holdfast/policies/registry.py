@@ -1,17 +1,16 @@
 """Policies by name, set and joined as in `saga:max_ttl_s=60+working-set`.
 
 Built-in ones are listed here; others register a policy class under the entry point group
-`holdfast.policies`, or `holdfast.request_policies` for a gateway's, and are found by its name.
-Modules are imported when a policy is asked for.
+`holdfast.policies`, or for a gateway's under `holdfast.request_policies` or
+`holdfast.routing_policies`, and are found by its name. Modules are imported when a policy is asked
+for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
 from holdfast.core.events import Event
 from holdfast.errors import PolicyError
@@ -26,12 +25,17 @@ from holdfast.policies.base import (
     PrefetchPolicy,
 )
 from holdfast.policies.engine_modes import ENGINE_MODES
+from holdfast.policies.family import SETTING, Family
 from holdfast.policies.requests import RequestPolicy
-from holdfast.policies.spec import convert_settings, read_settings
+from holdfast.policies.routing import RoutingPolicy
+from holdfast.policies.spec import read_settings
 
 __all__ = [
     "ENTRY_POINT_GROUP",
     "REQUEST_ENTRY_POINT_GROUP",
+    "REQUEST_POLICIES",
+    "ROUTING_ENTRY_POINT_GROUP",
+    "ROUTING_POLICIES",
     "PolicySet",
     "build_policies",
     "build_request_policy",
@@ -48,14 +52,13 @@ __all__ = [
 
 ENTRY_POINT_GROUP: Final = "holdfast.policies"
 REQUEST_ENTRY_POINT_GROUP: Final = "holdfast.request_policies"
-
-T = TypeVar("T")
+ROUTING_ENTRY_POINT_GROUP: Final = "holdfast.routing_policies"
 
 _JOINT: Final = "+"
-_SETTING: Final = ":"
 _OURS: Final = "holdfast.policies.ours"
 _PUBLISHED: Final = "holdfast.policies.published"
 _BOUNDS: Final = "holdfast.policies.bounds"
+_ROUTING: Final = "holdfast.policies.routers"
 _BUILT_IN: Final[dict[str, str]] = {
     "holdfast": f"{_OURS}.holdfast:Holdfast",
     "return-rate": f"{_OURS}.return_rate_eviction:ReturnRateEviction",
@@ -78,6 +81,15 @@ _BUILT_IN: Final[dict[str, str]] = {
     "thunderagent": f"{_PUBLISHED}.thunderagent:ThunderAgent",
 }
 _REQUESTS: Final[dict[str, str]] = {}
+_ROUTERS: Final[dict[str, str]] = {
+    "kv-routing": f"{_ROUTING}.kv_routing:KvRouting",
+    "round-robin": f"{_ROUTING}.round_robin:RoundRobin",
+    "sticky": f"{_ROUTING}.sticky:Sticky",
+    "prefix": f"{_ROUTING}.prefix_aware:PrefixAware",
+}
+_ENGINE_POLICIES: Final = Family(Policy, ENTRY_POINT_GROUP, _BUILT_IN, tuple(ENGINE_MODES))
+REQUEST_POLICIES: Final = Family(RequestPolicy, REQUEST_ENTRY_POINT_GROUP, _REQUESTS)
+ROUTING_POLICIES: Final = Family(RoutingPolicy, ROUTING_ENTRY_POINT_GROUP, _ROUTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +120,7 @@ class PolicySet:
 
 def policy_names() -> tuple[str, ...]:
     """Names of all engine modes and policies, built-in ones first."""
-    others = entry_points(group=ENTRY_POINT_GROUP).names - _BUILT_IN.keys() - ENGINE_MODES.keys()
-    return (*ENGINE_MODES, *_BUILT_IN, *sorted(others))
+    return _ENGINE_POLICIES.names()
 
 
 def policy_specs() -> Iterator[PolicySpec]:
@@ -118,11 +129,7 @@ def policy_specs() -> Iterator[PolicySpec]:
         try:
             yield policy_spec(name)
         except PolicyError as error:
-            yield _broken(name, error)
-
-
-def _broken(name: str, error: PolicyError) -> PolicySpec:
-    return PolicySpec(name, summary=f"cannot be used: {error}", source="")
+            yield PolicySpec(name, summary=f"cannot be used: {error}", source="")
 
 
 def decided_by(name: str) -> tuple[str, ...]:
@@ -171,13 +178,12 @@ def policy_class(name: str) -> type[Policy]:
         PolicyError: Nothing is registered as `name`, or what is registered cannot be loaded, is no
             policy, or has another name.
     """
-    return _loaded(name, _BUILT_IN, ENTRY_POINT_GROUP, Policy, policy_names)
+    return _ENGINE_POLICIES.kind(name)
 
 
 def request_policy_names() -> tuple[str, ...]:
     """Names of all request policies, built-in ones first."""
-    others = entry_points(group=REQUEST_ENTRY_POINT_GROUP).names - _REQUESTS.keys()
-    return (*_REQUESTS, *sorted(others))
+    return REQUEST_POLICIES.names()
 
 
 def request_policy_class(name: str) -> type[RequestPolicy]:
@@ -186,67 +192,17 @@ def request_policy_class(name: str) -> type[RequestPolicy]:
     Raises:
         PolicyError: As for `policy_class`.
     """
-    group = REQUEST_ENTRY_POINT_GROUP
-    return _loaded(name, _REQUESTS, group, RequestPolicy, request_policy_names)
+    return REQUEST_POLICIES.kind(name)
 
 
 def request_policy_specs() -> Iterator[PolicySpec]:
     """What is known about each request policy; of a broken one, its error."""
-    for name in request_policy_names():
-        try:
-            yield request_policy_class(name).spec
-        except PolicyError as error:
-            yield _broken(name, error)
+    return REQUEST_POLICIES.specs()
 
 
 def build_request_policy(name: str, values: Mapping[str, object]) -> RequestPolicy:
-    """Build a request policy for a gateway.
-
-    Args:
-        name: The policy.
-        values: Its settings; those that are missing keep their defaults.
-
-    Raises:
-        PolicyError: It is unknown, has no such setting, or a value is of the wrong type or range.
-    """
-    kind = request_policy_class(name)
-    settings = convert_settings(name, kind.spec.settings, values)
-    return kind() if settings is None else kind(settings)
-
-
-def _loaded(
-    name: str,
-    built_in: Mapping[str, str],
-    group: str,
-    base: type[T],
-    names: Callable[[], Sequence[str]],
-) -> type[T]:
-    """The class that is built in or registered as `name`."""
-    if name in built_in:
-        module, _, attribute = built_in[name].partition(":")
-        found: Any = getattr(import_module(module), attribute)
-        return cast("type[T]", found)
-    registered = entry_points(group=group, name=name)
-    if not registered:
-        raise PolicyError(f"unknown policy {name!r}", hint=f"known policies: {', '.join(names())}")
-    point = next(iter(registered))
-    try:
-        found = point.load()
-    except (ImportError, AttributeError) as error:
-        raise PolicyError(
-            f"policy {name!r} cannot be loaded from {point.value}: {error}"
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise PolicyError(
-            f"policy {name!r} is {found!r}, not a subclass of holdfast's {base.__name__}"
-        )
-    spec = getattr(found, "spec", None)
-    if not isinstance(spec, PolicySpec) or spec.name != name:
-        raise PolicyError(
-            f"policy {name!r} ({point.value}) has spec {spec!r}",
-            hint=f"expected a PolicySpec whose name is that of the entry point, {name!r}",
-        )
-    return found
+    """Build a request policy for a gateway; see `Family.build`."""
+    return REQUEST_POLICIES.build(name, values)
 
 
 def check_deployable(name: str) -> None:
@@ -301,7 +257,7 @@ class _Part:
 
 
 def _parts(name: str) -> list[_Part]:
-    parts = [part.split(_SETTING) for part in name.split(_JOINT)]
+    parts = [part.split(SETTING) for part in name.split(_JOINT)]
     for policy, *_ in parts:
         if policy in ENGINE_MODES:
             raise PolicyError(

@@ -8,11 +8,11 @@ answers. A policy that raises is counted, logged once and set aside, and request
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from holdfast.core.identity import Identity
 from holdfast.core.request_body import RequestBody
-from holdfast.policies.spec import PolicySettings, PolicySpec
+from holdfast.policies.spec import Configured
 from holdfast.tool_calls.turn_end import ToolCall
 
 __all__ = [
@@ -91,25 +91,15 @@ class Refused:
     retry_after_s: float | None = None
 
 
-class RequestPolicy:
+class RequestPolicy(Configured):
     """Decides about clients' requests; as it stands all pass unchanged.
 
-    Args:
-        settings: Of the kind that `spec` names; not given where it names none.
-
     Attributes:
-        spec: Name, source and kind of settings.
-        settings: See the argument.
         judges_calls: Whether `judge` is asked: the gateway then holds back each tool call of a
             streamed answer until it is whole.
     """
 
-    spec: ClassVar[PolicySpec]
     judges_calls: ClassVar[bool] = False
-    settings: Any
-
-    def __init__(self, settings: PolicySettings | None = None) -> None:
-        self.settings = settings
 
     def observe(self, event: RequestEvent) -> None:
         """Take note of an event. Mutates the policy only."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from holdfast.errors import PolicyError
 
-__all__ = ["Need", "PolicySettings", "PolicySpec", "convert_settings", "read_settings"]
+__all__ = [
+    *("Configured", "Need", "PolicySettings", "PolicySpec"),
+    *("convert_settings", "read_settings"),
+]
 
 
 class Need(enum.StrEnum):
@@ -46,6 +49,24 @@ class PolicySpec:
     needs: frozenset[Need] = frozenset()
     settings: type[PolicySettings] | None = None
     variants: tuple[dict[str, object], ...] = ({},)
+
+
+class Configured:
+    """What policies of every contract have.
+
+    Args:
+        settings: Of the kind that `spec` names; not given where it names none.
+
+    Attributes:
+        spec: Name, source, needs and kind of settings.
+        settings: See the argument.
+    """
+
+    spec: ClassVar[PolicySpec]
+    settings: Any
+
+    def __init__(self, settings: PolicySettings | None = None) -> None:
+        self.settings = settings
 
 
 def read_settings(

@@ -13,9 +13,8 @@ from holdfast.errors import ConfigError, HoldfastError
 from holdfast.sim.clock import VirtualClock
 from holdfast.sim.engine import SimEngine, SimOutcome, SimRequest, SimStep
 
-__all__ = ["ROUTERS", "EndedStep", "Fleet", "FleetPlan", "Router", "StepCost"]
+__all__ = ["EndedStep", "Fleet", "FleetPlan", "Router", "StepCost"]
 
-ROUTERS = ("round-robin", "sticky", "prefix", "holdfast")
 _MAX_IDLE_STEPS = 100_000
 _MOST_REPEATS = 256
 _LATE_S = 0.25  # how late an engine may see a request that another engine's step brings about
@@ -40,7 +39,8 @@ class FleetPlan:
 
     Attributes:
         num_engines: Equal engines (count, >= 1).
-        router: Who divides requests among them; one of `ROUTERS`. None with one engine.
+        router: Who divides requests among them; `holdfast`, or a routing policy with its
+            settings. None with one engine.
         speeds: Speed of the first engines relative to the profile's (> 0); all others have 1.
         dies_at_s: When the first engine dies, from the first request on (s); None for never.
     """
