@@ -173,7 +173,7 @@ def test_keys_that_are_not_numbers_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("spelling", "message", "hint"),
     [
-        ("snap", "no eviction method is called 'snap'", "known: layer-defensivekv"),
+        ("snap", "no eviction method is called 'snap'", "layer-defensivekv, defensivekv"),
         ("snapkv:windows=3", "snapkv has no setting 'windows'", "window, kernel, scope"),
         ("snapkv:coverage=0.5", "snapkv has no setting 'coverage'", "window, kernel, scope"),
         ("snapkv:window=no", "Expected `int`", "settings of snapkv"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
+from holdfast.cli.compress_train import train
 from holdfast.cli.options import FILE, HTML_FILE, JSON_FILE, argument, option, takes
 from holdfast.errors import ConfigError
 
@@ -25,6 +26,9 @@ _TASKS = "single,multi-query,variable-tracking,table,multi-turn,agent"
 @click.group()
 def compress() -> None:
     """Token-level eviction: lossy, for models of transformers, apart from serving."""
+
+
+compress.add_command(train)
 
 
 @compress.command("methods")
@@ -134,16 +138,18 @@ def evaluate_methods(arguments: EvaluationArguments) -> None:
         require_plots()
     require_libraries()
     from holdfast.compress.evaluation import evaluate
+    from holdfast.compress.method_gates import gates_of
     from holdfast.compress.methods import find_method
 
     methods = [find_method(name) for name in arguments.methods.split(",")]
     model, tokenizer = load_model(arguments.model, num_threads=arguments.num_threads)
+    gates = gates_of(methods, model)
     samples = _samples(arguments, tokenizer)
     outcomes: list[Outcome] = []
     with progress_bar(Console(stderr=True), "contexts") as progress:
         task = progress.add_task("evaluating", total=len(samples))
         for sample in samples:
-            outcomes += evaluate(model, [sample], methods, shares)
+            outcomes += evaluate(model, [sample], methods, shares, gates)
             progress.advance(task)
     _report(arguments, outcomes, shares)
 

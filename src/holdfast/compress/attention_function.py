@@ -7,7 +7,7 @@ modules carry no state of ours. An evicted entry gets a weight of exactly 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from holdfast.errors import ConfigError
 
-__all__ = ["NAME", "LayerCapture", "ModelCall", "register"]
+__all__ = ["NAME", "LayerCapture", "ModelCall", "register", "require_plain"]
 
 NAME: Final = "holdfast_compress"
 
@@ -33,11 +33,13 @@ class LayerCapture:
         queries: Rotated queries of the last tokens, (H, g, w, d).
         output_weight: The output projection by query head, (H, g, d, m), a view.
         scaling: Factor of the products of queries and keys.
+        log_retention: What gates say of all tokens of the call, by their name, (H, q).
     """
 
     queries: Tensor
     output_weight: Tensor
     scaling: float
+    log_retention: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,13 @@ class ModelCall:
             bool; None where all are there.
         num_queries: Queries to capture, of the last tokens (count).
         captures: By layer; filled by the attention function.
+        log_retention: By layer and name of gates, (H, q); filled before the attention function.
     """
 
     available: Sequence[Tensor | None]
     num_queries: int
     captures: dict[int, LayerCapture] = field(default_factory=dict)
+    log_retention: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def register() -> None:
@@ -61,6 +65,17 @@ def register() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, _attend)
+
+
+def require_plain(arguments: Mapping[str, Any]) -> None:
+    """Check what a model passes to its attention function, apart from what all of them pass.
+
+    Raises:
+        ConfigError: The attention is more than a causal softmax.
+    """
+    for name in _UNSUPPORTED:
+        if arguments.get(name) is not None:
+            raise ConfigError(f"cannot compact a model whose attention has {name!r}")
 
 
 def _attend(
@@ -95,9 +110,7 @@ def _attend(
     """
     if model_call is None or not hasattr(module, "o_proj"):
         raise ConfigError(f"cannot compact the cache of {type(module).__name__} layers")
-    for name in _UNSUPPORTED:
-        if others.get(name) is not None:
-            raise ConfigError(f"cannot compact a model whose attention has {name!r}")
+    require_plain(others)
     layer = module.layer_idx
     factor = query.shape[-1] ** -0.5 if scaling is None else scaling
     num_heads = key.shape[1]
@@ -106,6 +119,7 @@ def _attend(
         last.unflatten(0, (num_heads, -1)),
         module.o_proj.weight.t().view(num_heads, -1, query.shape[-1], module.o_proj.out_features),
         factor,
+        model_call.log_retention.get(layer, {}),
     )
     mask = _mask(model_call.available[layer], query, key)
     attended = functional.scaled_dot_product_attention(

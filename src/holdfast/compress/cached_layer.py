@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class CachedLayer:
             v @ output_weight to the hidden state.
         scaling: Factor of the products of queries and keys.
         num_tokens: Tokens that the sequence has had; the last query is at `num_tokens` - 1.
+        log_retention: What gates say of the entries, by their name, (H, n), float32.
     """
 
     index: int
@@ -40,6 +42,7 @@ class CachedLayer:
     output_weight: Tensor
     scaling: float
     num_tokens: int
+    log_retention: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_entries(self) -> int:

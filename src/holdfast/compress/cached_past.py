@@ -33,6 +33,7 @@ class CachedPast:
         positions: Positions of the entries' tokens, (H, n) a layer, int64.
         available: Which entries are not evicted, (H, n) a layer, bool; None where all are there.
         captures: Each layer's queries of the last tokens, once there are tokens.
+        log_retention: What gates say of the entries, by their name, (H, n) a layer.
     """
 
     cache: Any
@@ -40,6 +41,7 @@ class CachedPast:
     positions: list[Tensor]
     available: list[Tensor | None]
     captures: dict[int, LayerCapture]
+    log_retention: list[dict[str, Tensor]]
 
     @classmethod
     def empty(cls, model: Any) -> CachedPast:
@@ -53,7 +55,9 @@ class CachedPast:
         _check(model.config)
         heads, num_layers = model.config.num_key_value_heads, model.config.num_hidden_layers
         nothing = torch.empty((heads, 0), dtype=torch.int64, device=model.device)
-        return cls(DynamicCache(), 0, [nothing] * num_layers, [None] * num_layers, {})
+        return cls(
+            DynamicCache(), 0, [nothing] * num_layers, [None] * num_layers, {}, [{}] * num_layers
+        )
 
     @property
     def kv_bytes(self) -> int:
@@ -65,7 +69,12 @@ class CachedPast:
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
         return CachedPast(
-            cache, self.num_tokens, [*self.positions], [*self.available], dict(self.captures)
+            cache,
+            self.num_tokens,
+            [*self.positions],
+            [*self.available],
+            dict(self.captures),
+            [*self.log_retention],
         )
 
     def layers(
@@ -89,6 +98,7 @@ class CachedPast:
                 output_weight=shown[index].output_weight,
                 scaling=shown[index].scaling,
                 num_tokens=self.num_tokens if num_tokens is None else num_tokens,
+                log_retention=self.log_retention[index],
             )
             for index, (positions, available) in enumerate(
                 zip(self.positions, self.available, strict=True)
@@ -104,12 +114,17 @@ class CachedPast:
         """
         first, self.num_tokens = self.num_tokens, self.num_tokens + num_tokens
         for index, old in enumerate(self.positions):
-            new = torch.arange(first, self.num_tokens, device=old.device)
-            self.positions[index] = torch.cat([old, new.expand(old.shape[0], -1)], dim=1)
+            added = torch.arange(first, self.num_tokens, device=old.device)
+            self.positions[index] = torch.cat([old, added.expand(old.shape[0], -1)], dim=1)
             available = self.available[index]
             if available is not None:
                 self.available[index] = functional.pad(available, (0, num_tokens), value=True)
             self.captures[index] = _joined(self.captures.get(index), captures[index])
+            told = self.log_retention[index]
+            self.log_retention[index] = {
+                name: torch.cat([told[name], new], dim=-1) if name in told else new
+                for name, new in captures[index].log_retention.items()
+            }
 
     def evict(self, index: int, kept: Tensor) -> None:
         """Leave some entries of a layer. Mutates.
@@ -132,6 +147,9 @@ class CachedPast:
         """Keep the entries (H, m) of a layer alone."""
         self.positions[index] = self.positions[index].gather(1, entries)
         self.available[index] = None
+        self.log_retention[index] = {
+            name: told.gather(1, entries) for name, told in self.log_retention[index].items()
+        }
         layer = self.cache.layers[index]
         at = entries[None, :, :, None]
         layer.keys = layer.keys.gather(2, at.expand(-1, -1, -1, layer.keys.shape[-1]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,15 @@ import msgspec
 from holdfast.compress.samples import Question, Sample
 from holdfast.errors import ConfigError
 
-__all__ = ["EncodedQuestion", "EncodedSample", "EncodedTurn", "encode_sample", "read_sessions"]
+__all__ = [
+    "EncodedPiece",
+    "EncodedQuestion",
+    "EncodedSample",
+    "EncodedTurn",
+    "encode_sample",
+    "read_conversations",
+    "read_sessions",
+]
 
 _MARK: Final = "\x00"
 """Stands where a turn ends while a template is filled in; no text has it."""
@@ -31,6 +39,14 @@ class EncodedQuestion:
 
     tokens: tuple[int, ...]
     answer: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPiece:
+    """A stretch of a recorded session as token ids, an answer of the assistant or not."""
+
+    tokens: tuple[int, ...]
+    is_answer: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,34 +119,89 @@ def read_sessions(tokenizer: Any, path: Path) -> list[EncodedSample]:
         ConfigError: The file cannot be read, a line is no session, or the template does not
             render a session's start as the start of the session.
     """
+    return [
+        EncodedSample(
+            "session", number, _session_turns(tokenizer, messages, f"{path}: line {number}")
+        )
+        for number, messages in _read_messages(path)
+    ]
+
+
+def read_conversations(tokenizer: Any, path: Path) -> list[tuple[EncodedPiece, ...]]:
+    """Recorded sessions whole, up to their last answers, in what is asked and what is answered.
+
+    Args:
+        tokenizer: A tokenizer of transformers with a chat template.
+        path: JSON lines, each with `messages` as in a request to a chat API; contents are text.
+
+    Raises:
+        ConfigError: As `read_sessions`.
+    """
+    return [
+        _pieces(tokenizer, messages, f"{path}: line {number}")
+        for number, messages in _read_messages(path)
+    ]
+
+
+def _read_messages(path: Path) -> list[tuple[int, list[dict[str, Any]]]]:
+    """The messages of each line, with its number."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    samples = []
+    found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        where = f"{path}: line {number}"
         try:
             session = msgspec.json.decode(line, type=_Session)
         except msgspec.DecodeError as error:
-            raise ConfigError(f"{where}: no session: {error}") from error
-        samples.append(
-            EncodedSample("session", number, _session_turns(tokenizer, session.messages, where))
-        )
-    if not samples:
+            raise ConfigError(f"{path}: line {number}: no session: {error}") from error
+        found.append((number, session.messages))
+    if not found:
         raise ConfigError(f"{path}: no sessions")
-    return samples
+    return found
 
 
 def _session_turns(
     tokenizer: Any, messages: Sequence[Mapping[str, Any]], where: str
 ) -> tuple[EncodedTurn, ...]:
     """A turn for each assistant message, from the last answer's begin to its own."""
+    turns, shown, asked = [], "", tuple[int, ...]()
+    for before, content in _answers(tokenizer, messages, where):
+        # The prompt's last token asks, so that a question has at least one.
+        *context, last = _ids(tokenizer, before[len(shown) :])
+        answer = EncodedQuestion((last,), _ids(tokenizer, content)[:_MOST_ANSWER_TOKENS])
+        turns.append(EncodedTurn((*asked, *context), (answer,)))
+        shown, asked = before, (last,)
+    if not turns or not all(turn.tokens for turn in turns):
+        raise ConfigError(f"{where}: no answer follows a message")
+    return tuple(turns)
+
+
+def _pieces(
+    tokenizer: Any, messages: Sequence[Mapping[str, Any]], where: str
+) -> tuple[EncodedPiece, ...]:
+    """What is before each assistant message, and the message."""
+    pieces, shown = list[EncodedPiece](), ""
+    for before, content in _answers(tokenizer, messages, where):
+        if not before.startswith(shown):
+            raise ConfigError(f"{where}: the chat template changes an answer once it is a past one")
+        pieces.append(EncodedPiece(_ids(tokenizer, before[len(shown) :]), is_answer=False))
+        pieces.append(EncodedPiece(_ids(tokenizer, content), is_answer=True))
+        shown = before + content
+    if not pieces:
+        raise ConfigError(f"{where}: no answer follows a message")
+    return tuple(pieces)
+
+
+def _answers(
+    tokenizer: Any, messages: Sequence[Mapping[str, Any]], where: str
+) -> Iterator[tuple[str, str]]:
+    """The prompt for each assistant message, which begins with that for the last, and its text."""
     if tokenizer.chat_template is None:
         raise ConfigError("recorded sessions need a tokenizer with a chat template")
-    turns, shown, asked = [], "", tuple[int, ...]()
+    shown = ""
     for index, message in enumerate(messages):
         content = message.get("content")
         if not isinstance(content, str):
@@ -140,14 +211,8 @@ def _session_turns(
         before = _rendered(tokenizer, messages[:index])
         if not before.startswith(shown):
             raise ConfigError(f"{where}: the chat template changes what was before {index}")
-        # The prompt's last token asks, so that a question has at least one.
-        *context, last = _ids(tokenizer, before[len(shown) :])
-        answer = EncodedQuestion((last,), _ids(tokenizer, content)[:_MOST_ANSWER_TOKENS])
-        turns.append(EncodedTurn((*asked, *context), (answer,)))
-        shown, asked = before, (last,)
-    if not turns or not all(turn.tokens for turn in turns):
-        raise ConfigError(f"{where}: no answer follows a message")
-    return tuple(turns)
+        yield before, content
+        shown = before
 
 
 def _rendered(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> str:

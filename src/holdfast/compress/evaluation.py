@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from holdfast.compress.attention import retained_mass, window_attention
 from holdfast.compress.cached_layer import CachedLayer
 from holdfast.compress.encoded import EncodedQuestion, EncodedSample
+from holdfast.compress.gates.gate import RetentionGates
 from holdfast.compress.methods import Method
 from holdfast.compress.outcome import FULL, Outcome
 from holdfast.compress.session import Session
@@ -33,6 +34,7 @@ def evaluate(
     samples: Iterable[EncodedSample],
     methods: Sequence[Method],
     shares: Sequence[float],
+    gates: Mapping[str, RetentionGates] | None = None,
 ) -> Iterator[Outcome]:
     """Ask every question of the full cache and of each compacted one.
 
@@ -44,18 +46,18 @@ def evaluate(
         samples: What to ask.
         methods: Methods.
         shares: Entries that stay, of all tokens so far (above 0, at most 1).
+        gates: Gates of the methods that have some, by their setting `gates`.
 
     Yields:
         Outcomes, question by question; of the full cache first.
     """
     for sample in samples:
-        yield from _evaluate(model, sample, methods, shares)
+        yield from _evaluate(Session(model, gates=gates), sample, methods, shares)
 
 
 def _evaluate(
-    model: Any, sample: EncodedSample, methods: Sequence[Method], shares: Sequence[float]
+    full: Session, sample: EncodedSample, methods: Sequence[Method], shares: Sequence[float]
 ) -> Iterator[Outcome]:
-    full = Session(model)
     compacted: list[_Compacted] = []
     for index, turn in enumerate(sample.turns):
         full.append(turn.tokens)

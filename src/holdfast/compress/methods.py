@@ -61,6 +61,11 @@ class Method:
     refine: Callable[[CachedLayer, Tensor, Tensor, Budget, Settings], Tensor] | None = None
     settings: Settings = field(default_factory=Settings)
 
+    @property
+    def kind(self) -> str:
+        """Its name without settings."""
+        return self.name.partition(_SETTING)[0]
+
     def keep(self, layers: Sequence[CachedLayer], budget: Budget) -> list[Tensor]:
         """Which entries stay; pure.
 
@@ -139,9 +144,25 @@ _DEFENSIVE: Final = (
     "as_published",
 )
 
+_GATES: Final = ("gates", "lookahead", "min_entries", "scope")
+
 _METHODS: Final[dict[str, Method]] = {
     method.name: method
     for method in (
+        Method(
+            "rg10",
+            "what gates of two hidden layers, trained for the model, retain",
+            scores.retained,
+            _scoped(across_layers),
+            _GATES,
+        ),
+        Method(
+            "rg",
+            "what gates of one hidden layer, trained for the model, retain",
+            scores.retained,
+            _scoped(across_layers),
+            _GATES,
+        ),
         Method(
             "layer-defensivekv",
             "worst-case attention times norms of values; heads of all layers compete",
@@ -215,8 +236,8 @@ _METHODS: Final[dict[str, Method]] = {
 
 
 def method_names() -> tuple[str, ...]:
-    """Names of all methods, the newest papers' first."""
-    return tuple(_METHODS)
+    """Names of the methods that need no training, the newest papers' first."""
+    return tuple(name for name, method in _METHODS.items() if "gates" not in method.takes)
 
 
 def methods() -> tuple[Method, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,13 +10,19 @@ from torch import Tensor
 
 from holdfast.compress.attention_function import NAME, LayerCapture, ModelCall, register
 from holdfast.compress.cached_past import MAX_QUERIES, CachedPast
+from holdfast.compress.gates.gate import RetentionGates
+from holdfast.compress.model_hooks import inputs_of_attention, with_attention
 from holdfast.errors import ConfigError
 
 __all__ = ["run_model"]
 
 
 def run_model(
-    model: Any, past: CachedPast, tokens: Sequence[int], num_logits: int
+    model: Any,
+    past: CachedPast,
+    tokens: Sequence[int],
+    num_logits: int,
+    gates: Mapping[str, RetentionGates],
 ) -> tuple[Tensor, dict[int, LayerCapture]]:
     """Compute tokens after a past. Mutates its cache.
 
@@ -29,6 +35,7 @@ def run_model(
         past: What was before; its number of tokens is the position of the first new one.
         tokens: Token ids (at least one).
         num_logits: For how many of the last tokens to compute logits.
+        gates: Gates that look at the tokens, by name.
 
     Returns:
         Logits (num_logits, vocabulary), float32, and what each layer computed.
@@ -42,18 +49,19 @@ def run_model(
     ids = torch.tensor([list(tokens)], device=model.device)
     positions = torch.arange(past.num_tokens, past.num_tokens + len(tokens), device=model.device)
     call = ModelCall(past.available, MAX_QUERIES)
-    own = model.config._attn_implementation  # noqa: SLF001 - transformers has no other way to ask
-    model.set_attn_implementation(NAME)
-    try:
-        with torch.no_grad():
-            output = model(
-                input_ids=ids,
-                position_ids=positions[None],
-                past_key_values=past.cache,
-                use_cache=True,
-                logits_to_keep=num_logits,
-                model_call=call,
-            )
-    finally:
-        model.set_attn_implementation(own)
+
+    def take(layer: int, inputs: Tensor) -> None:
+        call.log_retention[layer] = {
+            name: own.log_retention(layer, inputs)[0] for name, own in gates.items()
+        }
+
+    with torch.no_grad(), with_attention(model, NAME), inputs_of_attention(model, take):
+        output = model(
+            input_ids=ids,
+            position_ids=positions[None],
+            past_key_values=past.cache,
+            use_cache=True,
+            logits_to_keep=num_logits,
+            model_call=call,
+        )
     return output.logits[0].float(), call.captures

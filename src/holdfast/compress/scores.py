@@ -17,11 +17,22 @@ from holdfast.compress.attention import pooled, window_attention
 from holdfast.compress.budget import Budget
 from holdfast.compress.cached_layer import CachedLayer
 from holdfast.compress.coverage import num_covering
+from holdfast.compress.gates.retention import retention_scores, with_best
 from holdfast.compress.selection import keep_top
 from holdfast.compress.settings import Settings
 from holdfast.compress.value_norms import normalized, value_norms
+from holdfast.errors import ConfigError
 
-__all__ = ["Score", "defensive", "key_difference", "key_norm", "recency", "snap", "uniform_random"]
+__all__ = [
+    "Score",
+    "defensive",
+    "key_difference",
+    "key_norm",
+    "recency",
+    "retained",
+    "snap",
+    "uniform_random",
+]
 
 _MOST_LAYERS = 10_000
 
@@ -91,6 +102,30 @@ def key_difference(layer: CachedLayer, budget: Budget, settings: Settings) -> Te
     present = layer.available[..., None]
     mean = (directions * present).sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp_min(1)
     return -functional.cosine_similarity(directions, mean, dim=-1)
+
+
+def retained(layer: CachedLayer, budget: Budget, settings: Settings) -> Tensor:
+    """What trained gates say will be left of each entry, in logarithms.
+
+    Source: TRIM-KV and DBTrimKV, see `gates.retention`.
+
+    Raises:
+        ConfigError: The gates have not looked at the layer.
+    """
+    if settings.gates not in layer.log_retention:
+        raise ConfigError(
+            f"no gates {settings.gates!r} in this session" if settings.gates else "no gates given",
+            hint="rg:gates=PATH; `holdfast compress train` makes the file",
+        )
+    scores = retention_scores(
+        layer.log_retention[settings.gates],
+        layer.positions,
+        layer.num_tokens,
+        lookahead=settings.lookahead,
+    )
+    return with_best(
+        scores.masked_fill(~layer.available, -math.inf), min(settings.min_entries, budget.per_head)
+    )
 
 
 def uniform_random(layer: CachedLayer, budget: Budget, settings: Settings) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from holdfast.compress.budget import Budget
 from holdfast.compress.cached_layer import CachedLayer
 from holdfast.compress.cached_past import CachedPast
+from holdfast.compress.gates.gate import RetentionGates
 from holdfast.compress.methods import Method
 from holdfast.compress.model_run import run_model
 from holdfast.errors import ConfigError
@@ -48,19 +49,27 @@ class Session:
     compact again; the share of a later compaction is again one of all tokens so far.
     """
 
-    def __init__(self, model: Any, *, past: CachedPast | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        past: CachedPast | None = None,
+        gates: Mapping[str, RetentionGates] | None = None,
+    ) -> None:
         """Start a session.
 
         Args:
             model: A causal language model of transformers with rotary embeddings, full causal
                 attention and grouped or multi-head keys, such as Llama, Mistral or Qwen.
             past: What the session already has; nothing if None.
+            gates: Gates that look at all tokens, by the name that a method's setting `gates` has.
 
         Raises:
             ConfigError: The model's cache cannot be compacted head by head.
         """
         self._model = model
         self._past = CachedPast.empty(model) if past is None else past
+        self._gates = dict(gates or {})
 
     @property
     def num_tokens(self) -> int:
@@ -74,7 +83,7 @@ class Session:
 
     def fork(self) -> Session:
         """Another session with the same past; shares memory until one goes on."""
-        return Session(self._model, past=self._past.fork())
+        return Session(self._model, past=self._past.fork(), gates=self._gates)
 
     def append(self, tokens: Sequence[int], *, num_logits: int = 1) -> Tensor:
         """Go on with a turn. Mutates the session.
@@ -86,7 +95,7 @@ class Session:
         Returns:
             Logits of the tokens that follow, (num_logits, vocabulary), float32.
         """
-        logits, captures = run_model(self._model, self._past, tokens, num_logits)
+        logits, captures = run_model(self._model, self._past, tokens, num_logits, self._gates)
         self._past.add_turn(len(tokens), captures)
         return logits
 
@@ -100,7 +109,7 @@ class Session:
         Returns:
             Logits of the tokens that follow, (num_logits, vocabulary), float32.
         """
-        return run_model(self._model, self._past.fork(), tokens, num_logits)[0]
+        return run_model(self._model, self._past.fork(), tokens, num_logits, {})[0]
 
     def answer(
         self, tokens: Sequence[int], *, max_tokens: int, stop: Container[int] = ()
@@ -143,7 +152,7 @@ class Session:
         Returns:
             For each layer the entries from before the question, with the question's queries.
         """
-        _, captures = run_model(self._model, self._past.fork(), tokens, 1)
+        _, captures = run_model(self._model, self._past.fork(), tokens, 1, {})
         return self._past.layers(captures, num_tokens=self.num_tokens + len(tokens))
 
     def compact(self, method: Method, share: float) -> Compaction:

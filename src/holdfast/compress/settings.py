@@ -34,6 +34,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         scope: Among what entries compete: within a `head`, a `layer`, or in `all` layers.
             Empty: as the method has it.
         seed: Of random scores.
+        gates: File of trained retention gates.
+        lookahead: Steps that scores of gates look ahead (count).
+        min_entries: The best entries of each head that stay in any case (count).
         as_published: Compute what the authors' code does where that is a defect.
     """
 
@@ -48,6 +51,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_sinks: Annotated[int, Meta(ge=0)] = 4
     scope: Literal["", "head", "layer", "all"] = ""
     seed: int = 0
+    gates: str = ""
+    lookahead: Annotated[int, Meta(ge=1)] = 1
+    min_entries: Annotated[int, Meta(ge=0)] = 0
     as_published: bool = False
 
     def __post_init__(self) -> None:
