@@ -171,7 +171,7 @@ def test_methods_without_their_gates_are_refused(model: Any, path: Path) -> None
     assert caught.value.hint == f"rg10:gates={path}"
 
 
-def test_session_without_the_gates_says_so(model: Any) -> None:
+def test_session_without_the_gates_is_an_error(model: Any) -> None:
     session = Session(model)
     session.append(tokens(1, 30))
     with pytest.raises(ConfigError, match="no gates given"):

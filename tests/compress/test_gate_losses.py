@@ -73,7 +73,7 @@ def test_global_capacity_is_worked_out_by_hand() -> None:
 
 def test_heads_share_a_global_capacity_over_layers() -> None:
     counts = torch.stack([FULL_AND_EMPTY[0], 0.5 * FULL_AND_EMPTY[0]], dim=1)  # one layer more
-    # Sums are 3, 4.5 and 6 of 4 * 1; room is (t - 1) * 4.
+    # Sums are 3, 4.5 and 6 of 4 * 1, and could be (t - 1) * 4 beyond.
     expected = (0.5 / 4 + 2 / 8) / 2
     assert float(capacity_loss(counts, 1.0, "global")) == pytest.approx(expected)
 

@@ -168,10 +168,10 @@ class TrainArguments:
 @click.command("train")
 @takes(TrainArguments)
 def train(arguments: TrainArguments) -> None:
-    """Train gates that say which entries of MODEL's cache to keep; MODEL stays as it is.
+    """Train gates that say which entries of MODEL's cache stay.
 
-    Measure them afterwards: `holdfast compress eval MODEL --methods rg10:gates=PATH`. The losses
-    shown here say little about that.
+    MODEL itself stays as it is. Measure gates afterwards, as losses say little about eviction:
+    `holdfast compress eval MODEL --methods rg10:gates=PATH`.
     """
     from holdfast.compress.model_files import load_model, require_libraries
 
@@ -251,7 +251,7 @@ def _trained(run: TrainingRun, save_every: int) -> list[StepLosses]:
 
 
 def _report(arguments: TrainArguments, run: TrainingRun, losses: list[StepLosses]) -> None:
-    """Say where the gates are and what the losses were; write the file that was asked for."""
+    """Say where gates are and what losses were; write the file that was asked for."""
     import msgspec
     from rich.console import Console
 

@@ -68,7 +68,7 @@ def register() -> None:
 
 
 def require_plain(arguments: Mapping[str, Any]) -> None:
-    """Check what a model passes to its attention function, apart from what all of them pass.
+    """Check what a model passes to attention beyond what all models pass.
 
     Raises:
         ConfigError: The attention is more than a causal softmax.

@@ -128,7 +128,7 @@ def read_sessions(tokenizer: Any, path: Path) -> list[EncodedSample]:
 
 
 def read_conversations(tokenizer: Any, path: Path) -> list[tuple[EncodedPiece, ...]]:
-    """Recorded sessions whole, up to their last answers, in what is asked and what is answered.
+    """Recorded sessions up to their last answers, in questions and answers.
 
     Args:
         tokenizer: A tokenizer of transformers with a chat template.
@@ -198,7 +198,7 @@ def _pieces(
 def _answers(
     tokenizer: Any, messages: Sequence[Mapping[str, Any]], where: str
 ) -> Iterator[tuple[str, str]]:
-    """The prompt for each assistant message, which begins with that for the last, and its text."""
+    """Each assistant message, after the prompt for it."""
     if tokenizer.chat_template is None:
         raise ConfigError("recorded sessions need a tokenizer with a chat template")
     shown = ""

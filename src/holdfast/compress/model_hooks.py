@@ -1,4 +1,4 @@
-"""A model of transformers with another attention function, and a look at its layers' inputs."""
+"""Another attention function for a model, and a look at its layers' inputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def with_attention(model: Any, name: str) -> Iterator[None]:
 
 @contextmanager
 def inputs_of_attention(model: Any, take: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Hand over what enters each attention layer, before it computes. Mutates, and undoes it.
+    """Hand over what enters each attention layer, before it computes.
+
+    Mutates the model, and undoes it.
 
     Args:
         model: A model of transformers.

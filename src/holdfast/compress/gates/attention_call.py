@@ -1,4 +1,4 @@
-"""Attention of a model's layers computed by an object that one call of the model carries."""
+"""Attention computed by an object that one call of a model carries."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Batch:
         return (self.labels[:, 1:] != NO_LABEL).any(0).nonzero()[:, 0]
 
     def asked(self, logits: Tensor, places: Tensor) -> Tensor:
-        """Logits (A, vocabulary) of the tokens to predict, of those (B, P, …) at places. Pure."""
+        """Logits (A, vocabulary) of tokens to predict, of those (B, P, …) at places."""
         return logits[self.labels[:, places + 1] != NO_LABEL]
 
     def answers(self) -> Tensor:
@@ -43,7 +43,9 @@ class Batch:
 
 
 def batch_indices(step: int, per_step: int, num_batches: int, seed: int) -> list[int]:
-    """Which batches a step takes: all of them once, in a new order, before any again. Pure.
+    """Which batches a step takes: all once, in a new order, before any again.
+
+    Pure.
 
     Args:
         step: Which step (from 0).

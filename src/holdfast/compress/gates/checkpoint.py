@@ -29,7 +29,7 @@ _OPTIMIZER: Final = "optimizer."
 
 
 class TrainingRun:
-    """Gates, their optimizer and how far it is, with a checkpoint beside the file of gates.
+    """Gates, their optimizer and how far it is, with a checkpoint on disk.
 
     A step depends on the settings, the data and what was before alone. So a run that was stopped
     and goes on from its checkpoint ends with exactly the gates of one that was not, on the same

@@ -1,4 +1,4 @@
-"""Attention whose weights decay with age, so that gates can be trained. All functions are pure.
+"""Attention whose weights decay with age, so that gates can be trained. Pure.
 
 T is the number of tokens of a sequence, B that of sequences, H that of KV heads, g that of query
 heads a KV head, d the head size.
@@ -15,7 +15,7 @@ __all__ = ["decay_of", "decayed_attention", "retained_counts"]
 
 
 def decay_of(log_retention: Tensor) -> Tensor:
-    """The logarithm of what is left of each entry at each token, age times log retention.
+    """The logarithm of what is left of each entry: age times log retention.
 
     Args:
         log_retention: Of each entry, (B, H, T), at most 0.
@@ -53,7 +53,7 @@ def decayed_attention(
 
 
 def retained_counts(decay: Tensor) -> Tensor:
-    """How many entries are left in effect at each token: the sum of what is left of each.
+    """Entries left in effect at each token: the sum of what is left of each.
 
     Args:
         decay: (B, H, T, T), -inf for later entries.

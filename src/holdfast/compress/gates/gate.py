@@ -1,4 +1,4 @@
-"""Retention gates: from an attention layer's input to how slowly each entry's worth decays."""
+"""Retention gates: from an attention layer's input to each entry's retention."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ class RetentionGates(nn.Module):  # type: ignore[misc]
                     parameter.fill_(shape.initial_bias if name.startswith("outputs") else 0.0)
 
     def log_retention(self, layer: int, inputs: Tensor) -> Tensor:
-        """The logarithm of each entry's retention, the factor that its worth has a token later.
+        """The logarithm of each entry's retention.
+
+        The retention is what is left of an entry a token later, as a factor of its attention.
 
         Args:
             layer: Which layer (from 0).

@@ -1,4 +1,4 @@
-"""Files of gates and of unfinished trainings: safetensors, with what they belong to inside."""
+"""Files of gates and of unfinished trainings, in safetensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What gates are trained to do: the model's own answers, within a capacity. Pure functions."""
+"""What gates are trained to do: the model's answers, within a capacity. Pure."""
 
 from __future__ import annotations
 

@@ -99,7 +99,11 @@ class RetentionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
     def is_due(self, scores: Sequence[Tensor]) -> bool:
-        """Whether to evict now, given scores (H, n) of each layer; -inf is not there to stay."""
+        """Whether to evict now.
+
+        Args:
+            scores: Scores of each layer, (H, n); -inf is not there to stay.
+        """
         if self.threshold is not None or self.capacity is None:
             return True
         num_there = sum(int((layer > -math.inf).sum()) for layer in scores)

@@ -22,7 +22,7 @@ __all__ = ["RetentionStream"]
 
 @dataclass(slots=True)
 class _Entries:
-    """What the cache of transformers does not know of a layer's entries, each (B, H, n).
+    """What transformers does not know of a layer's entries, each (B, H, n).
 
     A head with fewer entries than another has places without one, before its own.
     """
@@ -186,7 +186,7 @@ class RetentionStream:
             self._leave(layer, keep)
 
     def _leave(self, layer: int, keep: Tensor) -> None:
-        """Keep entries (B, H, n) of a layer, in order, at the end of as few places as hold them."""
+        """Keep entries (B, H, n) of a layer, in order, in as few places as hold them."""
         width = int(keep.sum(-1).max())
         if width == keep.shape[-1]:
             self._entries[layer].available = keep

@@ -16,7 +16,7 @@ Positive = Annotated[float, Meta(gt=0.0)]
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a training run is set to, at the values that the authors publish where they do.
+    """What a training is set to, at the authors' values where they publish some.
 
     Attributes:
         capacity: Entries a head M that the loss allows. Far fewer than will stay when gates evict:
