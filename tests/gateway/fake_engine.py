@@ -96,6 +96,7 @@ async def gateway(
     engine_key: str | None = None,
     policies: Sequence[RequestPolicy] = (),
     routing: RoutingPolicy | None = None,
+    admission: str = "working-set",
     **limits: Any,
 ) -> AsyncIterator[ServedUrl]:
     """Some engines and a gateway before them; yields its address."""
@@ -103,7 +104,8 @@ async def gateway(
         for engine in engines:
             await stack.enter_async_context(engine.running())
         made = partial(_gateway, engines, keys, engine_key, limits)
-        yield await stack.enter_async_context(made(policies=policies, routing=routing))
+        served = made(policies=policies, routing=routing, admission=admission)
+        yield await stack.enter_async_context(served)
 
 
 @contextlib.asynccontextmanager

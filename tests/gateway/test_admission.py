@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ def path(session: str, num_blocks: int) -> list[Piece]:
 class Gate:
     """An engine that computes one prompt after the other, and its admission."""
 
-    def __init__(self, num_blocks: int, **settings_: float) -> None:
+    def __init__(self, num_blocks: int, **settings_: Any) -> None:
         self.admission = EngineAdmission(num_blocks * BLOCK_TOKENS, 1.0, **settings_)
         self.now_s = 0.0
         self.numbers: dict[str, int] = {}

@@ -1,7 +1,8 @@
-"""docs/adding-a-policy.md, executed: its two files make a policy that runs in both hosts."""
+"""docs/adding-a-policy.md, executed: its two files make a policy for all three hosts."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import re
@@ -9,11 +10,19 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 from click.testing import CliRunner
+from tests.gateway.fake_engine import FakeEngine, gateway
+from tests.gateway.test_admission import Gate
+from tests.gateway.test_held_requests import OneByOne, read
 from tests.policies.host import Cache, hashes_of
+from tests.vllm.conftest import Rig
+from tests.waiting import until_async
 
+from holdfast.gateway.policy_file import read_policies
 from holdfast.policies.registry import build_policies, check_deployable, policy_names
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-policy.md"
@@ -75,34 +84,95 @@ def test_example_joins_other_policies() -> None:
     assert policies.admission.spec.name == "working-set"
 
 
+@pytest.mark.usefixtures("installed")
+def test_turns_of_sessions_with_two_late_returns_start_last() -> None:
+    gate = Gate(20, policy="two-strikes")
+    for num_blocks in (1, 2, 3):
+        gate.serve("late", num_blocks, 1)
+        gate.now_s += 61.0
+    running = gate.arrive("running", 16)
+    assert gate.take() == [running]
+    late, other = gate.arrive("late", 4), gate.arrive("other", 4)
+    assert gate.take() == []
+    gate.admission.ended(running, gate.now_s)
+    assert gate.take() == [other, late]
+
+
+@pytest.mark.usefixtures("installed")
+async def test_example_admits_in_a_gateway(tmp_path: Path) -> None:
+    path = tmp_path / "policies.toml"
+    path.write_text("[two-strikes]\nlate_s = 30\n")
+    admission = read_policies(path).admission
+    assert admission == "two-strikes:late_s=30"
+    answer = OneByOne()
+    engine = FakeEngine(answer)
+    async with gateway(engine, admission=admission) as url, aiohttp.ClientSession() as client:
+        first = asyncio.create_task(read(client, url, "a"))
+        await until_async(lambda: len(engine.requests) == 1)
+        second = asyncio.create_task(read(client, url, "b"))
+        await until_async(lambda: url.counted("holdfast_gateway_requests_held") == 1)
+        answer.goes_on.set()
+        assert await first == await second == 200
+        assert url.counted("holdfast_gateway_policy_actions_total") == 0  # it has not failed
+
+
+@pytest.mark.engine
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("installed")
+def test_example_runs_in_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("vllm")
+    from holdfast.vllm.scheduler import HoldfastScheduler
+
+    monkeypatch.setenv("HOLDFAST_POLICY", "two-strikes:late_s=30")
+    monkeypatch.setenv("HOLDFAST_STRICT", "1")  # its errors are raised
+    rig = Rig(HoldfastScheduler, 40)
+    for number in range(1, 4):
+        rig.turn(f"late {number}", "l" * number)
+        rig.now_s += 31.0
+    rig.turn("late 4", "llll")
+    rig.turn("prompt", "pq")
+    late, prompt = rig.sessions
+    policy = rig.scheduler._runtime.policies.eviction
+    assert policy is rig.scheduler._runtime.policies.admission
+    rig.now_s += 1.0
+    assert policy.session_priority(late) < policy.session_priority(prompt)
+    rig.scheduler.shutdown()
+
+
 @pytest.mark.engine
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.usefixtures("installed")
 def test_example_runs_in_the_simulator(tmp_path: Path) -> None:
+    policies = "vllm-default,two-strikes:late_s=30,two-strikes+working-set"
+    runs = simulated(tmp_path, "--policies", policies)
+    assert [run["policy"] for run in runs] == policies.split(",")
+    assert all(run["fallbacks"] in (0, None) for run in runs)
+
+
+@pytest.mark.engine
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("installed")
+def test_example_admits_in_a_simulated_fleet(tmp_path: Path) -> None:
+    router = "kv-routing+two-strikes:late_s=30"
+    fleet = "--policies", "vllm-default", "--engines", "2", "--router", router
+    (run,) = simulated(tmp_path, *fleet)
+    assert run["fleet"] == f"2 engines, {router}"
+
+
+def simulated(tmp_path: Path, *options: str) -> list[dict[str, Any]]:
+    """The runs of `holdfast simulate` with two sessions."""
     pytest.importorskip("vllm")
     from holdfast.cli.main import cli
 
     load = {"--sessions": 2, "--concurrency": 2, "--gap-cap-s": 60, "--kv-tokens": 60_000}
     arguments = [str(part) for option in load.items() for part in option]
-    policies = "vllm-default,two-strikes:late_s=30,two-strikes+working-set"
+    output = "--jobs", "1", "--json", str(tmp_path / "runs.json")
     result = CliRunner().invoke(
-        cli,
-        [
-            "simulate",
-            "--policies",
-            policies,
-            "--jobs",
-            "1",
-            *arguments,
-            "--json",
-            str(tmp_path / "runs.json"),
-        ],
-        catch_exceptions=False,
+        cli, ["simulate", *options, *arguments, *output], catch_exceptions=False
     )
     assert result.exit_code == 0, result.output
-    runs = json.loads((tmp_path / "runs.json").read_bytes())["runs"]
-    assert [run["policy"] for run in runs] == policies.split(",")
-    assert all(run["fallbacks"] in (0, None) for run in runs)
+    runs: list[dict[str, Any]] = json.loads((tmp_path / "runs.json").read_bytes())["runs"]
+    return runs
 
 
 def test_reading_for_an_author_is_short() -> None:

@@ -10,7 +10,7 @@ from holdfast.gateway.dispatch import Dispatcher
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.prompt_path import Piece
 from holdfast.policies.engine_modes import ENGINE_MODES
-from holdfast.policies.registry import ROUTING_POLICIES
+from holdfast.policies.registry import ROUTING_POLICIES, check_deployable
 from holdfast.sim.engine import SimRequest
 from holdfast.sim.fleet import Router
 from holdfast.sim.plan import RunPlan
@@ -18,6 +18,7 @@ from holdfast.sim.plan import RunPlan
 __all__ = ["check_router", "fleet_router"]
 
 _GATEWAY: Final = "holdfast"
+_JOINT: Final = "+"
 
 
 def check_router(name: str) -> None:
@@ -26,9 +27,12 @@ def check_router(name: str) -> None:
     Raises:
         PolicyError: It is none, has no such setting, or a value is of the wrong type or range.
     """
+    routing, _, admission = name.partition(_JOINT)
     if name != _GATEWAY:
         try:
-            ROUTING_POLICIES.parse(name)
+            ROUTING_POLICIES.parse(routing)
+            if admission:
+                check_deployable(admission)
         except PolicyError as error:
             known = ", ".join([_GATEWAY, *ROUTING_POLICIES.names()])
             raise PolicyError(str(error), hint=error.hint or f"routers: {known}") from error
@@ -37,8 +41,9 @@ def check_router(name: str) -> None:
 def fleet_router(plan: RunPlan) -> Router | None:
     """The router that a plan names; None for an engine without one.
 
-    A routing policy by its name places requests and holds none. `holdfast` is the gateway as it
-    stands: its own routing, and its admission where engines have none.
+    A routing policy by its name places requests and holds none; joined with an admission policy, as
+    in `prefix+working-set`, it holds those for which an engine that admits none itself has no
+    space. `holdfast` is `kv-routing+working-set`, the gateway as it stands.
     """
     name = plan.fleet.router
     return None if name is None else GatewayRouter(plan, name)
@@ -56,11 +61,15 @@ class GatewayRouter:
         self._engines = [_engine(number, plan) for number in range(plan.fleet.num_engines)]
         for engine in self._engines:
             engine.admits = plan.policy not in ENGINE_MODES
+        routing, _, admission = name.partition(_JOINT)
         if name == _GATEWAY:
             self._dispatcher = Dispatcher(self._engines)
+        elif admission:
+            parsed = ROUTING_POLICIES.parse(routing)
+            self._dispatcher = Dispatcher(self._engines, routing=parsed, admission=admission)
         else:
-            routing = ROUTING_POLICIES.parse(name)
-            self._dispatcher = Dispatcher(self._engines, max_wait_ratio=None, routing=routing)
+            parsed = ROUTING_POLICIES.parse(routing)
+            self._dispatcher = Dispatcher(self._engines, max_wait_ratio=None, routing=parsed)
         self._block_tokens = plan.block_tokens
         self._held: dict[str, SimRequest] = {}
         self._open: dict[str, tuple[int, int]] = {}  # engine, and tokens of the answer

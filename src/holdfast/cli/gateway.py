@@ -147,6 +147,7 @@ def gateway(options: GatewayArguments) -> None:
     held for a bounded time.
     """
     from holdfast.gateway.app import Gateway
+    from holdfast.gateway.dispatch import DEFAULT_ADMISSION
     from holdfast.gateway.engines import Engine
     from holdfast.gateway.policy_file import GatewayPolicies, read_policies
     from holdfast.gateway.serving import Listening, serve
@@ -175,9 +176,15 @@ def gateway(options: GatewayArguments) -> None:
     readers = [_reader(text, engines) for text in options.kv_events]
     path = options.policies_path
     policies = GatewayPolicies() if path is None else read_policies(path)
+    if policies.admission is not None and limits.max_wait_ratio is None:
+        raise ConfigError(
+            f"--max-wait-ratio 0 holds no turn, so {policies.admission!r} would admit none",
+            hint=f"leave its table out of {path}, or the option",
+        )
     app = Gateway(
         *(engines, keys, limits, engine_key, readers, policies.requests),
         routing=policies.routing,
+        admission=policies.admission or DEFAULT_ADMISSION,
     )
     serving = serve(app, where, _announce)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -19,7 +19,6 @@ from holdfast.tool_calls.turn_end import TurnEnd
 
 __all__ = ["EngineAdmission"]
 
-_POLICY: Final = "working-set"
 _MOST_BYTES_PER_TOKEN: Final = 8.0
 _LEAST_BYTES_PER_TOKEN: Final = 1.0
 _BLOCKS: Final = 2048  # of the model: each small beside a turn, and few enough to decide quickly
@@ -78,7 +77,7 @@ class _Output:
 class EngineAdmission:
     """Holds turns that would evict what other sessions still need.
 
-    The runtime and its working-set admission are those that run inside `holdfast serve`. What an
+    The runtime and its admission policies are those that run inside `holdfast serve`. What an
     engine tells them there is modelled here: its blocks from the prompts that it was sent and,
     where it publishes them, from its KV events; its costs from the times of its answers. While
     everything fits, nothing is held. A turn is held for at most `max_wait_ratio` times the engine
@@ -91,6 +90,11 @@ class EngineAdmission:
         bytes_per_token: Prompt bytes a token, as far as known.
         max_wait_ratio: Wait bound.
         lease_s: Sessions idle for longer count as gone (s).
+        policy: Name of the policy, or product of policies, that admits. What it decides besides has
+            no effect: the engine evicts in its own order.
+
+    Raises:
+        PolicyError: There is no such policy, or it needs the future.
     """
 
     def __init__(
@@ -99,11 +103,12 @@ class EngineAdmission:
         bytes_per_token: float,
         max_wait_ratio: float = 2.0,
         lease_s: float = 1800.0,
+        policy: str = "working-set",
     ) -> None:
         self._lease_s = lease_s
         self._kv_tokens = kv_tokens
         self._runtime = AgentRuntime(
-            max_sessions=_MOST_SESSIONS, max_wait_ratio=max_wait_ratio, policy=_POLICY
+            max_sessions=_MOST_SESSIONS, max_wait_ratio=max_wait_ratio, policy=policy
         )
         block_tokens = min(max(kv_tokens // _BLOCKS, _LEAST_BLOCK_TOKENS), _MOST_BLOCK_TOKENS)
         self._block_tokens = block_tokens

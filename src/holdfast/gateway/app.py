@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from holdfast.gateway.dispatch import DEFAULT_ADMISSION
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.event_reader import KvEventReader
 from holdfast.gateway.forwarding import Forwarder
@@ -51,6 +52,8 @@ class Gateway:
         readers: Read KV events of those engines that report them.
         policies: What they may change about requests, asked in this order.
         routing: Chooses engines; None takes `KvRouting`.
+        admission: Name of the policy that admits turns to engines without an admission of their
+            own.
 
     Attributes:
         metrics: What was counted.
@@ -65,6 +68,7 @@ class Gateway:
         readers: Sequence[KvEventReader] = (),
         policies: Sequence[RequestPolicy] = (),
         routing: RoutingPolicy | None = None,
+        admission: str = DEFAULT_ADMISSION,
     ) -> None:
         self.metrics = GatewayMetrics()
         self._engines = engines
@@ -74,6 +78,7 @@ class Gateway:
         self._readers = readers
         self._policies = RequestPolicies(policies, self.metrics)
         self._routing = GuardedRouting(routing or KvRouting(), self.metrics)
+        self._admission = admission
         self._started_at: dict[Engine, str] = {}
 
     def app(self) -> web.Application:
@@ -112,6 +117,7 @@ class Gateway:
                 *(self._engines, client, self._keys, self._limits, self.metrics),
                 policies=self._policies,
                 routing=self._routing,
+                admission=self._admission,
                 engine_key=self._engine_key,
             )
             tasks = [asyncio.create_task(self._probe_all(client))]
@@ -155,6 +161,7 @@ class Gateway:
             for engine in self._engines
         ]
         content = {"sessions": len(dispatcher.placements), "routing": self._routing.name}
+        content["admission"] = self._admission if dispatcher.holds else None
         return web.json_response(content | {"engines": states})
 
     # Probes.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final, TypeVar
 
 from holdfast.core.identity import Identity
 from holdfast.gateway.admission import EngineAdmission
@@ -22,7 +23,11 @@ from holdfast.policies.routing import (
 )
 from holdfast.tool_calls.turn_end import TurnEnd
 
-__all__ = ["Dispatcher"]
+__all__ = ["DEFAULT_ADMISSION", "Dispatcher"]
+
+DEFAULT_ADMISSION: Final = "working-set"
+
+Told = TypeVar("Told")
 
 
 @dataclass(slots=True)
@@ -34,12 +39,14 @@ class _Open:
         missing_bytes: Prompt bytes that the engine has still to compute (bytes).
         admission: Of the engine, if the gateway admits there.
         routed: The request as the routing policy saw it.
+        is_taken: Whether `take` has named it.
     """
 
     engine: Engine
     missing_bytes: int
     admission: EngineAdmission | None
     routed: RoutedRequest
+    is_taken: bool = False
 
 
 class Dispatcher:
@@ -55,6 +62,9 @@ class Dispatcher:
         lease_s: Sessions idle for longer count as gone (s, > 0).
         max_wait_ratio: Wait bound of held requests; see `EngineAdmission`. None holds nothing.
         routing: Chooses engines; None takes `KvRouting`.
+        admission: Name of the policy that admits turns to engines.
+        on_failure: Called where that policy has raised, before nothing is held any more; None lets
+            its error pass.
 
     Attributes:
         placements: Sessions and their engines.
@@ -66,11 +76,15 @@ class Dispatcher:
         lease_s: float = 1800.0,
         max_wait_ratio: float | None = 2.0,
         routing: RoutingPolicy | None = None,
+        admission: str = DEFAULT_ADMISSION,
+        on_failure: Callable[[], None] | None = None,
     ) -> None:
         self._routing = routing or KvRouting()
         self.placements = Placements(engines, self._routing, lease_s)
         self._lease_s = lease_s
         self._max_wait_ratio = max_wait_ratio
+        self._policy = admission
+        self._on_failure = on_failure
         self._admissions: dict[Engine, EngineAdmission] = {}
         self._open: dict[str, _Open] = {}
         self._ready: list[str] = []
@@ -116,20 +130,26 @@ class Dispatcher:
         if placement.origin is not None and placement.origin is not engine:
             left = self._admissions.get(placement.origin)
             if left is not None:
-                left.gone(identity)
+                self._tell(partial(left.gone, identity))
         if admission is None:
             self._ready.append(request_id)
         else:
             reported = partial(engine.num_reported, placement.session.key)
-            admission.arrived(request_id, path, identity, now_s, reported)
+            self._tell(partial(admission.arrived, request_id, path, identity, now_s, reported))
         return placement
 
     def take(self, now_s: float) -> list[str]:
         """Return the requests to send now, in this order. Mutates."""
-        taken, self._ready = self._ready, []
-        for admission in self._admissions.values():
-            taken += admission.take(now_s)
-        return taken
+        taken: list[str] = []
+        for admission in list(self._admissions.values()):
+            for request_id in self._tell(partial(admission.take, now_s)) or ():
+                self._open[request_id].is_taken = True
+                taken.append(request_id)
+        ready, self._ready = self._ready, []
+        for request_id in ready:
+            if request_id in self._open:
+                self._open[request_id].is_taken = True
+        return ready + taken
 
     def next_s(self, now_s: float) -> float:
         """When to ask `take` again without a report (s); inf while nothing is held. Pure."""
@@ -142,7 +162,7 @@ class Dispatcher:
         each.missing_bytes = 0
         self._routing.observe(FirstToken(each.routed, each.engine.name, now_s))
         if each.admission is not None:
-            each.admission.started(request_id, now_s)
+            self._tell(partial(each.admission.started, request_id, now_s))
 
     def ended(
         self,
@@ -164,7 +184,7 @@ class Dispatcher:
         each.engine.queued_bytes -= each.missing_bytes
         self._routing.observe(RequestEnded(each.routed, each.engine.name, now_s))
         if each.admission is not None:
-            each.admission.ended(request_id, now_s, output_tokens, end)
+            self._tell(partial(each.admission.ended, request_id, now_s, output_tokens, end))
 
     def learn_tokens(self, engine: Engine, prompt_bytes: int, prompt_tokens: int) -> None:
         """Learn how many bytes a token has, from one prompt. Mutates."""
@@ -186,10 +206,32 @@ class Dispatcher:
         if admission is not None:
             self._ready += admission.held
 
+    @property
+    def holds(self) -> bool:
+        """Whether requests are held where an engine has no space."""
+        return self._max_wait_ratio is not None
+
     def held(self, engine: Engine) -> tuple[int, int]:
         """Requests held for an engine, and the tokens that they would fill (counts). Pure."""
         admission = self._admissions.get(engine)
         return (0, 0) if admission is None else (len(admission.held), admission.held_tokens)
+
+    def _tell(self, report: Callable[[], Told]) -> Told | None:
+        """Report to an admission; if its policy fails, nothing is held from then on."""
+        try:
+            return report()
+        except Exception:
+            if self._on_failure is None:
+                raise
+            self._on_failure()
+        self._max_wait_ratio = None
+        self._admissions.clear()
+        known = set(self._ready)
+        for request_id, each in self._open.items():
+            each.admission = None
+            if not each.is_taken and request_id not in known:
+                self._ready.append(request_id)
+        return None
 
     def _admission_of(self, engine: Engine) -> EngineAdmission | None:
         """Admission to an engine; None while its size is unknown, or if it admits itself."""
@@ -198,6 +240,10 @@ class Dispatcher:
         found = self._admissions.get(engine)
         if found is None:
             found = self._admissions[engine] = EngineAdmission(
-                engine.kv_tokens, engine.bytes_per_token, self._max_wait_ratio, self._lease_s
+                engine.kv_tokens,
+                engine.bytes_per_token,
+                self._max_wait_ratio,
+                self._lease_s,
+                self._policy,
             )
         return found

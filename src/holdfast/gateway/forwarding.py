@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import re
 from collections import OrderedDict
@@ -21,7 +22,7 @@ from holdfast.errors import EndpointError
 from holdfast.gateway.answer_tail import KEPT_BYTES, AnswerTail, has_first_token, read_tail
 from holdfast.gateway.api import Route, error_body, route_of
 from holdfast.gateway.checking import Call, RequestChecker
-from holdfast.gateway.dispatch import Dispatcher
+from holdfast.gateway.dispatch import DEFAULT_ADMISSION, Dispatcher
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.gemini_answers import translator_of
 from holdfast.gateway.headers import RECEIPT, answer_headers, request_headers
@@ -37,6 +38,8 @@ from holdfast.policies.requests import AnswerEnded, Request, RequestSent
 from holdfast.policies.routing import RoutingPolicy
 
 __all__ = ["Forwarder"]
+
+logger = logging.getLogger(__name__)
 
 _BEGINNING_BYTES: Final = 4096  # of an answer, for its id
 _MOST_ANSWERS: Final = 100_000
@@ -56,6 +59,7 @@ class Forwarder:
         metrics: Counts.
         policies: What they may change about requests.
         routing: Chooses engines.
+        admission: Name of the policy that admits turns to engines.
         engine_key: Bearer token for the engines; None passes the client's.
 
     Attributes:
@@ -73,9 +77,14 @@ class Forwarder:
         metrics: GatewayMetrics,
         policies: RequestPolicies,
         routing: RoutingPolicy,
+        admission: str = DEFAULT_ADMISSION,
         engine_key: str | None = None,
     ) -> None:
-        self.dispatcher = Dispatcher(engines, limits.lease_s, limits.max_wait_ratio, routing)
+        self.dispatcher = Dispatcher(
+            *(engines, limits.lease_s, limits.max_wait_ratio, routing, admission),
+            on_failure=self._admission_failed,
+        )
+        self._admission = admission
         for engine in engines:
             metrics.watch_held(engine.name, partial(self.dispatcher.held, engine))
         self._client = client
@@ -190,6 +199,13 @@ class Forwarder:
         if next_s < math.inf:
             loop = asyncio.get_running_loop()
             self._next_look = loop.call_later(next_s - now_s, self.look)
+
+    def _admission_failed(self) -> None:
+        self.metrics.policy_actions.labels(self._admission, "failed").inc()
+        logger.exception(
+            "policy %s failed and is off until the gateway restarts; no request is held any more",
+            self._admission,
+        )
 
     def engine_lost(self, engine: Engine) -> None:
         """Take in that an engine cannot be reached; what it held is lost. Mutates."""

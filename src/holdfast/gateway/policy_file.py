@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.errors import ConfigError, PolicyError
-from holdfast.policies.registry import REQUEST_POLICIES, ROUTING_POLICIES
+from holdfast.policies.registry import (
+    ENGINE_POLICIES,
+    REQUEST_POLICIES,
+    ROUTING_POLICIES,
+    check_deployable,
+    decided_by,
+    policy_text,
+)
 from holdfast.policies.requests import RequestPolicy
 from holdfast.policies.routing import RoutingPolicy
 from holdfast.small_file import read_small_text
@@ -23,16 +30,19 @@ class GatewayPolicies:
     Attributes:
         requests: What may change about requests, asked in this order.
         routing: Chooses engines; None takes the gateway's own.
+        admission: Name of the policy that admits turns to engines; None takes the gateway's own.
     """
 
     requests: tuple[RequestPolicy, ...] = ()
     routing: RoutingPolicy | None = None
+    admission: str | None = None
 
 
 def read_policies(path: Path) -> GatewayPolicies:
     """Build the policies of a TOML file: a table each, by name, with its settings.
 
-    Request policies are asked in the order of the file; of routing policies there is one at most.
+    Request policies are asked in the order of the file; there is one routing and one
+    admission policy at most.
 
     Raises:
         ConfigError: The file cannot be read or is no TOML, a table names no such policy, or a
@@ -52,18 +62,40 @@ def read_policies(path: Path) -> GatewayPolicies:
 
 def _built(content: dict[str, Any]) -> GatewayPolicies:
     requests: list[RequestPolicy] = []
-    routing: RoutingPolicy | None = None
+    routing: list[RoutingPolicy] = []
+    admission: list[str] = []
     for name, values in content.items():
         if not isinstance(values, dict):
             raise PolicyError(f"{name!r} must be a table, the settings of a policy")
         if name in REQUEST_POLICIES:
             requests.append(REQUEST_POLICIES.build(name, values))
-        elif name not in ROUTING_POLICIES:
-            known = ", ".join([*REQUEST_POLICIES.names(), *ROUTING_POLICIES.names()])
-            raise PolicyError(f"unknown policy {name!r}", hint=f"a gateway's policies: {known}")
-        elif routing is not None:
-            first = routing.spec.name
-            raise PolicyError(f"{first!r} and {name!r} both choose engines", hint="keep one")
+        elif name in ROUTING_POLICIES:
+            routing.append(ROUTING_POLICIES.build(name, values))
         else:
-            routing = ROUTING_POLICIES.build(name, values)
-    return GatewayPolicies(tuple(requests), routing)
+            admission.append(_admission(name, values))
+    _check_one([policy.spec.name for policy in routing], "choose engines")
+    _check_one(admission, "admit turns")
+    return GatewayPolicies(tuple(requests), next(iter(routing), None), next(iter(admission), None))
+
+
+def _admission(name: str, values: dict[str, Any]) -> str:
+    """The name of an admission policy with its settings."""
+    try:
+        text = policy_text(name, values)
+        check_deployable(text)
+        if "admission" in decided_by(text):
+            return text
+    except PolicyError as error:
+        if not str(error).startswith("unknown policy"):
+            raise
+        known = [*REQUEST_POLICIES.names(), *ROUTING_POLICIES.names(), *ENGINE_POLICIES.names()]
+        raise PolicyError(str(error), hint=f"known policies: {', '.join(known)}") from error
+    raise PolicyError(
+        f"policy {name!r} does not decide admission, so it has nothing to do in a gateway",
+        hint="an engine runs it: HOLDFAST_POLICY=" + text,
+    )
+
+
+def _check_one(names: list[str], what: str) -> None:
+    if len(names) > 1:
+        raise PolicyError(f"{names[0]!r} and {names[1]!r} both {what}", hint="keep one")

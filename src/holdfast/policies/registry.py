@@ -28,9 +28,10 @@ from holdfast.policies.engine_modes import ENGINE_MODES
 from holdfast.policies.family import SETTING, Family
 from holdfast.policies.requests import RequestPolicy
 from holdfast.policies.routing import RoutingPolicy
-from holdfast.policies.spec import read_settings
+from holdfast.policies.spec import convert_settings, read_settings
 
 __all__ = [
+    "ENGINE_POLICIES",
     "ENTRY_POINT_GROUP",
     "REQUEST_ENTRY_POINT_GROUP",
     "REQUEST_POLICIES",
@@ -45,6 +46,7 @@ __all__ = [
     "policy_names",
     "policy_spec",
     "policy_specs",
+    "policy_text",
     "request_policy_class",
     "request_policy_names",
     "request_policy_specs",
@@ -87,7 +89,7 @@ _ROUTERS: Final[dict[str, str]] = {
     "sticky": f"{_ROUTING}.sticky:Sticky",
     "prefix": f"{_ROUTING}.prefix_aware:PrefixAware",
 }
-_ENGINE_POLICIES: Final = Family(Policy, ENTRY_POINT_GROUP, _BUILT_IN, tuple(ENGINE_MODES))
+ENGINE_POLICIES: Final = Family(Policy, ENTRY_POINT_GROUP, _BUILT_IN, tuple(ENGINE_MODES))
 REQUEST_POLICIES: Final = Family(RequestPolicy, REQUEST_ENTRY_POINT_GROUP, _REQUESTS)
 ROUTING_POLICIES: Final = Family(RoutingPolicy, ROUTING_ENTRY_POINT_GROUP, _ROUTERS)
 
@@ -120,7 +122,7 @@ class PolicySet:
 
 def policy_names() -> tuple[str, ...]:
     """Names of all engine modes and policies, built-in ones first."""
-    return _ENGINE_POLICIES.names()
+    return ENGINE_POLICIES.names()
 
 
 def policy_specs() -> Iterator[PolicySpec]:
@@ -178,7 +180,22 @@ def policy_class(name: str) -> type[Policy]:
         PolicyError: Nothing is registered as `name`, or what is registered cannot be loaded, is no
             policy, or has another name.
     """
-    return _ENGINE_POLICIES.kind(name)
+    return ENGINE_POLICIES.kind(name)
+
+
+def policy_text(name: str, values: Mapping[str, object]) -> str:
+    """The name of a policy, or product of policies, with settings. Pure.
+
+    Args:
+        name: The policy; it may have settings of its own.
+        values: Its settings, decoded; there are none where the name has some, or is a product.
+
+    Raises:
+        PolicyError: It is unknown, has no such setting, or a value is of the wrong type or range.
+    """
+    if values:
+        convert_settings(name, policy_class(name).spec.settings, values)
+    return SETTING.join([name, *(f"{key}={value}" for key, value in values.items())])
 
 
 def request_policy_names() -> tuple[str, ...]:
