@@ -105,6 +105,17 @@ def test_prefix_has_settings() -> None:
             [engine("a", 100, 0, 1899), engine("b", 1000, 0, 0, 1001)],
             Route("a", "origin"),
         ),
+        # The full origin has evicted the session: 1,000 count twice on both, the queue decides.
+        (
+            request(origin="a"),
+            [engine("a", 1000, 0, 1, 2001), engine("b", 1000, 0, 0, 1001)],
+            Route("b", "moved"),
+        ),
+        (
+            request(origin="a"),
+            [engine("a", 1000, 0, 1, 2000), engine("b", 1000, 0, 0, 1001)],
+            Route("a", "origin"),
+        ),
         # The origin is down.
         (request(origin="z"), [engine("a", 500), engine("b", 400)], Route("b", "moved")),
         # New: 300 in use and 1,000 missing on a; 600 and 600 on b.

@@ -16,9 +16,9 @@ class KvRouting(RoutingPolicy):
 
     A session returns to its origin unless the prompt bytes queued there, beside those that it has
     to compute itself, are more than on another engine, queue included: both are engine time in one
-    unit. Where the other engine is full, what it has to compute counts twice, as it evicts as much
-    of other sessions. A new session goes where the least is in use, less what its prompt shares
-    there.
+    unit. Where an engine is full, what it has to compute counts twice, as it evicts as much of
+    other sessions. So a session that its full origin has evicted moves to where less is queued. A
+    new session goes where the least is in use, less what its prompt shares there.
 
     Source: prefill blocks plus load as in Dynamo's KV router; sessions back to their origin as
     measured in llm-d.
@@ -42,7 +42,7 @@ class KvRouting(RoutingPolicy):
         def cost(engine: EngineView) -> tuple[int, bool, int]:
             is_origin = engine.name == origin
             computed = engine.missing_bytes
-            if not is_origin and _is_full(engine):
+            if _is_full(engine, 0 if is_origin else computed):
                 computed *= 2
             return engine.queued_bytes + computed, not is_origin, engine.in_use_bytes
 
@@ -50,10 +50,15 @@ class KvRouting(RoutingPolicy):
         return Route(best.name, "origin" if best.name == origin else "moved")
 
 
-def _is_full(engine: EngineView) -> bool:
-    """Whether what is missing there evicts what sessions there will ask for again."""
+def _is_full(engine: EngineView, added_bytes: int) -> bool:
+    """Whether what is computed there evicts what sessions there will ask for again.
+
+    Args:
+        engine: The engine.
+        added_bytes: What the request adds to what is in use there (bytes).
+    """
     capacity = engine.capacity_bytes
-    return capacity is not None and engine.in_use_bytes + engine.missing_bytes > capacity
+    return capacity is not None and engine.in_use_bytes + added_bytes > capacity
 
 
 def _for_new(engines: Sequence[EngineView]) -> Route:
