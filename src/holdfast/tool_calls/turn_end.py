@@ -30,6 +30,7 @@ from holdfast.tool_calls.syntax import (
     ToolCall,
     without_namespaces,
 )
+from holdfast.tool_calls.syntax.base import shortened
 from holdfast.tool_calls.syntax.json_call import extract_bare_json
 from holdfast.tool_calls.tool_kind import tool_kind
 
@@ -130,7 +131,7 @@ def parse_turn_end(tail_text: str, special_tokens: SpecialTokens = NO_SPECIAL_TO
     start = message_start(text)
     call, goes_on, message_at = _call_at_end(text, start or 0, special_tokens)
     if call is not None:
-        return turn_end_of(call.calls) if call.calls else _UNNAMED_TOOL
+        return turn_end_of(tuple(map(shortened, call.calls))) if call.calls else _UNNAMED_TOOL
     if content.endswith(_CALL_MARKERS):
         return _UNNAMED_TOOL
     message = content[message_at:].strip()

@@ -14,6 +14,8 @@ __all__ = [
     "ToolSyntax",
     "first_of",
     "make_call",
+    "shortened",
+    "whole_call",
 ]
 
 MAX_NAME_CHARS = 128
@@ -27,8 +29,8 @@ class ToolCall:
 
     Attributes:
         name: Tool name as the model wrote it, without a `functions.` prefix.
-        arguments: The arguments as text, JSON where the syntax allows it, cut to
-            `MAX_ARGUMENT_CHARS` characters, so perhaps incomplete JSON.
+        arguments: The arguments as text, JSON where the syntax allows it. Of a turn's end they are
+            cut to `MAX_ARGUMENT_CHARS` characters, so perhaps incomplete JSON.
     """
 
     name: str
@@ -61,22 +63,35 @@ class ToolSyntax:
             marker and `extract` reads the whole text.
         closers: Strings that end a call or a section of calls.
         extract: Finds the calls, or None. Linear in the text's length; never raises.
+        reads_last_section: Whether of several sections of calls it reads the last one only.
     """
 
     name: str
     markers: tuple[str, ...]
     closers: tuple[str, ...]
     extract: Callable[[str], Extraction | None]
+    reads_last_section: bool = False
 
 
 def make_call(name: object, arguments: str = "") -> ToolCall | None:
     """Return the call, arguments cut to size; None if `name` is no tool's name. Pure."""
+    call = whole_call(name, arguments)
+    return None if call is None else shortened(call)
+
+
+def whole_call(name: object, arguments: str = "") -> ToolCall | None:
+    """Return the call with all of its arguments; None if `name` is no tool's name. Pure."""
     if not isinstance(name, str):
         return None
     name = name.strip().removeprefix("functions.")
     if not name or len(name) > MAX_NAME_CHARS or not name.isprintable() or " " in name:
         return None
-    return ToolCall(name, arguments[:MAX_ARGUMENT_CHARS])
+    return ToolCall(name, arguments)
+
+
+def shortened(call: ToolCall) -> ToolCall:
+    """Return the call, arguments cut to size. Pure."""
+    return ToolCall(call.name, call.arguments[:MAX_ARGUMENT_CHARS])
 
 
 def first_of(text: str, needles: tuple[str, ...], start: int) -> int | None:

@@ -11,10 +11,10 @@ from holdfast.tool_calls.syntax.base import (
     Extraction,
     ToolCall,
     first_of,
-    make_call,
+    whole_call,
 )
 
-__all__ = ["extract_bare_json", "json_extractor"]
+__all__ = ["call_of", "extract_bare_json", "json_extractor"]
 
 # Models write line breaks into strings.
 _DECODER = json.JSONDecoder(strict=False)
@@ -95,7 +95,7 @@ def _read_value(
     except (ValueError, RecursionError):
         return _read_broken(text, at, closers, need_arguments=need_arguments)
     objects = value if isinstance(value, list) else [value]
-    calls = [call for item in objects if (call := _call_of(item, need_arguments)) is not None]
+    calls = [call for item in objects if (call := call_of(item, need_arguments)) is not None]
     return (calls, end) if calls else None
 
 
@@ -121,11 +121,12 @@ def _read_broken(
         return None
     if named is None:
         return ([], end) if end - at <= _UNNAMED_CHARS else None
-    call = make_call(named[1], "" if arguments is None else text[at + arguments.end() : end])
+    call = whole_call(named[1], "" if arguments is None else text[at + arguments.end() : end])
     return None if call is None else ([call], end)
 
 
-def _call_of(item: object, need_arguments: bool) -> ToolCall | None:
+def call_of(item: object, need_arguments: bool) -> ToolCall | None:
+    """The call that a decoded value is; None if it is none. Pure."""
     if not isinstance(item, dict):
         return None
     inner = item.get("function")
@@ -135,14 +136,14 @@ def _call_of(item: object, need_arguments: bool) -> ToolCall | None:
     for key in _ARGUMENT_KEYS:
         if key in item:
             value = item[key]
-            return make_call(name, value if isinstance(value, str) else _dump(value))
+            return whole_call(name, value if isinstance(value, str) else _dump(value))
     if need_arguments:
         return None
     if name is None and len(item) == 1:
         # Apertus: the name is the key.
         name, value = next(iter(item.items()))
-        return make_call(name, _dump(value)) if isinstance(value, dict) else None
-    return make_call(name)
+        return whole_call(name, _dump(value)) if isinstance(value, dict) else None
+    return whole_call(name)
 
 
 def _dump(value: object) -> str:

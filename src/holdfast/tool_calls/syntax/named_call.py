@@ -10,7 +10,7 @@ from holdfast.tool_calls.syntax.base import (
     Extraction,
     ToolCall,
     first_of,
-    make_call,
+    whole_call,
 )
 
 __all__ = ["named_extractor"]
@@ -40,7 +40,7 @@ def named_extractor(
             closer_at = first_of(text, closers, match.end())
             end = limit if closer_at is None else min(limit, closer_at)
             name = next((group for group in match.groups() if group), None)
-            call = make_call(name, text[match.end() : end].strip().rstrip(trim))
+            call = whole_call(name, text[match.end() : end].strip().rstrip(trim))
             if call is not None:
                 calls.append(call)
         return Extraction(tuple(calls), heads[0].start(), end)

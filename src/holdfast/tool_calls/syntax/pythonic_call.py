@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from holdfast.tool_calls.syntax.base import MAX_CALLS, Extraction, ToolCall, make_call
+from holdfast.tool_calls.syntax.base import MAX_CALLS, Extraction, ToolCall, whole_call
 
 __all__ = ["pythonic_extractor"]
 
@@ -44,7 +44,7 @@ def _read_calls(text: str, at: int) -> tuple[list[ToolCall], int]:
     calls: list[ToolCall] = []
     while len(calls) < MAX_CALLS and (match := _CALL.match(text, at)) is not None:
         close_at = _closing_parenthesis(text, match.end())
-        call = make_call(match[1], text[match.end() : close_at])
+        call = whole_call(match[1], text[match.end() : close_at])
         if call is None:
             break
         calls.append(call)

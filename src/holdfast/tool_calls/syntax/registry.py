@@ -38,7 +38,8 @@ def _tagged(
 
 def _pythonic(name: str, opener: str, closers: tuple[str, ...], *, bracketed: bool) -> ToolSyntax:
     markers = (opener,) if opener else ()
-    return ToolSyntax(name, markers, closers, pythonic_extractor(opener, bracketed=bracketed))
+    extract = pythonic_extractor(opener, bracketed=bracketed)
+    return ToolSyntax(name, markers, closers, extract, reads_last_section=True)
 
 
 _QUOTED_NAME = r"[\"']?([^\"'<>\s]{1,128})[\"']?"

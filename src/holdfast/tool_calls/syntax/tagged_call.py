@@ -7,12 +7,11 @@ import re
 from collections.abc import Callable
 
 from holdfast.tool_calls.syntax.base import (
-    MAX_ARGUMENT_CHARS,
     MAX_CALLS,
     Extraction,
     ToolCall,
     first_of,
-    make_call,
+    whole_call,
 )
 
 __all__ = ["tagged_extractor"]
@@ -49,7 +48,7 @@ def tagged_extractor(
             # Prose that names the tag continues in words, a call that breaks off in tags.
             if closer_at is None and body.lstrip()[:1] not in ("", "<", "{", "]"):
                 continue
-            call = make_call(
+            call = whole_call(
                 match[match.lastindex or 0], _arguments(body, parameter_pattern, parameter_closers)
             )
             if call is not None:
@@ -72,7 +71,7 @@ def _arguments(body: str, parameter: re.Pattern[str], closers: tuple[str, ...]) 
         closer_at = first_of(body, closers, match.end())
         stop = limit if closer_at is None else min(limit, closer_at)
         value = body[match.end() : stop].strip().removeprefix("<![CDATA[").removesuffix("]]>")
-        values[match[match.lastindex or 0]] = value.strip()[:MAX_ARGUMENT_CHARS]
+        values[match[match.lastindex or 0]] = value.strip()
     return json.dumps(values, ensure_ascii=False)
 
 
@@ -83,6 +82,6 @@ def _elements(body: str) -> str:
     while len(values) < MAX_CALLS and (opening := _ELEMENT.match(body, at)) is not None:
         close_at = body.find(f"</{opening[1]}>", opening.end())
         stop = len(body) if close_at < 0 else close_at
-        values[opening[1]] = body[opening.end() : stop].strip()[:MAX_ARGUMENT_CHARS]
+        values[opening[1]] = body[opening.end() : stop].strip()
         at = stop + len(opening[1]) + 3
     return json.dumps(values, ensure_ascii=False) if values else ""
