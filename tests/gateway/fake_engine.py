@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from holdfast.gateway.app import Gateway
+from holdfast.gateway.audit_log import AuditLog
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.tenants import ApiKeys
@@ -97,6 +98,7 @@ async def gateway(
     policies: Sequence[RequestPolicy] = (),
     routing: RoutingPolicy | None = None,
     admission: str = "working-set",
+    audit: AuditLog | None = None,
     **limits: Any,
 ) -> AsyncIterator[ServedUrl]:
     """Some engines and a gateway before them; yields its address."""
@@ -104,7 +106,7 @@ async def gateway(
         for engine in engines:
             await stack.enter_async_context(engine.running())
         made = partial(_gateway, engines, keys, engine_key, limits)
-        served = made(policies=policies, routing=routing, admission=admission)
+        served = made(policies=policies, routing=routing, admission=admission, audit=audit)
         yield await stack.enter_async_context(served)
 
 

@@ -20,6 +20,7 @@ from holdfast.errors import ConfigError
 if TYPE_CHECKING:
     from holdfast.gateway.engines import Engine
     from holdfast.gateway.event_reader import KvEventReader
+    from holdfast.gateway.tenants import ApiKeys
 
 __all__ = ["gateway"]
 
@@ -97,6 +98,16 @@ class GatewayArguments:
             "see `holdfast policies`.",
         ),
     ]
+    audit_path: Annotated[
+        Path | None,
+        option(
+            "--audit-log",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="Append a JSON line for each tool call that policies judge, and each request that "
+            "they refuse; without prompt text.",
+        ),
+    ]
     certificate_path: Annotated[
         Path | None, option("--tls-cert", type=FILE, help="Certificate chain, PEM.")
     ]
@@ -147,23 +158,17 @@ def gateway(options: GatewayArguments) -> None:
     held for a bounded time.
     """
     from holdfast.gateway.app import Gateway
+    from holdfast.gateway.audit_log import AuditLog
     from holdfast.gateway.dispatch import DEFAULT_ADMISSION
     from holdfast.gateway.engines import Engine
     from holdfast.gateway.policy_file import GatewayPolicies, read_policies
     from holdfast.gateway.serving import Listening, serve
     from holdfast.gateway.settings import GatewayLimits
-    from holdfast.gateway.tenants import ApiKeys
 
     engines = [Engine(_name(url), url) for url in map(_checked, options.urls)]
     if len({engine.url for engine in engines}) < len(engines):
         raise ConfigError("--engine: one address occurs twice")
-    keys = ApiKeys({})
-    if options.keys_path is not None:
-        keys = ApiKeys.parse(_read(options.keys_path), str(options.keys_path))
-    if not keys and not _is_loopback(options.host):
-        raise ConfigError(
-            f"--host {options.host} lets everyone in", hint="give --api-keys FILE as well"
-        )
+    keys = _keys(options)
     engine_key = None
     if options.engine_key_path is not None:
         engine_key = _read(options.engine_key_path).strip()
@@ -181,14 +186,30 @@ def gateway(options: GatewayArguments) -> None:
             f"--max-wait-ratio 0 holds no turn, so {policies.admission!r} would admit none",
             hint=f"leave its table out of {path}, or the option",
         )
+    audit = None if options.audit_path is None else AuditLog(options.audit_path)
     app = Gateway(
         *(engines, keys, limits, engine_key, readers, policies.requests),
         routing=policies.routing,
         admission=policies.admission or DEFAULT_ADMISSION,
+        audit=audit,
     )
     serving = serve(app, where, _announce)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serving)
+
+
+def _keys(options: GatewayArguments) -> ApiKeys:
+    """The clients' keys; none is needed on loopback addresses."""
+    from holdfast.gateway.tenants import ApiKeys
+
+    keys = ApiKeys({})
+    if options.keys_path is not None:
+        keys = ApiKeys.parse(_read(options.keys_path), str(options.keys_path))
+    if not keys and not _is_loopback(options.host):
+        raise ConfigError(
+            f"--host {options.host} lets everyone in", hint="give --api-keys FILE as well"
+        )
+    return keys
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

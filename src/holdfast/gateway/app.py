@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from holdfast.gateway.audit_log import AuditLog
 from holdfast.gateway.dispatch import DEFAULT_ADMISSION
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.event_reader import KvEventReader
@@ -54,6 +55,7 @@ class Gateway:
         routing: Chooses engines; None takes `KvRouting`.
         admission: Name of the policy that admits turns to engines without an admission of their
             own.
+        audit: Takes down their decisions; None keeps no log.
 
     Attributes:
         metrics: What was counted.
@@ -69,6 +71,7 @@ class Gateway:
         policies: Sequence[RequestPolicy] = (),
         routing: RoutingPolicy | None = None,
         admission: str = DEFAULT_ADMISSION,
+        audit: AuditLog | None = None,
     ) -> None:
         self.metrics = GatewayMetrics()
         self._engines = engines
@@ -76,7 +79,9 @@ class Gateway:
         self._limits = limits or GatewayLimits()
         self._engine_key = engine_key
         self._readers = readers
-        self._policies = RequestPolicies(policies, self.metrics)
+        if audit is not None:
+            audit.count_in(self.metrics.audit_lost)
+        self._policies = RequestPolicies(policies, self.metrics, audit)
         self._routing = GuardedRouting(routing or KvRouting(), self.metrics)
         self._admission = admission
         self._started_at: dict[Engine, str] = {}

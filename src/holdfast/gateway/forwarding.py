@@ -19,6 +19,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from holdfast.errors import EndpointError
+from holdfast.gateway.answer_events import UnreadableAnswerError
+from holdfast.gateway.answer_judging import AnswerJudging, FilterChain
 from holdfast.gateway.answer_tail import KEPT_BYTES, AnswerTail, has_first_token, read_tail
 from holdfast.gateway.api import Route, error_body, route_of
 from holdfast.gateway.checking import Call, RequestChecker
@@ -89,6 +91,7 @@ class Forwarder:
             metrics.watch_held(engine.name, partial(self.dispatcher.held, engine))
         self._client = client
         self._checker = RequestChecker(keys, limits, metrics, policies)
+        self._judging = AnswerJudging(policies, metrics)
         self.policies = policies
         self.metrics = metrics
         self._engine_key = engine_key
@@ -164,8 +167,8 @@ class Forwarder:
         headers = request_headers(
             request.headers.items(), self._engine_key, *own, is_tenants=bool(call.tenant)
         )
-        if call.gemini is not None:
-            headers["Accept-Encoding"] = "identity"  # to be translated
+        if call.gemini is not None or self._judging.is_asked(call):
+            headers["Accept-Encoding"] = "identity"  # to be translated, or judged
         return headers
 
     def _observe_sent(self, call: Call, sent: _Sent) -> None:
@@ -233,6 +236,9 @@ class Forwarder:
         )
         response.headers[RECEIPT] = f"{engine.name}; reason={sent.placement.reason}"
         translator = None if call.gemini is None else translator_of(call.gemini, answer.status)
+        judged = self._judging.filter_of(call, request, answer.status, answer.headers)
+        if judged is not None:
+            translator = judged if translator is None else FilterChain(judged, translator)
         if translator is not None:
             response.headers.pop("Content-Length", None)
         await response.prepare(request)
@@ -253,6 +259,11 @@ class Forwarder:
             self.engine_lost(engine)
             message = f"engine {engine.name} stopped before the answer was complete; send it again"
             await break_off(request, response, call.route.dialect, end, message)
+            return response
+        except UnreadableAnswerError as error:
+            self._judging.unreadable()
+            message = f"{error}, so its tool calls cannot be judged; the rest of it is not given"
+            await break_off(request, response, call.route.dialect, b"", message)
             return response
         self._learn(call, sent, begin, end)
         self.metrics.answers.labels(engine.name, f"{answer.status // 100}xx").inc()

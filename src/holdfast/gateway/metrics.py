@@ -39,11 +39,13 @@ class GatewayMetrics:
         )
         self.policy_actions = Counter(
             "holdfast_gateway_policy_actions",
-            "What request policies did: requests rewritten or refused, tool calls denied, failures "
-            "(a policy that fails is off until a restart).",
+            "What request policies did: requests rewritten or refused, tool calls allowed, denied "
+            "or asked about, failures (a policy that fails is off until a restart, or refuses if "
+            "it is mandatory).",
             ["policy", "action"],
             registry=self.registry,
         )
+        self._add_judging()
         self.in_flight = self._gauge(
             "requests_in_flight", "Requests sent to an engine and not yet answered."
         )
@@ -66,6 +68,20 @@ class GatewayMetrics:
         )
         self.first_byte_s = self._histogram(
             "first_byte_seconds", "Time from a request's sending to the first byte of its answer."
+        )
+
+    def _add_judging(self) -> None:
+        self.unjudged = Counter(
+            "holdfast_gateway_unjudged",
+            "Tool calls kept from clients because they could not be judged: unreadable, or too "
+            "long; answers cut because they could not be read.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.audit_lost = Counter(
+            "holdfast_gateway_audit_lost",
+            "Lines that the audit log could not take, for want of space, say.",
+            registry=self.registry,
         )
 
     def watch_held(self, engine: str, held: Callable[[], tuple[int, int]]) -> None:

@@ -2,13 +2,14 @@
 
 A gateway asks them; the other policies decide inside an engine. The same rules hold: a policy
 observes events and answers questions, questions change nothing, and the host carries out the
-answers. A policy that raises is counted, logged once and set aside, and requests go on.
+answers. A policy that raises is counted, logged once and set aside, and requests go on; one that is
+mandatory stays, and what it cannot decide about is refused.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from holdfast.core.identity import Identity
 from holdfast.core.request_body import RequestBody
@@ -16,8 +17,10 @@ from holdfast.policies.spec import Configured
 from holdfast.tool_calls.turn_end import ToolCall
 
 __all__ = [
-    *("AnswerEnded", "Refused", "Request", "RequestEvent", "RequestPolicy", "RequestSent"),
+    *("AnswerEnded", "CallJudged", "Refused", "Request", "RequestEvent", "RequestPolicy"),
+    "RequestSent",
     "ToolCall",
+    "Verdict",
 ]
 
 
@@ -72,7 +75,44 @@ class AnswerEnded:
     output_tokens: int | None
 
 
-RequestEvent = RequestSent | AnswerEnded
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is decided about a tool call.
+
+    Attributes:
+        action: Whether it passes, or is replaced by a text that says no, or by a question.
+        rule: What decided, for the audit log.
+        message: The text, for the client; "" where the call passes.
+    """
+
+    action: Literal["allow", "deny", "ask"]
+    rule: str = ""
+    message: str = ""
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether the call passes."""
+        return self.action == "allow"
+
+
+@dataclass(frozen=True, slots=True)
+class CallJudged:
+    """A tool call of an answer has been judged, by all policies.
+
+    Attributes:
+        request: What is answered.
+        call: The whole call.
+        verdict: The first that is not to let it pass, or to let it pass.
+        time_s: When (s, monotonic).
+    """
+
+    request: Request
+    call: ToolCall
+    verdict: Verdict
+    time_s: float
+
+
+RequestEvent = RequestSent | AnswerEnded | CallJudged
 """What a request policy observes."""
 
 
@@ -84,11 +124,13 @@ class Refused:
         message: What is refused and what to do, for the client.
         status: Status of the answer (400 to 599).
         retry_after_s: When the request may be sent again (s, >= 0); None if never as it is.
+        rule: What decided, for the audit log.
     """
 
     message: str
     status: int = 403
     retry_after_s: float | None = None
+    rule: str = ""
 
 
 class RequestPolicy(Configured):
@@ -97,9 +139,12 @@ class RequestPolicy(Configured):
     Attributes:
         judges_calls: Whether `judge` is asked: the gateway then holds back each tool call of a
             streamed answer until it is whole.
+        is_mandatory: Whether nothing passes without it. What it fails to decide is refused; once it
+            has failed to observe an event, so is every request until a restart.
     """
 
     judges_calls: ClassVar[bool] = False
+    is_mandatory: ClassVar[bool] = False
 
     def observe(self, event: RequestEvent) -> None:
         """Take note of an event. Mutates the policy only."""
@@ -117,12 +162,12 @@ class RequestPolicy(Configured):
         del request
         return None
 
-    def judge(self, request: Request, call: ToolCall) -> str | None:
-        """Why a tool call of the answer is denied; None lets it pass. Pure.
+    def judge(self, request: Request, call: ToolCall) -> Verdict | None:
+        """What is decided about a tool call of the answer; None has no opinion. Pure.
 
         Args:
             request: What is answered.
-            call: The whole call.
+            call: The whole call, its arguments as the model wrote them.
         """
         del request, call
         return None

@@ -1,4 +1,4 @@
-"""Tool calls inside of a text, which may still grow: where one may begin, and all that it has.
+"""Tool calls in a text that may still grow: where one may begin, and all of them.
 
 Unlike `turn_end`, which reads what most likely ended a turn, this is for those who must not miss a
 call: a call that is only quoted is a call, and what looks like one and cannot be read is reported.
@@ -183,7 +183,7 @@ class _ObjectEnd:
 
 
 def calls_in(text: str) -> tuple[ToolCall, ...]:
-    """All calls in a text, in whichever syntax; different ones once. Pure; linear time.
+    """All calls in a text, in any syntax; equal ones once. Pure; linear time.
 
     Raises:
         UnreadableCallError: One of them cannot be read, or there are too many.

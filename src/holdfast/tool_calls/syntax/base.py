@@ -80,7 +80,7 @@ def make_call(name: object, arguments: str = "") -> ToolCall | None:
 
 
 def whole_call(name: object, arguments: str = "") -> ToolCall | None:
-    """Return the call with all of its arguments; None if `name` is no tool's name. Pure."""
+    """Return the whole call; None if `name` is no tool's name. Pure."""
     if not isinstance(name, str):
         return None
     name = name.strip().removeprefix("functions.")
