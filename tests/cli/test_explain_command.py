@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
+from holdfast.bench.turn_records import append_turns
 from holdfast.cli.main import cli
+from holdfast.core.results import TurnRecord
 from holdfast.errors import HoldfastError
 from holdfast.vllm.control.token import TOKEN_VARIABLE
 
@@ -77,6 +80,34 @@ def test_a_wrong_line_is_named(tmp_path: Path) -> None:
     source = log(tmp_path / "log", "nothing\n")
     with pytest.raises(HoldfastError, match="line 3"):
         explained(source)
+
+
+def replayed(path: Path, **changed: object) -> str:
+    """Records of two turns: 900 tokens that were sent before, 64 of them cached; 100 new."""
+    turns = [
+        TurnRecord("a", 0, 0.0, 0.5, 1.0, 1000, 1000, 1000, 9, cached_tokens=0),
+        TurnRecord("a", 1, 2.0, 2.5, 3.0, 1100, 100, 100, 9, cached_tokens=64),
+        TurnRecord("b", 0, 2.0, 2.5, 3.0, 1100, 1100, 100, 9, cached_tokens=992),
+        TurnRecord("b", 1, 4.0, None, None, 1100, 100, 100, 0, error_kind="stalled"),
+    ]
+    append_turns(path, "stock", [msgspec.structs.replace(one, **changed) for one in turns])
+    return str(path)
+
+
+def test_a_replays_records_are_explained(tmp_path: Path) -> None:
+    found = json.loads(explained(replayed(tmp_path / "records.jsonl"), "--json"))
+    assert found["num_turns"] == 3 and found["cached_tokens"] == 1056
+    assert found["missed"] == {"never_seen": 1200, "evicted": 936, "below_block_size": 8}
+    assert found["verdict"].startswith("The cache thrashes")
+    assert found["sessions"][0]["session_id"] == "stock/a"
+    one = explained(str(tmp_path / "records.jsonl"), "--session", "stock/a")
+    assert "2 turns" in one and "1. evicted" in one
+
+
+def test_records_without_cached_tokens_say_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(HoldfastError, match=r"line 1.*cached_tokens.*unknown") as error:
+        explained(replayed(tmp_path / "records.jsonl", cached_tokens=None))
+    assert "--enable-prompt-tokens-details" in str(error.value.hint)
 
 
 def test_an_engine_is_explained_by_its_sums() -> None:

@@ -18,6 +18,7 @@ from holdfast.core.run_summary import summarize_run
 from holdfast.errors import ConfigError
 from holdfast.sim.plan import RunPlan
 from holdfast.traces.record import Session
+from holdfast.vllm.control.token import TOKEN_VARIABLE
 
 KV_TOKENS = 300_000
 PLANNED: list[RunPlan] = []
@@ -105,6 +106,92 @@ def test_a_profile_beyond_its_range_is_warned_of(traces: str) -> None:
     profile = ("--profile", "2xh100-qwen3-coder-30b-fp8", "--kv-tokens", "30000000")
     text = " ".join(plan(traces, *profile).output.split())
     assert "beyond what the profile was fitted to" in text
+
+
+def test_the_page_has_sentence_table_and_curves(traces: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.html"
+    sentence = plan(traces, "--host-gib", "80", "--html", str(path)).output.split("\n\n")[0]
+    page = path.read_text()
+    assert " ".join(sentence.split()) in page
+    assert page.count("<table>") == 1 and page.count("<svg") == 1
+    assert "stock vLLM, host tier, estimate" in page and "Rule of thumb" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")  # loads nothing
+
+
+@pytest.fixture(scope="module")
+def study(traces: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("study") / "study.json"
+    arguments = ["traces", "study", traces, "--concurrency", "1", "--json", str(path)]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return str(path)
+
+
+def test_a_study_gives_the_plan_of_its_traces(traces: str, study: str) -> None:
+    options = ("--json", "--host-gib", "80", "--developers", "40", "--gap-cap-s", "20")
+    whole, found = (json.loads(plan(one, *options).stdout) for one in (traces, study))
+    assert (whole["source"], found["source"]) == ("traces", "study")
+    assert found["num_sessions"] == whole["num_sessions"] == 12
+    assert found["mean_prompt_tokens"] == pytest.approx(whole["mean_prompt_tokens"], rel=0.02)
+    for ours, theirs in zip(found["capacities"], whole["capacities"], strict=True):
+        assert ours["cliff"]["median"] == pytest.approx(theirs["cliff"]["median"], rel=0.05)
+    assert found["manifest"]["digests"].keys() == {"study.json"}
+
+
+def test_prefixes_that_sessions_share_are_warned_of(study: str, tmp_path: Path) -> None:
+    content = json.loads(Path(study).read_text())
+    assert "others have too" not in plan(study).output
+    content["turns"]["shared_head_tokens"] = 20_000
+    path = tmp_path / "shared.json"
+    path.write_text(json.dumps(content))
+    text = " ".join(plan(str(path)).output.split())
+    assert "begin with 20,000 tokens that others have too" in text and "a little low" in text
+
+
+def test_a_study_is_simulated_by_sessions_like_its_own(
+    study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = ModuleType("holdfast.vllm.simulator.run")
+    fake.__dict__["simulate"] = made_up
+    monkeypatch.setitem(sys.modules, "holdfast.vllm.simulator.run", fake)
+    monkeypatch.setattr(engine, "engine_version", lambda: "0.32.0")
+    found = json.loads(plan(study, "--simulate", "--seeds", "1", "--json").stdout)
+    assert [one["method"] for one in found["capacities"]] == ["estimate", "simulated", "simulated"]
+    assert found["capacities"][1]["curve"]
+    assert any("generated from the study" in one for one in found["warnings"])
+
+
+def test_what_an_older_study_lacks_is_said(study: str, tmp_path: Path) -> None:
+    older = json.loads(Path(study).read_text())
+    del older["turns"]
+    path = tmp_path / "older.json"
+    path.write_text(json.dumps(older))
+    result = CliRunner().invoke(cli, ["plan", str(path)])
+    assert isinstance(result.exception, ConfigError)
+    assert "older.json: the study has no `turns`" in str(result.exception)
+
+
+@pytest.mark.parametrize("damage", ["12 x 3", "12 13"])
+def test_a_damaged_study_is_named(study: str, tmp_path: Path, damage: str) -> None:
+    content = json.loads(Path(study).read_text())
+    content["turns"]["gap_ms"] = damage
+    path = tmp_path / "damaged.json"
+    path.write_text(json.dumps(content))
+    result = CliRunner().invoke(cli, ["plan", str(path)])
+    assert isinstance(result.exception, ConfigError) and "damaged.json" in str(result.exception)
+
+
+@pytest.mark.parametrize("first", ["http://127.0.0.1:1", None])
+def test_kinds_of_input_are_not_mixed(study: str, traces: str, first: str | None) -> None:
+    result = CliRunner().invoke(cli, ["plan", first or study, traces])
+    assert isinstance(result.exception, ConfigError) and "stands alone" in str(result.exception)
+
+
+def test_an_engine_without_a_token_says_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    result = CliRunner().invoke(cli, ["plan", "http://127.0.0.1:1"])
+    assert isinstance(result.exception, ConfigError)
+    assert "--holdfast-token-file" in str(result.exception.hint)
 
 
 def test_missing_traces_are_named(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ STATE = {
                     "number": 9,
                     "state": "waiting",
                     "context_blocks": 90,
-                    "starts_after": {"reason": "tenant", "waited_s": 1.5, "first_session": 8},
+                    "starts_after": {"reason": "tenant", "waited_s": 1.5, "first_session": 7},
                 },
                 {"number": 10, "state": "waiting", "starts_after": {"reason": "of a later one"}},
             ],
@@ -132,7 +132,7 @@ def test_a_waiting_turn_says_why(engine: Engine, tmp_path: Path) -> None:
     output = top(engine.url, "--once", "--token-file", str(token)).output
     rows = [line for line in output.splitlines() if "#" in line]
     assert "4.0 s: needs 1,200 KV blocks, 7 are free" in rows[0]  # waits longest, so first
-    assert "1.5 s: after #8: its tenant was served less" in rows[1]
+    assert "1.5 s: after [red]agent: its tenant was served less" in rows[1]
     assert "its start: 0 blocks are missing" in rows[2]
 
 

@@ -123,3 +123,13 @@ def test_waits_are_summed_by_what_was_waited_for() -> None:
 
 def test_every_reason_to_wait_has_a_remedy() -> None:
     assert DELAYS.keys() == set(DELAY_REASONS)
+
+
+@given(
+    st.integers(1, 249),
+    st.dictionaries(st.sampled_from(MISS_REASONS), st.integers(1, 10**6), min_size=1),
+)
+def test_a_quarter_of_hits_is_never_called_working(per_mille: int, missed: dict[str, int]) -> None:
+    cached = sum(missed.values()) * per_mille // (1000 - per_mille)
+    verdict = explain([turn(0, 1, cached, missed)]).verdict
+    assert not verdict.startswith("The cache works")

@@ -123,6 +123,21 @@ def test_decision_log_records_are_turns_as_served(logged: Any) -> None:
     assert common_prefix_length(first.block_ids, second.block_ids) == 5
 
 
+def test_evicted_tokens_are_shared_where_the_log_has_misses(logged: Any) -> None:
+    missed = {"event": "missed", "time_s": 8.9, "request": "b", "session": 1, "turn": 2}
+    counts = {"cached_tokens": 64, "missed": {"evicted": 512, "mutated": 100, "never_seen": 124}}
+    (session,) = logged(
+        arrived(5.0, "a"),
+        finished(7.0, "a"),
+        arrived(8.5, "b", prompt_tokens=800, resident_blocks=4, missing_blocks=46),
+        missed | counts,
+        finished(9.0, "b"),
+    )
+    first, second = session.turns
+    assert second.cached_tokens == 64
+    assert common_prefix_length(first.block_ids, second.block_ids) == (64 + 512) // 64
+
+
 def test_sessions_arrive_with_their_first_turn(logged: Any) -> None:
     one, other = logged(
         arrived(5.0, "a"),

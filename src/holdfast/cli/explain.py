@@ -19,7 +19,7 @@ __all__ = ["explain"]
 class ExplainArguments:
     """Options of the command."""
 
-    source: Annotated[str, argument(metavar="LOG|URL")]
+    source: Annotated[str, argument(metavar="LOG|RECORDS|URL")]
     session: Annotated[
         str | None,
         option("--session", metavar="ID", help="Only sessions with this id or number."),
@@ -44,7 +44,8 @@ def explain(arguments: ExplainArguments) -> None:
     """Say why prompts missed the cache, what that cost, and what to do.
 
     LOG is a decision log, which `HOLDFAST_DECISION_LOG=FILE holdfast serve ...` writes; it may
-    still be written. URL is an engine such as http://127.0.0.1:8000: its sums since it started
+    still be written. RECORDS are the turns of `holdfast replay --records FILE`, whose misses are
+    told by elimination. URL is an engine such as http://127.0.0.1:8000: its sums since it started
     and, with the token of its control routes, each session's last turns and who waits now.
     """
     import msgspec

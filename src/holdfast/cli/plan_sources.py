@@ -1,4 +1,4 @@
-"""Makes the plan of `holdfast plan`: reads the traces, estimates, simulates."""
+"""Makes the plan of `holdfast plan`: estimates, simulates, warns."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 
+from holdfast.cli.plan_inputs import PlanInput, read_input
 from holdfast.cli.plan_options import PlanArguments
 from holdfast.cli.progress import progress_bar
-from holdfast.cli.traces_source import Skipped, TraceSource, Unread
 from holdfast.core.capacity import Capacity, CapacityPlan
 from holdfast.core.results import RunResult
 from holdfast.core.window import Window
@@ -24,6 +24,7 @@ from holdfast.sim.capacity import (
     MOST_SESSIONS,
     MOST_TURNS,
     estimate_crossing,
+    estimated_curve,
 )
 from holdfast.sim.capacity_runs import CapacityRuns
 from holdfast.sim.hit_estimate import CacheSize, estimate_hits
@@ -31,7 +32,6 @@ from holdfast.sim.load import SimulationOptions
 from holdfast.sim.plan import RunPlan, Workload
 from holdfast.sim.profile import CostProfile
 from holdfast.sim.turn_mix import TurnMix
-from holdfast.traces.io import FileReport
 from holdfast.traces.record import Session
 from holdfast.traces.selection import SessionSelection
 
@@ -39,6 +39,8 @@ __all__ = ["WINDOW", "capacity_run_plan", "made_plan", "seeded_worker"]
 
 _RULE: Final = (0.75, 0.87)
 _FEW_SESSIONS: Final = 30
+_MUCH_SHARED: Final = 0.05
+_CURVE_WIDTH: Final = 1.6  # times the cliff
 _MOST_TIMES: Final = 3
 _MID_SESSION: Final = (0.25, 0.75)
 WINDOW: Final = Window(900.0, 1800.0)
@@ -46,33 +48,34 @@ WINDOW: Final = Window(900.0, 1800.0)
 
 
 def made_plan(
-    arguments: PlanArguments,
-    profile: CostProfile,
-    errors: Console,
-    manifest_arguments: dict[str, Any],
+    arguments: PlanArguments, errors: Console, manifest_arguments: dict[str, Any]
 ) -> CapacityPlan:
-    """Read the traces and plan; prints progress.
+    """Read the traces, the study or the engine, and plan; prints progress.
 
     Raises:
         TraceError: A file cannot be read.
-        ConfigError: Too few sessions fit the cache.
+        ConfigError: Too few sessions fit the cache, or the input does not tell enough.
+        EndpointError: The engine cannot be read.
     """
-    kv_tokens = arguments.kv_tokens or profile.kv_tokens
-    host_tokens = int(arguments.host_gib * 2**30 / profile.kv_bytes_per_token)
-    sessions, digests, unread = _read(arguments, errors)
-    mix = TurnMix.of(sessions, kv_tokens)
-    capacities = _estimated(arguments, profile, mix, kv_tokens, host_tokens)
+    given = read_input(arguments, errors)
+    kv_tokens, sample = given.kv_tokens, given.sample
+    mix = TurnMix.of_sample(sample, kv_tokens, arguments.gap_cap_s)
+    capacities = _estimated(arguments, given, mix)
     runs: list[RunResult] = []
     if arguments.simulate:
-        first = capacity_run_plan(profile, kv_tokens, sessions, arguments.gap_cap_s)
-        capacities = _simulated(arguments, first, sessions, capacities, host_tokens, errors, runs)
+        sessions = given.sessions()
+        first = capacity_run_plan(given.profile, kv_tokens, sessions, arguments.gap_cap_s)
+        capacities = _simulated(
+            arguments, first, sessions, capacities, given.host_tokens, errors, runs
+        )
+    num_sessions = sample.num_sessions - mix.num_outgrown
     made = CapacityPlan(
         sentence="",
-        profile=profile.name,
+        profile=given.profile.name,
         kv_tokens=kv_tokens,
-        host_tokens=host_tokens,
+        host_tokens=given.host_tokens,
         num_developers=arguments.num_developers,
-        num_sessions=mix.num_sessions,
+        num_sessions=num_sessions,
         num_outgrown=mix.num_outgrown,
         mean_prompt_tokens=mix.mean_prompt_tokens,
         best_hit_ratio=mix.best_hit_ratio,
@@ -81,39 +84,25 @@ def made_plan(
             _RULE[1] * kv_tokens / mix.mean_prompt_tokens,
         ),
         capacities=capacities,
-        warnings=_warnings(mix, capacities, host_tokens, kv_tokens),
+        warnings=[*_warnings(given, mix, num_sessions, capacities), *given.warnings],
         manifest=run_manifest(
-            arguments=manifest_arguments, runs=runs, digests=digests, profile=profile.name
+            arguments=manifest_arguments,
+            runs=runs,
+            digests=given.digests,
+            profile=given.profile.name,
         ),
+        source=given.source,
+        observed=given.observed,
     )
-    unread.check()
+    given.check()
     return msgspec.structs.replace(made, sentence=plan_sentence(made))
 
 
-def _read(
-    arguments: PlanArguments, errors: Console
-) -> tuple[tuple[Session, ...], dict[str, str], Unread]:
-    reports: list[FileReport] = []
-    skipped, unread = Skipped(errors), Unread(errors)
-    source = TraceSource(
-        arguments.paths,
-        errors,
-        skipped if arguments.lenient else None,
-        on_file=[reports.append],
-        on_unread=unread,
-    )
-    with source.sessions() as read:
-        chosen = SessionSelection(gap_cap_s=arguments.gap_cap_s).select(read)
-    skipped.print_total()
-    return chosen.sessions, {report.name: report.sha256 for report in reports}, unread
-
-
-def _estimated(
-    arguments: PlanArguments, profile: CostProfile, mix: TurnMix, kv_tokens: int, host_tokens: int
-) -> list[Capacity]:
-    sizes = {"stock vLLM": CacheSize(kv_tokens)}
-    if host_tokens:
-        sizes["stock vLLM, host tier"] = CacheSize(kv_tokens, host_tokens)
+def _estimated(arguments: PlanArguments, given: PlanInput, mix: TurnMix) -> list[Capacity]:
+    profile = given.profile
+    sizes = {"stock vLLM": CacheSize(given.kv_tokens)}
+    if given.host_tokens:
+        sizes["stock vLLM, host tier"] = CacheSize(given.kv_tokens, given.host_tokens)
     found = []
     for setup, size in sizes.items():
         fits = estimate_crossing(mix, profile, size, FITS_SHARE)
@@ -124,7 +113,8 @@ def _estimated(
         decoding = estimate_hits(mix.thinned(MOST_TURNS), profile, size, at).num_decoding
         work = (1, round(mix.mean_prompt_tokens))
         uncovered = not profile.covers([work] * round(decoding))
-        found.append(Capacity(setup, "estimate", fits, cliff, most, engines, uncovered))
+        curve = estimated_curve(mix, profile, size, _CURVE_WIDTH * at)
+        found.append(Capacity(setup, "estimate", fits, cliff, most, engines, uncovered, curve))
     return found
 
 
@@ -198,7 +188,7 @@ def seeded_worker(sessions: Sequence[Session], kv_tokens: int) -> Callable[[RunP
 
 
 def _warnings(
-    mix: TurnMix, capacities: Sequence[Capacity], host_tokens: int, kv_tokens: int
+    given: PlanInput, mix: TurnMix, num_sessions: int, capacities: Sequence[Capacity]
 ) -> list[str]:
     found = []
     if mix.num_outgrown:
@@ -206,17 +196,24 @@ def _warnings(
             f"{mix.num_outgrown} sessions outgrow the cache alone and are left out; no engine of "
             "this size serves them."
         )
-    if mix.num_sessions < _FEW_SESSIONS:
+    if num_sessions < _FEW_SESSIONS:
         found.append(
-            f"{mix.num_sessions} sessions are few: others of the same kind can differ by more than "
+            f"{num_sessions} sessions are few: others of the same kind can differ by more than "
             "the range given."
+        )
+    shared_tokens = given.sample.shared_head_tokens
+    if shared_tokens > _MUCH_SHARED * mix.mean_prompt_tokens:
+        found.append(
+            f"Sessions begin with {shared_tokens:,.0f} tokens that others have too, "
+            f"{shared_tokens / mix.mean_prompt_tokens:.0%} of the mean prompt. The estimate counts "
+            "them for each session, so it is a little low."
         )
     if any(one.uncovered for one in capacities):
         found.append(
             "Loads near the cliff are beyond what the profile was fitted to: step times are "
             "extrapolated."
         )
-    if host_tokens and host_tokens <= kv_tokens:
+    if given.host_tokens and given.host_tokens <= given.kv_tokens:
         found.append(
             "The host tier is no larger than the KV cache. It holds copies of what is in the "
             "cache, so it adds little."

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["SCHEMA", "Capacity", "CapacityPlan", "Method", "Span"]
+__all__ = ["SCHEMA", "Capacity", "CapacityPlan", "Method", "ObservedEngine", "Span"]
 
 SCHEMA = "holdfast.plan/1"
 
@@ -43,6 +43,7 @@ class Capacity(msgspec.Struct, frozen=True):
         searched_to: Most sessions that were looked at (count).
         engines: Engines for the developers that were asked about; None without.
         uncovered: Whether a load of this size is outside what the profile was fitted to.
+        curve: Sessions at once, and the share that they keep of what an infinite cache hits.
     """
 
     setup: str
@@ -52,6 +53,7 @@ class Capacity(msgspec.Struct, frozen=True):
     searched_to: int
     engines: int | None = None
     uncovered: bool = False
+    curve: list[tuple[float, float]] = []
 
     @staticmethod
     def engines_for(num_developers: int | None, fits: Span | None, searched_to: int) -> int | None:
@@ -60,6 +62,28 @@ class Capacity(msgspec.Struct, frozen=True):
             return None
         most = math.floor(fits.median) if fits is not None else searched_to
         return math.ceil(num_developers / max(most, 1))
+
+
+class ObservedEngine(msgspec.Struct, frozen=True):
+    """What a running engine was seen to do.
+
+    Attributes:
+        url: Its address.
+        policy: Name of its policy.
+        num_live: Sessions that run, wait or pause (count).
+        num_turns: Turns that the plan goes by (count).
+        observed_s: Time for which it was watched (s); 0 for one look.
+        hit_ratio: Cached ÷ prompt tokens of those turns.
+        possible_hit_ratio: The same with an infinite cache.
+    """
+
+    url: str
+    policy: str
+    num_live: int
+    num_turns: int
+    observed_s: float
+    hit_ratio: float | None
+    possible_hit_ratio: float | None
 
 
 class CapacityPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +103,8 @@ class CapacityPlan(msgspec.Struct, frozen=True, kw_only=True):
         capacities: The set-ups, stock vLLM first.
         warnings: What makes the figures less certain.
         manifest: Inputs and versions.
+        source: "traces", "study" or "engine".
+        observed: The engine, if the plan is from one.
     """
 
     sentence: str
@@ -94,4 +120,6 @@ class CapacityPlan(msgspec.Struct, frozen=True, kw_only=True):
     capacities: list[Capacity]
     warnings: list[str]
     manifest: dict[str, Any]
+    source: str = "traces"
+    observed: ObservedEngine | None = None
     schema: str = SCHEMA

@@ -13,7 +13,15 @@ from holdfast.core.miss import REPEATED_REASONS
 from holdfast.core.seen_state import SeenSession, SeenState
 
 __all__ = [
-    *("EngineReading", "EngineView", "MetricValue", "down", "total_view", "view_of"),
+    *(
+        "EngineReading",
+        "EngineView",
+        "MetricValue",
+        "down",
+        "listing_order",
+        "total_view",
+        "view_of",
+    ),
 ]
 
 # vLLM's own metrics; a version without one leaves its figure unknown.
@@ -25,6 +33,7 @@ _BY_SOURCE: Final = "vllm:prompt_tokens_cached_by_source_total"
 _QUERIES: Final = "vllm:prefix_cache_queries_total"
 _HITS: Final = "vllm:prefix_cache_hits_total"
 _OWN_CACHE: Final = "device"
+_LISTED: Final = ("waiting", "running", "at_tool", "human_away")
 
 
 class MetricValue(msgspec.Struct, frozen=True):
@@ -206,7 +215,7 @@ def _add_rates(view: EngineView, before: _Page, after: _Page, interval_s: float)
     if cached is not None or evicted is not None:  # no label of evictions before the first one
         view.evicted_blocks_per_s = (evicted or 0.0) / interval_s
     loaded.pop(_OWN_CACHE, None)
-    view.loaded_tokens_per_s = {tier: tokens / interval_s for tier, tokens in loaded.items()}
+    view.loaded_tokens_per_s = {tier: n / interval_s for tier, n in loaded.items() if n}
     view.prefetches_per_s = {outcome: n / interval_s for outcome, n in prefetches.items()}
     if cached is not None:
         view.cached_tokens, view.missed = cached, missed
@@ -252,16 +261,15 @@ def _add_blocks(view: EngineView, page: _Page, states: Sequence[SeenState]) -> N
 
 
 def _add_sessions(view: EngineView, states: Sequence[SeenState]) -> None:
-    order = {"waiting": 0, "running": 1, "at_tool": 2, "human_away": 3}
-    live = [one for state in states for one in state.sessions if one.state in order]
-    view.listed = sorted(live, key=lambda one: (order[one.state], *_size_order(one)))
+    live = [one for state in states for one in state.sessions if one.state in _LISTED]
+    view.listed = sorted(live, key=listing_order)
     view.has_more = any(state.next_after is not None for state in states)
 
 
-def _size_order(session: SeenSession) -> tuple[float, int]:
-    """Those first that have waited longest, then the largest."""
+def listing_order(session: SeenSession) -> tuple[float, ...]:
+    """Order of a list: those first that wait, longest first; then by state and size. Pure."""
     waited_s = 0.0 if session.starts_after is None else session.starts_after.waited_s
-    return -waited_s, -session.context_blocks
+    return _LISTED.index(session.state), -waited_s, -session.context_blocks
 
 
 def _gained(before: _Page, after: _Page, name: str) -> float | None:

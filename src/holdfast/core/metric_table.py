@@ -102,6 +102,11 @@ METRICS: Final = (
     ),
     Metric("holdfast_policy_info", "gauge", "The policy in use, as a label.", ("policy",)),
     Metric("holdfast_requests_held", "gauge", "Waiting requests that admission keeps queued now."),
+    Metric(
+        "holdfast_reserved_blocks",
+        "gauge",
+        "Free KV blocks that are reserved for paused sessions now.",
+    ),
     Metric("holdfast_sessions", "gauge", "Known sessions, by state.", ("state",)),
     Metric(
         "holdfast_answered_streams",

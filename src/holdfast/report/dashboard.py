@@ -107,6 +107,12 @@ PANELS: Final[tuple[Panel, ...]] = (
         ),
     ),
     Panel(
+        "KV blocks reserved for paused sessions",
+        "short",
+        (Query(f"sum(holdfast_reserved_blocks{_SELECTED})", "reserved"),),
+        meaning="They start warm; a turn that is due may take them.",
+    ),
+    Panel(
         "Wait for admission",
         "s",
         tuple(Query(_quantile(share), f"p{share * 100:.0f}") for share in (0.5, 0.9, 0.99)),
@@ -140,7 +146,7 @@ PANELS: Final[tuple[Panel, ...]] = (
         "short",
         (
             Query(f"sum(holdfast_guard_trips_total{_SELECTED})", "guard trips"),
-            Query(f"sum(holdfast_fallbacks_total{_SELECTED})", "fallbacks"),
+            Query(f"sum(holdfast_fallbacks_total{_SELECTED}) or vector(0)", "fallbacks"),
             Query(f"sum by (kind) (holdfast_alarms_total{_SELECTED})", "alarm: {{kind}}"),
             Query(f"sum(holdfast_oversized_requests_total{_SELECTED})", "oversized"),
         ),

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from holdfast.core.engine_view import EngineView, total_view
+from holdfast.core.engine_view import EngineView, listing_order, total_view
 from holdfast.core.miss import AVOIDABLE_REASONS
 from holdfast.core.seen_state import SeenSession
 from holdfast.report.cells import UNKNOWN
@@ -24,17 +24,17 @@ _START_REASONS: Final = {
     "admitted": "starts in the next step",
     "slots": "the batch is full (--max-num-seqs)",
     "blocks": "needs {needed:,} KV blocks, {free:,} are free",
-    "due": "after #{first}, which has waited longest",
-    "priority": "after #{first}, which is more urgent",
-    "own_order": "after #{first}, in its client's order",
-    "tenant": "after #{first}: its tenant was served less",
-    "order": "after #{first}, which needs blocks too",
+    "due": "after {first}, which is due",
+    "priority": "after {first}, which is more urgent",
+    "own_order": "after {first}, in its client's order",
+    "tenant": "after {first}: its tenant was served less",
+    "order": "after {first}",
     "prefetch": "its blocks are being loaded",
     "engine": "in the engine's own order",
 }
 _HIT_CHARS: Final = 6
 _WIDE: Final = 110
-_ID_CHARS: Final = 24
+_ID_CHARS: Final = 20
 _FAR_BELOW: Final = 0.1
 _BAR: Final = 6
 
@@ -50,6 +50,7 @@ def engine_frame(views: Sequence[EngineView], width: int, num_sessions: int | No
     parts: list[RenderableType] = [_engines(views, width)]
     parts += [line for view in views for line in _notes(view, len(views) > 1)]
     listed = [(view, session) for view in views for session in view.listed]
+    listed.sort(key=lambda one: listing_order(one[1]))
     if listed:
         parts += [Text(), _sessions(listed[:num_sessions], width, len(views) > 1)]
         shown = len(listed[:num_sessions])
@@ -164,12 +165,13 @@ def _sessions(
     listed: Sequence[tuple[EngineView, SeenSession]], width: int, names_engine: bool
 ) -> Table:
     table = _empty_table(width)
-    table.add_column("session", no_wrap=True, overflow="ellipsis", max_width=_ID_CHARS)
+    longest = max(len(_name(session)) for _, session in listed)
+    table.add_column("session", no_wrap=True, min_width=longest, max_width=_ID_CHARS)
     if names_engine and width >= _WIDE:
         table.add_column("engine", no_wrap=True, overflow="ellipsis", max_width=22)
     table.add_column("state", no_wrap=True, min_width=5)
     if width >= _WIDE:
-        table.add_column("turns", justify="right", no_wrap=True)
+        table.add_column("turns", justify="right", no_wrap=True, min_width=5)
     table.add_column("blocks", justify="right", no_wrap=True, min_width=6)
     table.add_column("resident", no_wrap=True, min_width=8)
     table.add_column("waits for, and why", no_wrap=True, overflow="ellipsis")
@@ -183,8 +185,7 @@ def _sessions(
 def _session_row(
     view: EngineView, session: SeenSession, width: int, names_engine: bool
 ) -> list[Text]:
-    name = session.session_id or session.agent_id or f"#{session.number}"
-    cells = [Text(name)]
+    cells = [Text(_name(session))]
     if names_engine and width >= _WIDE:
         cells.append(Text(view.url.removeprefix("http://")))
     style = "yellow" if session.state == "waiting" else ""
@@ -193,7 +194,7 @@ def _session_row(
         *((Text(str(session.num_turns)),) if width >= _WIDE else ()),
         Text(f"{session.context_blocks:,}"),
         _resident(session),
-        Text(_why(session)),
+        Text(_why(view, session)),
     ]
     if width >= _WIDE:
         cells.append(_last_prompt(session))
@@ -207,9 +208,15 @@ def _resident(session: SeenSession) -> Text:
     return bar.append(" R" if session.has_reservation else "  ", style="bold")
 
 
-def _why(session: SeenSession) -> str:
+def _name(session: SeenSession) -> str:
+    """Its id, or the end of it, where ids differ."""
+    name = session.session_id or session.agent_id or f"#{session.number}"
+    return name if len(name) <= _ID_CHARS else f"\u2026{name[1 - _ID_CHARS :]}"
+
+
+def _why(view: EngineView, session: SeenSession) -> str:
     if session.state == "waiting":
-        return _start(session)
+        return _start(view, session)
     wait = session.waits_for
     if wait is None:
         return ""
@@ -220,14 +227,16 @@ def _why(session: SeenSession) -> str:
     return f"{what}: idle {_time(wait.idle_s)}, {due}"
 
 
-def _start(session: SeenSession) -> str:
+def _start(view: EngineView, session: SeenSession) -> str:
     """What a waiting turn waits for."""
     start = session.starts_after
     if start is None or start.reason not in _START_REASONS:
         missing = max(session.context_blocks - session.resident_blocks, 0)
         return f"its start: {missing:,} blocks are missing"
+    names = [_name(one) for one in view.listed if one.number == start.first_session]
+    first = names[0] if len(names) == 1 else f"#{start.first_session}"
     return f"{_time(start.waited_s)}: " + _START_REASONS[start.reason].format(
-        needed=start.needed_blocks, free=start.free_blocks, first=start.first_session
+        needed=start.needed_blocks, free=start.free_blocks, first=first
     )
 
 

@@ -12,7 +12,7 @@ from holdfast.report.cells import UNKNOWN
 from holdfast.report.tables import Column, ReportTable, RowGroup
 from holdfast.report.terminal import terminal_table
 
-__all__ = ["plan_sentence", "plan_text"]
+__all__ = ["plan_notes", "plan_sentence", "plan_table", "plan_text"]
 
 
 def plan_sentence(plan: CapacityPlan) -> str:
@@ -35,6 +35,15 @@ def plan_sentence(plan: CapacityPlan) -> str:
 
 def plan_text(plan: CapacityPlan) -> Group:
     """The whole plan as renderables. Pure."""
+    head = Text(plan.sentence, style="bold")
+    parts: list[RenderableType] = [head, Text(), terminal_table(plan_table(plan)), Text()]
+    parts += map(Text, plan_notes(plan))
+    parts += (Text(f"warning: {warning}", style="yellow") for warning in plan.warnings)
+    return Group(*parts)
+
+
+def plan_notes(plan: CapacityPlan) -> list[str]:
+    """What the figures mean, and what an observed engine did. Pure."""
     notes = [
         "fits: keeps 95 % of what an infinite cache hits. cliff: has lost half of it. Both in "
         "sessions at once, median and range: of an estimate over resampled sessions, of "
@@ -44,17 +53,21 @@ def plan_text(plan: CapacityPlan) -> Group:
     ]
     if all(one.method == "estimate" for one in plan.capacities):
         notes.append(
-            "An estimate from the traces alone. --simulate checks it with vLLM's own scheduler "
-            "and adds Holdfast."
+            "An estimate from lengths and pauses alone. --simulate checks it with vLLM's own "
+            "scheduler and adds Holdfast."
         )
-    head = Text(plan.sentence, style="bold")
-    parts: list[RenderableType] = [head, Text(), terminal_table(_table(plan)), Text()]
-    parts += map(Text, notes)
-    parts += (Text(f"warning: {warning}", style="yellow") for warning in plan.warnings)
-    return Group(*parts)
+    seen = plan.observed
+    if seen is not None:
+        notes.append(
+            f"The engine at {seen.url} ({seen.policy}) has {seen.num_live:,} live sessions. Of "
+            f"{seen.num_turns:,} turns that it told, {_share(seen.hit_ratio)} of prompt tokens "
+            f"were cached; an infinite cache would have had {_share(seen.possible_hit_ratio)}."
+        )
+    return notes
 
 
-def _table(plan: CapacityPlan) -> ReportTable:
+def plan_table(plan: CapacityPlan) -> ReportTable:
+    """The set-ups, one a row. Pure."""
     title = (
         f"{plan.num_sessions} sessions, mean prompt {plan.mean_prompt_tokens:,.0f} tokens, "
         f"an infinite cache hits {plan.best_hit_ratio:.1%}"
@@ -82,3 +95,7 @@ def _cell(span: Span | None, one: Capacity) -> str:
 
 def _range(span: Span) -> str:
     return f"{span.low:.1f} to {span.high:.1f}"
+
+
+def _share(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.1%}"

@@ -17,7 +17,7 @@ from holdfast.sim.turn_mix import TurnMix
 
 __all__ = [
     *("FITS_SHARE", "HALF_SHARE", "MOST_SESSIONS", "MOST_TURNS"),
-    *("crossing", "estimate_crossing", "search", "span_of"),
+    *("crossing", "estimate_crossing", "estimated_curve", "search", "span_of"),
 ]
 
 FITS_SHARE: Final = 0.95
@@ -36,6 +36,7 @@ _FAR_STEP: Final = 2.0
 _NEAR_STEP: Final = 1.1
 _STEP: Final = 1.25
 _CLOSE: Final = 1.12
+_CURVE_POINTS: Final = 24
 
 
 def estimate_crossing(
@@ -66,6 +67,26 @@ def estimate_crossing(
         values.append(value or float(MOST_SESSIONS))
     low, high = map(float, np.percentile(values, (5, 95)))
     return Span(middle, min(low, middle), max(high, middle))
+
+
+def estimated_curve(
+    mix: TurnMix, profile: CostProfile, size: CacheSize, most: float
+) -> list[tuple[float, float]]:
+    """Sessions at once, and the share that they keep of an infinite cache's hits. Pure.
+
+    Args:
+        mix: The turns.
+        profile: What the engine's work costs.
+        size: Where prefixes may be.
+        most: Most sessions at once.
+    """
+    thinned = mix.thinned(MOST_TURNS)
+    loads = np.linspace(1.0, max(most, 2.0), _CURVE_POINTS)
+    best = thinned.best_hit_ratio or 1.0
+    return [
+        (float(load), min(estimate_hits(thinned, profile, size, load).hit_ratio / best, 1.0))
+        for load in map(float, loads)
+    ]
 
 
 def _estimated(

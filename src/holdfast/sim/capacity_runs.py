@@ -46,6 +46,7 @@ class CapacityRuns:
         """
         fits: list[float | None] = []
         cliffs: list[float | None] = []
+        curve: list[tuple[float, float]] = []
         searched = 1
         for seed in seeds:
             seen, found = search(
@@ -57,11 +58,13 @@ class CapacityRuns:
             cliffs.append(found[0])
             fits.append(found[1])
             searched = max(searched, *seen)
+            curve += seen.items()
         span = span_of(fits, most)
         uncovered = any((run.uncovered_share or 0.0) > _UNCOVERED for run in self.results)
         engines = Capacity.engines_for(num_developers, span, searched)
         cliff = span_of(cliffs, most)
-        return Capacity(setup, "simulated", span, cliff, searched, engines, uncovered)
+        curve.sort()
+        return Capacity(setup, "simulated", span, cliff, searched, engines, uncovered, curve)
 
     def _run(self, num_sessions: int, seed: int) -> RunResult:
         options = replace(self.plan.options, concurrency=num_sessions)

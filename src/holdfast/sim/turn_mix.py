@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.errors import ConfigError
-from holdfast.traces.record import Session, common_prefix_length
+from holdfast.traces.record import Session
+from holdfast.workload.study.turn_sample import TurnSample, TurnSampleMeter
 
 __all__ = ["TurnMix"]
 
@@ -47,30 +49,38 @@ class TurnMix:
         Raises:
             ConfigError: Fewer than two sessions do.
         """
-        rows: list[tuple[float, float, float, float, int]] = []
-        num_sessions = num_outgrown = 0
+        meter = TurnSampleMeter()
         for session in sessions:
-            peak = max((t.prompt_tokens + t.output_tokens for t in session.turns), default=0)
-            if peak > max_tokens:
-                num_outgrown += 1
-                continue
-            before: tuple[int, ...] = ()
-            for index, turn in enumerate(session.turns):
-                num_kept = common_prefix_length(before, turn.block_ids)
-                kept = min(num_kept * session.block_size_tokens, max(turn.prompt_tokens - 1, 0))
-                gap_s = turn.gap_s if index else 0.0
-                output_tokens = max(turn.output_tokens, 1)
-                rows.append((turn.prompt_tokens, kept, output_tokens, gap_s, num_sessions))
-                before = turn.block_ids
-            num_sessions += 1
-        if num_sessions < _MIN_SESSIONS:
+            meter.add(session)
+        return cls.of_sample(meter.result(), max_tokens)
+
+    @classmethod
+    def of_sample(cls, sample: TurnSample, max_tokens: int, gap_cap_s: float = math.inf) -> TurnMix:
+        """The turns of a sample whose sessions stay within `max_tokens`. Pure.
+
+        Args:
+            sample: The sample.
+            max_tokens: Size of the KV cache.
+            gap_cap_s: Longest gap; longer ones are cut to it (s).
+
+        Raises:
+            ConfigError: Fewer than two sessions do.
+            ValueError: A column holds something else than numbers.
+        """
+        session = sample.column("session").astype(np.int64)
+        fits = sample.column("peak_tokens") <= max_tokens
+        numbers, session_of = np.unique(session[fits], return_inverse=True)
+        num_outgrown = len(np.unique(session[~fits]))
+        if len(numbers) < _MIN_SESSIONS:
             raise ConfigError(
-                f"{num_sessions} sessions fit {max_tokens:,} KV tokens, {num_outgrown} outgrow "
+                f"{len(numbers)} sessions fit {max_tokens:,} KV tokens, {num_outgrown} outgrow "
                 f"them; a plan needs at least {_MIN_SESSIONS}",
                 hint="give more traces, or a larger --kv-tokens",
             )
-        prompt, kept, output, gap_s, session = np.array(rows, dtype=np.float64).T
-        return cls(prompt, kept, output, gap_s, session.astype(np.int64), num_outgrown)
+        names = ("prompt_tokens", "kept_tokens", "output_tokens")
+        prompt, kept, output = (sample.column(name)[fits] for name in names)
+        gap_s = np.minimum(sample.column("gap_ms")[fits] / 1e3, gap_cap_s)
+        return cls(prompt, kept, output, gap_s, session_of.astype(np.int64), num_outgrown)
 
     @property
     def num_sessions(self) -> int:

@@ -145,6 +145,7 @@ class EngineMetrics:
     def fell_back(self, where: str) -> None:
         """Count one error of ours, after which vLLM's own order is used."""
         self._counters["holdfast_fallbacks", (where,)] += 1
+        self.set_reserved(0)
 
     def hinted(self, field: str, outcome: str) -> None:
         """Count one hint of a client; both are names of ours, never a client's text."""
@@ -207,6 +208,10 @@ class EngineMetrics:
     def set_queued(self, num_requests: int) -> None:
         """Set how many waiting requests admission keeps queued now."""
         self._gauges["holdfast_requests_held", ()] = num_requests
+
+    def set_reserved(self, num_blocks: int) -> None:
+        """Set how many free blocks are reserved for paused sessions now."""
+        self._gauges["holdfast_reserved_blocks", ()] = num_blocks
 
     def set_sessions(self, num_by_state: Mapping[str, int]) -> None:
         """Set how many sessions are in each state; other states keep their value."""

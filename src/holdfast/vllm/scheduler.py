@@ -361,6 +361,7 @@ class HoldfastScheduler(WarmingScheduler):
         self._metrics.set_guard_trips(runtime.guard.num_trips)
         if self._is_active:
             self._metrics.set_answered(runtime.num_answered)
+            self._metrics.set_reserved(self._queue.num_reserved_blocks)
         self._metrics.set_prefetches(self.offload.prefetches)
         self._metrics.set_agents(runtime.agent_calls, self.warm_ups.counts)
         self._metrics.set_queued(waiting.num_queued if isinstance(waiting, AdmissionQueue) else 0)

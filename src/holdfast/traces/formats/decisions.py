@@ -3,10 +3,11 @@
 Known: arrivals and ends of turns, lengths, sessions, turn ends, and how much of each prompt was
 cached.
 
-Assumed: a prompt shares its cached tokens with its session's previous prompt, a first prompt with
-all other first prompts; evicted blocks reduce what it seems to share. Each start of an engine has
-its own sessions, and engines may share a file. Turns without an end, which were running or dropped
-from the log, are skipped.
+Assumed: a prompt shares with its session's previous prompt, a first prompt with all other first
+prompts, the tokens that were cached or would have been in an infinite cache. Logs without `missed`
+lines do not have the latter, so evicted blocks reduce what a prompt seems to share. Each start of
+an engine has its own sessions, and engines may share a file. Turns without an end, which were
+running or dropped from the log, are skipped.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from holdfast.core.miss import REPEATED_REASONS
 from holdfast.errors import TraceError
 from holdfast.traces.formats.quantities import Count, PromptTokens, Seconds, Tokens
 from holdfast.traces.formats.reading import Reading
@@ -55,15 +57,21 @@ class _Event(msgspec.Struct):
     output_tokens: Tokens | None = None
     kind: str = "unknown"
     tool: str = ""
+    cached_tokens: Count = 0
+    missed: dict[str, Count] = {}
 
 
 class _Served(msgspec.Struct):
-    """One turn with its arrival and its end."""
+    """One turn with its arrival and its end.
+
+    `repeated_tokens` are those of its prompt that an infinite cache would have had.
+    """
 
     arrived_s: float
     ended_s: float
     prompt_tokens: int
     cached_tokens: int
+    repeated_tokens: int
     output_tokens: int
 
 
@@ -72,11 +80,15 @@ _Process = tuple[int, int]  # engine, process id
 
 @dataclass(slots=True)
 class _Start:
-    """One start of an engine: its number in the file, and its running turns."""
+    """One start of an engine: its number in the file, and its running turns.
+
+    `misses` has the `missed` lines of those that are about to end.
+    """
 
     number: int
     last_s: float = 0.0
     running: dict[str, _Event] = field(default_factory=dict)
+    misses: dict[str, _Event] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -151,7 +163,7 @@ def _start_of(log: _Log, event: _Event) -> _Start:
 
 def _add_record(log: _Log, start: _Start, event: _Event) -> str:
     """Add one record; return the name of a missing field, "" for none."""
-    if event.event not in ("turn_arrived", "turn_ended", "pause_explained"):
+    if event.event not in ("turn_arrived", "missed", "turn_ended", "pause_explained"):
         return ""
     if event.session is None:
         return "session"
@@ -163,11 +175,15 @@ def _add_record(log: _Log, start: _Start, event: _Event) -> str:
     if event.event == "turn_arrived":
         start.running[event.request] = event
         return "" if event.prompt_tokens is not None else "prompt_tokens"
+    if event.event == "missed":
+        start.misses[event.request] = event
+        return ""
     if event.output_tokens is None:
         return "output_tokens"
     arrival = start.running.pop(event.request, None)
+    missed = start.misses.pop(event.request, None)
     if arrival is not None and arrival.prompt_tokens is not None:
-        turn = _served(arrival, arrival.prompt_tokens, event)
+        turn = _served(arrival, arrival.prompt_tokens, event, missed)
         _add_turn(log, (start.number, event.session), turn, event)
     return ""
 
@@ -185,13 +201,19 @@ def _end_index(log: _Log, event: _Event) -> int:
     return log.ends.setdefault((event.kind, event.tool), len(log.ends))
 
 
-def _served(arrival: _Event, prompt_tokens: int, end: _Event) -> _Served:
+def _served(arrival: _Event, prompt_tokens: int, end: _Event, missed: _Event | None) -> _Served:
     num_blocks = arrival.resident_blocks + arrival.missing_blocks
+    cached = prompt_tokens * arrival.resident_blocks // max(1, num_blocks)
+    lost = 0
+    if missed is not None:
+        cached = missed.cached_tokens
+        lost = sum(n for reason, n in missed.missed.items() if reason in REPEATED_REASONS)
     return _Served(
         arrived_s=arrival.time_s,
         ended_s=end.time_s,
         prompt_tokens=prompt_tokens,
-        cached_tokens=prompt_tokens * arrival.resident_blocks // max(1, num_blocks),
+        cached_tokens=cached,
+        repeated_tokens=min(cached + lost, prompt_tokens),
         output_tokens=end.output_tokens or 0,
     )
 
@@ -212,7 +234,7 @@ def _sessions(file: TraceFile, log: _Log) -> Iterator[Session]:
     first_s = {start: stream.first_s for (start, _), stream in reversed(ordered)}
     for (start, number), stream in ordered:
         turns = log.spool.read(stream.turns)
-        lengths = ((turn.prompt_tokens, turn.cached_tokens) for turn in turns)
+        lengths = ((turn.prompt_tokens, turn.repeated_tokens) for turn in turns)
         built: list[Turn] = []
         ended_s: float | None = None
         blocks = log.prefixes.of("", lengths)

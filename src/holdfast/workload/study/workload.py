@@ -22,6 +22,7 @@ from holdfast.workload.study.sampling import MAX_BLOCKS, BlockSampler
 from holdfast.workload.study.shape import Shape, ShapeMeter
 from holdfast.workload.study.steps import SteppedSession, Stepper
 from holdfast.workload.study.tool_times import ToolTime, ToolTimeMeter
+from holdfast.workload.study.turn_sample import MAX_TURNS, TurnSample, TurnSampleMeter
 from holdfast.workload.study.waits import WaitMeter, Waits
 
 __all__ = ["SCHEMA", "EngineSize", "Study", "StudyOptions", "WorkloadStudy"]
@@ -95,6 +96,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
         loads: Loads by ascending concurrency, at the recorded gaps.
         busy_loads: The same sessions without gaps: the order of requests on an overloaded engine,
             where every live session is queued or running. Empty for recorded arrivals.
+        turns: A sample of the turns, for `holdfast plan`; None in studies before it had one.
     """
 
     schema: str = SCHEMA
@@ -113,6 +115,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     profiles: dict[str, Profile]
     loads: tuple[Load, ...]
     busy_loads: tuple[Load, ...]
+    turns: TurnSample | None = None
 
 
 class WorkloadStudy:
@@ -126,6 +129,7 @@ class WorkloadStudy:
         self._options = options or StudyOptions()
         self._stepper = Stepper()
         self._family: list[SteppedSession] = []
+        self._turns = TurnSampleMeter()
         self._shape = ShapeMeter()
         self._prefixes = PrefixMeter()
         self._waits = WaitMeter()
@@ -157,6 +161,7 @@ class WorkloadStudy:
         if self._family and self._family[0].family != stepped.family:
             self._end_family()
         self._family.append(stepped)
+        self._turns.add(session, reading)
         self._shape.add(stepped)
         self._prefixes.add(stepped)
         self._waits.add(stepped)
@@ -199,6 +204,7 @@ class WorkloadStudy:
             profiles=self._profiles.result(),
             loads=loads,
             busy_loads=busy_loads,
+            turns=self._turns.result(MAX_TURNS),
         )
 
     def _end_family(self) -> None:

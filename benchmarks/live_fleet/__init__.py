@@ -1,0 +1,1 @@
+"""Engines, a gateway and Prometheus on loopback, under load."""
