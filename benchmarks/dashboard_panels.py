@@ -2,9 +2,10 @@
 
 python benchmarks/dashboard_panels.py [--load-s S] [--pictures DIR] [--output DIR]
 
-Two engines on CPU behind a gateway get more sessions than they hold. Each panel's queries must have
-data, or be empty for a reason that stands here. Needs the program `prometheus` (Debian's package
-of that name); without it, it says so and ends. --pictures also draws the board and `holdfast top`.
+Two engines on CPU and their gateway get more sessions than they hold. Each panel's queries must
+have data, or be empty for a reason that stands here. Needs the program `prometheus` (Debian's
+package of that name); without it, it reports that and ends. --pictures also draws the board and
+`holdfast top`.
 """
 
 from __future__ import annotations

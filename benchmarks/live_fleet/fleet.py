@@ -1,4 +1,4 @@
-"""Two real engines on CPU behind a gateway, and generated sessions as their load."""
+"""Two real engines on CPU, their gateway, and generated sessions as their load."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_a_study_is_simulated_by_sessions_like_its_own(
     assert any("generated from the study" in one for one in found["warnings"])
 
 
-def test_what_an_older_study_lacks_is_said(study: str, tmp_path: Path) -> None:
+def test_what_an_older_study_lacks_is_named(study: str, tmp_path: Path) -> None:
     older = json.loads(Path(study).read_text())
     del older["turns"]
     path = tmp_path / "older.json"

@@ -267,7 +267,7 @@ def _add_sessions(view: EngineView, states: Sequence[SeenState]) -> None:
 
 
 def listing_order(session: SeenSession) -> tuple[float, ...]:
-    """Order of a list: those first that wait, longest first; then by state and size. Pure."""
+    """Order of a list: waiting ones, longest first; then by state and size. Pure."""
     waited_s = 0.0 if session.starts_after is None else session.starts_after.waited_s
     return _LISTED.index(session.state), -waited_s, -session.context_blocks
 

@@ -37,7 +37,7 @@ def write_plan_html(path: Path, plan: CapacityPlan) -> None:
 
 
 def plan_svg(capacities: Sequence[Capacity]) -> str:
-    """The share of an infinite cache's hits by load: estimates as lines, runs as points. Pure."""
+    """Kept hits by load: estimates as lines, simulated runs as points. Pure."""
     from matplotlib.figure import Figure
 
     with svg_settings():

@@ -72,7 +72,7 @@ def estimate_crossing(
 def estimated_curve(
     mix: TurnMix, profile: CostProfile, size: CacheSize, most: float
 ) -> list[tuple[float, float]]:
-    """Sessions at once, and the share that they keep of an infinite cache's hits. Pure.
+    """Loads, and the share that each keeps of an infinite cache's hits. Pure.
 
     Args:
         mix: The turns.
