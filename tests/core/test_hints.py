@@ -59,6 +59,15 @@ def test_share_that_another_engine_has(sent: object, ratio: float | None, outcom
     assert [(note.field, note.outcome) for note in notes] == [("elsewhere_ratio", outcome)]
 
 
+def test_changes_of_prompts_are_known_kinds() -> None:
+    hints, _ = parse_with_notes({"holdfast_prompt_change": "date"}, None)
+    assert hints.prompt_change == "date"
+    for bad in ("dates", "", 3, ["date"], dict[str, str]()):
+        hints, notes = parse_with_notes({"holdfast_prompt_change": bad}, None)
+        assert hints.prompt_change is None
+        assert [(note.field, note.outcome) for note in notes] == [("prompt_change", "rejected")]
+
+
 def test_end_of_the_fixed_prefix_is_read() -> None:
     hints, notes = parse_hints({"holdfast_fixed_prefix_tokens": "4096"}, None)
     assert hints.fixed_prefix_tokens == 4096

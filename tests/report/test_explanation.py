@@ -53,6 +53,27 @@ def test_new_prompts_are_no_fault_of_the_cache() -> None:
     assert found.verdict.startswith("Most prompt tokens are new")
 
 
+def test_causes_name_what_changed_and_the_rule() -> None:
+    known = {"mutated_at_tokens": 50, "against_turn": 1, "change": "git"}
+    found = explain([turn(0, 2, 50, {"mutated": 900}, **known)])
+    (cause,) = found.causes
+    assert cause.reason == "mutated:git"
+    assert "rule git-status (policy canonical-prompt)" in cause.remedy
+    assert "the repository's state in the system prompt changed" in found.sessions[0].turns[0].why
+    (unknown,) = explain([turn(0, 2, 50, {"mutated": 900}, change="later kind")]).causes
+    assert unknown.reason == "mutated"
+
+
+def test_sums_of_changes_are_part_of_their_reason() -> None:
+    changes = {"mutated:date": (300, 3.0), "mutated:other": (100, 1.0)}
+    found = explain_totals(
+        1_000, {"mutated": 500, "never_seen": 50}, {"mutated": 5.0}, changes=changes
+    )
+    assert found.missed == {"mutated": 500, "never_seen": 50}
+    causes = [(cause.reason, cause.tokens, cause.lost_s) for cause in found.causes]
+    assert causes == [("mutated:date", 300, 3.0), ("mutated", 200, 2.0)]
+
+
 def test_changed_prompts_are_told_from_evictions() -> None:
     records = [turn(0, n, 50, {"mutated": 900}, mutated_at_tokens=50, against_turn=n - 1)
                for n in range(2, 5)]  # fmt: skip

@@ -315,3 +315,20 @@ def test_what_is_counted_is_what_is_attributed(witness: Witness) -> None:
     assert missed + metrics["holdfast_cached_tokens"] == prompts
     assert metrics["holdfast_missed_tokens/evicted"] == 96
     assert metrics["holdfast_lost_seconds/evicted"] > 0
+
+
+def test_what_changed_is_counted_with_its_tokens(rig: Rig) -> None:
+    witness = Witness(rig)
+    named = {"holdfast_client": "pi", "holdfast_prompt_change": "git"}
+    rig.turn("1", "abcdefgh", session_id="s", xargs=named)
+    assert witness.found["1"].change is None  # nothing is missing that was there before
+    rig.turn("2", "abXdefghij", session_id="s", xargs=named)
+    assert (witness.found["2"].change, witness.missed("2")["mutated"]) == ("git", 100)
+    assert _counted(rig, "holdfast_changed_prompt_tokens/mutated/git/") == 100
+    lost_s = witness.found["2"].lost_s["mutated"]
+    assert _counted(rig, "holdfast_changed_prompt_seconds/mutated/git/") == pytest.approx(lost_s)
+
+
+def _counted(rig: Rig, name: str) -> float:
+    """The sum of metrics whose names begin so."""
+    return sum(value for key, value in rig.metrics.items() if key.startswith(name))

@@ -246,3 +246,27 @@ async def test_messages_get_the_record_where_they_can(monkeypatch: pytest.Monkey
     seen = json.loads(endpoint.body)["kv_transfer_params"]
     record = {"session_id": "g", "client": "Holdfast", "retain_s": 5}
     assert seen == {"a": 1, "holdfast": record}
+
+
+async def test_what_changed_in_a_prompt_is_added() -> None:
+    endpoint = Endpoint()
+    middleware = ClientSessions(endpoint)
+
+    async def posted(day: str, question: str) -> dict[str, Any]:
+        said = [("system", f"{'word ' * 300}\nToday is {day}."), ("user", question)]
+        messages = [{"role": role, "content": text} for role, text in said]
+        body = json.dumps({"model": "m", "messages": messages, "tools": [1]}).encode()
+        message = {"type": "http.request", "body": body, "more_body": False}
+
+        async def receive() -> Message:
+            return message
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions"}
+        await middleware({**scope, "headers": [JSON, *CODEX]}, receive, _send)
+        record: dict[str, Any] = json.loads(endpoint.body)["vllm_xargs"]
+        return record
+
+    assert "holdfast_prompt_change" not in await posted("2026-11-28", "a")
+    assert "holdfast_prompt_change" not in await posted("2026-11-28", "a")
+    changed = await posted("2026-11-29", "a")
+    assert changed["holdfast_prompt_change"] == "date"

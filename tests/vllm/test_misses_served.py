@@ -165,6 +165,31 @@ def test_changed_history_is_mutated(engine: Engine) -> None:
     assert (record["mutated_at_tokens"], record["against_turn"]) == (96, 1)
 
 
+def test_what_changed_in_a_chat_is_named(engine: Engine) -> None:
+    for day in ("2026-11-28", "2026-11-29"):
+        said = [("system", f"{'word ' * 60}\nToday is {day}."), ("user", "word " * 40)]
+        body = {
+            "model": engine.model,
+            "messages": [{"role": role, "content": text} for role, text in said],
+            "max_completion_tokens": 4,
+        }
+        headers = {"X-Claude-Code-Session-Id": "dated"}
+        status, text = engine.post("/v1/chat/completions", headers, body)
+        assert status == 200, text
+    first, second = until(lambda: _of_session(engine, "dated", 2))
+    assert (first["change"], second["change"]) == (None, "date")
+    assert second["missed"]["mutated"] > 40
+    labels = 'change="date",client="Claude Code",reason="mutated"'
+    name = f"holdfast_changed_prompt_tokens_total{{{labels}}} {second['missed']['mutated']:.1f}"
+    until(lambda: name in engine.ask("GET", "/metrics")[1].decode())
+
+
+def _of_session(engine: Engine, session_id: str, num_turns: int) -> list[dict[str, Any]]:
+    """Why the turns of a session missed, once there are so many."""
+    found = [one for one in engine.logged("missed") if one["session_id"] == session_id]
+    return found if len(found) == num_turns else []
+
+
 def test_answer_that_came_back_otherwise_is_named(engine: Engine) -> None:
     prompt = engine.some()
     engine.turn(prompt, "answer", max_tokens=44)  # computed up to 373 tokens: eleven blocks

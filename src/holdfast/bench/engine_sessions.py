@@ -71,6 +71,7 @@ def misses_of(states: Iterable[SeenState]) -> Iterator[MissRecord]:
                     evicted=turn.evicted,
                     waited_s=turn.waited_s,
                     delayed_by=turn.delayed_by,
+                    change=turn.change,
                 )
 
 

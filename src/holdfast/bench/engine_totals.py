@@ -1,17 +1,20 @@
-"""Explains a running engine: its sums, and its sessions by its control routes."""
+"""Explains a running engine or gateway: its sums, and an engine's sessions."""
 
 from __future__ import annotations
 
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Final
 
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast.bench.engine_sessions import misses_of, read_states
 from holdfast.bench.scrape import parse_metrics
 from holdfast.errors import EndpointError
 from holdfast.report.explanation import Explanation, explain, explain_totals
+from holdfast.report.gateway_explanation import explain_changes
 
 __all__ = ["engine_explanation"]
 
@@ -23,7 +26,7 @@ _LIVE: Final = ("waiting", "running", "at_tool", "human_away")
 def engine_explanation(
     url: str, token: str | None = None, session_id: str | None = None
 ) -> Explanation:
-    """Explain what an engine has counted since it started.
+    """Explain what an engine or a gateway has counted since it started.
 
     Args:
         url: Its address, without a path.
@@ -32,11 +35,15 @@ def engine_explanation(
         session_id: Only the last turns of sessions with this id or number; None for all.
 
     Raises:
-        EndpointError: It cannot be reached, or is no engine with Holdfast.
+        EndpointError: It cannot be reached, or is neither an engine with Holdfast nor a gateway.
     """
-    cached, missed, lost_s, cache_tokens = _sums(url)
+    text = _metrics(url)
+    families = list(text_string_to_metric_families(text))
+    if any(family.name.startswith("holdfast_gateway_") for family in families):
+        return _gateway_explanation(families)
+    cache_tokens = parse_metrics(text).kv_tokens or 0
     if token is None:
-        return explain_totals(cached, missed, lost_s, cache_tokens)
+        return _explained(url, families, cache_tokens)
     states = read_states(url, token)
     last = explain(misses_of(states), session_id)
     if session_id is not None:
@@ -48,7 +55,7 @@ def engine_explanation(
         if session.state in _LIVE
     ]
     cache_tokens = sum(state.engine.cache_tokens for state in states) or cache_tokens
-    found = explain_totals(cached, missed, lost_s, cache_tokens, sum(size for size, _ in live))
+    found = _explained(url, families, cache_tokens, sum(size for size, _ in live))
     found.sessions, found.waits = last.sessions, last.waits
     found.num_sessions = len(last.sessions)
     reasons = [one.starts_after.reason for _, one in live if one.starts_after is not None]
@@ -56,32 +63,57 @@ def engine_explanation(
     return found
 
 
-def _sums(url: str) -> tuple[int, dict[str, int], dict[str, float], int]:
-    """Cached tokens, missing ones and lost seconds by reason, and tokens of the cache."""
+def _metrics(url: str) -> str:
+    """The text of the metrics."""
     metrics_url = f"{url.rstrip('/')}/metrics"
     try:
         with urllib.request.urlopen(metrics_url, timeout=_TIMEOUT_S) as answer:
-            text = answer.read(_MAX_BYTES).decode("utf-8", "replace")
+            text: str = answer.read(_MAX_BYTES).decode("utf-8", "replace")
+            return text
     except (OSError, ValueError) as error:
         raise EndpointError(
             f"{metrics_url}: {getattr(error, 'reason', error)}",
             hint="give the address of an engine, such as http://127.0.0.1:8000",
         ) from error
-    cached = 0.0
-    missed: dict[str, int] = {}
-    lost_s: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            reason = sample.labels.get("reason", "")
-            if sample.name == "holdfast_cached_tokens_total":
-                cached += sample.value
-            elif sample.name == "holdfast_missed_tokens_total":
-                missed[reason] = missed.get(reason, 0) + int(sample.value)
-            elif sample.name == "holdfast_lost_seconds_total":
-                lost_s[reason] = lost_s.get(reason, 0.0) + sample.value
+
+
+def _explained(
+    url: str, families: Sequence[Metric], cache_tokens: int, working_set_tokens: int = 0
+) -> Explanation:
+    """What an engine has counted."""
+    missed = _sums(families, "holdfast_missed_tokens_total", "reason")
     if not missed:
         raise EndpointError(
-            f"{metrics_url} has no holdfast_missed_tokens_total",
-            hint="serve with `holdfast serve`; stock vLLM does not attribute misses",
+            f"{url.rstrip('/')}/metrics has no holdfast_missed_tokens_total",
+            hint="serve with `holdfast serve`, or give a gateway's --admin-port; stock vLLM does"
+            " not attribute misses",
         )
-    return int(cached), missed, lost_s, parse_metrics(text).kv_tokens or 0
+    changed = _sums(families, "holdfast_changed_prompt_tokens_total", "reason", "change")
+    changed_s = _sums(families, "holdfast_changed_prompt_seconds_total", "reason", "change")
+    return explain_totals(
+        int(sum(_sums(families, "holdfast_cached_tokens_total").values())),
+        {reason: int(tokens) for reason, tokens in missed.items()},
+        _sums(families, "holdfast_lost_seconds_total", "reason"),
+        cache_tokens,
+        working_set_tokens,
+        {cause: (int(tokens), changed_s.get(cause, 0.0)) for cause, tokens in changed.items()},
+    )
+
+
+def _gateway_explanation(families: Sequence[Metric]) -> Explanation:
+    """What a gateway has counted of prompts that changed."""
+    prompts = _sums(families, "holdfast_gateway_changed_prompts_total", "change")
+    tokens = _sums(families, "holdfast_gateway_changed_prompt_tokens_total", "change")
+    changes = {kind: (int(number), int(tokens.get(kind, 0))) for kind, number in prompts.items()}
+    num_sent = sum(_sums(families, "holdfast_gateway_prompts_total").values())
+    return explain_changes(int(num_sent), changes)
+
+
+def _sums(families: Sequence[Metric], name: str, *labels: str) -> dict[str, float]:
+    """A metric's sums by the values of some labels, with colons between."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    for family in families:
+        for sample in family.samples:
+            if sample.name == name:
+                sums[":".join(sample.labels.get(label, "") for label in labels)] += sample.value
+    return dict(sums)

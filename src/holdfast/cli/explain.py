@@ -46,7 +46,8 @@ def explain(arguments: ExplainArguments) -> None:
     LOG is a decision log, which `HOLDFAST_DECISION_LOG=FILE holdfast serve ...` writes; it may
     still be written. RECORDS are the turns of `holdfast replay --records FILE`, whose misses are
     told by elimination. URL is an engine such as http://127.0.0.1:8000: its sums since it started
-    and, with the token of its control routes, each session's last turns and who waits now.
+    and, with the token of its control routes, each session's last turns and who waits now; or the
+    admin port of a gateway: which of its prompts changed, and what prevents that.
     """
     import msgspec
     from rich.console import Console

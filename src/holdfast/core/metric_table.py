@@ -59,6 +59,18 @@ METRICS: Final = (
         ("reason",),
     ),
     Metric(
+        "holdfast_changed_prompt_tokens",
+        "counter",
+        "Prompt tokens that were not cached because the prompt changed, by what changed.",
+        ("reason", "change", "client"),
+    ),
+    Metric(
+        "holdfast_changed_prompt_seconds",
+        "counter",
+        "Engine time to compute them.",
+        ("reason", "change", "client"),
+    ),
+    Metric(
         "holdfast_hit_ratio",
         "gauge",
         "Share of prompt tokens that were cached, over the last turns.",

@@ -6,8 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, get_args
 
+from holdfast.core.prompt_change import ChangeKind
+
 __all__ = [
-    *("AVOIDABLE_REASONS", "MISS_REASONS", "REPEATED_REASONS", "Attribution", "EngineStep"),
+    *(
+        "AVOIDABLE_REASONS",
+        "CHANGED_REASONS",
+        "MISS_REASONS",
+        "REPEATED_REASONS",
+        "Attribution",
+        "EngineStep",
+    ),
     "Eviction",
     *("KnownPrompt", "MissReason", "missed_tokens"),
 ]
@@ -48,6 +57,10 @@ REPEATED_REASONS: Final = AVOIDABLE_REASONS - {
     *("mutated", "answer_changed", "salt_changed", "other_model", "other_replica")
 }
 """Avoidable reasons of tokens that an infinite cache of the same engine would have had."""
+
+
+CHANGED_REASONS: Final[frozenset[MissReason]] = frozenset({"mutated", "answer_changed"})
+"""Reasons of tokens that a changed prompt lost."""
 
 
 @dataclass(slots=True, eq=False)
@@ -120,6 +133,8 @@ class KnownPrompt:
         cached_tokens: Leading tokens that the engine had at the start (count); None before.
         lost: Why seen tokens were missing, and up to which token, in order.
         eviction: The eviction of the first missing token's block, if that was evicted.
+        change: What changed since the session's last prompt, as the API server found; None if it
+            found nothing.
     """
 
     hashes: Sequence[bytes] = ()
@@ -133,6 +148,7 @@ class KnownPrompt:
     cached_tokens: int | None = None
     lost: Sequence[tuple[MissReason, int]] = ()
     eviction: Eviction | None = None
+    change: ChangeKind | None = None
 
     def note_elsewhere(self, num_tokens: int) -> None:
         """Take in how many leading tokens another engine has. Mutates."""
@@ -179,6 +195,11 @@ class Attribution:
     lost_s: Mapping[MissReason, float] = field(default_factory=dict)
     known: KnownPrompt = field(default_factory=KnownPrompt)
     expected_s: float | None = None
+
+    @property
+    def change(self) -> ChangeKind | None:
+        """What change of the prompt its missing tokens are from; None if none are. Pure."""
+        return self.known.change if CHANGED_REASONS & self.missed.keys() else None
 
 
 def missed_tokens(

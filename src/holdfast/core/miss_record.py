@@ -61,6 +61,7 @@ class MissRecord(msgspec.Struct, frozen=True):
         evicted: The eviction of the first missing token's block.
         waited_s: Time from its arrival to its start (s).
         delayed_by: What it waited for last, see `DelayReason`; "" if it started at once.
+        change: What changed in the prompt since the session's last one; see `CHANGES`.
     """
 
     time_s: float
@@ -80,6 +81,7 @@ class MissRecord(msgspec.Struct, frozen=True):
     evicted: EvictionRecord | None = None
     waited_s: float = 0.0
     delayed_by: str = ""
+    change: str | None = None
 
     @property
     def stream(self) -> tuple[int, int, int]:

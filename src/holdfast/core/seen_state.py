@@ -48,6 +48,7 @@ class SeenMiss(msgspec.Struct, frozen=True):
     gap_s: float = 0.0
     waited_s: float = 0.0
     delayed_by: str = ""
+    change: str | None = None
 
 
 class SeenSession(msgspec.Struct, frozen=True):

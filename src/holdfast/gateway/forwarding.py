@@ -156,6 +156,12 @@ class Forwarder:
         except EndpointError as error:
             raise Refusal(503, str(error)) from None
         self.metrics.placements.labels(placement.engine.name, placement.reason).inc()
+        if call.path and not failed:
+            self.metrics.prompts.sent()
+            if call.changed is not None:
+                kind, client, lost_bytes = call.changed
+                num_tokens = lost_bytes / placement.engine.bytes_per_token
+                self.metrics.prompts.lost(kind, client, num_tokens)
         return _Sent(request_id, placement, self, call.request)
 
     def _headers(self, request: web.Request, call: Call, sent: _Sent) -> CIMultiDict[str]:

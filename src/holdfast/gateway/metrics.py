@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from holdfast.gateway.prompt_metrics import PromptMetrics
+
 __all__ = ["GatewayMetrics"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0)
@@ -16,6 +18,7 @@ class GatewayMetrics:
 
     Attributes:
         registry: For the admin server.
+        prompts: Of prompts.
     """
 
     def __init__(self) -> None:
@@ -46,6 +49,7 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self._add_judging()
+        self.prompts = PromptMetrics(self.registry)
         self.in_flight = self._gauge(
             "requests_in_flight", "Requests sent to an engine and not yet answered."
         )

@@ -8,8 +8,9 @@ from typing import Final
 
 import msgspec
 
-from holdfast.core.miss import AVOIDABLE_REASONS
+from holdfast.core.miss import AVOIDABLE_REASONS, CHANGED_REASONS
 from holdfast.core.miss_record import MissRecord
+from holdfast.core.prompt_change import CHANGES
 from holdfast.core.results import ratio
 from holdfast.report.remedies import DELAYS, REMEDIES, SENTENCES
 
@@ -215,6 +216,7 @@ def explain_totals(
     lost_s: Mapping[str, float],
     cache_tokens: int = 0,
     working_set_tokens: int = 0,
+    changes: Mapping[str, tuple[int, float]] | None = None,
 ) -> Explanation:
     """Explain an engine's counters, which know no single turn; pure.
 
@@ -224,10 +226,18 @@ def explain_totals(
         lost_s: Engine time to compute avoidable ones, by reason (s).
         cache_tokens: As in `Explanation`.
         working_set_tokens: Likewise.
+        changes: Of tokens that changed prompts lost, count and time by reason and change, with a
+            colon between.
     """
     totals = _Totals(cached_tokens + sum(missed.values()), cached_tokens)
-    for reason, tokens in missed.items():
-        totals.add(reason, reason, tokens, lost_s.get(reason, 0.0), num_turns=0)
+    rest = {reason: (tokens, lost_s.get(reason, 0.0)) for reason, tokens in missed.items()}
+    for cause, (tokens, seconds) in (changes or {}).items():
+        reason = cause.partition(":")[0]
+        totals.add(reason, cause if cause in SENTENCES else reason, tokens, seconds, num_turns=0)
+        others, others_s = rest.get(reason, (0, 0.0))
+        rest[reason] = max(others - tokens, 0), max(others_s - seconds, 0.0)
+    for reason, (tokens, seconds) in rest.items():
+        totals.add(reason, reason, tokens, seconds, num_turns=0)
     return _explanation(totals, cache_tokens, working_set_tokens, [], None)
 
 
@@ -290,7 +300,9 @@ def _causes(totals: _Totals) -> list[Cause]:
 
 
 def _cause(record: MissRecord, reason: str) -> str:
-    """The reason; of an eviction with the state of the evicted session."""
+    """The reason; of an eviction with the session's state, of a change with its kind."""
+    if reason in CHANGED_REASONS and record.change in CHANGES:
+        return f"{reason}:{record.change}"
     if reason != "evicted" or record.evicted is None:
         return reason
     return f"{reason}:{record.evicted.reason}"
@@ -322,9 +334,10 @@ def _add_turn(session: SessionMisses, record: MissRecord) -> None:
 def _why(record: MissRecord, reason: str) -> str:
     tokens = record.missed[reason]
     if reason == "mutated" and record.mutated_at_tokens is not None:
+        what = SENTENCES[_cause(record, reason)]
         return (
             f"{tokens:,} tokens changed: the prompt differs from turn {record.against_turn}"
-            f" from token {record.mutated_at_tokens:,} on"
+            f" from token {record.mutated_at_tokens:,} on ({what})"
         )
     evicted = record.evicted
     if reason == "evicted" and evicted is not None:

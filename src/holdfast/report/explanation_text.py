@@ -21,9 +21,8 @@ def explanation_text(found: Explanation, num_sessions: int) -> Group:
         num_sessions: Sessions to show at most, and turns of each (count).
     """
     parts: list[RenderableType] = [Text(found.verdict, style="bold"), Text()]
-    if not found.prompt_tokens:
-        return Group(*parts)
-    parts.append(terminal_table(_sums(found)))
+    if found.prompt_tokens:
+        parts.append(terminal_table(_sums(found)))
     if found.causes:
         parts.append(terminal_table(_causes(found)))
         for number, cause in enumerate(found.causes, 1):

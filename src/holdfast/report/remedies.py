@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from holdfast.core.prompt_change import CHANGES, ChangeNote
+
 __all__ = ["DELAYS", "REMEDIES", "SENTENCES"]
 
 SENTENCES: Final[Mapping[str, str]] = {
@@ -25,8 +27,18 @@ SENTENCES: Final[Mapping[str, str]] = {
     "other_replica": "another engine of the gateway has the blocks",
     "below_block_size": "the tokens were not in a whole block",
     "never_seen": "the tokens are new",
+    **{f"mutated:{kind}": note.sentence for kind, note in CHANGES.items()},
+    **{f"answer_changed:{kind}": note.sentence for kind, note in CHANGES.items()},
 }
 """What happened, by cause."""
+
+
+def _remedy(note: ChangeNote) -> str:
+    """What to do about a change, with the gateway's rule that prevents it."""
+    if not note.rule:
+        return note.advice
+    return f"{note.advice} Or allow the gateway's rule {note.rule} (policy canonical-prompt)."
+
 
 _MORE_SPACE: Final = (
     "More sessions are live than the KV cache holds. Run fewer at once, give the cache more memory"
@@ -57,6 +69,8 @@ REMEDIES: Final[Mapping[str, str]] = {
     " engine fewer sessions, or look why it was down (holdfast_gateway_placements_total).",
     "below_block_size": "Nothing: the engine caches whole blocks.",
     "never_seen": "Nothing: new tokens must be computed.",
+    **{f"mutated:{kind}": _remedy(note) for kind, note in CHANGES.items()},
+    **{f"answer_changed:{kind}": _remedy(note) for kind, note in CHANGES.items()},
 }
 """What to do, by cause."""
 

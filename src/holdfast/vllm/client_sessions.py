@@ -12,11 +12,13 @@ Process: API server. Imports nothing of vLLM.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
 from holdfast.core.client_identity import BODY_FIELDS, ClientIdentity, identify
 from holdfast.core.hints import CARRIER_KEY
+from holdfast.core.prompt_change import ChangeKind
+from holdfast.core.prompt_history import PromptHistory, stream_of
 from holdfast.core.request_body import RequestBody
 from holdfast.vllm.client_body import hint_fields, is_side_shape, with_entries
 from holdfast.vllm.compat import messages_take_xargs
@@ -37,6 +39,9 @@ _logger = logging.getLogger(__name__)
 class ClientSessions:
     """Adds an identity record and hints to requests, and changes nothing else.
 
+    It finds as well what makes a prompt not extend its session's last one, by fingerprints, and
+    adds the name of that.
+
     It buffers the JSON body of a request for text until it is complete, as the endpoints do. Other
     bodies, compressed ones among them, pass as they are, and so does JSON that vLLM refuses.
 
@@ -47,6 +52,7 @@ class ClientSessions:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._has_failed = False
+        self._history = PromptHistory()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handle one connection; see ASGI."""
@@ -72,11 +78,21 @@ class ClientSessions:
             return _with_headers(scope, identify(headers), None), messages
         is_side = is_side_shape(body)
         identity = identify(headers, body.values(BODY_FIELDS), is_side_shape=is_side)
-        new = _with_record(body, scope["path"], _record(identity, hint_fields(body)))
+        change = None if identity.is_side_call else self._change(identity, headers, body)
+        record = _record(identity, hint_fields(body), change)
+        new = _with_record(body, scope["path"], record)
         if new is None or new == text:
             return _with_headers(scope, identity, None), messages
         message = {"type": "http.request", "body": new, "more_body": False}
         return _with_headers(scope, identity, len(new)), [message]
+
+    def _change(
+        self, identity: ClientIdentity, headers: Mapping[str, str], body: RequestBody
+    ) -> ChangeKind | None:
+        """What changed in the prompt since its session's last one; remembers it. Mutates."""
+        tenant = headers.get("authorization", "") + repr(body.value("cache_salt"))
+        change = self._history.change(stream_of(identity.session_id, tenant, body), body)
+        return None if change is None else change.kind
 
 
 def _with_record(body: RequestBody, path: str, record: dict[str, object]) -> bytes | None:
@@ -96,7 +112,9 @@ def _with_record(body: RequestBody, path: str, record: dict[str, object]) -> byt
     return with_entries(body, "vllm_xargs", entries, [f"{_PREFIX}{key}" for key in stale])
 
 
-def _record(identity: ClientIdentity, hint_fields: str) -> dict[str, object]:
+def _record(
+    identity: ClientIdentity, hint_fields: str, change: ChangeKind | None
+) -> dict[str, object]:
     """The identity record: what the scheduler is told, without what is not known."""
     record: dict[str, object] = {
         "session_id": identity.session_id,
@@ -107,6 +125,7 @@ def _record(identity: ClientIdentity, hint_fields: str) -> dict[str, object]:
         "final": int(identity.is_final),
         "side_call": int(identity.is_side_call),
         CARRIER_KEY.removeprefix(_PREFIX): hint_fields,
+        "prompt_change": change,
         **dict(identity.announced),
     }
     return {key: value for key, value in record.items() if value}

@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 
 from holdfast.core.identity import Identity
 from holdfast.core.lineage import LineageReason
-from holdfast.core.miss import MISS_REASONS, Attribution
+from holdfast.core.miss import CHANGED_REASONS, MISS_REASONS, Attribution
 from holdfast.predict.agent_calls import AgentCalls
 from holdfast.runtime.watchdog import Pulse
 from holdfast.vllm.metric_files import WAIT_BOUNDS_S, ValueFiles
@@ -124,8 +124,14 @@ class EngineMetrics:
         """Count cached blocks that an admitted request reuses."""
         self._counters["holdfast_reused_blocks", ()] += num_blocks
 
-    def attributed(self, attribution: Attribution) -> None:
+    def attributed(self, attribution: Attribution, client: str = "") -> None:
         """Count one prompt's tokens, cached or missing for a reason, and lost time."""
+        if attribution.change is not None:
+            for reason in CHANGED_REASONS & attribution.missed.keys():
+                labels = reason, attribution.change, client or "unknown"
+                num_tokens, lost_s = attribution.missed[reason], attribution.lost_s.get(reason, 0.0)
+                self._counters["holdfast_changed_prompt_tokens", labels] += num_tokens
+                self._counters["holdfast_changed_prompt_seconds", labels] += lost_s
         self._counters["holdfast_cached_tokens", ()] += attribution.cached_tokens
         for reason, num_tokens in attribution.missed.items():
             self._counters["holdfast_missed_tokens", (reason,)] += num_tokens

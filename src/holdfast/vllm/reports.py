@@ -266,7 +266,7 @@ class EngineReports:
 
     def _missed(self, turn: Turn, attribution: Attribution) -> None:
         """Count and log why tokens of a turn's prompt were missing."""
-        self.metrics.attributed(attribution)
+        self.metrics.attributed(attribution, turn.session.identity.client)
         self.watchdog.turn_ended(attribution)
         if not self._log.is_written:
             return
@@ -283,6 +283,7 @@ class EngineReports:
             lost_s=lost_s,
             mutated_at_tokens=known.mutated_at_tokens,
             against_turn=known.against_turn,
+            change=attribution.change,
             evicted=eviction_record(attribution, self._clock()),
             waited_s=turn.waited_s,
             delayed_by=turn.delayed_by,

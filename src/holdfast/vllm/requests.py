@@ -112,6 +112,8 @@ class RequestTracker:
         self._hints[request.request_id] = hints
         if hints.elsewhere_ratio and turn.known is not None:
             turn.known.note_elsewhere(round(hints.elsewhere_ratio * request.num_prompt_tokens))
+        if turn.known is not None:
+            turn.known.change = hints.prompt_change
         self._measure(turn, request)
         self._runtime.hints.arrived(turn, hints, self._turns.values())
         return turn, notes

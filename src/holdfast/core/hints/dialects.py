@@ -21,6 +21,7 @@ from holdfast.core.hints.objects import (
     read_session_control,
 )
 from holdfast.core.hints.readers import (
+    read_change,
     read_flag,
     read_identity,
     read_importance,
@@ -54,6 +55,7 @@ HintField = Literal[
     "priority",
     "fixed_prefix_tokens",
     "elsewhere_ratio",
+    "prompt_change",
     "commands",
 ]
 """Attributes of `Hints`; `lease_until_s`, since 1970, becomes `retain_s`."""
@@ -95,6 +97,7 @@ _OWN_KEYS: Final[tuple[Key, ...]] = (
     ("priority", "priority", read_priority),
     ("fixed_prefix_tokens", "fixed_prefix_tokens", read_tokens),
     ("elsewhere_ratio", "elsewhere_ratio", read_ratio),
+    ("prompt_change", "prompt_change", read_change),
     ("evict", "commands", read_evict_flag),
     ("prefetch", "commands", read_prefetch_flag),
 )

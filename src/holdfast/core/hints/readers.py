@@ -7,6 +7,7 @@ import math
 from typing import Final, NamedTuple
 
 from holdfast.core.bounded_name import bounded_name
+from holdfast.core.prompt_change import CHANGES
 from holdfast.tool_calls.syntax import make_call
 from holdfast.tool_calls.turn_end import TurnEnd, turn_end_of
 
@@ -14,6 +15,7 @@ __all__ = [
     "MAX_HINT_S",
     "BadHintError",
     "Clipped",
+    "read_change",
     "read_flag",
     "read_identity",
     "read_importance",
@@ -139,6 +141,13 @@ def read_ratio(value: object) -> float | Clipped:
     if not 0 <= number < math.inf:
         raise BadHintError("must be a number from 0 to 1")
     return Clipped(1.0, "cut to 1") if number > 1 else number
+
+
+def read_change(value: object) -> str:
+    """Read a kind of change of a prompt. Pure."""
+    if not isinstance(value, str) or value not in CHANGES:
+        raise BadHintError("must be a known kind of change")
+    return value
 
 
 def read_reversed_priority(value: object) -> int | Clipped:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from holdfast.core.prompt_change import ChangeKind
 from holdfast.tool_calls.turn_end import TurnEnd
 
 __all__ = ["IDENTITY_FIELDS", "CacheCommand", "HintNote", "HintOutcome", "Hints"]
@@ -66,6 +67,8 @@ class Hints:
         fixed_prefix_tokens: Leading tokens of the prompt that all calls of its agent have (count).
         elsewhere_ratio: Leading share of the prompt that another engine has in its KV cache (0 to
             1), as the gateway says; None without one.
+        prompt_change: What changed in the prompt since the session's last one, as the API server
+            found; None if nothing.
         commands: What is to be done with blocks of this session, or of others of the tenant.
     """
 
@@ -81,6 +84,7 @@ class Hints:
     priority: int | None = None
     fixed_prefix_tokens: int | None = None
     elsewhere_ratio: float | None = None
+    prompt_change: ChangeKind | None = None
     commands: tuple[CacheCommand, ...] = ()
 
 

@@ -104,6 +104,7 @@ class MissReport(msgspec.Struct, frozen=True):
         gap_s: Time from the session's last answer to the turn's arrival (s); 0 for a first turn.
         waited_s: Time from its arrival to its start (s).
         delayed_by: What it waited for last, see `DelayReason`; "" if it started at once.
+        change: What changed in the prompt since the session's last one; see `CHANGES`.
     """
 
     turn: int
@@ -117,6 +118,7 @@ class MissReport(msgspec.Struct, frozen=True):
     gap_s: float = 0.0
     waited_s: float = 0.0
     delayed_by: str = ""
+    change: str | None = None
 
 
 class SessionReport(msgspec.Struct, frozen=True):

@@ -267,6 +267,7 @@ def _miss(past: PastTurn, now_s: float) -> MissReport:
         gap_s=past.gap_s,
         waited_s=past.waited_s,
         delayed_by=past.delayed_by,
+        change=last.change,
     )
 
 

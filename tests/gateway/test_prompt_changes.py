@@ -1,0 +1,95 @@
+"""A running gateway counts prompts that do not extend their session's last one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import web
+from tests.gateway.fake_engine import FakeEngine, gateway
+from tests.gateway.test_forwarding import post
+
+from holdfast.bench.engine_totals import engine_explanation
+from holdfast.gateway.tenants import ApiKeys
+from holdfast.policies.requests import Request, RequestPolicy
+from holdfast.policies.spec import PolicySpec
+
+TOTAL = "holdfast_gateway_changed_prompts_total"
+TOKENS = "holdfast_gateway_changed_prompt_tokens_total"
+LONG = "word " * 800
+CLAUDE = {"User-Agent": "claude-cli/2.1.332", "X-Claude-Code-Session-Id": "s1"}
+
+
+def chat(day: str, num_turns: int = 1) -> dict[str, Any]:
+    messages = [{"role": "system", "content": f"{LONG}\nToday is {day}."}]
+    for number in range(num_turns):
+        messages += [{"role": "user", "content": f"question {number} {LONG}"}]
+        messages += [{"role": "assistant", "content": f"answer {number}"}]
+    return {"model": "m", "messages": messages[:-1]}
+
+
+async def test_a_prompt_that_grew_is_not_counted() -> None:
+    async with gateway(FakeEngine()) as url:
+        for num_turns in (1, 2, 2, 3):
+            await post(url, json=chat("2026-11-28", num_turns), headers=CLAUDE)
+        assert (url.counted(TOTAL), url.counted("holdfast_gateway_prompts_total")) == (0, 4)
+
+
+async def test_changed_prompts_are_counted_by_kind_and_client() -> None:
+    async with gateway(FakeEngine()) as url:
+        await post(url, json=chat("2026-11-28"), headers=CLAUDE)
+        await post(url, json=chat("2026-11-29", 2), headers=CLAUDE)
+        (metric,) = url.gateway.metrics.prompts.changed.collect()
+        samples = metric.samples
+        labels = [sample.labels for sample in samples if sample.name == TOTAL]
+        assert labels == [{"change": "date", "client": "Claude Code"}]
+        assert url.counted(TOTAL) == 1
+        assert url.counted(TOKENS) == pytest.approx(len(LONG) / 4, rel=0.3)
+
+
+async def test_what_a_policy_repairs_is_not_counted() -> None:
+    class Dateless(RequestPolicy):
+        spec = PolicySpec("dateless", "Takes dates out.", "these tests")
+
+        def rewrite(self, request: Request) -> bytes | None:
+            return request.body.text.replace(b"2026-11-29", b"2026-11-28")
+
+    async with gateway(FakeEngine(), policies=[Dateless()]) as url:
+        await post(url, json=chat("2026-11-28"), headers=CLAUDE)
+        await post(url, json=chat("2026-11-29", 2), headers=CLAUDE)
+        assert url.counted(TOTAL) == 0
+
+
+async def test_counting_tokens_is_no_turn() -> None:
+    body = {"model": "m", "system": LONG, "messages": [{"role": "user", "content": "a"}]}
+    async with gateway(FakeEngine()) as url:
+        await post(url, "/v1/messages", json=body, headers=CLAUDE)
+        await post(url, "/v1/messages/count_tokens", json=body | {"system": "x"}, headers=CLAUDE)
+        assert url.counted(TOTAL) == 0
+
+
+async def test_tenants_do_not_see_each_others_prompts() -> None:
+    keys = ApiKeys({"k1": "t1", "k2": "t2"})
+    async with gateway(FakeEngine(), keys=keys) as url:
+        for key, day in (("k1", "2026-11-28"), ("k2", "2026-11-29")):
+            headers = {**CLAUDE, "Authorization": f"Bearer {key}"}
+            status, _, _ = await post(url, json=chat(day, 2), headers=headers)
+            assert status == 200
+        assert url.counted(TOTAL) == 0
+
+
+async def test_explain_reads_a_gateway() -> None:
+    async with gateway(FakeEngine()) as url:
+        await post(url, json=chat("2026-11-28"), headers=CLAUDE)
+        await post(url, json=chat("2026-11-29", 2), headers=CLAUDE)
+        runner = web.AppRunner(url.gateway.admin_app())
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        found = await asyncio.to_thread(engine_explanation, f"http://127.0.0.1:{port}")
+        await runner.cleanup()
+    assert found.verdict.startswith("1 of 2 prompts did not extend their session's last one")
+    (cause,) = found.causes
+    assert (cause.reason, cause.num_turns) == ("mutated:date", 1)
+    assert "rule dates" in cause.remedy
