@@ -13,6 +13,7 @@ from holdfast.gateway.admission import EngineAdmission
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.placement import Placement, Placements
 from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.sessions_in_use import PlacedSession
 from holdfast.policies.routers.kv_routing import KvRouting
 from holdfast.policies.routing import (
     EngineLost,
@@ -39,6 +40,7 @@ class _Open:
         missing_bytes: Prompt bytes that the engine has still to compute (bytes).
         admission: Of the engine, if the gateway admits there.
         routed: The request as the routing policy saw it.
+        session: Its session.
         is_taken: Whether `take` has named it.
     """
 
@@ -46,6 +48,7 @@ class _Open:
     missing_bytes: int
     admission: EngineAdmission | None
     routed: RoutedRequest
+    session: PlacedSession
     is_taken: bool = False
 
 
@@ -121,7 +124,8 @@ class Dispatcher:
         )
         engine = placement.engine
         admission = self._admission_of(engine) if path else None
-        self._open[request_id] = _Open(engine, placement.missing_bytes, admission, placement.routed)
+        about = placement.routed, placement.session
+        self._open[request_id] = _Open(engine, placement.missing_bytes, admission, *about)
         engine.num_in_flight += 1
         engine.queued_bytes += placement.missing_bytes
         # At once: what comes now and shares the beginning belongs there too.
@@ -182,6 +186,7 @@ class Dispatcher:
         each = self._open.pop(request_id)
         each.engine.num_in_flight -= 1
         each.engine.queued_bytes -= each.missing_bytes
+        self.placements.ended(each.session, now_s)
         self._routing.observe(RequestEnded(each.routed, each.engine.name, now_s))
         if each.admission is not None:
             self._tell(partial(each.admission.ended, request_id, now_s, output_tokens, end))

@@ -4,41 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from holdfast.errors import EndpointError
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.sessions_in_use import PlacedSession, SessionsInUse
 from holdfast.policies.routing import EngineView, RequestPlaced, RoutedRequest, RoutingPolicy
 
-__all__ = ["PlacedSession", "Placement", "Placements"]
+__all__ = ["Placement", "Placements"]
 
 _MOST_SESSIONS: Final = 100_000
-
-
-@dataclass(slots=True, eq=False)
-class PlacedSession:
-    """A session that the gateway has placed.
-
-    Attributes:
-        key: Its id, or what stands for it without one.
-        engine: Where it is.
-        num_bytes: Length of its last prompt (bytes).
-        leaf: Key of the last piece of its last prompt.
-        used_s: When its last request came (s, monotonic).
-    """
-
-    key: bytes | str
-    engine: Engine
-    num_bytes: int = 0
-    leaf: bytes = b""
-    used_s: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """Its key as text."""
-        return self.key if isinstance(self.key, str) else self.key.hex()
 
 
 class Placement(NamedTuple):
@@ -85,7 +61,7 @@ class Placements:
         self._lease_s = lease_s
         self._sessions: OrderedDict[bytes | str, PlacedSession] = OrderedDict()
         self._leaves: dict[bytes, PlacedSession] = {}
-        self._in_use: dict[Engine, int] = dict.fromkeys(engines, 0)
+        self._in_use = SessionsInUse(engines)
 
     def __len__(self) -> int:
         """Sessions remembered (count)."""
@@ -120,6 +96,7 @@ class Placements:
         if not able:
             raise EndpointError("no engine is reachable; the gateway goes on trying")
         self._forget_idle(now_s)
+        self._in_use.settle(now_s)
         session = self._find(session_id, path) or self._reported(session_id, able)
         num_bytes = sum(piece.num_bytes for piece in path)
         origin = None if session is None else session.engine
@@ -137,10 +114,15 @@ class Placements:
         engine, reason = self._chosen(routed, able, missing, where)
         session.used_s = now_s
         self._note(session, engine, num_bytes, path[-1].key if path else b"")
+        self._in_use.placed(session, now_s)
         least = min(missing.values())
         elsewhere = (num_bytes - least) / num_bytes if least < missing[engine] else 0.0
         self._routing.observe(RequestPlaced(routed, engine.name))
         return Placement(engine, reason, missing[engine], session, routed, origin, elsewhere)
+
+    def ended(self, session: PlacedSession, now_s: float) -> None:
+        """Take in that a request of a session has ended. Mutates."""
+        self._in_use.ended(session, now_s)
 
     def close(self, session_id: str) -> bool:
         """Forget a session that will not return; whether it was known. Mutates."""
@@ -150,8 +132,8 @@ class Placements:
         return session is not None
 
     def in_use_bytes(self, engine: Engine) -> int:
-        """Prompt bytes of the sessions placed on an engine (bytes). Pure."""
-        return self._in_use[engine]
+        """Prompt bytes of the sessions in use on an engine (bytes). Pure."""
+        return self._in_use.num_bytes(engine)
 
     def _find(self, session_id: str | None, path: Sequence[Piece]) -> PlacedSession | None:
         if session_id is not None:
@@ -196,7 +178,7 @@ class Placements:
         views = [
             EngineView(
                 *(each.name, each.num_in_flight, each.queued_bytes, missing[each]),
-                *(self._in_use[each], each.residency.capacity_bytes),
+                *(self._in_use.num_bytes(each), each.residency.capacity_bytes),
             )
             for each in able
         ]
@@ -210,7 +192,6 @@ class Placements:
         session.engine, session.num_bytes, session.leaf = engine, num_bytes, leaf
         self._sessions[session.key] = session
         self._leaves[leaf] = session
-        self._in_use[engine] += num_bytes
         if len(self._sessions) > _MOST_SESSIONS:
             self._forget(next(iter(self._sessions.values())))
 
@@ -225,6 +206,6 @@ class Placements:
         if self._sessions.get(session.key) is not session:
             return
         del self._sessions[session.key]
-        self._in_use[session.engine] -= session.num_bytes
+        self._in_use.forget(session)
         if self._leaves.get(session.leaf) is session:
             del self._leaves[session.leaf]
