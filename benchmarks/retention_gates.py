@@ -10,7 +10,7 @@ average, evicting every 16 tokens. Answers of each sequence's second half count.
 Fixed before the first run on test sequences: the model, mixes, lengths, the budget, the number of
 sequences, seeds and methods. What is chosen, is chosen by `--validate` on validation sequences,
 which are drawn with other seeds: constants of the training and the rows of `CHOICES`. Test
-sequences have five seeds and were run once.
+sequences have five seeds, and the first run on them counts.
 
 Everything is done in steps that are not repeated: the model, the gates of each length, and each
 answer's outcome, appended to `retention_gates.jsonl`. Writes `retention_gates.json` and `.md`.

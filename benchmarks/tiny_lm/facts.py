@@ -32,13 +32,15 @@ class Mix:
         record: A record, while keys are left (0 to 1).
         distractor: A distractor (0 to 1).
         question: A question, once there is a record (0 to 1).
-        num_facts: Keys of a sequence (1 to 64).
+        num_facts: Keys of a sequence (1 to `num_keys`).
+        num_keys: Keys that all sequences draw from (1 to 64).
     """
 
     record: float
     distractor: float
     question: float
     num_facts: int = 16
+    num_keys: int = NUM_KEYS
 
 
 PLAIN = Mix(record=0.2, distractor=0.2, question=0.45)
@@ -73,7 +75,7 @@ def make_facts(
     is_distractor = (drawn >= edges[0]) & (drawn < edges[1])
     is_question = (drawn >= edges[1]) & (drawn < edges[2]) & (known > 0)
 
-    keys = np.argsort(rng.random((batch, NUM_KEYS)), axis=1)[:, : mix.num_facts]
+    keys = np.argsort(rng.random((batch, mix.num_keys)), axis=1)[:, : mix.num_facts]
     values = rng.integers(NUM_VALUES, size=(batch, mix.num_facts))
     fact = np.where(is_record, known - 1, rng.integers(mix.num_facts, size=drawn.shape))
     fact = np.where(is_question, (rng.random(drawn.shape) * known).astype(np.int64), fact)

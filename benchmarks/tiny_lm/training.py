@@ -34,6 +34,7 @@ class Stage:
 
 
 STAGES = (
+    Stage(64, 2048, 0.9, Mix(record=0.25, distractor=0.0, question=0.75, num_facts=8, num_keys=8)),
     Stage(64, 2048, 0.9, Mix(record=0.25, distractor=0.0, question=0.75)),
     Stage(64, 2048, 0.97),
     Stage(128, 2048, 0.97),
@@ -41,9 +42,10 @@ STAGES = (
     Stage(512, 4096, 0.995),
 )
 MOST_STEPS = 6000
-LEARNING_RATE, WARM_UP_STEPS = 3e-3, 50
-FAST_PAIRS, SHARED, LOOK = 4, 0.5, 0.9
+LEARNING_RATE, WARM_UP_STEPS = 2e-3, 50
+FAST_PAIRS, SHARED, LOOK = 4, 2.5, 0.9
 """Of the heads that begin by looking at the token before; the look is sharp at these values."""
+EMBEDDING_SCALE = 5.0
 
 SAVE_EVERY = 50
 
@@ -86,6 +88,8 @@ def _look_at_the_token_before(model: Any) -> None:
     pairs = torch.arange(FAST_PAIRS)
     angles = 10_000.0 ** (-2 * pairs / size)
     with torch.no_grad():
+        # As large as what the first layer adds, which would drown the token itself.
+        model.model.embed_tokens.weight *= EMBEDDING_SCALE
         model.model.embed_tokens.weight[:, 0] = SHARED
         for weight, heads, turn in (
             (attention.k_proj.weight, (0,), 0.0 * angles),

@@ -169,6 +169,23 @@ def test_broken_checkpoints_are_errors(model: Any, tmp_path: Path) -> None:
         _run(model, path)
 
 
+def test_unwritable_output_is_noticed_before_the_first_step(model: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    run = _run(model, tmp_path / "file" / "gates.safetensors")
+    before = {name: tensor.clone() for name, tensor in run._gates.state_dict().items()}
+    with pytest.raises(HoldfastError, match="cannot be written"):
+        next(run.run(save_every=1))
+    assert all(tensor.equal(before[name]) for name, tensor in run._gates.state_dict().items())
+
+
+def test_training_that_did_no_step_begins_again(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "gates.safetensors"
+    losses = _interrupted(_run(model, path).run(save_every=100), 1)
+    again = _run(model, path)
+    assert again.num_steps == 0
+    assert _interrupted(again.run(save_every=100), 1) == losses
+
+
 def test_existing_gates_are_not_replaced(model: Any, tmp_path: Path) -> None:
     path = tmp_path / "gates.safetensors"
     path.write_bytes(b"mine")

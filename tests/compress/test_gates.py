@@ -107,3 +107,10 @@ def test_shape_is_the_models() -> None:
         shape_for(tiny_model().config, "rg", hidden_size=0, initial_bias=2.0)
     with pytest.raises(ConfigError, match="Invalid enum value 'rg2'"):
         shape_for(tiny_model().config, "rg2", hidden_size=8, initial_bias=2.0)
+
+
+def test_models_of_other_caches_have_no_gates() -> None:
+    config = tiny_model().config
+    config.kv_lora_rank = 512
+    with pytest.raises(ConfigError, match="MLA"):
+        shape_for(config, "rg", hidden_size=8, initial_bias=2.0)

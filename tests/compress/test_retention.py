@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import msgspec
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +13,7 @@ from tests.compress.layers import is_close
 from torch import Tensor
 
 from holdfast.compress.gates.retention import RetentionRule, retention_scores, with_best
+from holdfast.errors import ConfigError
 
 INF = math.inf
 HALF, TENTH = math.log(0.5), math.log(0.1)
@@ -117,14 +118,16 @@ def test_best_of_a_head_are_those_that_are_there() -> None:
     [
         ({}, "needs a capacity or a threshold"),
         ({"capacity": 4, "min_entries": 5}, "min_entries is 5, expected at most the capacity, 4"),
-        ({"capacity": 0}, "Expected `int` >= 1"),
-        ({"threshold": 0.0}, "Expected `float` > 0.0"),
-        ({"capacity": 4, "lookahead": 0}, "Expected `int` >= 1"),
+        ({"capacity": 0}, "capacity is 0, expected at least 1"),
+        ({"threshold": 0.0}, "threshold is 0, expected above 0, at most 1"),
+        ({"threshold": 1.5}, "threshold is 1.5, expected above 0, at most 1"),
+        ({"capacity": 4, "lookahead": 0}, "lookahead is 0, expected at least 1"),
+        ({"capacity": 4, "slack": -1}, "slack is -1, expected at least 0"),
     ],
 )
-def test_rules_that_keep_nothing_are_refused(fields: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        msgspec.convert(fields, RetentionRule)
+def test_rules_that_keep_nothing_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RetentionRule(**fields)
 
 
 LAYERS = st.lists(

@@ -156,8 +156,12 @@ def test_batch_equals_sequences_one_by_one(
                 assert kept[step][layer][sequence].equal(entries[0])
 
 
-def test_padding_is_as_if_it_were_not_there(model: Any, gates: RetentionGates) -> None:
-    rule = RetentionRule(capacity=9, min_entries=2)
+@pytest.mark.parametrize(
+    "rule", [RetentionRule(capacity=9, min_entries=2), RetentionRule(threshold=0.05)], ids=repr
+)
+def test_padding_is_as_if_it_were_not_there(
+    model: Any, gates: RetentionGates, rule: RetentionRule
+) -> None:
     stream = RetentionStream(model, gates, rule, batch_size=2)
     first, second = torch.tensor(tokens(1, 30)), torch.tensor(tokens(2, 18))
     padded = torch.stack([first, torch.cat([torch.zeros(12, dtype=torch.int64), second])])
@@ -173,6 +177,7 @@ def test_padding_is_as_if_it_were_not_there(model: Any, gates: RetentionGates) -
         assert torch.allclose(together[sequence, -len(ids) :], logits[0], rtol=0, atol=1e-5)
         logits = alone.append(later[sequence : sequence + 1])
         assert torch.allclose(after[sequence], logits[0], rtol=0, atol=1e-5)
+        assert stream.num_entries()[sequence].equal(alone.num_entries()[0])
 
 
 @pytest.mark.parametrize("setting", ["", ":min_entries=4:lookahead=3", ":scope=head"])

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from holdfast.compress.attention_function import LayerCapture
 from holdfast.compress.cached_layer import CachedLayer
-from holdfast.errors import ConfigError
+from holdfast.compress.supported import require_cache_by_head
 
 __all__ = ["MAX_QUERIES", "CachedPast"]
 
@@ -52,7 +52,7 @@ class CachedPast:
         """
         from transformers import DynamicCache
 
-        _check(model.config)
+        require_cache_by_head(model.config)
         heads, num_layers = model.config.num_key_value_heads, model.config.num_hidden_layers
         nothing = torch.empty((heads, 0), dtype=torch.int64, device=model.device)
         return cls(
@@ -166,15 +166,3 @@ def _joined(old: LayerCapture | None, new: LayerCapture) -> LayerCapture:
         return new
     queries = torch.cat([old.queries, new.queries], dim=2)[:, :, -MAX_QUERIES:]
     return LayerCapture(queries, new.output_weight, new.scaling)
-
-
-def _check(config: Any) -> None:
-    """Raise a `ConfigError` for a model whose cache cannot be compacted head by head."""
-    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    if kinds:
-        raise ConfigError(f"cannot compact layers of {', '.join(sorted(kinds))}")
-    if getattr(config, "kv_lora_rank", None) is not None:
-        raise ConfigError("cannot compact a latent cache (MLA) head by head")
-    for name in ("num_key_value_heads", "num_hidden_layers"):
-        if not isinstance(getattr(config, name, None), int):
-            raise ConfigError(f"cannot compact a {config.model_type} model: it has no {name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,10 @@ class Batch:
 
     tokens: Tensor
     labels: Tensor
+
+    def on(self, device: Any) -> Batch:
+        """The same batch on a device of torch. Pure."""
+        return Batch(self.tokens.to(device), self.labels.to(device))
 
     def places(self) -> Tensor:
         """Tokens that some sequence's next token is to be predicted at, (P,), int64. Pure."""

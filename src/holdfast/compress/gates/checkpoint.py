@@ -108,6 +108,7 @@ class TrainingRun:
                 checkpoint stay.
         """
         settings = self._settings
+        self._save()  # fails before the first step where nothing can be written
         for step in range(self.num_steps, settings.num_steps):
             chosen = batch_indices(
                 step, settings.batches_per_step, len(self._batches), settings.seed
@@ -115,20 +116,20 @@ class TrainingRun:
             losses = self._trainer.step(step, [self._batches[index] for index in chosen])
             self.record = msgspec.structs.replace(self.record, num_steps=step + 1)
             if (step + 1) % save_every == 0:
-                write_file(self.checkpoint, self._tensors(), self.record)
+                self._save()
             yield losses
         save_gates(self.output, self._gates, self.record)
         self.checkpoint.unlink(missing_ok=True)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """Weights of the gates, and of the optimizer by parameter and name."""
+    def _save(self) -> None:
+        """Write weights of the gates, and of the optimizer by parameter and name."""
         state = self._trainer.optimizer.state_dict()["state"]
         moments = {
             f"{_OPTIMIZER}{index}.{name}": tensor
             for index, tensors in state.items()
             for name, tensor in tensors.items()
         }
-        return {**self._gates.state_dict(), **moments}
+        write_file(self.checkpoint, {**self._gates.state_dict(), **moments}, self.record)
 
     def _resume(self) -> None:
         """Take over the checkpoint."""
@@ -142,7 +143,7 @@ class TrainingRun:
         optimizer = self._trainer.optimizer
         shown = optimizer.state_dict()
         shown["state"] = _nested(tensors)
-        if len(shown["state"]) != len(list(self._gates.parameters())):
+        if record.num_steps and len(shown["state"]) != len(list(self._gates.parameters())):
             raise ConfigError(f"{self.checkpoint}: has not the optimizer of all gates")
         optimizer.load_state_dict(shown)
         self.record = msgspec.structs.replace(self.record, num_steps=record.num_steps)

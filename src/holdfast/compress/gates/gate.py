@@ -10,6 +10,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional
 
+from holdfast.compress.supported import require_cache_by_head
 from holdfast.errors import ConfigError
 
 __all__ = ["GateShape", "RetentionGates", "shape_for"]
@@ -54,8 +55,9 @@ def shape_for(config: Any, kind: str, *, hidden_size: int, initial_bias: float) 
         initial_bias: Logit of retention before training.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A value is out of range, or the model's cache is not one of heads.
     """
+    require_cache_by_head(config)
     fields = {
         "kind": kind,
         "num_layers": config.num_hidden_layers,

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import dataclass
 
-import msgspec
 import torch
-from msgspec import Meta
 from torch import Tensor
 
 from holdfast.compress.selection import across_layers, keep_top
+from holdfast.errors import ConfigError
 
 __all__ = ["RetentionRule", "retention_scores", "with_best"]
 
@@ -66,7 +65,8 @@ def with_best(scores: Tensor, num_best: int) -> Tensor:
     return scores.masked_fill(keep_top(scores, counts), math.inf)
 
 
-class RetentionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, slots=True)
+class RetentionRule:
     """When entries are evicted and which of them stay, for one sequence.
 
     Entries of all layers and heads compete in one ranking, whatever their tokens are: text and
@@ -82,19 +82,28 @@ class RetentionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         lookahead: Steps that scores look ahead (at least 1).
         min_entries: The best entries of each head that stay in any case (count, at most M).
         slack: Entries a head on average beyond M before any is evicted (count).
+
+    Raises:
+        ConfigError: A value is out of range, or neither capacity nor threshold is given.
     """
 
-    capacity: Annotated[int, Meta(ge=1)] | None = None
-    threshold: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
-    lookahead: Annotated[int, Meta(ge=1)] = 1
-    min_entries: Annotated[int, Meta(ge=0)] = 0
-    slack: Annotated[int, Meta(ge=0)] = 0
+    capacity: int | None = None
+    threshold: float | None = None
+    lookahead: int = 1
+    min_entries: int = 0
+    slack: int = 0
 
     def __post_init__(self) -> None:
+        for name, least in (("capacity", 1), ("lookahead", 1), ("min_entries", 0), ("slack", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is {value}, expected at least {least}")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise ConfigError(f"threshold is {self.threshold:g}, expected above 0, at most 1")
         if self.capacity is None and self.threshold is None:
-            raise ValueError("a retention rule needs a capacity or a threshold")
+            raise ConfigError("a retention rule needs a capacity or a threshold")
         if self.capacity is not None and self.min_entries > self.capacity:
-            raise ValueError(
+            raise ConfigError(
                 f"min_entries is {self.min_entries}, expected at most the capacity, {self.capacity}"
             )
 

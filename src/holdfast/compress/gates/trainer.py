@@ -74,7 +74,7 @@ class GateTrainer:
         self.optimizer.zero_grad()
         with _frozen(self._model):
             for batch in batches:
-                losses = self._losses(batch)
+                losses = self._losses(batch.on(self._model.device))
                 (self._total(losses) / len(batches)).backward()
                 parts.append(losses.detach())
         mean = torch.stack(parts).mean(0)
