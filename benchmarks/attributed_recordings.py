@@ -22,11 +22,12 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from client_streams import calls_of, client_of, replay_options, scripts_of, send_all
+from client_streams import replay_options, send_all
 from holdfast.bench.model import build_tiny_model
 from holdfast.bench.server import EngineServer
 from holdfast.core.miss import MISS_REASONS
 from holdfast.report.manifest import run_manifest
+from recorded_calls import calls_of, client_of, scripts_of
 
 __all__ = ["main"]
 

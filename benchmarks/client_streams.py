@@ -23,10 +23,9 @@ import argparse
 import asyncio
 import hashlib
 import json
-import lzma
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -37,25 +36,20 @@ from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.config import HoldfastConfig
 from holdfast.core.client_identity import BODY_FIELDS
 from holdfast.report.manifest import run_manifest
+from recorded_calls import (
+    calls_of,
+    client_of,
+    in_recorded_order,
+    is_side_call,
+    model_of,
+    passed_headers,
+    scripted_body,
+    scripts_of,
+    stream_of,
+)
 
 KV_TOKENS = 1_500_000  # all clients' prompts fit: nothing is evicted
-LEFT_OUT = {"host", "content-length", "authorization", "x-api-key", "accept-encoding"}
 IDENTITIES = ("sent", "stripped")
-CLIENTS = {
-    "aider": "aider 0.86.2",
-    "cc": "Claude Code 2.1.332",
-    "cco": "Claude Code 2.1.197",
-    "cl": "Cline CLI 3.0.65",
-    "cx": "Codex CLI 0.171.0",
-    "ms": "mini-swe-agent 2.4.6",
-    "oa": "openai-agents 0.24.0",
-    "oc": "OpenCode 1.18.33",
-    "oh": "OpenHands SDK 1.58.2",
-    "pi": "pi 0.73.1",
-    "qw": "Qwen Code 0.24.4",
-}
-"""Clients by the beginning of a run's label."""
-ENDPOINTS = ("/v1/messages", "/v1/responses", "/v1/chat/completions")
 
 # The templates differ where real ones do: whether a system message may stand later, and whether
 # thoughts are shown before the last message of a user.
@@ -137,13 +131,6 @@ def _key(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["template"], row["ids"], row["client"]
 
 
-def calls_of(path: Path) -> list[dict[str, Any]]:
-    """Recorded calls that vLLM has an endpoint for, in order."""
-    with lzma.open(path, "rt", encoding="utf-8") as file:
-        calls = [json.loads(line) for line in file]
-    return sorted((c for c in calls if c["path"] in ENDPOINTS), key=lambda call: call["t"])
-
-
 def _replay(
     model: Path,
     template: str,
@@ -192,7 +179,7 @@ def replay_options(
     system, thoughts = TEMPLATES[template]
     text = _TEMPLATE.replace("SYSTEM", system).replace("THOUGHTS", thoughts)
     chat_template.write_text(text, encoding="utf-8")
-    models = {call["body"]["model"] for calls in clients.values() for call in calls}
+    models = {model_of(call) for calls in clients.values() for call in calls}
     return EngineOptions(
         model=model,
         kv_tokens=kv_tokens,
@@ -214,61 +201,23 @@ def _stripped(call: dict[str, Any]) -> dict[str, Any]:
     return {**call, "headers": [], "body": body}
 
 
-def scripts_of(
-    model: Path, calls: Iterable[dict[str, Any]], *, has_thoughts: bool
-) -> list[list[int]]:
-    """Token ids of the recorded answers, as the template would show them."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    scripts = []
-    for call in calls:
-        text = "<think>\nLet me think.\n</think>\n\n" if has_thoughts else ""
-        text += call["answer"] or ""
-        for name, arguments in call["calls"] or ():
-            function = json.dumps({"name": name, "arguments": arguments})
-            text += f"\n<tool_call>\n{function}\n</tool_call>"
-        encoding = tokenizer.encode(text + "<|im_end|>", add_special_tokens=False)
-        scripts.append(list(encoding.ids))
-    return scripts
-
-
 async def send_all(
     url: str, client: str, calls: list[dict[str, Any]], scripts: list[list[int]]
 ) -> int:
-    """Send each call when all have ended that had ended when it was recorded."""
-    ended = [asyncio.Event() for _ in calls]
+    """Send each call in recorded order; returns how many were answered."""
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=timeout) as http:
 
         async def send(number: int) -> bool:
-            call = calls[number]
-            for other, event in zip(calls, ended, strict=True):
-                if other["t_end"] <= call["t"]:
-                    await event.wait()
-            try:
-                return await _send(http, url, call, scripts[number], f"{client}.{number}")
-            finally:
-                ended[number].set()
+            return await _send(http, url, calls[number], scripts[number], f"{client}.{number}")
 
-        return sum(await asyncio.gather(*map(send, range(len(calls)))))
+        return sum(await in_recorded_order(calls, send))
 
 
 async def _send(
     http: aiohttp.ClientSession, url: str, call: dict[str, Any], script: list[int], name: str
 ) -> bool:
-    body = dict(call["body"])
-    length = {
-        "/v1/responses": "max_output_tokens",
-        "/v1/chat/completions": "max_completion_tokens",
-        "/v1/messages": "max_tokens",
-    }[call["path"]]
-    body.pop("max_tokens", None)
-    body |= {length: len(script), "vllm_xargs": {"scripted_output": script}}
-    # Grammars would forbid the script; what Codex wants included vLLM does not know.
-    for field in ("response_format", "text", "output_config", "tool_choice", "include"):
-        body.pop(field, None)
-    headers = {key: value for key, value in call["headers"] if key.lower() not in LEFT_OUT}
+    body, headers = scripted_body(call, script), passed_headers(call)
     headers["X-Request-Id"] = f"call:{name}:"
     if call["path"] == "/v1/responses":  # which does not read the header
         body["request_id"] = f"resp_call:{name}:"
@@ -288,19 +237,6 @@ def _turns_of(log: Path) -> dict[str, dict[str, Any]]:
     return turns
 
 
-def _is_side_call(call: dict[str, Any]) -> bool:
-    """Whether it asks for a title or a commit message."""
-    is_aiders = call["script"] == "aider" and len(call["body"]["messages"]) <= 2
-    return is_aiders or (call["script"] == "side" and not call["body"].get("tools"))
-
-
-def _stream_of(call: dict[str, Any], name: str) -> tuple[str, str]:
-    """The true stream: an agent of one run; each side call and each tool's call is one."""
-    if _is_side_call(call) or call["script"] == "side":
-        return call["label"], name
-    return call["label"], "main" if call["script"] == "resume" else call["script"]
-
-
 def _true_streams(
     calls: dict[str, dict[str, Any]], turns: dict[str, dict[str, Any]]
 ) -> dict[str, tuple[str, str]]:
@@ -312,7 +248,7 @@ def _true_streams(
     owners: dict[int, tuple[str, str]] = {}
     found: dict[str, tuple[str, str]] = {}
     for names in equal.values():
-        free = [_stream_of(calls[name], name) for name in names]
+        free = [stream_of(calls[name], name) for name in names]
         for name in sorted(names, key=lambda name: owners.get(turns[name]["session"]) not in free):
             session = turns[name]["session"]
             owner = owners.get(session)
@@ -320,12 +256,6 @@ def _true_streams(
             free.remove(found[name])
             owners.setdefault(session, found[name])
     return found
-
-
-def client_of(call: dict[str, Any]) -> str:
-    """Client and version, as far as the label tells."""
-    prefix = call["label"].partition("-")[0]
-    return CLIENTS.get(prefix) or str(prefix)
 
 
 def _compare(
@@ -352,7 +282,7 @@ def _compare(
         if stream[1].startswith("sub"):
             row["sub-agents"] += 1
             row["known sub-agents"] += any(turns[name].get("is_sub_agent") for name in names)
-        if _is_side_call(call):
+        if is_side_call(call):
             row["side calls"] += 1
             is_own = len(names) == 1 and not is_merged
             row["known side calls"] += turns[names[0]]["is_side_call"] or is_own

@@ -164,6 +164,13 @@ def test_a_turn_whose_blocks_the_engine_evicted_counts_as_cold(
     assert gate.take() == [sent]  # there is space for one of them
 
 
+def test_no_more_sessions_are_remembered_than_blocks() -> None:
+    gate = Gate(64, lease_s=1.0)
+    for number in range(2_200):
+        gate.serve(f"s{number}", 1, 1)
+    assert len(gate.admission._runtime.sessions) <= 2_048
+
+
 def test_unknown_turns_are_ignored() -> None:
     gate = Gate(10)
     gate.admission.started("unknown", 1.0)

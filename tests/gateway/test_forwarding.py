@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
+import socket
 import zlib
 from hashlib import sha256
 from typing import Any
@@ -95,6 +97,33 @@ async def test_a_dead_engine_is_replaced_before_the_first_byte() -> None:
         for number in range(4):
             assert (await post(url, json=chat(str(number))))[0] == 200
     assert len(alive.requests) == 4
+
+
+async def test_an_engine_wrongly_taken_for_dead_is_tried() -> None:
+    async with gateway(FakeEngine()) as url:
+        url.gateway._engines[0].is_up = False
+        status, _, _ = await post(url)
+        assert status == 200
+
+
+async def test_an_engine_too_busy_to_connect_keeps_what_it_holds() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen(0)
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):  # no one takes them
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(busy.getsockname())
+            async with gateway(FakeEngine(), FakeEngine(), connect_s=0.2) as url:
+                await post(url)
+                first = next(e for e in url.gateway._engines if e.residency.held_bytes)
+                held_bytes = first.residency.held_bytes
+                first.url = f"http://127.0.0.1:{busy.getsockname()[1]}"
+                status, _, headers = await post(url)
+                assert status == 200
+                assert not headers["X-Holdfast-Engine"].startswith(first.name)
+                assert (first.is_up, first.residency.held_bytes) == (False, held_bytes)
 
 
 async def test_without_any_engine_the_answer_is_503() -> None:

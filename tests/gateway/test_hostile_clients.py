@@ -9,11 +9,13 @@ import socket
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 from tests.gateway.fake_engine import FIRST, FakeEngine, ServedUrl, gateway
 from tests.waiting import until_async
 
 from holdfast.gateway.api import ROUTES
+from holdfast.gateway.app import Gateway
 
 NUM_ODD = 300
 NUM_VANISHING = 300
@@ -74,6 +76,29 @@ async def test_odd_requests_are_answered_without_an_internal_error() -> None:
                 assert answer.status != 500, (method, path, body, text)
         assert leftovers(url) == (0, 0, 0, 0)
     assert all(not path.startswith("/metrics") for path, _, _ in engine.requests)
+
+
+async def test_a_client_that_leaves_before_the_head_is_no_error(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def leave(request: web.Request, response: web.StreamResponse) -> None:
+        """The connection closes, and no one is told before the head is written."""
+        assert request.transport is not None
+        request.transport.abort()
+
+    def app(served: Gateway) -> web.Application:
+        made = make_app(served)
+        made.on_response_prepare.append(leave)
+        return made
+
+    make_app = Gateway.app
+    monkeypatch.setattr(Gateway, "app", app)
+    async with gateway(FakeEngine()) as url, aiohttp.ClientSession() as client:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await client.post(url + "/v1/chat/completions", json={"model": "m", "messages": []})
+        await until_async(lambda: leftovers(url) == (0, 0, 0, 0))
+        assert url.counted("holdfast_gateway_disconnects_total") == 1
+    assert not caplog.records
 
 
 async def test_clients_that_vanish_leave_nothing() -> None:

@@ -88,12 +88,16 @@ def test_a_session_of_a_dead_engine_moves_and_stays() -> None:
     assert (placed.engine is not origin, placed.reason) == (True, "origin")
 
 
-def test_without_engines_there_is_an_error() -> None:
+def test_when_all_seem_down_each_is_tried_before_an_error() -> None:
     fleet = Fleet()
     for engine in fleet.engines:
         engine.is_up = False
+    first = fleet.send("a").engine
+    failed = [first]
+    failed.append(fleet.placements.place(None, path("a"), 0.0, failed).engine)
+    assert set(failed) == set(fleet.engines)
     with pytest.raises(EndpointError, match="no engine is reachable"):
-        fleet.send("a")
+        fleet.placements.place(None, path("a"), 0.0, failed)
 
 
 @pytest.mark.parametrize(("queued", "reason"), [(699, "origin"), (701, "moved")])

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import click
 
@@ -157,17 +156,15 @@ def gateway(options: GatewayArguments) -> None:
     there costs more than computing its prompt elsewhere. A turn for which an engine has no space is
     held for a bounded time.
     """
+    from holdfast.gateway.addresses import engines_at
     from holdfast.gateway.app import Gateway
     from holdfast.gateway.audit_log import AuditLog
     from holdfast.gateway.dispatch import DEFAULT_ADMISSION
-    from holdfast.gateway.engines import Engine
     from holdfast.gateway.policy_file import GatewayPolicies, read_policies
     from holdfast.gateway.serving import Listening, serve
     from holdfast.gateway.settings import GatewayLimits
 
-    engines = [Engine(_name(url), url) for url in map(_checked, options.urls)]
-    if len({engine.url for engine in engines}) < len(engines):
-        raise ConfigError("--engine: one address occurs twice")
+    engines = engines_at(options.urls)
     keys = _keys(options)
     engine_key = None
     if options.engine_key_path is not None:
@@ -225,23 +222,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def _announce(url: str, admin_url: str) -> None:
     operators = f"; metrics at {admin_url}/metrics" if admin_url else ""
     click.echo(f"gateway ready at {url}{operators}")
-
-
-def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        has_address = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        has_address = False
-    if not has_address or parts.scheme not in ("http", "https") or parts.username:
-        raise ConfigError(f"--engine {url}: expected http://HOST:PORT")
-    if parts.path.rstrip("/") not in ("", "/v1") or parts.query:
-        raise ConfigError(f"--engine {url}: expected an address without a path")
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _name(url: str) -> str:
-    return urlsplit(url).netloc
 
 
 def _reader(text: str, engines: Sequence[Engine]) -> KvEventReader:

@@ -23,6 +23,7 @@ from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.openapi import clients_document, operators_document
 from holdfast.gateway.request_policies import RequestPolicies
 from holdfast.gateway.settings import GatewayLimits
+from holdfast.gateway.shared_origins import SharedOrigins
 from holdfast.gateway.tenants import ApiKeys
 from holdfast.policies.requests import RequestPolicy
 from holdfast.policies.routers.kv_routing import KvRouting
@@ -56,6 +57,7 @@ class Gateway:
         admission: Name of the policy that admits turns to engines without an admission of their
             own.
         audit: Takes down their decisions; None keeps no log.
+        origins: What other gateways before these engines know; None if there is no other.
 
     Attributes:
         metrics: What was counted.
@@ -72,6 +74,7 @@ class Gateway:
         routing: RoutingPolicy | None = None,
         admission: str = DEFAULT_ADMISSION,
         audit: AuditLog | None = None,
+        origins: SharedOrigins | None = None,
     ) -> None:
         self.metrics = GatewayMetrics()
         self._engines = engines
@@ -79,6 +82,7 @@ class Gateway:
         self._limits = limits or GatewayLimits()
         self._engine_key = engine_key
         self._readers = readers
+        self._origins = origins
         if audit is not None:
             audit.count_in(self.metrics.audit_lost)
         self._policies = RequestPolicies(policies, self.metrics, audit)
@@ -124,6 +128,7 @@ class Gateway:
                 routing=self._routing,
                 admission=self._admission,
                 engine_key=self._engine_key,
+                origins=self._origins,
             )
             tasks = [asyncio.create_task(self._probe_all(client))]
             tasks += [asyncio.create_task(reader.run()) for reader in self._readers]
@@ -190,7 +195,6 @@ class Gateway:
         except (aiohttp.ClientError, OSError, UnicodeDecodeError):
             is_up = False
         if was_up and not is_up:
-            logger.warning("engine %s does not answer; its sessions go elsewhere", engine.name)
             self._forwarder.engine_lost(engine)
         elif is_up and not was_up:
             logger.info("engine %s answers again", engine.name)

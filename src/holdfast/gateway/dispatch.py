@@ -103,6 +103,7 @@ class Dispatcher:
         client: str | None = None,
         without: Collection[Engine] = (),
         where: Engine | None = None,
+        told: tuple[Engine, int] | None = None,
     ) -> Placement:
         """Choose a request's engine; `take` says when it is sent. Mutates.
 
@@ -115,12 +116,13 @@ class Dispatcher:
             client: As for `Placements.place`.
             without: Engines that have just failed.
             where: The engine that must answer, if only one can.
+            told: As for `Placements.place`.
 
         Raises:
-            EndpointError: No engine is up.
+            EndpointError: All engines have just failed.
         """
         placement = self.placements.place(
-            session_id, path, now_s, without, where, tenant=tenant, client=client
+            session_id, path, now_s, without, where, tenant=tenant, client=client, told=told
         )
         engine = placement.engine
         admission = self._admission_of(engine) if path else None

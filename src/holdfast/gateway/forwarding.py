@@ -34,6 +34,7 @@ from holdfast.gateway.placement import Placement
 from holdfast.gateway.refusal import Refusal
 from holdfast.gateway.request_policies import RequestPolicies
 from holdfast.gateway.settings import GatewayLimits
+from holdfast.gateway.shared_origins import Origin, SharedOrigins
 from holdfast.gateway.streams import break_off, payload_of
 from holdfast.gateway.tenants import ApiKeys
 from holdfast.policies.requests import AnswerEnded, Request, RequestSent
@@ -45,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 _BEGINNING_BYTES: Final = 4096  # of an answer, for its id
 _MOST_ANSWERS: Final = 100_000
+_CLIENT_LEFT: Final = 499  # is not sent
 _ANSWER_ID = re.compile(rb'"id"\s*:\s*"(resp_[\w.-]{1,128})"')
 _UNREACHED = (aiohttp.ClientConnectionError, ConnectionError)
 _BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError)
@@ -63,6 +65,7 @@ class Forwarder:
         routing: Chooses engines.
         admission: Name of the policy that admits turns to engines.
         engine_key: Bearer token for the engines; None passes the client's.
+        origins: What other gateways know; None if there is no other.
 
     Attributes:
         dispatcher: Decides where requests go, and when.
@@ -81,7 +84,10 @@ class Forwarder:
         routing: RoutingPolicy,
         admission: str = DEFAULT_ADMISSION,
         engine_key: str | None = None,
+        origins: SharedOrigins | None = None,
     ) -> None:
+        self._by_name = {engine.name: engine for engine in engines}
+        self._origins = origins
         self.dispatcher = Dispatcher(
             *(engines, limits.lease_s, limits.max_wait_ratio, routing, admission),
             on_failure=self._admission_failed,
@@ -110,14 +116,20 @@ class Forwarder:
         except asyncio.CancelledError:
             self.metrics.disconnects.inc()
             raise
+        except ConnectionError:
+            if request.transport is not None and not request.transport.is_closing():
+                raise
+            self.metrics.disconnects.inc()  # seen by a write, before the server cancels
+            return web.Response(status=_CLIENT_LEFT)
 
     # Forward.
 
     async def _forward(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Send to one engine after the other until one begins to answer."""
         failed: list[Engine] = []
+        told = await self._told(call)
         while True:
-            sent = self._place(call, failed)
+            sent = self._place(call, failed, told)
             engine = sent.engine
             try:
                 with sent:
@@ -134,14 +146,28 @@ class Forwarder:
                         return await self._pass_on(request, call, answer, sent)
             except aiohttp.SocketTimeoutError:
                 raise Refusal(504, f"engine {engine.name} did not answer in time") from None
-            except _UNREACHED:
+            except _UNREACHED as error:
                 if sent.has_answered:
                     raise
-                self.engine_lost(engine)
+                if isinstance(error, TimeoutError):
+                    self._pass_by(engine)
+                else:
+                    self.engine_lost(engine)
                 failed.append(engine)
                 self.metrics.retries.labels(engine.name).inc()
 
-    def _place(self, call: Call, failed: Sequence[Engine]) -> _Sent:
+    async def _told(self, call: Call) -> tuple[Engine, int] | None:
+        """Where another gateway sent the session last, and the bytes of that prompt."""
+        if self._origins is None or not call.path:
+            return None
+        leaves = [piece.key for piece in reversed(call.path)]
+        found = await self._origins.find(leaves if call.session_id is None else [call.session_id])
+        engine = None if found is None else self._by_name.get(found.engine)
+        return None if found is None or engine is None else (engine, found.num_bytes)
+
+    def _place(
+        self, call: Call, failed: Sequence[Engine], told: tuple[Engine, int] | None
+    ) -> _Sent:
         request_id = str(next(self._numbers))
         where, owner = self._answered_by.get(call.answer_id or "", (None, call.tenant))
         if owner != call.tenant:
@@ -152,6 +178,7 @@ class Forwarder:
                 tenant=call.tenant,
                 without=failed,
                 where=where,
+                told=told,
             )
         except EndpointError as error:
             raise Refusal(503, str(error)) from None
@@ -162,6 +189,9 @@ class Forwarder:
                 kind, client, lost_bytes = call.changed
                 num_tokens = lost_bytes / placement.engine.bytes_per_token
                 self.metrics.prompts.lost(kind, client, num_tokens)
+        if self._origins is not None and call.path:
+            key = call.session_id if call.session_id is not None else call.path[-1].key
+            self._origins.note(key, Origin(placement.engine.name, placement.session.num_bytes))
         return _Sent(request_id, placement, self, call.request)
 
     def _headers(self, request: web.Request, call: Call, sent: _Sent) -> CIMultiDict[str]:
@@ -218,8 +248,17 @@ class Forwarder:
 
     def engine_lost(self, engine: Engine) -> None:
         """Take in that an engine cannot be reached; what it held is lost. Mutates."""
-        engine.is_up = False
+        self._pass_by(engine)
         self.engine_restarted(engine)
+
+    def _pass_by(self, engine: Engine) -> None:
+        """Send nothing to an engine before it answers a probe. Mutates.
+
+        A busy one keeps what it holds.
+        """
+        if engine.is_up:
+            logger.warning("engine %s does not answer; its sessions go elsewhere", engine.name)
+        engine.is_up = False
 
     def engine_restarted(self, engine: Engine) -> None:
         """Take in that an engine's cache is empty. Mutates."""

@@ -77,6 +77,7 @@ class Placements:
         *,
         tenant: str = "",
         client: str | None = None,
+        told: tuple[Engine, int] | None = None,
     ) -> Placement:
         """Choose an engine and remember the session there. Mutates.
 
@@ -88,29 +89,28 @@ class Placements:
             where: The engine that must answer, as no other knows what the request refers to.
             tenant: Whose request it is.
             client: What the policy knows the client by; None takes the session's own key.
+            told: Where another gateway sent the session last, and the bytes of that prompt; None if
+                none did.
 
         Raises:
-            EndpointError: No engine is up.
+            EndpointError: All engines have just failed.
         """
-        able = [engine for engine in self._engines if engine.is_up and engine not in without]
-        if not able:
-            raise EndpointError("no engine is reachable; the gateway goes on trying")
+        able = self._able(without)
         self._forget_idle(now_s)
         self._in_use.settle(now_s)
-        session = self._find(session_id, path) or self._reported(session_id, able)
         num_bytes = sum(piece.num_bytes for piece in path)
+        key = session_id if session_id is not None else path[-1].key if path else b""
+        session = self._find(session_id, path)
+        session = self._moved(session, key, told) or self._reported(session_id, able)
         origin = None if session is None else session.engine
         missing = {each: num_bytes - self._num_resident(each, session, path) for each in able}
+        if told is not None and told[0] in missing:
+            missing[told[0]] = min(missing[told[0]], max(num_bytes - told[1], 0))
         if session is None:
-            key = session_id if session_id is not None else path[-1].key if path else b""
             session = PlacedSession(key, able[0])
-        routed = RoutedRequest(
-            client if client is not None else session.name,
-            tenant,
-            num_bytes,
-            None if origin is None else origin.name,
-            now_s,
-        )
+        name = session.name if client is None else client
+        origin_name = None if origin is None else origin.name
+        routed = RoutedRequest(name, tenant, num_bytes, origin_name, now_s)
         engine, reason = self._chosen(routed, able, missing, where)
         session.used_s = now_s
         self._note(session, engine, num_bytes, path[-1].key if path else b"")
@@ -134,6 +134,27 @@ class Placements:
     def in_use_bytes(self, engine: Engine) -> int:
         """Prompt bytes of the sessions in use on an engine (bytes). Pure."""
         return self._in_use.num_bytes(engine)
+
+    def _able(self, without: Collection[Engine]) -> list[Engine]:
+        """The engines that may be tried: those that are up.
+
+        Where all seem to be down, one of them may be wrongly: it was busy, say.
+        """
+        untried = [engine for engine in self._engines if engine not in without]
+        able = [engine for engine in untried if engine.is_up] or untried
+        if not able:
+            raise EndpointError("no engine is reachable; the gateway goes on trying")
+        return able
+
+    def _moved(
+        self, session: PlacedSession | None, key: bytes | str, told: tuple[Engine, int] | None
+    ) -> PlacedSession | None:
+        """A session, where another gateway may have sent it. Mutates."""
+        if told is None or (session is not None and session.engine is told[0]):
+            return session
+        if session is not None:
+            self._forget(session)
+        return PlacedSession(key, told[0])
 
     def _find(self, session_id: str | None, path: Sequence[Piece]) -> PlacedSession | None:
         if session_id is not None:

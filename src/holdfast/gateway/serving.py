@@ -14,10 +14,11 @@ from aiohttp import web
 from holdfast.errors import ConfigError
 from holdfast.gateway.app import Gateway
 
-__all__ = ["Listening", "serve"]
+__all__ = ["Listening", "runner_of", "serve"]
 
 _SHUTDOWN_S: Final = 10.0
 _READ_BYTES: Final = 1 << 20  # of a body before its connection is paused: most are shorter
+_IDLE_S: Final = 75.0  # until a connection is closed: without a request, or amid the head of one
 _ADMIN_HOST: Final = "127.0.0.1"
 
 
@@ -53,14 +54,7 @@ async def serve(gateway: Gateway, where: Listening, on_ready: Callable[[str, str
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    runner = web.AppRunner(
-        gateway.app(),
-        handler_cancellation=True,
-        access_log=None,
-        shutdown_timeout=_SHUTDOWN_S,
-        auto_decompress=True,
-        read_bufsize=_READ_BYTES,
-    )
+    runner = runner_of(gateway)
     admin = web.AppRunner(gateway.admin_app(), access_log=None)
     try:
         url = await _listen(runner, where.host, where.port, where.tls)
@@ -72,6 +66,19 @@ async def serve(gateway: Gateway, where: Listening, on_ready: Callable[[str, str
     finally:
         await admin.cleanup()
         await runner.cleanup()
+
+
+def runner_of(gateway: Gateway) -> web.AppRunner:
+    """What runs the application for clients, wherever it listens."""
+    return web.AppRunner(
+        gateway.app(),
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=_SHUTDOWN_S,
+        auto_decompress=True,
+        keepalive_timeout=_IDLE_S,
+        read_bufsize=_READ_BYTES,
+    )
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None) -> str:
