@@ -109,6 +109,8 @@ def test_unknown_explicit_key_is_refused() -> None:
         ({"pool_dir": "/x"}, "pool_dir needs host_gib"),
         ({"host_gib": 1.0, "pool_gib": 1.0}, "pool_gib needs pool_dir"),
         ({"host_gib": 1.0, "pool_ttl_s": 1.0}, "pool_ttl_s needs pool_dir"),
+        ({"compact_gib": 1.0}, "compact_gib needs compact_dir"),
+        ({"compact_before_drop": True}, "compact_before_drop needs compact_dir"),
     ],
 )
 def test_setting_without_the_one_it_needs_is_refused(
@@ -116,6 +118,13 @@ def test_setting_without_the_one_it_needs_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_config(None, {}, settings)
+
+
+def test_compaction_is_off_by_default_and_not_combined_with_tiers() -> None:
+    assert HoldfastConfig().compact_dir is None
+    assert not HoldfastConfig(compact_dir="/x").compact_before_drop
+    with pytest.raises(ConfigError, match="compact_dir and host_gib are both set"):
+        HoldfastConfig(compact_dir="/x", host_gib=1.0)
 
 
 def test_tiers_are_off_by_default_and_can_be_disabled(tmp_path: Path) -> None:
@@ -140,6 +149,7 @@ _AMOUNTS = st.floats(0, 1e12, exclude_min=True)
         decision_log=st.none() | st.text(st.characters(categories=["L", "N"]), min_size=1),
         learned_file=st.none() | st.text(st.characters(categories=["L", "N"]), min_size=1),
         hints=st.booleans(),
+        compact_share=st.floats(0.05, 0.95),
         host_gib=_AMOUNTS,
         pool_dir=st.just("/pool"),
         pool_gib=st.none() | _AMOUNTS,

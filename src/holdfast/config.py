@@ -76,6 +76,13 @@ class HoldfastConfig:
             `host_gib`, as all copies go through the host tier.
         pool_gib: Largest size of that directory (GiB); unset, it has no bound.
         pool_ttl_s: Time after which an unused block is removed from it (s); unset, blocks stay.
+        compact_dir: Directory of compacted sessions, which outlives the engine; created if needed.
+            A compacted session answers differently. Unset, there is none. Not with `host_gib`.
+        compact_gib: Largest size of that directory (GiB); unset, it has no bound.
+        compact_share: Share of a session's tokens that stays when it is compacted (0.05 to 0.95).
+        compact_method: What chooses these tokens: `keydiff`, `knorm`, `streaming-llm` or `random`.
+        compact_before_drop: Whether a session is compacted before its blocks are evicted, unless
+            its client forbids it. Otherwise only sessions whose client asks for it are.
         prefetch: Whether blocks are loaded before a turn needs them.
         warm_up_share: Largest share of time in which an engine without requests computes prompts of
             agents that are called next (0 to 1); 0 computes none.
@@ -104,6 +111,11 @@ class HoldfastConfig:
     pool_dir: str | None = None
     pool_gib: float | None = None
     pool_ttl_s: float | None = None
+    compact_dir: str | None = None
+    compact_gib: float | None = None
+    compact_share: float = 0.6
+    compact_method: str = "keydiff"
+    compact_before_drop: bool = False
     prefetch: bool = True
     warm_up_share: float = 0.0
     warm_up: Literal["asked", "all"] = "asked"
@@ -117,19 +129,32 @@ class HoldfastConfig:
         for key in _TYPES:
             _check(key, getattr(self, key), "the code")
         for key, needed in _NEEDS.items():
-            if getattr(self, key) is not None and getattr(self, needed) is None:
+            if getattr(self, key) not in (None, False) and getattr(self, needed) is None:
                 raise ConfigError(f"{key} needs {needed}, which is not set")
+        if self.compact_dir is not None and self.host_gib is not None:
+            raise ConfigError(
+                "compact_dir and host_gib are both set: sessions are compacted out of the KV cache,"
+                " and cannot be out of a host tier",
+                hint="prefer host_gib, which loses nothing, while the host tier has space",
+            )
 
 
 _TYPES: Final = get_type_hints(HoldfastConfig)
-_FILES: Final = ("decision_log", "learned_file", "pool_dir", "routes_token_file")
+_FILES: Final = ("decision_log", "learned_file", "pool_dir", "compact_dir", "routes_token_file")
 _AMOUNTS: Final = (  # above zero, or None
-    *("ttft_p99_target_s", "host_gib", "pool_gib", "pool_ttl_s"),
+    *("ttft_p99_target_s", "host_gib", "pool_gib", "pool_ttl_s", "compact_gib"),
 )
-_NEEDS: Final = {"pool_dir": "host_gib", "pool_gib": "pool_dir", "pool_ttl_s": "pool_dir"}
+_NEEDS: Final = {
+    "pool_dir": "host_gib",
+    "pool_gib": "pool_dir",
+    "pool_ttl_s": "pool_dir",
+    "compact_gib": "compact_dir",
+    "compact_before_drop": "compact_dir",
+}
 _RANGES: Final[Mapping[str, tuple[float, float | None]]] = {
     "max_wait_ratio": (0.1, 100.0),
     "headroom_ratio": (0.0, 0.5),
+    "compact_share": (0.05, 0.95),
     "warm_up_share": (0.0, 1.0),
     "max_sessions": (1, None),
     "retain_share": (0.0, 0.9),

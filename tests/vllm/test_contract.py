@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.vllm.contract import _OBJECTS, CONTROL, SCHEDULER, TIERS, breaches, modules_of
+from holdfast.vllm.contract import (
+    _OBJECTS,
+    COMPACTION,
+    CONTROL,
+    SCHEDULER,
+    TIERS,
+    breaches,
+    modules_of,
+)
 from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("loaded_engine")]
@@ -33,6 +41,10 @@ def test_installed_vllm_meets_the_contract_of_the_routes() -> None:
     assert breaches(modules_of(CONTROL)) == []
 
 
+def test_installed_vllm_meets_the_contract_of_compaction() -> None:
+    assert breaches(modules_of(COMPACTION)) == []
+
+
 def test_installed_vllm_meets_the_simulator_contract() -> None:
     package = importlib.import_module(SCHEDULER)
     names = {one.name for one in pkgutil.walk_packages(package.__path__, f"{SCHEDULER}.")}
@@ -46,7 +58,8 @@ def test_installed_vllm_meets_the_simulator_contract() -> None:
 @pytest.mark.parametrize(("module", "variable"), _OBJECTS)
 def test_every_known_object_is_in_a_checked_module(module: str, variable: str) -> None:
     name = f"{SCHEDULER}.{module}"
-    assert name in {*modules_of(SCHEDULER), *modules_of(TIERS), *modules_of(CONTROL)}
+    parts = (SCHEDULER, TIERS, CONTROL, COMPACTION)
+    assert name in {one for part in parts for one in modules_of(part)}
     spec = importlib.util.find_spec(name)
     assert spec is not None and spec.origin is not None
     assert re.search(rf"{re.escape(variable)}\b", Path(spec.origin).read_text())

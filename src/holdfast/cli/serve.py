@@ -72,13 +72,21 @@ def serve(
     config = load_config(holdfast_config, os.environ, explicit)
     check_deployable(config.policy)
 
+    from holdfast.vllm.compaction.arguments import compaction_arguments
     from holdfast.vllm.control.token import routes_token
     from holdfast.vllm.offload.arguments import tier_arguments
-    from holdfast.vllm.serve import holdfast_arguments, serve_vllm
+    from holdfast.vllm.serve import (
+        COMPACTING_SCHEDULER_CLASS,
+        SCHEDULER_CLASS,
+        holdfast_arguments,
+        serve_vllm,
+    )
 
     has_routes = routes_token(config.routes_token_file, os.environ) is not None
-    ours = holdfast_arguments(arguments, has_routes=has_routes)
-    engine_arguments = [*ours, *tier_arguments(config, arguments)]
+    scheduler = SCHEDULER_CLASS if config.compact_dir is None else COMPACTING_SCHEDULER_CLASS
+    ours = holdfast_arguments(arguments, has_routes=has_routes, scheduler=scheduler)
+    compaction = compaction_arguments(config, arguments)
+    engine_arguments = [*ours, *tier_arguments(config, arguments), *compaction]
     # The scheduler is built in the engine core, a child process: the environment reaches it.
     os.environ.update(to_environ(config))
     serve_vllm(engine_arguments)

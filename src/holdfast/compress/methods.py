@@ -36,6 +36,9 @@ __all__ = ["Method", "find_method", "method_names", "methods"]
 
 _SETTING: Final = ":"
 _EPSILON: Final = 1e-4
+_SCORES_OF_ENTRIES: Final = (
+    *(scores.key_difference, scores.key_norm, scores.recency, scores.uniform_random),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,11 @@ class Method:
     def kind(self) -> str:
         """Its name without settings."""
         return self.name.partition(_SETTING)[0]
+
+    @property
+    def needs_entries_only(self) -> bool:
+        """Whether it scores by keys and positions, not by queries or hidden states."""
+        return self.score in _SCORES_OF_ENTRIES
 
     def keep(self, layers: Sequence[CachedLayer], budget: Budget) -> list[Tensor]:
         """Which entries stay; pure.

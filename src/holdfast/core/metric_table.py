@@ -146,6 +146,29 @@ METRICS: Final = (
         ("outcome",),
     ),
     Metric(
+        "holdfast_compactions",
+        "counter",
+        "Sessions compacted, by outcome.",
+        ("outcome",),
+    ),
+    Metric(
+        "holdfast_compacted_prompts",
+        "counter",
+        "Prompts answered from a compacted session; their answers may differ.",
+    ),
+    Metric(
+        "holdfast_compacted_away_tokens",
+        "counter",
+        "Tokens of these prompts that the model did not see.",
+    ),
+    Metric(
+        "holdfast_compaction_seconds",
+        "counter",
+        "Engine time spent on compacting sessions.",
+    ),
+    Metric("holdfast_compacted_sessions", "gauge", "Compacted sessions that can be loaded."),
+    Metric("holdfast_compacted_bytes", "gauge", "Size of the files of compacted sessions."),
+    Metric(
         "holdfast_agent_order_predictability",
         "gauge",
         "Share of the next agent's entropy that the last ones "

@@ -24,11 +24,12 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
-__all__ = ["CONTROL", "SCHEDULER", "TIERS", "breaches", "modules_of"]
+__all__ = ["COMPACTION", "CONTROL", "SCHEDULER", "TIERS", "breaches", "modules_of"]
 
 SCHEDULER: Final = "holdfast.vllm"
 TIERS: Final = "holdfast.vllm.offload"
 CONTROL: Final = "holdfast.vllm.control"
+COMPACTION: Final = "holdfast.vllm.compaction"
 
 _THEIRS: Final = "vllm"
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -50,6 +51,8 @@ _TIERING: Final = f"{_OFFLOAD}.tiering.manager.TieringOffloadingManager"
 _OBJECTS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
     {
         ("compat", "scheduler"): _SCHEDULER,
+        ("compaction.paused_prefixes", "self._pool"): _BLOCK_POOL,
+        ("compaction.returning", "request"): "vllm.v1.request.Request",
         ("control.channel", "core"): "vllm.v1.engine.core_client.AsyncMPClient",
         ("control.state", "pool"): _BLOCK_POOL,
         ("control.state", "scheduler"): _SCHEDULER,
@@ -88,7 +91,7 @@ def modules_of(part: str) -> list[str]:
     The scheduler's packages are parts of their own.
 
     Args:
-        part: `SCHEDULER`, `TIERS` or `CONTROL`.
+        part: `SCHEDULER`, `TIERS`, `CONTROL` or `COMPACTION`.
     """
     package = importlib.import_module(part)
     walk = pkgutil.iter_modules if part == SCHEDULER else pkgutil.walk_packages

@@ -199,6 +199,13 @@ class EngineMetrics:
         self._gauges["holdfast_agent_order_predictability", ()] = calls.predictability
         self._gauges["holdfast_predictable_tenants", ()] = calls.num_predictable
 
+    def set_compactions(
+        self, counters: Mapping[tuple[str, tuple[str, ...]], float], gauges: Mapping[str, float]
+    ) -> None:
+        """Set what was counted of compacted sessions since the start, and what there is now."""
+        self._counters.update(counters)
+        self._gauges.update({(name, ()): value for name, value in gauges.items()})
+
     def store_skipped(self, reason: str) -> None:
         """Count one turn that ended without a store to the host tier."""
         self._counters["holdfast_offload_skipped_turns", (reason,)] += 1

@@ -22,6 +22,7 @@ from holdfast.errors import ConfigError, EngineError
 from holdfast.vllm.versions import INSTALL_HINT, check_scheduler, engine_version
 
 __all__ = [
+    "COMPACTING_SCHEDULER_CLASS",
     "MIDDLEWARE",
     "ROUTES_MIDDLEWARE",
     "SCHEDULER_CLASS",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 SCHEDULER_CLASS: Final = "holdfast.vllm.scheduler.HoldfastScheduler"
+COMPACTING_SCHEDULER_CLASS: Final = "holdfast.vllm.compaction.scheduler.CompactingScheduler"
 MIDDLEWARE: Final = (
     "holdfast.vllm.nesting_limit.NestingLimit",
     "holdfast.vllm.client_sessions.ClientSessions",
@@ -45,12 +47,15 @@ _SHUTDOWN_TIMEOUT_S: Final = 2
 _FLAG = re.compile(r"--scheduler[-_]cls(=.*)?")
 
 
-def holdfast_arguments(arguments: Sequence[str], *, has_routes: bool = False) -> list[str]:
+def holdfast_arguments(
+    arguments: Sequence[str], *, has_routes: bool = False, scheduler: str = SCHEDULER_CLASS
+) -> list[str]:
     """Arguments of `vllm serve` with Holdfast's own added; changes no other.
 
     Args:
         arguments: Those of `vllm serve`.
         has_routes: Whether to serve the routes under `/holdfast/v1`.
+        scheduler: Holdfast's scheduler class, or a subclass.
 
     Raises:
         ConfigError: The arguments name another scheduler, or disable prefix caching.
@@ -66,7 +71,7 @@ def holdfast_arguments(arguments: Sequence[str], *, has_routes: bool = False) ->
     # vLLM warns of a repeated flag unless flag and value are one word.
     names = (*MIDDLEWARE, ROUTES_MIDDLEWARE) if has_routes else MIDDLEWARE
     middleware = [f"--middleware={name}" for name in names]
-    return [*arguments, "--scheduler-cls", SCHEDULER_CLASS, *middleware]
+    return [*arguments, "--scheduler-cls", scheduler, *middleware]
 
 
 def serve_vllm(arguments: Sequence[str]) -> None:
@@ -80,7 +85,7 @@ def serve_vllm(arguments: Sequence[str]) -> None:
         SystemExit: vLLM printed its help or refused an argument.
     """
     version = engine_version()
-    if SCHEDULER_CLASS in arguments:
+    if _has_holdfast(arguments):
         check_scheduler(version)
     try:
         parser, command = _parser_and_command(_defaults(arguments))
@@ -103,9 +108,13 @@ def _end_with(parent_id: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _has_holdfast(arguments: Sequence[str]) -> bool:
+    return SCHEDULER_CLASS in arguments or COMPACTING_SCHEDULER_CLASS in arguments
+
+
 def _defaults(arguments: Sequence[str]) -> dict[str, object]:
     """Defaults of ours, for options that neither the command line nor `--config` sets."""
-    if SCHEDULER_CLASS not in arguments:
+    if not _has_holdfast(arguments):
         return {}
     # Clients of both hosted APIs expect cached tokens in `usage`.
     return {"shutdown_timeout": _SHUTDOWN_TIMEOUT_S, "enable_prompt_tokens_details": True}

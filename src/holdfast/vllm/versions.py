@@ -24,6 +24,7 @@ __all__ = [
     "OLDEST",
     "OLDEST_TESTED",
     "OLDEST_WITH_TIERS",
+    "check_compaction",
     "check_scheduler",
     "check_tiers",
     "engine_version",
@@ -110,13 +111,31 @@ def check_tiers(version: str, setting: str = "a tier") -> None:
     _compare(version, "the tiers", "use a tested vLLM, or go without tiers")
 
 
+def check_compaction(version: str) -> None:
+    """Check that compacted sessions can run on a version of vLLM; warn if it is not tested.
+
+    Args:
+        version: The installed version; see `engine_version`.
+
+    Raises:
+        EngineError: vLLM is older than the oldest tested one, or lacks what compaction needs.
+    """
+    if is_older(version, OLDEST_TESTED):
+        raise EngineError(
+            f"compact_dir needs vLLM {_text(OLDEST_TESTED)} or newer, this is {version}",
+            hint="unset compact_dir, or upgrade vLLM",
+        )
+    _compare(version, "compaction", "use a tested vLLM, or unset compact_dir")
+
+
 @cache
 def _compare(version: str, part: str, hint: str) -> None:
     if is_tested(version):
         return
-    from holdfast.vllm.contract import SCHEDULER, TIERS, breaches, modules_of
+    from holdfast.vllm.contract import COMPACTION, SCHEDULER, TIERS, breaches, modules_of
 
-    found = breaches(modules_of(TIERS if part == "the tiers" else SCHEDULER))
+    packages = {"the tiers": TIERS, "compaction": COMPACTION}
+    found = breaches(modules_of(packages.get(part, SCHEDULER)))
     if found:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise EngineError(

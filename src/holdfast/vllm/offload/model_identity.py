@@ -8,20 +8,16 @@ Process: scheduler. Checked on vLLM 0.32 and 0.33.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 from holdfast.errors import ConfigError
 from holdfast.pool.identity import PoolIdentity
-from holdfast.pool.weights import weights_fingerprint
+from holdfast.vllm.model_weights import weights_digest
 from holdfast.vllm.offload.connector import EngineConfig
 
 __all__ = ["check_persistable", "model_identity"]
-
-_logger = logging.getLogger(__name__)
 
 _HINT = "unset HOLDFAST_POOL_DIR; the host tier alone works"
 _SEEDLESS_HASHES = frozenset({"sha256", "sha256_cbor"})
@@ -84,7 +80,7 @@ def model_identity(engine: EngineConfig, spec: Any, run_config: dict[str, Any]) 
             "revision": model.revision,
             "speculator": _speculator(config.speculative_config),
             "vllm": version,
-            "weights": _weights(config),
+            "weights": weights_digest(config),
         }
     )
 
@@ -111,34 +107,3 @@ def _device() -> str:
 
 def _speculator(config: Any) -> str | None:
     return None if config is None else f"{config.method} {config.model}"
-
-
-def _weights(config: Any) -> str | None:
-    """Fingerprint of the weights; for random ones, the seed that makes them."""
-    model = config.model_config
-    if config.load_config.load_format == "dummy":
-        return f"random {model.seed}"
-    directory = _local_model(model, config.load_config.download_dir)
-    fingerprint = None if directory is None else weights_fingerprint(directory)
-    if fingerprint is None:
-        _logger.warning(
-            "the pool cannot read the weights of %s and knows them by name and revision only:"
-            " give new weights a new name",
-            model.model,
-        )
-    return fingerprint
-
-
-def _local_model(model: Any, download_dir: str | None) -> Path | None:
-    directory = Path(model.model)
-    if directory.exists():
-        return directory
-    from huggingface_hub import try_to_load_from_cache
-
-    try:
-        found = try_to_load_from_cache(
-            model.model, "config.json", cache_dir=download_dir, revision=model.revision
-        )
-    except ValueError:  # not a name of that hub, for example a URL
-        return None
-    return Path(found).parent if isinstance(found, str) else None

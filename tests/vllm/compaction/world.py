@@ -1,0 +1,204 @@
+"""A model of two layers and heads, vLLM in this process, and what transformers computes."""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tests.waiting import until
+
+from holdfast.bench.model import BLOCK_SIZE_TOKENS, build_tiny_model
+from holdfast.compress.methods import find_method
+from holdfast.compress.session import Session
+from holdfast.config import HoldfastConfig
+
+NUM_OUTPUTS = 24
+KV_TOKENS = 1536
+BLOCK = BLOCK_SIZE_TOKENS
+Tokens = list[int]
+
+_SCHEDULER = "holdfast.vllm.compaction.scheduler.CompactingScheduler"
+
+
+def build_model(directory: Path) -> Path:
+    """A Llama of two layers with two KV heads, random but sure of its greedy choices."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    build_tiny_model(directory)
+    config_file = directory / "config.json"
+    config = json.loads(config_file.read_text())
+    config |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config_file.write_text(json.dumps(config))
+    model = LlamaForCausalLM(LlamaConfig.from_pretrained(directory))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                drawn = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(drawn * 1.5 / parameter.shape[1] ** 0.5)
+    model.save_pretrained(directory)
+    config_file.write_text(json.dumps(config))
+    return directory
+
+
+def some_tokens(seed: int, count: int) -> Tokens:
+    """Token ids of the model's vocabulary."""
+    drawn = random.Random(seed)
+    return [drawn.randrange(300, 2000) for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer, and what it says of its prompt."""
+
+    tokens: Tokens
+    num_cached: int
+    compaction: dict[str, Any] | None
+    ended_by: str | None
+
+
+class Engine:
+    """vLLM with Holdfast's scheduler and compaction, in this process.
+
+    Args:
+        model: Directory of the model.
+        scheduler: The scheduler's class; Holdfast's, or another with the connector alone.
+        settings: Those of Holdfast; `compact_dir` is among them.
+    """
+
+    def __init__(self, model: Path, *, scheduler: str = _SCHEDULER, **settings: Any) -> None:
+        from vllm.config import KVTransferConfig
+
+        from holdfast.vllm.compaction.arguments import compaction_config
+        from vllm import LLM
+
+        config = compaction_config(HoldfastConfig(**settings))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an engine's start warns a lot
+            self._llm = LLM(
+                model=str(model),
+                dtype="float32",
+                max_model_len=KV_TOKENS,
+                max_num_seqs=8,
+                block_size=BLOCK,
+                num_gpu_blocks_override=KV_TOKENS // BLOCK + 1,
+                enforce_eager=True,
+                enable_prefix_caching=True,
+                prefix_caching_hash_algo="sha256_cbor",
+                scheduler_cls=scheduler,
+                kv_transfer_config=KVTransferConfig(**config),
+            )
+        self._num_crowds = 0
+
+    @property
+    def scheduler(self) -> Any:
+        """The engine core's scheduler."""
+        return self._llm.llm_engine.engine_core.engine_core.scheduler
+
+    @property
+    def sessions(self) -> Any:
+        """The connector's half in the scheduler."""
+        return self.scheduler.connector.sessions
+
+    @property
+    def counted(self) -> dict[str, float]:
+        """What Holdfast counted."""
+        counted: dict[str, float] = self.scheduler.counted
+        return counted
+
+    def ask(self, prompt: Tokens, **options: Any) -> Said:
+        """Send a prompt for a greedy answer."""
+        return self.ask_all([prompt], **options)[0]
+
+    def ask_all(
+        self,
+        prompts: Sequence[Tokens],
+        *,
+        num_outputs: int = NUM_OUTPUTS,
+        compact: bool | None = None,
+        salt: str | None = None,
+    ) -> list[Said]:
+        """Send prompts at once."""
+        from vllm import SamplingParams
+
+        wish = {} if compact is None else {"holdfast": {"compact": compact}}
+        params = SamplingParams(
+            max_tokens=num_outputs,
+            temperature=0.0,
+            ignore_eos=True,
+            detokenize=False,
+            extra_args={"kv_transfer_params": wish},
+        )
+        salted = {} if salt is None else {"cache_salt": salt}
+        sent = [{"prompt_token_ids": prompt, **salted} for prompt in prompts]
+        return [_said(each) for each in self._llm.generate(sent, params, use_tqdm=False)]
+
+    def crowd_out(self) -> None:
+        """Fill the KV cache with other prompts, so that idle sessions are evicted."""
+        self._num_crowds += 1
+        for number in range(3):
+            seed = 1_000 * self._num_crowds + number
+            self.ask(some_tokens(seed, KV_TOKENS // 2 - BLOCK), num_outputs=1, compact=False)
+
+    def await_compactions(self, num_sessions: int) -> None:
+        """Wait until so many compactions can be loaded."""
+        if self.sessions.has_jobs:  # a server takes steps by itself
+            self.ask(some_tokens(0, 3), num_outputs=1, compact=False)
+        catalog = self.sessions.catalog
+
+        def is_there() -> bool:
+            catalog.refresh()
+            return len(catalog) == num_sessions
+
+        until(is_there)
+
+    def forget(self) -> None:
+        """Remove everything that is cached, and every compaction."""
+        assert self.scheduler.reset_prefix_cache()
+        self.scheduler.connector.reset_cache()
+
+    def close(self) -> None:
+        """End the engine."""
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        gc.collect()
+
+
+def _said(output: Any) -> Said:
+    answer = output.outputs[0]
+    told = (output.kv_transfer_params or {}).get("holdfast", {}).get("compaction")
+    return Said(list(answer.token_ids), output.num_cached_tokens or 0, told, answer.finish_reason)
+
+
+class Reference:
+    """The same model in transformers, with entries evicted at their original positions."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @cached_property
+    def model(self) -> Any:
+        """The model."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(self._directory, dtype=torch.float32).eval()
+
+    def answer(self, tokens: Tokens, num_outputs: int = NUM_OUTPUTS) -> Tokens:
+        """The greedy answer from all tokens."""
+        return Session(self.model).answer(tokens, max_tokens=num_outputs)
+
+    def compacted(self, tokens: Tokens, num_kept: int, session: Session | None = None) -> Session:
+        """A session after these tokens, with so many entries left of each head."""
+        session = session or Session(self.model)
+        session.append(tokens)
+        session.compact(find_method("keydiff"), num_kept / session.num_tokens)
+        return session
