@@ -120,7 +120,7 @@ def test_setting_without_the_one_it_needs_is_refused(
         load_config(None, {}, settings)
 
 
-def test_compaction_is_off_by_default_and_not_combined_with_tiers() -> None:
+def test_compaction_is_off_by_default_and_alone() -> None:
     assert HoldfastConfig().compact_dir is None
     assert not HoldfastConfig(compact_dir="/x").compact_before_drop
     with pytest.raises(ConfigError, match="compact_dir and host_gib are both set"):

@@ -1,4 +1,4 @@
-"""Choices that leave every KV head the same number of entries, which any cache can hold."""
+"""Choices that leave every KV head as many entries, which any cache can hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_uniform", "chosen_entries"]
 
 
 def check_uniform(method: Method) -> None:
-    """Check that a method needs keys and positions only, and keeps as many entries in each head.
+    """Check that a method scores by entries alone, and keeps as many in each head.
 
     Raises:
         ConfigError: It needs queries or hidden states, or heads compete for entries.

@@ -202,7 +202,7 @@ class EngineMetrics:
     def set_compactions(
         self, counters: Mapping[tuple[str, tuple[str, ...]], float], gauges: Mapping[str, float]
     ) -> None:
-        """Set what was counted of compacted sessions since the start, and what there is now."""
+        """Set what was counted of compacted sessions, and what there is now."""
         self._counters.update(counters)
         self._gauges.update({(name, ()): value for name, value in gauges.items()})
 

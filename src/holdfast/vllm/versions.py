@@ -112,7 +112,7 @@ def check_tiers(version: str, setting: str = "a tier") -> None:
 
 
 def check_compaction(version: str) -> None:
-    """Check that compacted sessions can run on a version of vLLM; warn if it is not tested.
+    """Check that compaction can run on a version of vLLM; warn if untested.
 
     Args:
         version: The installed version; see `engine_version`.

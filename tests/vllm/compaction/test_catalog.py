@@ -58,7 +58,7 @@ def test_awaited_file_found_once_it_is_there(tmp_path: Path) -> None:
     catalog.await_file(b"a")
     assert catalog.has(b"a") and len(catalog) == 0
     _written(tmp_path, b"a")
-    catalog.refresh()
+    catalog.look()
     assert (len(catalog), catalog.counts["stored"], catalog.seconds) == (1, 1, 0.5)
 
 
@@ -79,14 +79,14 @@ def test_longest_unused_ones_leave_first(tmp_path: Path) -> None:
     catalog.pin(b"b")
     catalog.await_file(b"d")
     _written(tmp_path, b"d")
-    catalog.refresh()
+    catalog.look()
     assert [catalog.has(name) for name in (b"a", b"b", b"c", b"d")] == [True, True, False, True]
     assert catalog.num_bytes == 3 * size
     assert not catalog.path_of(b"c").exists()
     catalog.unpin(b"b")
     catalog.await_file(b"e")
     _written(tmp_path, b"e")
-    catalog.refresh()
+    catalog.look()
     assert not catalog.has(b"b")
 
 

@@ -1,4 +1,4 @@
-"""Sessions that are compacted and return, on the real engine, against transformers.
+"""Compacted sessions that return, on the real engine, against transformers.
 
 A prompt of 320 tokens keeps 192, 0.6 of it.
 """

@@ -1,4 +1,4 @@
-"""A model of two layers and heads, vLLM in this process, and what transformers computes."""
+"""A model of two layers, vLLM in this process, and what transformers computes."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Engine:
         catalog = self.sessions.catalog
 
         def is_there() -> bool:
-            catalog.refresh()
+            catalog.look()
             return len(catalog) == num_sessions
 
         until(is_there)
@@ -179,7 +179,7 @@ def _said(output: Any) -> Said:
 
 
 class Reference:
-    """The same model in transformers, with entries evicted at their original positions."""
+    """The same model in transformers, where entries keep their positions."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

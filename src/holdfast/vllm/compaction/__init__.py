@@ -1,1 +1,1 @@
-"""Compacted sessions: a paused session's prefix stored with fewer tokens, and loaded again."""
+"""Compacted sessions: prefixes stored with fewer tokens, and loaded again."""

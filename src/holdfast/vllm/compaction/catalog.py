@@ -93,12 +93,12 @@ class Catalog:
         return key in self._found or key in self._awaited
 
     def deepest(self, hashes: Sequence[bytes]) -> Compaction | None:
-        """The compaction of the longest prefix of a prompt; it is then the last used. Mutates.
+        """The compaction of the longest prefix of a prompt, then the last used. Mutates.
 
         Args:
             hashes: Prefix hashes of the prompt's blocks.
         """
-        self.refresh()
+        self.look()
         # A prompt that returns is computed; if its file comes late or never, it may be made again.
         for key in [one for one in hashes if one in self._awaited] if self._awaited else ():
             del self._awaited[key]
@@ -125,7 +125,7 @@ class Catalog:
         if not self._pins[key]:
             del self._pins[key]
 
-    def refresh(self) -> None:
+    def look(self) -> None:
         """Take in files that workers have written since. Mutates."""
         for key, path in list(self._awaited.items()):
             if path.exists():

@@ -1,4 +1,4 @@
-"""The worker's half: takes prefixes out of the KV cache and puts compacted ones into it.
+"""The worker's half: compacts prefixes out of the KV cache, and loads them.
 
 Process: worker. Checked on vLLM 0.28 ... 0.33.
 """
@@ -72,7 +72,7 @@ class LoadJob:
 
 
 class Compactor:
-    """Compacts prefixes between two engine steps, and writes them in a thread of its own.
+    """Compacts prefixes between two engine steps; a thread writes them.
 
     Args:
         layers: Reads and writes each attention layer's KV blocks, in the model's order.
@@ -88,7 +88,7 @@ class Compactor:
         self._failed_blocks: set[int] = set()
 
     def compact(self, job: CompactJob) -> None:
-        """Compact a prefix and have it written; an error is logged, and loses only this one."""
+        """Compact a prefix and have it written; an error is logged and loses it alone."""
         started_s = time.perf_counter()
         try:
             positions = self._positions(job)

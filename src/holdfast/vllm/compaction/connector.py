@@ -34,7 +34,7 @@ __all__ = ["CompactionConnector", "CompactionJobs"]
 
 @dataclass
 class CompactionJobs(KVConnectorMetadata):  # type: ignore[misc]
-    """What a worker does in a step; prefixes are compacted before any block is overwritten."""
+    """What a worker does in a step, before which it compacts."""
 
     to_compact: list[CompactJob] = field(default_factory=list)
     to_load: list[LoadJob] = field(default_factory=list)

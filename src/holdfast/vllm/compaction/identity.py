@@ -1,4 +1,4 @@
-"""The identity that two engines must share to load each other's compacted sessions.
+"""The identity that engines must share to load each other's compactions.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
@@ -40,7 +40,7 @@ def identity_directory(config: Any, parent: Path) -> Path:
 
 
 def _identity(config: Any) -> PoolIdentity:
-    """Everything that decides what a prefix hash stands for, and the content of its entries."""
+    """Everything that decides what a prefix hash stands for, and its entries."""
     from vllm import __version__ as version
 
     model, cache = config.model_config, config.cache_config

@@ -26,7 +26,7 @@ class CompactionOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         compact_gib: Largest size of it (GiB); None for no bound.
         compact_share: Share of a session's tokens that stays (0 to 1).
         compact_method: What chooses them.
-        compact_before_drop: Whether sessions are compacted that nobody asked to be.
+        compact_before_drop: Whether sessions are compacted unasked.
     """
 
     compact_dir: str

@@ -25,8 +25,8 @@ class PausedPrefix:
     Attributes:
         hashes: Prefix hashes of the blocks, as the KV cache knows them.
         block_ids: The blocks.
-        key: Prefix hash of the same tokens as the client sends them.
-        num_tokens: Tokens that the client sends for them (count).
+        key: Prefix hash of the same tokens in the client's own prompt.
+        num_tokens: Tokens of the client's prompt that they stand for (count).
         base: The compaction that the blocks begin with, or None.
     """
 
@@ -39,7 +39,7 @@ class PausedPrefix:
 
 @dataclass(slots=True)
 class _Watched:
-    """A block, what it should contain, and the last hashes of the prefixes that need that."""
+    """What a block should contain, and the prefixes that need it, by last hash."""
 
     block_hash: bytes
     needed_by: set[bytes] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""Requests whose prompts begin with a compacted prefix, and what of them is sent to the model.
+"""Requests whose prompts begin with a compacted prefix, and are shortened.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
@@ -45,7 +45,7 @@ class ReturningRequest:
 
 
 def wish_of(request: Any) -> bool | None:
-    """Whether a client wants its session compacted, or wants it never; None if it says nothing.
+    """Whether a client wants its session compacted; None if it says nothing.
 
     `vllm_xargs.holdfast_compact` or `kv_transfer_params.holdfast.compact`. Pure.
     """

@@ -14,7 +14,7 @@ __all__ = ["CompactingScheduler"]
 
 
 class CompactingScheduler(HoldfastScheduler):
-    """Holdfast's scheduler, which knows a compacted prompt as the blocks that it takes.
+    """Holdfast's scheduler, which sees a compacted prompt as its blocks.
 
     A session that returns compacted is one that rewrote its prompt, as if its client had.
     """

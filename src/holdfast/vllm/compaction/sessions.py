@@ -1,4 +1,4 @@
-"""The scheduler's half: when a session is compacted, and which requests load a compaction.
+"""The scheduler's half: when to compact a session, and which requests load it.
 
 Process: scheduler. Checked on vLLM 0.28 ... 0.33.
 """
@@ -30,7 +30,7 @@ _SALT_BYTES: Final = 16
 
 
 class CompactedSessions:
-    """Watches sessions that pause, has them compacted, and shortens the prompts that return.
+    """Has paused sessions compacted, and shortens prompts that return.
 
     Args:
         directory: Directory of the engine's compactions.
@@ -168,7 +168,7 @@ class CompactedSessions:
         self._to_compact.clear()
 
     def clear(self) -> None:
-        """Remove all compactions as well, as the model's weights may have changed. Mutates."""
+        """Remove all compactions too, as weights may have changed. Mutates."""
         self.content_dropped()
         self.catalog.clear()
 
@@ -193,7 +193,7 @@ class CompactedSessions:
         }
 
     def _prefix_of(self, request: Any, returning: ReturningRequest | None) -> PausedPrefix | None:
-        """The part of a request's prompt that can be compacted; None if that saves nothing.
+        """The part of a prompt that can be compacted; None if that saves nothing.
 
         The answer is left out: clients often send another text in its place.
         """
@@ -233,7 +233,7 @@ class CompactedSessions:
         self._to_compact.append(job)
 
     def _num_kept(self, num_tokens: int) -> int:
-        """Entries to keep of each head: whole blocks, so that later hashes stay comparable."""
+        """Entries to keep of each head: whole blocks, so that later hashes compare."""
         wanted = Budget(self._options.compact_share, num_tokens).per_head if num_tokens else 0
         return max(wanted // self._block_tokens, 1) * self._block_tokens
 
