@@ -1,4 +1,4 @@
-"""Pictures of a running fleet: the dashboard's panels, and a frame of `holdfast top`."""
+"""Pictures of a running fleet: the dashboard's panels, a frame of `holdfast top`."""
 
 from __future__ import annotations
 

@@ -66,6 +66,16 @@ def test_a_thrashing_log_gets_verdict_cause_and_remedy(tmp_path: Path) -> None:
     assert "session 3 (agent): 3.3% cached in 1 turns, 1.2 s lost" in text
 
 
+def test_a_remedy_of_several_causes_stands_once(tmp_path: Path) -> None:
+    path = Path(log(tmp_path / "log"))
+    human = LINES[1] | {"session": 4, "evicted": {"reason": "human", "ago_s": 1.0}}
+    with path.open("a") as file:
+        file.write(json.dumps(human | {"waited_s": 2.0, "delayed_by": "blocks"}) + "\n")
+    text = explained(str(path))
+    assert text.count("--kv-offloading-size") == 1 and text.count("as above") == 2
+    assert "A host tier is made for pauses" in text and "holdfast plan LOG" in text
+
+
 def test_json_has_the_figures(tmp_path: Path) -> None:
     found = json.loads(explained(log(tmp_path / "log"), "--json"))
     assert found["causes"][0]["lost_s"] == 1.25

@@ -85,7 +85,10 @@ def _page(url: str, token: str, after: int) -> _Answer:
         with error:
             raise EndpointError(f"{address}: {_refused(error.code)}", hint=_HINT) from error
     except (OSError, ValueError) as error:
-        raise EndpointError(f"{address}: {getattr(error, 'reason', error)}", hint=_HINT) from error
+        raise EndpointError(
+            f"{address}: {getattr(error, 'reason', error)}",
+            hint="give the address of a running engine, such as http://127.0.0.1:8000",
+        ) from error
 
 
 _HINT: Final = "start the engine with --holdfast-token-file FILE, and give --token-file FILE here"

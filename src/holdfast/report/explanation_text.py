@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from holdfast.report.cells import UNKNOWN
 from holdfast.report.explanation import Explanation, SessionMisses
+from holdfast.report.remedies import MORE_SPACE
 from holdfast.report.tables import Column, ReportTable, RowGroup
 from holdfast.report.terminal import terminal_table
 
 __all__ = ["explanation_text"]
+
+_AS_ABOVE: Final = "Fewer sessions or more space, as above"
+_PLAN: Final = (
+    "How many sessions fit, and what a host tier adds: holdfast plan LOG, or holdfast plan URL"
+)
 
 
 def explanation_text(found: Explanation, num_sessions: int) -> Group:
@@ -23,20 +32,39 @@ def explanation_text(found: Explanation, num_sessions: int) -> Group:
     parts: list[RenderableType] = [Text(found.verdict, style="bold"), Text()]
     if found.prompt_tokens:
         parts.append(terminal_table(_sums(found)))
+    told = _Told()
     if found.causes:
         parts.append(terminal_table(_causes(found)))
         for number, cause in enumerate(found.causes, 1):
             sentence = cause.sentence[0].upper() + cause.sentence[1:]
-            parts.append(Text(f"{number}. {cause.reason}: {sentence}. {cause.remedy}"))
+            parts.append(Text(told.once(f"{number}. {cause.reason}: {sentence}. {cause.remedy}")))
     if found.waits:
         parts += [Text(), terminal_table(_waits(found))]
-        parts += [Text(f"{one.reason}: {one.remedy}") for one in found.waits]
+        parts += [Text(told.once(f"{one.reason}: {one.remedy}")) for one in found.waits]
+    if told.is_told:
+        parts += [Text(), Text(_PLAN)]
     if found.num_waiting:
         waiting = ", ".join(f"{n:,} {reason}" for reason, n in found.num_waiting.items())
         parts += [Text(), Text(f"Turns that wait now, by reason: {waiting}")]
     for session in [one for one in found.sessions if one.turns][:num_sessions]:
         parts += [Text(), *_session_lines(session, num_sessions)]
     return Group(*parts)
+
+
+@dataclass(slots=True)
+class _Told:
+    """Leaves out the remedy of several causes once it stands above."""
+
+    is_told: bool = False
+
+    def once(self, text: str) -> str:
+        """The text; mutates."""
+        if MORE_SPACE not in text:
+            return text
+        if self.is_told:
+            return text.replace(MORE_SPACE, _AS_ABOVE)
+        self.is_told = True
+        return text
 
 
 def _sums(found: Explanation) -> ReportTable:

@@ -7,7 +7,7 @@ from typing import Final
 
 from holdfast.core.prompt_change import CHANGES, ChangeNote
 
-__all__ = ["DELAYS", "REMEDIES", "SENTENCES"]
+__all__ = ["DELAYS", "MORE_SPACE", "REMEDIES", "SENTENCES"]
 
 SENTENCES: Final[Mapping[str, str]] = {
     "mutated": "the session's history was changed instead of extended",
@@ -40,20 +40,21 @@ def _remedy(note: ChangeNote) -> str:
     return f"{note.advice} Or allow the gateway's rule {note.rule} (policy canonical-prompt)."
 
 
-_MORE_SPACE: Final = (
+MORE_SPACE: Final = (
     "More sessions are live than the KV cache holds. Run fewer at once, give the cache more memory"
     " (--gpu-memory-utilization, --kv-cache-dtype fp8), or add a host tier (--kv-offloading-size)"
 )
+"""What several remedies begin with."""
 
 REMEDIES: Final[Mapping[str, str]] = {
     "mutated": "Find what the client changes early in the prompt: a date or an id in the system"
     " prompt, the order of tools, reminders, compaction. Put what changes at the end.",
     "answer_changed": "The chat template or the client drops reasoning or rewrites answers. Keep"
     " answers as they were sent, or accept the cost of one answer a turn.",
-    "evicted": f"{_MORE_SPACE}.",
-    "evicted:tool": f"{_MORE_SPACE}; with stock vLLM, serve with Holdfast's scheduler.",
-    "evicted:human": f"{_MORE_SPACE}. A host tier is made for pauses as long as these.",
-    "evicted:prefix": f"{_MORE_SPACE}.",
+    "evicted": f"{MORE_SPACE}.",
+    "evicted:tool": f"{MORE_SPACE}; with stock vLLM, serve with Holdfast's scheduler.",
+    "evicted:human": f"{MORE_SPACE}. A host tier is made for pauses as long as these.",
+    "evicted:prefix": f"{MORE_SPACE}.",
     "evicted:closed": "Name sessions in requests (X-Session-ID), so that their ends are known.",
     "evicted:superseded": "The client returns to a history that it had left. Give each branch a"
     " session id of its own.",
@@ -79,13 +80,13 @@ DELAYS: Final[Mapping[str, str]] = {
     " raise --max-num-batched-tokens, or run fewer sessions at once.",
     "slots": "As many requests ran as the engine allows: raise --max-num-seqs while the KV cache"
     " has free blocks.",
-    "blocks": f"Turns needed more KV blocks than were free. {_MORE_SPACE}.",
+    "blocks": f"Turns needed more KV blocks than were free. {MORE_SPACE}.",
     "due": "Older turns, which had waited for their wait bound, went first."
-    f" {_MORE_SPACE}; a smaller max_wait_ratio makes waits more equal, and costs hits.",
+    f" {MORE_SPACE}; a smaller max_wait_ratio makes waits more equal, and costs hits.",
     "priority": "More urgent requests went first, as their priorities ask.",
     "own_order": "Turns of the same tenant went first, as its own priorities ask.",
     "tenant": "Turns of tenants that were served less went first.",
-    "order": f"Turns that came before gathered blocks for themselves. {_MORE_SPACE}.",
+    "order": f"Turns that came before gathered blocks for themselves. {MORE_SPACE}.",
     "prefetch": "Their blocks were being loaded from a tier.",
     "engine": "The engine's own queue decided.",
 }
