@@ -138,6 +138,18 @@ def test_evicted_tokens_are_shared_where_the_log_has_misses(logged: Any) -> None
     assert common_prefix_length(first.block_ids, second.block_ids) == (64 + 512) // 64
 
 
+def test_a_log_may_be_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.log"
+    log = DecisionLog(path)
+    for one in (arrived(5.0, "a"), finished(7.0, "a")):
+        log.write(**one)
+    log.close()
+    (session,) = read_sessions(path)
+    assert len(session.turns) == 1
+    with pytest.raises(TraceError, match="no trace file"):
+        list(read_sessions(tmp_path))
+
+
 def test_sessions_arrive_with_their_first_turn(logged: Any) -> None:
     one, other = logged(
         arrived(5.0, "a"),

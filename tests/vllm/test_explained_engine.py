@@ -31,7 +31,7 @@ FIRST_TOKENS, GROWTH_TOKENS, ANSWER_TOKENS = 700, 24, 8
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoggedServer]:
     """Sessions of twice the cache, in turn: each finds its blocks evicted."""
     directory = tmp_path_factory.mktemp("engine")
-    token, log = directory / "token", directory / "log"
+    token, log = directory / "token", directory / "decisions.log"
     token.write_text(TOKEN)
     token.chmod(0o600)
     options = EngineOptions(
@@ -128,7 +128,8 @@ def test_a_plan_from_its_log_agrees(engine: LoggedServer) -> None:
     profile = ("--kv-tokens", str(KV_TOKENS))
     log = told("plan", str(engine._log), *profile)
     live = told("plan", engine.url, "--profile", "h100-llama3.1-8b", *profile)
-    assert log["best_hit_ratio"] == pytest.approx(live["best_hit_ratio"], abs=0.1)
+    # Only the log has the first of the five turns, which repeats nothing.
+    assert log["best_hit_ratio"] == pytest.approx(0.8 * live["best_hit_ratio"], abs=0.05)
     cliffs = [one["capacities"][0]["cliff"]["median"] for one in (log, live)]
     assert cliffs[0] == pytest.approx(cliffs[1], rel=0.25)
 

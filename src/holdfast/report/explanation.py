@@ -237,7 +237,8 @@ def explain_totals(
         others, others_s = rest.get(reason, (0, 0.0))
         rest[reason] = max(others - tokens, 0), max(others_s - seconds, 0.0)
     for reason, (tokens, seconds) in rest.items():
-        totals.add(reason, reason, tokens, seconds, num_turns=0)
+        if tokens:
+            totals.add(reason, reason, tokens, seconds, num_turns=0)
     return _explanation(totals, cache_tokens, working_set_tokens, [], None)
 
 

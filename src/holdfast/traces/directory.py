@@ -16,18 +16,21 @@ from holdfast.traces.storage import printable
 
 __all__ = ["file_labels", "trace_files"]
 
+_LOG = ".log"  # of a decision log; other logs in a directory are no traces
+
 
 def trace_files(path: Path) -> tuple[Path, ...]:
     """List the trace files at `path`, a file or directory, by name.
 
     Leaves out files and directories whose names begin with a dot, files that are read with another
-    one, and files without sessions that clients and Harbor write.
+    one, and files without sessions that clients and Harbor write. A decision log may end in `.log`
+    where it is given itself.
 
     Raises:
         TraceError: The path does not exist, or no file has a suffix that Holdfast reads.
     """
     if path.is_file():
-        if not path.name.endswith(SUFFIXES):
+        if not path.name.endswith((*SUFFIXES, _LOG)):
             raise TraceError(
                 f"unknown file type; expected one of {', '.join(SUFFIXES)}",
                 source=str(path),

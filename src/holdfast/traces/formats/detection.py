@@ -37,11 +37,12 @@ def reader_of(file: TraceFile, path: Path) -> TraceReader:
         UnknownLayoutError: The file has no known format.
         TraceError: The file is empty, damaged or unreadable.
     """
-    kind = next(
+    kinds = (
         kind
         for ending, kind in _KINDS.items()
         if path.name.endswith(tuple(f"{ending}{compression}" for compression in COMPRESSIONS))
     )
+    kind: FileKind = next(kinds, "lines")
     if kind == "document":
         objects = iter([file.document(dict[str, Raw])])
     else:
