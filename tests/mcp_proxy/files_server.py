@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 from mcp.server.mcpserver import MCPServer
@@ -37,6 +38,14 @@ def search_web(query: str) -> str:
     """Depends on the world."""
     log(f"search {query}")
     return f"nothing about {query}"
+
+
+@server.tool(annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False))
+def count_files(step: int) -> str:
+    """Takes its time."""
+    log(f"count {step}")
+    time.sleep(0.2)
+    return f"step {step}"
 
 
 if __name__ == "__main__":

@@ -289,3 +289,45 @@ def test_memory_is_bounded() -> None:
     asked = [known.begin(params("read", number=n)) for n in (*range(20), "large")]
     assert sum(isinstance(each, Remembered) for each in asked) == 250 // 77
     assert isinstance(asked[19], Remembered)
+
+
+def test_early_call_is_one_that_would_be_remembered() -> None:
+    clock = Clock()
+    known = memory(clock)
+    assert known.begin_early("write", {}) is None
+    assert known.begin_early("unlisted", {}) is None
+    early = known.begin_early("read", {"a": 1})
+    assert early is not None
+    assert known.end(early, result("early"))
+    assert known.begin_early("read", {"a": 1}) is None  # it is remembered
+    assert known.begin(params("read", a=1)) == Remembered(result("early"))
+    change = known.begin(params("write"))
+    assert isinstance(change, Call)
+    assert known.begin_early("read", {"a": 1}) is None
+    assert known.counts.calls == 2
+
+
+def test_equal_calls_have_no_change_between_them() -> None:
+    version = b"1"
+    known = memory(Clock(), lambda _: FileStamp(version, LONG_AGO_S, 1))
+    early = known.begin_early("read", {"a": 1})
+    same, other = known.begin(params("read", a=1)), known.begin(params("read", a=2))
+    assert early is not None
+    assert isinstance(same, Call)
+    assert isinstance(other, Call)
+    assert early.is_equal(same)
+    assert not early.is_equal(other)
+    make(known, params("write"), result())
+    after_change = known.begin(params("read", a=1))
+    version = b"2"
+    after_edit = known.begin(params("read", a=1))
+    assert isinstance(after_change, Call)
+    assert isinstance(after_edit, Call)
+    assert not early.is_equal(after_change)
+    assert not after_change.is_equal(after_edit)
+
+
+def test_missing_arguments_are_no_arguments() -> None:
+    known = memory(Clock())
+    make(known, {"name": "read"}, result())
+    assert isinstance(known.begin({"name": "read", "arguments": {}}), Remembered)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from holdfast.gateway.event_reader import KvEventReader
     from holdfast.gateway.tenants import ApiKeys
 
-__all__ = ["gateway"]
+__all__ = ["client_keys", "gateway"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def gateway(options: GatewayArguments) -> None:
     from holdfast.gateway.settings import GatewayLimits
 
     engines = engines_at(options.urls)
-    keys = _keys(options)
+    keys = client_keys(options.keys_path, options.host)
     engine_key = None
     if options.engine_key_path is not None:
         engine_key = _read(options.engine_key_path).strip()
@@ -195,17 +195,19 @@ def gateway(options: GatewayArguments) -> None:
         runner.run(serving)
 
 
-def _keys(options: GatewayArguments) -> ApiKeys:
-    """The clients' keys; none is needed on loopback addresses."""
+def client_keys(path: Path | None, host: str) -> ApiKeys:
+    """The clients' keys; none is needed on loopback addresses.
+
+    Raises:
+        ConfigError: There is none for an address that others reach, or the file is wrong.
+    """
     from holdfast.gateway.tenants import ApiKeys
 
     keys = ApiKeys({})
-    if options.keys_path is not None:
-        keys = ApiKeys.parse(_read(options.keys_path), str(options.keys_path))
-    if not keys and not _is_loopback(options.host):
-        raise ConfigError(
-            f"--host {options.host} lets everyone in", hint="give --api-keys FILE as well"
-        )
+    if path is not None:
+        keys = ApiKeys.parse(_read(path), str(path))
+    if not keys and not _is_loopback(host):
+        raise ConfigError(f"--host {host} lets everyone in", hint="give --api-keys FILE as well")
     return keys
 
 

@@ -1,14 +1,12 @@
-"""Passes messages between an MCP client and a server; answers what is remembered."""
+"""Decides what becomes of each message between an MCP client and a server."""
 
 from __future__ import annotations
 
-import logging
+import secrets
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-import anyio
-from mcp.shared._stream_protocols import ReadStream, WriteStream
-from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp_types import (
     JSONRPCError,
     JSONRPCMessage,
@@ -17,28 +15,68 @@ from mcp_types import (
     JSONRPCResponse,
     RequestId,
 )
+from mcp_types.jsonrpc import INVALID_REQUEST, ErrorData
 
 from holdfast.mcp_proxy.result_memory import Call, Remembered, ResultMemory
+from holdfast.mcp_proxy.speculation import ClientCall, EarlyCall, Speculation
 from holdfast.mcp_proxy.tool_traits import read_traits
 
-__all__ = ["Relay", "Streams", "run_relay"]
+__all__ = ["Relay", "Routed"]
 
-logger = logging.getLogger(__name__)
+_PROTOCOL_META: Final = "io.modelcontextprotocol/"  # what each request has to carry since 2026
 
-Streams = tuple[ReadStream[SessionMessage | Exception], WriteStream[SessionMessage]]
-"""What is received from one side, and what is sent to it."""
+
+@dataclass(slots=True)
+class Routed:
+    """Messages to send, in their order.
+
+    Attributes:
+        to_client: To the client.
+        to_server: To the server.
+        is_answer: Whether a tool call of the client is answered: time for `start_early`.
+    """
+
+    to_client: list[JSONRPCMessage] = field(default_factory=list)
+    to_server: list[JSONRPCMessage] = field(default_factory=list)
+    is_answer: bool = False
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A call of the client that has no answer yet.
+
+    Attributes:
+        request: What the client sent.
+        call: What the memory knows of it.
+        known: What speculation knows of it; None without any.
+        early: The early call that it waits for; None if it was sent itself.
+    """
+
+    request: JSONRPCRequest
+    call: Call
+    known: ClientCall | None
+    early: EarlyCall | None
 
 
 class Relay:
-    """Decides message by message; all but remembered calls pass unchanged.
+    """Decides message by message; all but remembered and early calls pass unchanged.
+
+    Early calls have ids that no client can know. Neither their errors nor what a server asks for
+    their sake reach the client.
 
     Args:
         memory: Of the server's results.
+        speculation: Makes calls early; None makes none.
     """
 
-    def __init__(self, memory: ResultMemory) -> None:
+    def __init__(self, memory: ResultMemory, speculation: Speculation | None = None) -> None:
         self._memory = memory
-        self._calls: dict[RequestId, Call] = {}
+        self._speculation = speculation
+        self._calls: dict[RequestId, _Asked] = {}
+        self._early: dict[RequestId, EarlyCall] = {}
+        self._id_prefix = f"holdfast-{secrets.token_hex(16)}-"
+        self._num_early = 0
+        self._meta: dict[str, Any] = {}
         self._lists: dict[RequestId, bool] = {}  # by request; whether it is the first page
         self._initializing: RequestId | None = None
         self._version: str | None = None
@@ -48,46 +86,97 @@ class Relay:
         """HTTP headers of messages to the server, by the agreed version."""
         return {} if self._version is None else {"mcp-protocol-version": self._version}
 
-    def from_client(self, message: JSONRPCMessage) -> JSONRPCResponse | None:
-        """Take in a client's message; returns its answer, or None. Mutates."""
+    def from_client(self, message: JSONRPCMessage) -> Routed:
+        """Take in a client's message. Mutates."""
         if isinstance(message, JSONRPCNotification):
-            if message.method == "notifications/cancelled":
-                self._cancel((message.params or {}).get("requestId"))
-            return None
-        if not isinstance(message, JSONRPCRequest):
-            return None
-        params = message.params or {}
-        match message.method:
-            case "initialize":
-                self._initializing = message.id
-            case "tools/list":
-                self._lists[message.id] = params.get("cursor") is None
-            case "tools/call":
-                return self._call(message.id, params)
-        return None
+            number = (message.params or {}).get("requestId")
+            if message.method == "notifications/cancelled" and self._cancel(number):
+                return Routed()  # the server does not know the call
+            return Routed(to_server=[message])
+        if isinstance(message, JSONRPCRequest):
+            params = message.params or {}
+            match message.method:
+                case "initialize":
+                    self._initializing = message.id
+                case "tools/list":
+                    self._lists[message.id] = params.get("cursor") is None
+                case "tools/call":
+                    return self._ask(message, params)
+        return Routed(to_server=[message])
 
-    def from_server(self, message: JSONRPCMessage) -> None:
-        """Take in a server's message, which is passed on. Mutates."""
+    def from_server(self, message: JSONRPCMessage) -> Routed:
+        """Take in a server's message. Mutates."""
         match message:
             case JSONRPCResponse(id=number, result=result):
-                self._answered(number, result)
+                return self._answer(message, number, result)
             case JSONRPCError(id=number) if number is not None:
-                self._answered(number, None)
+                return self._answer(message, number, None)
+            case JSONRPCRequest(id=number, method=method) if self._early and method != "ping":
+                assert self._speculation is not None
+                self._speculation.refuse()
+                if not self._calls:
+                    error = ErrorData(code=INVALID_REQUEST, message="no client made this call")
+                    return Routed(to_server=[JSONRPCError(jsonrpc="2.0", id=number, error=error)])
             case JSONRPCNotification(method="notifications/tools/list_changed"):
                 self._memory.forget_tools()
+        return Routed(to_client=[message])
 
-    def _call(self, number: RequestId, params: Mapping[str, Any]) -> JSONRPCResponse | None:
+    def start_early(self) -> list[JSONRPCRequest]:
+        """Calls to send to the server before the client asks for them. Mutates.
+
+        They are to be sent before `from_client` is called again.
+        """
+        if self._speculation is None or self._calls:
+            return []
+        started = []
+        for early in self._speculation.start():
+            self._num_early += 1
+            number = f"{self._id_prefix}{self._num_early}"
+            self._early[number] = early
+            started.append(self._request(number, early))
+        return started
+
+    def _ask(self, request: JSONRPCRequest, params: Mapping[str, Any]) -> Routed:
+        self._cancel(request.id)  # a client that uses an id twice
+        known = self._observe(params)
         outcome = self._memory.begin(params)
+        early = None
+        given_up: list[JSONRPCMessage] = []
+        if known is not None and self._speculation is not None:
+            early = self._speculation.asked(known.past.key, outcome)
+        if self._speculation is not None:
+            is_change = isinstance(outcome, Call) and outcome.is_change
+            drop = self._speculation.drop_all if is_change else self._speculation.drop_old
+            given_up = self._give_up(drop())
         if isinstance(outcome, Remembered):
-            return JSONRPCResponse(jsonrpc="2.0", id=number, result=outcome.result)
-        self._cancel(number)  # a client that uses an id twice
-        self._calls[number] = outcome
-        return None
+            answer = JSONRPCResponse(jsonrpc="2.0", id=request.id, result=outcome.result)
+            routed = self._pass_answer(answer, known, outcome.result, is_made=False)
+            routed.to_server[:0] = given_up
+            return routed
+        self._calls[request.id] = _Asked(request, outcome, known, early)
+        return Routed(to_server=given_up if early is not None else [*given_up, request])
 
-    def _answered(self, number: RequestId, result: dict[str, Any] | None) -> None:
-        call = self._calls.pop(number, None)
-        if call is not None:
-            self._memory.end(call, result)
+    def _observe(self, params: Mapping[str, Any]) -> ClientCall | None:
+        """Let speculation learn from a call of the client; None without any."""
+        name, arguments = params.get("name"), params.get("arguments") or {}
+        if self._speculation is None or not isinstance(name, str):
+            return None
+        if not isinstance(arguments, dict):
+            return None
+        meta = params.get("_meta")
+        meta = meta if isinstance(meta, Mapping) else {}
+        self._meta = {key: meta[key] for key in meta if key.startswith(_PROTOCOL_META)}
+        return self._speculation.observe_call(name, arguments)
+
+    def _answer(
+        self, message: JSONRPCMessage, number: RequestId, result: dict[str, Any] | None
+    ) -> Routed:
+        if isinstance(number, str) and number.startswith(self._id_prefix):
+            return self._end_early(number, result)
+        asked = self._calls.pop(number, None)
+        if asked is not None:
+            self._memory.end(asked.call, result)
+            return self._pass_answer(message, asked.known, result, is_made=True)
         is_first_page = self._lists.pop(number, None)
         if is_first_page is not None and result is not None:
             if is_first_page:
@@ -96,48 +185,62 @@ class Relay:
         if number == self._initializing and result is not None:
             version = result.get("protocolVersion")
             self._version = version if isinstance(version, str) else None
+        return Routed(to_client=[message])
 
-    def _cancel(self, number: object) -> None:
-        call = self._calls.pop(number, None) if isinstance(number, (int, str)) else None
-        if call is not None:
-            self._memory.cancel(call)
-
-
-async def run_relay(client: Streams, server: Streams, relay: Relay) -> bool:
-    """Pass messages both ways; returns whether the client ended it.
-
-    A line that is no message is logged and dropped, as MCP's own sessions do.
-    """
-    is_client_gone = False
-    from_client, to_client = client
-    from_server, to_server = server
-
-    async def pass_to_server() -> None:
-        nonlocal is_client_gone
-        async for item in from_client:
-            if isinstance(item, Exception):
-                logger.warning("the client sent what is no MCP message: %s", type(item).__name__)
+    def _end_early(self, number: RequestId, result: dict[str, Any] | None) -> Routed:
+        early = self._early.pop(number, None)
+        if early is None or self._speculation is None:
+            return Routed()  # it was given up
+        does_answer = self._speculation.end(early, result)
+        for waiting, asked in self._calls.items():
+            if asked.early is not early:
                 continue
-            answer = relay.from_client(item.message)
-            if answer is not None:
-                await to_client.send(SessionMessage(answer))
-                continue
-            metadata = ClientMessageMetadata(headers=relay.headers)
-            await to_server.send(SessionMessage(item.message, metadata))
-        is_client_gone = True
-        tasks.cancel_scope.cancel()
+            if does_answer and result is not None:
+                del self._calls[waiting]
+                answer = JSONRPCResponse(jsonrpc="2.0", id=waiting, result=result)
+                return self._pass_answer(answer, asked.known, result, is_made=False)
+            asked.early = None
+            return Routed(to_server=[asked.request])
+        return Routed()
 
-    async def pass_to_client() -> None:
-        async for item in from_server:
-            if isinstance(item, Exception):
-                logger.warning("the server sent what is no MCP message: %s", type(item).__name__)
-                continue
-            relay.from_server(item.message)
-            await to_client.send(SessionMessage(item.message))
-        tasks.cancel_scope.cancel()
+    def _pass_answer(
+        self,
+        answer: JSONRPCMessage,
+        known: ClientCall | None,
+        result: dict[str, Any] | None,
+        is_made: bool,
+    ) -> Routed:
+        """Pass an answer to the client."""
+        if self._speculation is not None and known is not None and result is not None:
+            self._speculation.observe_result(known, result, is_made)
+        return Routed(to_client=[answer], is_answer=True)
 
-    # The transports end once nothing more can be sent.
-    async with to_client, to_server, anyio.create_task_group() as tasks:
-        tasks.start_soon(pass_to_server)
-        tasks.start_soon(pass_to_client)
-    return is_client_gone
+    def _request(self, number: RequestId, early: EarlyCall) -> JSONRPCRequest:
+        params: dict[str, Any] = {"name": early.tool, "arguments": dict(early.arguments)}
+        if self._meta:
+            params["_meta"] = self._meta
+        return JSONRPCRequest(jsonrpc="2.0", id=number, method="tools/call", params=params)
+
+    def _give_up(self, dropped: list[EarlyCall]) -> list[JSONRPCMessage]:
+        """Tell the server that early calls are not needed."""
+        numbers = [number for number, early in self._early.items() if early in dropped]
+        for number in numbers:
+            del self._early[number]
+        return [_cancellation(number) for number in numbers]
+
+    def _cancel(self, number: object) -> bool:
+        """Forget a call; returns whether the server does not know it."""
+        asked = self._calls.pop(number, None) if isinstance(number, (int, str)) else None
+        if asked is None:
+            return False
+        self._memory.cancel(asked.call)
+        if asked.early is None or self._speculation is None:
+            return False
+        self._speculation.leave(asked.early)
+        return True
+
+
+def _cancellation(number: RequestId) -> JSONRPCNotification:
+    return JSONRPCNotification(
+        jsonrpc="2.0", method="notifications/cancelled", params={"requestId": number}
+    )

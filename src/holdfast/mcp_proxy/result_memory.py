@@ -13,7 +13,7 @@ from cachetools import TTLCache
 from holdfast.mcp_proxy.file_stamp import FileStamp
 from holdfast.mcp_proxy.tool_traits import ToolTraits
 
-__all__ = ["Call", "MemoryCounts", "MemoryLimits", "Remembered", "ResultMemory"]
+__all__ = ["Call", "MemoryCounts", "MemoryLimits", "Remembered", "ResultMemory", "is_final"]
 
 _SETTLED_S = 1.0  # how old a file's last change must be: coarse clocks hide a second change
 _KNOWN_PARAMS = frozenset({"name", "arguments", "_meta"})
@@ -85,6 +85,14 @@ class Call:
     num_changes: int = 0
     began_s: float = 0.0
     stamp: FileStamp | None = None
+
+    def is_equal(self, later: Call) -> bool:
+        """Whether a later call asks for the same, and nothing has changed in between. Pure."""
+        return later.key is not None and (self.key, self.num_changes, self.stamp) == (
+            later.key,
+            later.num_changes,
+            later.stamp,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,24 +177,45 @@ class ResultMemory:
             key = None
         return Call(False, key, self.counts.changes, self.clock(), stamp)
 
-    def end(self, call: Call, result: Mapping[str, Any] | None) -> None:
+    def begin_early(self, tool: str, arguments: Mapping[str, Any]) -> Call | None:
+        """Note a call that the client may ask for; None if it must or need not be made. Mutates.
+
+        `end` or `cancel` follows. Its tool is read-only, and may be called twice.
+        """
+        traits = self._tools.get(tool, _UNKNOWN)
+        if not (traits.is_read_only and traits.is_idempotent) or self._is_changing():
+            return None
+        key, stamp = self._key(tool, arguments, traits), self.stamp(arguments)
+        if key is None or not self._is_settled(stamp, traits, tool):
+            return None
+        entry = self._results.get(key)
+        if entry is not None and entry.stamp == stamp:
+            return None
+        return Call(False, key, self.counts.changes, self.clock(), stamp)
+
+    def end(self, call: Call, result: Mapping[str, Any] | None) -> bool:
         """Note that a call was answered; remember its result if it will hold. Mutates.
 
         Args:
-            call: What `begin` returned.
+            call: What `begin` or `begin_early` returned.
             result: The call's result; None for a JSON-RPC error.
+
+        Returns:
+            Whether it is remembered.
         """
         if call.is_change:
             self._changes.pop(call, None)
-            return
-        if call.key is None or call.stamp is None or result is None or not _is_final(result):
-            return
+            return False
+        if call.key is None or call.stamp is None or result is None or not is_final(result):
+            return False
         num_bytes = len(json.dumps(result, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         if num_bytes > min(self.limits.max_result_bytes, self.limits.max_bytes):
-            return
-        if call.num_changes == self.counts.changes:
-            took_s = self.clock() - call.began_s
-            self._results[call.key] = _Entry(dict(result), num_bytes, took_s, call.stamp)
+            return False
+        if call.num_changes != self.counts.changes:
+            return False
+        took_s = self.clock() - call.began_s
+        self._results[call.key] = _Entry(dict(result), num_bytes, took_s, call.stamp)
+        return True
 
     def cancel(self, call: Call) -> None:
         """Note that no one waits for a call; the server may still make a change. Mutates."""
@@ -213,7 +242,8 @@ class ResultMemory:
         is_left_out = name in self.limits.never
         if is_left_out or (traits.is_open_world and name not in self.limits.always):
             return None
-        return json.dumps([name, arguments], sort_keys=True, separators=(",", ":"))
+        given = {} if arguments is None else arguments
+        return json.dumps([name, given], sort_keys=True, separators=(",", ":"))
 
     def _is_settled(self, stamp: FileStamp | None, traits: ToolTraits, name: str) -> bool:
         """Whether a change of what the call depends on would be seen later."""
@@ -223,7 +253,7 @@ class ResultMemory:
         return is_closed or stamp.num_files > 0
 
 
-def _is_final(result: Mapping[str, Any]) -> bool:
-    """Whether a result is a tool's whole answer, and no error."""
+def is_final(result: Mapping[str, Any]) -> bool:
+    """Whether a result is a tool's whole answer, and no error. Pure."""
     is_whole = result.get("resultType", "complete") == "complete" and "content" in result
     return is_whole and not result.get("isError")

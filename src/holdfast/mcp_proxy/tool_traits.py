@@ -17,17 +17,20 @@ class ToolTraits:
         is_read_only: Whether a call changes nothing.
         is_open_world: Whether its answers depend on more than the server's own data and the files
             that its arguments name; None where the server does not say.
+        is_idempotent: Whether nothing is known against calling it twice.
     """
 
     is_read_only: bool = False
     is_open_world: bool | None = None
+    is_idempotent: bool = True
 
 
 def read_traits(result: Mapping[str, Any]) -> dict[str, ToolTraits]:
     """Traits by tool from a result of `tools/list`. Pure.
 
     What is malformed is left out. MCP's default for a missing `readOnlyHint` is false. A missing
-    `openWorldHint` stays open here, as servers of files rarely set it.
+    `openWorldHint` stays open here, as servers of files rarely set it. `idempotentHint` counts only
+    where it is false: MCP gives it no meaning for read-only tools.
     """
     return dict(_traits(result.get("tools")))
 
@@ -44,5 +47,6 @@ def _traits(tools: object) -> Iterator[tuple[str, ToolTraits]]:
             ToolTraits(
                 is_read_only=hints.get("readOnlyHint") is True,
                 is_open_world=is_open if isinstance(is_open, bool) else None,
+                is_idempotent=hints.get("idempotentHint") is not False,
             ),
         )
