@@ -169,6 +169,17 @@ def test_change_gives_up_early_calls_and_their_results() -> None:
     assert rig.counts.wasted == 1
 
 
+def test_nothing_is_made_early_while_a_cancelled_change_may_go_on() -> None:
+    rig = Rig()
+    rig.practise()
+    number, _ = rig.ask("commit")
+    rig.relay.from_client(cancelled(number))
+    for waited_s, num_early in ((1.0, 0), (60.0, 1)):
+        rig.now_s += waited_s
+        rig.call("status", repo="/r")
+        assert len(rig.early()) == num_early
+
+
 @pytest.mark.parametrize("has_ended", [True, False])
 def test_file_that_changes_in_between_makes_it_void(has_ended: bool) -> None:
     rig = Rig()
