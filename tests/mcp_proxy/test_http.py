@@ -186,11 +186,11 @@ def test_first_request_has_to_be_initialize(url: str, folder: Path) -> None:
 
 def test_client_that_asks_for_a_newer_version_agrees_on_one(tmp_path: Path) -> None:
     async def run() -> None:
-        async with Client(url) as client:
+        async with Client(address) as client:
             answer = await client.call_tool("count_files", {"step": 1})
             assert answer.content[0].text == "step 1"  # type: ignore[union-attr]
 
-    with serving(tmp_path) as url:
+    with serving(tmp_path) as address:
         anyio.run(run)
     assert "answered 0 of 1 tool calls" in (tmp_path / "stderr").read_text()
 

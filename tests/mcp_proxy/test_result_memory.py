@@ -307,6 +307,14 @@ def test_early_call_is_one_that_would_be_remembered() -> None:
     assert known.counts.calls == 2
 
 
+def test_early_call_needs_files_that_have_settled() -> None:
+    clock = Clock()
+    known = memory(clock, lambda _: FileStamp(b"", 4_999.5, 1))
+    assert known.begin_early("read", {}) is None
+    clock.now_s += 1.0
+    assert known.begin_early("read", {}) is not None
+
+
 def test_equal_calls_have_no_change_between_them() -> None:
     version = b"1"
     known = memory(Clock(), lambda _: FileStamp(version, LONG_AGO_S, 1))

@@ -75,6 +75,7 @@ class Rig:
             self.call("status", repo="/r")
             self.call("diff", repo="/r")
             self.call("commit", repo="/r")
+            self.now_s += 1.0  # what a change has touched is settled then
 
     def early(self) -> list[JSONRPCRequest]:
         return self.relay.start_early()
@@ -260,6 +261,7 @@ def test_while_it_does_not_pay_predictions_are_only_compared() -> None:
         rig.now_s += 2.0
         rig.call("diff", repo="/r")
         rig.call("commit", repo="/r")
+        rig.now_s += 1.0
     assert (rig.counts.predicted, rig.counts.started) == (2, 0)
     rig.call("status", repo="/r")
     assert len(rig.early()) == 1
@@ -287,8 +289,19 @@ def test_a_tool_that_asks_the_client_is_left_alone() -> None:
     assert isinstance(refusal, JSONRPCError)
     assert refusal.id == 5
     rig.call("commit")
+    rig.now_s += 1.0
     rig.call("status", repo="/r")
     assert rig.early() == []
+
+
+def test_nothing_is_made_early_a_moment_after_a_change() -> None:
+    rig = Rig()
+    rig.practise()
+    rig.now_s -= 0.9
+    rig.call("status", repo="/r")
+    assert rig.early() == []
+    rig.now_s += 0.6
+    assert len(rig.early()) == 1
 
 
 def test_ids_cannot_clash_with_the_clients() -> None:

@@ -11,8 +11,10 @@ import pytest
 from holdfast.predict.call_history import CallHistory
 from holdfast.predict.call_patterns import CallPatterns, PredictedCall
 
-Calls = Sequence[tuple[str, dict[str, Any], dict[str, list[Any]]]]
-"""Tools, arguments, and what results offer."""
+Call = tuple[str, dict[str, Any], dict[str, list[Any]]]
+"""A tool, arguments, and what the result offers."""
+
+Calls = Sequence[Call]
 
 
 def run(patterns: CallPatterns, calls: Calls) -> CallHistory:
@@ -72,9 +74,9 @@ def test_a_value_is_copied_from_the_last_result() -> None:
 def test_files_of_a_listing_are_read_one_after_the_other() -> None:
     patterns = CallPatterns()
     for names in (["a", "b", "c"], ["d", "e", "f"]):
-        reads = [("read", {"path": name}, {}) for name in names]
+        reads: list[Call] = [("read", {"path": name}, {}) for name in names]
         run(patterns, [("list", {}, {"": names}), *reads])
-    listed = ("list", {}, {"": ["p", "q", "r", "s", "t"]})
+    listed: Call = ("list", {}, {"": ["p", "q", "r", "s", "t"]})
     history = run(patterns, [listed, ("read", {"path": "s"}, {})])
     predicted = best(patterns, history)
     assert predicted is not None
@@ -111,14 +113,16 @@ def test_a_habit_that_ends_is_forgotten() -> None:
 
 def test_random_calls_are_given_no_credit() -> None:
     patterns, choice = CallPatterns(), random.Random(1)
-    calls = [("read", {"path": str(choice.randrange(10**6))}, {}) for _ in range(400)]
+    paths = [str(choice.randrange(10**6)) for _ in range(400)]
+    calls: list[Call] = [("read", {"path": path}, {}) for path in paths]
     history = run(patterns, calls)
     assert max((call.probability for call in patterns.predict(history)), default=0.0) < 0.05
 
 
 def test_long_arguments_are_context_only() -> None:
     patterns = CallPatterns()
-    write = ("write", {"path": "/a", "content": "x" * 5_000}, {})
+    content = "x" * 5_000
+    write: Call = ("write", {"path": "/a", "content": content}, {})
     for _ in range(4):
         run(patterns, [write, ("read", {"path": "/a"}, {}), write])
     after_write = best(patterns, run(patterns, [write]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -17,6 +18,8 @@ from holdfast.mcp_proxy.relay import Relay, Routed
 __all__ = ["Streams", "run_relay"]
 
 logger = logging.getLogger(__name__)
+
+_SETTLED_S: Final = 1.1
 
 Streams = tuple[ReadStream[SessionMessage | Exception], WriteStream[SessionMessage]]
 """What is received from one side, and what is sent to it."""
@@ -72,7 +75,15 @@ class _Pump:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             async with self._ordering:
                 await self._send(messages)
-                await self._send(self._relay.start_early())
+                early = self._relay.start_early()
+                await self._send(early)
+            num_asked = self._relay.num_asked
+            if early or not self._relay.is_speculating:
+                return
+            await anyio.sleep(_SETTLED_S)  # what the call has changed counts as settled by then
+            if num_asked == self._relay.num_asked:
+                async with self._ordering:
+                    await self._send(self._relay.start_early())
 
     async def _send(self, messages: Sequence[JSONRPCMessage]) -> None:
         for message in messages:

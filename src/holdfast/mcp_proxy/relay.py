@@ -67,11 +67,17 @@ class Relay:
     Args:
         memory: Of the server's results.
         speculation: Makes calls early; None makes none.
+
+    Attributes:
+        num_asked: Tool calls of the client (count).
+        is_speculating: Whether calls may be made early.
     """
 
     def __init__(self, memory: ResultMemory, speculation: Speculation | None = None) -> None:
         self._memory = memory
         self._speculation = speculation
+        self.num_asked = 0
+        self.is_speculating = speculation is not None
         self._calls: dict[RequestId, _Asked] = {}
         self._early: dict[RequestId, EarlyCall] = {}
         self._id_prefix = f"holdfast-{secrets.token_hex(16)}-"
@@ -137,6 +143,7 @@ class Relay:
         return started
 
     def _ask(self, request: JSONRPCRequest, params: Mapping[str, Any]) -> Routed:
+        self.num_asked += 1
         self._cancel(request.id)  # a client that uses an id twice
         known = self._observe(params)
         outcome = self._memory.begin(params)

@@ -132,6 +132,7 @@ class ResultMemory:
     counts: MemoryCounts = field(default_factory=MemoryCounts)
     _tools: dict[str, ToolTraits] = field(default_factory=dict)
     _changes: dict[Call, float] = field(default_factory=dict)  # being made, and until when at most
+    _changed_s: float = -math.inf  # when the last change had ended
     _results: TTLCache[str, _Entry] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -185,6 +186,8 @@ class ResultMemory:
         traits = self._tools.get(tool, _UNKNOWN)
         if not (traits.is_read_only and traits.is_idempotent) or self._is_changing():
             return None
+        if self.clock() - self._changed_s < _SETTLED_S:
+            return None  # what has just changed is not settled: no need to look
         key, stamp = self._key(tool, arguments, traits), self.stamp(arguments)
         if key is None or not self._is_settled(stamp, traits, tool):
             return None
@@ -205,6 +208,7 @@ class ResultMemory:
         """
         if call.is_change:
             self._changes.pop(call, None)
+            self._changed_s = self.clock()
             return False
         if call.key is None or call.stamp is None or result is None or not is_final(result):
             return False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -172,13 +173,10 @@ class Speculation:
         `end` follows for each, unless `drop_old` or `drop_all` returns it.
         """
         made: list[EarlyCall] = []
-        num_chosen = 0
-        for predicted in self._patterns.predict(self._history):
-            has_place = len(self._in_flight) < _MAX_IN_FLIGHT and self._budget >= 1.0
-            if not has_place or num_chosen == _MAX_IN_FLIGHT:
+        for predicted in itertools.islice(self._worthy(), _MAX_IN_FLIGHT):
+            if len(self._in_flight) >= _MAX_IN_FLIGHT or self._budget < 1.0:
                 break
             early = self._choose(predicted)
-            num_chosen += early is not None
             if early is not None and early.call is not None:
                 self.counts.started += 1
                 self._budget -= 1.0
@@ -233,12 +231,14 @@ class Speculation:
         """
         self._refused.update(early.tool for early in self._in_flight)
 
+    def _worthy(self) -> Iterator[PredictedCall]:
+        for predicted in self._patterns.predict(self._history):
+            is_open = predicted.key not in self._pending and predicted.tool not in self._refused
+            if is_open and self._ledger.is_worth(predicted.tool, predicted.probability):
+                yield predicted
+
     def _choose(self, predicted: PredictedCall) -> EarlyCall | None:
         tool = predicted.tool
-        if predicted.key in self._pending or tool in self._refused:
-            return None
-        if not self._ledger.is_worth(tool, predicted.probability):
-            return None
         call = self._memory.begin_early(tool, predicted.arguments)
         if call is None:
             return None
