@@ -117,7 +117,7 @@ def test_sessions_and_tenants_share_no_result(url: str, folder: Path) -> None:
     assert (folder / "log").read_text().splitlines().count("read a.txt") == 3
 
 
-def test_calls_of_a_habit_are_made_early(url: str, folder: Path) -> None:
+def test_calls_of_a_sequence_are_made_early(url: str, folder: Path) -> None:
     """A client that thinks for half a second after each call of a fixed sequence."""
 
     async def run() -> list[float]:

@@ -157,7 +157,7 @@ def test_error_of_an_early_call_is_not_shown() -> None:
     assert [message.id for message in routed.to_server] == [number]  # type: ignore[union-attr]
 
 
-def test_change_gives_up_early_calls_and_their_results() -> None:
+def test_change_drops_early_calls_and_their_results() -> None:
     rig = Rig()
     request = rig.started()
     number, routed = rig.ask("commit")
@@ -170,7 +170,7 @@ def test_change_gives_up_early_calls_and_their_results() -> None:
     assert rig.counts.wasted == 1
 
 
-def test_nothing_is_made_early_while_a_cancelled_change_may_go_on() -> None:
+def test_nothing_is_early_while_a_cancelled_change_may_go_on() -> None:
     rig = Rig()
     rig.practise()
     number, _ = rig.ask("commit")
@@ -240,7 +240,7 @@ def test_prediction_is_wasted_after_eight_other_calls() -> None:
     assert (rig.counts.started, rig.counts.wasted) == (1, 1)
 
 
-def test_early_call_that_never_ends_is_given_up() -> None:
+def test_early_call_that_never_ends_is_dropped() -> None:
     rig = Rig()
     request = rig.started()
     sent: list[JSONRPCMessage] = []
@@ -254,7 +254,7 @@ def test_early_call_that_never_ends_is_given_up() -> None:
 def test_while_it_does_not_pay_predictions_are_only_compared() -> None:
     rig = Rig()
     rig.practise()
-    rig.ledger.settle(0.0, 3.0)  # at -0.75 s; a hit is worth the half second it would save
+    rig.ledger.settle(0.0, 3.0)  # at -0.75 s; a hit counts as the half second it would save
     for _ in range(2):
         rig.call("status", repo="/r")
         assert rig.early() == []

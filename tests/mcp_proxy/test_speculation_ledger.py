@@ -8,7 +8,7 @@ from holdfast.mcp_proxy.speculation_ledger import SpeculationLedger
 
 
 @pytest.mark.parametrize(
-    ("weight", "probability", "is_worth"),
+    ("weight", "probability", "is_promising"),
     [
         (0.25, 0.19, False),
         (0.25, 0.2, True),
@@ -17,22 +17,22 @@ from holdfast.mcp_proxy.speculation_ledger import SpeculationLedger
         (0.0, 0.0, True),
     ],
 )
-def test_worth_is_a_probability_against_the_waste(
-    weight: float, probability: float, is_worth: bool
+def test_a_probability_is_weighed_against_the_waste(
+    weight: float, probability: float, is_promising: bool
 ) -> None:
     """0.2 * t saved is as much as 0.25 * 0.8 * t wasted."""
     ledger = SpeculationLedger(weight)
     ledger.observe_time("read", 1.0)
-    assert ledger.is_worth("read", probability) is is_worth
+    assert ledger.is_promising("read", probability) is is_promising
 
 
 def test_fast_and_unknown_tools_are_left_alone() -> None:
     ledger = SpeculationLedger(0.0)
     ledger.observe_time("fast", 0.004)
-    assert not ledger.is_worth("fast", 1.0)
-    assert not ledger.is_worth("unknown", 1.0)
+    assert not ledger.is_promising("fast", 1.0)
+    assert not ledger.is_promising("unknown", 1.0)
     ledger.observe_time("fast", 0.1)
-    assert ledger.is_worth("fast", 1.0)
+    assert ledger.is_promising("fast", 1.0)
 
 
 def test_losses_disable_and_later_gains_enable_again() -> None:

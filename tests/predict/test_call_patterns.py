@@ -100,7 +100,7 @@ def test_nothing_is_predicted_before_it_is_seen_twice() -> None:
     assert patterns.predict(CallHistory()) == []
 
 
-def test_a_habit_that_ends_is_forgotten() -> None:
+def test_a_sequence_that_ends_is_forgotten() -> None:
     patterns = CallPatterns()
     for _ in range(20):
         run(patterns, status_then_diff("/a"))

@@ -68,7 +68,7 @@ class ProxyArguments:
         option(
             "--speculate",
             is_flag=True,
-            help="Make read-only calls before the client asks for them, while that pays.",
+            help="Make read-only calls before the client asks for them, while that saves time.",
         ),
     ]
     waste_weight: Annotated[

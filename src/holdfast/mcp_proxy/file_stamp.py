@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -62,24 +63,25 @@ def _text(s: os.stat_result) -> str:
     return f"{s.st_dev} {s.st_ino} {s.st_mode} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
 
 
-def _files(arguments: object, directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def _files(arguments: object, directory: Path) -> Iterator[tuple[str, os.stat_result]]:
     for name in _names(arguments):
         path = directory / _path_of(name)
         try:
             status = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             continue
-        yield path, status
+        yield str(path), status
         if stat.S_ISDIR(status.st_mode):
-            yield from _below(path)
+            yield from _below(str(path))
 
 
-def _below(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def _below(directory: str) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(directory) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            yield Path(entry.path), entry.stat(follow_symlinks=False)
-            if entry.is_dir(follow_symlinks=False):
-                yield from _below(Path(entry.path))
+        found = sorted(entries, key=attrgetter("name"))
+    for entry in found:
+        yield entry.path, entry.stat(follow_symlinks=False)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(entry.path)
 
 
 def _names(value: object) -> Iterator[str]:

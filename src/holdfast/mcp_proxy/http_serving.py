@@ -24,7 +24,7 @@ _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where the proxy listens, and for whom.
+    """Where the proxy listens, and who may call it.
 
     Attributes:
         host: Address.
@@ -79,7 +79,7 @@ async def serve_http(
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to us: uvicorn would raise them again, and end the process at once."""
+        """Leave signals alone; uvicorn would raise them again at its end."""
         yield
 
 

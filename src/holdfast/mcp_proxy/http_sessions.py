@@ -54,7 +54,7 @@ class HttpLimits:
 
 
 class HttpSessions:
-    """An ASGI application: each MCP session has a session of the server, and its own memory.
+    """An ASGI application: each session has one of the server, and a memory.
 
     A session answers its own tenant only; to others it does not exist. Requests for a host that is
     not served, or from a page of another origin, are refused, as MCP asks against DNS rebinding.

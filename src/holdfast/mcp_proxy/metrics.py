@@ -54,7 +54,7 @@ class _Counts(Collector):
             outcomes.add_metric([outcome], getattr(speculated, outcome))
         yield outcomes
         for name, help_text, value in (
-            ("predicted_calls", "Calls worth making early.", speculated.predicted),
+            ("predicted_calls", "Calls likely enough to be made early.", speculated.predicted),
             ("started_calls", "Calls made early.", speculated.started),
             ("early_saved_seconds", "Time clients did not wait.", speculated.saved_s),
             ("wasted_seconds", "Server time of wasted early calls.", speculated.wasted_s),

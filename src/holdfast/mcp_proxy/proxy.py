@@ -107,7 +107,7 @@ class ToolProxy:
 
     @property
     def speculation_counts(self) -> SpeculationCounts | None:
-        """What became of all sessions' predictions; None without any. Pure."""
+        """Outcomes of all sessions' predictions; None without any. Pure."""
         return None if self.waste_weight is None else self._speculated
 
 

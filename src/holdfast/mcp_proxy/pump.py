@@ -19,7 +19,8 @@ __all__ = ["Streams", "run_relay"]
 
 logger = logging.getLogger(__name__)
 
-_SETTLED_S: Final = 1.1
+_THINKING_S: Final = 0.02  # a client that calls again before has asked no model
+_SETTLED_S: Final = 1.1  # by then what a call has changed counts as settled
 
 Streams = tuple[ReadStream[SessionMessage | Exception], WriteStream[SessionMessage]]
 """What is received from one side, and what is sent to it."""
@@ -75,15 +76,16 @@ class _Pump:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             async with self._ordering:
                 await self._send(messages)
-                early = self._relay.start_early()
-                await self._send(early)
             num_asked = self._relay.num_asked
-            if early or not self._relay.is_speculating:
-                return
-            await anyio.sleep(_SETTLED_S)  # what the call has changed counts as settled by then
-            if num_asked == self._relay.num_asked:
+            for pause_s in (_THINKING_S, _SETTLED_S) if self._relay.is_speculating else ():
+                await anyio.sleep(pause_s)
+                if num_asked != self._relay.num_asked:
+                    return
                 async with self._ordering:
-                    await self._send(self._relay.start_early())
+                    early = self._relay.start_early()
+                    await self._send(early)
+                if early:
+                    return
 
     async def _send(self, messages: Sequence[JSONRPCMessage]) -> None:
         for message in messages:

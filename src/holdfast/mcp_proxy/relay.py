@@ -1,4 +1,4 @@
-"""Decides what becomes of each message between an MCP client and a server."""
+"""Decides where each message between an MCP client and a server goes."""
 
 from __future__ import annotations
 
@@ -148,20 +148,20 @@ class Relay:
         known = self._observe(params)
         outcome = self._memory.begin(params)
         early = None
-        given_up: list[JSONRPCMessage] = []
+        dropped: list[JSONRPCMessage] = []
         if known is not None and self._speculation is not None:
             early = self._speculation.asked(known.past.key, outcome)
         if self._speculation is not None:
             is_change = isinstance(outcome, Call) and outcome.is_change
             drop = self._speculation.drop_all if is_change else self._speculation.drop_old
-            given_up = self._give_up(drop())
+            dropped = self._cancel_early(drop())
         if isinstance(outcome, Remembered):
             answer = JSONRPCResponse(jsonrpc="2.0", id=request.id, result=outcome.result)
             routed = self._pass_answer(answer, known, outcome.result, is_made=False)
-            routed.to_server[:0] = given_up
+            routed.to_server[:0] = dropped
             return routed
         self._calls[request.id] = _Asked(request, outcome, known, early)
-        return Routed(to_server=given_up if early is not None else [*given_up, request])
+        return Routed(to_server=dropped if early is not None else [*dropped, request])
 
     def _observe(self, params: Mapping[str, Any]) -> ClientCall | None:
         """Let speculation learn from a call of the client; None without any."""
@@ -197,7 +197,7 @@ class Relay:
     def _end_early(self, number: RequestId, result: dict[str, Any] | None) -> Routed:
         early = self._early.pop(number, None)
         if early is None or self._speculation is None:
-            return Routed()  # it was given up
+            return Routed()  # it was dropped
         does_answer = self._speculation.end(early, result)
         for waiting, asked in self._calls.items():
             if asked.early is not early:
@@ -228,7 +228,7 @@ class Relay:
             params["_meta"] = self._meta
         return JSONRPCRequest(jsonrpc="2.0", id=number, method="tools/call", params=params)
 
-    def _give_up(self, dropped: list[EarlyCall]) -> list[JSONRPCMessage]:
+    def _cancel_early(self, dropped: list[EarlyCall]) -> list[JSONRPCMessage]:
         """Tell the server that early calls are not needed."""
         numbers = [number for number, early in self._early.items() if early in dropped]
         for number in numbers:

@@ -87,7 +87,7 @@ class Call:
     stamp: FileStamp | None = None
 
     def is_equal(self, later: Call) -> bool:
-        """Whether a later call asks for the same, and nothing has changed in between. Pure."""
+        """Whether a later call asks for the same, with nothing changed. Pure."""
         return later.key is not None and (self.key, self.num_changes, self.stamp) == (
             later.key,
             later.num_changes,
@@ -179,7 +179,7 @@ class ResultMemory:
         return Call(False, key, self.counts.changes, self.clock(), stamp)
 
     def begin_early(self, tool: str, arguments: Mapping[str, Any]) -> Call | None:
-        """Note a call that the client may ask for; None if it must or need not be made. Mutates.
+        """Note a call that the client may ask for; None leaves it alone. Mutates.
 
         `end` or `cancel` follows. Its tool is read-only, and may be called twice.
         """

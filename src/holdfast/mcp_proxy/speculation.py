@@ -21,10 +21,10 @@ _BURST_CALLS: Final = 4.0
 
 @dataclass(slots=True)
 class SpeculationCounts:
-    """What became of predictions.
+    """Outcomes of predictions.
 
     Attributes:
-        predicted: Calls predicted with a probability that is worth it (count).
+        predicted: Calls predicted that were likely enough (count).
         started: Of these, calls made early (count).
         used: Early calls that had ended when the client asked for them (count).
         late: Early calls that the client asked for while they were on their way (count).
@@ -173,7 +173,7 @@ class Speculation:
         `end` follows for each, unless `drop_old` or `drop_all` returns it.
         """
         made: list[EarlyCall] = []
-        for predicted in itertools.islice(self._worthy(), _MAX_IN_FLIGHT):
+        for predicted in itertools.islice(self._promising(), _MAX_IN_FLIGHT):
             if len(self._in_flight) >= _MAX_IN_FLIGHT or self._budget < 1.0:
                 break
             early = self._choose(predicted)
@@ -217,11 +217,11 @@ class Speculation:
         self._waste(early)
 
     def drop_old(self) -> list[EarlyCall]:
-        """Give up predictions that eight calls have passed; returns those on their way. Mutates."""
+        """Drop what eight calls have passed; returns what is on its way. Mutates."""
         return self._drop(self._num_asked - _PATIENCE_CALLS)
 
     def drop_all(self) -> list[EarlyCall]:
-        """Give up all predictions, as a change begins; returns those on their way. Mutates."""
+        """Drop all predictions for a change; returns those on their way. Mutates."""
         return self._drop(self._num_asked)
 
     def refuse(self) -> None:
@@ -231,10 +231,10 @@ class Speculation:
         """
         self._refused.update(early.tool for early in self._in_flight)
 
-    def _worthy(self) -> Iterator[PredictedCall]:
+    def _promising(self) -> Iterator[PredictedCall]:
         for predicted in self._patterns.predict(self._history):
             is_open = predicted.key not in self._pending and predicted.tool not in self._refused
-            if is_open and self._ledger.is_worth(predicted.tool, predicted.probability):
+            if is_open and self._ledger.is_promising(predicted.tool, predicted.probability):
                 yield predicted
 
     def _choose(self, predicted: PredictedCall) -> EarlyCall | None:

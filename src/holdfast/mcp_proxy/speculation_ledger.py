@@ -15,8 +15,8 @@ _TIME_GAIN: Final = 0.2
 class SpeculationLedger:
     """Weighs seconds saved against seconds wasted, and knows how long tools take.
 
-    A prediction with probability p is worth a call that takes t seconds if p * t, which a client
-    would not wait, is at least `waste_weight` * (1 - p) * t, which a server would work for nothing.
+    A call that takes t seconds is made early with probability p if p * t, which a client would not
+    wait, is at least `waste_weight` * (1 - p) * t, which a server would work for nothing.
     Since predictions may be wrong about themselves, outcomes are added up too, recent ones weighing
     most. While the balance is negative predictions are only compared with what comes, as if they
     had been made, until it is positive again.
@@ -43,7 +43,7 @@ class SpeculationLedger:
         """How long a call of a tool takes (s); 0 if none was made. Pure."""
         return self._took_s.get(tool, 0.0)
 
-    def is_worth(self, tool: str, probability: float) -> bool:
+    def is_promising(self, tool: str, probability: float) -> bool:
         """Whether to make a call of a tool that is asked for with a probability. Pure."""
         is_slow = self.expected_s(tool) >= self.least_s
         return is_slow and probability >= self.waste_weight * (1.0 - probability)

@@ -52,13 +52,13 @@ class CallHistory:
         return self._calls[-1] if self._calls else None
 
     def add(self, tool: str, arguments: Mapping[str, Any]) -> PastCall:
-        """Take note of a call; whoever sees its result fills in what it offers. Mutates."""
+        """Take note of a call; what it offers is filled in later. Mutates."""
         short = {name: value for name, value in arguments.items() if _is_short(value)}
         self._calls.append(PastCall(tool, call_key(tool, arguments), short))
         return self._calls[-1]
 
     def after(self, value: object) -> str | int | None:
-        """What follows a value in the newest group that has it; None if nothing does. Pure."""
+        """What follows a value in the newest group with it, or None. Pure."""
         for call in reversed(self._calls):
             for values in call.offers.values():
                 if value in values:
@@ -79,7 +79,7 @@ def call_key(tool: str, arguments: object) -> str:
 
 
 def offered_values(result: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Values of a result that a later call may name, each once. Pure; O(length of the result).
+    """Values of a result that a later call may name. Pure; O(length).
 
     JSON offers its strings and numbers, by key. Other text offers what looks like a path, also
     below the directories that the call names, as listings often give names alone.

@@ -23,7 +23,7 @@ _MAX_SHAPES: Final = 4096
 _MAX_WAYS: Final = 6  # to explain one call
 _MAX_POSITION: Final = 3
 _MAX_CHARS: Final = 1024  # of a call that is learned
-_ABSENT: Final = object()
+_MISSING: Final = object()
 
 Source = tuple[str, ...]
 """Where an argument comes from: the kind, then names and positions."""
@@ -185,7 +185,7 @@ def _filled(pattern: Pattern, history: CallHistory, last: PastCall) -> dict[str,
     arguments: dict[str, Any] = {}
     for name, source in pattern[1]:
         value = _value(source, history, last)
-        if value is _ABSENT:
+        if value is _MISSING:
             return None
         arguments[name] = value
     return arguments
@@ -194,13 +194,13 @@ def _filled(pattern: Pattern, history: CallHistory, last: PastCall) -> dict[str,
 def _value(source: Source, history: CallHistory, last: PastCall) -> Any:
     match source:
         case ("argument", name):
-            return last.arguments.get(name, _ABSENT)
+            return last.arguments.get(name, _MISSING)
         case ("offered", group, position):
             values = last.offers.get(group, ())
-            return values[int(position)] if int(position) < len(values) else _ABSENT
+            return values[int(position)] if int(position) < len(values) else _MISSING
         case ("after", name):
             found = _after(history, last.arguments.get(name))
-            return _ABSENT if found is None else found
+            return _MISSING if found is None else found
         case (_, text):
             return json.loads(text)
     raise AssertionError(source)
