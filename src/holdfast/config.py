@@ -62,6 +62,10 @@ class HoldfastConfig:
             no promise. A turn is due in time for it, before its wait bound if need be; a target
             below the waits of plain vLLM makes every turn due, and admission is then vLLM's.
             Unset, there is none.
+        fairness: `tenants` serves tenants by weight, so that none delays the others with more than
+            its part; `sessions` also the sessions of each tenant alike; `off` goes by arrival.
+        tenant_weights: Weights of tenants, as `NAME=WEIGHT,...` (> 0); a name is the `cache_salt`,
+            up to its first colon, and tenants that are not named have 1.
         headroom_ratio: Share of the KV cache that admission leaves free for decode growth
             (0 to 0.5).
         max_sessions: Sessions remembered (>= 1); the longest idle one is forgotten first.
@@ -103,6 +107,8 @@ class HoldfastConfig:
     predictions: Literal["guarded", "always", "never"] = "guarded"
     max_wait_ratio: float = 2.0
     ttft_p99_target_s: float | None = None
+    fairness: Literal["tenants", "sessions", "off"] = "tenants"
+    tenant_weights: str = ""
     headroom_ratio: float = 0.0
     max_sessions: int = 20_000
     decision_log: str | None = None
@@ -124,6 +130,12 @@ class HoldfastConfig:
     retain_share: float = 0.5
     turn_spans: bool = False
     strict: bool = False
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each tenant that has one."""
+        found = (part.rpartition("=") for part in self.tenant_weights.split(",") if part.strip())
+        return {name.strip(): float(weight) for name, _, weight in found}
 
     def __post_init__(self) -> None:
         for key in _TYPES:
@@ -288,6 +300,8 @@ def _check(key: str, value: object, source: str) -> None:
 
 def _is_valid(key: str, value: object) -> bool:
     hint = _TYPES[key]
+    if key == "tenant_weights":
+        return isinstance(value, str) and all(map(_is_weight, value.split(",") if value else ()))
     if value is None:
         return key in _FILES or key in _AMOUNTS
     if hint is bool:
@@ -302,6 +316,14 @@ def _is_valid(key: str, value: object) -> bool:
     if hint is str or key in _FILES:
         return isinstance(value, str) and value != ""
     return value in get_args(hint)
+
+
+def _is_weight(part: str) -> bool:
+    name, _, weight = part.rpartition("=")
+    try:
+        return bool(name.strip()) and 0.0 < float(weight) < math.inf
+    except ValueError:
+        return False
 
 
 def _is_in_range(key: str, value: float) -> bool:
@@ -323,6 +345,8 @@ def _expected(key: str) -> str:
         return "a number above 0"
     if key in _FILES:
         return "the name of a directory" if key.endswith("_dir") else "the name of a file"
+    if key == "tenant_weights":
+        return "NAME=WEIGHT,... with weights above 0, or nothing"
     if hint is str:
         return "a name"
     return " or ".join(repr(choice) for choice in get_args(hint))

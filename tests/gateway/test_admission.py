@@ -52,7 +52,7 @@ class Gate:
         self.admission.ended(name, self.now_s, 10, TOOL)
 
 
-def warmed(num_blocks: int, **settings_: float) -> Gate:
+def warmed(num_blocks: int, **settings_: Any) -> Gate:
     """A gate that knows what computing costs."""
     gate = Gate(num_blocks, **settings_)
     for n in range(8):

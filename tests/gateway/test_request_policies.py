@@ -19,7 +19,9 @@ from holdfast.policies.requests import (
     AnswerEnded,
     Refused,
     Request,
+    RequestClosed,
     RequestEvent,
+    RequestPassed,
     RequestPolicy,
     RequestSent,
 )
@@ -96,8 +98,10 @@ async def test_policies_observe_requests_and_their_answers() -> None:
     engine, marking = FakeEngine(stream(FIRST, USAGE)), Marking()
     async with gateway(engine, policies=[marking]) as url:
         await post(url, json=chat("hello"), headers={"X-Session-ID": "s1"})
-    sent, ended = marking.events
+    passed, sent, ended, closed = marking.events
+    assert isinstance(passed, RequestPassed) and isinstance(closed, RequestClosed)
     assert isinstance(sent, RequestSent) and isinstance(ended, AnswerEnded)
+    assert passed.request is sent.request is ended.request is closed.request
     assert sent.request.identity.session_id == "s1"
     assert b"mark" in sent.request.body.text
     assert sent.num_bytes == sent.missing_bytes > 0

@@ -11,6 +11,7 @@ from typing import Any
 from holdfast.cache.eviction_queue import EvictionQueue
 from holdfast.core.identity import Identity
 from holdfast.core.session import Session
+from holdfast.core.tenants import Tenants
 from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
 from holdfast.policies.base import EvictionPolicy, Priority
@@ -89,6 +90,7 @@ class Cache:
         returns: ReturnTimeModel | None = None,
         *,
         has_oracle: bool = True,
+        tenants: Tenants | None = None,
     ) -> None:
         self.now_s = 0.0
         self.runtime = AgentRuntime(
@@ -97,6 +99,7 @@ class Cache:
             policy=policy,
             oracle=(oracle or FixedOracle()) if has_oracle else None,
             returns=returns,
+            tenants=tenants,
         )
         self.runtime.costs = FlatCosts(TOKEN_S)
         self.evicted: list[bytes] = []

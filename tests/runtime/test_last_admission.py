@@ -11,7 +11,7 @@ from holdfast.core.turn import Turn
 from holdfast.policies.admission import Admission
 from holdfast.runtime.last_admission import LastAdmission
 
-OURS, THEIRS = Tenant(), Tenant()
+OURS, THEIRS = Tenant(), Tenant(served_s=1.0)
 
 
 def turn(number: int, tenant: Tenant = OURS, **more: Any) -> Turn:

@@ -189,6 +189,7 @@ def gateway(options: GatewayArguments) -> None:
         routing=policies.routing,
         admission=policies.admission or DEFAULT_ADMISSION,
         audit=audit,
+        fairness=policies.fairness,
     )
     serving = serve(app, where, _announce)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -14,6 +14,7 @@ from typing import Any
 from holdfast.cache.prefix_tree import Node, PrefixTree
 from holdfast.core.identity import ANONYMOUS, Identity
 from holdfast.core.join import Join
+from holdfast.core.tenants import Account
 
 __all__ = ["SIDE_CALL_RATIO", "Session", "SessionState", "SessionTable", "recency"]
 
@@ -84,6 +85,7 @@ class Session:
             goes by none.
         own_priority: Order among its tenant's sessions by hints of its last turn, lower first.
         retained_until_s: When a promise to retain its blocks ends (s, host's clock), or -inf.
+        account: What its agent run has been served; streams of one explicit id share it.
         has_reservation: Whether admission keeps its blocks from other turns while it is idle.
         retention_priority: Last computed one; the smallest is evicted first.
         stale_at_s: When that is stale (s, host's clock).
@@ -117,6 +119,7 @@ class Session:
     priority: int | None = None
     own_priority: int = 0
     retained_until_s: float = -math.inf
+    account: Account = field(default_factory=Account)
     has_reservation: bool = False
     retention_priority: float = 0.0
     stale_at_s: float = math.inf
@@ -238,7 +241,9 @@ class SessionTable:
         self._next_number += 1
         self._sessions[session.number] = session
         if group is not None:
-            self._groups.setdefault(group, set()).add(session)
+            siblings = self._groups.setdefault(group, set())
+            session.account = next((other.account for other in siblings), session.account)
+            siblings.add(session)
         return session
 
     def touch(self, session: Session) -> None:

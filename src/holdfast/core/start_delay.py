@@ -16,18 +16,19 @@ DelayReason = Literal[
     "priority",
     "own_order",
     "tenant",
+    "session",
     "order",
     "prefetch",
     "engine",
 ]
 """Why a turn has not started.
 
-`admitted`: it starts in the next step that has tokens to spare. `slots`: as many requests run
-as the engine allows. `blocks`: it needs more KV blocks than are free without a reservation. The
-turn that goes first, for which blocks gather, is `due` (it has waited for its wait bound), of a
-more urgent `priority`, before it in the `own_order` of their tenant, of a `tenant` that was served
-less, or before it in the policy's `order`. `prefetch`: its blocks are being loaded. `engine`: the
-engine's own queue decides.
+`admitted`: it starts in the next step that has tokens to spare. `slots`: as many requests run as
+the engine allows. `blocks`: it needs more KV blocks than are free without a reservation. The turn
+that goes first, for which blocks gather, is `due` (it has waited for its wait bound), of a more
+urgent `priority`, before it in the `own_order` of their tenant, of a `tenant` that was served less,
+of a `session` of their tenant that was, or before it in the policy's `order`. `prefetch`: its
+blocks are being loaded. `engine`: the engine's own queue decides.
 """
 
 DELAY_REASONS: Final[tuple[DelayReason, ...]] = get_args(DelayReason)
@@ -55,8 +56,10 @@ def order_reason(turn: Turn, first: Turn, now_s: float) -> DelayReason:
         return "due"
     if first.priority != turn.priority:
         return "priority"
-    if first.tenant is not turn.tenant:
+    if first.tenant.served_s < turn.tenant.served_s:
         return "tenant"
-    if first.session.own_priority < turn.session.own_priority:
+    if first.tenant is turn.tenant and first.session.own_priority < turn.session.own_priority:
         return "own_order"
+    if first.session.account.served_s < turn.session.account.served_s:
+        return "session"
     return "order"

@@ -79,11 +79,11 @@ class Turn:
         """Whether at least half of the prompt is resident. Pure."""
         return self.missing_blocks <= self.resident_blocks
 
-    def rank(self, now_s: float) -> tuple[int, int, float, int]:
+    def rank(self, now_s: float) -> tuple[float, ...]:
         """Order of admission: the smallest first. Pure.
 
         By priority; then due, preempted, warm, cold; warm turns by fewest missing blocks, cold ones
-        by least service of the tenant, then by arrival.
+        by least service of the tenant, then of the session, then by arrival; see `Tenants`.
         """
         if now_s >= self.due_s:
             return self.priority, 0, 0, self.sequence
@@ -91,4 +91,5 @@ class Turn:
             return self.priority, 1, 0, self.sequence
         if self.missing_blocks <= self.resident_blocks:
             return self.priority, 2, self.missing_blocks, self.sequence
-        return self.priority, 3, self.tenant.served_s, self.sequence
+        served_s = self.tenant.served_s, self.session.account.served_s
+        return self.priority, 3, *served_s, self.sequence

@@ -10,6 +10,7 @@ from typing import Final
 
 from holdfast.core.identity import Identity
 from holdfast.core.session import Session
+from holdfast.core.tenants import Tenants
 from holdfast.core.turn import Turn
 from holdfast.gateway.cache_model import CacheModel, ModelBlock
 from holdfast.gateway.prompt_path import Piece
@@ -92,6 +93,7 @@ class EngineAdmission:
         lease_s: Sessions idle for longer count as gone (s).
         policy: Name of the policy, or product of policies, that admits. What it decides besides has
             no effect: the engine evicts in its own order.
+        tenants: Who has been served how much by all engines; None knows of none.
 
     Raises:
         PolicyError: There is no such policy, or it needs the future.
@@ -104,11 +106,15 @@ class EngineAdmission:
         max_wait_ratio: float = 2.0,
         lease_s: float = 1800.0,
         policy: str = "working-set",
+        tenants: Tenants | None = None,
     ) -> None:
         self._lease_s = lease_s
         self._kv_tokens = kv_tokens
         self._runtime = AgentRuntime(
-            max_sessions=_MOST_SESSIONS, max_wait_ratio=max_wait_ratio, policy=policy
+            max_sessions=_MOST_SESSIONS,
+            max_wait_ratio=max_wait_ratio,
+            policy=policy,
+            tenants=tenants,
         )
         block_tokens = min(max(kv_tokens // _BLOCKS, _LEAST_BLOCK_TOKENS), _MOST_BLOCK_TOKENS)
         self._block_tokens = block_tokens

@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import generate_latest
 
+from holdfast.core.tenants import Fairness
 from holdfast.gateway.audit_log import AuditLog
 from holdfast.gateway.dispatch import DEFAULT_ADMISSION
 from holdfast.gateway.engines import Engine
@@ -58,6 +59,7 @@ class Gateway:
             own.
         audit: Takes down their decisions; None keeps no log.
         origins: What other gateways before these engines know; None if there is no other.
+        fairness: How tenants share those engines.
 
     Attributes:
         metrics: What was counted.
@@ -75,6 +77,7 @@ class Gateway:
         admission: str = DEFAULT_ADMISSION,
         audit: AuditLog | None = None,
         origins: SharedOrigins | None = None,
+        fairness: Fairness | None = None,
     ) -> None:
         self.metrics = GatewayMetrics()
         self._engines = engines
@@ -88,6 +91,7 @@ class Gateway:
         self._policies = RequestPolicies(policies, self.metrics, audit)
         self._routing = GuardedRouting(routing or KvRouting(), self.metrics)
         self._admission = admission
+        self._fairness = fairness
         self._started_at: dict[Engine, str] = {}
 
     def app(self) -> web.Application:
@@ -127,6 +131,7 @@ class Gateway:
                 policies=self._policies,
                 routing=self._routing,
                 admission=self._admission,
+                fairness=self._fairness,
                 engine_key=self._engine_key,
                 origins=self._origins,
             )
@@ -172,6 +177,16 @@ class Gateway:
         ]
         content = {"sessions": len(dispatcher.placements), "routing": self._routing.name}
         content["admission"] = self._admission if dispatcher.holds else None
+        content["tenants"] = [
+            {
+                "name": tenant.name,
+                "weight": tenant.weight,
+                "served_s": tenant.served_s,
+                "requests": tenant.num_turns,
+                "requests_held": tenant.num_waiting,
+            }
+            for tenant in dispatcher.tenants.known()
+        ]
         return web.json_response(content | {"engines": states})
 
     # Probes.

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from holdfast.core.identity import Identity
+from holdfast.core.tenants import Fairness, Tenants
 from holdfast.gateway.admission import EngineAdmission
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.placement import Placement, Placements
@@ -66,11 +67,13 @@ class Dispatcher:
         max_wait_ratio: Wait bound of held requests; see `EngineAdmission`. None holds nothing.
         routing: Chooses engines; None takes `KvRouting`.
         admission: Name of the policy that admits turns to engines.
+        fairness: How tenants share the engines to which turns are admitted.
         on_failure: Called where that policy has raised, before nothing is held any more; None lets
             its error pass.
 
     Attributes:
         placements: Sessions and their engines.
+        tenants: Who has been served how much, by all engines together.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Dispatcher:
         max_wait_ratio: float | None = 2.0,
         routing: RoutingPolicy | None = None,
         admission: str = DEFAULT_ADMISSION,
+        fairness: Fairness | None = None,
         on_failure: Callable[[], None] | None = None,
     ) -> None:
         self._routing = routing or KvRouting()
@@ -87,6 +91,7 @@ class Dispatcher:
         self._lease_s = lease_s
         self._max_wait_ratio = max_wait_ratio
         self._policy = admission
+        self.tenants = Tenants(fairness)
         self._on_failure = on_failure
         self._admissions: dict[Engine, EngineAdmission] = {}
         self._open: dict[str, _Open] = {}
@@ -252,5 +257,6 @@ class Dispatcher:
                 self._max_wait_ratio,
                 self._lease_s,
                 self._policy,
+                self.tenants,
             )
         return found

@@ -18,6 +18,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from holdfast.core.tenants import Fairness
 from holdfast.errors import EndpointError
 from holdfast.gateway.answer_events import UnreadableAnswerError
 from holdfast.gateway.answer_judging import AnswerJudging, FilterChain
@@ -37,7 +38,7 @@ from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.shared_origins import Origin, SharedOrigins
 from holdfast.gateway.streams import break_off, payload_of
 from holdfast.gateway.tenants import ApiKeys
-from holdfast.policies.requests import AnswerEnded, Request, RequestSent
+from holdfast.policies.requests import AnswerEnded, Request, RequestClosed, RequestSent
 from holdfast.policies.routing import RoutingPolicy
 
 __all__ = ["Forwarder"]
@@ -64,6 +65,7 @@ class Forwarder:
         policies: What they may change about requests.
         routing: Chooses engines.
         admission: Name of the policy that admits turns to engines.
+        fairness: How tenants share the engines.
         engine_key: Bearer token for the engines; None passes the client's.
         origins: What other gateways know; None if there is no other.
 
@@ -83,6 +85,7 @@ class Forwarder:
         policies: RequestPolicies,
         routing: RoutingPolicy,
         admission: str = DEFAULT_ADMISSION,
+        fairness: Fairness | None = None,
         engine_key: str | None = None,
         origins: SharedOrigins | None = None,
     ) -> None:
@@ -90,6 +93,7 @@ class Forwarder:
         self._origins = origins
         self.dispatcher = Dispatcher(
             *(engines, limits.lease_s, limits.max_wait_ratio, routing, admission),
+            fairness=fairness,
             on_failure=self._admission_failed,
         )
         self._admission = admission
@@ -110,7 +114,12 @@ class Forwarder:
         """Answer one request."""
         route = route_of(request.path)
         try:
-            return await self._forward(request, await self._checker.checked(request, route))
+            call = await self._checker.checked(request, route)
+            try:
+                return await self._forward(request, call)
+            finally:
+                if call.request is not None:
+                    self.policies.observe(RequestClosed(call.request, monotonic()))
         except Refusal as refusal:
             return self._refuse(route, refusal)
         except asyncio.CancelledError:

@@ -18,6 +18,7 @@ from holdfast.policies.requests import (
     Refused,
     Request,
     RequestEvent,
+    RequestPassed,
     RequestPolicy,
     ToolCall,
     Verdict,
@@ -82,6 +83,7 @@ class RequestPolicies:
             if body is not None:
                 self._count(policy, "rewritten")
                 request = replace(request, body=body)
+        self.observe(RequestPassed(request))
         return request
 
     def judged(self, request: Request, call: ToolCall) -> Verdict:

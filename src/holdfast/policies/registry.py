@@ -82,7 +82,10 @@ _BUILT_IN: Final[dict[str, str]] = {
     "saga": f"{_PUBLISHED}.saga:Saga",
     "thunderagent": f"{_PUBLISHED}.thunderagent:ThunderAgent",
 }
-_REQUESTS: Final[dict[str, str]] = {"tool-rules": f"{_OURS}.tool_rules:ToolRules"}
+_REQUESTS: Final[dict[str, str]] = {
+    "tenant-quotas": f"{_OURS}.tenant_quotas:TenantQuotas",
+    "tool-rules": f"{_OURS}.tool_rules:ToolRules",
+}
 _ROUTERS: Final[dict[str, str]] = {
     "kv-routing": f"{_ROUTING}.kv_routing:KvRouting",
     "round-robin": f"{_ROUTING}.round_robin:RoundRobin",

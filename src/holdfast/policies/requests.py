@@ -17,8 +17,8 @@ from holdfast.policies.spec import Configured
 from holdfast.tool_calls.turn_end import ToolCall
 
 __all__ = [
-    *("AnswerEnded", "CallJudged", "Refused", "Request", "RequestEvent", "RequestPolicy"),
-    "RequestSent",
+    *("AnswerEnded", "CallJudged", "Refused", "Request", "RequestClosed", "RequestEvent"),
+    *("RequestPassed", "RequestPolicy", "RequestSent"),
     "ToolCall",
     "Verdict",
 ]
@@ -39,6 +39,17 @@ class Request:
     body: RequestBody
     identity: Identity
     now_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPassed:
+    """No policy refuses a request; `RequestClosed` follows.
+
+    Attributes:
+        request: As all policies have left it.
+    """
+
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +123,23 @@ class CallJudged:
     time_s: float
 
 
-RequestEvent = RequestSent | AnswerEnded | CallJudged
-"""What a request policy observes."""
+@dataclass(frozen=True, slots=True)
+class RequestClosed:
+    """A request that passed is over: its client has the answer, an error, or has left.
+
+    Attributes:
+        request: The request.
+        time_s: When (s, monotonic).
+    """
+
+    request: Request
+    time_s: float
+
+
+RequestEvent = RequestPassed | RequestSent | CallJudged | AnswerEnded | RequestClosed
+"""What a request policy observes, in this order. A request that is sent again after an engine has
+failed has several of `RequestSent` and `AnswerEnded`; one whose client leaves early may have none.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ _START_REASONS: Final = {
     "priority": "after {first}, which is more urgent",
     "own_order": "after {first}, in its client's order",
     "tenant": "after {first}: its tenant was served less",
+    "session": "after {first}: it was served less",
     "order": "after {first}",
     "prefetch": "its blocks are being loaded",
     "engine": "in the engine's own order",

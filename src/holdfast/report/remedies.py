@@ -86,6 +86,7 @@ DELAYS: Final[Mapping[str, str]] = {
     "priority": "More urgent requests went first, as their priorities ask.",
     "own_order": "Turns of the same tenant went first, as its own priorities ask.",
     "tenant": "Turns of tenants that were served less went first.",
+    "session": "Turns of sessions of the same tenant that were served less went first.",
     "order": f"Turns that came before gathered blocks for themselves. {MORE_SPACE}.",
     "prefetch": "Their blocks were being loaded from a tier.",
     "engine": "The engine's own queue decided.",

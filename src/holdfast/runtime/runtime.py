@@ -69,6 +69,7 @@ class AgentRuntime(RuntimeContext):
         returns: What is known about return times; None knows nothing yet.
         agent_calls: What is known about agents' calls; None knows nothing yet.
         agent_runs: What is known about sub-agents' runs; None knows nothing yet.
+        tenants: Who has been served how much, maybe by other engines too; None knows of none.
 
     Attributes:
         policies: The policies that decide.
@@ -96,13 +97,15 @@ class AgentRuntime(RuntimeContext):
         returns: ReturnTimeModel | None = None,
         agent_calls: AgentCalls | None = None,
         agent_runs: AgentRuns | None = None,
+        tenants: Tenants | None = None,
     ) -> None:
         super().__init__(predictions, oracle, returns, agent_calls, agent_runs)
         self.sessions = SessionTable(self.tree, max_sessions)
         self._lineage = Lineage(self.sessions)
         self.listener: Callable[[Event], None] = _ignore
-        self._wait_bound = WaitBound(max_wait_ratio, ttft_target_s)
-        self._tenants = Tenants()
+        self._tenants = tenants or Tenants()
+        is_fair = self._tenants.fairness.by != "off"
+        self._wait_bound = WaitBound(max_wait_ratio, ttft_target_s, by_tenant=is_fair)
         self.max_known_blocks = max_known_blocks
         self._num_arrived = 0
         self._rescored_at_step = 0
@@ -194,12 +197,9 @@ class AgentRuntime(RuntimeContext):
         session.num_turns += 1
         self.sessions.touch(session)
         self._num_arrived += 1
-        sender = self._tenants.enter(identity.tenant)
-        turn = Turn(
-            *(request_id, session, priority or 0, self._num_arrived, sender, self._now_s),
-            because=because,
-            known=known,
-        )
+        tenant = self._tenants.enter(identity.tenant, session.account)
+        about = request_id, session, priority or 0, self._num_arrived, tenant, self._now_s
+        turn = Turn(*about, because=because, known=known)
         self._wait_bound.enter(turn, self._cold_s(hashes))
         self.guard.turn_arrived(turn, hashes)
         self._observe(TurnArrived(self._now_s, turn))
@@ -210,8 +210,8 @@ class AgentRuntime(RuntimeContext):
         """Take in that the host has started an admitted turn. Mutates."""
         turn.session.state = SessionState.RUNNING
         self._wait_bound.start(turn)
-        turn.tenant.served_s += self.costs.decode_s
-        turn.tenant.served_s += self.restore_s(turn.computed_blocks, turn.resident_blocks)
+        cost_s = self.costs.decode_s + self.restore_s(turn.computed_blocks, turn.resident_blocks)
+        self._tenants.start(turn.tenant, turn.session.account, cost_s)
         if self.guard.turn_started(turn):
             for idle in self.idle:
                 self._priorities.mark(idle)
@@ -222,6 +222,7 @@ class AgentRuntime(RuntimeContext):
         turn.session.state = SessionState.WAITING
         turn.was_running = True
         self._wait_bound.preempt(turn)
+        self._tenants.wait(turn.tenant, turn.session.account)
         self._observe(TurnPreempted(self._now_s, turn))
 
     def turn_ended(
@@ -240,10 +241,10 @@ class AgentRuntime(RuntimeContext):
             expected_gap_s: The client's hint on the pause (s), or None.
         """
         self._wait_bound.leave(turn)
-        self._tenants.leave(turn.tenant)
+        session, waits = turn.session, turn.session.state is SessionState.WAITING
+        self._tenants.leave(turn.tenant, session.account, waits=waits)
         self.costs.turn_ended()
         self.guard.turn_ended(turn, hashes)
-        session = turn.session
         self._blocks.append_answer(session, hashes)
         self.tier.claim(session, hashes)
         session.paused_at_s = self._now_s

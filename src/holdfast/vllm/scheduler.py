@@ -18,6 +18,7 @@ from holdfast.cache.prefix_tree import Node
 from holdfast.config import HoldfastConfig, load_config
 from holdfast.core.commands import Command, CommandOutcome, ToolFinished
 from holdfast.core.session import Session, SessionState
+from holdfast.core.tenants import Fairness, Tenants
 from holdfast.policies.base import Oracle, Priority, PriorityClass
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.vllm.cache_layout import cache_layout
@@ -93,6 +94,7 @@ class HoldfastScheduler(WarmingScheduler):
             returns=learned,
             agent_calls=learned.agent_calls,
             agent_runs=learned.agent_runs,
+            tenants=Tenants(Fairness(by=config.fairness, weights=config.weights)),
         )
         self._runtime.listener = self._reports.observe
         self.offload = offload_controller_of(
