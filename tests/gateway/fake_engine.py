@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from holdfast.core.tenants import Fairness
 from holdfast.gateway.app import Gateway
 from holdfast.gateway.audit_log import AuditLog
 from holdfast.gateway.engines import Engine
@@ -99,6 +100,7 @@ async def gateway(
     routing: RoutingPolicy | None = None,
     admission: str = "working-set",
     audit: AuditLog | None = None,
+    fairness: Fairness | None = None,
     **limits: Any,
 ) -> AsyncIterator[ServedUrl]:
     """Some engines and a gateway before them; yields its address."""
@@ -106,7 +108,8 @@ async def gateway(
         for engine in engines:
             await stack.enter_async_context(engine.running())
         made = partial(_gateway, engines, keys, engine_key, limits)
-        served = made(policies=policies, routing=routing, admission=admission, audit=audit)
+        others = {"admission": admission, "audit": audit, "fairness": fairness}
+        served = made(policies=policies, routing=routing, **others)
         yield await stack.enter_async_context(served)
 
 

@@ -139,6 +139,12 @@ class GatewayProcess:
             found: list[dict[str, Any]] = json.load(page)["engines"]
         return found
 
+    def metrics(self) -> str:
+        """Its metrics."""
+        with urllib.request.urlopen(self._admin_url + "/metrics", timeout=LONGEST_S) as page:
+            text: str = page.read().decode()
+        return text
+
     def wait_for_events(self) -> None:
         """Wait until it has read the KV events of all engines."""
         until(lambda: all(engine["kv_events"] for engine in self.engines()))

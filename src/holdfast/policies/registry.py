@@ -85,6 +85,7 @@ _BUILT_IN: Final[dict[str, str]] = {
 _REQUESTS: Final[dict[str, str]] = {
     "tenant-quotas": f"{_OURS}.tenant_quotas:TenantQuotas",
     "tool-rules": f"{_OURS}.tool_rules:ToolRules",
+    "warm-ups": f"{_OURS}.warm_ups:WarmUps",
 }
 _ROUTERS: Final[dict[str, str]] = {
     "kv-routing": f"{_ROUTING}.kv_routing:KvRouting",

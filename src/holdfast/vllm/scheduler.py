@@ -105,8 +105,7 @@ class HoldfastScheduler(WarmingScheduler):
             self.vllm_config.model_config, self._runtime, self._reports.pause_explained
         )
         self._oversized = OversizedRequests(self)
-        self._orders_requests = False
-        self._must_fall_back = False
+        self._orders_requests = self._must_fall_back = False
         self._num_steps = self._admitted_at_step = 0
         self._num_evicted = 0  # since the last step
         self._meter = StepMeter(self._runtime.costs)
