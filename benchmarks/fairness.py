@@ -160,7 +160,7 @@ def run(case: Case, mode: str, seed: int, num_prompts: int) -> dict[str, Any]:
 
 
 def figures(turns: list[TurnRecord], tenant_of: dict[str, int], num_prompts: int) -> dict[str, Any]:
-    """Shares, and first tokens of the first, the other modest and the greedy tenants (s)."""
+    """Shares of computed tokens, and first tokens of turns (s)."""
     last_s: dict[str, float] = {}
     for turn in turns:
         last_s[turn.session_id] = max(last_s.get(turn.session_id, 0.0), turn.sent_s)
