@@ -94,16 +94,14 @@ class Forwarder:
         self.dispatcher = Dispatcher(
             *(engines, limits.lease_s, limits.max_wait_ratio, routing, admission),
             fairness=fairness,
-            on_failure=self._admission_failed,
+            on_failure=partial(self._admission_failed, admission),
         )
-        self._admission = admission
         for engine in engines:
             metrics.watch_held(engine.name, partial(self.dispatcher.held, engine))
         self._client = client
         self._checker = RequestChecker(keys, limits, metrics, policies)
         self._judging = AnswerJudging(policies, metrics)
-        self.policies = policies
-        self.metrics = metrics
+        self.policies, self.metrics = policies, metrics
         self._engine_key = engine_key
         self._answered_by: OrderedDict[str, tuple[Engine, str]] = OrderedDict()  # and tenant
         self._numbers = itertools.count()
@@ -248,12 +246,9 @@ class Forwarder:
             loop = asyncio.get_running_loop()
             self._next_look = loop.call_later(next_s - now_s, self.look)
 
-    def _admission_failed(self) -> None:
-        self.metrics.policy_actions.labels(self._admission, "failed").inc()
-        logger.exception(
-            "policy %s failed and is off until the gateway restarts; no request is held any more",
-            self._admission,
-        )
+    def _admission_failed(self, name: str) -> None:
+        self.metrics.policy_actions.labels(name, "failed").inc()
+        logger.exception("policy %s failed; no turn is held until the gateway restarts", name)
 
     def engine_lost(self, engine: Engine) -> None:
         """Take in that an engine cannot be reached; what it held is lost. Mutates."""
