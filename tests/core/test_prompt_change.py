@@ -217,9 +217,9 @@ def test_side_calls_of_one_id_are_streams_of_their_own() -> None:
 
 def test_answers_stored_elsewhere_say_nothing() -> None:
     history = PromptHistory()
-    history.change("s", parsed({"model": "m", "input": [{"role": "user", "content": LONG}]}))
-    continued = {"model": "m", "previous_response_id": "resp_1", "input": [result(1)]}
-    assert history.change("s", parsed(continued)) is None
+    for number in (1, 2):
+        continued = {"model": "m", "previous_response_id": "resp_1", "input": [result(number)]}
+        assert history.change("s", parsed(continued)) is None
 
 
 def test_prompts_of_completions_are_not_compared() -> None:

@@ -11,6 +11,7 @@ import msgspec
 from holdfast.core.prompt_change import PromptChange, change_between
 from holdfast.core.prompt_outline import Outliner, PromptOutline
 from holdfast.core.request_body import RequestBody
+from holdfast.core.volatile_text import without
 
 __all__ = ["PromptHistory", "stream_of"]
 
@@ -87,7 +88,7 @@ def stream_of(session_id: str | None, tenant: str, body: RequestBody) -> Hashabl
 
 
 def _first_task(body: RequestBody) -> str:
-    """The last text of the first message of a user, as reminders stand before it."""
+    """The last text of the first message of a user, without reminders."""
     for name in ("messages", "input"):
         for raw in body.items(name)[:_SCANNED_MESSAGES]:
             try:
@@ -98,8 +99,12 @@ def _first_task(body: RequestBody) -> str:
                 return message
             if isinstance(message, dict) and message.get("role") == "user":
                 content = message.get("content")
-                last = content[-1] if isinstance(content, list) and content else content
-                return str(last.get("text") if isinstance(last, dict) else last)
+                texts = [
+                    str(each.get("text") if isinstance(each, dict) else each)
+                    for each in (content if isinstance(content, list) else [content])
+                ]
+                tasks = [task for text in texts if (task := without(text, "reminder").strip())]
+                return tasks[-1] if tasks else ""
     return ""
 
 

@@ -93,6 +93,10 @@ class RequestBody:
 
     def with_field(self, name: str, value: object) -> bytes:
         """The text with a field added or replaced; all others are unchanged."""
-        changed = {**self.fields, name: json.dumps(value).encode()}
+        return self.with_raw({name: json.dumps(value).encode()})
+
+    def with_raw(self, texts: Mapping[str, bytes]) -> bytes:
+        """The text with fields added or replaced by JSON texts; all others are unchanged."""
+        changed = {**self.fields, **texts}
         pairs = (b"%s:%s" % (json.dumps(key).encode(), bytes(changed[key])) for key in changed)
         return b"{%s}" % b",".join(pairs)

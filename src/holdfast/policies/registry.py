@@ -83,6 +83,7 @@ _BUILT_IN: Final[dict[str, str]] = {
     "thunderagent": f"{_PUBLISHED}.thunderagent:ThunderAgent",
 }
 _REQUESTS: Final[dict[str, str]] = {
+    "canonical-prompt": f"{_OURS}.canonical_prompt:CanonicalPrompt",
     "tenant-quotas": f"{_OURS}.tenant_quotas:TenantQuotas",
     "tool-rules": f"{_OURS}.tool_rules:ToolRules",
     "warm-ups": f"{_OURS}.warm_ups:WarmUps",
