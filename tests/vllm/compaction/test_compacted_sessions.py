@@ -237,3 +237,24 @@ def test_compactions_outlive_the_engine(model: Path, reference: Reference, tmp_p
         assert len(second.sessions.catalog) == 1
     finally:
         second.close()
+
+
+def test_a_failing_look_up_computes_the_whole_prompt(
+    model: Path, tmp_path: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError("the disk is gone")
+
+    engine = Engine(model, compact_dir=str(tmp_path), compact_before_drop=True)
+    try:
+        monkeypatch.setattr(engine.sessions.catalog, "deepest", fail)
+        asked = [engine.ask(_PROMPT), engine.ask(_PROMPT + _NEXT)]
+        counted = engine.counted
+    finally:
+        engine.close()
+    assert [said.tokens for said in asked] == [
+        reference.answer(_PROMPT),
+        reference.answer(_PROMPT + _NEXT),
+    ]
+    assert counted["holdfast_compactions/failed"] == 1
+    assert not counted.get("holdfast_fallbacks/compaction")

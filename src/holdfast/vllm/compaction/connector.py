@@ -11,9 +11,11 @@ Process: scheduler and worker. Checked on vLLM 0.28 ... 0.33.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
@@ -30,6 +32,10 @@ from holdfast.vllm.compaction.requirements import check_engine, engine_method, e
 from holdfast.vllm.compaction.sessions import CompactedSessions
 
 __all__ = ["CompactionConnector", "CompactionJobs"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -59,6 +65,7 @@ class CompactionConnector(KVConnectorBase_V1):  # type: ignore[misc]
             raise EngineError(f"sessions cannot be compacted: {len(groups)} cache groups")
         self._spec = groups[0].kv_cache_spec
         self._compactor: Compactor | None = None
+        self._has_failed = False
         if role is KVConnectorRole.SCHEDULER:
             directory = identity_directory(vllm_config, Path(self._options.compact_dir))
             self.sessions = CompactedSessions(directory, self._options, self._spec.block_size)
@@ -116,13 +123,27 @@ class CompactionConnector(KVConnectorBase_V1):  # type: ignore[misc]
         assert self.sessions is not None
         return self.sessions
 
+    def _guard(self, decide: Callable[[], T]) -> T | None:
+        """Run a decision; an error is counted, logged once, and ends compaction."""
+        if self._has_failed:
+            return None
+        try:
+            return decide()
+        except Exception:
+            self._has_failed = True
+            self._scheduler.counts["failed"] += 1
+            logger.exception(
+                "compaction failed and is off until the engine restarts; prompts are computed whole"
+            )
+            return None
+
     def bind_gpu_block_pool(self, gpu_block_pool: Any) -> None:
         """See vLLM's."""
         self._scheduler.attach(gpu_block_pool)
 
     def on_new_request(self, request: Any) -> None:
         """See vLLM's; shortens the request's prompt if its prefix is compacted."""
-        self._scheduler.arrived(request)
+        self._guard(lambda: self._scheduler.arrived(request))
 
     def get_num_new_matched_tokens(
         self, request: Any, num_computed_tokens: int
@@ -140,7 +161,8 @@ class CompactionConnector(KVConnectorBase_V1):  # type: ignore[misc]
         cached = scheduler_output.scheduled_cached_reqs
         given = [new.block_ids for new in scheduler_output.scheduled_new_reqs]
         given += [groups for groups in cached.new_block_ids if groups is not None]
-        self._scheduler.step_planned(block for groups in given for block in groups[0])
+        blocks = (block for groups in given for block in groups[0])
+        self._guard(lambda: self._scheduler.step_planned(blocks))
         return CompactionJobs(*self._scheduler.take_jobs())
 
     def has_pending_push_work(self) -> bool:
@@ -149,7 +171,7 @@ class CompactionConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, Any]:
         """See vLLM's; an answer says what of its prompt was dropped."""
-        return False, self._scheduler.ended(request)
+        return False, self._guard(lambda: self._scheduler.ended(request))
 
     def reset_cache(self) -> bool | None:
         """See vLLM's; what was computed with earlier weights is removed."""

@@ -22,14 +22,14 @@ class CompactingScheduler(HoldfastScheduler):
     def add_request(self, request: Any) -> None:
         """Take in a request; see vLLM."""
         if request.request_id not in self.requests:
-            self.compacted.arrived(request)
+            self.connector.on_new_request(request)
         super().add_request(request)
 
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
         """Drop all cached content, not what is compacted; see vLLM."""
         is_reset = super().reset_prefix_cache(*args, **kwargs)
         if is_reset:
-            self.compacted.content_dropped()
+            self._guard("compaction", self.compacted.content_dropped)
         return is_reset
 
     @property

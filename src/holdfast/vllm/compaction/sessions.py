@@ -40,13 +40,15 @@ class CompactedSessions:
     Attributes:
         catalog: The compactions that can be loaded.
         counts: Prompts `shortened`; `loads` for them; prefixes `incomplete`, which had lost a block
-            before they could be compacted; tokens of prompts that were `dropped_tokens`.
+            before they could be compacted; tokens of prompts that were `dropped_tokens`; decisions
+            that `failed`.
     """
 
     def __init__(self, directory: Path, options: CompactionOptions, block_tokens: int) -> None:
         max_bytes = None if options.compact_gib is None else int(options.compact_gib * _GIB)
         self.catalog = Catalog(directory, max_bytes)
-        self.counts: Counter[str] = Counter(shortened=0, loads=0, incomplete=0, dropped_tokens=0)
+        names = "shortened", "loads", "incomplete", "dropped_tokens", "failed"
+        self.counts: Counter[str] = Counter(dict.fromkeys(names, 0))
         self._options = options
         self._block_tokens = block_tokens
         self._arrived: set[str] = set()
@@ -176,7 +178,7 @@ class CompactedSessions:
     def counters(self) -> dict[tuple[str, tuple[str, ...]], float]:
         """What was counted since the start, by metric and its labels. Pure."""
         counts, catalog = self.counts, self.catalog
-        outcomes = {**catalog.counts, "incomplete": counts["incomplete"]}
+        outcomes = {**catalog.counts, **{n: counts[n] for n in ("incomplete", "failed")}}
         return {
             **{("holdfast_compactions", (name,)): float(num) for name, num in outcomes.items()},
             ("holdfast_compacted_prompts", ()): float(counts["shortened"]),
