@@ -142,11 +142,13 @@ class Engine:
         return [_said(each) for each in self._llm.generate(sent, params, use_tqdm=False)]
 
     def crowd_out(self) -> None:
-        """Fill the KV cache with other prompts, so that idle sessions are evicted."""
+        """Fill the KV cache with another prompt, so that idle sessions are evicted.
+
+        One prompt that needs all of it: of several the policy may evict one for the next.
+        """
         self._num_crowds += 1
-        for number in range(3):
-            seed = 1_000 * self._num_crowds + number
-            self.ask(some_tokens(seed, KV_TOKENS // 2 - BLOCK), num_outputs=1, compact=False)
+        prompt = some_tokens(1_000 * self._num_crowds, KV_TOKENS - BLOCK)
+        self.ask(prompt, num_outputs=1, compact=False)
 
     def await_compactions(self, num_sessions: int) -> None:
         """Wait until so many compactions can be loaded."""
