@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, Final
@@ -29,11 +30,14 @@ class PromptHistory:
 
     Args:
         max_bytes: Memory for outlines, about (bytes).
+        lease_s: Sessions idle for longer are forgotten (s).
     """
 
-    def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = _MAX_BYTES, lease_s: float = math.inf) -> None:
         self._outliner = Outliner()
         self._streams: OrderedDict[Hashable, list[PromptOutline]] = OrderedDict()
+        self._used_s: dict[Hashable, float] = {}
+        self._lease_s = lease_s
         self._max_bytes = max_bytes
         self._num_bytes = 0
 
@@ -41,12 +45,15 @@ class PromptHistory:
         """Sessions remembered (count)."""
         return len(self._streams)
 
-    def change(self, session: Hashable, body: RequestBody) -> PromptChange | None:
+    def change(
+        self, session: Hashable, body: RequestBody, now_s: float = 0.0
+    ) -> PromptChange | None:
         """Why a prompt does not extend its session's last one; remembers it. Mutates.
 
         Args:
             session: Its session; see `stream_of`.
             body: The request.
+            now_s: Time now (s, monotonic); of use with a lease only.
 
         Returns:
             The change; None if there is none, or no last prompt. None, too, for a
@@ -68,10 +75,18 @@ class PromptHistory:
         if len(streams) > _MAX_STREAMS:
             self._num_bytes -= streams.pop(0).memory_bytes
         self._streams[session] = streams
-        while self._num_bytes > self._max_bytes and len(self._streams) > 1:
-            _, dropped = self._streams.popitem(last=False)
+        self._used_s[session] = now_s
+        while len(self._streams) > 1 and self._is_over(now_s):
+            oldest, dropped = self._streams.popitem(last=False)
+            del self._used_s[oldest]
             self._num_bytes -= sum(each.memory_bytes for each in dropped)
         return None if last is None else change_between(last, new)
+
+    def _is_over(self, now_s: float) -> bool:
+        """Whether the session seen longest ago is to be forgotten."""
+        oldest = next(iter(self._streams))
+        is_gone = now_s - self._used_s[oldest] > self._lease_s
+        return is_gone or self._num_bytes > self._max_bytes
 
 
 def stream_of(session_id: str | None, tenant: str, body: RequestBody) -> Hashable:

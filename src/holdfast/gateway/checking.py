@@ -76,7 +76,7 @@ class RequestChecker:
         self._limits = limits
         self._metrics = metrics
         self._policies = policies
-        self._changes = PromptChanges()
+        self._changes = PromptChanges(limits.lease_s)
 
     async def checked(self, request: web.Request, route: Route | None) -> Call:
         """Receive a request and check it.
@@ -168,7 +168,7 @@ class RequestChecker:
                 seen = self._policies.passed(Request(engine_path, body, identity, monotonic()))
                 body = seen.body
             path, answer_id, text = place_of(body, tenant)
-            changed = self._changes.find(body, identity)
+            changed = self._changes.find(body, identity, monotonic())
         elif tenant and route.uses_cache:
             text = with_salt(body, tenant)
         return Call(

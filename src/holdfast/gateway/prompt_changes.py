@@ -29,15 +29,19 @@ class ChangedPrompt(NamedTuple):
 
 
 class PromptChanges:
-    """Finds them; knows fingerprints of prompts only."""
+    """Finds them; knows fingerprints of prompts only.
 
-    def __init__(self) -> None:
-        self._history = PromptHistory()
+    Args:
+        lease_s: Sessions idle for longer are forgotten (s).
+    """
 
-    def find(self, body: RequestBody, identity: Identity) -> ChangedPrompt | None:
+    def __init__(self, lease_s: float) -> None:
+        self._history = PromptHistory(lease_s=lease_s)
+
+    def find(self, body: RequestBody, identity: Identity, now_s: float) -> ChangedPrompt | None:
         """What changed in a prompt, as far as its text tells. Mutates the memory."""
         session = stream_of(identity.session_id, identity.tenant, body)
-        change = self._history.change(session, body)
+        change = self._history.change(session, body, now_s)
         if change is None or not change.lost_bytes:
             return None
         return ChangedPrompt(change.kind, identity.client or _UNKNOWN, change.lost_bytes)
