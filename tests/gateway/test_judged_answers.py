@@ -25,6 +25,8 @@ from holdfast.policies.requests import (
     AnswerEnded,
     CallJudged,
     Request,
+    RequestClosed,
+    RequestPassed,
     RequestSent,
     ToolCall,
     Verdict,
@@ -141,7 +143,8 @@ async def test_policies_observe_what_was_judged() -> None:
         await post(url, json=chat("a"))
         assert url.counted(ACTIONS) == 1
     kinds = [type(event) for event in policy.events]
-    assert kinds == [RequestSent, CallJudged, CallJudged, AnswerEnded]
+    answered = [RequestSent, CallJudged, CallJudged, AnswerEnded]
+    assert kinds == [RequestPassed, *answered, RequestClosed]
     assert [e.verdict.action for e in policy.events if isinstance(e, CallJudged)] == [
         "allow",
         "deny",

@@ -20,7 +20,7 @@ from holdfast.core.events import (
     TurnStarted,
 )
 from holdfast.core.session import Session
-from holdfast.policies import registry
+from holdfast.policies import family, registry
 from holdfast.policies.base import (
     AdmissionPolicy,
     EvictionPolicy,
@@ -70,7 +70,7 @@ class Witness(EvictionPolicy, AdmissionPolicy, PrefetchPolicy):
 def cache(monkeypatch: pytest.MonkeyPatch) -> Cache:
     """A cache whose policy is a `Witness`."""
     monkeypatch.setitem(registry._BUILT_IN, "witness", f"{__name__}:Witness")
-    monkeypatch.setattr(registry, "import_module", lambda _: _Module)
+    monkeypatch.setattr(family, "import_module", lambda _: _Module)
     return Cache("witness", 20)
 
 

@@ -13,7 +13,7 @@ from tests.policies.host import Cache
 
 from holdfast.config import load_config
 from holdfast.errors import PolicyError
-from holdfast.policies import registry
+from holdfast.policies import family, registry
 from holdfast.policies.base import EvictionPolicy, PolicySettings, PolicySpec
 from holdfast.policies.published.thunderagent import ThunderAgent, ThunderAgentSettings
 from holdfast.policies.registry import (
@@ -117,7 +117,7 @@ def test_engine_mode_has_no_settings() -> None:
 def test_policy_of_another_package_has_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("third", f"{__name__}:Third", registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(EntryPoint, "load", lambda self: Third)
-    monkeypatch.setattr(registry, "entry_points", lambda **_: [point])
+    monkeypatch.setattr(family, "entry_points", lambda **_: [point])
     policies = build_policies("third:limit=7", RuntimeContext("never", None, None))
     assert policies.eviction.settings == Settings(limit=7)
 

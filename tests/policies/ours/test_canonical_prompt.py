@@ -258,8 +258,7 @@ def test_rules_are_named_by_changes_and_page() -> None:
     assert {note.rule for note in CHANGES.values()} - {""} == set(ALL) == RULES.keys()
     page = (Path(__file__).parents[3] / "docs" / "canonical-prompts.md").read_text()
     for name, rule in RULES.items():
-        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
-        assert rule.argument in row and rule.risk in row and rule.does in row
+        assert f"| `{name}` | {rule.does} | {rule.argument} | {rule.risk} |" in page.splitlines()
 
 
 # Properties over whole sessions.
