@@ -90,9 +90,12 @@ def test_it_says_that_it_thrashes_why_and_what_to_set(engine: LoggedServer) -> N
 
 def test_its_log_and_its_routes_tell_the_same(engine: LoggedServer) -> None:
     log, live = told("explain", str(engine._log)), told("explain", engine.url)
-    sums = ("prompt_tokens", "cached_tokens", "missed")
-    assert [log[name] for name in sums] == [live[name] for name in sums]
-    assert log["cached_tokens"] + sum(log["missed"].values()) == log["prompt_tokens"]
+    for found in (log, live):
+        assert found["cached_tokens"] + sum(found["missed"].values()) == found["prompt_tokens"]
+    # The metrics of turns that end in the last step come with the next one.
+    last = NUM_SESSIONS * (FIRST_TOKENS + NUM_TURNS * GROWTH_TOKENS)
+    assert 0 <= log["prompt_tokens"] - live["prompt_tokens"] <= last
+    assert log["missed"].keys() == live["missed"].keys()
     assert {one["session_id"] for one in live["sessions"]} == {
         one["session_id"] for one in log["sessions"]
     }
