@@ -1,4 +1,11 @@
 """Connects vLLM's scheduler to Holdfast's decisions.
 
-The only package that imports vLLM. This file imports nothing, so that importing it is cheap.
+The only package that imports vLLM. Importing this file is cheap. It lets warnings through: a library
+of vLLM's server sets the root logger to ERROR, which would swallow what an operator must read.
 """
+
+import logging
+
+_logger = logging.getLogger("holdfast")
+if _logger.level == logging.NOTSET:
+    _logger.setLevel(logging.WARNING)
