@@ -1,7 +1,7 @@
 """Connects vLLM's scheduler to Holdfast's decisions.
 
-The only package that imports vLLM. Importing this file is cheap. It lets warnings through: a library
-of vLLM's server sets the root logger to ERROR, which would swallow what an operator must read.
+The only package that imports vLLM. Importing this file is cheap. It lets warnings through: a
+library of vLLM's server sets the root logger to ERROR, which hides what an operator must read.
 """
 
 import logging
