@@ -1,6 +1,7 @@
 """Compares `holdfast plan`'s estimate of the cliff with vLLM's scheduler in the simulator.
 
-python benchmarks/plan_check.py [--traces PATH] [--profile NAME] [--gap-caps S,...] [--seeds N]
+python benchmarks/plan_check.py [--traces PATH] [--profile NAME] [--gap-caps S,...]
+  [--host-gib GIB,...] [--seeds N]
 
 The cliff is the number of sessions at once at which half of what an infinite cache hits is lost,
 searched for with each seed. The public rule of thumb stands beside it.
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--traces", type=Path)
     parser.add_argument("--profile", default="h100-llama3.1-8b")
     parser.add_argument("--gap-caps", default="60,10")
+    parser.add_argument("--host-gib", default="0", help="sizes of a host tier, each with each gap")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("out"))
     options = parser.parse_args()
@@ -58,12 +60,15 @@ def main() -> None:
     found = []
     for cap in options.gap_caps.split(","):
         sessions = SessionSelection(gap_cap_s=float(cap)).select(recorded).sessions
-        found.append(check(profile, sessions, float(cap), options.seeds, runs))
-        print(json.dumps(found[-1]), flush=True)
+        for host_gib in map(float, options.host_gib.split(",")):
+            load = (sessions, float(cap), host_gib)
+            found.append(check(profile, load, options.seeds, runs))
+            print(json.dumps(found[-1]), flush=True)
     arguments = {
         "traces": source,
         "profile": options.profile,
         "gap_caps": options.gap_caps,
+        "host_gib": options.host_gib,
         "seeds": options.seeds,
     }
     digests = {"sessions": sessions_digest(recorded)}
@@ -78,17 +83,19 @@ def main() -> None:
 
 def check(
     profile: CostProfile,
-    sessions: Sequence[Session],
-    cap_s: float,
+    load: tuple[Sequence[Session], float, float],
     num_seeds: int,
     runs: list[RunResult],
 ) -> dict[str, Any]:
-    """The estimated and the simulated cliff of one load."""
+    """The estimated and the simulated cliff of sessions, gaps up to (s), a host tier (GiB)."""
+    sessions, cap_s, host_gib = load
     kv_tokens = profile.kv_tokens
+    host_tokens = int(host_gib * 2**30 / profile.kv_bytes_per_token)
     mix = TurnMix.of(sessions, kv_tokens)
-    estimate = estimate_crossing(mix, profile, CacheSize(kv_tokens), HALF_SHARE)
+    estimate = estimate_crossing(mix, profile, CacheSize(kv_tokens, host_tokens), HALF_SHARE)
     assert estimate is not None, "no load loses half of the hits"
     first = capacity_run_plan(profile, kv_tokens, sessions, cap_s)
+    first = replace(first, host_tokens=host_tokens)
     worker = seeded_worker(sessions, kv_tokens)
     most = round(4 * estimate.median)
     cliffs: list[float | None] = []
@@ -106,6 +113,7 @@ def check(
     rule = [share * kv_tokens / mix.mean_prompt_tokens for share in RULE]
     return {
         "gap_cap_s": cap_s,
+        "host_gib": host_gib,
         "mean_prompt_tokens": mix.mean_prompt_tokens,
         "kv_tokens": kv_tokens,
         "estimate": msgspec.to_builtins(estimate),
@@ -120,17 +128,18 @@ def check(
 def table(found: Sequence[dict[str, Any]]) -> str:
     """The checks as Markdown."""
     lines = [
-        "| gaps up to | estimate | simulated, median (seeds) | error | rule of thumb | its error |",
-        "|---|---|---|---|---|---|",
+        "| gaps up to | host tier | estimate | simulated, median (seeds) | error "
+        "| rule of thumb | its error |",
+        "|---|---|---|---|---|---|---|",
     ]
     for one in found:
         estimate, simulated = one["estimate"], one["simulated"]
+        rule = f"{one['rule'][0]:.1f} to {one['rule'][1]:.1f} | {one['rule_error']:+.0%}"
         lines.append(
-            f"| {one['gap_cap_s']:.0f} s "
+            f"| {one['gap_cap_s']:.0f} s | {one['host_gib']:.0f} GiB "
             f"| {estimate['median']:.1f} ({estimate['low']:.1f} to {estimate['high']:.1f}) "
             f"| {simulated['median']:.1f} ({simulated['low']:.1f} to {simulated['high']:.1f}) "
-            f"| {one['error']:+.0%} | {one['rule'][0]:.1f} to {one['rule'][1]:.1f} "
-            f"| {one['rule_error']:+.0%} |"
+            f"| {one['error']:+.0%} | {'– | –' if one['host_gib'] else rule} |"
         )
     return "\n".join(lines) + "\n"
 
