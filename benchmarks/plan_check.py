@@ -139,7 +139,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
             f"| {one['gap_cap_s']:.0f} s | {one['host_gib']:.0f} GiB "
             f"| {estimate['median']:.1f} ({estimate['low']:.1f} to {estimate['high']:.1f}) "
             f"| {simulated['median']:.1f} ({simulated['low']:.1f} to {simulated['high']:.1f}) "
-            f"| {one['error']:+.0%} | {'– | –' if one['host_gib'] else rule} |"
+            f"| {one['error']:+.0%} | {'- | -' if one['host_gib'] else rule} |"
         )
     return "\n".join(lines) + "\n"
 
