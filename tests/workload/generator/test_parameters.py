@@ -196,6 +196,12 @@ class TestFiles:
         with pytest.raises(ConfigError, match=r"study\.json"):
             fit_study(path)
 
+    def test_study_without_profiles_says_what_is_missing(self, tmp_path: Path) -> None:
+        path = tmp_path / "study.json"
+        path.write_bytes(b'{"schema": "holdfast.study/1"}')
+        with pytest.raises(ConfigError, match="no `profiles`"):
+            fit_study(path)
+
     @given(damage=damages(load_set("codex")))
     @example(damage=(("agents", "main", "num_turns"), 0))
     def test_damaged_set_refused_or_generates(self, damage: Damage) -> None:

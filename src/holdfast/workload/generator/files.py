@@ -69,11 +69,16 @@ def fit_study(path: Path, about: str | None = None) -> Parameters:
             the field.
     """
     study = _decoded(path, _Study)
-    if study.schema != STUDY_SCHEMA or not study.profiles:
+    if study.schema != STUDY_SCHEMA:
         raise ConfigError(
-            f"{path}: is not a study with profiles; its schema is {study.schema!r}, expected "
-            f"{STUDY_SCHEMA!r}",
+            f"{path}: is not a study; its schema is {study.schema!r}, expected {STUDY_SCHEMA!r}",
             hint="holdfast traces study PATH... --json STUDY.json",
+        )
+    if not study.profiles:
+        raise ConfigError(
+            f"{path}: the study has no `profiles`, from which sessions are generated: it is from "
+            "an older version, or they were taken out",
+            hint="make it again: holdfast traces study PATH... --json STUDY.json",
         )
     try:
         parameters = fitted(study.profiles, about or f"Fitted to {path.name}.")
