@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Final, Literal, NamedTuple, get_args, get_type_hints
 
 from holdfast.errors import ConfigError
 from holdfast.small_file import read_small_text
@@ -27,6 +27,7 @@ __all__ = [
     "HoldfastConfig",
     "Setting",
     "load_config",
+    "read_toml",
     "settings",
     "to_environ",
 ]
@@ -238,13 +239,22 @@ def _variable(key: str) -> str:
     return ENVIRONMENT_PREFIX + key.upper()
 
 
-def _from_file(path: Path) -> dict[str, object]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        ConfigError: The file cannot be read or is no TOML.
+    """
     try:
-        content = tomllib.loads(read_small_text(path))
+        return tomllib.loads(read_small_text(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from error
+
+
+def _from_file(path: Path) -> dict[str, object]:
+    content = read_toml(path)
     for name in content:
         _check_known(name, (_TABLE,), str(path), kind="table or key")
     table = content.get(_TABLE, {})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from holdfast.config import read_toml
 from holdfast.core.tenants import Fairness
 from holdfast.errors import ConfigError, PolicyError
 from holdfast.policies.registry import (
@@ -21,7 +21,6 @@ from holdfast.policies.registry import (
 )
 from holdfast.policies.requests import RequestPolicy
 from holdfast.policies.routing import RoutingPolicy
-from holdfast.small_file import read_small_text
 
 __all__ = ["GatewayPolicies", "read_policies"]
 
@@ -63,12 +62,7 @@ def read_policies(path: Path) -> GatewayPolicies:
         ConfigError: The file cannot be read or is no TOML, a table names no such policy, or a
             setting is wrong.
     """
-    try:
-        content = tomllib.loads(read_small_text(path))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    content = read_toml(path)
     try:
         return _built(content)
     except PolicyError as error:
