@@ -27,7 +27,10 @@ def test_list_says_what_each_policy_decides(monkeypatch: pytest.MonkeyPatch) -> 
     assert "eviction, admission" in decides["cachewise"]
     assert "admission" in decides["working-set"] and "eviction" not in decides["autellix"]
     assert "in simulation only" in decides["clairvoyant"]
-    assert "Names join with +" in lines[-3]
+    assert "routing, in a gateway" in decides["sticky"]
+    assert "tool calls, in the MCP proxy" in decides["result-memory"]
+    assert "tool calls, in the MCP proxy" in decides["speculation"]
+    assert "Names join with +" in lines[-4]
 
 
 def test_list_shows_settings_with_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,13 @@ from mcp_types import (
 )
 from mcp_types.jsonrpc import ErrorData
 
+from holdfast.mcp_proxy.call_policies import CallPolicies
+from holdfast.mcp_proxy.early_calls import EarlyCalls
 from holdfast.mcp_proxy.file_stamp import FileStamp
 from holdfast.mcp_proxy.relay import Relay, Routed
-from holdfast.mcp_proxy.result_memory import MemoryLimits, ResultMemory
-from holdfast.mcp_proxy.speculation import Experience, Speculation, SpeculationCounts
-from holdfast.mcp_proxy.speculation_ledger import SpeculationLedger
+from holdfast.mcp_proxy.session_calls import SessionCalls
+from holdfast.policies.calls import Prediction, PredictionSettled
+from holdfast.policies.registry import CALL_POLICIES
 
 CLOSED = {"readOnlyHint": True, "openWorldHint": False}
 TOOLS: list[dict[str, Any]] = [
@@ -33,19 +35,24 @@ TOOK_S = 0.5
 class Rig:
     """A relay whose clock and server a test drives."""
 
-    def __init__(self, tools: list[dict[str, Any]] | None = None, weight: float = 0.25) -> None:
+    def __init__(
+        self,
+        tools: list[dict[str, Any]] | None = None,
+        weight: float = 0.25,
+        does_remember: bool = True,
+    ) -> None:
         self.now_s = 100.0
         self.version = b""
-        self.counts = SpeculationCounts()
-        self.memory = ResultMemory(
-            lambda _: FileStamp(self.version, 0.0, 1),
-            *(lambda: self.now_s, lambda: self.now_s, MemoryLimits()),
+        self.policy = CALL_POLICIES.build("speculation", {"waste_weight": weight})
+        memory = [CALL_POLICIES.build("result-memory", {})] if does_remember else []
+        policies = CallPolicies([*memory, self.policy])
+        self.calls = SessionCalls(
+            *(1, policies, lambda _: FileStamp(self.version, 0.0, 1)),
+            *(lambda: self.now_s, lambda: self.now_s),
         )
-        self.ledger = SpeculationLedger(weight)
-        speculation = Speculation(
-            self.memory, Experience(ledger=self.ledger), lambda: self.now_s, self.counts
-        )
-        self.relay = Relay(self.memory, speculation)
+        early_calls = EarlyCalls(self.calls, policies, lambda: self.now_s)
+        self.counts = early_calls.counts
+        self.relay = Relay(self.calls, early_calls)
         self.relay.from_client(JSONRPCRequest(jsonrpc="2.0", id="list", method="tools/list"))
         listed = {"tools": TOOLS if tools is None else tools}
         self.relay.from_server(JSONRPCResponse(jsonrpc="2.0", id="list", result=listed))
@@ -191,7 +198,7 @@ def test_file_that_changes_in_between_makes_it_void(has_ended: bool) -> None:
     number, routed = rig.ask("diff", repo="/r")
     assert [message.id for message in routed.to_server] == [number]  # type: ignore[union-attr]
     assert rig.counts.wasted == 1
-    assert not has_ended or rig.memory.counts.outdated == 1
+    assert not has_ended or rig.calls.counts.outdated == 1
     assert has_ended or rig.answer(request.id, "stale") == Routed()
 
 
@@ -254,7 +261,10 @@ def test_early_call_that_never_ends_is_dropped() -> None:
 def test_while_it_does_not_pay_predictions_are_only_compared() -> None:
     rig = Rig()
     rig.practise()
-    rig.ledger.settle(0.0, 3.0)  # at -0.75 s; a hit counts as the half second it would save
+    loss = Prediction("diff", {}), False, 0.0, 0.0, 3.0
+    rig.policy.observe(
+        PredictionSettled(1, *loss)
+    )  # at -0.75 s; a hit counts as the half second it would save
     for _ in range(2):
         rig.call("status", repo="/r")
         assert rig.early() == []
@@ -324,3 +334,27 @@ def test_protocol_fields_are_sent_with_early_calls() -> None:
     assert (request.params or {})["_meta"] == {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28"
     }
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_early_results_need_no_memory(has_ended: bool) -> None:
+    rig = Rig(does_remember=False)
+    request = rig.started()
+    if has_ended:
+        rig.answer(request.id, "early")
+    _, routed = rig.ask("diff", repo="/r")
+    if not has_ended:
+        routed = rig.answer(request.id, "early")
+    assert text_of(routed) == "early"
+    assert (rig.counts.used, rig.counts.late) == (int(has_ended), int(not has_ended))
+    number, routed = rig.ask("diff", repo="/r")
+    assert [message.id for message in routed.to_server] == [number]  # type: ignore[union-attr]
+
+
+def test_early_result_is_no_older_than_others() -> None:
+    rig = Rig(does_remember=False)
+    request = rig.started()
+    rig.answer(request.id, "early")
+    rig.now_s += 301.0
+    assert not rig.ask("diff", repo="/r")[1].to_client
+    assert rig.counts.wasted == 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from mcp_types import (
     JSONRPCError,
     JSONRPCMessage,
@@ -16,13 +18,25 @@ from mcp_types import (
 )
 from mcp_types.jsonrpc import ErrorData
 
+from holdfast.mcp_proxy.call_policies import CallPolicies, PolicyActions
+from holdfast.mcp_proxy.early_calls import EarlyCalls, EarlyCounts
 from holdfast.mcp_proxy.file_stamp import FileStamp
 from holdfast.mcp_proxy.relay import Relay
-from holdfast.mcp_proxy.result_memory import MemoryLimits, ResultMemory
-from holdfast.mcp_proxy.speculation import Experience, Speculation, SpeculationCounts
-from holdfast.mcp_proxy.speculation_ledger import SpeculationLedger
+from holdfast.mcp_proxy.session_calls import CallCounts, SessionCalls
+from holdfast.policies.calls import (
+    AskedCall,
+    CallAnswered,
+    CallAsked,
+    CallEvent,
+    CallPolicy,
+    KnownResult,
+    Prediction,
+)
+from holdfast.policies.registry import CALL_POLICIES
+from holdfast.policies.spec import PolicySpec
 
 NUM_INTERLEAVINGS = 10_000
+FEWER = 1_000
 NUM_STEPS = 24
 LONG_AGO_S = 1_000.0
 TOOLS = [
@@ -53,15 +67,18 @@ class AtClient:
 class World:
     """A client, a relay, and a server with one value a key; files beside it that anyone changes."""
 
-    def __init__(self, seed: int, experience: Experience, counts: SpeculationCounts) -> None:
+    def __init__(
+        self, seed: int, policies: CallPolicies, counts: CallCounts, early_counts: EarlyCounts
+    ) -> None:
         self.random = random.Random(seed)
         self.now_s = 5_000.0
         self.values = dict.fromkeys("ab", 0)
         self.files = dict.fromkeys("ab", (0, LONG_AGO_S))
         self.num_written = self.num_asked = 0
-        memory = ResultMemory(self.stamp, lambda: self.now_s, lambda: self.now_s, MemoryLimits())
-        speculation = Speculation(memory, experience, lambda: self.now_s, counts)
-        self.relay = Relay(memory, speculation)
+        clock = lambda: self.now_s  # noqa: E731
+        calls = SessionCalls(seed, policies, self.stamp, clock, clock, counts=counts)
+        self.relay = Relay(calls, EarlyCalls(calls, policies, clock, early_counts))
+        self.close = calls.close
         self.client: dict[RequestId, AtClient] = {}
         self.server: dict[RequestId, AtServer] = {}
         self.cancelled: set[RequestId] = set()
@@ -173,14 +190,65 @@ class World:
                 del self.server[number]  # or it is answered all the same
 
 
-def test_no_answer_is_stale_with_early_calls() -> None:
-    experience = Experience(ledger=SpeculationLedger(waste_weight=0.0))
-    counts = SpeculationCounts()
-    for seed in range(NUM_INTERLEAVINGS):
-        world = World(seed, experience, counts)
+class Hoarder(CallPolicy):
+    """Forgets nothing, takes any result for the answer, and predicts every call it has seen."""
+
+    spec = PolicySpec("hoarder", "Keeps all.", "this test")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: list[KnownResult] = []
+        self._asked: dict[str, AskedCall] = {}
+
+    def observe(self, event: CallEvent) -> None:
+        match event:
+            case CallAsked(call):
+                self._asked[call.key] = call
+            case CallAnswered(known=KnownResult() as known):
+                self._known = [*self._known[-3:], known]
+
+    def recall(self, call: AskedCall) -> KnownResult | None:
+        return self._known[-1] if self._known else None
+
+    def predict(self, session: int) -> Sequence[Prediction]:
+        return [Prediction(each.tool, each.arguments) for each in self._asked.values()]
+
+
+def play(
+    policies: Sequence[CallPolicy], num_interleavings: int
+) -> tuple[CallCounts, EarlyCounts, PolicyActions]:
+    """Sessions one after the other; each of their answers is checked."""
+    counts, early_counts, actions = CallCounts(), EarlyCounts(), PolicyActions()
+    asked = CallPolicies(policies, actions)
+    for seed in range(num_interleavings):
+        world = World(seed, asked, counts, early_counts)
         for _ in range(NUM_STEPS):
             world.step()
         for number in list(world.server):
             world.end(number)
         assert not world.client  # each call was answered
-    assert min(counts.used, counts.late, counts.wasted) > NUM_INTERLEAVINGS / 100
+        world.close()
+    return counts, early_counts, actions
+
+
+def all_built_in() -> list[CallPolicy]:
+    eager = {"speculation": {"waste_weight": 0.0}}
+    return [CALL_POLICIES.build(name, eager.get(name, {})) for name in CALL_POLICIES.built_in]
+
+
+def test_no_answer_is_stale_with_early_calls() -> None:
+    _, early, _ = play(all_built_in(), NUM_INTERLEAVINGS)
+    assert min(early.used, early.late, early.wasted) > NUM_INTERLEAVINGS / 100
+
+
+@pytest.mark.parametrize("name", CALL_POLICIES.names())
+def test_no_answer_is_stale_with_one_policy_alone(name: str) -> None:
+    policies = [each for each in all_built_in() if each.spec.name == name]
+    _, _, actions = play(policies or [CALL_POLICIES.build(name, {})], FEWER)
+    assert not actions[name, "failed"]
+
+
+def test_no_policy_can_make_an_answer_stale() -> None:
+    counts, early, actions = play([Hoarder()], FEWER)
+    assert min(counts.answered, early.used, early.late, early.wasted) > FEWER / 100
+    assert not actions["hoarder", "failed"]

@@ -111,11 +111,15 @@ def test_url_without_a_server_is_an_error(tmp_path: Path) -> None:
 
 
 def test_wrong_use_says_what_is_wrong(tmp_path: Path) -> None:
+    policies = str(tmp_path / "policies.toml")
+    Path(policies).write_text("")
     for options, error in (
         ((), "give either --url or a command"),
         (("--url", "http://127.0.0.1:1/mcp", "--", "x"), "give either --url or a command"),
         (("--", str(tmp_path / "missing")), "cannot be reached or started"),
         (("--ttl-s", "0", "--", "x"), "--ttl-s"),
+        (("--policies", policies, "--speculate", "--", "x"), "--speculate and --policies"),
+        (("--policies", policies, "--max-mib", "1", "--", "x"), "--max-mib and --policies"),
     ):
         ended = subprocess.run(
             [sys.executable, *PROXY, *options], capture_output=True, text=True, timeout=60

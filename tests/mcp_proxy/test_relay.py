@@ -14,20 +14,28 @@ from mcp_types import (
 )
 from mcp_types.jsonrpc import ErrorData
 
+from holdfast.mcp_proxy.call_policies import CallPolicies
 from holdfast.mcp_proxy.file_stamp import FileStamp
 from holdfast.mcp_proxy.relay import Relay, Routed
-from holdfast.mcp_proxy.result_memory import ResultMemory
+from holdfast.mcp_proxy.session_calls import SessionCalls
+from holdfast.policies.registry import CALL_POLICIES
 
 CLOSED = {"readOnlyHint": True, "openWorldHint": False}
 TOOLS = [{"name": "read", "annotations": CLOSED}, {"name": "write"}]
 TEXT = {"content": [{"type": "text", "text": "x"}]}
 
 
+def unlisted(clock: Callable[[], float]) -> Relay:
+    """A relay of a server whose tools are not known."""
+    policies = CallPolicies([CALL_POLICIES.build("result-memory", {})])
+    stamp = FileStamp(b"", 0.0, 0)
+    return Relay(SessionCalls(1, policies, lambda _: stamp, clock, lambda: 100.0))
+
+
 def relay(
     tools: list[dict[str, Any]] | None = None, clock: Callable[[], float] = lambda: 100.0
 ) -> Relay:
-    memory = ResultMemory(lambda _: FileStamp(b"", 0.0, 0), clock, lambda: 100.0)
-    made = Relay(memory)
+    made = unlisted(clock)
     made.from_client(request("list", "tools/list"))
     made.from_server(response("list", {"tools": TOOLS if tools is None else tools}))
     return made
@@ -77,7 +85,7 @@ def test_ids_of_other_types_are_other_calls() -> None:
 
 
 def test_tools_are_changes_until_they_are_listed() -> None:
-    made = Relay(ResultMemory(lambda _: FileStamp(b"", 0.0, 0), lambda: 1.0, lambda: 100.0))
+    made = unlisted(lambda: 1.0)
     made.from_client(call(1))
     made.from_server(response(1, TEXT))
     assert passes(made, call(2))

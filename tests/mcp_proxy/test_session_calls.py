@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from holdfast.mcp_proxy.call_policies import CallPolicies
 from holdfast.mcp_proxy.file_stamp import FileStamp
-from holdfast.mcp_proxy.result_memory import Call, MemoryLimits, Remembered, ResultMemory
+from holdfast.mcp_proxy.session_calls import Call, ResultRules, SessionCalls
 from holdfast.mcp_proxy.tool_traits import ToolTraits
+from holdfast.policies.calls import CallPolicy
+from holdfast.policies.registry import CALL_POLICIES
 
 NUM_INTERLEAVINGS = 10_000
 LONG_AGO_S = 1_000.0
@@ -31,13 +35,37 @@ def no_files(_arguments: object) -> FileStamp:
     return FileStamp(b"", 0.0, 0)
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """A call that is answered from memory."""
+
+    result: Mapping[str, Any]
+
+
+class Memory(SessionCalls):
+    """The calls of a session, with policies that keep results."""
+
+    def ask(self, asked: dict[str, Any]) -> Call | Remembered:
+        """A call of the client."""
+        call = self.begin(asked)
+        recalled = self.recall(call)
+        if recalled is None:
+            return call
+        self.count_answer(*recalled)
+        self.answer(call, recalled[1].result, recalled[1])
+        return Remembered(recalled[1].result)
+
+
 def memory(
     clock: Clock,
     stamp: Callable[[object], FileStamp | None] = no_files,
-    limits: MemoryLimits | None = None,
+    rules: ResultRules | None = None,
     traits: ToolTraits = READ,
-) -> ResultMemory:
-    made = ResultMemory(stamp, clock, clock, limits or MemoryLimits())
+    policies: Sequence[CallPolicy] | None = None,
+) -> Memory:
+    if policies is None:
+        policies = [CALL_POLICIES.build("result-memory", {})]
+    made = Memory(1, CallPolicies(policies), stamp, clock, clock, rules or ResultRules())
     made.learn_tools({"read": traits, "write": ToolTraits()})
     return made
 
@@ -50,8 +78,8 @@ def result(text: str = "text", **more: Any) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": text}], **more}
 
 
-def make(known: ResultMemory, asked: dict[str, Any], answer: dict[str, Any] | None) -> Call:
-    call = known.begin(asked)
+def make(known: Memory, asked: dict[str, Any], answer: dict[str, Any] | None) -> Call:
+    call = known.ask(asked)
     assert isinstance(call, Call)
     known.end(call, answer)
     return call
@@ -92,7 +120,7 @@ class World:
             getattr(self, action)(self.random.randrange(len(self.open)))
 
     def begin(self, tool: str, key: str) -> None:
-        outcome = self.memory.begin(params(tool, key=key))
+        outcome = self.memory.ask(params(tool, key=key))
         if isinstance(outcome, Remembered):
             self.num_answered += 1
             assert outcome.result == result(str(self.seen(key)))
@@ -134,12 +162,12 @@ def test_no_answer_is_stale_in_random_interleavings() -> None:
 def test_equal_call_is_answered_with_the_same_result() -> None:
     clock = Clock()
     known = memory(clock)
-    call = known.begin(params("read", a=1, b=[2]))
+    call = known.ask(params("read", a=1, b=[2]))
     assert isinstance(call, Call)
     clock.now_s += 2.5
     known.end(call, result(structuredContent={"x": 1}))
 
-    again = known.begin({"name": "read", "arguments": {"b": [2], "a": 1}, "_meta": {"t": 7}})
+    again = known.ask({"name": "read", "arguments": {"b": [2], "a": 1}, "_meta": {"t": 7}})
 
     assert again == Remembered(result(structuredContent={"x": 1}))
     assert (known.counts.calls, known.counts.answered, known.counts.saved_s) == (2, 1, 2.5)
@@ -148,8 +176,8 @@ def test_equal_call_is_answered_with_the_same_result() -> None:
 def test_other_arguments_are_another_call() -> None:
     known = memory(Clock())
     make(known, params("read", a=1), result())
-    assert isinstance(known.begin(params("read", a=2)), Call)
-    assert isinstance(known.begin(params("read", a=True)), Call)
+    assert isinstance(known.ask(params("read", a=2)), Call)
+    assert isinstance(known.ask(params("read", a=True)), Call)
 
 
 @pytest.mark.parametrize(
@@ -164,43 +192,43 @@ def test_other_arguments_are_another_call() -> None:
 def test_what_is_no_result_is_not_remembered(answer: dict[str, Any] | None) -> None:
     known = memory(Clock())
     make(known, params("read"), answer)
-    assert isinstance(known.begin(params("read")), Call)
+    assert isinstance(known.ask(params("read")), Call)
 
 
 def test_change_forgets_and_blocks_until_it_has_ended() -> None:
     known = memory(Clock())
     make(known, params("read"), result())
-    change = known.begin(params("write"))
+    change = known.ask(params("write"))
     assert isinstance(change, Call)
     make(known, params("read"), result())
-    assert isinstance(known.begin(params("read")), Call)
+    assert isinstance(known.ask(params("read")), Call)
 
     known.end(change, result())
     make(known, params("read"), result("new"))
 
-    assert known.begin(params("read")) == Remembered(result("new"))
+    assert known.ask(params("read")) == Remembered(result("new"))
 
 
 def test_read_that_a_change_overtakes_is_not_remembered() -> None:
     known = memory(Clock())
-    read = known.begin(params("read"))
+    read = known.ask(params("read"))
     assert isinstance(read, Call)
     make(known, params("write"), result())
     known.end(read, result("old or new"))
-    assert isinstance(known.begin(params("read")), Call)
+    assert isinstance(known.ask(params("read")), Call)
 
 
 def test_cancelled_change_counts_for_a_minute() -> None:
     clock = Clock()
     known = memory(clock)
-    change = known.begin(params("write"))
+    change = known.ask(params("write"))
     assert isinstance(change, Call)
     known.cancel(change)
     make(known, params("read"), result())
-    assert isinstance(known.begin(params("read")), Call)
+    assert isinstance(known.ask(params("read")), Call)
     clock.now_s += 61.0
     make(known, params("read"), result())
-    assert isinstance(known.begin(params("read")), Remembered)
+    assert isinstance(known.ask(params("read")), Remembered)
 
 
 def test_task_counts_as_a_change_after_its_first_answer() -> None:
@@ -208,14 +236,14 @@ def test_task_counts_as_a_change_after_its_first_answer() -> None:
     known = memory(clock)
     make(known, params("write") | {"task": {"ttl": 1000}}, {"task": {}})
     make(known, params("read"), result())
-    assert isinstance(known.begin(params("read")), Call)
+    assert isinstance(known.ask(params("read")), Call)
 
 
 def test_unknown_tool_is_a_change() -> None:
     known = memory(Clock())
     make(known, params("read"), result())
     make(known, params("other"), result())
-    assert isinstance(known.begin(params("read")), Call)
+    assert isinstance(known.ask(params("read")), Call)
     assert known.counts.changes == 1
 
 
@@ -223,7 +251,7 @@ def test_forgotten_tools_are_changes_until_they_are_known() -> None:
     known = memory(Clock())
     make(known, params("read"), result())
     known.forget_tools()
-    assert isinstance(known.begin(params("read")), Call)
+    assert isinstance(known.ask(params("read")), Call)
     assert known.counts.changes == 1
 
 
@@ -241,52 +269,53 @@ def test_forgotten_tools_are_changes_until_they_are_known() -> None:
 def test_results_are_kept_only_of_what_can_be_watched(
     is_open_world: bool | None, num_files: int, always: bool, is_remembered: bool
 ) -> None:
-    limits = MemoryLimits(always=frozenset({"read"}) if always else frozenset())
+    rules = ResultRules(always=frozenset({"read"}) if always else frozenset())
     traits = ToolTraits(is_read_only=True, is_open_world=is_open_world)
-    known = memory(Clock(), lambda _: FileStamp(b"", LONG_AGO_S, num_files), limits, traits)
+    known = memory(Clock(), lambda _: FileStamp(b"", LONG_AGO_S, num_files), rules, traits)
     make(known, params("read"), result())
-    assert isinstance(known.begin(params("read")), Remembered) is is_remembered
+    assert isinstance(known.ask(params("read")), Remembered) is is_remembered
 
 
 def test_always_does_not_make_a_change_a_read() -> None:
-    known = memory(Clock(), limits=MemoryLimits(always=frozenset({"write"})))
+    known = memory(Clock(), rules=ResultRules(always=frozenset({"write"})))
     make(known, params("write"), result())
-    assert isinstance(known.begin(params("write")), Call)
+    assert isinstance(known.ask(params("write")), Call)
 
 
 def test_never_wins() -> None:
     names = frozenset({"read"})
-    known = memory(Clock(), limits=MemoryLimits(always=names, never=names))
+    known = memory(Clock(), rules=ResultRules(always=names, never=names))
     make(known, params("read"), result())
-    assert isinstance(known.begin(params("read")), Call)
+    assert isinstance(known.ask(params("read")), Call)
 
 
 def test_file_changed_a_moment_ago_is_not_trusted() -> None:
     clock = Clock()
     known = memory(clock, lambda _: FileStamp(b"", 4_999.5, 1))
     make(known, params("read"), result())
-    assert isinstance(known.begin(params("read")), Call)
+    assert isinstance(known.ask(params("read")), Call)
     clock.now_s += 1.0
     make(known, params("read"), result())
-    assert isinstance(known.begin(params("read")), Remembered)
+    assert isinstance(known.ask(params("read")), Remembered)
 
 
 def test_result_is_forgotten_in_time() -> None:
     clock = Clock()
-    known = memory(clock, limits=MemoryLimits(ttl_s=10.0))
+    known = memory(clock, rules=ResultRules(ttl_s=10.0))
     make(known, params("read"), result())
     clock.now_s += 9.9
-    assert isinstance(known.begin(params("read")), Remembered)
+    assert isinstance(known.ask(params("read")), Remembered)
     clock.now_s += 0.2
-    assert isinstance(known.begin(params("read")), Call)
+    assert isinstance(known.ask(params("read")), Call)
 
 
 def test_memory_is_bounded() -> None:
-    known = memory(Clock(), limits=MemoryLimits(max_bytes=250, max_result_bytes=120))
+    small = CALL_POLICIES.build("result-memory", {"max_mib": 250 / 2**20})
+    known = memory(Clock(), rules=ResultRules(max_result_bytes=120), policies=[small])
     for number in range(20):
         make(known, params("read", number=number), result("x" * 40))
     make(known, params("read", number="large"), result("x" * 200))
-    asked = [known.begin(params("read", number=n)) for n in (*range(20), "large")]
+    asked = [known.ask(params("read", number=n)) for n in (*range(20), "large")]
     assert sum(isinstance(each, Remembered) for each in asked) == 250 // 77
     assert isinstance(asked[19], Remembered)
 
@@ -299,9 +328,11 @@ def test_early_call_is_one_that_would_be_remembered() -> None:
     early = known.begin_early("read", {"a": 1})
     assert early is not None
     assert known.end(early, result("early"))
-    assert known.begin_early("read", {"a": 1}) is None  # it is remembered
-    assert known.begin(params("read", a=1)) == Remembered(result("early"))
-    change = known.begin(params("write"))
+    again = known.begin_early("read", {"a": 1})
+    assert again is not None
+    assert known.recall(again) is not None  # so there is no need to make it
+    assert known.ask(params("read", a=1)) == Remembered(result("early"))
+    change = known.ask(params("write"))
     assert isinstance(change, Call)
     assert known.begin_early("read", {"a": 1}) is None
     assert known.counts.calls == 2
@@ -319,23 +350,35 @@ def test_equal_calls_have_no_change_between_them() -> None:
     version = b"1"
     known = memory(Clock(), lambda _: FileStamp(version, LONG_AGO_S, 1))
     early = known.begin_early("read", {"a": 1})
-    same, other = known.begin(params("read", a=1)), known.begin(params("read", a=2))
+    same, other = known.ask(params("read", a=1)), known.ask(params("read", a=2))
     assert early is not None
     assert isinstance(same, Call)
     assert isinstance(other, Call)
-    assert early.is_equal(same)
-    assert not early.is_equal(other)
+    assert early.version == same.version == other.version
+    assert early.asked is not None
+    assert same.asked is not None
+    assert other.asked is not None
+    assert early.asked.key == same.asked.key != other.asked.key
     make(known, params("write"), result())
-    after_change = known.begin(params("read", a=1))
+    after_change = known.ask(params("read", a=1))
     version = b"2"
-    after_edit = known.begin(params("read", a=1))
+    after_edit = known.ask(params("read", a=1))
     assert isinstance(after_change, Call)
     assert isinstance(after_edit, Call)
-    assert not early.is_equal(after_change)
-    assert not after_change.is_equal(after_edit)
+    assert len({early.version, after_change.version, after_edit.version}) == 3
 
 
 def test_missing_arguments_are_no_arguments() -> None:
     known = memory(Clock())
     make(known, {"name": "read"}, result())
-    assert isinstance(known.begin({"name": "read", "arguments": {}}), Remembered)
+    assert isinstance(known.ask({"name": "read", "arguments": {}}), Remembered)
+
+
+def test_outdated_result_is_dropped_and_counted_once() -> None:
+    stamp = FileStamp(b"1", LONG_AGO_S, 1)
+    known = memory(Clock(), lambda _: stamp)
+    make(known, params("read"), result())
+    stamp = FileStamp(b"2", 5_000.0, 1)  # just now, so that no new result replaces it
+    for _ in range(2):
+        make(known, params("read"), result())
+    assert known.counts.outdated == 1

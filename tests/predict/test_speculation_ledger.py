@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.mcp_proxy.speculation_ledger import SpeculationLedger
+from holdfast.predict.speculation_ledger import SpeculationLedger
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from holdfast.errors import ConfigError
 from holdfast.gateway.tenants import ApiKeys
 
 if TYPE_CHECKING:
-    from holdfast.mcp_proxy.proxy import ToolProxy
+    from holdfast.mcp_proxy.proxy import PolicyBuilder, ToolProxy
 
 __all__ = ["mcp_proxy"]
 
@@ -41,13 +41,11 @@ class ProxyArguments:
         ),
     ]
     max_mib: Annotated[
-        int,
+        int | None,
         option(
             "--max-mib",
             type=click.IntRange(min=1),
-            default=64,
-            show_default=True,
-            help="Remember so many MiB of a session's results at most.",
+            help="Remember so many MiB of a session's results at most.  [default: 64]",
         ),
     ]
     always: Annotated[
@@ -72,13 +70,21 @@ class ProxyArguments:
         ),
     ]
     waste_weight: Annotated[
-        float,
+        float | None,
         option(
             "--waste-weight",
             type=click.FloatRange(min=0.0),
-            default=0.25,
-            show_default=True,
-            help="Seconds saved that a second of the server's work for nothing may cost.",
+            help="Seconds saved that a second of the server's work for nothing may cost, with "
+            "--speculate.  [default: 0.25]",
+        ),
+    ]
+    policies_path: Annotated[
+        Path | None,
+        option(
+            "--policies",
+            type=FILE,
+            metavar="FILE",
+            help="TOML file with a table for each call policy, instead of the three above.",
         ),
     ]
     port: Annotated[
@@ -172,16 +178,34 @@ def mcp_proxy(options: ProxyArguments) -> None:
 
 def _proxy(options: ProxyArguments) -> ToolProxy:
     from holdfast.mcp_proxy.proxy import ToolProxy, command_opener, url_opener
-    from holdfast.mcp_proxy.result_memory import MemoryLimits
+    from holdfast.mcp_proxy.session_calls import ResultRules
 
-    limits = MemoryLimits(
-        ttl_s=options.ttl_s,
-        max_bytes=options.max_mib * 2**20,
-        always=frozenset(options.always),
-        never=frozenset(options.never),
+    rules = ResultRules(
+        ttl_s=options.ttl_s, always=frozenset(options.always), never=frozenset(options.never)
     )
     opener = url_opener(options.url) if options.url else command_opener(options.command)
-    return ToolProxy(opener, limits, options.waste_weight if options.is_speculating else None)
+    return ToolProxy(opener, _policies(options), rules)
+
+
+def _policies(options: ProxyArguments) -> PolicyBuilder:
+    from holdfast.mcp_proxy.policy_file import build_policies, read_policies
+
+    flags = {
+        "--max-mib": options.max_mib,
+        "--speculate": options.is_speculating or None,
+        "--waste-weight": options.waste_weight,
+    }
+    if options.policies_path is not None:
+        for name, value in flags.items():
+            if value is not None:
+                raise ConfigError(f"{name} and --policies both set policies", hint="keep one")
+        return read_policies(options.policies_path)
+    memory = {} if options.max_mib is None else {"max_mib": options.max_mib}
+    tables: dict[str, dict[str, object]] = {"result-memory": {**memory}}
+    if options.is_speculating:
+        weight = options.waste_weight
+        tables["speculation"] = {} if weight is None else {"waste_weight": weight}
+    return partial(build_policies, tables)
 
 
 def _http(
@@ -240,7 +264,7 @@ def _ended(proxy: ToolProxy, is_client_gone: bool) -> None:
 
 
 def _summary(proxy: ToolProxy) -> str:
-    counts, early = proxy.memory_counts, proxy.speculation_counts
+    counts, early = proxy.call_counts, proxy.early_counts
     text = (
         f"answered {counts.answered} of {counts.calls} tool calls from memory and saved "
         f"{counts.saved_s:.1f} s; {counts.changes} calls may have changed something, "

@@ -26,19 +26,21 @@ def policies() -> None:
         cells = (_decides(spec.name), spec.summary, spec.source, spec.differs)
         table.add_row(spec.name, *cells, _settings(spec.settings))
     decided = {
-        "requests": registry.REQUEST_POLICIES.specs(),
-        "routing": registry.ROUTING_POLICIES.specs(),
+        "requests, in a gateway": registry.REQUEST_POLICIES.specs(),
+        "routing, in a gateway": registry.ROUTING_POLICIES.specs(),
+        "tool calls, in the MCP proxy": registry.CALL_POLICIES.specs(),
     }
     for what, specs in decided.items():
         for spec in specs:
-            cells = (f"{what}, in a gateway", spec.summary, spec.source, spec.differs)
+            cells = (what, spec.summary, spec.source, spec.differs)
             table.add_row(spec.name, *cells, _settings(spec.settings))
     console = Console()
     console.print(table)
     console.print(
         "\nNames join with +: cachewise+working-set evicts as one and admits as the other."
         "\nSettings follow a name: continuum:eta=0.5:min_samples=50."
-        "\nPolicies about requests and routing stand in the file of `holdfast gateway --policies`."
+        "\nPolicies about requests and routing stand in the file of `holdfast gateway --policies`,"
+        "\nthose about tool calls in that of `holdfast mcp-proxy --policies`."
     )
 
 

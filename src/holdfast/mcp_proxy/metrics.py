@@ -30,19 +30,27 @@ class _Counts(Collector):
         self._proxy = proxy
 
     def collect(self) -> Iterator[Metric]:
-        memory = self._proxy.memory_counts
+        calls = self._proxy.call_counts
         yield GaugeMetricFamily(
             "holdfast_mcp_sessions", "Sessions that are open.", self._proxy.num_sessions
         )
         for name, help_text, value in (
-            ("calls", "Tool calls of clients.", memory.calls),
-            ("answered_calls", "Tool calls answered from memory.", memory.answered),
-            ("saved_seconds", "What answered calls took when they were made.", memory.saved_s),
-            ("changes", "Tool calls that may have changed something.", memory.changes),
-            ("outdated_results", "Results dropped as a file had changed.", memory.outdated),
+            ("calls", "Tool calls of clients.", calls.calls),
+            ("answered_calls", "Tool calls answered from calls.", calls.answered),
+            ("saved_seconds", "What answered calls took when they were made.", calls.saved_s),
+            ("changes", "Tool calls that may have changed something.", calls.changes),
+            ("outdated_results", "Results dropped as a file had changed.", calls.outdated),
         ):
             yield CounterMetricFamily(f"holdfast_mcp_{name}", help_text, value)
-        speculated = self._proxy.speculation_counts
+        actions = CounterMetricFamily(
+            "holdfast_mcp_policy_actions",
+            "What call policies did: answered; used, late, wasted (early calls); failed.",
+            labels=["policy", "action"],
+        )
+        for labels, count in sorted(self._proxy.actions.items()):
+            actions.add_metric(labels, count)
+        yield actions
+        speculated = self._proxy.early_counts
         if speculated is None:
             return
         outcomes = CounterMetricFamily(

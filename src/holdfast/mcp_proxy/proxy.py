@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.stdio import stdio_server
 
+from holdfast.mcp_proxy.call_policies import CallPolicies, PolicyActions
+from holdfast.mcp_proxy.early_calls import EarlyCalls, EarlyCounts
 from holdfast.mcp_proxy.file_stamp import stamp_files
 from holdfast.mcp_proxy.pump import run_relay
 from holdfast.mcp_proxy.relay import Relay
-from holdfast.mcp_proxy.result_memory import MemoryCounts, MemoryLimits, ResultMemory
-from holdfast.mcp_proxy.speculation import Experience, Speculation, SpeculationCounts
-from holdfast.mcp_proxy.speculation_ledger import SpeculationLedger
+from holdfast.mcp_proxy.session_calls import CallCounts, ResultRules, SessionCalls
+from holdfast.policies.calls import CallPolicy
 
-__all__ = ["Ended", "ServerOpener", "ToolProxy", "command_opener", "serve_stdio", "url_opener"]
+__all__ = [
+    *("Ended", "PolicyBuilder", "ServerOpener", "ToolProxy"),
+    *("command_opener", "serve_stdio", "url_opener"),
+]
 
 ServerOpener = Callable[[], AbstractAsyncContextManager[Any]]
 """Opens a session with the server: its streams, as an asynchronous context."""
@@ -32,7 +37,8 @@ Ended = Callable[[bool], None]
 A thread waits for the client then, and nothing interrupts it.
 """
 
-Counts = TypeVar("Counts", MemoryCounts, SpeculationCounts)
+PolicyBuilder = Callable[[], Sequence[CallPolicy]]
+"""Builds the policies of one tenant, in the order in which they are asked."""
 
 
 def command_opener(command: Sequence[str]) -> ServerOpener:
@@ -54,61 +60,67 @@ def url_opener(url: str) -> ServerOpener:
 class ToolProxy:
     """Makes the relays of one server's clients, and counts what they did together.
 
-    Results are remembered by session. Which calls follow which is learned by tenant.
+    Results are known by session. What policies learn is of one tenant.
 
     Args:
         open_server: Opens a session with the server.
-        limits: Of each session's memory.
-        waste_weight: Seconds saved that a wasted second of the server costs (>= 0); None makes no
-            calls early.
+        build_policies: Of each tenant.
+        rules: Which results may be given again.
+
+    Attributes:
+        call_counts: Calls of all sessions.
+        actions: What policies did.
+        num_sessions: Sessions that are open (count).
     """
 
     open_server: ServerOpener
-    limits: MemoryLimits = field(default_factory=MemoryLimits)
-    waste_weight: float | None = None
-    _ended: MemoryCounts = field(init=False, default_factory=MemoryCounts)
-    _memories: list[ResultMemory] = field(init=False, default_factory=list)
-    _speculated: SpeculationCounts = field(init=False, default_factory=SpeculationCounts)
-    _experience: dict[str, Experience] = field(init=False, default_factory=dict)  # by tenant
+    build_policies: PolicyBuilder = tuple
+    rules: ResultRules = field(default_factory=ResultRules)
+    call_counts: CallCounts = field(init=False, default_factory=CallCounts)
+    actions: PolicyActions = field(init=False, default_factory=PolicyActions)
+    num_sessions: int = field(init=False, default=0)
+    _early_counts: EarlyCounts = field(init=False, default_factory=EarlyCounts)
+    _does_predict: bool = field(init=False)
+    _tenants: dict[str, CallPolicies] = field(init=False, default_factory=dict)
+    _numbers: Iterator[int] = field(init=False, default_factory=itertools.count)
     _directory: Path = field(init=False, default_factory=Path.cwd)
+
+    def __post_init__(self) -> None:
+        self._does_predict = CallPolicies(self.build_policies()).does_predict
 
     @contextmanager
     def relay(self, tenant: str = "") -> Iterator[Relay]:
         """A relay for one session of a tenant, until its context ends. Mutates."""
+        policies = self._policies(tenant)
         directory = self._directory
-        memory = ResultMemory(
+        calls = SessionCalls(
+            next(self._numbers),
+            policies,
             lambda arguments: stamp_files(arguments, directory),
-            *(time.monotonic, _epoch_s, self.limits),
+            time.monotonic,
+            _epoch_s,
+            self.rules,
+            self.call_counts,
         )
-        speculation = None
-        if self.waste_weight is not None:
-            ledger = SpeculationLedger(self.waste_weight)
-            experience = self._experience.setdefault(tenant, Experience(ledger=ledger))
-            speculation = Speculation(memory, experience, time.monotonic, self._speculated)
-        self._memories.append(memory)
+        early_calls = None
+        if self._does_predict:
+            early_calls = EarlyCalls(calls, policies, time.monotonic, self._early_counts)
+        self.num_sessions += 1
         try:
-            yield Relay(memory, speculation)
+            yield Relay(calls, early_calls)
         finally:
-            self._memories.remove(memory)
-            self._ended = _sum(self._ended, memory.counts)
+            self.num_sessions -= 1
+            calls.close()
 
     @property
-    def num_sessions(self) -> int:
-        """Sessions that are open (count)."""
-        return len(self._memories)
+    def early_counts(self) -> EarlyCounts | None:
+        """Outcomes of all sessions' predictions; None where no policy predicts. Pure."""
+        return self._early_counts if self._does_predict else None
 
-    @property
-    def memory_counts(self) -> MemoryCounts:
-        """What all sessions' memories did. Pure."""
-        counts = self._ended
-        for memory in list(self._memories):
-            counts = _sum(counts, memory.counts)
-        return counts
-
-    @property
-    def speculation_counts(self) -> SpeculationCounts | None:
-        """Outcomes of all sessions' predictions; None without any. Pure."""
-        return None if self.waste_weight is None else self._speculated
+    def _policies(self, tenant: str) -> CallPolicies:
+        if tenant not in self._tenants:
+            self._tenants[tenant] = CallPolicies(self.build_policies(), self.actions)
+        return self._tenants[tenant]
 
 
 async def serve_stdio(proxy: ToolProxy, ended: Ended) -> None:
@@ -117,12 +129,6 @@ async def serve_stdio(proxy: ToolProxy, ended: Ended) -> None:
         async with proxy.open_server() as to_server, stdio_server() as to_client:
             is_client_gone = await run_relay(to_client, to_server, relay)
             ended(is_client_gone)  # now: clients do not wait for the server's end
-
-
-def _sum(one: Counts, other: Counts) -> Counts:
-    return type(one)(
-        **{each.name: getattr(one, each.name) + getattr(other, each.name) for each in fields(one)}
-    )
 
 
 def _epoch_s() -> float:

@@ -17,9 +17,10 @@ from mcp_types import (
 )
 from mcp_types.jsonrpc import INVALID_REQUEST, ErrorData
 
-from holdfast.mcp_proxy.result_memory import Call, Remembered, ResultMemory
-from holdfast.mcp_proxy.speculation import ClientCall, EarlyCall, Speculation
+from holdfast.mcp_proxy.early_calls import EarlyCall, EarlyCalls
+from holdfast.mcp_proxy.session_calls import Call, SessionCalls
 from holdfast.mcp_proxy.tool_traits import read_traits
+from holdfast.policies.calls import KnownResult
 
 __all__ = ["Relay", "Routed"]
 
@@ -47,14 +48,12 @@ class _Asked:
 
     Attributes:
         request: What the client sent.
-        call: What the memory knows of it.
-        known: What speculation knows of it; None without any.
+        call: What is known of it.
         early: The early call that it waits for; None if it was sent itself.
     """
 
     request: JSONRPCRequest
     call: Call
-    known: ClientCall | None
     early: EarlyCall | None
 
 
@@ -65,19 +64,19 @@ class Relay:
     their sake reach the client.
 
     Args:
-        memory: Of the server's results.
-        speculation: Makes calls early; None makes none.
+        calls: Of the session.
+        early_calls: Makes calls early; None makes none.
 
     Attributes:
         num_asked: Tool calls of the client (count).
         is_speculating: Whether calls may be made early.
     """
 
-    def __init__(self, memory: ResultMemory, speculation: Speculation | None = None) -> None:
-        self._memory = memory
-        self._speculation = speculation
+    def __init__(self, calls: SessionCalls, early_calls: EarlyCalls | None = None) -> None:
+        self._session = calls
+        self._early_calls = early_calls
         self.num_asked = 0
-        self.is_speculating = speculation is not None
+        self.is_speculating = early_calls is not None
         self._calls: dict[RequestId, _Asked] = {}
         self._early: dict[RequestId, EarlyCall] = {}
         self._id_prefix = f"holdfast-{secrets.token_hex(16)}-"
@@ -118,13 +117,13 @@ class Relay:
             case JSONRPCError(id=number) if number is not None:
                 return self._answer(message, number, None)
             case JSONRPCRequest(id=number, method=method) if self._early and method != "ping":
-                assert self._speculation is not None
-                self._speculation.refuse()
+                assert self._early_calls is not None
+                self._early_calls.refuse()
                 if not self._calls:
                     error = ErrorData(code=INVALID_REQUEST, message="no client made this call")
                     return Routed(to_server=[JSONRPCError(jsonrpc="2.0", id=number, error=error)])
             case JSONRPCNotification(method="notifications/tools/list_changed"):
-                self._memory.forget_tools()
+                self._session.forget_tools()
         return Routed(to_client=[message])
 
     def start_early(self) -> list[JSONRPCRequest]:
@@ -132,10 +131,10 @@ class Relay:
 
         They are to be sent before `from_client` is called again.
         """
-        if self._speculation is None or self._calls:
+        if self._early_calls is None or self._calls:
             return []
         started = []
-        for early in self._speculation.start():
+        for early in self._early_calls.start():
             self._num_early += 1
             number = f"{self._id_prefix}{self._num_early}"
             self._early[number] = early
@@ -145,35 +144,30 @@ class Relay:
     def _ask(self, request: JSONRPCRequest, params: Mapping[str, Any]) -> Routed:
         self.num_asked += 1
         self._cancel(request.id)  # a client that uses an id twice
-        known = self._observe(params)
-        outcome = self._memory.begin(params)
-        early = None
+        self._keep_meta(params)
+        call = self._session.begin(params)
+        recalled = self._session.recall(call)
+        if recalled is not None:
+            self._session.count_answer(*recalled)
+        outcome: KnownResult | EarlyCall | None = recalled[1] if recalled else None
         dropped: list[JSONRPCMessage] = []
-        if known is not None and self._speculation is not None:
-            early = self._speculation.asked(known.past.key, outcome)
-        if self._speculation is not None:
-            is_change = isinstance(outcome, Call) and outcome.is_change
-            drop = self._speculation.drop_all if is_change else self._speculation.drop_old
+        if self._early_calls is not None:
+            outcome = self._early_calls.asked(call, recalled[1] if recalled else None)
+            drop = self._early_calls.drop_all if call.is_change else self._early_calls.drop_old
             dropped = self._cancel_early(drop())
-        if isinstance(outcome, Remembered):
-            answer = JSONRPCResponse(jsonrpc="2.0", id=request.id, result=outcome.result)
-            routed = self._pass_answer(answer, known, outcome.result, is_made=False)
-            routed.to_server[:0] = dropped
-            return routed
-        self._calls[request.id] = _Asked(request, outcome, known, early)
-        return Routed(to_server=dropped if early is not None else [*dropped, request])
+        if isinstance(outcome, KnownResult):
+            self._session.answer(call, outcome.result, outcome)
+            result = dict(outcome.result)
+            answer = JSONRPCResponse(jsonrpc="2.0", id=request.id, result=result)
+            return Routed([answer], dropped, is_answer=True)
+        self._calls[request.id] = _Asked(request, call, outcome)
+        return Routed(to_server=dropped if outcome is not None else [*dropped, request])
 
-    def _observe(self, params: Mapping[str, Any]) -> ClientCall | None:
-        """Let speculation learn from a call of the client; None without any."""
-        name, arguments = params.get("name"), params.get("arguments") or {}
-        if self._speculation is None or not isinstance(name, str):
-            return None
-        if not isinstance(arguments, dict):
-            return None
+    def _keep_meta(self, params: Mapping[str, Any]) -> None:
+        """Keep what each request has to carry, for early calls."""
         meta = params.get("_meta")
         meta = meta if isinstance(meta, Mapping) else {}
         self._meta = {key: meta[key] for key in meta if key.startswith(_PROTOCOL_META)}
-        return self._speculation.observe_call(name, arguments)
 
     def _answer(
         self, message: JSONRPCMessage, number: RequestId, result: dict[str, Any] | None
@@ -182,13 +176,13 @@ class Relay:
             return self._end_early(number, result)
         asked = self._calls.pop(number, None)
         if asked is not None:
-            self._memory.end(asked.call, result)
-            return self._pass_answer(message, asked.known, result, is_made=True)
+            self._session.end(asked.call, result)
+            return Routed([message], is_answer=True)
         is_first_page = self._lists.pop(number, None)
         if is_first_page is not None and result is not None:
             if is_first_page:
-                self._memory.forget_tools()
-            self._memory.learn_tools(read_traits(result))
+                self._session.forget_tools()
+            self._session.learn_tools(read_traits(result))
         if number == self._initializing and result is not None:
             version = result.get("protocolVersion")
             self._version = version if isinstance(version, str) else None
@@ -196,34 +190,26 @@ class Relay:
 
     def _end_early(self, number: RequestId, result: dict[str, Any] | None) -> Routed:
         early = self._early.pop(number, None)
-        if early is None or self._speculation is None:
+        if early is None or self._early_calls is None:
             return Routed()  # it was dropped
-        does_answer = self._speculation.end(early, result)
+        final = self._early_calls.end(early, result)
         for waiting, asked in self._calls.items():
             if asked.early is not early:
                 continue
-            if does_answer and result is not None:
+            if final is not None:
                 del self._calls[waiting]
-                answer = JSONRPCResponse(jsonrpc="2.0", id=waiting, result=result)
-                return self._pass_answer(answer, asked.known, result, is_made=False)
+                self._session.answer(asked.call, final, early.known)
+                answer = JSONRPCResponse(jsonrpc="2.0", id=waiting, result=dict(final))
+                return Routed([answer], is_answer=True)
             asked.early = None
             return Routed(to_server=[asked.request])
         return Routed()
 
-    def _pass_answer(
-        self,
-        answer: JSONRPCMessage,
-        known: ClientCall | None,
-        result: dict[str, Any] | None,
-        is_made: bool,
-    ) -> Routed:
-        """Pass an answer to the client."""
-        if self._speculation is not None and known is not None and result is not None:
-            self._speculation.observe_result(known, result, is_made)
-        return Routed(to_client=[answer], is_answer=True)
-
     def _request(self, number: RequestId, early: EarlyCall) -> JSONRPCRequest:
-        params: dict[str, Any] = {"name": early.tool, "arguments": dict(early.arguments)}
+        params: dict[str, Any] = {
+            "name": early.prediction.tool,
+            "arguments": dict(early.prediction.arguments),
+        }
         if self._meta:
             params["_meta"] = self._meta
         return JSONRPCRequest(jsonrpc="2.0", id=number, method="tools/call", params=params)
@@ -240,10 +226,10 @@ class Relay:
         asked = self._calls.pop(number, None) if isinstance(number, (int, str)) else None
         if asked is None:
             return False
-        self._memory.cancel(asked.call)
-        if asked.early is None or self._speculation is None:
+        self._session.cancel(asked.call)
+        if asked.early is None or self._early_calls is None:
             return False
-        self._speculation.leave(asked.early)
+        self._early_calls.leave(asked.early)
         return True
 
 

@@ -1,4 +1,4 @@
-"""Results of tool calls that need not be made again."""
+"""The tool calls of one session, and how long their results hold."""
 
 from __future__ import annotations
 
@@ -6,36 +6,42 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from cachetools import TTLCache
-
+from holdfast.mcp_proxy.call_policies import CallPolicies
 from holdfast.mcp_proxy.file_stamp import FileStamp
 from holdfast.mcp_proxy.tool_traits import ToolTraits
+from holdfast.policies.calls import (
+    AskedCall,
+    CallAnswered,
+    CallAsked,
+    KnownResult,
+    ResultOutdated,
+    SessionEnded,
+)
+from holdfast.predict.call_history import call_key
 
-__all__ = ["Call", "MemoryCounts", "MemoryLimits", "Remembered", "ResultMemory", "is_final"]
+__all__ = ["Call", "CallCounts", "ResultRules", "SessionCalls", "Version", "is_final"]
 
-_SETTLED_S = 1.0  # how old a file's last change must be: coarse clocks hide a second change
-_KNOWN_PARAMS = frozenset({"name", "arguments", "_meta"})
-_UNKNOWN = ToolTraits()
+_SETTLED_S: Final = 1.0  # how old a file's last change must be: coarse clocks hide a second change
+_KNOWN_PARAMS: Final = frozenset({"name", "arguments", "_meta"})
+_UNKNOWN: Final = ToolTraits()
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryLimits:
-    """How much is remembered, and of which tools.
+class ResultRules:
+    """Which results may be given again, and how long.
 
     Attributes:
-        ttl_s: Age at which a result is forgotten (s, > 0).
-        max_bytes: Size of all results together, as JSON (bytes).
-        max_result_bytes: Size of one (bytes).
+        ttl_s: Age at which a result no longer holds (s, > 0).
+        max_result_bytes: Size of one, as JSON (bytes).
         abandoned_s: How long a change that the client cancels counts as being made (s).
-        always: Read-only tools whose results count as long as nothing is changed through the
+        always: Read-only tools whose results hold as long as nothing is changed through the
             server, whatever they say of themselves.
-        never: Tools whose results are not remembered.
+        never: Tools whose results are not given again.
     """
 
     ttl_s: float = 300.0
-    max_bytes: int = 64 * 2**20
     max_result_bytes: int = 2**20
     abandoned_s: float = 60.0
     always: frozenset[str] = frozenset()
@@ -43,12 +49,12 @@ class MemoryLimits:
 
 
 @dataclass(slots=True)
-class MemoryCounts:
-    """What the memory did.
+class CallCounts:
+    """Tool calls, and what was done about them.
 
     Attributes:
-        calls: Tool calls (count).
-        answered: Calls answered from memory (count).
+        calls: Tool calls of clients (count).
+        answered: Calls answered by what a policy recalled (count).
         saved_s: What these took when they were made (s).
         changes: Calls that may have changed something (count).
         outdated: Results dropped as a file had changed (count).
@@ -62,10 +68,16 @@ class MemoryCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
-    """The result of an equal call."""
+class Version:
+    """What a result depends on.
 
-    result: dict[str, Any]
+    Attributes:
+        num_changes: Changes begun before its call (count).
+        stamp: The files that its call names.
+    """
+
+    num_changes: int
+    stamp: FileStamp
 
 
 @dataclass(eq=False, slots=True)
@@ -73,73 +85,51 @@ class Call:
     """A call on its way.
 
     Attributes:
+        asked: It, as policies see it; None if they do not.
         is_change: Whether it may change something.
-        key: What equal calls have in common; None if its result is not to be remembered.
-        num_changes: Changes begun before it (count).
-        began_s: When it began (s).
-        stamp: The files that it names, as they were then.
+        version: What its result depends on; None if that cannot be known.
+        is_settled: Whether a later change of that would be seen.
     """
 
-    is_change: bool
-    key: str | None = None
-    num_changes: int = 0
-    began_s: float = 0.0
-    stamp: FileStamp | None = None
-
-    def is_equal(self, later: Call) -> bool:
-        """Whether a later call asks for the same, with nothing changed. Pure."""
-        return later.key is not None and (self.key, self.num_changes, self.stamp) == (
-            later.key,
-            later.num_changes,
-            later.stamp,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    result: dict[str, Any]
-    num_bytes: int
-    took_s: float
-    stamp: FileStamp
+    asked: AskedCall | None
+    is_change: bool = False
+    version: Version | None = None
+    is_settled: bool = False
 
 
 @dataclass(slots=True)
-class ResultMemory:
-    """Remembers results of one server's read-only tools for one client.
+class SessionCalls:
+    """Takes in the calls of one session and tells which known results answer them.
 
     A result answers an equal call until anything is changed through the server, a file that the
     call names is changed by anyone, or its time is over. A tool counts as changing something unless
-    the server says that it is read-only. Nothing is answered or remembered while a change is being
-    made: whether a read sees it is the server's to decide.
+    the server says that it is read-only. Nothing is answered or kept while a change is being made:
+    whether a read sees it is the server's to decide.
 
     A read-only tool may depend on what its arguments do not name. So results are kept only where
     the server says that its world is closed, or where arguments name files and it says nothing.
 
     Args:
+        session: Number of the session.
+        policies: Keep results.
         stamp: Looks at the files that a call's arguments name; see `stamp_files`.
         clock: Monotonic time (s).
         epoch_clock: Time since the epoch (s), as file systems count it.
-        limits: See `MemoryLimits`.
-
-    Attributes:
-        counts: What it did.
+        rules: See `ResultRules`.
+        counts: Added to; may be shared.
     """
 
+    session: int
+    policies: CallPolicies
     stamp: Callable[[object], FileStamp | None]
     clock: Callable[[], float]
     epoch_clock: Callable[[], float]
-    limits: MemoryLimits = field(default_factory=MemoryLimits)
-    counts: MemoryCounts = field(default_factory=MemoryCounts)
+    rules: ResultRules = field(default_factory=ResultRules)
+    counts: CallCounts = field(default_factory=CallCounts)
     _tools: dict[str, ToolTraits] = field(default_factory=dict)
+    _num_changes: int = 0
     _changes: dict[Call, float] = field(default_factory=dict)  # being made, and until when at most
     _changed_s: float = -math.inf  # when the last change had ended
-    _results: TTLCache[str, _Entry] = field(init=False)
-
-    def __post_init__(self) -> None:
-        limits = self.limits
-        self._results = TTLCache(
-            limits.max_bytes, limits.ttl_s, self.clock, lambda entry: entry.num_bytes
-        )
 
     def learn_tools(self, tools: Mapping[str, ToolTraits]) -> None:
         """Add what is known about tools. Mutates."""
@@ -149,10 +139,10 @@ class ResultMemory:
         """Take tools for such that change something, until known again. Mutates."""
         self._tools.clear()
 
-    def begin(self, params: Mapping[str, Any]) -> Remembered | Call:
-        """Answer a call from memory, or note that it is made. Mutates.
+    def begin(self, params: Mapping[str, Any]) -> Call:
+        """Take in a call of the client. Mutates.
 
-        `end` or `cancel` follows for what is made.
+        `recall` may follow, and for a call that is made `end` or `cancel`.
 
         Args:
             params: Those of `tools/call`.
@@ -160,101 +150,143 @@ class ResultMemory:
         self.counts.calls += 1
         name, arguments = params.get("name"), params.get("arguments")
         traits = self._tools.get(name, _UNKNOWN) if isinstance(name, str) else _UNKNOWN
+        asked = self._asked(name, arguments, traits)
+        if asked is not None:
+            self.policies.observe(CallAsked(asked))
         if not traits.is_read_only:
-            return self._begin_change(params)
-        key = self._key(name, arguments, traits) if params.keys() <= _KNOWN_PARAMS else None
-        if key is None or self._is_changing():
-            return Call(is_change=False)
-        stamp = self.stamp(arguments)
-        entry = self._results.get(key)
-        if entry is not None and entry.stamp == stamp:
-            self.counts.answered += 1
-            self.counts.saved_s += entry.took_s
-            return Remembered(entry.result)
-        if entry is not None:
-            del self._results[key]
-            self.counts.outdated += 1
-        if not self._is_settled(stamp, traits, str(name)):
-            key = None
-        return Call(False, key, self.counts.changes, self.clock(), stamp)
+            return self._begin_change(asked, is_whole=params.keys() <= _KNOWN_PARAMS)
+        if asked is None or not params.keys() <= _KNOWN_PARAMS:
+            return Call(asked)
+        return self._begin_read(asked, traits)
 
     def begin_early(self, tool: str, arguments: Mapping[str, Any]) -> Call | None:
-        """Note a call that the client may ask for; None leaves it alone. Mutates.
+        """Take in a call that the client may ask for; None leaves it alone. Mutates.
 
         `end` or `cancel` follows. Its tool is read-only, and may be called twice.
         """
         traits = self._tools.get(tool, _UNKNOWN)
-        if not (traits.is_read_only and traits.is_idempotent) or self._is_changing():
+        if not (traits.is_read_only and traits.is_idempotent):
             return None
-        if self.clock() - self._changed_s < _SETTLED_S:
+        if self._is_changing() or self.clock() - self._changed_s < _SETTLED_S:
             return None  # what has just changed is not settled: no need to look
-        key, stamp = self._key(tool, arguments, traits), self.stamp(arguments)
-        if key is None or not self._is_settled(stamp, traits, tool):
-            return None
-        entry = self._results.get(key)
-        if entry is not None and entry.stamp == stamp:
-            return None
-        return Call(False, key, self.counts.changes, self.clock(), stamp)
+        asked = self._asked(tool, arguments, traits)
+        call = self._begin_read(asked, traits) if asked is not None else None
+        return call if call is not None and call.is_settled else None
 
-    def end(self, call: Call, result: Mapping[str, Any] | None) -> bool:
-        """Note that a call was answered; remember its result if it will hold. Mutates.
+    def recall(self, call: Call) -> tuple[str, KnownResult] | None:
+        """The policy that knows a call's result, and the result. Mutates policies."""
+        if call.asked is None or call.version is None:
+            return None
+        for policy, known in self.policies.recall(call.asked):
+            if self.holds(known, call):
+                return policy, known
+            is_outdated = known.version != call.version
+            self.counts.outdated += is_outdated
+            self.policies.observe(ResultOutdated(known))
+        return None
+
+    def holds(self, known: KnownResult, call: Call) -> bool:
+        """Whether a result is what the server would answer a call with now. Pure."""
+        if call.asked is None or call.version is None:
+            return False
+        is_equal = (known.call.session, known.call.key) == (self.session, call.asked.key)
+        is_young = self.clock() - known.ended_s < self.rules.ttl_s
+        return is_equal and is_young and known.version == call.version
+
+    def count_answer(self, policy: str, known: KnownResult) -> None:
+        """Count that a policy's result answers the client. Mutates."""
+        self.counts.answered += 1
+        self.counts.saved_s += known.took_s
+        self.policies.count(policy, "answered")
+
+    def end(self, call: Call, result: Mapping[str, Any] | None) -> KnownResult | None:
+        """Take in that a call was answered. Mutates.
 
         Args:
             call: What `begin` or `begin_early` returned.
             result: The call's result; None for a JSON-RPC error.
 
         Returns:
-            Whether it is remembered.
+            What may be recalled; None if the result is not to be given again.
         """
         if call.is_change:
             self._changes.pop(call, None)
             self._changed_s = self.clock()
-            return False
-        if call.key is None or call.stamp is None or result is None or not is_final(result):
-            return False
-        num_bytes = len(json.dumps(result, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        if num_bytes > min(self.limits.max_result_bytes, self.limits.max_bytes):
-            return False
-        if call.num_changes != self.counts.changes:
-            return False
-        took_s = self.clock() - call.began_s
-        self._results[call.key] = _Entry(dict(result), num_bytes, took_s, call.stamp)
-        return True
+        if call.asked is None or result is None:
+            return None
+        known = self._known(call, call.asked, result)
+        took_s = self.clock() - call.asked.asked_s
+        self.policies.observe(CallAnswered(call.asked, result, took_s, known))
+        return known
+
+    def answer(self, call: Call, result: Mapping[str, Any], known: KnownResult | None) -> None:
+        """Take in that another call's result answers a call. Mutates policies."""
+        if call.asked is not None:
+            self.policies.observe(CallAnswered(call.asked, result, None, known))
 
     def cancel(self, call: Call) -> None:
-        """Note that no one waits for a call; the server may still make a change. Mutates."""
+        """Take in that no one waits for a call, which may still be made. Mutates."""
         if call in self._changes:
-            self._changes[call] = self.clock() + self.limits.abandoned_s
+            self._changes[call] = self.clock() + self.rules.abandoned_s
 
-    def _begin_change(self, params: Mapping[str, Any]) -> Call:
-        call = Call(is_change=True)
+    def close(self) -> None:
+        """Take in that the session is over. Mutates the policies."""
+        self.policies.observe(SessionEnded(self.session))
+
+    def _asked(self, name: object, arguments: object, traits: ToolTraits) -> AskedCall | None:
+        """A call as policies see it; None if it is malformed."""
+        given = {} if arguments is None else arguments
+        if not isinstance(name, str) or not isinstance(given, Mapping):
+            return None
+        key = call_key(name, dict(given))
+        now_s = self.clock()
+        return AskedCall(self.session, name, given, key, not traits.is_read_only, now_s)
+
+    def _begin_change(self, asked: AskedCall | None, is_whole: bool) -> Call:
+        call = Call(asked, is_change=True)
         self._changes[call] = math.inf
-        self._results.clear()
+        self._num_changes += 1
         self.counts.changes += 1
-        if not params.keys() <= _KNOWN_PARAMS:  # such as a task, which outlives its first answer
-            background = Call(is_change=True)
-            self._changes[background] = self.clock() + self.limits.abandoned_s
+        if not is_whole:  # such as a task, which outlives its first answer
+            background = Call(None, is_change=True)
+            self._changes[background] = self.clock() + self.rules.abandoned_s
         return call
+
+    def _begin_read(self, asked: AskedCall, traits: ToolTraits) -> Call:
+        is_left_out = asked.tool in self.rules.never
+        is_open = traits.is_open_world and asked.tool not in self.rules.always
+        if is_left_out or is_open or self._is_changing():
+            return Call(asked)
+        stamp = self.stamp(asked.arguments)
+        if stamp is None:
+            return Call(asked)
+        is_settled = self._is_settled(stamp, traits, asked.tool)
+        return Call(asked, False, Version(self._num_changes, stamp), is_settled)
 
     def _is_changing(self) -> bool:
         now_s = self.clock()
         self._changes = {c: until_s for c, until_s in self._changes.items() if until_s > now_s}
         return bool(self._changes)
 
-    def _key(self, name: object, arguments: object, traits: ToolTraits) -> str | None:
-        """What equal calls share: the tool, and its arguments in canonical order."""
-        is_left_out = name in self.limits.never
-        if is_left_out or (traits.is_open_world and name not in self.limits.always):
-            return None
-        given = {} if arguments is None else arguments
-        return json.dumps([name, given], sort_keys=True, separators=(",", ":"))
-
-    def _is_settled(self, stamp: FileStamp | None, traits: ToolTraits, name: str) -> bool:
+    def _is_settled(self, stamp: FileStamp, traits: ToolTraits, name: str) -> bool:
         """Whether a change of what the call depends on would be seen later."""
-        if stamp is None or stamp.newest_s > self.epoch_clock() - _SETTLED_S:
+        if stamp.newest_s > self.epoch_clock() - _SETTLED_S:
             return False
-        is_closed = traits.is_open_world is False or name in self.limits.always
+        is_closed = traits.is_open_world is False or name in self.rules.always
         return is_closed or stamp.num_files > 0
+
+    def _known(self, call: Call, asked: AskedCall, result: Mapping[str, Any]) -> KnownResult | None:
+        if call.version is None or not call.is_settled or not is_final(result):
+            return None
+        if call.version.num_changes != self._num_changes:
+            return None
+        num_bytes = len(json.dumps(result, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        if num_bytes > self.rules.max_result_bytes:
+            return None
+        now_s = self.clock()
+        return KnownResult(
+            asked, dict(result), num_bytes, now_s - asked.asked_s, now_s, call.version
+        )
 
 
 def is_final(result: Mapping[str, Any]) -> bool:

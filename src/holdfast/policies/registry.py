@@ -2,8 +2,8 @@
 
 Built-in ones are listed here; others register a policy class under the entry point group
 `holdfast.policies`, or for a gateway's under `holdfast.request_policies` or
-`holdfast.routing_policies`, and are found by its name. Modules are imported when a policy is asked
-for.
+`holdfast.routing_policies`, or for the MCP proxy's under `holdfast.call_policies`, and are found by
+its name. Modules are imported when a policy is asked for.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from holdfast.policies.base import (
     PolicySpec,
     PrefetchPolicy,
 )
+from holdfast.policies.calls import CallPolicy
 from holdfast.policies.engine_modes import ENGINE_MODES
 from holdfast.policies.family import SETTING, Family
 from holdfast.policies.requests import RequestPolicy
@@ -31,6 +32,8 @@ from holdfast.policies.routing import RoutingPolicy
 from holdfast.policies.spec import convert_settings, read_settings
 
 __all__ = [
+    "CALL_ENTRY_POINT_GROUP",
+    "CALL_POLICIES",
     "ENGINE_POLICIES",
     "ENTRY_POINT_GROUP",
     "REQUEST_ENTRY_POINT_GROUP",
@@ -55,6 +58,7 @@ __all__ = [
 ENTRY_POINT_GROUP: Final = "holdfast.policies"
 REQUEST_ENTRY_POINT_GROUP: Final = "holdfast.request_policies"
 ROUTING_ENTRY_POINT_GROUP: Final = "holdfast.routing_policies"
+CALL_ENTRY_POINT_GROUP: Final = "holdfast.call_policies"
 
 _JOINT: Final = "+"
 _OURS: Final = "holdfast.policies.ours"
@@ -94,9 +98,14 @@ _ROUTERS: Final[dict[str, str]] = {
     "sticky": f"{_ROUTING}.sticky:Sticky",
     "prefix": f"{_ROUTING}.prefix_aware:PrefixAware",
 }
+_CALLS: Final[dict[str, str]] = {
+    "result-memory": f"{_OURS}.result_memory:ResultMemory",
+    "speculation": f"{_OURS}.speculation:Speculation",
+}
 ENGINE_POLICIES: Final = Family(Policy, ENTRY_POINT_GROUP, _BUILT_IN, tuple(ENGINE_MODES))
 REQUEST_POLICIES: Final = Family(RequestPolicy, REQUEST_ENTRY_POINT_GROUP, _REQUESTS)
 ROUTING_POLICIES: Final = Family(RoutingPolicy, ROUTING_ENTRY_POINT_GROUP, _ROUTERS)
+CALL_POLICIES: Final = Family(CallPolicy, CALL_ENTRY_POINT_GROUP, _CALLS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,10 @@ class CallHistory:
         """The newest call; None before the first."""
         return self._calls[-1] if self._calls else None
 
+    def newest(self, key: str) -> PastCall | None:
+        """The newest of equal calls; None if there is none. Pure."""
+        return next((call for call in reversed(self._calls) if call.key == key), None)
+
     def add(self, tool: str, arguments: Mapping[str, Any]) -> PastCall:
         """Take note of a call; what it offers is filled in later. Mutates."""
         short = {name: value for name, value in arguments.items() if _is_short(value)}
