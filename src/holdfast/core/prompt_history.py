@@ -62,10 +62,11 @@ class PromptHistory:
         """
         if body.raw("previous_response_id"):
             return None
-        new = self._outliner.outline(body)
+        streams = self._streams.get(session, [])
+        new = self._outliner.outline(body, streams)
         if not new.exact:
             return None
-        streams = self._streams.pop(session, [])
+        self._streams.pop(session, None)
         last = _last_of(streams, new)
         if last is not None:
             streams.remove(last)

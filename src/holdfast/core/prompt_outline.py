@@ -80,6 +80,7 @@ class PromptOutline:
         ends_bytes: Size up to the end of each part (bytes).
         first_message: Parts before the first message (count): tools, and the system's fields.
         parts: All that is known of each part; most are shared with other prompts.
+        keys: Fingerprint of each part's text as it was sent.
     """
 
     model: int
@@ -87,6 +88,7 @@ class PromptOutline:
     ends_bytes: array[int]
     first_message: int
     parts: Sequence[_Part]
+    keys: array[int]
 
     @property
     def roles(self) -> str:
@@ -144,28 +146,38 @@ class PromptOutline:
 
 
 class Outliner:
-    """Makes outlines; remembers the fingerprints of texts that prompts share."""
+    """Makes outlines; remembers the fingerprints of texts that sessions share."""
 
     def __init__(self) -> None:
         self._parts: dict[int, _Part] = {}
 
-    def outline(self, body: RequestBody) -> PromptOutline:
-        """The outline of a request's prompt. Mutates the memory only; O(body)."""
+    def outline(self, body: RequestBody, before: Sequence[PromptOutline] = ()) -> PromptOutline:
+        """The outline of a request's prompt. Mutates the memory only; O(body).
+
+        Args:
+            body: The request.
+            before: The session's last outlines, most of whose parts come again.
+        """
         has_marks = _MARK_BYTES in body.text
+        known = {
+            key: part for each in before for key, part in zip(each.keys, each.parts, strict=True)
+        }
+        keys = array("q")
         parts: list[_Part] = []
         first_message = 0
         for where, raw in _texts_of(body):
             first_message += where != "message"
             text = bytes(raw)
             key = hash((where, has_marks, text))
-            part = self._parts.get(key)
+            part = known.get(key) or self._parts.get(key)
             if part is None:
                 part = _part_of(where, text, has_marks=has_marks)
                 self._remember(key, part)
             parts.append(part)
+            keys.append(key)
         ends = array("q", accumulate([part.num_bytes for part in parts]))
         exact = array("q", [part.exact for part in parts])
-        return PromptOutline(hash(body.raw("model")), exact, ends, first_message, parts)
+        return PromptOutline(hash(body.raw("model")), exact, ends, first_message, parts, keys)
 
     def _remember(self, key: int, part: _Part) -> None:
         """Remember a part in place of the oldest one; popular ones are soon back. Mutates."""
@@ -268,9 +280,10 @@ def _masked(role: Role, value: Any) -> tuple[int, ...]:
         found["id"] = _hash(_texts(bare))
         bare = _thoughtless(bare)
         found["reasoning"] = _hash(_texts(_thoughtless(value))) if role == "a" else base
-    found["form"] = _hash(map(_squeezed, _texts(value, order=True)))
-    spare = (without(text, *changing) for text in _texts(bare, order=True))
-    found["all"] = _hash(map(_squeezed, spare))
+    found["form"] = found["all"] = _hash(map(_squeezed, _texts(value, order=True)))
+    if changing or bare != value:
+        spare = (without(text, *changing) for text in _texts(bare, order=True))
+        found["all"] = _hash(map(_squeezed, spare))
     return tuple(found.get(name, base) for name in _MASKED)
 
 
