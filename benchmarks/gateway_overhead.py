@@ -4,7 +4,9 @@ python benchmarks/gateway_overhead.py [--seconds N] [--rounds N] [--output DIR]
 
 Requests have prompts of 220 KB, as in llm-d-router's issue 1109: 200 sessions, each a conversation
 that grows by a turn a request. The engine is a bare protocol that answers a fixed stream. Load
-generator, engine and proxy are processes of one machine. Closed loops at several concurrencies,
+generator, engine and proxy are processes of one machine. A second gateway has all policies on:
+canonical prompts with all rules, quotas, tool rules and budgets that are not used up, warm-ups,
+fairness, and API keys for their tenants. Closed loops at several concurrencies,
 directly and through each proxy in turn, several rounds; then an open loop of 100 requests a second,
 and 500 streams that stay open after their first event, for the memory that each takes.
 nginx, where it is installed, is the floor: it reads nothing and chooses round robin. CPU seconds a
@@ -40,6 +42,24 @@ NUM_SESSIONS = 200
 CONCURRENCIES = (1, 20, 100, 200)
 OPEN_RATE_PER_S = 100.0
 NUM_STREAMS = 500
+RULES = Path(__file__).parents[1] / "examples" / "tool-rules.toml"
+BUDGETS = ("turns", "tokens", "repeats")
+POLICIES = """
+[tenant-quotas]
+requests_per_min = 1e9
+tokens_per_min = 1e12
+max_concurrent = 100_000
+{rules}
+[canonical-prompt]
+rules = ["billing", "tool-order", "tool-form", "dates", "git-status", "inline-system"]
+
+[warm-ups]
+tenants = ["t0"]
+
+[fairness]
+by = "sessions"
+"""
+NUM_TENANTS = 4
 HOLDS = b"x-unfinished"  # a header by which the engine leaves its answer unfinished
 EVENTS = (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', b"data: [DONE]\n\n")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -198,12 +218,18 @@ def requests_of(*headers: bytes) -> list[bytes]:
             [
                 b"POST /v1/chat/completions HTTP/1.1\r\nhost: h\r\ncontent-type: application/json",
                 *(b"x-session-id: s%d" % number, b"content-length: %d" % len(body), *headers),
+                b"x-api-key: " + key_of(number).encode(),
                 b"\r\n",
             ]
         )
         + body
         for number, body in enumerate(bodies())
     ]
+
+
+def key_of(number: int) -> str:
+    """The API key of a session's tenant; a gateway without keys passes it on."""
+    return f"key-of-tenant-{number % NUM_TENANTS}-long"
 
 
 def stream_kib(port: int, process: psutil.Process) -> float:
@@ -263,13 +289,33 @@ def engines(number: int) -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def gateway(ports: list[int]) -> Iterator[tuple[int, psutil.Process]]:
+def gateway(ports: list[int], *options: str) -> Iterator[tuple[int, psutil.Process]]:
     addresses = [part for p in ports for part in ("--engine", f"http://127.0.0.1:{p}")]
-    command = [sys.executable, "-m", "holdfast", "gateway", "--port", "0", *addresses]
+    command = [sys.executable, "-m", "holdfast", "gateway", "--port", "0", *addresses, *options]
     with running(*command) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         yield int(line.split(";")[0].rsplit(":", 1)[1]), psutil.Process(process.pid)
+
+
+def unused_rules() -> str:
+    """The rules of the example, with budgets that are never used up."""
+    lines = RULES.read_text().splitlines()
+    kept = [each for each in lines if not each.startswith(BUDGETS)]
+    at = kept.index("[tool-rules]") + 1
+    budgets = [f"{name} = 1_000_000_000_000" for name in BUDGETS]
+    return "\n".join([*kept[:at], *budgets, *kept[at:]])
+
+
+@contextlib.contextmanager
+def with_all_policies(ports: list[int]) -> Iterator[tuple[int, psutil.Process]]:
+    with tempfile.TemporaryDirectory() as directory:
+        policies, keys = Path(directory) / "policies.toml", Path(directory) / "keys"
+        policies.write_text(POLICIES.format(rules=unused_rules()))
+        keys.write_text("".join(f"{key_of(n)} t{n}\n" for n in range(NUM_TENANTS)))
+        options = ("--policies", str(policies), "--api-keys", str(keys))
+        with gateway(ports, *options) as found:
+            yield found
 
 
 @contextlib.contextmanager
@@ -315,16 +361,17 @@ def main() -> None:
         engine_main()
         return
     has_nginx = shutil.which("nginx") is not None
-    names = ["direct", "gateway", *(["nginx"] if has_nginx else [])]
+    names = ["direct", "gateway", "all policies", *(["nginx"] if has_nginx else [])]
     loads = (*CONCURRENCIES, 0)
     samples: dict[str, dict[int, list[Sample]]] = {n: {c: [] for c in loads} for n in names}
     streams: dict[str, float] = {}
-    with engines(2) as ports, gateway(ports) as ours:
+    with engines(2) as ports, gateway(ports) as ours, with_all_policies(ports) as all_on:
         floor = nginx(ports) if has_nginx else contextlib.nullcontext((0, None))
         with floor as theirs:
             targets: dict[str, tuple[int, psutil.Process | None]] = {
                 "direct": (ports[0], None),
                 "gateway": ours,
+                "all policies": all_on,
                 "nginx": theirs,
             }
             for number in range(options.rounds):

@@ -19,14 +19,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import psutil
-
 import gateway_overhead
-from gateway_overhead import HEAD, OPEN_RATE_PER_S, Sample, measure, running
+from gateway_overhead import HEAD, OPEN_RATE_PER_S, Sample, gateway, measure, running, unused_rules
 from holdfast.report.manifest import run_manifest
 
-RULES = Path(__file__).parents[1] / "examples" / "tool-rules.toml"
-BUDGETS = ("turns", "tokens", "repeats")
 LOADS = (200, 0)
 NAMES = ("off", "on")
 NUM_TEXTS = 100
@@ -67,16 +63,6 @@ def engines() -> Iterator[list[int]]:
         yield ports
 
 
-@contextmanager
-def gateway(ports: list[int], *options: str) -> Iterator[tuple[int, psutil.Process]]:
-    addresses = [part for p in ports for part in ("--engine", f"http://127.0.0.1:{p}")]
-    command = ("gateway", "--port", "0", *addresses, *options)
-    with running(sys.executable, "-m", "holdfast", *command) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        yield int(line.split(";")[0].rsplit(":", 1)[1]), psutil.Process(process.pid)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=6.0)
@@ -91,8 +77,7 @@ def main() -> None:
     samples: dict[int, dict[str, list[Sample]]] = {load: {n: [] for n in NAMES} for load in LOADS}
     with tempfile.TemporaryDirectory() as directory, engines() as ports:
         rules = Path(directory) / "rules.toml"
-        kept = [each for each in RULES.read_text().splitlines() if not each.startswith(BUDGETS)]
-        rules.write_text("\n".join(kept))
+        rules.write_text(unused_rules())
         with gateway(ports) as off, gateway(ports, "--policies", str(rules)) as on:
             targets = dict(zip(NAMES, (off, on), strict=True))
             for number in range(options.rounds):
