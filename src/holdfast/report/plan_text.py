@@ -22,9 +22,9 @@ def plan_sentence(plan: CapacityPlan) -> str:
     if stock.fits is None or stock.cliff is None:
         return f"More than {stock.searched_to:,} of these sessions fit {engine} at once."
     fitting = math.floor(stock.fits.median)
-    fits = f"{fitting} of these sessions fit" if fitting != 1 else "One of these sessions fits"
+    fits = f"{fitting} of these sessions fit" if fitting != 1 else "one of these sessions fits"
     sentence = (
-        f"About {fits} {engine} at once, and about {stock.cliff.median:.0f} "
+        f"About {fits} {engine} at once, and about {stock.cliff.median:.1f} "
         f"({_range(stock.cliff)}) make its hit ratio collapse"
     )
     if stock.engines is not None:
