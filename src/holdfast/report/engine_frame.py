@@ -36,6 +36,8 @@ _START_REASONS: Final = {
 _HIT_CHARS: Final = 6
 _WIDE: Final = 110
 _ID_CHARS: Final = 20
+_ENGINE_CHARS: Final = 16
+_ADDRESS_CHARS: Final = 28
 _FAR_BELOW: Final = 0.1
 _BAR: Final = 6
 
@@ -62,7 +64,7 @@ def engine_frame(views: Sequence[EngineView], width: int, num_sessions: int | No
 
 def _engines(views: Sequence[EngineView], width: int) -> Table:
     table = _empty_table(width)
-    table.add_column("engine", no_wrap=True, overflow="ellipsis", max_width=28)
+    table.add_column("engine", no_wrap=True, overflow="ellipsis", max_width=_ADDRESS_CHARS)
     for heading in (*_STATES.values(), *(_HEADINGS if width >= _WIDE else _SHORT_HEADINGS)):
         least = _HIT_CHARS if heading == "hits" else len(heading)
         table.add_column(heading, justify="right", no_wrap=True, min_width=least)
@@ -80,7 +82,8 @@ def _empty_table(width: int) -> Table:
 
 
 def _engine_row(view: EngineView, width: int) -> list[Text]:
-    name = Text(view.url.removeprefix("http://"), style="bold" if view.url == "all" else "")
+    address = _end_of(view.url.removeprefix("http://"), _ADDRESS_CHARS)
+    name = Text(address, style="bold" if view.url == "all" else "")
     if view.error:
         return [name, Text("down", style="bold red")]
     states = [Text(str(view.sessions.get(state, 0))) for state in _STATES]
@@ -169,7 +172,7 @@ def _sessions(
     longest = max(len(_name(session)) for _, session in listed)
     table.add_column("session", no_wrap=True, min_width=longest, max_width=_ID_CHARS)
     if names_engine and width >= _WIDE:
-        table.add_column("engine", no_wrap=True, overflow="ellipsis", max_width=22)
+        table.add_column("engine", no_wrap=True, min_width=_ENGINE_CHARS)
     table.add_column("state", no_wrap=True, min_width=5)
     if width >= _WIDE:
         table.add_column("turns", justify="right", no_wrap=True, min_width=5)
@@ -188,7 +191,7 @@ def _session_row(
 ) -> list[Text]:
     cells = [Text(_name(session))]
     if names_engine and width >= _WIDE:
-        cells.append(Text(view.url.removeprefix("http://")))
+        cells.append(Text(_end_of(view.url.removeprefix("http://"), _ENGINE_CHARS)))
     style = "yellow" if session.state == "waiting" else ""
     cells += [
         Text(_STATES.get(session.state, session.state), style=style),
@@ -210,9 +213,12 @@ def _resident(session: SeenSession) -> Text:
 
 
 def _name(session: SeenSession) -> str:
-    """Its id, or the end of it, where ids differ."""
-    name = session.session_id or session.agent_id or f"#{session.number}"
-    return name if len(name) <= _ID_CHARS else f"\u2026{name[1 - _ID_CHARS :]}"
+    return _end_of(session.session_id or session.agent_id or f"#{session.number}", _ID_CHARS)
+
+
+def _end_of(name: str, num_chars: int) -> str:
+    """The end of a name that is too long: ids and ports differ there."""
+    return name if len(name) <= num_chars else f"\u2026{name[1 - num_chars :]}"
 
 
 def _why(view: EngineView, session: SeenSession) -> str:
