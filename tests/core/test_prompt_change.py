@@ -169,6 +169,16 @@ def test_each_change_is_named_with_its_place(kind: str) -> None:
     assert found.lost_bytes > 0
 
 
+def test_reasoning_and_ids_changed_at_once_are_several() -> None:
+    def edit(body: Body) -> None:
+        content = body["messages"][1]["content"]
+        content.pop(0)
+        content[-1]["id"] = "toolu_another"
+
+    found = edited(edit)
+    assert found is not None and found.kind == "several"
+
+
 def test_repository_state_and_several_changes_are_named() -> None:
     first = messages_body()
     git = "Current branch: main\n\nStatus:\n{}\n\nRecent commits:\nd17cb50 start"

@@ -125,3 +125,12 @@ def test_much_text_takes_linear_time() -> None:
             calls_in(text)
         except UnreadableCallError:
             continue
+
+
+@pytest.mark.parametrize("blank", [" ", "\t"])
+def test_list_of_calls_is_held_from_the_blank_before_it(blank: str) -> None:
+    scanner = CallScanner()
+    for piece in ("Done.\n", blank, "[read(path='a')]"):
+        assert scanner.feed(piece) == ()
+    assert scanner.held_from == len("Done.\n")
+    assert [each.call.name for each in scanner.end()] == ["read"]

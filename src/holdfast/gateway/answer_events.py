@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -16,6 +16,7 @@ DONE: Final = b"[DONE]"
 
 _BOUNDARY = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LONGEST_BOUNDARY: Final = 4
+_DATA: Final = b"data: "
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -63,9 +64,9 @@ class EventSplitter:
         since = max(0, len(self._rest) - _LONGEST_BOUNDARY)
         text = self._rest + chunk
         events, at = [], 0
-        for boundary in _BOUNDARY.finditer(text, since):
-            events.append(text[at : boundary.end()])
-            at = boundary.end()
+        for end in _ends(text, since):
+            events.append(text[at:end])
+            at = end
         self._rest = text[at:]
         if len(self._rest) > self._most_bytes:
             raise UnreadableAnswerError("an event of the answer does not end")
@@ -77,8 +78,20 @@ class EventSplitter:
         return rest
 
 
+def _ends(text: bytes, since: int) -> Iterator[int]:
+    """Yield the ends of empty lines, in order."""
+    if b"\r" in text:
+        yield from (boundary.end() for boundary in _BOUNDARY.finditer(text, since))
+        return
+    while (at := text.find(b"\n\n", since)) >= 0:  # as engines write them
+        since = at + 2
+        yield since
+
+
 def event_of(text: bytes) -> Event:
     """Read the lines of an event. Pure."""
+    if text.startswith(_DATA) and text.find(b"\n") == len(text) - 2 and b"\r" not in text:
+        return Event(text, text[len(_DATA) : -2], is_named=False)  # as engines write most
     data: list[bytes] = []
     is_named = False
     for line in text.removeprefix(_BYTE_ORDER_MARK).splitlines():

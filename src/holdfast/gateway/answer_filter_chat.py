@@ -60,11 +60,15 @@ class _Choice:
 
     @property
     def is_held(self) -> bool:
-        return self.text.is_held or any(call.verdict is None for call in self.calls.values())
+        if self.text.is_held:
+            return True
+        return bool(self.calls) and any(call.verdict is None for call in self.calls.values())
 
     @property
     def denied(self) -> list[Verdict]:
         """Why what is missing is missing."""
+        if not self.calls and self.text.verdict is None:
+            return []
         verdicts = [call.verdict for call in self.calls.values()]
         verdicts.append(self.text.verdict)
         return [each for each in verdicts if each is not None and not each.is_allowed]
@@ -119,7 +123,8 @@ class ChatStream(StreamFilter):
             if "message" in part:
                 raise UnreadableAnswerError("a chunk has a whole message")
             delta = part.get("delta") or {}
-            choice.text.feed(_text(part.get("text")) + _text(delta.get("content")))
+            if said := _text(part.get("text")) + _text(delta.get("content")):
+                choice.text.feed(said)
             for called in delta.get("tool_calls") or ():
                 choice.call_at(called.get("index", 0)).add(_function(called))
             if delta.get(_LEGACY):

@@ -38,6 +38,8 @@ _BEGUN = re.compile(
     r"|(?:(?<![\s\S])|(?<=[\n>]))[ \t]{1,16}"
     r"|(?:(?<![\s\S])|(?<=[\n>]))[ \t]{0,16}\[\s{0,64}[\w.\-]{0,128})\Z"
 )
+_OPENERS: Final = frozenset("<[{")  # one is in each opening
+_BLANKS: Final = (" ", "\t")  # which may come before one
 _LONGEST_BEGUN: Final = 256
 _OBJECT = re.compile(r"\{\s{0,64}[\"']")
 _LIST = re.compile(r"(?:\A|(?<=[\n>]))[ \t]{0,16}(?=\[\s{0,64}[A-Za-z_][\w.\-]{0,127}\()")
@@ -101,6 +103,9 @@ class CallScanner:
                 return ()
             return self._objects_calls(start + ended)
         self._text += piece
+        if self.held_from is None and _OPENERS.isdisjoint(piece) and piece[-1:] not in _BLANKS:
+            self._hold(None)
+            return ()
         return self._scan(start if self.held_from is None else self.held_from)
 
     def end(self) -> tuple[PlacedCall, ...]:

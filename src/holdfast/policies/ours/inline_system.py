@@ -16,6 +16,7 @@ from holdfast.policies.ours.message_text import (
 
 __all__ = ["without_inline_system"]
 
+_SYSTEM = (b'"system"', b'"developer"')
 _UNREADABLE = (msgspec.MsgspecError, RecursionError)
 
 
@@ -31,6 +32,8 @@ def without_inline_system(messages: Sequence[bytes]) -> list[bytes]:
     Returns:
         Texts; those of messages that need no change are the same.
     """
+    if not any(role in text for text in messages[1:] for role in _SYSTEM):
+        return list(messages)
     values = [_decoded(text) for text in messages]
     found: list[bytes] = []
     last: Any = None
