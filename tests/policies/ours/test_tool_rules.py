@@ -68,6 +68,25 @@ def test_the_default_may_be_to_deny() -> None:
     ]
 
 
+def test_the_default_is_named_in_log_and_answer() -> None:
+    verdict = policy(default="deny").judge(request(), call())
+    assert verdict.rule == "default" and "(by default)" in verdict.message
+
+
+def test_all_patterns_of_a_rule_must_be_found() -> None:
+    rule = {"action": "deny", "arguments": {"command": "push", "cwd": "^/srv"}}
+    of = policy(rules=[rule])
+    assert action(of, call(command="git push", cwd="/srv/x")) == "deny"
+    assert action(of, call(command="git push", cwd="/home/x")) == "allow"
+    assert action(of, call(command="git pull", cwd="/srv/x")) == "allow"
+
+
+def test_a_question_goes_to_the_human() -> None:
+    rules = [{"action": "ask"}, {"action": "deny"}]
+    asked, denied = (policy(rules=[rule]).judge(request(), call()).message for rule in rules)
+    assert "a human has to decide" in asked and "human" not in denied
+
+
 def test_rules_may_be_of_a_tenant_or_an_agent() -> None:
     rules = [
         {"action": "deny", "tenant": "team-*"},
@@ -174,6 +193,13 @@ def test_answers_without_usage_count_by_their_prompt() -> None:
     assert of.refuse(who) is not None
 
 
+def test_each_answer_without_usage_counts_its_own_prompt() -> None:
+    of, who = policy(tokens=2500), request()
+    for _ in range(2):
+        ended(of, who, None, None)  # 4000 bytes each
+    assert of.refuse(who) is None
+
+
 def test_spend_is_by_prices_of_a_million_tokens() -> None:
     of, who = policy(spend=1.0, input_price=2.0, output_price=10.0), request()
     ended(of, who, 250_000, 49_000)  # 0.50 + 0.49
@@ -202,6 +228,13 @@ def test_sessions_are_forgotten_beyond_a_number() -> None:
     assert [of.refuse(request(name)) is None for name in ("a", "b", "c")] == [True, False, False]
 
 
+def test_the_latest_used_sessions_are_remembered() -> None:
+    of = policy(turns=1, sessions=2)
+    for name in ("a", "b", "a", "c"):
+        of.observe(RequestSent(request(name), 0.0, 1, 1))
+    assert [of.refuse(request(name)) is None for name in ("a", "b", "c")] == [False, True, False]
+
+
 # Loops.
 
 
@@ -221,6 +254,12 @@ def test_a_call_is_made_so_often_and_no_more() -> None:
 def test_denied_calls_are_no_loop() -> None:
     of = policy(repeats=1, rules=[{"action": "deny", "tool": "Bash"}])
     assert [made(of, call()) for _ in range(3)] == ["rule 1"] * 3
+
+
+def test_calls_that_others_deny_are_no_loop() -> None:
+    of = policy(repeats=1)
+    of.observe(CallJudged(request(), call(), Verdict("deny"), 0.0))
+    assert action(of, call()) == "allow"
 
 
 def test_questions_change_nothing() -> None:
