@@ -46,6 +46,8 @@ class AnswerRelay:
             tasks.add(task)
             try:
                 await self._relay(reader, writer)
+            except asyncio.CancelledError:  # by us, at the end; asyncio would log it
+                pass
             finally:
                 tasks.discard(task)
                 writer.close()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from itertools import takewhile, zip_longest
 from typing import Any
 
-__all__ = ["shape_of", "text_of", "tokens_of"]
+__all__ = ["first_difference", "shape_of", "text_of", "tokens_of"]
 
 # Names that an engine makes, its clock, and what its cache held.
 _OWN = frozenset(
@@ -39,6 +40,23 @@ def shape_of(body: bytes) -> Any:
         else:
             shapes.append((name, shape, texts))
     return shapes
+
+
+def first_difference(one: Any, other: Any) -> str:
+    """Where two shapes begin to differ, shortened; "" if they are equal. Pure."""
+    if isinstance(one, list) and isinstance(other, list):
+        for number, (left, right) in enumerate(zip_longest(one, other)):
+            if left != right:
+                return f"part {number} of {len(one)} and {len(other)}: {_parted(left, right)}"
+    return "" if one == other else _parted(one, other)
+
+
+def _parted(one: Any, other: Any) -> str:
+    """Two values from shortly before they differ."""
+    texts = repr(one), repr(other)
+    equal = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+    start = max(sum(1 for _ in equal) - 100, 0)
+    return " / ".join(text[start : start + 400] for text in texts)
 
 
 def events_of(body: bytes) -> list[tuple[str, Any]] | None:
@@ -86,10 +104,9 @@ def tokens_of(body: bytes) -> tuple[int, int]:
         usage = held.get("usage") or data.get("usageMetadata") or {}
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
         cached = details.get("cached_tokens") or usage.get("cachedContentTokenCount") or 0
-        read = usage.get("cache_read_input_tokens") or 0
-        prompt = usage.get("prompt_tokens") or usage.get("promptTokenCount") or 0
-        prompt = prompt or (usage.get("input_tokens") or 0) + read
-        most = max(most, (prompt, cached or read))
+        parts = _prompt_parts(usage)
+        prompt = usage.get("prompt_tokens") or usage.get("promptTokenCount") or sum(parts)
+        most = max(most, (prompt, cached or parts[1]))
     return most
 
 
@@ -100,11 +117,20 @@ def _loaded(data: bytes) -> Any:
         return data.decode(errors="replace")
 
 
+def _prompt_parts(usage: dict[str, Any]) -> tuple[int, int, int]:
+    """Prompt tokens of a message's usage: neither in the cache nor stored, read, and stored."""
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    new, read, stored = (usage.get(name) or 0 for name in names)
+    return new, read, stored
+
+
 def _bare(value: Any, texts: list[str] | None = None, *, is_delta: bool = False) -> Any:
     """A value without an engine's own; the texts of a delta are moved to `texts`."""
     if isinstance(value, dict):
+        if "cache_read_input_tokens" in value:
+            value = value | {"input_tokens": sum(_prompt_parts(value))}
         return {
-            key: _bare(each, texts, is_delta=is_delta or key == "delta")
+            key: each if key == "type" else _bare(each, texts, is_delta=is_delta or key == "delta")
             for key, each in value.items()
             if key not in _OWN
         }

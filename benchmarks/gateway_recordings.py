@@ -39,7 +39,7 @@ from typing import Any
 import aiohttp
 
 from answer_relay import AnswerRelay, body_of
-from answer_shape import shape_of, text_of, tokens_of
+from answer_shape import first_difference, shape_of, text_of, tokens_of
 from client_streams import replay_options
 from holdfast.bench.model import build_tiny_model
 from holdfast.bench.server import EngineServer
@@ -208,7 +208,7 @@ def compare(
             row[f"{name} cached"] += cached_tokens
         if not is_equal(call, other, mine):
             print(f"call {number} differs: {other.status} {mine.status}", flush=True)
-            print(f"  {other.body[-600:]!r}\n  {mine.body[-600:]!r}", flush=True)
+            print(first_difference(shape_of(other.body), shape_of(mine.body)), flush=True)
     row["streams"] = len(engines)
     row["kept together"] = sum(len(names) == 1 for names in engines.values())
     row["engines used"] = len(set().union(*engines.values()))
