@@ -1,6 +1,7 @@
 """What memory and early calls of `holdfast mcp-proxy` save before a real MCP server.
 
-python benchmarks/mcp_proxy.py [--server COMMAND] [--transcripts DIR] [--sessions N] [--output DIR]
+python benchmarks/mcp_proxy.py [--server COMMAND] [--transcripts DIR] [--sessions N]
+                               [--agent COMMAND] [--workload NAME …] [--output DIR]
 
 COMMAND is `mcp-server-git` of PyPI, which works on a repository made here. Three workloads:
 
@@ -14,6 +15,10 @@ COMMAND is `mcp-server-git` of PyPI, which works on a repository made here. Thre
 Each is played three times at once: to the server itself, through the proxy, and through the proxy
 with `--speculate`. What is compared is the time that the client waits for answers. `distant` has
 each message of the server take a tenth of a second in each direction.
+
+COMMAND of `--agent` is Claude Code, which then makes the calls: one run of it a session, its model
+being a script that says which call comes next. Its results are `mcp_agent.*`, and the waits have
+the agent's own work between a call and the next request in them.
 """
 
 from __future__ import annotations
@@ -44,6 +49,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from holdfast.report.manifest import run_manifest
+from mcp_agent import ScriptedModel, run_agent
 from mcp_sessions import AFTER_EDIT_S, MAX_PAUSE_S, Step, recorded
 
 DISTANT = Path(__file__).with_name("distant_server.py")
@@ -92,6 +98,8 @@ def main() -> None:
     parser.add_argument("--server", default="mcp-server-git", help="its command")
     parser.add_argument("--transcripts", type=Path, help="folder of Claude Code transcripts")
     parser.add_argument("--sessions", type=int, default=12, help="sessions of a set")
+    parser.add_argument("--agent", help="Claude Code's command")
+    parser.add_argument("--workload", action="append", help="its name; else all")
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
     if shutil.which(shlex.split(options.server)[0]) is None:
@@ -100,12 +108,14 @@ def main() -> None:
     rows: list[list[str]] = []
     digests = {}
     for workload, plans in workloads(options.transcripts, options.sessions):
+        if workload not in (options.workload or [workload]):
+            continue
         digests[workload] = digest(plans)
         for number, plan in enumerate(plans):
             server = shlex.split(options.server)
             if workload.endswith("distant"):
                 server = [sys.executable, str(DISTANT), str(DISTANCE_S), *server]
-            played = anyio.run(play_all_modes, workload, number, plan, server)
+            played = anyio.run(play_all_modes, workload, number, plan, server, options.agent)
             rows += map(row, played)
             print(*(" | ".join(cells) for cells in rows[-len(MODES) :]), sep="\n", flush=True)
     write(options, rows, digests)
@@ -199,23 +209,26 @@ class Repository:
 
 
 async def play_all_modes(
-    workload: str, number: int, plan: Plan, server: Sequence[str]
+    workload: str, number: int, plan: Plan, server: Sequence[str], agent: str | None
 ) -> list[Played]:
     played = [Played(workload, number, mode) for mode in MODES]
     async with anyio.create_task_group() as tasks:
         for each in played:
-            tasks.start_soon(play, each, plan, server)
+            tasks.start_soon(play, each, plan, server, agent)
     return played
 
 
-async def play(played: Played, plan: Plan, server: Sequence[str]) -> None:
+async def play(played: Played, plan: Plan, server: Sequence[str], agent: str | None) -> None:
     folder = Path(tempfile.mkdtemp(prefix="mcp-proxy-"))
     try:
         (folder / "repository").mkdir()
         repository = await anyio.to_thread.run_sync(Repository, folder / "repository", played.set)
         async with opened(played, server, folder / "stderr") as url:
             for steps in plan:
-                await play_session(played, steps, repository, server, url)
+                if agent is None:
+                    await play_session(played, steps, repository, server, url)
+                else:
+                    await play_agent(played, steps, repository, server, url, agent)
         if url:
             text = (folder / "stderr").read_text()
             for pattern in SUMMARY[: MODES.index(played.mode)]:
@@ -261,10 +274,41 @@ async def play_session(
                 continue
             began_s = time.perf_counter()
             await session.call_tool(step.tool, repository.filled(step.arguments))
-            waited_s = time.perf_counter() - began_s
-            played.waits_s.append(waited_s)
-            if step.tool in READS:
-                played.read_waits_s.append(waited_s)
+            note_wait(played, step, time.perf_counter() - began_s)
+
+
+def note_wait(played: Played, step: Step, waited_s: float) -> None:
+    played.waits_s.append(waited_s)
+    if step.tool in READS:
+        played.read_waits_s.append(waited_s)
+
+
+async def play_agent(
+    played: Played,
+    steps: list[Step],
+    repository: Repository,
+    server: Sequence[str],
+    url: str,
+    agent: str,
+) -> None:
+    """A run of Claude Code that makes the calls."""
+    coming = iter(steps)
+    called: list[Step] = []
+
+    async def ask(num_results: int) -> tuple[str, dict[str, Any]] | None:
+        assert num_results == len(called)
+        for step in coming:
+            await anyio.sleep(step.pause_s)
+            if step.tool:
+                called.append(step)
+                return step.tool, repository.filled(step.arguments)
+            repository.edit()
+        return None
+
+    async with ScriptedModel(ask).running() as model:
+        await run_agent(agent, model.url, repository.folder.parent, server, url)
+    for step, waited_s in zip(called, model.waits_s, strict=True):
+        note_wait(played, step, waited_s)
 
 
 @asynccontextmanager
@@ -293,10 +337,17 @@ def row(played: Played) -> list[str]:
     ]
 
 
+def agent_version(agent: str | None) -> str | None:
+    if agent is None:
+        return None
+    command = [*shlex.split(agent), "--version"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def write(options: argparse.Namespace, rows: list[list[str]], digests: dict[str, str]) -> None:
     lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
     options.output.mkdir(parents=True, exist_ok=True)
-    stem = options.output / "mcp_proxy"
+    stem = options.output / ("mcp_agent" if options.agent else "mcp_proxy")
     table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
     stem.with_suffix(".md").write_text(table)
     manifest = run_manifest(
@@ -308,6 +359,7 @@ def write(options: argparse.Namespace, rows: list[list[str]], digests: dict[str,
             "min_calls": MIN_CALLS,
             "server": Path(shlex.split(options.server)[0]).name,
             "mcp": version("mcp"),
+            "agent": agent_version(options.agent),
         },
         runs=[],
         digests=digests,
