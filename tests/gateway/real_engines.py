@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -22,7 +23,16 @@ from tests.waiting import LONGEST_S, until
 from holdfast.bench.model import build_tiny_model
 from holdfast.bench.server import EngineOptions, EngineServer, ServedPolicy
 
-__all__ = ["BLOCK_TOKENS", "KV_TOKENS", "MODEL", "GatewayProcess", "RealEngine", "real_engines"]
+__all__ = [
+    "BLOCK_TOKENS",
+    "KV_TOKENS",
+    "MODEL",
+    "GatewayProcess",
+    "RealEngine",
+    "real_engine",
+    "real_engines",
+    "started",
+]
 
 MODEL: Final = "m"
 KV_TOKENS: Final = 4096
@@ -60,8 +70,25 @@ class RealEngine:
 @contextlib.contextmanager
 def real_engines(directory: Path, *policies: ServedPolicy) -> Iterator[list[RealEngine]]:
     """Engines of one model, so that each gives the same answers."""
-    model = build_tiny_model(directory / "model")
-    engines = [_engine(directory, model, policy) for policy in policies]
+    options = EngineOptions(
+        model=build_tiny_model(directory / "model"),
+        kv_tokens=KV_TOKENS,
+        max_model_len=KV_TOKENS // 2,
+        block_size_tokens=BLOCK_TOKENS,
+        extra_arguments=(
+            *("--served-model-name", MODEL),
+            *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+        ),
+    )
+    with started(
+        [real_engine(policy, options, directory / f"{policy}.log") for policy in policies]
+    ) as engines:
+        yield engines
+
+
+@contextlib.contextmanager
+def started(engines: list[RealEngine]) -> Iterator[list[RealEngine]]:
+    """The engines, which start at once and run meanwhile."""
     with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
         for engine in engines:
             stack.callback(engine.server.stop)
@@ -69,7 +96,8 @@ def real_engines(directory: Path, *policies: ServedPolicy) -> Iterator[list[Real
         yield engines
 
 
-def _engine(directory: Path, model: Path, policy: ServedPolicy) -> RealEngine:
+def real_engine(policy: ServedPolicy, options: EngineOptions, log: Path) -> RealEngine:
+    """An engine that will publish its KV events."""
     events, replay = (f"tcp://{_HOST}:{_free_port()}" for _ in range(2))
     published = {
         "enable_kv_cache_events": True,
@@ -77,19 +105,9 @@ def _engine(directory: Path, model: Path, policy: ServedPolicy) -> RealEngine:
         "endpoint": events.replace(_HOST, "*"),
         "replay_endpoint": replay.replace(_HOST, "*"),
     }
-    options = EngineOptions(
-        model=model,
-        kv_tokens=KV_TOKENS,
-        max_model_len=KV_TOKENS // 2,
-        block_size_tokens=BLOCK_TOKENS,
-        extra_arguments=(
-            *("--kv-events-config", json.dumps(published)),
-            *("--served-model-name", MODEL),
-            *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-        ),
-    )
-    server = EngineServer(policy, options, directory / f"{policy}.log")
-    return RealEngine(server, events, replay)
+    arguments = (*options.extra_arguments, "--kv-events-config", json.dumps(published))
+    options = dataclasses.replace(options, extra_arguments=arguments)
+    return RealEngine(EngineServer(policy, options, log), events, replay)
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""Real MCP servers, installed from PyPI and npm, through `holdfast mcp-proxy --speculate`.
+"""Real MCP servers, from PyPI and npm, through `holdfast mcp-proxy --speculate`.
 
 Not among `make test`: each server is a download. `make explore` runs them.
 """
@@ -19,26 +19,18 @@ import anyio
 import pytest
 from mcp import ClientSession
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from tests.live.clients import CLAUDE_CODE, installed, npm_command
+
+from mcp_agent import ScriptedModel, run_agent
 
 pytestmark = pytest.mark.live
 
 _GIT = "mcp-server-git==2026.10.19"
 _FILES = "@modelcontextprotocol/server-filesystem@2026.8.31"
-_INSTALL_S = 600
 _THINK_S = 1.2
 _ROUNDS = 6
 
 Calls = Sequence[tuple[str, dict[str, Any]]]
-
-
-def installed(command: Sequence[str]) -> None:
-    """Run an installer; skips the test where it cannot."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"cannot be installed: {error}")
-    if done.returncode:
-        pytest.skip(f"cannot be installed: {done.stderr[-500:]}")
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +44,7 @@ def git_server(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def files_server(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("files-server")
-    installed(["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", _FILES])
-    return [str(folder / "node_modules" / ".bin" / "mcp-server-filesystem")]
+    return [npm_command(_FILES, "mcp-server-filesystem", folder)]
 
 
 @pytest.fixture
@@ -110,6 +101,45 @@ def test_git_server_answers_as_without_the_proxy(
     ]
     started, used = check(git_server, list(round_) * _ROUNDS, tmp_path)
     assert 0 < used <= started
+
+
+async def agent_results(
+    claude: str, folder: Path, calls: Calls, server: list[str], url: str
+) -> list[str]:
+    """What a live Claude Code sends its model, which asks for these calls, as their results."""
+
+    async def ask(num_results: int) -> tuple[str, dict[str, Any]] | None:
+        await anyio.sleep(_THINK_S)
+        return calls[num_results] if num_results < len(calls) else None
+
+    folder.mkdir()
+    async with ScriptedModel(ask).running() as model:
+        said = await run_agent(claude, model.url, folder, server, url)
+    assert "All is well" in said
+    return model.results
+
+
+def test_claude_code_reads_through_the_proxy(
+    git_server: list[str], repository: Path, tmp_path: Path
+) -> None:
+    claude = npm_command(CLAUDE_CODE, "claude", tmp_path)
+    path = {"repo_path": str(repository)}
+    calls: Calls = [("git_status", path), ("git_log", {**path, "max_count": 1})] * 3
+    own = anyio.run(agent_results, claude, tmp_path / "own", calls, git_server, "")
+    command = [sys.executable, "-m", "holdfast", "mcp-proxy", "--port", "0", "--", *git_server]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as proxy:
+        assert proxy.stdout is not None
+        url = proxy.stdout.readline().split()[-1]
+        try:
+            got = anyio.run(agent_results, claude, tmp_path / "proxied", calls, git_server, url)
+        finally:
+            proxy.terminate()
+            _, errors = proxy.communicate()
+    assert got == own
+    assert len(own) == len(calls)
+    assert "answered 4 of 6" in errors, errors
 
 
 def test_files_server_answers_as_without_the_proxy(
