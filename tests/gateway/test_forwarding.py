@@ -16,7 +16,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 from tests.gateway.fake_engine import FIRST, FakeEngine, gateway, stream
+from tests.waiting import until_async
 
+from holdfast.gateway.engines import Engine
 from holdfast.gateway.headers import request_headers
 from holdfast.gateway.tenants import ApiKeys
 
@@ -87,7 +89,33 @@ async def test_a_client_that_leaves_ends_the_engines_request() -> None:
             if engine.num_cancelled:
                 break
             await asyncio.sleep(0.05)
+        assert url.counted("holdfast_gateway_disconnects_total") == 1
+        assert url.counted("holdfast_gateway_answers_total") == 0
     assert engine.num_cancelled == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "last"),
+    [
+        (CHAT, b"data: [DONE]\n\n"),
+        ("/v1/messages", b'event: message_stop\ndata: {"type":"message_stop"}\n\n'),
+        ("/v1/responses", b'data: {"response": {}, "type": "response.completed"}\n\n'),
+    ],
+)
+async def test_who_leaves_after_the_last_event_has_it_all(path: str, last: bytes) -> None:
+    """Codex closes its connection there; what the answer says counts all the same."""
+    usage = b'data: {"usage": {"input_tokens": 7, "output_tokens": 2}}\n\n'
+    engine = FakeEngine(stream(usage + last, pause_s=30.0))
+    body = chat("a", stream=True, input="a")
+    async with gateway(engine) as url:
+        async with aiohttp.ClientSession() as client, client.post(url + path, json=body) as answer:
+            assert await answer.content.readexactly(len(usage + last)) == usage + last
+            answer.close()
+        await until_async(lambda: url.counted("holdfast_gateway_requests_in_flight") == 0)
+        assert url.counted("holdfast_gateway_answers_total") == 1
+        assert url.counted("holdfast_gateway_disconnects_total") == 0
+        (used,) = url.gateway._engines
+        assert used.bytes_per_token != Engine("e", "").bytes_per_token  # learned from its usage
 
 
 async def test_a_dead_engine_is_replaced_before_the_first_byte() -> None:

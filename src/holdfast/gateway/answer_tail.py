@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from holdfast.tool_calls.turn_end import ToolCall, TurnEnd, turn_end_of
 
-__all__ = ["KEPT_BYTES", "AnswerTail", "has_first_token", "read_tail"]
+__all__ = ["KEPT_BYTES", "AnswerTail", "has_first_token", "is_whole", "read_tail"]
 
 KEPT_BYTES: Final = 4096
 """Of an answer's end: enough for its usage, and for what ended it."""
@@ -20,6 +20,10 @@ _CALLED: Final = frozenset({b"tool_calls", b"tool_use", b"function_call"})
 _ANSWERED: Final = frozenset({b"stop", b"end_turn"})
 _RESPONSES_CALL: Final = b'"function_call"'
 _RESPONSES_DONE: Final = b'"response.completed"'
+_LAST_EVENT = re.compile(
+    rb"(?:^|\n)data: ?(?:\[DONE\]|[^\n]*"
+    rb'"type"\s*:\s*"(?:message_stop|response\.(?:completed|incomplete|failed))"[^\n]*)\r?\n\r?\n\Z'
+)
 _GENERATED: Final = (b".delta", b".output_item.", b"response.completed")
 
 
@@ -54,6 +58,11 @@ def has_first_token(chunk: bytes) -> bool:
     """
     is_early = b"response.created" in chunk or b"response.in_progress" in chunk
     return not is_early or any(mark in chunk for mark in _GENERATED)
+
+
+def is_whole(tail: bytes) -> bool:
+    """Whether the end of a stream has its API's last event. Pure."""
+    return _LAST_EVENT.search(tail) is not None
 
 
 def _end_of(tail: bytes) -> TurnEnd | None:

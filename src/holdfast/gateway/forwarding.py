@@ -22,7 +22,7 @@ from holdfast.core.tenants import Fairness
 from holdfast.errors import EndpointError
 from holdfast.gateway.answer_events import UnreadableAnswerError
 from holdfast.gateway.answer_judging import AnswerJudging, FilterChain
-from holdfast.gateway.answer_tail import KEPT_BYTES, AnswerTail, has_first_token, read_tail
+from holdfast.gateway.answer_tail import AnswerTail, has_first_token, read_tail
 from holdfast.gateway.api import Route, error_body, route_of
 from holdfast.gateway.checking import Call, RequestChecker
 from holdfast.gateway.dispatch import DEFAULT_ADMISSION, Dispatcher
@@ -36,7 +36,7 @@ from holdfast.gateway.refusal import Refusal
 from holdfast.gateway.request_policies import RequestPolicies
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.shared_origins import Origin, SharedOrigins
-from holdfast.gateway.streams import break_off, payload_of
+from holdfast.gateway.streams import PassedBytes, break_off, has_left, payload_of
 from holdfast.gateway.tenants import ApiKeys
 from holdfast.policies.requests import AnswerEnded, Request, RequestClosed, RequestSent
 from holdfast.policies.routing import RoutingPolicy
@@ -45,7 +45,6 @@ __all__ = ["Forwarder"]
 
 logger = logging.getLogger(__name__)
 
-_BEGINNING_BYTES: Final = 4096  # of an answer, for its id
 _MOST_ANSWERS: Final = 100_000
 _CLIENT_LEFT: Final = 499  # is not sent
 _ANSWER_ID = re.compile(rb'"id"\s*:\s*"(resp_[\w.-]{1,128})"')
@@ -291,30 +290,29 @@ class Forwarder:
         if translator is not None:
             response.headers.pop("Content-Length", None)
         await response.prepare(request)
-        begin, end = b"", b""
+        passed = PassedBytes()
         try:
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk if translator is None else translator.feed(chunk))
-                if not sent.has_started and has_first_token(chunk):
-                    sent.started()
-                if len(begin) < _BEGINNING_BYTES:
-                    begin += chunk[: _BEGINNING_BYTES - len(begin)]
-                end = (end + chunk)[-KEPT_BYTES:]
-            await response.write_eof(b"" if translator is None else translator.end())
+            with passed.all_may_leave(request):
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk if translator is None else translator.feed(chunk))
+                    if not sent.has_started and has_first_token(chunk):
+                        sent.started()
+                    passed.add(chunk)
+                await response.write_eof(b"" if translator is None else translator.end())
         except _BROKEN:
-            if request.transport is None or request.transport.is_closing():
-                raise  # the client has left
+            if has_left(request):
+                raise
             self.metrics.broken.labels(engine.name).inc()
             self.engine_lost(engine)
             message = f"engine {engine.name} stopped before the answer was complete; send it again"
-            await break_off(request, response, call.route.dialect, end, message)
+            await break_off(request, response, call.route.dialect, passed.end, message)
             return response
         except UnreadableAnswerError as error:
             self._judging.unreadable()
             message = f"{error}, so its tool calls cannot be judged; the rest of it is not given"
             await break_off(request, response, call.route.dialect, b"", message)
             return response
-        self._learn(call, sent, begin, end)
+        self._learn(call, sent, passed.begin, passed.end)
         self.metrics.answers.labels(engine.name, f"{answer.status // 100}xx").inc()
         return response
 

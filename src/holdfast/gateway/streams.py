@@ -1,17 +1,60 @@
-"""Bodies on their way: those of long requests, and answers that break off."""
+"""Bodies on their way: long requests, broken answers, clients that leave."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Final
 
 from aiohttp import web
 
+from holdfast.gateway.answer_tail import KEPT_BYTES, is_whole
 from holdfast.gateway.api import Dialect, error_event
 
-__all__ = ["break_off", "payload_of"]
+__all__ = ["PassedBytes", "break_off", "has_left", "payload_of"]
 
 _CHUNKED_BYTES: Final = 1 << 20
+_BEGINNING_BYTES: Final = 4096  # of an answer, for its id
+
+
+class PassedBytes:
+    """Both ends of an answer that passes.
+
+    Attributes:
+        begin: Its first bytes.
+        end: Its last bytes.
+    """
+
+    def __init__(self) -> None:
+        self.begin = self.end = b""
+
+    def add(self, chunk: bytes) -> None:
+        """Take in bytes that the client was sent. Mutates."""
+        if len(self.begin) < _BEGINNING_BYTES:
+            self.begin += chunk[: _BEGINNING_BYTES - len(self.begin)]
+        self.end = (self.end + chunk)[-KEPT_BYTES:]
+
+    @contextlib.contextmanager
+    def all_may_leave(self, request: web.Request) -> Iterator[None]:
+        """Let a client leave that has the last event of its stream.
+
+        It has its whole answer: Codex closes the connection before the engine ends the body.
+        """
+        try:
+            yield
+        except (asyncio.CancelledError, ConnectionError) as error:
+            if not (has_left(request) and is_whole(self.end)):
+                raise
+            task = asyncio.current_task()
+            if task is not None and isinstance(error, asyncio.CancelledError):
+                task.uncancel()
+
+
+def has_left(request: web.Request) -> bool:
+    """Whether the client has closed its connection. Pure."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def payload_of(body: bytes) -> bytes | io.BytesIO | None:
