@@ -127,9 +127,10 @@ def test_claude_code_reads_through_the_proxy(
     calls: Calls = [("git_status", path), ("git_log", {**path, "max_count": 1})] * 3
     own = anyio.run(agent_results, claude, tmp_path / "own", calls, git_server, "")
     command = [sys.executable, "-m", "holdfast", "mcp-proxy", "--port", "0", "--", *git_server]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as proxy:
+    # Or git writes its index when it is asked for the status, and nothing could be remembered.
+    environ = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environ, stdout=pipe, stderr=pipe, text=True) as proxy:
         assert proxy.stdout is not None
         url = proxy.stdout.readline().split()[-1]
         try:
