@@ -125,6 +125,17 @@ def test_arguments_read_in_two_ways_are_on_the_safe_side(text: str) -> None:
         assert action(of, ToolCall("Bash", text)) == expected
 
 
+@pytest.mark.parametrize(("value", "pattern"), [(True, "^true$"), ({"a": 1}, '^{"a": 1}$')])
+def test_other_values_than_text_are_matched_as_json(value: Any, pattern: str) -> None:
+    of = policy(rules=[{"action": "deny", "arguments": {"force": pattern}}])
+    assert action(of, call(force=value)) == "deny"
+
+
+def test_no_arguments_match_no_pattern() -> None:
+    of = policy(rules=[{"action": "deny", "arguments": {"**": "."}}])
+    assert action(of, ToolCall("Bash", " ")) == "allow"
+
+
 def test_halves_of_surrogate_pairs_are_text() -> None:
     of = policy(rules=[{"action": "deny", "arguments": {"**": "rm"}}])
     assert action(of, ToolCall("Bash", r'{"command": "\ud800 rm"}')) == "deny"
@@ -228,6 +239,26 @@ def test_sessions_are_forgotten_beyond_a_number() -> None:
     assert [of.refuse(request(name)) is None for name in ("a", "b", "c")] == [True, False, False]
 
 
+def test_a_first_message_is_no_id() -> None:
+    of = policy(turns=1)
+    of.observe(RequestSent(request("Do it."), 0.0, 1, 1))
+    said = {"role": "user", "content": "Do it."}
+    assert of.refuse(request(None, messages=[said])) is None
+
+
+def test_an_input_of_text_alone_names_a_session() -> None:
+    of = policy(turns=1)
+    of.observe(RequestSent(request(None, input="Do it."), 0.0, 1, 1))
+    assert of.refuse(request(None, input="Do it.")) is not None
+    assert of.refuse(request(None, input="Do other things.")) is None
+
+
+def test_requests_of_no_session_have_no_budget() -> None:
+    of = policy(turns=1)
+    of.observe(RequestSent(request(None), 0.0, 1, 1))
+    assert of.refuse(request(None)) is None
+
+
 def test_the_latest_used_sessions_are_remembered() -> None:
     of = policy(turns=1, sessions=2)
     for name in ("a", "b", "a", "c"):
@@ -249,6 +280,22 @@ def test_a_call_is_made_so_often_and_no_more() -> None:
     again = ToolCall("Bash", '{ "b": 1, "a": 2 }')
     rules = [made(of, each) for each in (call(a=2, b=1), again, again, call(a=2), again)]
     assert rules == ["default", "default", "repeats", "default", "repeats"]
+
+
+def test_calls_of_two_tools_are_two_calls() -> None:
+    of = policy(repeats=1)
+    assert [made(of, call(name, a=1)) for name in ("Read", "Write")] == ["default"] * 2
+
+
+def test_the_latest_calls_of_a_session_are_remembered() -> None:
+    of = policy(repeats=2)
+    again = call(a="again")
+    for what in (again, *(call(a=n) for n in range(1023)), again, call(a=-1)):
+        made(of, what)
+    assert made(of, again) == "repeats"
+    for number in range(2000, 3024):
+        made(of, call(a=number))
+    assert made(of, again) == "default"
 
 
 def test_denied_calls_are_no_loop() -> None:
