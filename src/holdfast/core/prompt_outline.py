@@ -270,9 +270,10 @@ def _masked(role: Role, value: Any) -> tuple[int, ...]:
     kinds: tuple[VolatileKind, ...] = () if role in "ar" else tuple(VOLATILE)
     whole = _texts(value)
     base = _hash(whole)
-    found: dict[Masked, int] = {
-        kind: _hash(without(text, kind) for text in whole) for kind in kinds
-    }
+    found: dict[Masked, int] = {}
+    for kind in kinds:
+        kept = [without(text, kind) for text in whole]
+        found[kind] = base if kept == whole else _hash(kept)
     changing = [kind for kind in kinds if found[kind] != base]
     bare = value
     if role in "ar":
