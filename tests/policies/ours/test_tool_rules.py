@@ -131,6 +131,11 @@ def test_other_values_than_text_are_matched_as_json(value: Any, pattern: str) ->
     assert action(of, call(force=value)) == "deny"
 
 
+def test_numbers_anywhere_are_matched_as_json() -> None:
+    of = policy(rules=[{"action": "deny", "arguments": {"**": "^42$"}}])
+    assert action(of, call(a=[{"b": 42}])) == "deny"
+
+
 def test_no_arguments_match_no_pattern() -> None:
     of = policy(rules=[{"action": "deny", "arguments": {"**": "."}}])
     assert action(of, ToolCall("Bash", " ")) == "allow"
