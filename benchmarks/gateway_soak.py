@@ -6,8 +6,7 @@ Two engines without a model stream tokens at a fixed rate. Clients arrive at ran
 second: agents whose conversations grow turn by turn, clients that vanish in their head, body or
 answer, and slow readers of long answers. No session announces its end. Every five seconds the
 gateway's process is sampled: resident memory, file descriptors, asyncio tasks, Python objects. The
-lease of idle sessions is a minute; the warm-up is as long as it takes until as many sessions came
-as are remembered for an engine.
+lease of idle sessions is a minute, and a warm-up of five of them is left out.
 Growth is the Theil-Sen slope of one-minute means after the warm-up, with its 95 % interval; what is
 left is sampled once more when the clients have gone. Writes `gateway_soak.json` and
 `gateway_soak.md`.
@@ -312,7 +311,7 @@ def growth(samples: list[dict[str, float]], name: str, warm_up_s: float, end_s: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--warm-up-minutes", type=float, default=10.0)
+    parser.add_argument("--warm-up-minutes", type=float, default=5.0)
     parser.add_argument("--rate", type=float, default=12.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("out"))

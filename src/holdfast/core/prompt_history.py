@@ -34,7 +34,7 @@ class PromptHistory:
     """
 
     def __init__(self, max_bytes: int = _MAX_BYTES, lease_s: float = math.inf) -> None:
-        self._outliner = Outliner()
+        self._outliner = Outliner(lease_s)
         self._streams: OrderedDict[Hashable, list[PromptOutline]] = OrderedDict()
         self._used_s: dict[Hashable, float] = {}
         self._lease_s = lease_s
@@ -63,7 +63,7 @@ class PromptHistory:
         if body.raw("previous_response_id"):
             return None
         streams = self._streams.get(session, [])
-        new = self._outliner.outline(body, streams)
+        new = self._outliner.outline(body, streams, now_s)
         if not new.exact:
             return None
         self._streams.pop(session, None)

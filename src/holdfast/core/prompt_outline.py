@@ -5,6 +5,7 @@ It has no text of the prompt, only hashes that are of use in this process.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -146,18 +147,34 @@ class PromptOutline:
 
 
 class Outliner:
-    """Makes outlines; remembers the fingerprints of texts that sessions share."""
+    """Makes outlines; remembers the fingerprints of texts that sessions share.
 
-    def __init__(self) -> None:
+    Args:
+        lease_s: Texts not seen for longer, at most twice as long, are forgotten (s).
+    """
+
+    def __init__(self, lease_s: float = math.inf) -> None:
         self._parts: dict[int, _Part] = {}
+        self._older: dict[int, _Part] = {}
+        self._lease_s = lease_s
+        self._began_s = -math.inf
 
-    def outline(self, body: RequestBody, before: Sequence[PromptOutline] = ()) -> PromptOutline:
+    def __len__(self) -> int:
+        """Texts remembered (count)."""
+        return len(self._parts) + len(self._older)
+
+    def outline(
+        self, body: RequestBody, before: Sequence[PromptOutline] = (), now_s: float = 0.0
+    ) -> PromptOutline:
         """The outline of a request's prompt. Mutates the memory only; O(body).
 
         Args:
             body: The request.
             before: The session's last outlines, most of whose parts come again.
+            now_s: Time now (s, monotonic); of use with a lease only.
         """
+        if now_s - self._began_s > self._lease_s:
+            self._parts, self._older, self._began_s = {}, self._parts, now_s
         has_marks = _MARK_BYTES in body.text
         known = {
             key: part for each in before for key, part in zip(each.keys, each.parts, strict=True)
@@ -171,7 +188,7 @@ class Outliner:
             key = hash((where, has_marks, text))
             part = known.get(key) or self._parts.get(key)
             if part is None:
-                part = _part_of(where, text, has_marks=has_marks)
+                part = self._older.pop(key, None) or _part_of(where, text, has_marks=has_marks)
                 self._remember(key, part)
             parts.append(part)
             keys.append(key)

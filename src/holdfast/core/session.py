@@ -263,6 +263,21 @@ class SessionTable:
                 found.append(session)
         return found
 
+    def paused_before(self, time_s: float) -> list[Session]:
+        """Idle sessions whose last turn ended before, longest untouched first. Pure.
+
+        O(busy sessions) where there is none. One after a session that paused later is found with
+        that.
+        """
+        found: list[Session] = []
+        for session in self._sessions.values():
+            if session.state.is_busy:
+                continue
+            if session.paused_at_s >= time_s:
+                break
+            found.append(session)
+        return found
+
     def drop(self, session: Session) -> None:
         """Forget `session`, whose path the caller has already dropped. Mutates the table."""
         del self._sessions[session.number]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from typing import Final
 
 from holdfast.core.identity import Identity
-from holdfast.core.session import Session
 from holdfast.core.tenants import Tenants
 from holdfast.core.turn import Turn
 from holdfast.gateway.cache_model import CacheModel, ModelBlock
@@ -113,6 +112,7 @@ class EngineAdmission:
         self._runtime = AgentRuntime(
             max_sessions=_MOST_SESSIONS,
             max_wait_ratio=max_wait_ratio,
+            max_known_evictions=0,
             policy=policy,
             tenants=tenants,
         )
@@ -169,7 +169,7 @@ class EngineAdmission:
         """Return the turns to send now, in this order; they count as sent. Mutates."""
         runtime = self._runtime
         runtime.tick(now_s)
-        self._close_idle(now_s)
+        runtime.forget_idle(self._lease_s)
         if not self._waiting:
             return []
         runtime.step()
@@ -282,17 +282,6 @@ class EngineAdmission:
         steps = max(output_tokens // each.num_beside, 1)
         seconds = (now_s - each.first_s) / each.num_beside
         self._runtime.costs.observe(StepWork(steps, 0, 0.0, output_tokens), seconds)
-
-    def _close_idle(self, now_s: float) -> None:
-        """Close sessions that have been idle for longer than the lease."""
-        for session in list(self._expired(now_s)):
-            self._runtime.session_closed(session)
-
-    def _expired(self, now_s: float) -> Iterator[Session]:
-        for session in self._runtime.idle:
-            if now_s - session.paused_at_s <= self._lease_s:
-                return
-            yield session
 
 
 def _bounded(bytes_per_token: float) -> float:

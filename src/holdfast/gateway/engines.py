@@ -63,6 +63,11 @@ class Engine:
         tokens = self.events.resident_tokens(engine_session_id(session_key))
         return None if tokens is None else round(tokens * self.bytes_per_token)
 
+    def forget(self, session_key: bytes | str) -> None:
+        """Forget a session that is gone, as far as KV events told of it. Mutates."""
+        if self.events is not None:
+            self.events.forget(engine_session_id(session_key))
+
     def learn_tokens(self, prompt_bytes: int, prompt_tokens: int) -> None:
         """Learn how many bytes a token has, from one prompt. Mutates."""
         if prompt_bytes > 0 and prompt_tokens > 0:

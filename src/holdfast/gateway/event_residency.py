@@ -48,6 +48,7 @@ class EventResidency:
         self._groups: set[int] = set()
         self._num_tokens: Counter[tuple[str, int]] = Counter()  # by session and group
         self._is_known: OrderedDict[str, bool] = OrderedDict()  # of the sessions named
+        self._gone: set[str] = set()  # of those, forgotten with their last block
 
     def resident_tokens(self, session_id: str) -> int | None:
         """Tokens of a session in the cache; None if not known. Pure.
@@ -59,6 +60,12 @@ class EventResidency:
         if not self.is_current or not self._is_known.get(session_id):
             return None
         return min(self._num_tokens[session_id, group] for group in self._groups)
+
+    def forget(self, session_id: str) -> None:
+        """Forget a session that is gone, once none of its blocks is left. Mutates."""
+        if session_id in self._is_known:
+            self._gone.add(session_id)
+            self._drop_if_gone(session_id)
 
     def apply(self, event: KvEvent) -> None:
         """Take in an event; a repeated one changes nothing. Mutates."""
@@ -77,6 +84,7 @@ class EventResidency:
         self.is_current = False
         self._forget_blocks()
         self._is_known.clear()
+        self._gone.clear()
 
     def _store(self, event: KvEvent) -> None:
         parent = event.parent
@@ -110,14 +118,25 @@ class EventResidency:
     def _note(self, session_id: str, is_known: bool) -> None:
         self._is_known[session_id] = is_known and self._is_known.get(session_id, True)
         self._is_known.move_to_end(session_id)
+        self._gone.discard(session_id)
         if len(self._is_known) > _MOST_SESSIONS:
-            self._is_known.popitem(last=False)
+            self._gone.discard(self._is_known.popitem(last=False)[0])
 
     def _count(self, session_id: str, group: int, change: int) -> None:
         self._num_tokens[session_id, group] += change
         if not self._num_tokens[session_id, group]:
             del self._num_tokens[session_id, group]
+            self._drop_if_gone(session_id)
+
+    def _drop_if_gone(self, session_id: str) -> None:
+        held = any((session_id, group) in self._num_tokens for group in self._groups)
+        if session_id in self._gone and not held:
+            self._gone.discard(session_id)
+            self._is_known.pop(session_id, None)
 
     def _forget_blocks(self) -> None:
         self._blocks.clear()
         self._num_tokens.clear()
+        for session_id in self._gone:
+            self._is_known.pop(session_id, None)
+        self._gone.clear()

@@ -128,7 +128,7 @@ class Placements:
         """Forget a session that will not return; whether it was known. Mutates."""
         session = self._sessions.get(session_id)
         if session is not None:
-            self._forget(session)
+            self._lose(session)
         return session is not None
 
     def in_use_bytes(self, engine: Engine) -> int:
@@ -214,14 +214,20 @@ class Placements:
         self._sessions[session.key] = session
         self._leaves[leaf] = session
         if len(self._sessions) > _MOST_SESSIONS:
-            self._forget(next(iter(self._sessions.values())))
+            self._lose(next(iter(self._sessions.values())))
 
     def _forget_idle(self, now_s: float) -> None:
         while self._sessions:
             oldest = next(iter(self._sessions.values()))
             if now_s - oldest.used_s <= self._lease_s:
                 break
-            self._forget(oldest)
+            self._lose(oldest)
+
+    def _lose(self, session: PlacedSession) -> None:
+        """Forget a session that is not expected back, and tell the readers of events."""
+        self._forget(session)
+        for engine in self._engines:
+            engine.forget(session.key)
 
     def _forget(self, session: PlacedSession) -> None:
         if self._sessions.get(session.key) is not session:

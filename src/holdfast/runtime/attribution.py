@@ -26,7 +26,6 @@ from holdfast.runtime.eviction_reason import Victim
 
 __all__ = ["MissAttribution", "PastTurn", "TurnLengths"]
 
-_MAX_NOTES: Final = 1 << 16
 _MAX_MARKS: Final = 1 << 16
 _MARKED_AFTER: Final = 1.5  # times the length of the prompt marked last
 _MAX_LAST: Final = 4  # turns of a session
@@ -95,12 +94,13 @@ class MissAttribution:
     Args:
         context: The runtime's books.
         table: All sessions.
+        max_evictions: Evictions remembered (count); 0 where no turn is attributed.
     """
 
-    def __init__(self, context: RuntimeContext, table: SessionTable) -> None:
+    def __init__(self, context: RuntimeContext, table: SessionTable, max_evictions: int) -> None:
         self._context = context
         self._table = table
-        self._evictions: EvictionMemory[Eviction] = EvictionMemory(_MAX_NOTES)
+        self._evictions: EvictionMemory[Eviction] = EvictionMemory(max_evictions)
         self._pasts: dict[Session, _Past] = context.per_session()
         self._step: EngineStep | None = None  # once it has evicted
         self._marks = ContentMarks(_MAX_MARKS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from holdfast.cache.prefix_tree import Node, PrefixTree
-from holdfast.core.events import Event, SessionForgotten
+from holdfast.core.events import Event
 from holdfast.core.offload_port import NoOffload, OffloadPort
 from holdfast.core.session import Session
 from holdfast.core.workflow_graph import WorkflowGraph
@@ -189,10 +189,10 @@ class RuntimeContext:
         for observer in self._observers.values():
             observer.observe(event)
 
-    def _drop_memories_of(self, forgotten: SessionForgotten) -> None:
-        self._dirty_sessions.pop(forgotten.session, None)
+    def _drop_memories_of(self, session: Session) -> None:
+        self._dirty_sessions.pop(session, None)
         for memory in self._memories:
-            memory.pop(forgotten.session, None)
+            memory.pop(session, None)
 
     def _clear_observers(self) -> None:
         """Forget what shared observers and policies remember. Mutates."""

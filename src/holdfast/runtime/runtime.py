@@ -63,6 +63,7 @@ class AgentRuntime(RuntimeContext):
         max_wait_ratio: See `WaitBound`.
         ttft_target_s: See `WaitBound`.
         max_known_blocks: See the attribute.
+        max_known_evictions: Evictions remembered (count); 0 where no miss is attributed.
         policy: Name of the policy, or product of policies, that decides.
         predictions: See `PredictionGuard`.
         oracle: The future, for policies that are bounds.
@@ -91,6 +92,7 @@ class AgentRuntime(RuntimeContext):
         max_wait_ratio: float,
         ttft_target_s: float | None = None,
         max_known_blocks: int = 1_000_000,
+        max_known_evictions: int = 1 << 16,
         policy: str = "holdfast",
         predictions: Predictions = "guarded",
         oracle: Oracle | None = None,
@@ -102,20 +104,20 @@ class AgentRuntime(RuntimeContext):
         super().__init__(predictions, oracle, returns, agent_calls, agent_runs)
         self.sessions = SessionTable(self.tree, max_sessions)
         self._lineage = Lineage(self.sessions)
-        self.listener: Callable[[Event], None] = _ignore
+        self.listener: Callable[[Event], None] = lambda event: None
         self._tenants = tenants or Tenants()
         is_fair = self._tenants.fairness.by != "off"
         self._wait_bound = WaitBound(max_wait_ratio, ttft_target_s, by_tenant=is_fair)
         self.max_known_blocks = max_known_blocks
-        self._num_arrived = 0
-        self._rescored_at_step = 0
+        self._max_known_evictions = max_known_evictions
+        self._num_arrived = self._rescored_at_step = 0
         self._interval_ends_s = -math.inf
         self._policy_name = policy
         self.policies: PolicySet = build_policies(policy, self)
 
     def attach(self, queue: EvictionPort, capacity_blocks: int = 0, block_tokens: int = 1) -> None:
         """Connect the host's free blocks; once, before any turn."""
-        self.misses = MissAttribution(self, self.sessions)
+        self.misses = MissAttribution(self, self.sessions, self._max_known_evictions)
         self._blocks = SessionBlocks(self.tree, queue, self.misses.left)
         self._priorities = SessionPriorities(self.policies.eviction, self, self.idle, self._blocks)
         books = self.sessions, self, self._blocks, self._priorities
@@ -129,8 +131,7 @@ class AgentRuntime(RuntimeContext):
             *(self.sessions, self._lineage, self, self._turn_ends, self._commands),
             *(self._reservations, self._priorities),
         )
-        self.capacity_blocks = capacity_blocks
-        self.block_tokens = block_tokens
+        self.capacity_blocks, self.block_tokens = capacity_blocks, block_tokens
         if self.policies.eviction.uses_predictions:
             self.guard.watch(capacity_blocks)
 
@@ -248,8 +249,7 @@ class AgentRuntime(RuntimeContext):
         self._blocks.append_answer(session, hashes)
         self.tier.claim(session, hashes)
         session.paused_at_s = self._now_s
-        session.awaits_end = False
-        session.has_moved_on = False
+        session.awaits_end = session.has_moved_on = False
         session.expected_gap_s = expected_gap_s
         self.idle.enter(session)
         self._observe(TurnEnded(self._now_s, turn))
@@ -291,6 +291,11 @@ class AgentRuntime(RuntimeContext):
     def session_closed(self, session: Session) -> None:
         """Close a session that will not return: its blocks are evicted early. Mutates."""
         self._turn_ends.close(session, SessionState.CLOSED)
+
+    def forget_idle(self, idle_s: float) -> None:
+        """Forget sessions idle for longer than so long (s), the longest first. Mutates."""
+        for session in self.sessions.paused_before(self._now_s - idle_s):
+            self._forget(session)
 
     def command(self, command: Command) -> CommandOutcome:
         """Take in what an application says outside of requests. Mutates."""
@@ -391,10 +396,5 @@ class AgentRuntime(RuntimeContext):
         session.state = SessionState.CLOSED
         self.sessions.drop(session)
         self._lineage.drop(session)
-        forgotten = SessionForgotten(self._now_s, session)
-        self._observe(forgotten)
-        self._drop_memories_of(forgotten)
-
-
-def _ignore(event: Event) -> None:
-    """Take no note of an event."""
+        self._observe(SessionForgotten(self._now_s, session))
+        self._drop_memories_of(session)
