@@ -13,11 +13,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from holdfast.bearer_token import TOKEN_VARIABLE
 from holdfast.bench.turn_records import append_turns
 from holdfast.cli.main import cli
 from holdfast.core.results import TurnRecord
 from holdfast.errors import HoldfastError
-from holdfast.vllm.control.token import TOKEN_VARIABLE
 
 LINES = [
     {"event": "engine_started", "time_s": 0.0, "version": "1", "policy": "holdfast"},

@@ -22,6 +22,8 @@ ENGINE = ("--engine", "http://127.0.0.1:1")
         (("--engine", "http://h:1/admin"), "without a path"),
         ((*ENGINE, *ENGINE), "occurs twice"),
         ((*ENGINE, "--host", "0.0.0.0"), "lets everyone in"),
+        ((*ENGINE, "--admin-host", "0.0.0.0"), "read the admin port"),
+        ((*ENGINE, "--admin-token-file", "missing"), "missing"),
         ((*ENGINE, "--api-keys", "missing"), "missing"),
         ((*ENGINE, "--tls-cert", "missing"), "belong together"),
     ],

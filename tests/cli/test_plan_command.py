@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 import holdfast.vllm.versions as engine
+from holdfast.bearer_token import TOKEN_VARIABLE
 from holdfast.cli.main import cli
 from holdfast.core.results import RunResult
 from holdfast.core.run_summary import summarize_run
 from holdfast.errors import ConfigError
 from holdfast.sim.plan import RunPlan
 from holdfast.traces.record import Session
-from holdfast.vllm.control.token import TOKEN_VARIABLE
 
 KV_TOKENS = 300_000
 PLANNED: list[RunPlan] = []

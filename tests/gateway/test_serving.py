@@ -13,7 +13,9 @@ from aiohttp import web
 from tests.gateway.fake_engine import FIRST, FakeEngine, stream
 from tests.waiting import LONGEST_S
 
+from holdfast.bearer_token import BearerToken
 from holdfast.gateway import serving
+from holdfast.gateway.admin_access import AdminAccess
 from holdfast.gateway.app import Gateway
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.serving import Listening, runner_of, serve
@@ -41,7 +43,8 @@ async def test_clients_are_served_over_tls(certificate: tuple[Path, Path]) -> No
     addresses: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
     async with FakeEngine().running() as engine, aiohttp.ClientSession() as client:
         served = Gateway([Engine("e", engine.url)], ApiKeys({}))
-        where = Listening("127.0.0.1", 0, 0, server_side)
+        access = AdminAccess(BearerToken("0123456789abcdef"))
+        where = Listening("127.0.0.1", 0, 0, server_side, admin=access)
         serving = asyncio.create_task(
             serve(served, where, lambda *found: addresses.set_result(found))
         )
@@ -50,6 +53,8 @@ async def test_clients_are_served_over_tls(certificate: tuple[Path, Path]) -> No
         body = {"model": "m", "messages": []}
         async with client.post(f"{url}/v1/chat/completions", json=body, ssl=client_side) as answer:
             assert (answer.status, await answer.read()) == (200, b'{"ok": 1}')
+        async with client.get(f"{admin_url}/engines") as answer:
+            assert answer.status == 401
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await client.get(f"{url}/health", ssl=ssl.create_default_context())
         with pytest.raises(aiohttp.ClientError):

@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from tests.vllm.logged_server import TOKEN, LoggedServer
 from tests.waiting import until
 
+from holdfast.bearer_token import TOKEN_VARIABLE
 from holdfast.bench.model import build_tiny_model
 from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.cli.main import cli
 from holdfast.config import HoldfastConfig
-from holdfast.vllm.control.token import TOKEN_VARIABLE
 
 pytestmark = [pytest.mark.engine, pytest.mark.server]
 

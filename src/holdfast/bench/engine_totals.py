@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -30,14 +31,14 @@ def engine_explanation(
 
     Args:
         url: Its address, without a path.
-        token: Bearer token of its control routes, which know the last turns of each session and
-            who waits now; None for sums alone.
+        token: Bearer token of an engine's control routes, which know the last turns of each session
+            and who waits now, or of a gateway's admin port; None for sums alone.
         session_id: Only the last turns of sessions with this id or number; None for all.
 
     Raises:
         EndpointError: It cannot be reached, or is neither an engine with Holdfast nor a gateway.
     """
-    text = _metrics(url)
+    text = _metrics(url, token)
     families = list(text_string_to_metric_families(text))
     if any(family.name.startswith("holdfast_gateway_") for family in families):
         return _gateway_explanation(families)
@@ -63,13 +64,21 @@ def engine_explanation(
     return found
 
 
-def _metrics(url: str) -> str:
+def _metrics(url: str, token: str | None) -> str:
     """The text of the metrics."""
     metrics_url = f"{url.rstrip('/')}/metrics"
     try:
-        with urllib.request.urlopen(metrics_url, timeout=_TIMEOUT_S) as answer:
+        request = urllib.request.Request(metrics_url)
+        if token is not None:
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             text: str = answer.read(_MAX_BYTES).decode("utf-8", "replace")
             return text
+    except urllib.error.HTTPError as error:
+        hint = "give an engine's address, or a gateway's admin port"
+        if error.code == 401:
+            hint = "give the admin token of the gateway: --token-file FILE"
+        raise EndpointError(f"{metrics_url}: {error}", hint=hint) from error
     except (OSError, ValueError) as error:
         raise EndpointError(
             f"{metrics_url}: {getattr(error, 'reason', error)}",

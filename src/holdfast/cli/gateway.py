@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from holdfast.cli.options import FILE, option, takes
 from holdfast.errors import ConfigError
 
 if TYPE_CHECKING:
+    from holdfast.gateway.admin_access import AdminAccess
     from holdfast.gateway.engines import Engine
     from holdfast.gateway.event_reader import KvEventReader
     from holdfast.gateway.tenants import ApiKeys
@@ -66,8 +68,30 @@ class GatewayArguments:
         option(
             "--admin-port",
             type=click.IntRange(0, 65535),
-            help="Port for /metrics and /engines, on 127.0.0.1 only.  [default: none]",
+            help="Port for /metrics and /engines.  [default: none]",
         ),
+    ]
+    admin_host: Annotated[
+        str,
+        option(
+            "--admin-host",
+            default="127.0.0.1",
+            show_default=True,
+            help="Address of that port; one that others reach needs an admin token.",
+        ),
+    ]
+    admin_token_path: Annotated[
+        Path | None,
+        option(
+            "--admin-token-file",
+            type=FILE,
+            metavar="FILE",
+            help="File with the bearer token that the admin port requires. HOLDFAST_ROUTES_TOKEN "
+            "has the token itself.",
+        ),
+    ]
+    has_open_metrics: Annotated[
+        bool, option("--open-metrics", is_flag=True, help="Let /metrics be read without it.")
     ]
     keys_path: Annotated[
         Path | None,
@@ -174,7 +198,10 @@ def gateway(options: GatewayArguments) -> None:
         lease_s=options.lease_s,
         max_wait_ratio=options.max_wait_ratio or None,
     )
-    where = Listening(options.host, options.port, options.admin_port, _tls(options))
+    where = Listening(
+        *(options.host, options.port, options.admin_port, _tls(options)),
+        *(options.admin_host, _admin_access(options)),
+    )
     readers = [_reader(text, engines) for text in options.kv_events]
     path = options.policies_path
     policies = GatewayPolicies() if path is None else read_policies(path)
@@ -210,6 +237,21 @@ def client_keys(path: Path | None, host: str) -> ApiKeys:
     if not keys and not _is_loopback(host):
         raise ConfigError(f"--host {host} lets everyone in", hint="give --api-keys FILE as well")
     return keys
+
+
+def _admin_access(options: GatewayArguments) -> AdminAccess:
+    """Who may read the admin port; without a token all who reach it."""
+    from holdfast.bearer_token import TOKEN_VARIABLE, routes_token
+    from holdfast.gateway.admin_access import AdminAccess
+
+    path = options.admin_token_path
+    token = routes_token(None if path is None else str(path), os.environ)
+    if token is None and not _is_loopback(options.admin_host):
+        raise ConfigError(
+            f"--admin-host {options.admin_host} lets everyone read the admin port",
+            hint=f"give --admin-token-file FILE as well, or set {TOKEN_VARIABLE}",
+        )
+    return AdminAccess(token, options.has_open_metrics)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -14,7 +14,8 @@ __all__ = ["TOKEN_FILE", "routes_token"]
 TOKEN_FILE: Final = option(
     "--token-file",
     type=FILE,
-    help="File with the token of the engines' control routes, which know the sessions. "
+    help="File with the token of the engines' control routes, which know the sessions, or of a "
+    "gateway's admin port. "
     "HOLDFAST_ROUTES_TOKEN has the token itself.",
 )
 """The option; its value is a path, or None."""
@@ -29,8 +30,8 @@ def routes_token(path: Path | None) -> str | None:
     Raises:
         ConfigError: The file cannot be read.
     """
+    from holdfast.bearer_token import TOKEN_VARIABLE
     from holdfast.small_file import read_small_text
-    from holdfast.vllm.control.token import TOKEN_VARIABLE
 
     if path is None:
         return os.environ.get(TOKEN_VARIABLE, "").strip() or None

@@ -72,8 +72,8 @@ def serve(
     config = load_config(holdfast_config, os.environ, explicit)
     check_deployable(config.policy)
 
+    from holdfast.bearer_token import routes_token
     from holdfast.vllm.compaction.arguments import compaction_arguments
-    from holdfast.vllm.control.token import routes_token
     from holdfast.vllm.offload.arguments import tier_arguments
     from holdfast.vllm.serve import (
         COMPACTING_SCHEDULER_CLASS,

@@ -14,6 +14,7 @@ from aiohttp import web
 from prometheus_client import generate_latest
 
 from holdfast.core.tenants import Fairness
+from holdfast.gateway.admin_access import AdminAccess
 from holdfast.gateway.audit_log import AuditLog
 from holdfast.gateway.dispatch import DEFAULT_ADMISSION
 from holdfast.gateway.engines import Engine
@@ -103,9 +104,13 @@ class Gateway:
         app.router.add_route("*", "/{path:.*}", self._handle)
         return app
 
-    def admin_app(self) -> web.Application:
-        """The application for operators: metrics and the state of engines."""
-        app = web.Application()
+    def admin_app(self, access: AdminAccess | None = None) -> web.Application:
+        """The application for operators: metrics and the state of engines.
+
+        Args:
+            access: Who may read it; None lets everyone.
+        """
+        app = web.Application(middlewares=[(access or AdminAccess()).guard()])
         app.router.add_get("/metrics", self._metrics_text)
         app.router.add_get("/health", self._health)
         app.router.add_get("/engines", self._engine_states)

@@ -6,12 +6,13 @@ import asyncio
 import signal
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
 
 from holdfast.errors import ConfigError
+from holdfast.gateway.admin_access import AdminAccess
 from holdfast.gateway.app import Gateway
 
 __all__ = ["Listening", "runner_of", "serve"]
@@ -19,7 +20,6 @@ __all__ = ["Listening", "runner_of", "serve"]
 _SHUTDOWN_S: Final = 10.0
 _READ_BYTES: Final = 1 << 20  # of a body before its connection is paused: most are shorter
 _IDLE_S: Final = 75.0  # until a connection is closed: without a request, or amid the head of one
-_ADMIN_HOST: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,18 @@ class Listening:
     Attributes:
         host: Address for clients.
         port: Port for clients; 0 takes a free one.
-        admin_port: Port for operators on the loopback address; None starts no such server.
+        admin_port: Port for operators; None starts no such server.
         tls: Certificate for clients; None serves plain HTTP.
+        admin_host: Address for operators.
+        admin: Who may read there.
     """
 
     host: str
     port: int
     admin_port: int | None = None
     tls: ssl.SSLContext | None = None
+    admin_host: str = "127.0.0.1"
+    admin: AdminAccess = field(default_factory=AdminAccess)
 
 
 async def serve(gateway: Gateway, where: Listening, on_ready: Callable[[str, str], None]) -> None:
@@ -55,12 +59,12 @@ async def serve(gateway: Gateway, where: Listening, on_ready: Callable[[str, str
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     runner = runner_of(gateway)
-    admin = web.AppRunner(gateway.admin_app(), access_log=None)
+    admin = web.AppRunner(gateway.admin_app(where.admin), access_log=None)
     try:
         url = await _listen(runner, where.host, where.port, where.tls)
         admin_url = ""
         if where.admin_port is not None:
-            admin_url = await _listen(admin, _ADMIN_HOST, where.admin_port, None)
+            admin_url = await _listen(admin, where.admin_host, where.admin_port, None)
         on_ready(url, admin_url)
         await stopped.wait()
     finally:

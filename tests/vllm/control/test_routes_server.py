@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from tests.engine_client import EngineClient
 from tests.waiting import LONGEST_S, until
 
+from holdfast.bearer_token import TOKEN_VARIABLE
 from holdfast.bench.model import build_tiny_model
 from holdfast.bench.server import EngineOptions, EngineServer
 from holdfast.cli.main import cli
 from holdfast.client.control import ControlChannel
 from holdfast.client.workflow import StepGraph, Workflow
 from holdfast.config import HoldfastConfig
-from holdfast.vllm.control.token import TOKEN_VARIABLE
 
 pytestmark = [pytest.mark.engine, pytest.mark.server]
 

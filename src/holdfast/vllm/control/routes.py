@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import msgspec
 
+from holdfast.bearer_token import TOKEN_VARIABLE, routes_token
 from holdfast.config import load_config
 from holdfast.vllm.control.channel import ChannelError, EngineChannel
 from holdfast.vllm.control.messages import CommandReport, StateQuery, StateReport
 from holdfast.vllm.control.parse import MAX_BODY_BYTES, PREFIX, HttpCall, RouteError, parse_call
-from holdfast.vllm.control.token import TOKEN_VARIABLE, routes_token
 
 __all__ = ["TENANT_HEADER", "ControlRoutes"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.bearer_token import TOKEN_VARIABLE, BearerToken, routes_token
 from holdfast.errors import ConfigError
-from holdfast.vllm.control.token import TOKEN_VARIABLE, BearerToken, routes_token
 
 TEXT = "0123456789abcdef"
 

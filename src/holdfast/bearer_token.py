@@ -1,7 +1,4 @@
-"""The bearer token of the routes under `/holdfast/v1`.
-
-Process: API server. Imports nothing of vLLM.
-"""
+"""The bearer token of operators' routes, of an engine or of a gateway."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ def routes_token(path: str | None, environ: Mapping[str, str]) -> BearerToken | 
     """The token that the environment or a file has; None if the routes are off.
 
     Args:
-        path: The setting `routes_token_file`.
+        path: The token's file; None if there is none.
         environ: The variable in it takes precedence.
 
     Raises:
