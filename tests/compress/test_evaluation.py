@@ -169,9 +169,21 @@ def test_recorded_session_asks_for_its_own_answers(chat: tuple[Any, Any], tmp_pa
     assert len(list(evaluate(model, [sample], [find_method("snapkv")], [0.5]))) == 4
 
 
+def test_message_of_tool_calls_alone_asks_for_nothing(
+    chat: tuple[Any, Any], tmp_path: Path
+) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    called = {"role": "assistant", "content": None, "tool_calls": [call]}
+    messages = [*MESSAGES[:2], called, {"role": "tool", "content": "six"}, MESSAGES[4]]
+    path = _sessions(tmp_path / "sessions.jsonl", {"messages": messages})
+    (sample,) = read_sessions(chat[1], path)
+    assert [chat[1].decode(t.questions[0].answer) for t in sample.turns] == ["seven"]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ({"messages": [{"role": "user", "content": None}]}, "line 1: content of message 0"),
         ({"messages": [{"role": "user", "content": [1]}]}, "line 1: content of message 0"),
         ({"messages": [{"role": "user", "content": "x"}]}, "line 1: no answer follows"),
         ({"turns": []}, "line 1: no session: .*missing required field `messages`"),

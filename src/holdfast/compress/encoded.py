@@ -113,7 +113,8 @@ def read_sessions(tokenizer: Any, path: Path) -> list[EncodedSample]:
 
     Args:
         tokenizer: A tokenizer of transformers with a chat template.
-        path: JSON lines, each with `messages` as in a request to a chat API; contents are text.
+        path: JSON lines, each with `messages` as in a request to a chat API; contents are text,
+            or null beside tool calls.
 
     Raises:
         ConfigError: The file cannot be read, a line is no session, or the template does not
@@ -132,7 +133,8 @@ def read_conversations(tokenizer: Any, path: Path) -> list[tuple[EncodedPiece, .
 
     Args:
         tokenizer: A tokenizer of transformers with a chat template.
-        path: JSON lines, each with `messages` as in a request to a chat API; contents are text.
+        path: JSON lines, each with `messages` as in a request to a chat API; contents are text,
+            or null beside tool calls.
 
     Raises:
         ConfigError: As `read_sessions`.
@@ -157,10 +159,16 @@ def _read_messages(path: Path) -> list[tuple[int, list[dict[str, Any]]]]:
             session = msgspec.json.decode(line, type=_Session)
         except msgspec.DecodeError as error:
             raise ConfigError(f"{path}: line {number}: no session: {error}") from error
-        found.append((number, session.messages))
+        found.append((number, list(map(_with_text, session.messages))))
     if not found:
         raise ConfigError(f"{path}: no sessions")
     return found
+
+
+def _with_text(message: dict[str, Any]) -> dict[str, Any]:
+    """The message, with an empty text where tool calls are all it has, as templates add texts."""
+    is_silent = message.get("content") is None and message.get("tool_calls")
+    return {**message, "content": ""} if is_silent else message
 
 
 def _session_turns(
