@@ -120,11 +120,11 @@ def test_setting_without_the_one_it_needs_is_refused(
         load_config(None, {}, settings)
 
 
-def test_compaction_is_off_by_default_and_alone() -> None:
+def test_compaction_is_off_by_default() -> None:
     assert HoldfastConfig().compact_dir is None
-    assert not HoldfastConfig(compact_dir="/x").compact_before_drop
-    with pytest.raises(ConfigError, match="compact_dir and host_gib are both set"):
-        HoldfastConfig(compact_dir="/x", host_gib=1.0)
+    assert not HoldfastConfig(compact_dir="/x", host_gib=1.0).compact_before_drop
+    with pytest.raises(ConfigError, match="compact_before_drop needs compact_dir"):
+        HoldfastConfig(compact_before_drop=True, host_gib=1.0)
 
 
 def test_tiers_are_off_by_default_and_can_be_disabled(tmp_path: Path) -> None:

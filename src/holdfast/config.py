@@ -82,12 +82,13 @@ class HoldfastConfig:
         pool_gib: Largest size of that directory (GiB); unset, it has no bound.
         pool_ttl_s: Time after which an unused block is removed from it (s); unset, blocks stay.
         compact_dir: Directory of compacted sessions, which outlives the engine; created if needed.
-            A compacted session answers differently. Unset, there is none. Not with `host_gib`.
+            A compacted session answers differently. Unset, there is none.
         compact_gib: Largest size of that directory (GiB); unset, it has no bound.
         compact_share: Share of a session's tokens that stays when it is compacted (0.05 to 0.95).
         compact_method: What chooses these tokens: `keydiff`, `knorm`, `streaming-llm` or `random`.
-        compact_before_drop: Whether a session is compacted before its blocks are evicted, unless
-            its client forbids it. Otherwise only sessions whose client asks for it are.
+        compact_before_drop: Whether a session is compacted before its blocks are evicted from the
+            KV cache, or from the last tier that has them, unless its client forbids it. Otherwise
+            only sessions whose client asks for it are.
         prefetch: Whether blocks are loaded before a turn needs them.
         warm_up_share: Largest share of time in which an engine without requests computes prompts of
             agents that are called next (0 to 1); 0 computes none.
@@ -144,12 +145,6 @@ class HoldfastConfig:
         for key, needed in _NEEDS.items():
             if getattr(self, key) not in (None, False) and getattr(self, needed) is None:
                 raise ConfigError(f"{key} needs {needed}, which is not set")
-        if self.compact_dir is not None and self.host_gib is not None:
-            raise ConfigError(
-                "compact_dir and host_gib are both set: sessions are compacted out of the KV cache,"
-                " and cannot be out of a host tier",
-                hint="prefer host_gib, which loses nothing, while the host tier has space",
-            )
 
 
 _TYPES: Final = get_type_hints(HoldfastConfig)

@@ -68,6 +68,19 @@ def test_blocks_unused_for_the_ttl_expire(pool: PoolDirectory) -> None:
     assert (collected.num_expired, collected.removed_bytes) == (1, 10)
 
 
+def test_files_are_named_before_they_are_evicted(pool: PoolDirectory) -> None:
+    for name, used_s in (("expired", NOW_S - 200), ("old", NOW_S - 2), ("new", NOW_S - 1)):
+        stored(pool, ID, f"{name}.bin", bytes(10), used_s=used_s)
+    named = []
+
+    def before_evicted(path: str) -> None:
+        named.append((Path(path).name, Path(path).exists()))
+
+    collect_garbage(pool.files, Bounds(max_bytes=10, ttl_s=100), NOW_S, before_evicted)
+    assert named == [("old.bin", True)]
+    assert left(pool) == {"new.bin"}
+
+
 def test_abandoned_files_are_removed(pool: PoolDirectory) -> None:
     stored(pool, ID, "1.bin.x.tmp", bytes(10), used_s=NOW_S - ABANDONED_AFTER_S - 1)
     stored(pool, ID, "2.bin.y.tmp", bytes(10), used_s=NOW_S - ABANDONED_AFTER_S + 1)

@@ -15,6 +15,7 @@ from holdfast.vllm.contract import (
     COMPACTION,
     CONTROL,
     SCHEDULER,
+    TIERED_COMPACTION,
     TIERS,
     breaches,
     modules_of,
@@ -45,10 +46,15 @@ def test_installed_vllm_meets_the_contract_of_compaction() -> None:
     assert breaches(modules_of(COMPACTION)) == []
 
 
+def test_installed_vllm_meets_the_contract_of_tiered_compaction() -> None:
+    found = breaches(modules_of(TIERED_COMPACTION))
+    assert bool(found) == is_older(engine_version(), OLDEST_WITH_TIERS), found
+
+
 def test_installed_vllm_meets_the_simulator_contract() -> None:
     package = importlib.import_module(SCHEDULER)
     names = {one.name for one in pkgutil.walk_packages(package.__path__, f"{SCHEDULER}.")}
-    names -= {*modules_of(SCHEDULER), *modules_of(TIERS)}
+    names -= {*modules_of(SCHEDULER), *modules_of(TIERS), *modules_of(TIERED_COMPACTION)}
     assert {"holdfast.vllm.simulator.workerless", "holdfast.vllm.simulator.host_tier"} <= names
     if is_older(engine_version(), OLDEST_WITH_TIERS):
         names = {name for name in names if not name.endswith("_tier")}

@@ -81,12 +81,14 @@ def serve(
         holdfast_arguments,
         serve_vllm,
     )
+    from holdfast.vllm.tiered_compaction.arguments import tiered_compaction_config
 
     has_routes = routes_token(config.routes_token_file, os.environ) is not None
     scheduler = SCHEDULER_CLASS if config.compact_dir is None else COMPACTING_SCHEDULER_CLASS
     ours = holdfast_arguments(arguments, has_routes=has_routes, scheduler=scheduler)
     compaction = compaction_arguments(config, arguments)
-    engine_arguments = [*ours, *tier_arguments(config, arguments), *compaction]
+    connector = None if config.compact_dir is None else tiered_compaction_config
+    engine_arguments = [*ours, *tier_arguments(config, arguments, connector), *compaction]
     # The scheduler is built in the engine core, a child process: the environment reaches it.
     os.environ.update(to_environ(config))
     serve_vllm(engine_arguments)

@@ -166,7 +166,7 @@ def _read_messages(path: Path) -> list[tuple[int, list[dict[str, Any]]]]:
 
 
 def _with_text(message: dict[str, Any]) -> dict[str, Any]:
-    """The message, with an empty text where tool calls are all it has, as templates add texts."""
+    """The message, with an empty text if tool calls are all it has."""
     is_silent = message.get("content") is None and message.get("tool_calls")
     return {**message, "content": ""} if is_silent else message
 

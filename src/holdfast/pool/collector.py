@@ -43,6 +43,7 @@ class GarbageCollector:
         max_bytes: Limit of its size, blocks of all engines together; None sets none.
         ttl_s: Blocks unused for longer are removed (s); None keeps them.
         clock: Returns seconds since the epoch, on the clock of the files.
+        before_evicted: Called in the collector's thread with each file that it removes for space.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class GarbageCollector:
         max_bytes: float | None,
         ttl_s: float | None,
         clock: Callable[[], float],
+        before_evicted: Callable[[str], None] | None = None,
     ) -> None:
         self._pool = pool
         self._bounds = Bounds(
@@ -61,6 +63,7 @@ class GarbageCollector:
         )
         self._max_bytes = max_bytes
         self._clock = clock
+        self._before_evicted = before_evicted
         self._lock = threading.Lock()
         self._num_bytes = 0  # the estimate
         self._num_added = 0  # since the present collection began
@@ -143,7 +146,10 @@ class GarbageCollector:
         with self._lock:
             self._num_added = 0
         collected = collect_garbage(
-            lambda: self._throttled(self._pool.files()), self._bounds, self._clock()
+            lambda: self._throttled(self._pool.files()),
+            self._bounds,
+            self._clock(),
+            self._before_evicted,
         )
         if self._stop.is_set():
             return  # the listing was cut short

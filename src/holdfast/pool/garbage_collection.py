@@ -68,7 +68,10 @@ class Collected:
 
 
 def collect_garbage(
-    list_files: Callable[[], Iterable[StoredFile]], bounds: Bounds, now_s: float
+    list_files: Callable[[], Iterable[StoredFile]],
+    bounds: Bounds,
+    now_s: float,
+    before_evicted: Callable[[str], None] | None = None,
 ) -> Collected:
     """Remove abandoned files, expired blocks, and then blocks above the size limit.
 
@@ -76,6 +79,7 @@ def collect_garbage(
         list_files: Lists the files; called again when the pool is too large.
         bounds: Limits of the pool.
         now_s: Time now (s since the epoch), on the clock of the files.
+        before_evicted: Called with each file before it is removed for space.
 
     Raises:
         OSError: A file exists but cannot be listed or removed.
@@ -101,6 +105,8 @@ def collect_garbage(
         goal = bounds.max_bytes if bounds.goal_bytes is None else bounds.goal_bytes
         cutoff = _cutoff(used_s, num_bytes, collected.num_bytes - goal)
         for file in _least_recently_used(list_files(), *cutoff):
+            if before_evicted is not None:
+                before_evicted(file.path)
             _remove(file, collected)
             collected.num_evicted += 1
             collected.num_files -= 1

@@ -24,12 +24,21 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
-__all__ = ["COMPACTION", "CONTROL", "SCHEDULER", "TIERS", "breaches", "modules_of"]
+__all__ = [
+    "COMPACTION",
+    "CONTROL",
+    "SCHEDULER",
+    "TIERED_COMPACTION",
+    "TIERS",
+    "breaches",
+    "modules_of",
+]
 
 SCHEDULER: Final = "holdfast.vllm"
 TIERS: Final = "holdfast.vllm.offload"
 CONTROL: Final = "holdfast.vllm.control"
 COMPACTION: Final = "holdfast.vllm.compaction"
+TIERED_COMPACTION: Final = "holdfast.vllm.tiered_compaction"
 
 _THEIRS: Final = "vllm"
 _POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -91,7 +100,7 @@ def modules_of(part: str) -> list[str]:
     The scheduler's packages are parts of their own.
 
     Args:
-        part: `SCHEDULER`, `TIERS`, `CONTROL` or `COMPACTION`.
+        part: `SCHEDULER`, `TIERS`, `CONTROL`, `COMPACTION` or `TIERED_COMPACTION`.
     """
     package = importlib.import_module(part)
     walk = pkgutil.iter_modules if part == SCHEDULER else pkgutil.walk_packages

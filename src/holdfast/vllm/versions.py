@@ -111,11 +111,12 @@ def check_tiers(version: str, setting: str = "a tier") -> None:
     _compare(version, "the tiers", "use a tested vLLM, or go without tiers")
 
 
-def check_compaction(version: str) -> None:
+def check_compaction(version: str, *, has_tiers: bool = False) -> None:
     """Check that compaction can run on a version of vLLM; warn if untested.
 
     Args:
         version: The installed version; see `engine_version`.
+        has_tiers: Whether there are tiers as well, which `check_tiers` checks by themselves.
 
     Raises:
         EngineError: vLLM is older than the oldest tested one, or lacks what compaction needs.
@@ -126,15 +127,28 @@ def check_compaction(version: str) -> None:
             hint="unset compact_dir, or upgrade vLLM",
         )
     _compare(version, "compaction", "use a tested vLLM, or unset compact_dir")
+    if has_tiers:
+        _compare(version, "compaction with tiers", "use a tested vLLM, or unset compact_dir")
 
 
 @cache
 def _compare(version: str, part: str, hint: str) -> None:
     if is_tested(version):
         return
-    from holdfast.vllm.contract import COMPACTION, SCHEDULER, TIERS, breaches, modules_of
+    from holdfast.vllm.contract import (
+        COMPACTION,
+        SCHEDULER,
+        TIERED_COMPACTION,
+        TIERS,
+        breaches,
+        modules_of,
+    )
 
-    packages = {"the tiers": TIERS, "compaction": COMPACTION}
+    packages = {
+        "the tiers": TIERS,
+        "compaction": COMPACTION,
+        "compaction with tiers": TIERED_COMPACTION,
+    }
     found = breaches(modules_of(packages.get(part, SCHEDULER)))
     if found:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""

@@ -35,6 +35,20 @@ def test_settings_reach_the_connector() -> None:
     assert options == CompactionOptions("/x", 2.0, 0.5)
 
 
+def test_with_tiers_one_connector_has_both_settings() -> None:
+    from holdfast.vllm.tiered_compaction.arguments import tiered_compaction_config
+
+    settings: dict[str, Any] = {"compact_dir": "/x", "host_gib": 1.0}
+    assert _arguments("model", **settings) == ["--prefix-caching-hash-algo", "sha256_cbor"]
+    assert _arguments("model", pool_dir="/y", **settings) == []  # the pool's arguments have it
+    found = tiered_compaction_config(HoldfastConfig(**settings))
+    assert found["kv_connector"] == "TieredCompactionConnector"
+    assert found["kv_load_failure_policy"] == "fail"
+    extra = found["kv_connector_extra_config"]
+    assert extra["cpu_bytes_to_use"] == 1 << 30
+    assert extra["compaction"]["compact_dir"] == "/x"
+
+
 @pytest.mark.parametrize("own", ["--kv-transfer-config", "--kv_offloading_size=3"])
 def test_second_connector_is_refused(own: str) -> None:
     with pytest.raises(ConfigError, match="vLLM takes one connector"):

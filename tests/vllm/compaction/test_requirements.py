@@ -100,6 +100,51 @@ def test_engine_refused_with_a_reason(arguments: dict[str, Any], why: str, tmp_p
         _check(_engine_config(tmp_path, _LLAMA, **arguments))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pipeline_parallel_size", "data_parallel_size"),
+        *("decode_context_parallel_size", "prefill_context_parallel_size"),
+    ],
+)
+def test_every_split_of_an_engine_is_refused(name: str, tmp_path: Path) -> None:
+    # Set on vLLM's own configuration, which would want as many devices.
+    config = _engine_config(tmp_path, _LLAMA)
+    setattr(config.parallel_config, name, 2)
+    with pytest.raises(ConfigError, match=f"{name} is 2"):
+        _check(config)
+
+
+def test_speculative_decoding_is_refused(tmp_path: Path) -> None:
+    ngram = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}
+    with pytest.raises(ConfigError, match="would draft from placeholder tokens"):
+        _check(_engine_config(tmp_path, _LLAMA, speculative_config=ngram))
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_tiers_refuse_what_compaction_alone_refuses(kind: str, tmp_path: Path) -> None:
+    from vllm.config import KVTransferConfig
+    from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
+
+    from holdfast.config import HoldfastConfig
+    from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
+
+    if is_older(engine_version(), OLDEST_WITH_TIERS):
+        pytest.skip("this vLLM is older than the offloading that tiers need")
+    from holdfast.vllm.tiered_compaction.arguments import tiered_compaction_config
+    from holdfast.vllm.tiered_compaction.connector import TieredCompactionConnector
+
+    config = _engine_config(tmp_path, _LLAMA)
+    config.model_config.hf_text_config.rope_parameters = {
+        **config.model_config.hf_text_config.rope_parameters,
+        "rope_type": kind,
+    }
+    settings = HoldfastConfig(compact_dir=str(tmp_path / "compacted"), host_gib=0.01)
+    config.kv_transfer_config = KVTransferConfig(**tiered_compaction_config(settings))
+    with pytest.raises(ConfigError, match=f"'{kind}' cannot be moved"):
+        TieredCompactionConnector(config, KVConnectorRole.SCHEDULER, None)
+
+
 @pytest.mark.parametrize("method", ["snapkv", "layer-defensivekv", "keydiff:scope=all"])
 def test_method_that_no_block_table_holds_is_refused(method: str) -> None:
     from holdfast.vllm.compaction.requirements import engine_method

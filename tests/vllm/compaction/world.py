@@ -77,10 +77,10 @@ class Engine:
     def __init__(self, model: Path, *, scheduler: str = _SCHEDULER, **settings: Any) -> None:
         from vllm.config import KVTransferConfig
 
-        from holdfast.vllm.compaction.arguments import compaction_config
         from vllm import LLM
 
-        config = compaction_config(HoldfastConfig(**settings))
+        config = _connector_of(HoldfastConfig(**settings))
+        self._has_tiers = "host_gib" in settings
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an engine's start warns a lot
             self._llm = LLM(
@@ -106,7 +106,7 @@ class Engine:
     @property
     def sessions(self) -> Any:
         """The connector's half in the scheduler."""
-        return self.scheduler.connector.sessions
+        return self.scheduler.connector.compaction.sessions
 
     @property
     def counted(self) -> dict[str, float]:
@@ -125,11 +125,19 @@ class Engine:
         num_outputs: int = NUM_OUTPUTS,
         compact: bool | None = None,
         salt: str | None = None,
+        is_stored: bool = True,
     ) -> list[Said]:
         """Send prompts at once."""
         from vllm import SamplingParams
 
-        wish = {} if compact is None else {"holdfast": {"compact": compact}}
+        # The transfer gate goes by the time that copies take, which tests cannot foresee.
+        every = {
+            "max_load_tokens": KV_TOKENS,
+            "max_offload_tokens": KV_TOKENS if is_stored else 0,
+        }
+        wish: dict[str, Any] = every if self._has_tiers else {}
+        if compact is not None:
+            wish = {**wish, "holdfast": {"compact": compact}}
         params = SamplingParams(
             max_tokens=num_outputs,
             temperature=0.0,
@@ -150,6 +158,19 @@ class Engine:
         prompt = some_tokens(1_000 * self._num_crowds, KV_TOKENS - BLOCK)
         self.ask(prompt, num_outputs=1, compact=False)
 
+    def drop(self, *, most: int = 8) -> None:
+        """Have the last tier drop the idle sessions that are watched there."""
+        for _ in range(most):
+            self.crowd_out()
+            if not self.num_watched:
+                return
+        raise AssertionError(f"{self.num_watched} sessions are still in tiers")
+
+    @property
+    def num_watched(self) -> int:
+        """Paused sessions of which a tier has copies."""
+        return sum(self.sessions.lower.num_watched)
+
     def await_compactions(self, num_sessions: int) -> None:
         """Wait until so many compactions can be loaded."""
         if self.sessions.has_jobs:  # a server takes steps by itself
@@ -157,6 +178,7 @@ class Engine:
         catalog = self.sessions.catalog
 
         def is_there() -> bool:
+            self.sessions.settle()
             catalog.look()
             return len(catalog) == num_sessions
 
@@ -172,6 +194,19 @@ class Engine:
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         gc.collect()
+
+
+def _connector_of(config: HoldfastConfig) -> dict[str, Any]:
+    """The connector's configuration that `holdfast serve` chooses."""
+    from holdfast.vllm.compaction.arguments import compaction_config
+    from holdfast.vllm.offload.arguments import transfer_config
+    from holdfast.vllm.tiered_compaction.arguments import tiered_compaction_config
+
+    if config.host_gib is None:
+        return compaction_config(config)
+    return (
+        transfer_config(config) if config.compact_dir is None else tiered_compaction_config(config)
+    )
 
 
 def _said(output: Any) -> Said:

@@ -22,6 +22,8 @@ _HASH: Final = "sha256_cbor"
 def compaction_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str]:
     """Arguments of vLLM for compacted sessions; none without `compact_dir`.
 
+    With `host_gib` the tiers' arguments name the connector.
+
     Args:
         config: Our settings.
         arguments: The operator's arguments for vLLM.
@@ -45,15 +47,17 @@ def compaction_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> li
             " of a compacted session as if they were its text",
             hint="leave one of the two out",
         )
-    check_compaction(engine_version())
+    check_compaction(engine_version(), has_tiers=config.host_gib is not None)
     try:
         from holdfast.vllm.compaction.requirements import engine_method
     except ImportError as error:
         raise EngineError(f"compact_dir needs torch and transformers: {error}") from error
 
     engine_method(config.compact_method)
-    extra = ["--kv-transfer-config", json.dumps(compaction_config(config))]
-    if not any(_OWN_HASH.fullmatch(argument) for argument in arguments):
+    extra: list[str] = []
+    if config.host_gib is None:
+        extra = ["--kv-transfer-config", json.dumps(compaction_config(config))]
+    if config.pool_dir is None and not any(_OWN_HASH.fullmatch(argument) for argument in arguments):
         # The default hash pickles, so another process may hash equal prompts differently.
         extra += ["--prefix-caching-hash-algo", _HASH]
     return extra

@@ -26,7 +26,7 @@ from holdfast.vllm.compaction.compaction_file import (
     read_prefix,
     write_prefix,
 )
-from holdfast.vllm.compaction.page_layout import PageLayout
+from holdfast.vllm.compaction.page_layout import BlockReader, PageLayout
 
 __all__ = ["CompactJob", "Compactor", "LoadJob"]
 
@@ -39,7 +39,7 @@ class CompactJob:
 
     Attributes:
         path: File to write.
-        block_ids: Its blocks in order, all full.
+        block_ids: Its blocks in order, all full; of a tier, the numbers of the copied chunks.
         num_tokens: Tokens that it stands for: more than the blocks' if it begins with a compaction.
         num_kept: Entries to keep of each KV head (count).
         salt: Salt of the placeholder tokens' prefix hashes.
@@ -87,14 +87,20 @@ class Compactor:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="holdfast-compaction")
         self._failed_blocks: set[int] = set()
 
-    def compact(self, job: CompactJob) -> None:
-        """Compact a prefix and have it written; an error is logged and loses it alone."""
+    def compact(self, job: CompactJob, blocks: Sequence[BlockReader] | None = None) -> None:
+        """Compact a prefix and have it written; an error is logged and loses it alone.
+
+        Args:
+            job: The prefix.
+            blocks: Reads each layer's blocks, if they are not in the KV cache.
+        """
         started_s = time.perf_counter()
+        layers: Sequence[BlockReader] = self._layers if blocks is None else blocks
         try:
-            positions = self._positions(job)
+            positions = _positions(job, layers)
             parts = [
                 self._compacted(index, layer, job, positions[index])
-                for index, layer in enumerate(self._layers)
+                for index, layer in enumerate(layers)
             ]
         except (EngineError, RuntimeError) as error:
             _logger.warning("a session was not compacted: %s", error)
@@ -105,9 +111,7 @@ class Compactor:
             num_kept=job.num_kept,
             salt=job.salt,
             method=self._method.name,
-            num_bytes_before=sum(
-                layer.bytes_per_token * positions.shape[-1] for layer in self._layers
-            ),
+            num_bytes_before=sum(layer.bytes_per_token * positions.shape[-1] for layer in layers),
             seconds=time.perf_counter() - started_s,
         )
         self._writer.submit(_write, Path(job.path), header, prefix)
@@ -139,19 +143,8 @@ class Compactor:
         """Wait until all files are written."""
         self._writer.shutdown()
 
-    def _positions(self, job: CompactJob) -> Tensor:
-        """Positions of the entries' tokens, (L, H, n), int32."""
-        num_entries = len(job.block_ids) * self._layers[0].block_tokens
-        num_before = job.num_tokens - num_entries
-        shape = (len(self._layers), self._layers[0].num_heads, -1)
-        later = torch.arange(num_entries, dtype=torch.int32) + num_before
-        if job.base is None:
-            return later.expand(*shape)
-        first = read_prefix(Path(job.base)).positions
-        return torch.cat([first, later[first.shape[-1] :].expand(*shape)], dim=-1)
-
     def _compacted(
-        self, index: int, layer: PageLayout, job: CompactJob, positions: Tensor
+        self, index: int, layer: BlockReader, job: CompactJob, positions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One layer's keys, values and positions that are left, in host memory."""
         keys, values = layer.read(job.block_ids)
@@ -172,6 +165,18 @@ class Compactor:
         kept = self._rotation.turned_back(keys.gather(1, at), num_entries - job.num_kept)
         host = chosen.cpu()
         return kept.cpu(), values.gather(1, at).cpu(), positions.gather(1, host)
+
+
+def _positions(job: CompactJob, layers: Sequence[BlockReader]) -> Tensor:
+    """Positions of the entries' tokens, (L, H, n), int32."""
+    num_entries = len(job.block_ids) * layers[0].block_tokens
+    num_before = job.num_tokens - num_entries
+    shape = (len(layers), layers[0].num_heads, -1)
+    later = torch.arange(num_entries, dtype=torch.int32) + num_before
+    if job.base is None:
+        return later.expand(*shape)
+    first = read_prefix(Path(job.base)).positions
+    return torch.cat([first, later[first.shape[-1] :].expand(*shape)], dim=-1)
 
 
 def _write(path: Path, header: Header, prefix: CompactedPrefix) -> None:

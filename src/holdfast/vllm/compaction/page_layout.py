@@ -10,16 +10,83 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
 
 from holdfast.errors import EngineError
 
-__all__ = ["PageLayout"]
+__all__ = ["BlockReader", "PageLayout", "StoredPage", "StoredPages"]
 
 _BASE: Final = 256  # whole numbers below are exact in float16 and bfloat16
+
+
+class BlockReader(Protocol):
+    """Reads keys and values of one layer, wherever its blocks are; see `PageLayout`."""
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens in a block (count)."""
+
+    @property
+    def num_heads(self) -> int:
+        """KV heads (count)."""
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory of a token's key and value, of all heads."""
+
+    def read(self, block_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Keys and values of whole blocks, (H, n, d) each, copied; pure."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPage:
+    """Where one layer's keys and values are in a chunk of one block.
+
+    Attributes:
+        shape: Keys or values, heads, tokens, head size: (2, H, block_tokens, d).
+        dtype: Of keys and values.
+        first_byte: Of the layer in the chunk.
+        order: For each key and value its place in the layer's bytes, (2·H·block_tokens·d,), int64.
+    """
+
+    shape: tuple[int, int, int, int]
+    dtype: torch.dtype
+    first_byte: int
+    order: Tensor
+
+
+class StoredPages:
+    """Reads one layer out of chunks that were copied from a tier.
+
+    Args:
+        page: Where the layer is in a chunk.
+        chunks: The chunks' bytes, (num_chunks, chunk_bytes), uint8.
+    """
+
+    def __init__(self, page: StoredPage, chunks: Tensor) -> None:
+        self._page = page
+        self._chunks = chunks
+        _, self.num_heads, self.block_tokens, _ = page.shape
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory of a token's key and value, of all heads."""
+        num_bytes: int = math.prod(self._page.shape) * self._page.dtype.itemsize
+        return num_bytes // self.block_tokens
+
+    def read(self, block_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Keys and values of chunks; see `PageLayout.read`. Pure."""
+        page = self._page
+        end = page.first_byte + self.bytes_per_token * self.block_tokens
+        layer = self._chunks[list(block_ids), page.first_byte : end].contiguous()
+        keys, values = (
+            layer.view(page.dtype)[:, page.order].view(len(block_ids), *page.shape).unbind(1)
+        )
+        return _joined(keys), _joined(values)
 
 
 class PageLayout:
@@ -81,6 +148,30 @@ class PageLayout:
             first: Tokens before this one are left out (0 to n).
         """
         self._put(self._cache, keys[:, first:], values[:, first:], block_ids, first)
+
+    def stored(self, first_byte: int, page_bytes: int) -> StoredPage:
+        """Where the layer's keys and values are in a chunk of a tier; pure.
+
+        A tier copies a block's memory, in which a cache's dimensions may have another order.
+
+        Args:
+            first_byte: Of the layer in the chunk.
+            page_bytes: Of the layer in the chunk.
+
+        Raises:
+            EngineError: A block's memory has anything beside the layer's keys and values.
+        """
+        block = self._cache[0]
+        place = torch.zeros(block.shape, dtype=torch.int64)
+        for dimension, (size, stride) in enumerate(zip(block.shape, block.stride(), strict=True)):
+            steps = torch.arange(size) * stride
+            place += steps.view([-1 if one == dimension else 1 for one in range(block.dim())])
+        offsets = place.flatten()
+        is_dense = torch.equal(offsets.sort().values, torch.arange(len(offsets)))
+        stride_bytes = self._cache.stride(0) * block.itemsize
+        if not is_dense or not block.nbytes == page_bytes == stride_bytes:
+            raise self._refusal("its KV blocks have other memory between, which tiers copy as well")
+        return StoredPage(self._shape, block.dtype, first_byte, offsets[self._order.cpu()])
 
     def _put(
         self, cache: Tensor, keys: Tensor, values: Tensor, block_ids: Sequence[int], first: int

@@ -75,6 +75,11 @@ class PausedPrefixes:
             found.append(blocks[0].block_id)
         return found
 
+    def num_resident(self, hashes: Sequence[bytes]) -> int:
+        """Leading prefix hashes whose blocks are cached (count). Pure."""
+        cached = (self._pool.get_cached_block(one, [self._group]) for one in hashes)
+        return next((n for n, blocks in enumerate(cached) if blocks is None), len(hashes))
+
     def watch(self, prefix: PausedPrefix) -> list[PausedPrefix]:
         """Watch a prefix whose blocks are cached. Mutates.
 

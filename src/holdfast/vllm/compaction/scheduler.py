@@ -22,7 +22,7 @@ class CompactingScheduler(HoldfastScheduler):
     def add_request(self, request: Any) -> None:
         """Take in a request; see vLLM."""
         if request.request_id not in self.requests:
-            self.connector.on_new_request(request)
+            self.connector.compaction.arrived(request)
         super().add_request(request)
 
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
@@ -35,7 +35,7 @@ class CompactingScheduler(HoldfastScheduler):
     @property
     def compacted(self) -> CompactedSessions:
         """The connector's sessions."""
-        sessions: CompactedSessions = self.connector.sessions
+        sessions: CompactedSessions = self.connector.compaction.sessions
         return sessions
 
     def _leave(self, request: Any) -> None:

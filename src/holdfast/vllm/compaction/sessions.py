@@ -14,6 +14,7 @@ from typing import Any, Final
 from holdfast.compress.budget import Budget
 from holdfast.vllm.compaction.catalog import Catalog
 from holdfast.vllm.compaction.compactor import CompactJob, LoadJob
+from holdfast.vllm.compaction.lower_copies import LowerCopies, NoLowerCopies
 from holdfast.vllm.compaction.options import CompactionOptions
 from holdfast.vllm.compaction.paused_prefixes import PausedPrefix, PausedPrefixes
 from holdfast.vllm.compaction.returning import (
@@ -39,16 +40,18 @@ class CompactedSessions:
 
     Attributes:
         catalog: The compactions that can be loaded.
+        lower: Copies in tiers; none by default.
         counts: Prompts `shortened`; `loads` for them; prefixes `incomplete`, which had lost a block
-            before they could be compacted; tokens of prompts that were `dropped_tokens`; decisions
-            that `failed`.
+            before they could be compacted, or `skipped`, as tiers dropped others faster than they
+            can be compacted; tokens of prompts that were `dropped_tokens`; decisions that `failed`.
     """
 
     def __init__(self, directory: Path, options: CompactionOptions, block_tokens: int) -> None:
         max_bytes = None if options.compact_gib is None else int(options.compact_gib * _GIB)
         self.catalog = Catalog(directory, max_bytes)
-        names = "shortened", "loads", "incomplete", "dropped_tokens", "failed"
+        names = "shortened", "loads", "incomplete", "skipped", "dropped_tokens", "failed"
         self.counts: Counter[str] = Counter(dict.fromkeys(names, 0))
+        self.lower: LowerCopies = NoLowerCopies()
         self._options = options
         self._block_tokens = block_tokens
         self._arrived: set[str] = set()
@@ -70,11 +73,12 @@ class CompactedSessions:
     def arrived(self, request: Any) -> None:
         """Shorten a new request's prompt if its prefix is compacted. Mutates the request.
 
-        Not if the whole prefix is cached: what is lossless comes first. A second call for one
-        request changes nothing.
+        Not if the whole prefix is cached or can be loaded from tiers: what is lossless comes first.
+        A second call for one request changes nothing.
         """
         if request.request_id in self._arrived:
             return
+        self.settle()
         self._arrived.add(request.request_id)
         self._unwatch(request.block_hashes)
         if wish_of(request) is False or not can_be_shorter(request):
@@ -84,8 +88,8 @@ class CompactedSessions:
         found = self.catalog.deepest(request.block_hashes[:num_blocks])
         if found is None:
             return
-        num_compacted = found.header.num_tokens // self._block_tokens
-        if self._paused.resident(request.block_hashes[:num_compacted]) is not None:
+        hashes = request.block_hashes[: found.header.num_tokens // self._block_tokens]
+        if self.lower.covers(hashes[self._paused.num_resident(hashes) :]):
             return
         self.catalog.pin(found.key)
         self._returning[request.request_id] = shortened(request, found)
@@ -126,12 +130,9 @@ class CompactedSessions:
         Args:
             new_block_ids: Blocks that requests were given, hits included.
         """
+        self.settle()
         for prefix, is_whole in self._paused.dropped(new_block_ids):
-            if is_whole:
-                self._compact(prefix)
-            else:
-                self.counts["incomplete"] += 1
-            self._unpin(prefix)
+            self._dropped(prefix, is_whole=is_whole)
 
     def take_jobs(self) -> tuple[list[CompactJob], list[LoadJob]]:
         """What a worker does in this step. Mutates."""
@@ -145,6 +146,8 @@ class CompactedSessions:
         Returns:
             Parameters for its answer, if its prompt was shortened.
         """
+        if request.request_id not in self._arrived:
+            return None
         self._arrived.discard(request.request_id)
         is_closed = request.request_id in self._closed
         self._closed.discard(request.request_id)
@@ -164,21 +167,35 @@ class CompactedSessions:
         self._closed.add(request_id)
 
     def content_dropped(self) -> None:
-        """Forget paused prefixes, as the engine dropped all cached content. Mutates."""
+        """Forget paused prefixes, as the engine dropped all cached content. Mutates.
+
+        Those of which tiers have copies are watched there.
+        """
         for prefix in self._paused.clear():
-            self._unpin(prefix)
+            self._dropped(prefix, is_whole=False)
         self._to_compact.clear()
 
     def clear(self) -> None:
         """Remove all compactions too, as weights may have changed. Mutates."""
         self.content_dropped()
+        self.lower.clear()
+        self.settle()
         self.catalog.clear()
+
+    def settle(self) -> None:
+        """Take in the outcomes of prefixes in tiers. Mutates."""
+        for ended in self.lower.take_ended():
+            if ended.outcome == "compacted":
+                self.catalog.await_file(ended.prefix.key)
+            elif ended.outcome:
+                self.counts[ended.outcome] += 1
+            self._unpin(ended.prefix)
 
     @property
     def counters(self) -> dict[tuple[str, tuple[str, ...]], float]:
         """What was counted since the start, by metric and its labels. Pure."""
         counts, catalog = self.counts, self.catalog
-        outcomes = {**catalog.counts, **{n: counts[n] for n in ("incomplete", "failed")}}
+        outcomes = {**catalog.counts, **{n: counts[n] for n in ("incomplete", "skipped", "failed")}}
         return {
             **{("holdfast_compactions", (name,)): float(num) for name, num in outcomes.items()},
             ("holdfast_compacted_prompts", ()): float(counts["shortened"]),
@@ -220,11 +237,25 @@ class CompactedSessions:
         for forgotten in self._paused.watch(prefix):
             self._unpin(forgotten)
 
+    def _dropped(self, prefix: PausedPrefix, *, is_whole: bool) -> None:
+        """Compact a prefix that leaves the KV cache, unless a tier keeps it. Mutates."""
+        if self.lower.keeps(prefix.hashes):
+            self.lower.watch(prefix, self._job_of(prefix))
+            return
+        if is_whole:
+            self._compact(prefix)
+        else:
+            self.counts["incomplete"] += 1
+        self._unpin(prefix)
+
     def _compact(self, prefix: PausedPrefix) -> None:
         if self.catalog.has(prefix.key):
             return
         self.catalog.await_file(prefix.key)
-        job = CompactJob(
+        self._to_compact.append(self._job_of(prefix))
+
+    def _job_of(self, prefix: PausedPrefix) -> CompactJob:
+        return CompactJob(
             path=str(self.catalog.path_of(prefix.key)),
             block_ids=list(prefix.block_ids),
             num_tokens=prefix.num_tokens,
@@ -232,7 +263,6 @@ class CompactedSessions:
             salt=f"holdfast-compaction-{secrets.token_hex(_SALT_BYTES)}",
             base=None if prefix.base is None else str(prefix.base.path),
         )
-        self._to_compact.append(job)
 
     def _num_kept(self, num_tokens: int) -> int:
         """Entries to keep of each head: whole blocks, so that later hashes compare."""
@@ -243,6 +273,7 @@ class CompactedSessions:
         """A session that returns is not paused any more."""
         for prefix in self._paused.forget(hashes):
             self._unpin(prefix)
+        self.lower.forget(hashes)
 
     def _unpin(self, prefix: PausedPrefix) -> None:
         if prefix.base is not None:

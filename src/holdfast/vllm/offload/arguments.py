@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,11 @@ _OWN_HASH: Final = re.compile(r"--prefix[-_]caching[-_]hash[-_]algo(=.*)?")
 _HASH: Final = "sha256_cbor"
 
 
-def tier_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str]:
+def tier_arguments(
+    config: HoldfastConfig,
+    arguments: Sequence[str],
+    connector: Callable[[HoldfastConfig], Mapping[str, Any]] | None = None,
+) -> list[str]:
     """Arguments of vLLM for the tiers in `config`; none without `host_gib`.
 
     Makes the pool's directory if it is missing.
@@ -37,6 +41,7 @@ def tier_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str
     Args:
         config: Our settings.
         arguments: The operator's arguments for vLLM.
+        connector: Returns another connector's `kv_transfer_config` than `transfer_config`.
 
     Raises:
         ConfigError: The arguments configure tiers as well, memory or disk is too small, or the
@@ -53,7 +58,7 @@ def tier_arguments(config: HoldfastConfig, arguments: Sequence[str]) -> list[str
             )
     check_offloading("host_gib")
     _check_memory(config.host_gib, arguments, os.environ)
-    extra = ["--kv-transfer-config", json.dumps(transfer_config(config))]
+    extra = ["--kv-transfer-config", json.dumps((connector or transfer_config)(config))]
     if config.pool_dir is not None:
         pool = PoolDirectory.make(Path(config.pool_dir))
         if config.pool_gib is not None:

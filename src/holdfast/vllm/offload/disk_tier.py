@@ -18,7 +18,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -85,10 +85,17 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         ttl_s: Age at which an unused block expires (s); None for never.
         backpressure_detector: vLLM's; a `SlowDisk` learns of each store.
 
+    Attributes:
+        before_removed: Called with each file that this engine is about to remove for space, in a
+            thread of the pool.
+        block_bytes: Size of a block.
+
     Raises:
         ConfigError: The directory cannot be used, a block exceeds `pool_bytes`, or the KV of this
             engine cannot be told apart from another's.
     """
+
+    before_removed: Callable[[str], None] | None = None
 
     def __init__(
         self,
@@ -138,9 +145,7 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         self._counts: Counter[tuple[str, str]] = Counter()
         self._counts_lock = threading.Lock()
         self._logged: set[str] = set()
-        self._collector = GarbageCollector(
-            self._directory, max_bytes=pool_bytes, ttl_s=ttl_s, clock=_wall_clock_s
-        )
+        self._collector = self._started_collector(pool_bytes)
         _logger.info("pool %s, identity %s", pool_dir, self._identity.name)
 
     # Calls of vLLM.
@@ -197,6 +202,23 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
     def has_failed(self, key: bytes) -> bool:
         """Whether the last load of a block has failed and it was not stored since. Pure."""
         return key in self._failed
+
+    @property
+    def block_bytes(self) -> int:
+        """See the class."""
+        return int(self._num_file_bytes - FOOTER_BYTES)
+
+    def path_of(self, key: bytes) -> str:
+        """The file of a block, which may not be there. Pure."""
+        return str(self._path_of(key))
+
+    def has_file(self, key: bytes) -> bool:
+        """Whether a block's file has the right size and age. Reads its status."""
+        return self._is_current(self._path_of(key))
+
+    def read_into(self, key: bytes, block: memoryview) -> bool:
+        """Read a block, and whether it is whole; removes a bad file. Thread-safe."""
+        return self._load_block(self._path_of(key), block) is None
 
     def on_request_finished(self, req_context: Any) -> None:
         """Count all blocks of the request's path as used, resident or not."""
@@ -268,13 +290,19 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
     def _is_stored(self, path: Path) -> bool:
         """Whether a file of the right size and age is there; counts it as used."""
         try:
-            status = path.stat()
-            if status.st_size != self._num_file_bytes or status.st_mtime < self._not_before_s():
+            if not self._is_current(path):
                 return False
             os.utime(path)
         except OSError:
             return False
         return True
+
+    def _is_current(self, path: Path) -> bool:
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        return status.st_size == self._num_file_bytes and status.st_mtime >= self._not_before_s()
 
     def _load(self, job: _Job, chunk_ids: Sequence[int], first: int, stride: int) -> None:
         for i in range(first, len(job.keys), stride):
@@ -316,6 +344,19 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
 
     def _not_before_s(self) -> float:
         return 0.0 if self._ttl_s is None else _wall_clock_s() - self._ttl_s
+
+    def _started_collector(self, pool_bytes: int | None) -> GarbageCollector:
+        return GarbageCollector(
+            self._directory,
+            max_bytes=pool_bytes,
+            ttl_s=self._ttl_s,
+            clock=_wall_clock_s,
+            before_evicted=self._before_evicted,
+        )
+
+    def _before_evicted(self, path: str) -> None:
+        if self.before_removed is not None:
+            self.before_removed(path)
 
     def _chunk(self, chunk_id: int) -> memoryview:
         start = int(chunk_id) * self._block_size

@@ -30,7 +30,10 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
 
     Attributes:
         chunk_owners: Which sessions want which chunks.
+        before_evicted: Called with keys and chunks whose memory the caller is about to reuse.
     """
+
+    before_evicted: Callable[[Sequence[tuple[bytes, Any]]], None] | None = None
 
     def __init__(self, cache_capacity: int) -> None:
         check_tiers(engine_version())
@@ -93,13 +96,9 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
 
     def evict(self, n: int, protected: set[bytes]) -> list[tuple[bytes, Any]] | None:
         """Evict exactly `n` chunks, or none; see `CachePolicy`."""
-        if self._protects_owned:
-            return self._victims(n, protected, ())
-        self._keep_ranking(n)
-        evicted = self._victims(n, protected, self._ranking)
-        if evicted is None:
-            self._ranking = self._ranked()
-            evicted = self._victims(n, protected, self._ranking)
+        evicted = self._evicted(n, protected)
+        if evicted and self.before_evicted is not None:
+            self.before_evicted(evicted)
         return evicted
 
     def has_space(self, num_chunks: int, priority: Any) -> bool:
@@ -130,6 +129,16 @@ class HostPolicy(CachePolicy):  # type: ignore[misc]
         self._chunks.clear()
         self.chunk_owners.clear()
         self._ranking, self._num_until_ranking = [], 0
+
+    def _evicted(self, n: int, protected: set[bytes]) -> list[tuple[bytes, Any]] | None:
+        if self._protects_owned:
+            return self._victims(n, protected, ())
+        self._keep_ranking(n)
+        evicted = self._victims(n, protected, self._ranking)
+        if evicted is None:
+            self._ranking = self._ranked()
+            evicted = self._victims(n, protected, self._ranking)
+        return evicted
 
     def _keep_ranking(self, num_chunks: int) -> None:
         """Rank owners again after a few hundred evictions. Mutates."""

@@ -17,9 +17,14 @@ from vllm.v1.request import Request, RequestStatus
 
 from holdfast.vllm.compat import end_tier_access
 
-__all__ = ["PlaceholderRequests"]
+__all__ = ["PlaceholderRequests", "is_placeholder"]
 
 _PREFIX = "holdfast-prefetch-"
+
+
+def is_placeholder(request: Any) -> bool:
+    """Whether a request is one of ours that never runs. Pure."""
+    return bool(request.request_id.startswith(_PREFIX))
 
 
 class PlaceholderRequests:

@@ -1,0 +1,1 @@
+"""Compaction as the step before the last tier drops a session."""

@@ -1,0 +1,101 @@
+"""Engines one after the other: vLLM has one worker connector a process, so none else may run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.vllm.compaction.world import (
+    BLOCK,
+    NUM_OUTPUTS,
+    Engine,
+    Reference,
+    build_model,
+    some_tokens,
+)
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("has_tiers")]
+
+_PROMPT = some_tokens(1, 320)
+_NEXT = some_tokens(2, 20)
+_NUM_KEPT = 192
+_BLOCK_BYTES = 2 * 2 * 2 * BLOCK * 64 * 4  # layers, K and V, heads, head size
+_HOST_GIB = 64 * _BLOCK_BYTES / (1 << 30)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def reference(model: Path) -> Reference:
+    return Reference(model)
+
+
+def test_pool_compacts_what_its_collector_removes(
+    model: Path, reference: Reference, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"compact_dir": str(tmp_path / "compacted"), "host_gib": _HOST_GIB}
+    # Less than two crowds, so that the third stores and the collector removes the first prompts.
+    pool: dict[str, Any] = {
+        "pool_dir": str(tmp_path / "pool"),
+        "pool_gib": 90 * (_BLOCK_BYTES + 4096) / (1 << 30),
+    }
+    engine = Engine(model, compact_before_drop=True, **settings, **pool)
+    try:
+        engine.ask(_PROMPT)
+        engine.crowd_out()
+        assert engine.ask(_PROMPT + _NEXT).compaction is None
+        engine.drop(most=20)
+        engine.await_compactions(1)
+        found = engine.ask(_PROMPT + _NEXT)
+        assert found.compaction is not None
+        session = reference.compacted(_PROMPT, _NUM_KEPT)
+        assert found.tokens == session.answer(_NEXT, max_tokens=NUM_OUTPUTS)
+    finally:
+        engine.close()
+
+
+def test_compaction_with_tiers_outlives_the_engine(
+    model: Path, reference: Reference, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"compact_dir": str(tmp_path), "host_gib": _HOST_GIB}
+    first = Engine(model, compact_before_drop=True, **settings)
+    first.ask(_PROMPT)
+    first.drop()
+    first.await_compactions(1)
+    first.close()
+    second = Engine(model, **settings)
+    try:
+        found = second.ask(_PROMPT + _NEXT)
+        session = reference.compacted(_PROMPT, _NUM_KEPT)
+        assert found.tokens == session.answer(_NEXT, max_tokens=NUM_OUTPUTS)
+    finally:
+        second.close()
+
+
+def test_unasked_nothing_changes(model: Path, tmp_path: Path) -> None:
+    """With `compact_before_drop` off the engine does what it does with tiers alone."""
+
+    def run(**settings: Any) -> tuple[list[object], dict[str, float]]:
+        scheduler = "holdfast.vllm.scheduler.HoldfastScheduler"
+        named: dict[str, Any] = {} if "compact_dir" in settings else {"scheduler": scheduler}
+        engine = Engine(model, host_gib=_HOST_GIB, **named, **settings)
+        try:
+            said: list[object] = []
+            for seed in range(4):
+                said += engine.ask_all([some_tokens(seed, 300), some_tokens(seed + 9, 500)])
+            said += engine.ask_all([some_tokens(seed, 300) + _NEXT for seed in range(4)])
+            counted = {n: v for n, v in engine.counted.items() if "compact" not in n}
+            return said, counted
+        finally:
+            engine.close()
+
+    without, counted = run()
+    with_it, counted_with_it = run(compact_dir=str(tmp_path))
+    assert with_it == without
+    assert not list(tmp_path.rglob("*.safetensors"))
+    for name in ("holdfast_turns", "holdfast_evicted_blocks"):
+        assert counted_with_it.get(name) == counted.get(name)
