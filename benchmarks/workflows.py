@@ -82,6 +82,12 @@ VARIANTS = (
         settings={"prefetch": False},
         tiers=(True,),
     ),
+    Variant(
+        "holdfast, warm-ups",
+        "holdfast",
+        agent_ids=True,
+        settings={"warm_up_share": 0.5, "warm_up": "all"},
+    ),
     Variant("working-set", "working-set", agent_ids=True),
     Variant(BOUND, "clairvoyant", agent_ids=True),
     Variant(CEILING, "all-kept"),
@@ -331,7 +337,7 @@ def _table(done: Done) -> Iterator[str]:
             own = _cases(done, variant.name, has_tier=has_tier)
             if own and variant.name == BOUND:
                 own = bound
-            if own:
+            if own and len(own) == len(stock):  # a new row is whole after the last seed
                 cells = _cells(own, stock, _cases(done, CEILING, has_tier=False))
                 tier = "twice the cache" if has_tier else "none"
                 times = [a.ttft_s / b.ttft_s for a, b in zip(own, bound, strict=True)]
