@@ -12,9 +12,10 @@ COMMAND is `mcp-server-git` of PyPI, which works on a repository made here. Thre
 - `scripted review`: every session is the same six reads, but for a revision that the log lists.
 - `writes between reads`: a change of the index comes between all reads; no result holds.
 
-Each is played three times at once: to the server itself, through the proxy, and through the proxy
-with `--speculate`. What is compared is the time that the client waits for answers. `distant` has
-each message of the server take a tenth of a second in each direction.
+Each is played four times at once: to the server itself, through the proxy without policies, through
+the proxy, and through the proxy with `--speculate`. What is compared is the time that the client
+waits for answers. `distant` has each message of the server take a tenth of a second in each
+direction.
 
 COMMAND of `--agent` is Claude Code, which then makes the calls: one run of it a session, its model
 being a script that says which call comes next. Its results are `mcp_agent.*`, and the waits have
@@ -54,7 +55,7 @@ from mcp_sessions import AFTER_EDIT_S, MAX_PAUSE_S, Step, recorded
 
 DISTANT = Path(__file__).with_name("distant_server.py")
 DISTANCE_S = 0.1
-MODES = ("server alone", "memory", "memory and early calls")
+MODES = ("server alone", "no policies", "memory", "memory and early calls")
 READS = frozenset(
     f"git_{name}"
     for name in ("status", "diff_unstaged", "diff_staged", "diff", "log", "show", "branch")
@@ -231,7 +232,7 @@ async def play(played: Played, plan: Plan, server: Sequence[str], agent: str | N
                     await play_agent(played, steps, repository, server, url, agent)
         if url:
             text = (folder / "stderr").read_text()
-            for pattern in SUMMARY[: MODES.index(played.mode)]:
+            for pattern in SUMMARY[: MODES.index(played.mode) - 1]:
                 found = pattern.search(text)
                 assert found is not None, text
                 played.counts |= {name: float(value) for name, value in found.groupdict().items()}
@@ -245,8 +246,11 @@ async def opened(played: Played, server: Sequence[str], errors: Path) -> AsyncIt
     if played.mode == MODES[0]:
         yield ""
         return
-    options = ["--speculate"] if played.mode == MODES[2] else []
-    command = [sys.executable, "-m", "holdfast", "mcp-proxy", "--port", "0", *options]
+    none = errors.with_name("policies.toml")
+    none.touch()
+    options = {"no policies": ["--policies", str(none)], MODES[-1]: ["--speculate"]}
+    command = [sys.executable, "-m", "holdfast", "mcp-proxy", "--port", "0"]
+    command += options.get(played.mode, [])
     with errors.open("w") as file:
         process = subprocess.Popen(
             [*command, "--", *server], stdout=subprocess.PIPE, stderr=file, text=True
@@ -322,7 +326,7 @@ async def client(server: Sequence[str], url: str) -> AsyncIterator[ClientSession
 
 def row(played: Played) -> list[str]:
     counts = played.counts
-    early = played.mode == MODES[2]
+    early = played.mode == MODES[-1]
     started = counts.get("started", 0.0)
     hits = counts.get("used", 0.0) + counts.get("late", 0.0)
     read_s = sum(played.read_waits_s)

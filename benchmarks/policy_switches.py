@@ -133,7 +133,7 @@ KNOWN = (
         Known(policy, workload, is_for, READS, "mcp_proxy", (played, "*", off), (played, "*", on))
         for policy, off, on, for_name, for_play in (
             (
-                *("results from memory", "server alone", "memory"),
+                *("results from memory", "no policies", "memory"),
                 *("recorded git calls, distant server", "recorded, distant"),
             ),
             (
