@@ -129,7 +129,11 @@ def _found_in(trees: Mapping[str, ast.Module]) -> set[str]:
     found = {one for name, tree in trees.items() for one in _missing_names(name, tree)}
     # If names are missing, our modules do not import.
     for name, tree in () if found else trees.items():
-        module = importlib.import_module(name)
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:  # a module of ours that it imports has a name missing
+            found.add(f"{name} cannot be imported: {error}")
+            continue
         found.update(_Reader(module).breaches(tree))
         for _, ours in inspect.getmembers(module, inspect.isclass):
             if ours.__module__ == name:
