@@ -12,7 +12,7 @@ from tests.gateway.test_forwarding import post
 
 from holdfast.bench.engine_totals import engine_explanation
 from holdfast.gateway.tenants import ApiKeys
-from holdfast.policies.requests import Request, RequestPolicy
+from holdfast.policies.requests import Refused, Request, RequestPolicy
 from holdfast.policies.spec import PolicySpec
 
 TOTAL = "holdfast_gateway_changed_prompts_total"
@@ -80,7 +80,14 @@ async def test_tenants_do_not_see_each_others_prompts() -> None:
 
 
 async def test_explain_reads_a_gateway() -> None:
-    async with gateway(FakeEngine()) as url:
+    class Refuser(RequestPolicy):
+        spec = PolicySpec("refuser", "Refuses a model.", "these tests")
+
+        def refuse(self, request: Request) -> Refused | None:
+            return Refused("no", 429) if b'"other"' in request.body.text else None
+
+    async with gateway(FakeEngine(), policies=[Refuser()]) as url:
+        await post(url, json={**chat("2026-11-27"), "model": "other"}, headers=CLAUDE)
         await post(url, json=chat("2026-11-28"), headers=CLAUDE)
         await post(url, json=chat("2026-11-29", 2), headers=CLAUDE)
         runner = web.AppRunner(url.gateway.admin_app())
@@ -93,3 +100,4 @@ async def test_explain_reads_a_gateway() -> None:
     (cause,) = found.causes
     assert (cause.reason, cause.num_turns) == ("mutated:date", 1)
     assert "rule dates" in cause.remedy
+    assert found.actions == {"refuser": {"refused": 1}}

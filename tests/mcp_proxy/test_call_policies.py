@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -11,14 +12,17 @@ from urllib.request import urlopen
 
 import anyio
 import pytest
+from rich.console import Console
 from tests.mcp_proxy.test_proxy import ask, old_file, proxied
 
+from holdfast.bench.engine_totals import engine_explanation
 from holdfast.errors import ConfigError
 from holdfast.mcp_proxy.call_policies import CallPolicies, PolicyActions
 from holdfast.mcp_proxy.policy_file import read_policies
 from holdfast.policies.calls import AskedCall, CallAsked, CallPolicy, KnownResult, Prediction
 from holdfast.policies.registry import CALL_POLICIES
 from holdfast.policies.spec import PolicySpec
+from holdfast.report.explanation_text import explanation_text
 
 CALL = AskedCall(1, "read", {}, "read", False, 1.0)
 PLUGIN = '''"""A call policy of another package."""
@@ -109,17 +113,28 @@ def test_policy_of_another_package_answers(tmp_path: Path) -> None:
                 assert answer["content"][0]["text"] == "first"
             await ask(session, "write_file", path=path, content="second")
             assert (await ask(session, "read_file", path=path))["content"][0]["text"] == "second"
-            metrics = await anyio.to_thread.run_sync(read_metrics, tmp_path / "stderr")
+            url = metrics_url(tmp_path / "stderr")
+            metrics = await anyio.to_thread.run_sync(read_metrics, url)
             labels = 'action="answered",policy="last-result"'
             assert f"holdfast_mcp_policy_actions_total{{{labels}}} 2.0" in metrics
+            address = url.removesuffix("/metrics")
+            found = await anyio.to_thread.run_sync(engine_explanation, address)
+            assert found.verdict.startswith("2 of 5 tool calls had their result")
+            assert found.actions == {"last-result": {"answered": 2}}
+            text = io.StringIO()
+            Console(file=text, width=100).print(explanation_text(found, 1))
+            assert "last-result: answered 2" in text.getvalue()
 
     anyio.run(run)
 
     assert log.read_text().splitlines() == ["read a.txt", "write a.txt", "read a.txt"]
 
 
-def read_metrics(errors: Path) -> str:
-    url = errors.read_text().split("metrics at ")[1].split()[0]
+def metrics_url(errors: Path) -> str:
+    return errors.read_text().split("metrics at ")[1].split()[0]
+
+
+def read_metrics(url: str) -> str:
     with urlopen(url, timeout=60) as answer:
         text: str = answer.read().decode()
     return text

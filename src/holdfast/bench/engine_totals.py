@@ -1,4 +1,4 @@
-"""Explains a running engine or gateway: its sums, and an engine's sessions."""
+"""Explains a running engine, gateway or MCP proxy: its sums, and an engine's sessions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.bench.engine_sessions import misses_of, read_states
 from holdfast.bench.scrape import parse_metrics
 from holdfast.errors import EndpointError
 from holdfast.report.explanation import Explanation, explain, explain_totals
-from holdfast.report.gateway_explanation import explain_changes
+from holdfast.report.policy_explanation import explain_calls, explain_changes
 
 __all__ = ["engine_explanation"]
 
@@ -27,7 +27,7 @@ _LIVE: Final = ("waiting", "running", "at_tool", "human_away")
 def engine_explanation(
     url: str, token: str | None = None, session_id: str | None = None
 ) -> Explanation:
-    """Explain what an engine or a gateway has counted since it started.
+    """Explain what an engine, a gateway or an MCP proxy has counted since it started.
 
     Args:
         url: Its address, without a path.
@@ -36,12 +36,14 @@ def engine_explanation(
         session_id: Only the last turns of sessions with this id or number; None for all.
 
     Raises:
-        EndpointError: It cannot be reached, or is neither an engine with Holdfast nor a gateway.
+        EndpointError: It cannot be reached, or is none of these.
     """
     text = _metrics(url, token)
     families = list(text_string_to_metric_families(text))
     if any(family.name.startswith("holdfast_gateway_") for family in families):
         return _gateway_explanation(families)
+    if any(family.name.startswith("holdfast_mcp_") for family in families):
+        return _proxy_explanation(families)
     cache_tokens = parse_metrics(text).kv_tokens or 0
     if token is None:
         return _explained(url, families, cache_tokens)
@@ -115,7 +117,27 @@ def _gateway_explanation(families: Sequence[Metric]) -> Explanation:
     tokens = _sums(families, "holdfast_gateway_changed_prompt_tokens_total", "change")
     changes = {kind: (int(number), int(tokens.get(kind, 0))) for kind, number in prompts.items()}
     num_sent = sum(_sums(families, "holdfast_gateway_prompts_total").values())
-    return explain_changes(int(num_sent), changes)
+    actions = _actions(families, "holdfast_gateway_policy_actions_total")
+    return explain_changes(int(num_sent), changes, actions)
+
+
+def _proxy_explanation(families: Sequence[Metric]) -> Explanation:
+    """What an MCP proxy has counted."""
+    calls, answered, saved_s = (
+        sum(_sums(families, f"holdfast_mcp_{name}_total").values())
+        for name in ("calls", "answered_calls", "saved_seconds")
+    )
+    actions = _actions(families, "holdfast_mcp_policy_actions_total")
+    return explain_calls(int(calls), int(answered), saved_s, actions)
+
+
+def _actions(families: Sequence[Metric], name: str) -> dict[str, dict[str, int]]:
+    """What policies did: counts by policy and action."""
+    found: dict[str, dict[str, int]] = {}
+    for key, number in sorted(_sums(families, name, "policy", "action").items()):
+        policy, action = key.rsplit(":", 1)
+        found.setdefault(policy, {})[action] = int(number)
+    return found
 
 
 def _sums(families: Sequence[Metric], name: str, *labels: str) -> dict[str, float]:

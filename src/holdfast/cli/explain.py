@@ -47,7 +47,8 @@ def explain(arguments: ExplainArguments) -> None:
     still be written. RECORDS are the turns of `holdfast replay --records FILE`, whose misses are
     told by elimination. URL is an engine such as http://127.0.0.1:8000: its sums since it started
     and, with the token of its control routes, each session's last turns and who waits now; or the
-    admin port of a gateway: which of its prompts changed, and what prevents that.
+    admin port of a gateway: which of its prompts changed, what prevents that, and what its policies
+    did; or the --metrics-port of an MCP proxy: what its policies did.
     """
     import msgspec
     from rich.console import Console

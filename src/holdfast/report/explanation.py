@@ -133,6 +133,7 @@ class Explanation(msgspec.Struct):
         sessions: The sessions, the most expensive first.
         waits: What turns waited for, the longest wait first; empty where only totals are known.
         num_waiting: Turns that wait now, by `DelayReason` (counts); empty for a log.
+        actions: What policies of a gateway or an MCP proxy did: counts by policy and action.
     """
 
     verdict: str
@@ -151,6 +152,7 @@ class Explanation(msgspec.Struct):
     sessions: list[SessionMisses]
     waits: list[WaitCause] = msgspec.field(default_factory=list)
     num_waiting: dict[str, int] = msgspec.field(default_factory=dict)
+    actions: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
 
 
 @dataclass(slots=True)

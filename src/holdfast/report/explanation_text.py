@@ -46,6 +46,9 @@ def explanation_text(found: Explanation, num_sessions: int) -> Group:
     if found.num_waiting:
         waiting = ", ".join(f"{n:,} {reason}" for reason, n in found.num_waiting.items())
         parts += [Text(), Text(f"Turns that wait now, by reason: {waiting}")]
+    for policy, counts in found.actions.items():
+        done = ", ".join(f"{action} {n:,}" for action, n in counts.items())
+        parts += [Text(f"{policy}: {done}")]
     for session in [one for one in found.sessions if one.turns][:num_sessions]:
         parts += [Text(), *_session_lines(session, num_sessions)]
     return Group(*parts)
