@@ -1,4 +1,4 @@
-"""Explains a running engine, gateway or MCP proxy: its sums, and an engine's sessions."""
+"""Explains running engines, gateways and MCP proxies by what they have counted."""
 
 from __future__ import annotations
 
