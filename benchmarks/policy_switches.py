@@ -8,8 +8,9 @@ real policies and filters, in seconds. Rows without a seed of their own have med
 
 Quotas: one engine that computes a prompt in a fifth of a second, in order of arrival, on a virtual
 clock. Four tenants send a request every two seconds each; a fifth, which floods, ten a second. A
-refused request is not sent again. Tool rules: streamed answers of a coding agent, of which three in
-ten make a call that examples/tool-rules.toml forbids, or none does.
+refused request is not sent again. Routing: generated sessions on one engine, simulated. Tool rules:
+streamed answers of a coding agent, of which three in ten make a call that examples/tool-rules.toml
+forbids, or none does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -27,6 +31,7 @@ from pathlib import Path
 from gateway_overhead import POLICIES, bodies, unused_rules
 from holdfast.core.identity import Identity
 from holdfast.core.request_body import RequestBody
+from holdfast.core.results import RunResult
 from holdfast.gateway.answer_filter_chat import ChatStream
 from holdfast.gateway.call_judge import CallJudge
 from holdfast.gateway.metrics import GatewayMetrics
@@ -40,6 +45,7 @@ from holdfast.policies.requests import (
     RequestPolicy,
     RequestSent,
 )
+from holdfast.report.document import read_document
 from holdfast.report.manifest import run_manifest
 
 RESULTS = Path(__file__).parent / "results"
@@ -130,6 +136,16 @@ KNOWN = (
         )
     ),
     *(
+        Known(
+            *("warm-ups", workload, False, "TTFT mean (ms)", "workflows"),
+            *(("none", OURS), ("none", "holdfast, warm-ups"), section),
+        )
+        for workload, section in (
+            ("agents in a fixed order", "**kvflow-single"),
+            ("agents in random order", "**random"),
+        )
+    ),
+    *(
         Known(policy, workload, is_for, READS, "mcp_proxy", (played, "*", off), (played, "*", on))
         for policy, off, on, for_name, for_play in (
             (
@@ -204,6 +220,28 @@ def cell_of(file: str, section: str, cells: Sequence[str], column: str) -> str:
 
 def request_of(tenant: str, now_s: float, body: RequestBody) -> Request:
     return Request(CHAT, body, Identity(f"s-{tenant}", tenant=tenant), now_s)
+
+
+def routing_rows(num_seeds: int) -> Iterator[Row]:
+    """One engine, where all routers must be alike."""
+    arguments = ("--policies", STOCK, "--engines", "1", "--router", "round-robin,kv-routing")
+    load = ("--concurrency", "6", "--sessions", "12", "--kv-tokens", "400000", "--jobs", "1")
+    with tempfile.TemporaryDirectory() as directory:
+        result = Path(directory) / "result.json"
+        command = [sys.executable, "-m", "holdfast", "simulate", *arguments, *load]
+        command += ["--seeds", str(num_seeds), "--json", str(result)]
+        subprocess.run(command, check=True, capture_output=True)
+        runs = read_document(result).runs
+    off, on = (
+        spread([llm_time_s(run) for run in runs if router in str(run.fleet)])
+        for router in ("round-robin", "kv-routing")
+    )
+    yield Row("routing", "one engine", "not for", "LLM time a session, s", off, on, "")
+
+
+def llm_time_s(run: RunResult) -> float:
+    assert run.session_llm_time_s is not None
+    return run.session_llm_time_s.mean
 
 
 def quota_rows(num_seeds: int) -> Iterator[Row]:
@@ -367,8 +405,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("out"))
     options = parser.parse_args()
-    rows = [*known_rows(), *quota_rows(options.seeds), *rule_rows(options.seeds)]
-    rows += cost_rows(options.seeds)
+    rows = [
+        *(*known_rows(), *routing_rows(options.seeds), *quota_rows(options.seeds)),
+        *(*rule_rows(options.seeds), *cost_rows(options.seeds)),
+    ]
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|---|---|---:|---:|---|"]
     for row in rows:
         cells = [*asdict(row).values()]
