@@ -14,6 +14,7 @@ import msgspec
 
 from holdfast.config import HoldfastConfig
 from holdfast.vllm.compaction import compactor
+from holdfast.vllm.compaction.requirements import engine_method
 
 __all__ = ["BLOCK", "ENVIRONMENT", "Engine", "Tokens"]
 
@@ -77,6 +78,13 @@ class Engine:
         self.writes_s: list[float] = []
         self._worker.load = partial(timed, self._worker.load, self.loads_s)
         compactor._write = partial(timed, WRITE, self.writes_s)  # noqa: SLF001
+
+    def choose(self, method: str, share: float) -> None:
+        """Compact by another method and share from now on; the engine's start takes long."""
+        sessions = self._scheduler.connector.compaction.sessions
+        settings = {"compact_method": method, "compact_share": share}
+        sessions._options = msgspec.structs.replace(sessions._options, **settings)  # noqa: SLF001
+        self._worker._method = engine_method(method)  # noqa: SLF001
 
     @property
     def _scheduler(self) -> Any:

@@ -5,10 +5,11 @@ python benchmarks/compacted_sessions.py [--sessions N] [--tokens N] [--shares 60
 
 vLLM runs in this process, with the model of `token_level.py` in float32. A session is a generated
 one of task `agent`: outputs of tools, then a second turn. Its first turn is computed, compacted and
-dropped from the KV cache; then the session returns. Each pair of method and share has an engine.
+dropped from the KV cache; then the session returns. One engine serves all methods and shares, and
+one session at a time.
 
 NLL is of texts that the session goes on with, token by token: the right answers to its questions,
-and the first 32 tokens of its second turn. The engine computes no `prompt_logprobs` of a compacted
+and the first 16 tokens of its second turn. The engine computes no `prompt_logprobs` of a compacted
 prompt. So the texts are forced as its answers, and NLL is by its own raw log-probabilities.
 That of the second turn is computed in transformers too, with as many entries left by the method.
 
@@ -39,8 +40,8 @@ from holdfast.config import HoldfastConfig
 from holdfast.report.manifest import run_manifest
 from token_level import MEMBER, SHA256, fetched_model
 
-METHODS: Final = "keydiff,knorm,streaming-llm,random"
-FIRST_SEED, TASK, NUM_CONTINUED, NUM_FREE = 1000, "agent", 32, 16
+METHODS: Final = "keydiff,streaming-llm,random,knorm"
+FIRST_SEED, TASK, NUM_CONTINUED, NUM_FREE = 1000, "agent", 16, 8
 NONE: Final = "\N{EN DASH}"
 
 
@@ -107,17 +108,21 @@ def main() -> None:
     shares = [int(percent) / 100 for percent in options.shares.split(",")]
     cases = [("full", 1.0)] + [(m, share) for m in options.methods.split(",") for share in shares]
     done = {(row.method, row.share) for row in rows}
+    by_seed = {sample.seed: sample for sample in samples}
+    shutil.rmtree(options.output / "compactions", ignore_errors=True)
+    engine = Engine(model, HoldfastConfig(compact_dir=str(options.output / "compactions")))
+    engine.ask([[1, 2, 3]])  # the first step of an engine is slow
     for method, share in cases:
         if (method, share) in done:
             continue
-        found = measured(model, samples, method, share, options.output / "compactions")
-        by_seed = {sample.seed: sample for sample in samples}
+        found = measured(engine, samples, method, share)
         for row in found:
             row.reference_nll = reference.continued_nll(by_seed[row.seed], row)
         with log.open("ab") as file:
             file.write(msgspec.json.Encoder().encode_lines(found))
         rows += found
         print(method, share, flush=True)
+    engine.close()
     arguments = {"sessions": options.sessions, "tokens": options.tokens, "shares": shares}
     arguments |= {"methods": options.methods, "task": TASK, "first_seed": FIRST_SEED}
     manifest = run_manifest(arguments=arguments, runs=(), digests={MEMBER: SHA256})
@@ -145,23 +150,13 @@ def sessions_of(tokenizer: Any, num_sessions: int, num_tokens: int) -> list[Enco
 
 
 def measured(
-    model: Path, samples: Sequence[EncodedSample], method: str, share: float, directory: Path
+    engine: Engine, samples: Sequence[EncodedSample], method: str, share: float
 ) -> list[Row]:
-    """All sessions on an engine of this method and share; of `full` also `recomputed`."""
-    shutil.rmtree(directory, ignore_errors=True)
-    settings: dict[str, Any] = {"compact_dir": str(directory)}
-    if method != "full":
-        settings |= {"compact_method": method, "compact_share": share}
-    engine = Engine(model, HoldfastConfig(**settings))
-    try:
-        engine.ask([[1, 2, 3]])  # the first step of an engine is slow
-        if method != "full":
-            return [compacted(engine, sample, method, share) for sample in samples]
-        return [
-            whole(engine, sample, name) for sample in samples for name in ("full", "recomputed")
-        ]
-    finally:
-        engine.close()
+    """All sessions with this method and share; of `full` also `recomputed`."""
+    if method == "full":
+        return [whole(engine, one, name) for one in samples for name in ("full", "recomputed")]
+    engine.choose(method, share)
+    return [compacted(engine, one, method, share) for one in samples]
 
 
 def whole(engine: Engine, sample: EncodedSample, name: str) -> Row:
