@@ -68,6 +68,7 @@ class TierCopies:
         self._compactor = compactor
         self._guard = guard
         self._pages: Sequence[StoredPage] = ()
+        self._has_logged = False
         self._in_host = WatchedPaths(_MAX_PARTS)
         self._in_pool = WatchedPaths(_MAX_PARTS)
         self._ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
@@ -160,18 +161,14 @@ class TierCopies:
 
     def _compact_copied(self, stored: StoredPrefix, chunks: Tensor) -> None:
         try:
-            self._compact(stored, chunks)
+            self._compact(stored, lambda: chunks)
         finally:
             self._may_copy.release()
 
     def _file_removed(self, path: str) -> None:
         """Compact the prefixes that need a file; in the collector's thread."""
         for stored in self._in_pool.take_needing([path]):
-            chunks = self._read_files(stored)
-            if chunks is None:
-                self._end([stored], "incomplete")
-            else:
-                self._compact(stored, chunks)
+            self._compact(stored, lambda stored=stored: self._read_files(stored))  # type: ignore[misc]
 
     def _read_files(self, stored: StoredPrefix) -> Tensor | None:
         assert self._disk is not None
@@ -184,14 +181,20 @@ class TierCopies:
         )
         return torch.from_numpy(chunks) if is_whole else None
 
-    def _compact(self, stored: StoredPrefix, chunks: Tensor) -> None:
+    def _compact(self, stored: StoredPrefix, read: Callable[[], Tensor | None]) -> None:
+        """Compact what is read; an error costs the compaction, and nothing of the tiers."""
+        outcome = "incomplete"
         try:
-            readers = [StoredPages(page, chunks) for page in self._pages]
-            self._compactor.compact(stored.job, readers)
-            self._end([stored], "compacted")
+            chunks = read()
+            if chunks is not None:
+                readers = [StoredPages(page, chunks) for page in self._pages]
+                self._compactor.compact(stored.job, readers)
+                outcome = "compacted"
         except Exception:
-            _logger.exception("a session was not compacted as its tier dropped it")
-            self._end([stored], "incomplete")
+            if not self._has_logged:
+                _logger.exception("sessions are not compacted as their tier drops them; counted")
+            self._has_logged = True
+        self._end([stored], outcome)
 
     # Helpers.
 
