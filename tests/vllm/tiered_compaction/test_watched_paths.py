@@ -87,3 +87,23 @@ def test_tiers_that_are_not_ours_are_refused(change: dict[str, Any], why: str) -
     )
     with pytest.raises(ConfigError, match=why):
         TieredCompactionConnector._watch_tiers(connector)  # type: ignore[arg-type]
+
+
+def test_a_failing_read_costs_one_compaction_only(caplog: pytest.LogCaptureFixture) -> None:
+    from holdfast.vllm.tiered_compaction.tier_copies import TierCopies
+
+    def read_into(key: bytes, block: memoryview) -> bool:
+        raise MemoryError
+
+    policy = SimpleNamespace(before_evicted=None)
+    disk: Any = SimpleNamespace(
+        before_removed=None, block_bytes=64, path_of=repr, read_into=read_into
+    )
+    compactor: Any = SimpleNamespace(close=lambda: None)
+    copies = TierCopies(policy, bytes, disk, compactor, lambda decide: decide())  # type: ignore[arg-type]
+    for name in "ab":
+        copies._watch_files(_stored(name))
+        disk.before_removed(repr(f"{name}1".encode()))
+    assert [ended.outcome for ended in copies.take_ended()] == ["incomplete", "incomplete"]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    copies.close()
