@@ -44,9 +44,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(model: Path, directory: Path) -> Iterator[Engine]:
-    engine = Engine(model, compact_dir=str(directory), compact_before_drop=True)
-    yield engine
-    engine.close()
+    with Engine(model, compact_dir=str(directory), compact_before_drop=True) as engine:
+        yield engine
 
 
 @pytest.fixture
@@ -209,34 +208,28 @@ def test_stock_scheduler_with_the_connector_alone(
     model: Path, reference: Reference, tmp_path: Path
 ) -> None:
     stock = "vllm.v1.core.sched.async_scheduler.AsyncScheduler"
-    engine = Engine(model, scheduler=stock, compact_dir=str(tmp_path), compact_before_drop=True)
-    try:
+    settings = {"compact_dir": str(tmp_path), "compact_before_drop": True}
+    with Engine(model, scheduler=stock, **settings) as engine:
         engine.ask(_PROMPT)
         engine.crowd_out()
         engine.await_compactions(1)
         found = engine.ask(_PROMPT + _NEXT)
         session = reference.compacted(_PROMPT, _NUM_KEPT)
         assert found.tokens == session.answer(_NEXT, max_tokens=NUM_OUTPUTS)
-    finally:
-        engine.close()
 
 
 def test_compactions_outlive_the_engine(model: Path, reference: Reference, tmp_path: Path) -> None:
     settings = {"compact_dir": str(tmp_path)}
-    first = Engine(model, **settings)
-    first.ask(_PROMPT, compact=True)
-    first.await_compactions(1)
-    first.close()
-    second = Engine(model, **settings)
-    try:
+    with Engine(model, **settings) as first:
+        first.ask(_PROMPT, compact=True)
+        first.await_compactions(1)
+    with Engine(model, **settings) as second:
         found = second.ask(_PROMPT + _NEXT)
         session = reference.compacted(_PROMPT, _NUM_KEPT)
         assert found.tokens == session.answer(_NEXT, max_tokens=NUM_OUTPUTS)
         assert found.num_cached == _NUM_KEPT
         second.crowd_out()  # not asked for, so nothing more is compacted
         assert len(second.sessions.catalog) == 1
-    finally:
-        second.close()
 
 
 def test_a_failing_look_up_computes_the_whole_prompt(
@@ -245,13 +238,10 @@ def test_a_failing_look_up_computes_the_whole_prompt(
     def fail(_: object) -> None:
         raise OSError("the disk is gone")
 
-    engine = Engine(model, compact_dir=str(tmp_path), compact_before_drop=True)
-    try:
+    with Engine(model, compact_dir=str(tmp_path), compact_before_drop=True) as engine:
         monkeypatch.setattr(engine.sessions.catalog, "deepest", fail)
         asked = [engine.ask(_PROMPT), engine.ask(_PROMPT + _NEXT)]
         counted = engine.counted
-    finally:
-        engine.close()
     assert [said.tokens for said in asked] == [
         reference.answer(_PROMPT),
         reference.answer(_PROMPT + _NEXT),

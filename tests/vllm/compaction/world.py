@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.waiting import until
 
@@ -22,6 +22,8 @@ from holdfast.config import HoldfastConfig
 NUM_OUTPUTS = 24
 KV_TOKENS = 1536
 BLOCK = BLOCK_SIZE_TOKENS
+BLOCK_BYTES = 2 * 2 * 2 * BLOCK * 64 * 4  # layers, K and V, heads, head size
+HOST_GIB = (KV_TOKENS // BLOCK + 2) * BLOCK_BYTES / (1 << 30)
 Tokens = list[int]
 
 _SCHEDULER = "holdfast.vllm.compaction.scheduler.CompactingScheduler"
@@ -149,19 +151,23 @@ class Engine:
         sent = [{"prompt_token_ids": prompt, **salted} for prompt in prompts]
         return [_said(each) for each in self._llm.generate(sent, params, use_tqdm=False)]
 
-    def crowd_out(self) -> None:
+    def crowd_out(self, *, is_stored: bool = False) -> None:
         """Fill the KV cache with another prompt, so that idle sessions are evicted.
 
         One prompt that needs all of it: of several the policy may evict one for the next.
         """
         self._num_crowds += 1
         prompt = some_tokens(1_000 * self._num_crowds, KV_TOKENS - BLOCK)
-        self.ask(prompt, num_outputs=1, compact=False)
+        self.ask(prompt, num_outputs=1, compact=False, is_stored=is_stored)
 
     def drop(self, *, most: int = 8) -> None:
-        """Have the last tier drop the idle sessions that are watched there."""
+        """Have the last tier drop the idle sessions that are watched there.
+
+        A host tier of `HOST_GIB` has no space for another session beside a crowd. A crowd cannot be
+        stored while chunks of the last one are still being written, hence several.
+        """
         for _ in range(most):
-            self.crowd_out()
+            self.crowd_out(is_stored=True)
             if not self.num_watched:
                 return
         raise AssertionError(f"{self.num_watched} sessions are still in tiers")
@@ -189,8 +195,14 @@ class Engine:
         assert self.scheduler.reset_prefix_cache()
         self.scheduler.connector.reset_cache()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """End the engine."""
+        """End the engine: a process has one at a time."""
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         gc.collect()

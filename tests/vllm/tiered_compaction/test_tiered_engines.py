@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from tests.vllm.compaction.world import (
-    BLOCK,
+    BLOCK_BYTES,
+    HOST_GIB,
     NUM_OUTPUTS,
     Engine,
     Reference,
@@ -20,8 +21,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("has_tiers")]
 _PROMPT = some_tokens(1, 320)
 _NEXT = some_tokens(2, 20)
 _NUM_KEPT = 192
-_BLOCK_BYTES = 2 * 2 * 2 * BLOCK * 64 * 4  # layers, K and V, heads, head size
-_HOST_GIB = 64 * _BLOCK_BYTES / (1 << 30)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +36,13 @@ def reference(model: Path) -> Reference:
 def test_pool_compacts_what_its_collector_removes(
     model: Path, reference: Reference, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"compact_dir": str(tmp_path / "compacted"), "host_gib": _HOST_GIB}
+    settings: dict[str, Any] = {"compact_dir": str(tmp_path / "compacted"), "host_gib": HOST_GIB}
     # Less than two crowds, so that the third stores and the collector removes the first prompts.
     pool: dict[str, Any] = {
         "pool_dir": str(tmp_path / "pool"),
-        "pool_gib": 90 * (_BLOCK_BYTES + 4096) / (1 << 30),
+        "pool_gib": 90 * (BLOCK_BYTES + 4096) / (1 << 30),
     }
-    engine = Engine(model, compact_before_drop=True, **settings, **pool)
-    try:
+    with Engine(model, compact_before_drop=True, **settings, **pool) as engine:
         engine.ask(_PROMPT)
         engine.crowd_out()
         assert engine.ask(_PROMPT + _NEXT).compaction is None
@@ -54,26 +52,20 @@ def test_pool_compacts_what_its_collector_removes(
         assert found.compaction is not None
         session = reference.compacted(_PROMPT, _NUM_KEPT)
         assert found.tokens == session.answer(_NEXT, max_tokens=NUM_OUTPUTS)
-    finally:
-        engine.close()
 
 
 def test_compaction_with_tiers_outlives_the_engine(
     model: Path, reference: Reference, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"compact_dir": str(tmp_path), "host_gib": _HOST_GIB}
-    first = Engine(model, compact_before_drop=True, **settings)
-    first.ask(_PROMPT)
-    first.drop()
-    first.await_compactions(1)
-    first.close()
-    second = Engine(model, **settings)
-    try:
+    settings: dict[str, Any] = {"compact_dir": str(tmp_path), "host_gib": HOST_GIB}
+    with Engine(model, compact_before_drop=True, **settings) as first:
+        first.ask(_PROMPT)
+        first.drop()
+        first.await_compactions(1)
+    with Engine(model, **settings) as second:
         found = second.ask(_PROMPT + _NEXT)
         session = reference.compacted(_PROMPT, _NUM_KEPT)
         assert found.tokens == session.answer(_NEXT, max_tokens=NUM_OUTPUTS)
-    finally:
-        second.close()
 
 
 def test_unasked_nothing_changes(model: Path, tmp_path: Path) -> None:
@@ -82,20 +74,22 @@ def test_unasked_nothing_changes(model: Path, tmp_path: Path) -> None:
     def run(**settings: Any) -> tuple[list[object], dict[str, float]]:
         scheduler = "holdfast.vllm.scheduler.HoldfastScheduler"
         named: dict[str, Any] = {} if "compact_dir" in settings else {"scheduler": scheduler}
-        engine = Engine(model, host_gib=_HOST_GIB, **named, **settings)
-        try:
+        # Space for every session: which are evicted depends on time.
+        with Engine(model, host_gib=3 * HOST_GIB, **named, **settings) as engine:
             said: list[object] = []
             for seed in range(4):
                 said += engine.ask_all([some_tokens(seed, 300), some_tokens(seed + 9, 500)])
             said += engine.ask_all([some_tokens(seed, 300) + _NEXT for seed in range(4)])
-            counted = {n: v for n, v in engine.counted.items() if "compact" not in n}
-            return said, counted
-        finally:
-            engine.close()
+            return said, engine.counted
 
     without, counted = run()
     with_it, counted_with_it = run(compact_dir=str(tmp_path))
     assert with_it == without
     assert not list(tmp_path.rglob("*.safetensors"))
-    for name in ("holdfast_turns", "holdfast_evicted_blocks"):
-        assert counted_with_it.get(name) == counted.get(name)
+    for name in (
+        "admissions",
+        "cached_tokens",
+        "missed_tokens/never_seen",
+        "missed_tokens/evicted",
+    ):
+        assert counted_with_it[f"holdfast_{name}"] == counted[f"holdfast_{name}"]

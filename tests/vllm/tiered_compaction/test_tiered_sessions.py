@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.vllm.compaction.world import (
-    BLOCK,
+    HOST_GIB,
     NUM_OUTPUTS,
     Engine,
     Reference,
@@ -20,8 +21,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("has_tiers")]
 _PROMPT = some_tokens(1, 320)
 _NEXT = some_tokens(2, 20)
 _NUM_KEPT = 192
-_BLOCK_BYTES = 2 * 2 * 2 * BLOCK * 64 * 4  # layers, K and V, heads, head size
-_HOST_GIB = 64 * _BLOCK_BYTES / (1 << 30)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +36,9 @@ def reference(model: Path) -> Reference:
 @pytest.fixture(scope="module")
 def running(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     directory = tmp_path_factory.mktemp("compactions")
-    engine = Engine(model, compact_dir=str(directory), compact_before_drop=True, host_gib=_HOST_GIB)
-    yield engine
-    engine.close()
+    settings: dict[str, Any] = {"compact_dir": str(directory), "host_gib": HOST_GIB}
+    with Engine(model, compact_before_drop=True, **settings) as engine:
+        yield engine
 
 
 @pytest.fixture
