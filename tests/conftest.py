@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from holdfast.traces.record import Session
+
+# Before torch is imported, here and in servers: two processes run tests, and threads of one wait
+# by spinning for those of the other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Machines are shared and engines compile: the duration of an example proves nothing.
 _ANY_TIME = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,7 +11,7 @@ from tests.pool.files import stored
 from tests.waiting import LONGEST_S, until
 
 from holdfast.pool.collector import GarbageCollector
-from holdfast.pool.directory import PoolDirectory
+from holdfast.pool.directory import PoolDirectory, StoredFile
 from holdfast.pool.identity import PoolIdentity
 
 ID = PoolIdentity({})
@@ -40,6 +40,14 @@ def start(pool: PoolDirectory) -> Iterator[CollectorMaker]:
         collector.close()
 
 
+def store(collector: GarbageCollector, pool: PoolDirectory, number: int) -> None:
+    """Store a file of ten bytes as an engine does."""
+    path = str(pool.directory_of(ID) / f"{number}.bin")
+    assert collector.reserve(path, 10)
+    assert str(stored(pool, ID, f"{number}.bin", bytes(10), used_s=float(number))) == path
+    collector.written(path)
+
+
 def test_oversized_pool_is_evicted_down_to_the_goal(
     pool: PoolDirectory, start: CollectorMaker
 ) -> None:
@@ -60,17 +68,47 @@ def test_blocks_fit_up_to_the_bound_and_after_eviction(
     monkeypatch.setattr(pool, "files", lambda: (may_list.wait(LONGEST_S), list_files())[1])
     collector = start(max_bytes=100)
     for number in range(10):
-        assert collector.fits(10)
-        stored(pool, ID, f"{number}.bin", bytes(10), used_s=float(number))
-        collector.add(10)
-    assert not collector.fits(10)
+        store(collector, pool, number)
+    assert not collector.reserve("10.bin", 10)
     may_list.set()
-    until(lambda: collector.fits(10))
+    until(lambda: collector.reserve("10.bin", 10))
     assert len(list(list_files())) == 8
 
 
+@pytest.mark.parametrize("num_before", [0, 3, 8])
+def test_files_stored_during_a_listing_count_once(
+    pool: PoolDirectory, start: CollectorMaker, monkeypatch: pytest.MonkeyPatch, num_before: int
+) -> None:
+    """Some are listed and some are not; one is being written when the listing begins."""
+    begun, may_list = threading.Event(), threading.Event()
+    list_files = pool.files
+
+    def files() -> Iterator[StoredFile]:
+        begun.set()
+        may_list.wait(LONGEST_S)
+        yield from list(list_files())[:num_before]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "files", list)
+        collector = start(max_bytes=1000)
+        until(lambda: not collector._is_due)
+        path = str(pool.directory_of(ID) / "9.bin")
+        assert collector.reserve(path, 10)
+        patch.setattr(pool, "files", files)
+        assert not collector.reserve("large.bin", 2000)  # a collection begins
+        assert begun.wait(LONGEST_S)
+        for number in range(8):
+            store(collector, pool, number)
+        assert collector.num_bytes == 90
+        may_list.set()
+        until(lambda: collector.take_collected().num_bytes == 10 * num_before)
+    assert collector.num_bytes == 90
+    collector.release(path)
+    assert collector.num_bytes == 80
+
+
 def test_everything_fits_without_a_bound(start: CollectorMaker) -> None:
-    assert start().fits(10**15)
+    assert start().reserve("1.bin", 10**15)
 
 
 def test_two_collectors_remove_no_more_than_one(pool: PoolDirectory, start: CollectorMaker) -> None:
@@ -115,11 +153,11 @@ def test_unreadable_pool_logged_once_and_thread_goes_on(
         until(lambda: "Permission denied" in caplog.text)
         for _ in range(2):  # when the second begins, the first is over
             num_before = len(tries)
-            collector.fits(99)
+            collector.reserve("1.bin", 99)
             until(lambda seen=num_before: len(tries) > seen)  # type: ignore[misc]
     assert caplog.text.count("cannot be cleaned up") == 1
     stored(pool, ID, "1.bin", bytes(200), used_s=1.0)
-    collector.fits(99)
+    collector.reserve("1.bin", 99)
     until(lambda: not list(pool.files()))
 
 

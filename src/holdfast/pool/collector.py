@@ -2,11 +2,13 @@
 
 Every engine has a collector. All of them evict in the same order, so two of them remove the same
 files, once. The engine's queries are answered from an estimate: the size at the last collection and
-what this engine has stored since. Collections run slowly, to leave the engine's threads the disk.
+what this engine has stored since, or is storing. Collections run slowly, to leave the engine's
+threads the disk.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -66,7 +68,8 @@ class GarbageCollector:
         self._before_evicted = before_evicted
         self._lock = threading.Lock()
         self._num_bytes = 0  # the estimate
-        self._num_added = 0  # since the present collection began
+        self._unlisted: dict[str, int] = {}  # of it, files that no collection has counted
+        self._being_written: set[str] = set()
         self._collected = Collected()
         self._pending_uses: deque[Iterable[Path]] = deque(maxlen=_MAX_PENDING_USES)
         self._stop = threading.Event()
@@ -75,20 +78,34 @@ class GarbageCollector:
         self._thread = threading.Thread(target=self._run, name="holdfast-pool", daemon=True)
         self._thread.start()
 
-    def fits(self, num_bytes: int) -> bool:
-        """Whether `num_bytes` more fit, by the estimate; may start a collection."""
-        if self._max_bytes is None:
-            return True
-        with self._lock:
-            num_after = self._num_bytes + num_bytes
-            self._is_due |= num_after > _START_RATIO * self._max_bytes
-            return num_after <= self._max_bytes
+    def reserve(self, path: str, num_bytes: int) -> bool:
+        """Whether a file fits, by the estimate; counts it if so. Mutates; may start a collection.
 
-    def add(self, num_bytes: int) -> None:
-        """Count bytes that were stored; negative for bytes that were removed."""
+        Args:
+            path: The file; `written` or `release` follows if it fits.
+            num_bytes: Its size (bytes).
+        """
         with self._lock:
-            self._num_bytes += num_bytes
-            self._num_added += num_bytes
+            num_after = self._num_bytes + num_bytes - self._unlisted.get(path, 0)
+            if self._max_bytes is not None:
+                self._is_due |= num_after > _START_RATIO * self._max_bytes
+                if num_after > self._max_bytes:
+                    return False
+            self._num_bytes = num_after
+            self._unlisted[path] = num_bytes
+            self._being_written.add(path)
+            return True
+
+    def written(self, path: str) -> None:
+        """Take in that a reserved file is in the pool. Mutates."""
+        with self._lock:
+            self._being_written.discard(path)
+
+    def release(self, path: str) -> None:
+        """Take in that a reserved file could not be written. Mutates."""
+        with self._lock:
+            self._being_written.discard(path)
+            self._num_bytes -= self._unlisted.pop(path, 0)
 
     def mark_used(self, paths: Iterable[Path]) -> None:
         """Count blocks as used now; the collector's thread iterates over `paths` later."""
@@ -144,18 +161,31 @@ class GarbageCollector:
 
     def _collect(self) -> None:
         with self._lock:
-            self._num_added = 0
+            being_written = self._being_written
+            self._unlisted = {p: n for p, n in self._unlisted.items() if p in being_written}
+        # Its first listing counts the files, the second finds what to evict.
+        first = self._counted(self._throttled(self._pool.files()))
+        listings = itertools.chain([first], self._listings())
         collected = collect_garbage(
-            lambda: self._throttled(self._pool.files()),
-            self._bounds,
-            self._clock(),
-            self._before_evicted,
+            lambda: next(listings), self._bounds, self._clock(), self._before_evicted
         )
         if self._stop.is_set():
             return  # the listing was cut short
         with self._lock:
-            self._num_bytes = collected.num_bytes + self._num_added
+            self._num_bytes = collected.num_bytes + sum(self._unlisted.values())
             self._collected.add(collected)
+
+    def _listings(self) -> Iterator[Iterator[StoredFile]]:
+        while True:
+            yield self._throttled(self._pool.files())
+
+    def _counted(self, files: Iterable[StoredFile]) -> Iterator[StoredFile]:
+        """Yield files of which each is in the collection's size."""
+        for file in files:
+            if file.path in self._unlisted:
+                with self._lock:
+                    self._unlisted.pop(file.path, None)
+            yield file
 
     def _throttled(self, files: Iterable[StoredFile]) -> Iterator[StoredFile]:
         for number, file in enumerate(files, 1):

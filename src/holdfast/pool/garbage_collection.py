@@ -44,7 +44,7 @@ class Collected:
 
     Attributes:
         num_files: Blocks left (count).
-        num_bytes: Bytes left, those of unfinished files included.
+        num_bytes: Bytes of these.
         num_evicted: Blocks removed because of the pool's size (count).
         num_expired: Blocks removed because of their age (count).
         num_abandoned: Unfinished files removed (count).
@@ -91,8 +91,6 @@ def collect_garbage(
             if now_s - file.used_s > ABANDONED_AFTER_S:
                 _remove(file, collected)
                 collected.num_abandoned += 1
-            else:
-                collected.num_bytes += file.num_bytes
         elif bounds.ttl_s is not None and now_s - file.used_s > bounds.ttl_s:
             _remove(file, collected)
             collected.num_expired += 1

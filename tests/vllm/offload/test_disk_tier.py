@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from tests.waiting import LONGEST_S, until
 
 from holdfast.errors import ConfigError
 from holdfast.pool.block_file import FOOTER_BYTES
-from holdfast.pool.directory import PoolDirectory
+from holdfast.pool.directory import PoolDirectory, StoredFile
 
 if TYPE_CHECKING:
     from tests.vllm.offload.conftest import TierMaker, TierRig
@@ -166,12 +166,22 @@ def test_block_is_written_once(rig: TierRig) -> None:
     assert rig.path(1).stat().st_ino == before
 
 
-def test_stores_skipped_at_the_bound_until_eviction(make_tier: TierMaker) -> None:
+def test_stores_skipped_at_the_bound_until_eviction(
+    make_tier: TierMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_collect, list_files = threading.Event(), PoolDirectory.files
+
+    def files(pool: PoolDirectory) -> Iterator[StoredFile]:
+        may_collect.wait(LONGEST_S)
+        return list_files(pool)
+
+    monkeypatch.setattr(PoolDirectory, "files", files)
     rig = make_tier(pool_bytes=10 * _FILE_BYTES)
     assert rig.store(*range(10)).success
     assert not rig.store(10, 11).success
     counts = [rig.counted()]
     assert counts[0]["holdfast_pool_skipped_blocks"] == {("quota",): 2}
+    may_collect.set()
     until(lambda: rig.store(10).success)
 
     def num_removed() -> float:
@@ -179,7 +189,7 @@ def test_stores_skipped_at_the_bound_until_eviction(make_tier: TierMaker) -> Non
         removed = [each.get("holdfast_pool_removed_files", {}) for each in counts]
         return sum(each.get(("evicted",), 0) for each in removed)
 
-    # Another thread removes files from the first refusal on, and counts them.
+    # Another thread removes files, and counts them.
     until(lambda: num_removed() >= 2)
 
 

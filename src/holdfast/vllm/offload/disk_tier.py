@@ -275,16 +275,17 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
         """Write one block unless it is stored already; returns the reason if it failed."""
         if self._is_stored(path):
             return None
-        if not self._collector.fits(self._num_file_bytes):
+        if not self._collector.reserve(str(path), self._num_file_bytes):
             return "quota"
         try:
             location = self._directory.location_of(path)
             write_block(path, location, block, is_direct=self._use_o_direct)
         except OSError as error:
+            self._collector.release(str(path))
             reason = "disk_full" if error.errno in _FULL else "error"
             self._log_once(reason, _NOT_WRITTEN, error)
             return reason
-        self._collector.add(self._num_file_bytes)
+        self._collector.written(str(path))
         return None
 
     def _is_stored(self, path: Path) -> bool:
