@@ -6,7 +6,8 @@ Two engines without a model stream tokens at a fixed rate. Clients arrive at ran
 second: agents whose conversations grow turn by turn, clients that vanish in their head, body or
 answer, and slow readers of long answers. No session announces its end. Every five seconds the
 gateway's process is sampled: resident memory, file descriptors, asyncio tasks, Python objects. The
-lease of idle sessions is a minute, and a warm-up of five of them is left out.
+lease of idle sessions is a minute, and a warm-up of five of them is left out. In one minute more,
+300 clients at a time do nothing but connect and vanish.
 Growth is the Theil-Sen slope of one-minute means after the warm-up, with its 95 % interval; what is
 left is sampled once more when the clients have gone. Writes `gateway_soak.json` and
 `gateway_soak.md`.
@@ -51,6 +52,8 @@ LONG_BYTES = 4 << 20  # of an answer for slow readers, sent as fast as it is rea
 SLOW_READ_BYTES = 1 << 16
 SLOW_READ_S = 0.5
 SETTLE_S = 15.0
+NUM_VANISHING = 300
+VANISHING_S = 60.0
 CHAT = "/v1/chat/completions"
 KINDS = {"agent": 0.6, "vanish in request": 0.15, "vanish in answer": 0.15, "slow reader": 0.1}
 FIGURES = {
@@ -183,6 +186,23 @@ class Clients:
                 task.cancel()
             await asyncio.gather(*open_clients, return_exceptions=True)
 
+    async def vanish(self, number: int, seconds: float) -> None:
+        """Let so many at a time come and vanish, the next at once."""
+        connector = aiohttp.TCPConnector(limit=0)
+
+        async def one() -> None:
+            while True:
+                kind = self._source.choice(["vanish in request", "vanish in answer"])
+                self.counted["vanished in the last minute"] += 1
+                await self._one(kind, client)
+
+        async with aiohttp.ClientSession(connector=connector) as client:
+            tasks = [asyncio.create_task(one()) for _ in range(number)]
+            await asyncio.sleep(seconds)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _one(self, kind: str, client: aiohttp.ClientSession) -> None:
         try:
             await self._kinds[kind](client)
@@ -283,6 +303,7 @@ async def soak(
     await is_ready.wait()
     clients = Clients(address["url"], random.Random(options.seed))
     await clients.run(options.rate, 60.0 * options.minutes)
+    await clients.vanish(NUM_VANISHING, VANISHING_S)
     await asyncio.sleep(SETTLE_S)
     async with (
         aiohttp.ClientSession() as client,
@@ -342,7 +363,7 @@ def write(
     warm_up_s, end_s = 60.0 * options.warm_up_minutes, 60.0 * options.minutes
     slopes = {name: growth(samples, name, warm_up_s, end_s) for name in FIGURES}
     lines = [
-        "| | at start | after warm-up | at the end | clients gone | growth a minute | 95 % |",
+        "| | at start | after warm-up | at the end | all clients gone | growth a minute | 95 % |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     during = [each for each in samples if warm_up_s <= each["t_s"] <= end_s]
