@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.vllm.compaction.world import Reference, build_model
 
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -27,3 +29,15 @@ def engine_environment() -> Iterator[None]:
         for name, value in _ENVIRONMENT.items():
             patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a model."""
+    return build_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def reference(model: Path) -> Reference:
+    """The same model in transformers."""
+    return Reference(model)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.engine_client import EngineClient
-from tests.vllm.compaction.world import KV_TOKENS, Reference, build_model, some_tokens
+from tests.vllm.compaction.world import KV_TOKENS, NEXT, NUM_KEPT, PROMPT, Reference
 from tests.waiting import LONGEST_S, until
 
 from holdfast.bench.server import EngineOptions, EngineServer
@@ -17,18 +17,10 @@ from holdfast.config import HoldfastConfig
 
 pytestmark = [pytest.mark.engine, pytest.mark.server]
 
-_PROMPT = some_tokens(1, 320)
-_NEXT = some_tokens(2, 20)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("vllm")
-    return build_model(tmp_path_factory.mktemp("model"))
-
 
 @pytest.fixture(scope="module")
 def client(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineClient]:
+    pytest.importorskip("vllm")
     directory = tmp_path_factory.mktemp("served")
     options = EngineOptions(
         model=model,
@@ -52,15 +44,17 @@ def _ask(client: EngineClient, prompt: list[int], **more: Any) -> dict[str, Any]
     return client.post("/v1/completions", {**body, **more})
 
 
-def test_compacted_by_request_and_said_in_the_answer(client: EngineClient, model: Path) -> None:
+def test_compacted_by_request_and_said_in_the_answer(
+    client: EngineClient, reference: Reference
+) -> None:
     # The engine is idle afterwards, and compacts nevertheless.
-    _ask(client, _PROMPT, kv_transfer_params={"holdfast": {"compact": True}})
+    _ask(client, PROMPT, kv_transfer_params={"holdfast": {"compact": True}})
     folder = Path(str(client.server.options.config.compact_dir))
     until(lambda: [*folder.rglob("*.safetensors")])
     client.server.reset_prefix_cache()
-    found = _ask(client, _PROMPT + _NEXT)
-    session = Reference(model).compacted(_PROMPT, 192)
-    assert found["choices"][0]["token_ids"] == session.answer(_NEXT, max_tokens=24)
+    found = _ask(client, PROMPT + NEXT)
+    session = reference.compacted(PROMPT, NUM_KEPT)
+    assert found["choices"][0]["token_ids"] == session.answer(NEXT, max_tokens=24)
     assert found["usage"]["prompt_tokens"] == 340
     assert found["usage"]["prompt_tokens_details"]["cached_tokens"] == 192
     told = found["kv_transfer_params"]["holdfast"]["compaction"]

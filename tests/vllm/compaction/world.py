@@ -26,6 +26,9 @@ BLOCK_BYTES = 2 * 2 * 2 * BLOCK * 64 * 4  # layers, K and V, heads, head size
 HOST_GIB = (KV_TOKENS // BLOCK + 2) * BLOCK_BYTES / (1 << 30)
 Tokens = list[int]
 
+NUM_KEPT = 192
+"""Entries that a compaction keeps of `PROMPT`, 0.6 of it."""
+
 _SCHEDULER = "holdfast.vllm.compaction.scheduler.CompactingScheduler"
 
 
@@ -55,6 +58,10 @@ def some_tokens(seed: int, count: int) -> Tokens:
     """Token ids of the model's vocabulary."""
     drawn = random.Random(seed)
     return [drawn.randrange(300, 2000) for _ in range(count)]
+
+
+PROMPT = some_tokens(1, 320)
+NEXT = some_tokens(2, 20)
 
 
 @dataclass(frozen=True)

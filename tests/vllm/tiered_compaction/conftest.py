@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.vllm.compaction.conftest import engine_environment
+from tests.vllm.compaction.conftest import engine_environment, model, reference
 
 from holdfast.vllm.versions import OLDEST_WITH_TIERS, engine_version, is_older
 
-__all__ = ["engine_environment"]
+__all__ = ["engine_environment", "model", "reference"]
 
 
 @pytest.fixture(scope="session")

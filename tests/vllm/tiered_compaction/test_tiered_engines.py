@@ -9,28 +9,16 @@ import pytest
 from tests.vllm.compaction.world import (
     BLOCK_BYTES,
     HOST_GIB,
+    NEXT,
+    NUM_KEPT,
     NUM_OUTPUTS,
+    PROMPT,
     Engine,
     Reference,
-    build_model,
     some_tokens,
 )
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("has_tiers")]
-
-_PROMPT = some_tokens(1, 320)
-_NEXT = some_tokens(2, 20)
-_NUM_KEPT = 192
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def reference(model: Path) -> Reference:
-    return Reference(model)
 
 
 def test_pool_compacts_what_its_collector_removes(
@@ -43,15 +31,15 @@ def test_pool_compacts_what_its_collector_removes(
         "pool_gib": 90 * (BLOCK_BYTES + 4096) / (1 << 30),
     }
     with Engine(model, compact_before_drop=True, **settings, **pool) as engine:
-        engine.ask(_PROMPT)
+        engine.ask(PROMPT)
         engine.crowd_out()
-        assert engine.ask(_PROMPT + _NEXT).compaction is None
+        assert engine.ask(PROMPT + NEXT).compaction is None
         engine.drop(most=20)
         engine.await_compactions(1)
-        found = engine.ask(_PROMPT + _NEXT)
+        found = engine.ask(PROMPT + NEXT)
         assert found.compaction is not None
-        session = reference.compacted(_PROMPT, _NUM_KEPT)
-        assert found.tokens == session.answer(_NEXT, max_tokens=NUM_OUTPUTS)
+        session = reference.compacted(PROMPT, NUM_KEPT)
+        assert found.tokens == session.answer(NEXT, max_tokens=NUM_OUTPUTS)
 
 
 def test_compaction_with_tiers_outlives_the_engine(
@@ -59,13 +47,13 @@ def test_compaction_with_tiers_outlives_the_engine(
 ) -> None:
     settings: dict[str, Any] = {"compact_dir": str(tmp_path), "host_gib": HOST_GIB}
     with Engine(model, compact_before_drop=True, **settings) as first:
-        first.ask(_PROMPT)
+        first.ask(PROMPT)
         first.drop()
         first.await_compactions(1)
     with Engine(model, **settings) as second:
-        found = second.ask(_PROMPT + _NEXT)
-        session = reference.compacted(_PROMPT, _NUM_KEPT)
-        assert found.tokens == session.answer(_NEXT, max_tokens=NUM_OUTPUTS)
+        found = second.ask(PROMPT + NEXT)
+        session = reference.compacted(PROMPT, NUM_KEPT)
+        assert found.tokens == session.answer(NEXT, max_tokens=NUM_OUTPUTS)
 
 
 def test_unasked_nothing_changes(model: Path, tmp_path: Path) -> None:
@@ -79,7 +67,7 @@ def test_unasked_nothing_changes(model: Path, tmp_path: Path) -> None:
             said: list[object] = []
             for seed in range(4):
                 said += engine.ask_all([some_tokens(seed, 300), some_tokens(seed + 9, 500)])
-            said += engine.ask_all([some_tokens(seed, 300) + _NEXT for seed in range(4)])
+            said += engine.ask_all([some_tokens(seed, 300) + NEXT for seed in range(4)])
             return said, engine.counted
 
     without, counted = run()

@@ -9,28 +9,16 @@ from typing import Any
 import pytest
 from tests.vllm.compaction.world import (
     HOST_GIB,
+    NEXT,
+    NUM_KEPT,
     NUM_OUTPUTS,
+    PROMPT,
     Engine,
     Reference,
-    build_model,
     some_tokens,
 )
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("has_tiers")]
-
-_PROMPT = some_tokens(1, 320)
-_NEXT = some_tokens(2, 20)
-_NUM_KEPT = 192
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def reference(model: Path) -> Reference:
-    return Reference(model)
 
 
 @pytest.fixture(scope="module")
@@ -49,44 +37,44 @@ def engine(running: Engine) -> Engine:
 
 
 def test_full_copies_are_loaded_while_a_tier_has_them(engine: Engine, reference: Reference) -> None:
-    engine.ask(_PROMPT)
+    engine.ask(PROMPT)
     engine.crowd_out()
     assert engine.num_watched == 1
-    found = engine.ask(_PROMPT + _NEXT)
+    found = engine.ask(PROMPT + NEXT)
     assert found.compaction is None
-    assert found.tokens == reference.answer(_PROMPT + _NEXT)
+    assert found.tokens == reference.answer(PROMPT + NEXT)
     assert found.num_cached == 320
     assert not len(engine.sessions.catalog)
 
 
 def test_host_tier_compacts_what_it_drops(engine: Engine, reference: Reference) -> None:
-    engine.ask(_PROMPT)
+    engine.ask(PROMPT)
     engine.drop()
     engine.await_compactions(1)
-    found = engine.ask(_PROMPT + _NEXT)
-    session = reference.compacted(_PROMPT, _NUM_KEPT)
-    assert found.tokens == session.answer(_NEXT, max_tokens=NUM_OUTPUTS)
+    found = engine.ask(PROMPT + NEXT)
+    session = reference.compacted(PROMPT, NUM_KEPT)
+    assert found.tokens == session.answer(NEXT, max_tokens=NUM_OUTPUTS)
     assert found.compaction is not None
-    assert found.num_cached == _NUM_KEPT
+    assert found.num_cached == NUM_KEPT
 
 
 def test_fork_and_second_drop_of_a_compacted_session(engine: Engine, reference: Reference) -> None:
-    engine.ask(_PROMPT)
+    engine.ask(PROMPT)
     engine.drop()
     engine.await_compactions(1)
-    session = reference.compacted(_PROMPT, _NUM_KEPT)
+    session = reference.compacted(PROMPT, NUM_KEPT)
     for seed in (4, 5):
         branch = some_tokens(seed, 25)
-        found = engine.ask(_PROMPT + branch)
+        found = engine.ask(PROMPT + branch)
         assert found.tokens == session.answer(branch, max_tokens=NUM_OUTPUTS)
-    longer = _PROMPT + some_tokens(8, 128)
+    longer = PROMPT + some_tokens(8, 128)
     assert engine.ask(longer).compaction is not None
     engine.crowd_out()
     engine.drop()
     engine.await_compactions(2)
-    found = engine.ask(longer + _NEXT)
+    found = engine.ask(longer + NEXT)
     reference.compacted(longer[320:], 256, session)
-    assert found.tokens == session.answer(_NEXT, max_tokens=NUM_OUTPUTS)
+    assert found.tokens == session.answer(NEXT, max_tokens=NUM_OUTPUTS)
 
 
 def test_session_is_read_before_a_load_takes_its_blocks(
@@ -95,19 +83,19 @@ def test_session_is_read_before_a_load_takes_its_blocks(
     large = some_tokens(20, 1400)
     engine.ask(large, compact=False)
     engine.ask(some_tokens(21, 1440), num_outputs=1, compact=False, is_stored=False)
-    engine.ask(_PROMPT, is_stored=False)
+    engine.ask(PROMPT, is_stored=False)
     assert engine.ask(large, num_outputs=1, compact=False).num_cached > 1300  # from the host tier
     engine.await_compactions(1)
-    found = engine.ask(_PROMPT + _NEXT)
-    session = reference.compacted(_PROMPT, _NUM_KEPT)
-    assert found.tokens == session.answer(_NEXT, max_tokens=NUM_OUTPUTS)
+    found = engine.ask(PROMPT + NEXT)
+    session = reference.compacted(PROMPT, NUM_KEPT)
+    assert found.tokens == session.answer(NEXT, max_tokens=NUM_OUTPUTS)
 
 
 def test_tenants_find_only_their_own_compaction(engine: Engine, reference: Reference) -> None:
-    engine.ask(_PROMPT, salt="one")
+    engine.ask(PROMPT, salt="one")
     engine.drop()
     engine.await_compactions(1)
-    other = engine.ask(_PROMPT + _NEXT, salt="two")
+    other = engine.ask(PROMPT + NEXT, salt="two")
     assert other.compaction is None
-    assert other.tokens == reference.answer(_PROMPT + _NEXT)
-    assert engine.ask(_PROMPT + _NEXT, salt="one").compaction is not None
+    assert other.tokens == reference.answer(PROMPT + NEXT)
+    assert engine.ask(PROMPT + NEXT, salt="one").compaction is not None
