@@ -13,6 +13,7 @@ from aiohttp import web
 from holdfast.core.tenants import Fairness
 from holdfast.gateway.app import Gateway
 from holdfast.gateway.audit_log import AuditLog
+from holdfast.gateway.coordinator import LocalCoordinator
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.settings import GatewayLimits
 from holdfast.gateway.tenants import ApiKeys
@@ -83,6 +84,12 @@ class ServedUrl(str):
     """A gateway's address, and the gateway."""
 
     gateway: Gateway
+
+    @property
+    def coordinator(self) -> LocalCoordinator:
+        """What decides in the gateway."""
+        assert isinstance(self.gateway.coordinator, LocalCoordinator)
+        return self.gateway.coordinator
 
     def counted(self, name: str) -> float:
         """The sum of a metric over its labels."""

@@ -68,7 +68,7 @@ async def test_all_on_change_no_answer(tmp_path: Path, router: str) -> None:
 
         found = await asyncio.gather(*(send(number) for number in range(42)))
         failed = failures(url.gateway.metrics.registry)
-        tenants = url.gateway._forwarder.dispatcher.tenants
+        tenants = url.coordinator.dispatcher.tenants
         assert all(each.num_turns == each.num_waiting == 0 for each in tenants.known())
     assert {status for status, _ in found} == {200}
     assert {content for _, content in found} == {b"".join((FIRST, WORDS, USAGE, DONE))}

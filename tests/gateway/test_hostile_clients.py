@@ -58,8 +58,8 @@ def odd_body(source: random.Random) -> bytes:
 
 def leftovers(url: ServedUrl) -> tuple[float, ...]:
     names = ("requests_in_flight", "requests_held", "held_tokens")
-    forwarder = url.gateway._forwarder
-    kept = len(forwarder._held) + len(forwarder.dispatcher._open)
+    coordinator = url.coordinator
+    kept = len(coordinator._held) + len(coordinator.dispatcher._open)
     return (*(url.counted(f"holdfast_gateway_{name}") for name in names), kept)
 
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import aiohttp
 import pytest
-from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.gateway.fake_engine import FakeEngine
 
-from holdfast.gateway.app import Gateway
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.placement import Placements
 from holdfast.gateway.prompt_path import Piece
-from holdfast.gateway.shared_origins import Origin, OriginTable, SessionKey, hashed_choice
-from holdfast.gateway.tenants import ApiKeys
+from holdfast.gateway.shared_origins import Origin, OriginTable, hashed_choice
 from holdfast.policies.routers.kv_routing import KvRouting
 
 
@@ -56,11 +49,21 @@ def test_a_session_told_to_be_on_a_dead_engine_moves() -> None:
 
 
 def test_the_longest_known_prompt_is_found() -> None:
-    table = OriginTable()
-    table.note(b"x", Origin("a", 1))
-    table.note(b"xy", Origin("b", 2))
-    assert table.find([b"xyz", b"xy", b"x"]) == Origin("b", 2)
-    assert table.find([b"other"]) is None
+    table = OriginTable(10.0)
+    table.note(b"x", Origin("a", 1, 0.0))
+    table.note(b"xy", Origin("b", 2, 1.0))
+    assert table.find([b"xyz", b"xy", b"x"], 2.0) == Origin("b", 2, 1.0)
+    assert table.find([b"other"], 2.0) is None
+    assert table.find([b"x"], 10.5) is None  # its lease is over
+
+
+def test_older_news_of_a_session_is_ignored() -> None:
+    table = OriginTable(10.0)
+    table.note("s", Origin("a", 1, 5.0))
+    table.note("s", Origin("b", 2, 4.0))
+    assert table.find(["s"], 6.0) == Origin("a", 1, 5.0)
+    table.note("t", Origin("b", 3, 5.5))
+    assert table.recent(1, 6.0) == [("t", Origin("b", 3, 0.5))]
 
 
 names = st.lists(st.text(min_size=1, max_size=5), min_size=2, max_size=6, unique=True)
@@ -80,46 +83,3 @@ def test_a_name_that_leaves_moves_its_sessions_only(
 def test_sessions_spread_over_all_names() -> None:
     first = [hashed_choice(f"s{n}", ["a", "b", "c"])[0] for n in range(300)]
     assert all(70 < first.count(name) < 130 for name in "abc")
-
-
-class SharedTable:
-    """One table for several gateways of this process."""
-
-    def __init__(self) -> None:
-        self.table = OriginTable()
-
-    async def find(self, keys: Sequence[SessionKey]) -> Origin | None:
-        return self.table.find(keys)
-
-    def note(self, key: SessionKey, origin: Origin) -> None:
-        self.table.note(key, origin)
-
-
-async def test_gateways_in_turn_keep_a_session_on_its_engine() -> None:
-    """Sessions with an id and without, each turn through the other gateway."""
-    shared = SharedTable()
-    runners = []
-    async with FakeEngine().running() as one, FakeEngine().running() as two:
-        for _ in range(2):
-            known = [Engine("a", one.url), Engine("b", two.url)]
-            runner = web.AppRunner(Gateway(known, ApiKeys({}), origins=shared).app())
-            await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            runners.append(runner)
-        async with aiohttp.ClientSession() as client:
-            for number in range(6):
-                headers = {"x-session-id": f"s{number}"} if number % 2 else {}
-                said = [{"role": "user", "content": f"{number} " * 500}]
-                receipts = []
-                for turn in range(4):
-                    port = runners[turn % 2].addresses[0][1]
-                    url = f"http://127.0.0.1:{port}/v1/chat/completions"
-                    body = {"model": "m", "messages": said}
-                    async with client.post(url, json=body, headers=headers) as answer:
-                        receipts.append(answer.headers["X-Holdfast-Engine"])
-                    said = [*said, {"role": "user", "content": f"{number}.{turn} " * 500}]
-                assert len({receipt.split(";")[0] for receipt in receipts}) == 1, receipts
-                assert [receipt.split("=")[1] for receipt in receipts[1:]] == ["origin"] * 3
-        for runner in runners:
-            await runner.cleanup()
-    assert one.requests and two.requests

@@ -12,7 +12,9 @@ from holdfast.gateway.engines import Engine
 from holdfast.predict.features import UNKNOWN_GAP
 from holdfast.predict.return_time import ReturnTimeModel
 
-__all__ = ["PlacedSession", "SessionsInUse"]
+__all__ = ["PlacedSession", "SessionKey", "SessionsInUse"]
+
+SessionKey = bytes | str
 
 _GONE_QUANTILE: Final = 0.98
 _GAPS_A_LOOK: Final = 16  # a quantile costs more than the decision that it is for

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple, Protocol
+from itertools import islice
+from typing import Final, NamedTuple
 
-__all__ = ["Origin", "OriginTable", "SharedOrigins", "hashed_choice"]
+from holdfast.gateway.sessions_in_use import SessionKey
+
+__all__ = ["Origin", "OriginTable", "hashed_choice"]
 
 _MOST_KEYS: Final = 200_000
-
-SessionKey = bytes | str
 
 
 class Origin(NamedTuple):
@@ -20,38 +21,49 @@ class Origin(NamedTuple):
     Attributes:
         engine: Name of the engine.
         num_bytes: Length of the prompt that it was sent (bytes).
+        sent_s: When (s, the table's clock).
     """
 
     engine: str
     num_bytes: int
-
-
-class SharedOrigins(Protocol):
-    """What one of several gateways asks and tells the others."""
-
-    async def find(self, keys: Sequence[SessionKey]) -> Origin | None:
-        """Where the first known of some keys was sent; None if none is known."""
-
-    def note(self, key: SessionKey, origin: Origin) -> None:
-        """Take in where a session is sent. Mutates."""
+    sent_s: float
 
 
 class OriginTable:
-    """Origins by session; the least recently noted are forgotten first."""
+    """Origins by session; the least recently noted are forgotten first.
 
-    def __init__(self) -> None:
+    Args:
+        lease_s: Those older than this are not found (s).
+    """
+
+    def __init__(self, lease_s: float) -> None:
+        self._lease_s = lease_s
         self._origins: OrderedDict[SessionKey, Origin] = OrderedDict()
 
-    def find(self, keys: Sequence[SessionKey]) -> Origin | None:
+    def find(self, keys: Sequence[SessionKey], now_s: float) -> Origin | None:
         """The origin of the first known key; None if none is known. Pure."""
-        return next((self._origins[key] for key in keys if key in self._origins), None)
+        for key in keys:
+            found = self._origins.get(key)
+            if found is not None and now_s - found.sent_s <= self._lease_s:
+                return found
+        return None
 
     def note(self, key: SessionKey, origin: Origin) -> None:
-        """Take in where a session is sent. Mutates."""
+        """Take in where a session was sent, unless a later origin is known. Mutates."""
+        known = self._origins.get(key)
+        if known is not None and known.sent_s > origin.sent_s:
+            return
         self._origins[key] = origin
         self._origins.move_to_end(key)
         if len(self._origins) > _MOST_KEYS:
             self._origins.popitem(last=False)
+
+    def recent(self, most: int, now_s: float) -> list[tuple[SessionKey, Origin]]:
+        """The last noted origins, each with its age (s) in place of its time. Pure."""
+        return [
+            (key, origin._replace(sent_s=now_s - origin.sent_s))
+            for key, origin in islice(reversed(self._origins.items()), most)
+        ]
 
 
 def hashed_choice(key: SessionKey, names: Sequence[str]) -> list[str]:
