@@ -88,7 +88,7 @@ class Tenants:
         self._open_sessions: dict[int, str] = {}
 
     async def run(self, seconds: float) -> None:
-        """Let all clients send for so long, after a warm-up."""
+        """Let all clients send requests for some seconds, after a warm-up."""
         self._counts_from_s = time.monotonic() + WARM_UP_S
         connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=LONGEST_S)

@@ -79,7 +79,7 @@ class GarbageCollector:
         self._thread.start()
 
     def reserve(self, path: str, num_bytes: int) -> bool:
-        """Whether a file fits, by the estimate; counts it if so. Mutates; may start a collection.
+        """Whether a file fits, by the estimate; counts it if so. Mutates; may collect.
 
         Args:
             path: The file; `written` or `release` follows if it fits.
