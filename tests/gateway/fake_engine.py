@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from aiohttp import web
+from tests.waiting import until_async
 
 from holdfast.core.tenants import Fairness
 from holdfast.gateway.app import Gateway
@@ -96,6 +97,10 @@ class ServedUrl(str):
         registry = self.gateway.metrics.registry
         samples = [s for m in registry.collect() for s in m.samples if s.name == name]
         return sum(sample.value for sample in samples)
+
+    async def compared(self) -> None:
+        """Wait until all prompts that were sent have been compared with the ones before."""
+        await until_async(lambda: self.gateway._forwarder.changes.is_idle)
 
 
 @contextlib.asynccontextmanager

@@ -11,8 +11,9 @@ from holdfast.gateway.dispatch import Dispatcher
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.event_residency import EventResidency
 from holdfast.gateway.kv_events import KvEvent, engine_session_id
+from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.placement import Placements
-from holdfast.gateway.prompt_changes import PromptChanges
+from holdfast.gateway.prompt_changes import PromptChanges, SentPrompt
 from holdfast.gateway.prompt_path import Piece, place_of
 from holdfast.policies.routers.kv_routing import KvRouting
 
@@ -29,7 +30,7 @@ class Load:
         for engine in self.engines:
             engine.learn_capacity(200_000)
         self.dispatcher = Dispatcher(self.engines, LEASE_S)
-        self.changes = PromptChanges(LEASE_S)
+        self.changes = PromptChanges(GatewayMetrics().prompts, LEASE_S)
         self.now_s = 0.0
         self.numbers = itertools.count()
 
@@ -41,7 +42,9 @@ class Load:
             messages.append({"role": "user", "content": f"{len(messages)} {text}"})
             body = RequestBody.parse(json.dumps({"model": "m", "messages": messages}).encode())
             assert body is not None
-            self.changes.find(body, Identity(name), self.now_s)
+            self.changes.add(SentPrompt(body, Identity(name), 4.0, self.now_s))
+            while self.changes.step(self.now_s):
+                pass
             path, _, _ = place_of(body, "")
             request_id = str(next(self.numbers))
             self.dispatcher.place(request_id, name, path, self.now_s)

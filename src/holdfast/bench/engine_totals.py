@@ -116,9 +116,12 @@ def _gateway_explanation(families: Sequence[Metric]) -> Explanation:
     prompts = _sums(families, "holdfast_gateway_changed_prompts_total", "change")
     tokens = _sums(families, "holdfast_gateway_changed_prompt_tokens_total", "change")
     changes = {kind: (int(number), int(tokens.get(kind, 0))) for kind, number in prompts.items()}
-    num_sent = sum(_sums(families, "holdfast_gateway_prompts_total").values())
+    num_sent, num_skipped = (
+        sum(_sums(families, f"holdfast_gateway_{name}_total").values())
+        for name in ("prompts", "skipped_prompts")
+    )
     actions = _actions(families, "holdfast_gateway_policy_actions_total")
-    return explain_changes(int(num_sent), changes, actions)
+    return explain_changes(int(num_sent - num_skipped), changes, actions)
 
 
 def _proxy_explanation(families: Sequence[Metric]) -> Explanation:

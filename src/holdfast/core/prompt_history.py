@@ -12,6 +12,7 @@ import msgspec
 from holdfast.core.prompt_change import PromptChange, change_between
 from holdfast.core.prompt_outline import Outliner, PromptOutline
 from holdfast.core.request_body import RequestBody
+from holdfast.core.steps import Steps, finished
 from holdfast.core.volatile_text import without
 
 __all__ = ["PromptHistory", "stream_of"]
@@ -60,10 +61,16 @@ class PromptHistory:
             completion's prompt, which has no parts, and for one that continues a stored answer, as
             it is not in its request.
         """
+        return finished(self.comparing(session, body, now_s))
+
+    def comparing(
+        self, session: Hashable, body: RequestBody, now_s: float = 0.0
+    ) -> Steps[PromptChange | None]:
+        """Do the same in steps; only one at a time. Mutates with the last step."""
         if body.raw("previous_response_id"):
             return None
         streams = self._streams.get(session, [])
-        new = self._outliner.outline(body, streams, now_s)
+        new = yield from self._outliner.outlining(body, streams, now_s)
         if not new.exact:
             return None
         self._streams.pop(session, None)

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from holdfast.core.request_body import RequestBody
+from holdfast.core.steps import Steps, finished
 from holdfast.core.volatile_text import VOLATILE, VolatileKind, without
 
 __all__ = ["Masked", "Outliner", "PromptOutline", "Role"]
@@ -173,6 +174,12 @@ class Outliner:
             before: The session's last outlines, most of whose parts come again.
             now_s: Time now (s, monotonic); of use with a lease only.
         """
+        return finished(self.outlining(body, before, now_s))
+
+    def outlining(
+        self, body: RequestBody, before: Sequence[PromptOutline] = (), now_s: float = 0.0
+    ) -> Steps[PromptOutline]:
+        """Do the same in steps of a part at most; one at a time. Mutates likewise."""
         if now_s - self._began_s > self._lease_s:
             self._parts, self._older, self._began_s = {}, self._parts, now_s
         has_marks = _MARK_BYTES in body.text
@@ -188,10 +195,13 @@ class Outliner:
             key = hash((where, has_marks, text))
             part = known.get(key) or self._parts.get(key)
             if part is None:
-                part = self._older.pop(key, None) or _part_of(where, text, has_marks=has_marks)
+                part = self._older.pop(key, None)
+                if part is None:
+                    part = yield from _part_of(where, text, has_marks=has_marks)
                 self._remember(key, part)
             parts.append(part)
             keys.append(key)
+            yield
         ends = array("q", accumulate([part.num_bytes for part in parts]))
         exact = array("q", [part.exact for part in parts])
         return PromptOutline(hash(body.raw("model")), exact, ends, first_message, parts, keys)
@@ -215,17 +225,18 @@ def _texts_of(body: RequestBody) -> Iterator[tuple[_Where, msgspec.Raw]]:
             yield "message", raw
 
 
-def _part_of(where: _Where, text: bytes, *, has_marks: bool) -> _Part:
+def _part_of(where: _Where, text: bytes, *, has_marks: bool) -> Steps[_Part]:
     """The fingerprints of a JSON text; of one that cannot be read, those of its bytes."""
     try:
-        return _part_of_value(where, msgspec.json.decode(text), has_marks=has_marks)
+        value = msgspec.json.decode(text)
+        return (yield from _part_of_value(where, value, has_marks=has_marks))
     except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
         exact = hash(text)
         role: Role = _ROLE_OF[where]
         return _Part(role, exact, len(text), 0, (exact,) * len(_MASKED), _chunks(text))
 
 
-def _part_of_value(where: _Where, value: Any, *, has_marks: bool) -> _Part:
+def _part_of_value(where: _Where, value: Any, *, has_marks: bool) -> Steps[_Part]:
     if isinstance(value, dict) and has_marks:
         value = _unmarked(value)
     role = _ROLE_OF[where]
@@ -235,7 +246,7 @@ def _part_of_value(where: _Where, value: Any, *, has_marks: bool) -> _Part:
     exact = hash(text)
     masked = (exact,) * len(_MASKED)
     if len(text) <= _MAX_MASKED_BYTES:
-        masked = _masked(role, value)
+        masked = yield from _masked(role, value)
     name = _name_of(value) if role == "t" else 0
     return _Part(role, exact, len(text), name, masked, _chunks(text))
 
@@ -282,14 +293,17 @@ def _name_of(value: Any) -> int:
     return 0
 
 
-def _masked(role: Role, value: Any) -> tuple[int, ...]:
-    """Fingerprints in the order of `_MASKED`."""
+def _masked(role: Role, value: Any) -> Steps[tuple[int, ...]]:
+    """Fingerprints in the order of `_MASKED`; a step takes one kind out of one text."""
     kinds: tuple[VolatileKind, ...] = () if role in "ar" else tuple(VOLATILE)
     whole = _texts(value)
     base = _hash(whole)
     found: dict[Masked, int] = {}
     for kind in kinds:
-        kept = [without(text, kind) for text in whole]
+        kept = []
+        for text in whole:
+            kept.append(without(text, kind))
+            yield
         found[kind] = base if kept == whole else _hash(kept)
     changing = [kind for kind in kinds if found[kind] != base]
     bare = value
@@ -300,8 +314,13 @@ def _masked(role: Role, value: Any) -> tuple[int, ...]:
         found["reasoning"] = _hash(_texts(_thoughtless(value))) if role == "a" else base
     found["form"] = found["all"] = _hash(map(_squeezed, _texts(value, order=True)))
     if changing or bare != value:
-        spare = (without(text, *changing) for text in _texts(bare, order=True))
-        found["all"] = _hash(map(_squeezed, spare))
+        spare = []
+        for text in _texts(bare, order=True):
+            for kind in changing:
+                text = without(text, kind)
+                yield
+            spare.append(_squeezed(text))
+        found["all"] = _hash(spare)
     return tuple(found.get(name, base) for name in _MASKED)
 
 

@@ -123,10 +123,12 @@ class Gateway:
                 *(client, self._keys, self._limits, self.metrics, self._policies),
                 *(self.coordinator, self._engine_key),
             )
-            task = asyncio.create_task(self.coordinator.run(client))
+            work = self.coordinator.run(client), self._forwarder.changes.run()
+            tasks = [asyncio.create_task(each) for each in work]
             yield
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         return await self._forwarder.handle(request)

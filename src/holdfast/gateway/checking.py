@@ -8,13 +8,13 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
+from holdfast.core.identity import Identity
 from holdfast.core.json_nesting import nesting_depth
 from holdfast.core.request_body import RequestBody
 from holdfast.gateway.api import Route
 from holdfast.gateway.gemini import GeminiCall, GeminiError, gemini_call_of, translated_request
 from holdfast.gateway.headers import by_lower_name
 from holdfast.gateway.metrics import GatewayMetrics
-from holdfast.gateway.prompt_changes import ChangedPrompt, PromptChanges
 from holdfast.gateway.prompt_path import Piece, identity_of, nests_deeper, place_of, with_salt
 from holdfast.gateway.refusal import Refusal
 from holdfast.gateway.request_policies import RequestPolicies
@@ -40,7 +40,7 @@ class Call(NamedTuple):
         gemini: What it asked for in Gemini's API; None in the engines' own.
         engine_path: Path on the engine; None if it is the client's.
         request: What request policies see of it; None without policies or a prompt.
-        changed: What changed since its session's last prompt; None if it extends that.
+        prompt: What is sent of it, with who sends it; None without a prompt.
     """
 
     route: Route
@@ -52,7 +52,7 @@ class Call(NamedTuple):
     gemini: GeminiCall | None = None
     engine_path: str | None = None
     request: Request | None = None
-    changed: ChangedPrompt | None = None
+    prompt: tuple[RequestBody, Identity] | None = None
 
 
 class RequestChecker:
@@ -76,7 +76,6 @@ class RequestChecker:
         self._limits = limits
         self._metrics = metrics
         self._policies = policies
-        self._changes = PromptChanges(limits.lease_s)
 
     async def checked(self, request: web.Request, route: Route | None) -> Call:
         """Receive a request and check it.
@@ -159,7 +158,7 @@ class RequestChecker:
         answer_id = request.path.split("/")[3] if route.path == "/v1/responses/*" else None
         path: tuple[Piece, ...] = ()
         seen: Request | None = None
-        changed: ChangedPrompt | None = None
+        prompt: tuple[RequestBody, Identity] | None = None
         if body is None:
             if tenant and route.uses_cache:
                 raise Refusal(400, "the body is no JSON object in UTF-8")  # it could have a salt
@@ -168,11 +167,11 @@ class RequestChecker:
                 seen = self._policies.passed(Request(engine_path, body, identity, monotonic()))
                 body = seen.body
             path, answer_id, text = place_of(body, tenant)
-            changed = self._changes.find(body, identity, monotonic())
+            prompt = body, identity
         elif tenant and route.uses_cache:
             text = with_salt(body, tenant)
         return Call(
-            *(route, text, tenant, identity.group, path, answer_id), request=seen, changed=changed
+            *(route, text, tenant, identity.group, path, answer_id), request=seen, prompt=prompt
         )
 
 

@@ -25,6 +25,7 @@ from holdfast.gateway.gemini_answers import translator_of
 from holdfast.gateway.headers import RECEIPT, answer_headers, request_headers
 from holdfast.gateway.kv_events import engine_session_id
 from holdfast.gateway.metrics import GatewayMetrics
+from holdfast.gateway.prompt_changes import PromptChanges, SentPrompt
 from holdfast.gateway.refusal import Refusal
 from holdfast.gateway.request_policies import RequestPolicies
 from holdfast.gateway.settings import GatewayLimits
@@ -56,6 +57,7 @@ class Forwarder:
         metrics: See the argument.
         policies: See the argument.
         coordinator: See the argument.
+        changes: Compares prompts that were sent.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Forwarder:
         self._client = client
         self._checker = RequestChecker(keys, limits, metrics, policies)
         self._judging = AnswerJudging(policies, metrics)
+        self.changes = PromptChanges(metrics.prompts, limits.lease_s)
         self.policies, self.metrics, self.coordinator = policies, metrics, coordinator
         self._engine_key = engine_key
 
@@ -79,11 +82,13 @@ class Forwarder:
         route = route_of(request.path)
         try:
             call = await self._checker.checked(request, route)
+            seen, forwarded = call.request, self._forward(request, call)
+            del call  # which the answer outlives
             try:
-                return await self._forward(request, call)
+                return await forwarded
             finally:
-                if call.request is not None:
-                    self.policies.observe(RequestClosed(call.request, monotonic()))
+                if seen is not None:
+                    self.policies.observe(RequestClosed(seen, monotonic()))
         except Refusal as refusal:
             return self._refuse(route, refusal)
         except asyncio.CancelledError:
@@ -106,7 +111,7 @@ class Forwarder:
             try:
                 with sent:
                     await self.coordinator.admitted(sent.placed)
-                    self._observe_sent(call, sent)
+                    self._observe_sent(call, sent, is_again=bool(failed))
                     async with self._client.request(
                         request.method,
                         URL(engine.url + (call.engine_path or request.raw_path), encoded=True),
@@ -114,7 +119,7 @@ class Forwarder:
                         data=payload_of(call.body),
                         allow_redirects=False,
                     ) as answer:
-                        call = call._replace(body=b"")  # long answers need not keep it
+                        call = call._replace(body=b"", prompt=None)  # long answers need neither
                         return await self._pass_on(request, call, answer, sent)
             except aiohttp.SocketTimeoutError:
                 raise Refusal(504, f"engine {engine.name} did not answer in time") from None
@@ -136,12 +141,6 @@ class Forwarder:
             )
         )
         self.metrics.placements.labels(placed.engine.name, placed.reason).inc()
-        if call.path and not failed:
-            self.metrics.prompts.sent()
-            if call.changed is not None:
-                kind, client, lost_bytes = call.changed
-                num_tokens = lost_bytes / placed.engine.bytes_per_token
-                self.metrics.prompts.lost(kind, client, num_tokens)
         return _Sent(placed, self, call.request)
 
     def _headers(self, request: web.Request, call: Call, sent: _Sent) -> CIMultiDict[str]:
@@ -157,11 +156,14 @@ class Forwarder:
             headers["Accept-Encoding"] = "identity"  # to be translated, or judged
         return headers
 
-    def _observe_sent(self, call: Call, sent: _Sent) -> None:
+    def _observe_sent(self, call: Call, sent: _Sent, *, is_again: bool) -> None:
+        now_s = monotonic()
+        if call.prompt is not None and call.path and not is_again:
+            self.changes.add(SentPrompt(*call.prompt, sent.engine.bytes_per_token, now_s))
         if call.request is not None:
             num_bytes = sum(piece.num_bytes for piece in call.path)
             missing_bytes = sent.placed.missing_bytes
-            self.policies.observe(RequestSent(call.request, monotonic(), num_bytes, missing_bytes))
+            self.policies.observe(RequestSent(call.request, now_s, num_bytes, missing_bytes))
 
     async def _pass_on(
         self,

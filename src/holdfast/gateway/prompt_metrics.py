@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from prometheus_client import CollectorRegistry, Counter
 
 __all__ = ["PromptMetrics"]
@@ -33,6 +35,13 @@ class PromptMetrics:
             ["change", "client"],
             registry=registry,
         )
+        self._skipped = Counter(
+            "holdfast_gateway_skipped_prompts",
+            "Prompts not compared with their session's last one: `busy`, too many waited for it; "
+            "`failed`, see the log.",
+            ["reason"],
+            registry=registry,
+        )
 
     def sent(self) -> None:
         """Count a prompt. Mutates."""
@@ -42,3 +51,7 @@ class PromptMetrics:
         """Count a prompt that did not extend its session's last one. Mutates."""
         self.changed.labels(change, client).inc()
         self._lost.labels(change, client).inc(num_tokens)
+
+    def skipped(self, reason: Literal["busy", "failed"]) -> None:
+        """Count a prompt that was not compared with its session's last one. Mutates."""
+        self._skipped.labels(reason).inc()
