@@ -76,3 +76,22 @@ def test_last_of_equal_keys_counts() -> None:
 def test_deep_text_is_read_or_none() -> None:
     for depth in (900, 100_000):
         RequestBody.parse(b'{"a":' + b"[" * depth + b"]" * depth + b"}")
+
+
+def test_a_new_field_leaves_all_other_bytes() -> None:
+    body = RequestBody.parse(b' {"b" : 1,  "a": [ ], "a": [2]}\n ')
+    assert body is not None
+    assert body.with_field("c", "x") == b' {"b" : 1,  "a": [ ], "a": [2],"c":"x"}'
+    assert body.with_field("b", 2) == b'{"b":2,"a":[2]}'
+
+
+@pytest.mark.parametrize(
+    ("value", "is_there", "is_array"),
+    [("null", False, False), ("0", True, False), ("[]", True, True), ('"null"', True, False)],
+)
+def test_fields_are_looked_at_in_place(value: str, is_there: bool, is_array: bool) -> None:
+    body = RequestBody.parse(f'{{"a": {value}}}'.encode())
+    assert body is not None
+    assert (body.has("a"), body.is_array("a")) == (is_there, is_array)
+    assert (body.has("b"), body.is_array("b")) == (False, False)
+    assert bool(body.raw("a")) == is_there

@@ -29,6 +29,16 @@ BODY_FIELDS: Final = frozenset(
 """Top-level fields of bodies that the table of clients names."""
 
 
+_SOURCES: Final = [
+    (
+        client,
+        frozenset(field.field for field in client.fields if field.where == "header"),
+        frozenset(f.field.partition(".")[0] for f in client.fields if f.where == "body"),
+    )
+    for client in CLIENTS
+]
+
+
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
     """Who sends a request, and what its headers announce.
@@ -106,7 +116,9 @@ def _naming_row(
     headers: Mapping[str, str], body: Mapping[str, Any], agent: str
 ) -> tuple[Client | None, Mapping[Named, str]]:
     """The first row that names a stream or a parent, and what its fields name."""
-    for client in CLIENTS:
+    for client, names, parts in _SOURCES:
+        if names.isdisjoint(headers) and parts.isdisjoint(body):
+            continue
         if client.is_required and not agent.startswith(client.agent_of):
             continue
         found = _read(client, headers, body)

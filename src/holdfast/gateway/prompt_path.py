@@ -83,8 +83,13 @@ def nests_deeper(body: RequestBody, most: int) -> bool:
     for name, raw in body.fields.items():
         first = _first(raw)
         if first == b"[":
-            if most < 2 or any(_is_deeper(item, most - 2, 1) for item in body.items(name)):
+            if most < 2:
                 return True
+            for item in body.items(name):
+                text = bytes(item)  # most messages have no second bracket
+                has_more = text.find(b"[", 1) >= 0 or text.find(b"{", 1) >= 0
+                if (has_more or most < 3) and _is_deeper(item, most - 2, 1):
+                    return True
         elif first == b"{" and _is_deeper(raw, most - 1):
             return True
     return False
@@ -150,11 +155,11 @@ def with_salt(body: RequestBody, tenant: str) -> bytes:
 def _texts(body: RequestBody) -> Iterator[msgspec.Raw]:
     """Yield the parts of a prompt in the order in which chat templates render them."""
     for name in _HEAD:
-        if body.raw(name):
+        if body.has(name):
             yield body.fields[name]
     for name in ("messages", "input"):
         yield from body.items(name)
-    if body.raw("prompt"):
+    if body.has("prompt"):
         yield body.fields["prompt"]
 
 

@@ -10,6 +10,7 @@ import msgspec
 from holdfast.policies.ours.message_text import (
     is_from_system,
     is_result,
+    shows_no_system,
     texts_of,
     with_text_after,
 )
@@ -32,7 +33,7 @@ def without_inline_system(messages: Sequence[bytes]) -> list[bytes]:
     Returns:
         Texts; those of messages that need no change are the same.
     """
-    if not any(role in text for text in messages[1:] for role in _SYSTEM):
+    if not any(map(_may_be_from_system, messages[1:])):
         return list(messages)
     values = [_decoded(text) for text in messages]
     found: list[bytes] = []
@@ -54,6 +55,10 @@ def without_inline_system(messages: Sequence[bytes]) -> list[bytes]:
             last = {"role": "user", "content": reminder}
             found.append(msgspec.json.encode(last))
     return found
+
+
+def _may_be_from_system(text: bytes) -> bool:
+    return not shows_no_system(text) and any(role in text for role in _SYSTEM)
 
 
 def _takes_text(message: Any) -> bool:

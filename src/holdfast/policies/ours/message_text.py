@@ -6,12 +6,19 @@ from typing import Any, Final, TypeGuard
 
 __all__ = [
     *("TEXT_TYPES", "is_from_system", "is_result", "is_users"),
-    *("texts_of", "with_text_after", "with_text_before"),
+    *("shows_no_system", "texts_of", "with_text_after", "with_text_before"),
 ]
 
 TEXT_TYPES: Final = ("text", "input_text", "output_text")
 """Types of blocks with a text."""
 
+_OTHER_ROLES: Final = [
+    b'"role":%s"%s"' % (blank, role)
+    for blank in (b"", b" ")
+    for role in (b"user", b"assistant", b"tool")
+]
+_BEGINNINGS: Final = tuple(b"{" + role for role in _OTHER_ROLES)
+_ENDS: Final = tuple(b"," + blank + role + b"}" for role in _OTHER_ROLES for blank in (b"", b" "))
 _RESULT_TYPES: Final = ("tool_result", "function_call_output")
 
 
@@ -32,6 +39,14 @@ def texts_of(value: Any) -> list[str] | None:
             return [value["text"]] if isinstance(value.get("text"), str) else None
         return texts_of(value["content"]) if "content" in value and "role" in value else None
     return None
+
+
+def shows_no_system(text: bytes) -> bool:
+    """Whether a JSON text of a message shows another role. Pure; O(1).
+
+    Looks at its beginning and end only, so that most messages need not be decoded.
+    """
+    return text.startswith(_BEGINNINGS) or text.endswith(_ENDS)
 
 
 def is_from_system(message: Any) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from typing import Any, Final, Literal
 
 import msgspec
 
 from holdfast.core.request_body import RequestBody
-from holdfast.policies.ours.message_text import TEXT_TYPES, is_from_system
+from holdfast.policies.ours.message_text import TEXT_TYPES, is_from_system, shows_no_system
 
 __all__ = ["PromptView", "decoded"]
 
@@ -24,15 +25,21 @@ class PromptView:
 
     Attributes:
         tools: JSON texts of the tools.
-        messages: Of the messages.
     """
 
     def __init__(self, body: RequestBody) -> None:
         self._body = body
         self._changed: dict[str, bytes] = {}
-        self._messages_field: _Field = "messages" if body.raw("messages") else "input"
+        self._messages_field: _Field = "messages" if body.has("messages") else "input"
+        self._messages: list[bytes] | None = None
         self.tools = self._array("tools")
-        self.messages = self._array(self._messages_field)
+
+    @property
+    def messages(self) -> list[bytes]:
+        """JSON texts of the messages."""
+        if self._messages is None:
+            self._messages = self._array(self._messages_field)
+        return self._messages
 
     def put_tools(self, tools: list[bytes]) -> None:
         """Replace the tools. Mutates."""
@@ -43,7 +50,7 @@ class PromptView:
     def put_messages(self, messages: list[bytes]) -> None:
         """Replace the messages. Mutates."""
         if messages != self.messages:
-            self.messages = messages
+            self._messages = messages
             self._changed[self._messages_field] = b"[%s]" % b",".join(messages)
 
     def map_head(self, change: Callable[[str], str | None]) -> None:
@@ -55,23 +62,35 @@ class PromptView:
             raw = self._changed.get(name) or self._body.raw(name)
             if raw:
                 self._put(name, raw, change)
-        messages = list(self.messages)
-        for index, text in enumerate(messages):
-            value = decoded(text)
-            if not is_from_system(value):
-                break
+        changed = {}
+        for index, value in enumerate(takewhile(is_from_system, self._values())):
             content = _mapped(value.get("content"), change)
             if content not in (None, [], "", value.get("content")):
-                messages[index] = msgspec.json.encode({**value, "content": content})
-        self.put_messages(messages)
+                changed[index] = msgspec.json.encode({**value, "content": content})
+        if changed:
+            texts = self.messages
+            self.put_messages([changed.get(index, text) for index, text in enumerate(texts)])
 
     def text(self) -> bytes | None:
         """The body with what was replaced; None if nothing was. Pure."""
         return self._body.with_raw(self._changed) if self._changed else None
 
     def _array(self, name: _Field) -> list[bytes]:
-        raw = self._body.raw(name)
-        return [bytes(item) for item in self._body.items(name)] if raw[:1] == b"[" else []
+        is_array = self._body.is_array(name)
+        return [bytes(item) for item in self._body.items(name)] if is_array else []
+
+    def _values(self) -> Iterator[Any]:
+        """Yield decoded messages, up to the first that shows another role."""
+        for text in map(bytes, self._texts()):
+            if shows_no_system(text):
+                return
+            yield decoded(text)
+
+    def _texts(self) -> Iterable[bytes | msgspec.Raw]:
+        """The messages, without copies of all where none is replaced."""
+        if self._messages is None and self._body.is_array(self._messages_field):
+            return self._body.items(self._messages_field)
+        return self.messages
 
     def _put(self, name: str, raw: bytes, change: Callable[[str], str | None]) -> None:
         value = decoded(raw)
