@@ -14,7 +14,7 @@ class Sessions:
     """Sessions that take turns of a second, on a clock of the test's."""
 
     def __init__(self) -> None:
-        self.in_use = SessionsInUse([A, B])
+        self.in_use = SessionsInUse()
         self.now_s = 0.0
 
     def turn(self, session: PlacedSession, num_bytes: int = 100) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,8 +19,6 @@ from holdfast.errors import ConfigError
 
 if TYPE_CHECKING:
     from holdfast.gateway.admin_access import AdminAccess
-    from holdfast.gateway.engines import Engine
-    from holdfast.gateway.event_reader import KvEventReader
     from holdfast.gateway.tenants import ApiKeys
 
 __all__ = ["client_keys", "gateway"]
@@ -180,7 +178,7 @@ def gateway(options: GatewayArguments) -> None:
     there costs more than computing its prompt elsewhere. A turn for which an engine has no space is
     held for a bounded time.
     """
-    from holdfast.gateway.addresses import engines_at
+    from holdfast.gateway.addresses import engines_at, readers_at
     from holdfast.gateway.app import Gateway
     from holdfast.gateway.audit_log import AuditLog
     from holdfast.gateway.dispatch import DEFAULT_ADMISSION
@@ -202,7 +200,7 @@ def gateway(options: GatewayArguments) -> None:
         *(options.host, options.port, options.admin_port, _tls(options)),
         *(options.admin_host, _admin_access(options)),
     )
-    readers = [_reader(text, engines) for text in options.kv_events]
+    readers = readers_at(options.kv_events, engines)
     path = options.policies_path
     policies = GatewayPolicies() if path is None else read_policies(path)
     if policies.admission is not None and limits.max_wait_ratio is None:
@@ -267,26 +265,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def _announce(url: str, admin_url: str) -> None:
     operators = f"; metrics at {admin_url}/metrics" if admin_url else ""
     click.echo(f"gateway ready at {url}{operators}")
-
-
-def _reader(text: str, engines: Sequence[Engine]) -> KvEventReader:
-    """The reader of an engine's KV events, as an option names it."""
-    from holdfast.gateway.event_reader import KvEventReader
-    from holdfast.gateway.event_residency import EventResidency
-
-    if find_spec("zmq") is None:
-        raise ConfigError("--kv-events needs pyzmq", hint="pip install 'holdfast[gateway]'")
-    name, _, addresses = text.partition("=")
-    endpoint, _, replay_endpoint = addresses.partition(",")
-    given = [endpoint, *([replay_endpoint] if replay_endpoint else [])]
-    if not all(address.startswith(("tcp://", "ipc://")) for address in given):
-        raise ConfigError(f"--kv-events {text}: expected HOST:PORT=tcp://HOST:PORT")
-    engine = next((each for each in engines if each.name == name), None)
-    if engine is None or engine.events is not None:
-        known = ", ".join(each.name for each in engines)
-        raise ConfigError(f"--kv-events {text}: {name!r} is not one of {known}, or occurs twice")
-    engine.events = EventResidency()
-    return KvEventReader(name, endpoint, replay_endpoint or None, engine.events)
 
 
 def _read(path: Path) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
-from prometheus_client import generate_latest
 
 from holdfast.core.tenants import Fairness
 from holdfast.gateway.admin_access import AdminAccess
@@ -51,6 +50,7 @@ class Gateway:
         fairness: How tenants share those engines.
         coordinator: Makes the decisions for which `readers`, `routing`, `admission` and `fairness`
             are, in place of one of its own; probes engines, or knows who does.
+        metrics: Where to count; None takes counts of its own.
 
     Attributes:
         metrics: What was counted.
@@ -70,8 +70,9 @@ class Gateway:
         audit: AuditLog | None = None,
         fairness: Fairness | None = None,
         coordinator: Coordinator | None = None,
+        metrics: GatewayMetrics | None = None,
     ) -> None:
-        self.metrics = GatewayMetrics()
+        self.metrics = metrics or GatewayMetrics()
         self._engines = engines
         self._keys = keys
         self._limits = limits or GatewayLimits()
@@ -92,16 +93,20 @@ class Gateway:
         app.router.add_route("*", "/{path:.*}", self._handle)
         return app
 
-    def admin_app(self, access: AdminAccess | None = None) -> web.Application:
+    def admin_app(
+        self, access: AdminAccess | None = None, state: Callable[[], dict[str, Any]] | None = None
+    ) -> web.Application:
         """The application for operators: metrics and the state of engines.
 
         Args:
             access: Who may read it; None lets everyone.
+            state: Gives the state of engines; None takes what the coordinator knows.
         """
+        known = self.coordinator.state if state is None else state
         app = web.Application(middlewares=[(access or AdminAccess()).guard()])
         app.router.add_get("/metrics", self._metrics_text)
         app.router.add_get("/health", self._health)
-        app.router.add_get("/engines", self._engine_states)
+        app.router.add_get("/engines", partial(_states, known))
         app.router.add_get("/openapi.json", partial(_document, operators_document()))
         return app
 
@@ -142,12 +147,12 @@ class Gateway:
 
     async def _metrics_text(self, request: web.Request) -> web.Response:
         del request
-        text = generate_latest(self.metrics.registry)
-        return web.Response(body=text, content_type="text/plain", charset="utf-8")
+        return web.Response(body=self.metrics.text(), content_type="text/plain", charset="utf-8")
 
-    async def _engine_states(self, request: web.Request) -> web.Response:
-        del request
-        return web.json_response(self.coordinator.state())
+
+async def _states(state: Callable[[], dict[str, Any]], request: web.Request) -> web.Response:
+    del request
+    return web.json_response(state())
 
 
 async def _document(content: dict[str, Any], request: web.Request) -> web.Response:

@@ -56,6 +56,16 @@ class Asked(NamedTuple):
     without: tuple[str, ...] = ()
     body: bytes = b""
 
+    def keys(self) -> list[SessionKey]:
+        """What its session may be known by, best first. Pure."""
+        if self.session_id is not None:
+            return [self.session_id]
+        return [piece.key for piece in reversed(self.path)]
+
+    def num_bytes(self) -> int:
+        """Length of its prompt (bytes). Pure."""
+        return sum(piece.num_bytes for piece in self.path)
+
 
 class Placed(NamedTuple):
     """Where a request goes.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from holdfast.gateway.merged_metrics import merged_text
 from holdfast.gateway.prompt_metrics import PromptMetrics
 
 __all__ = ["GatewayMetrics"]
@@ -19,15 +20,22 @@ class GatewayMetrics:
     Attributes:
         registry: For the admin server.
         prompts: Of prompts.
+        replicas: Gives the counts of replicas as text, where this gateway decides for some.
     """
 
     def __init__(self) -> None:
+        self.replicas: Callable[[], Mapping[str, str]] = dict
         self.registry = CollectorRegistry()
         self.answers = self._counter(
             "answers", "Answers sent, by engine (empty for refusals) and status class.", "status"
         )
         self.placements = self._counter(
             "placements", "Requests placed, by engine and reason.", "reason"
+        )
+        self.placed_alone = Counter(
+            "holdfast_gateway_placed_alone",
+            "Requests that a replica placed by itself because the owner of placements was away.",
+            registry=self.registry,
         )
         self.retries = self._counter(
             "retries", "Requests sent to another engine because this one could not be reached."
@@ -87,6 +95,10 @@ class GatewayMetrics:
             "Lines that the audit log could not take, for want of space, say.",
             registry=self.registry,
         )
+
+    def text(self) -> bytes:
+        """All counts in Prometheus' text format; a replica's have its name as a label."""
+        return merged_text(self.registry, self.replicas())
 
     def watch_held(self, engine: str, held: Callable[[], tuple[int, int]]) -> None:
         """Ask for an engine's held requests and their tokens when they are read. Mutates."""

@@ -48,7 +48,7 @@ class Placements:
     answer.
 
     Args:
-        engines: All engines.
+        engines: All engines; others may come and go.
         routing: Chooses among them.
         lease_s: Sessions idle for longer count as gone (s, > 0).
     """
@@ -61,7 +61,7 @@ class Placements:
         self._lease_s = lease_s
         self._sessions: OrderedDict[bytes | str, PlacedSession] = OrderedDict()
         self._leaves: dict[bytes, PlacedSession] = {}
-        self._in_use = SessionsInUse(engines)
+        self._in_use = SessionsInUse()
 
     def __len__(self) -> int:
         """Sessions remembered (count)."""
@@ -123,6 +123,11 @@ class Placements:
     def ended(self, session: PlacedSession, now_s: float) -> None:
         """Take in that a request of a session has ended. Mutates."""
         self._in_use.ended(session, now_s)
+
+    def origin(self, session_id: str | None, path: Sequence[Piece]) -> Engine | None:
+        """Where a prompt's session is, as remembered; None if it is not. Pure."""
+        session = self._find(session_id, path)
+        return None if session is None else session.engine
 
     def close(self, session_id: str) -> bool:
         """Forget a session that will not return; whether it was known. Mutates."""

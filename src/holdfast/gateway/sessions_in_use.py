@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,12 +53,10 @@ class SessionsInUse:
     Few clients say that a session has ended. So one whose pause outlasts 98 % of those that ended
     with a return counts no more, until it returns; what it holds is evicted before others' blocks.
 
-    Args:
-        engines: All engines.
     """
 
-    def __init__(self, engines: Iterable[Engine]) -> None:
-        self._num_bytes: dict[Engine, int] = dict.fromkeys(engines, 0)
+    def __init__(self) -> None:
+        self._num_bytes: Counter[Engine] = Counter()
         self._counted: dict[PlacedSession, tuple[Engine, int]] = {}
         self._paused: OrderedDict[PlacedSession, float] = OrderedDict()
         self._returns = ReturnTimeModel()

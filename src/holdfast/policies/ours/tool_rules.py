@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -11,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from msgspec import Meta, Struct
 
-from holdfast.core.request_body import RequestBody
+from holdfast.core.opening_message import opening_message
 from holdfast.errors import PolicyError
 from holdfast.policies.requests import (
     AnswerEnded,
@@ -280,29 +279,13 @@ def _session_key(request: Request) -> bytes | None:
     who = request.identity
     name = who.session_id
     if name is None:
-        opening = _opening(request.body)
+        opening = opening_message(request.body)
         if opening is None:
             return None
         name = "\x00" + opening
     digest = blake2b(digest_size=_DIGEST_BYTES)
     digest.update(_encoded(f"{who.tenant}\x00{name}"))
     return digest.digest()
-
-
-def _opening(body: RequestBody) -> str | None:
-    for raw in (*body.items("messages"), *body.items("input")):
-        try:
-            item = json.loads(bytes(raw))
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(item, str):
-            return item
-        if isinstance(item, dict) and item.get("role") == "user":
-            said = item.get("content")
-            parts = said if isinstance(said, list) else [{"text": said}]
-            texts = (part.get("text") for part in parts if isinstance(part, dict))
-            return "\n".join(str(text) for text in texts if text)
-    return None
 
 
 def _digest(call: ToolCall) -> bytes:
