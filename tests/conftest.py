@@ -30,6 +30,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("live") and "live" not in config.option.markexpr:
             item.add_marker(pytest.mark.skip("installs clients from npm; run `pytest -m live`"))
+        if item.get_closest_marker("ray") and "ray" not in config.option.markexpr:
+            item.add_marker(pytest.mark.skip("needs Ray and minutes; run `make test-ray`"))
         if item.get_closest_marker("server") is not None:
             item.add_marker(pytest.mark.timeout(_SERVER_TIMEOUT_S))
     items.sort(key=lambda item: item.get_closest_marker("server") is None)

@@ -202,6 +202,8 @@ class LocalCoordinator:
             )
         except EndpointError as error:
             raise Refusal(503, str(error)) from None
+        # At once: another request's report may admit this one before `admitted` is called.
+        self._held[request_id] = asyncio.get_running_loop().create_future()
         return Placed(
             *(request_id, found.engine, found.reason, found.missing_bytes),
             *(found.session.key, found.elsewhere_ratio),
@@ -209,11 +211,10 @@ class LocalCoordinator:
 
     async def admitted(self, placed: Placed) -> None:
         """Wait until the engine has space for the request's session."""
-        held = self._held[placed.request_id] = asyncio.get_running_loop().create_future()
         began_s = monotonic()
         try:
             self._look()
-            await held
+            await self._held[placed.request_id]
         finally:
             self._held.pop(placed.request_id, None)
             self._metrics.held_s.observe(monotonic() - began_s)
@@ -225,6 +226,7 @@ class LocalCoordinator:
 
     def ended(self, placed: Placed, tail: AnswerTail) -> None:
         """Take in that a request is over, however it ended. Mutates."""
+        self._held.pop(placed.request_id, None)
         self.dispatcher.ended(placed.request_id, monotonic(), tail.output_tokens, tail.end)
         self._look()
 
