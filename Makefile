@@ -1,4 +1,4 @@
-# make demo | test | test-oldest | test-newest | check | explore | bench; each makes its own .venv first.
+# make demo | test | test-oldest | test-newest | test-ray | check | explore | bench; each makes its own .venv first.
 # PYTHON=... chooses the interpreter, PIP_ARGS=... is passed to pip install.
 
 VENV := .venv
@@ -22,15 +22,18 @@ OLDEST_STAMP := .engines/$(OLDEST_VERSION)/.installed
 NEWEST := requirements/engine-newest.txt
 NEWEST_VERSION := $(shell sed -n 's/^vllm==//p' $(NEWEST))
 NEWEST_STAMP := .engines/$(NEWEST_VERSION)/.installed
+RAY := requirements/ray.txt
+RAY_VENV := .rays/$(shell sed -n 's/^ray.*==//p' $(RAY))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest test-newest check explore bench format clean
+.PHONY: help install demo test test-oldest test-newest test-ray check explore bench format clean
 
 help:
 	@echo "make demo    stock vLLM against Holdfast on this machine, then with tiers and a restart (minutes)"
 	@echo "make test    all tests, those on the real engine included"
 	@echo "make test-oldest  the tests on the engine, with the oldest vLLM that is supported"
 	@echo "make test-newest  likewise with the newest; no servers (engine-newest.txt says why)"
+	@echo "make test-ray  the gateway on a real Ray Serve, in an environment of its own (.rays/, 0.5 GB)"
 	@echo "make check   formatting, lint, types, layers"
 	@echo "make explore  property tests on ROUNDS=5 times new examples (make test repeats the same ones),"
 	@echo "              and real clients from npm"
@@ -63,6 +66,13 @@ $(OLDEST_STAMP) $(NEWEST_STAMP): scripts/overlay.sh | $(STAMP)
 	PIP_ARGS="$(PIP_ARGS)" bash scripts/overlay.sh "$(VENV)" "$(@D)" "$(filter %.txt,$^)"
 	@touch "$@"
 
+test-ray: $(RAY_VENV)/.installed
+	$(RAY_VENV)/bin/python -m pytest tests/gateway/ray -m ray --override-ini addopts=--import-mode=importlib -W default
+
+$(RAY_VENV)/.installed: $(RAY) scripts/ray_env.sh
+	PYTHON="$(PYTHON)" PIP_ARGS="$(PIP_ARGS)" bash scripts/ray_env.sh "$(@D)" "$(RAY)"
+	@touch "$@"
+
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -82,4 +92,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf "$(VENV)" .engines
+	rm -rf "$(VENV)" .engines .rays
