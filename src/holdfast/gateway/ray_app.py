@@ -51,6 +51,7 @@ def app(args: Mapping[str, Any]) -> serve.Application:
         name="holdfast-owner",
         num_replicas=1,
         max_ongoing_requests=_MOST_ONGOING,
+        logging_config={"enable_access_log": False},  # a line a report says nothing
     ).bind(settings)
     replicas = serve.deployment(
         _Replica,

@@ -43,7 +43,7 @@ Told = TypeVar("Told")
 logger = logging.getLogger(__name__)
 
 _BEAT_S: Final = 1.0
-_AWAY_S: Final = 5.0
+_AWAY_S: Final = 2.0
 _METRICS_S: Final = 5.0
 _MOST_TOLD: Final = 20_000
 _MOST_ANSWERS: Final = 10_000

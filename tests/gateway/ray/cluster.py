@@ -81,10 +81,10 @@ class RayGateway:
     client: aiohttp.ClientSession
 
     async def post(self, path: str, **sent: Any) -> tuple[int, bytes, str]:
-        """Status, body and engine of an answer."""
+        """Status, body and receipt of an answer."""
         async with self.client.post(self.url + path, **sent) as answer:
             receipt = answer.headers.get("X-Holdfast-Engine", "")
-            return answer.status, await answer.read(), receipt.partition(";")[0]
+            return answer.status, await answer.read(), receipt
 
     async def state(self) -> dict[str, Any]:
         """What the owner knows; empty while there is none."""

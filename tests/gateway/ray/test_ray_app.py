@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
@@ -95,9 +96,9 @@ async def test_a_session_has_one_engine_for_all_replicas(served: RayGateway) -> 
         for number in range(10):
             texts = [f"{number} {each} " * 5 for each in range(turn + 1)]
             headers = {"x-session-id": f"s{number}"} if number % 2 else {}
-            status, _, engine = await served.post(CHAT, json=chat(*texts), headers=headers)
+            status, _, receipt = await served.post(CHAT, json=chat(*texts), headers=headers)
             assert status == 200
-            used.setdefault(str(number), set()).add(engine)
+            used.setdefault(str(number), set()).add(receipt.partition(";")[0])
     assert {len(engines) for engines in used.values()} == {1}
     assert len(set.union(*used.values())) == 2
 
@@ -171,23 +172,27 @@ async def test_requests_go_on_without_their_owner(served: RayGateway) -> None:
         for number in range(8):
             texts = [f"owner {number} {each} " * 5 for each in range(turn + 1)]
             headers = {"x-session-id": f"o{number}"}
-            status, _, engine = await served.post(CHAT, json=chat(*texts), headers=headers)
+            status, _, receipt = await served.post(CHAT, json=chat(*texts), headers=headers)
             assert status == 200
-            engines.append(engine)
+            engines.append(receipt.partition(";")[0])
         return engines
+
+    async def placed_alone() -> bool:
+        for owner in actors("holdfast-owner").values():
+            ray.kill(owner)
+        headers = {"x-session-id": f"new {next(numbers)}"}
+        status, _, receipt = await served.post(CHAT, json=chat("new"), headers=headers)
+        assert status == 200
+        return receipt.endswith("reason=hash")
 
     await until_true(two_replicas)
     await sessions(0)
-    (owner,) = actors("holdfast-owner").values()
-    ray.kill(owner)
+    numbers = itertools.count()
+    await until_true(placed_alone)
     await sessions(1)
-
-    async def back_with_replicas() -> bool:
-        counts = await served.counts("placed_alone_total")
-        return sum(counts.values()) > 0 and await two_replicas()
-
-    await until_true(back_with_replicas)
-    assert len({tuple(await sessions(turn)) for turn in range(2, 6)}) == 1
+    await until_true(two_replicas)
+    await sessions(2)
+    assert len({tuple(await sessions(turn)) for turn in range(3, 7)}) == 1
 
 
 async def test_a_long_body_passes_byte_for_byte(served: RayGateway) -> None:
