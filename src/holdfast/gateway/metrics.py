@@ -32,11 +32,6 @@ class GatewayMetrics:
         self.placements = self._counter(
             "placements", "Requests placed, by engine and reason.", "reason"
         )
-        self.placed_alone = Counter(
-            "holdfast_gateway_placed_alone",
-            "Requests that a replica placed by itself because the owner of placements was away.",
-            registry=self.registry,
-        )
         self.retries = self._counter(
             "retries", "Requests sent to another engine because this one could not be reached."
         )
@@ -57,6 +52,7 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self._add_judging()
+        self._add_replicas()
         self.prompts = PromptMetrics(self.registry)
         self.in_flight = self._gauge(
             "requests_in_flight", "Requests sent to an engine and not yet answered."
@@ -80,6 +76,13 @@ class GatewayMetrics:
         )
         self.first_byte_s = self._histogram(
             "first_byte_seconds", "Time from a request's sending to the first byte of its answer."
+        )
+
+    def _add_replicas(self) -> None:
+        self.placed_alone = Counter(
+            "holdfast_gateway_placed_alone",
+            "Requests that a replica placed by itself because the owner of placements was away.",
+            registry=self.registry,
         )
 
     def _add_judging(self) -> None:
