@@ -40,7 +40,7 @@ def _engine_at(url: str) -> Engine:
 
 
 def readers_at(texts: Iterable[str], engines: Sequence[Engine]) -> list[KvEventReader]:
-    """The readers of engines' KV events, from `HOST:PORT=EVENTS[,REPLAY]`. Mutates the engines.
+    """The readers of engines' KV events, `HOST:PORT=EVENTS[,REPLAY]`. Mutates engines.
 
     Raises:
         ConfigError: pyzmq is missing, an address is none of ZMQ's, or an engine is not known or

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: passes bytes to its own server in this process."""
+"""The gateway as an ASGI application, before its own server in this process."""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ class GatewayMetrics:
     """
 
     def __init__(self) -> None:
-        self.replicas: Callable[[], Mapping[str, str]] = dict
         self.registry = CollectorRegistry()
         self.answers = self._counter(
             "answers", "Answers sent, by engine (empty for refusals) and status class.", "status"
@@ -32,17 +31,7 @@ class GatewayMetrics:
         self.placements = self._counter(
             "placements", "Requests placed, by engine and reason.", "reason"
         )
-        self.retries = self._counter(
-            "retries", "Requests sent to another engine because this one could not be reached."
-        )
-        self.broken = self._counter(
-            "broken_answers", "Answers that an engine began and did not finish."
-        )
-        self.disconnects = Counter(
-            "holdfast_gateway_disconnects",
-            "Clients that left before their answer ended; the engine was told.",
-            registry=self.registry,
-        )
+        self._add_failures()
         self.policy_actions = Counter(
             "holdfast_gateway_policy_actions",
             "What request policies did: requests rewritten or refused, tool calls allowed, denied "
@@ -78,7 +67,21 @@ class GatewayMetrics:
             "first_byte_seconds", "Time from a request's sending to the first byte of its answer."
         )
 
+    def _add_failures(self) -> None:
+        self.retries = self._counter(
+            "retries", "Requests sent to another engine because this one could not be reached."
+        )
+        self.broken = self._counter(
+            "broken_answers", "Answers that an engine began and did not finish."
+        )
+        self.disconnects = Counter(
+            "holdfast_gateway_disconnects",
+            "Clients that left before their answer ended; the engine was told.",
+            registry=self.registry,
+        )
+
     def _add_replicas(self) -> None:
+        self.replicas: Callable[[], Mapping[str, str]] = dict
         self.placed_alone = Counter(
             "holdfast_gateway_placed_alone",
             "Requests that a replica placed by itself because the owner of placements was away.",

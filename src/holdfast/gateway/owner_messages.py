@@ -124,7 +124,7 @@ class OwnerLink(Protocol):
     """How a replica reaches the owner; any error means that it is away."""
 
     async def place(self, replica: str, number: int, asked: Asked) -> Sent | Refused | None:
-        """Wait for a request's engine and its space there; None if the owner wants a `join`."""
+        """Wait for a request's engine and its space there; None asks for a `join`."""
 
     async def report(self, replica: str, report: Report) -> Mapping[str, EngineSeen] | None:
         """Report, and read the state of engines; None if the owner wants a `join`."""

@@ -1,4 +1,4 @@
-"""A request router for Ray Serve LLM that places sessions on replicas as the gateway does.
+"""Routes requests of Ray Serve LLM as the gateway places them.
 
 `LLMConfig(deployment_config={"request_router_config": {"request_router_class":
 "holdfast.gateway.ray_router:HoldfastRequestRouter"}})`, or a deployment's `RequestRouterConfig`.

@@ -1,4 +1,4 @@
-"""Settings of the gateway on Ray Serve, as `serve run` and Serve's configuration give them."""
+"""Settings of the gateway on Ray Serve, as `serve run` gives them."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class RaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.api_keys is None:
             if not self.open_to_all:
                 raise ConfigError(
-                    "without api_keys everyone who reaches Serve's port is let in",
+                    "without api_keys everyone who reaches Serve's port is served",
                     hint="give api_keys=FILE, or open_to_all=true",
                 )
             return ApiKeys({})

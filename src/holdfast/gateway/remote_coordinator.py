@@ -1,4 +1,4 @@
-"""A replica's part in decisions that an owner makes, and its own while that is away."""
+"""Asks the owner of decisions for a replica, and decides while it is away."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class RemoteCoordinator:
                 await asyncio.sleep(self._beat_s)
 
     async def place(self, asked: Asked) -> Placed:
-        """Choose a request's engine, and wait until it has space. Mutates; `ended` must follow.
+        """Choose a request's engine and wait for space. Mutates; `ended` must follow.
 
         Raises:
             Refusal: No engine may answer it.
@@ -295,7 +295,7 @@ class _OwnerAwayError(Exception):
 
 
 def _stream_key(number: int, asked: Asked) -> SessionKey:
-    """What all turns of a stream have in common: its id, else its first message of a user."""
+    """What all turns of a stream share: its id, else its first message of a user."""
     if asked.session_id is not None:
         return asked.session_id
     body = RequestBody.parse(asked.body) if asked.path else None

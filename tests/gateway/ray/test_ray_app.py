@@ -63,7 +63,7 @@ async def test_streams_pass_byte_for_byte(served: RayGateway) -> None:
         engine.answer = stream(*events, pause_s=0.01)
     status, got, _ = await served.post(CHAT, data=body)
     assert (status, got) == (200, b"".join(events))
-    assert [sent for engine in served.engines for _, _, sent in engine.requests] == [body]
+    assert [text for engine in served.engines for _, _, text in engine.requests] == [body]
 
 
 async def test_a_broken_body_does_not_look_whole(served: RayGateway) -> None:
@@ -198,7 +198,7 @@ async def test_requests_go_on_without_their_owner(served: RayGateway) -> None:
 async def test_a_long_body_passes_byte_for_byte(served: RayGateway) -> None:
     body = json.dumps(chat("word " * 1_000_000)).encode()
     assert (await served.post(CHAT, data=body))[:2] == (200, b'{"ok": 1}')
-    assert [sent for engine in served.engines for _, _, sent in engine.requests] == [body]
+    assert [text for engine in served.engines for _, _, text in engine.requests] == [body]
 
 
 async def test_a_wrong_setting_is_named_by_serve_run(served: RayGateway) -> None:
