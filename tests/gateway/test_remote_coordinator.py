@@ -29,6 +29,7 @@ async def test_without_an_owner_all_replicas_hash_alike() -> None:
     world = OwnerHere(["http://a", "http://b", "http://c"])
     world.is_cut = True
     replicas = [world.replica(str(number)) for number in range(3)]
+    await replicas[0].place(Asked("of this replica only", path("x")))
     used = set()
     for number in range(30):
         session_id = f"s{number}" if number % 2 else None
@@ -39,18 +40,21 @@ async def test_without_an_owner_all_replicas_hash_alike() -> None:
         assert {each.reason for each in placed} == {"hash"}
         used.add(placed[0].engine.name)
     assert used == {"e0", "e1", "e2"}
-    assert [alone(each) for each in replicas] == [30.0] * 3
+    assert [alone(each) for each in replicas] == [31.0, 30.0, 30.0]
 
 
 async def test_later_turns_without_id_hash_as_the_first() -> None:
     world = OwnerHere(["http://a", "http://b", "http://c"])
     world.is_cut = True
     one, two = world.replica("one"), world.replica("two")
+    used = set()
     for number in range(12):
         opening = f"question {number}"
-        first = await one.place(Asked(None, path(opening), body=body(opening)))
-        later = Asked(None, path(opening, "more"), body=body(opening, "more"))
+        first = await one.place(Asked(None, path("system", opening), body=body(opening)))
+        later = Asked(None, path("system", opening, "more"), body=body(opening, "more"))
         assert (await two.place(later)).engine.name == first.engine.name
+        used.add(first.engine.name)
+    assert len(used) == 3
 
 
 async def test_known_sessions_stay_while_the_owner_is_away() -> None:
@@ -71,7 +75,9 @@ async def test_a_dead_engine_is_passed_by_without_an_owner() -> None:
     one.lost(first.engine)
     second = await one.place(Asked("s", path("x"), without=(first.engine.name,)))
     assert second.engine.name != first.engine.name
-    assert (await one.place(Asked("s", path("x")))).engine.name == second.engine.name
+    for number in range(10):
+        placed = await one.place(Asked(f"s{number}", path(str(number))))
+        assert placed.engine.name == second.engine.name
     with pytest.raises(Refusal) as refused:
         await one.place(Asked("s", path("x"), without=("e0", "e1")))
     assert refused.value.status == 503

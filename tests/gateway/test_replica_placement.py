@@ -29,11 +29,13 @@ def test_a_request_that_is_asked_for_again_keeps_its_replica() -> None:
     placement = ReplicaPlacement()
     asked = Asked("s", path("x"))
     first = placement.choice("1", asked, NAMES, 0.0)
+    for number in range(30):  # so much that the policy would now choose another
+        placement.sent(f"other {number}", Asked(f"o{number}", path(str(number))), first, 0.0)
     assert {placement.choice("1", asked, NAMES, 0.1) for _ in range(5)} == {first}
-    assert sum(each.num_in_flight for each in placement._replicas) == 1
+    assert sum(each.num_in_flight for each in placement._replicas) == 31
     left = [name for name in NAMES if name != first]
     assert placement.choice("1", asked, left, 0.2) in left
-    assert sum(each.num_in_flight for each in placement._replicas) == 1
+    assert sum(each.num_in_flight for each in placement._replicas) == 1  # those of `first` are gone
 
 
 def test_replicas_come_and_go() -> None:
@@ -59,7 +61,7 @@ def test_where_a_request_was_really_sent_counts() -> None:
 
 def test_a_session_that_another_router_sent_is_followed() -> None:
     placement = ReplicaPlacement()
-    for name in NAMES:
+    for name in reversed(NAMES):
         told = Origin(name, 1000, 0.0)
         asked = Asked(f"session of {name}", path(name, "y"))
         assert placement.choice(name, asked, NAMES, 1.0, told) == name
