@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from holdfast.gateway.answer_events import Event
 from holdfast.gateway.answer_filter import StreamFilter, said_instead
-from holdfast.gateway.call_judge import Ask, CallJudge, JudgedText
+from holdfast.gateway.call_judge import Ask, CallJudge, JudgedText, TextVerdict
 from holdfast.policies.requests import Verdict
 from holdfast.tool_calls.call_arguments import canonical_arguments
 
@@ -281,7 +281,7 @@ def _as_json(key: str, text: str) -> str:
     return text if key == _ARGUMENTS[0] else json.dumps({key: text})
 
 
-def _cut_part(part: dict[str, Any], text: JudgedText) -> None:
+def _cut_part(part: dict[str, Any], text: TextVerdict | JudgedText) -> None:
     """Take what is denied out of a whole text. Mutates the part."""
     if text.verdict is None or not isinstance(part.get("text"), str):
         return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import Counter as Metric
 
@@ -15,7 +16,7 @@ from holdfast.policies.requests import Request, ToolCall, Verdict
 from holdfast.tool_calls.call_arguments import canonical_arguments
 from holdfast.tool_calls.call_text import CallScanner, PlacedCall, UnreadableCallError
 
-__all__ = ["Ask", "CallJudge", "Decided", "JudgedText", "Told"]
+__all__ = ["Ask", "CallJudge", "Decided", "JudgedText", "TextVerdict", "Told"]
 
 Ask = Callable[[str, str], Verdict]
 """Judges a call by its name and arguments."""
@@ -57,8 +58,14 @@ class CallJudge:
         self._unjudged = unjudged
         self._told = told
         self._decided: Decided = {} if before is None else before
-        self._texts: dict[str, JudgedText] = {}  # those with denied calls
-        self.judge: Ask = self._judge if before is None else self.again()
+        self._texts: dict[str, TextVerdict] = {}  # those with denied calls
+        self._met: Counter[bytes] | None = None if before is None else Counter()
+
+    def judge(self, name: str, arguments: str) -> Verdict:
+        """Judge the next call; in an answer that was given before, as then. Mutates."""
+        if self._met is None:
+            return self._judge(name, arguments)
+        return self._repeated(self._met, name, arguments)
 
     def _judge(self, name: str, arguments: str) -> Verdict:
         """Judge a call that has not been met in this answer. Mutates counts and policies."""
@@ -72,25 +79,25 @@ class CallJudge:
 
     def again(self) -> Ask:
         """What judges a part that repeats calls of this answer, in their order."""
-        num_met: Counter[bytes] = Counter()
+        return partial(self._repeated, Counter())
 
-        def judge(name: str, arguments: str) -> Verdict:
-            key = _key(name, arguments)
-            known, met = self._decided.get(key, ()), num_met[key]
-            num_met[key] += 1
-            return known[met] if met < len(known) else self._judge(name, arguments)
+    def _repeated(self, met: Counter[bytes], name: str, arguments: str) -> Verdict:
+        key = _key(name, arguments)
+        known, number = self._decided.get(key, ()), met[key]
+        met[key] += 1
+        return known[number] if number < len(known) else self._judge(name, arguments)
 
-        return judge
-
-    def judge_text(self, text: str) -> JudgedText:
+    def judge_text(self, text: str) -> TextVerdict:
         """Judge a whole text, whose calls may repeat those of this answer. Mutates."""
-        found = self._texts.get(text)
-        if found is None:
-            found = JudgedText(self, self.again())
-            found.feed(text)
-            found.end()
-            if found.verdict is not None:
-                self._texts[text] = found
+        known = self._texts.get(text)
+        if known is not None:
+            return known
+        judged = JudgedText(self, self.again())
+        judged.feed(text)
+        judged.end()
+        found = TextVerdict(judged.cut_from, judged.verdict)
+        if found.verdict is not None:
+            self._texts[text] = found
         return found
 
     def unreadable(self) -> Verdict:
@@ -111,6 +118,22 @@ class CallJudge:
         self._unjudged.labels(reason).inc()
         self._policies.note(self._request, ToolCall(""), verdict)
         return verdict
+
+
+class TextVerdict(NamedTuple):
+    """What is decided about a text.
+
+    Attributes:
+        cut_from: Offset from which on it does not pass; None if all of it does.
+        verdict: Why; None if all of it passes.
+    """
+
+    cut_from: int | None
+    verdict: Verdict | None
+
+    def kept(self, start: int, piece: str) -> str:
+        """What passes of a piece that begins at an offset. Pure."""
+        return piece if self.cut_from is None else piece[: max(0, self.cut_from - start)]
 
 
 class JudgedText:
@@ -169,7 +192,7 @@ class JudgedText:
 
     def kept(self, start: int, piece: str) -> str:
         """What passes of a piece that begins at an offset. Pure."""
-        return piece if self.cut_from is None else piece[: max(0, self.cut_from - start)]
+        return TextVerdict(self.cut_from, self.verdict).kept(start, piece)
 
     def _decide(self, calls: Iterable[PlacedCall]) -> None:
         for offset, call in calls:

@@ -29,7 +29,7 @@ from holdfast.gateway.prompt_changes import PromptChanges, SentPrompt
 from holdfast.gateway.refusal import Refusal
 from holdfast.gateway.request_policies import RequestPolicies
 from holdfast.gateway.settings import GatewayLimits
-from holdfast.gateway.streams import PassedBytes, break_off, has_left, payload_of
+from holdfast.gateway.streams import PassedBytes, break_off, drop_frames, has_left, payload_of
 from holdfast.gateway.tenants import ApiKeys
 from holdfast.policies.requests import AnswerEnded, Request, RequestClosed, RequestSent
 
@@ -126,6 +126,7 @@ class Forwarder:
             except _UNREACHED as error:
                 if sent.has_answered:
                     raise
+                drop_frames(error)
                 if isinstance(error, TimeoutError):
                     self.coordinator.pass_by(engine)
                 else:
@@ -196,9 +197,10 @@ class Forwarder:
                         sent.started()
                     passed.add(chunk)
                 await response.write_eof(b"" if translator is None else translator.end())
-        except _BROKEN:
+        except _BROKEN as error:
             if has_left(request):
                 raise
+            drop_frames(error)
             self.metrics.broken.labels(engine.name).inc()
             self.coordinator.lost(engine)
             message = f"engine {engine.name} stopped before the answer was complete; send it again"

@@ -13,7 +13,7 @@ from aiohttp import web
 from holdfast.gateway.answer_tail import KEPT_BYTES, is_whole
 from holdfast.gateway.api import Dialect, error_event
 
-__all__ = ["PassedBytes", "break_off", "has_left", "payload_of"]
+__all__ = ["PassedBytes", "break_off", "drop_frames", "has_left", "payload_of"]
 
 _CHUNKED_BYTES: Final = 1 << 20
 _BEGINNING_BYTES: Final = 4096  # of an answer, for its id
@@ -55,6 +55,17 @@ class PassedBytes:
 def has_left(request: web.Request) -> bool:
     """Whether the client has closed its connection. Pure."""
     return request.transport is None or request.transport.is_closing()
+
+
+def drop_frames(error: BaseException) -> None:
+    """Let go of what the frames of an error that is over hold. Mutates it.
+
+    Its causes likewise: aiohttp's frames and answers hold their errors, which hold these frames, and so the request.
+    """
+    over: BaseException | None = error
+    while over is not None:
+        over.__traceback__ = None
+        over = over.__cause__ or over.__context__
 
 
 def payload_of(body: bytes) -> bytes | io.BytesIO | None:
