@@ -60,7 +60,8 @@ def has_left(request: web.Request) -> bool:
 def drop_frames(error: BaseException) -> None:
     """Let go of what the frames of an error that is over hold. Mutates it.
 
-    Its causes likewise: aiohttp's frames and answers hold their errors, which hold these frames, and so the request.
+    Its causes likewise: aiohttp's frames and answers hold their errors, which hold these frames,
+    and so the request.
     """
     over: BaseException | None = error
     while over is not None:
