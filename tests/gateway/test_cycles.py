@@ -36,7 +36,7 @@ def nothing_is_left() -> Iterator[None]:
         yield
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        left = [type(each).__name__ for each in gc.garbage if isinstance(each, HOLD_BODIES)]
+        left = [type(each).__name__ for each in gc.garbage if issubclass(type(each), HOLD_BODIES)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()

@@ -164,6 +164,6 @@ async def test_an_open_answer_does_not_keep_its_request() -> None:
         await answer.content.readany()
         await url.compared()
         gc.collect()
-        bodies = [each for each in gc.get_objects() if isinstance(each, RequestBody)]
+        bodies = [each for each in gc.get_objects() if type(each) is RequestBody]
         assert not [each for each in bodies if each.value("user") == "of this test"]
         released.set()
