@@ -277,15 +277,17 @@ class DiskTier(FileSystemTierManager):  # type: ignore[misc]
             return None
         if not self._collector.reserve(str(path), self._num_file_bytes):
             return "quota"
+        settle = self._collector.release
         try:
             location = self._directory.location_of(path)
             write_block(path, location, block, is_direct=self._use_o_direct)
+            settle = self._collector.written
         except OSError as error:
-            self._collector.release(str(path))
             reason = "disk_full" if error.errno in _FULL else "error"
             self._log_once(reason, _NOT_WRITTEN, error)
             return reason
-        self._collector.written(str(path))
+        finally:
+            settle(str(path))
         return None
 
     def _is_stored(self, path: Path) -> bool:
