@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from xxhash import xxh3_128
 
 from holdfast.core.client_identity import BODY_FIELDS, identify
 from holdfast.core.identity import Identity
@@ -21,14 +22,15 @@ from holdfast.core.request_body import RequestBody
 __all__ = ["Piece", "identity_of", "nests_deeper", "place_of", "prompt_path", "with_salt"]
 
 _PIECE_BYTES: Final = 4096
-_KEY_BYTES: Final = 16
+_OWNER_BYTES: Final = 8
+_SALT_CHARACTERS: Final = 32
 _HEAD: Final = ("tools", "system", "instructions")
 _FOLLOWED_LEVELS: Final = 4  # each costs a pass over the text
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _MARK: Final = "cache_control"
-_MARK_BYTES: Final = _MARK.encode()
+_MARK_BYTES: Final = b'"%s"' % _MARK.encode()
 _BLOCK: Final = re.compile(rb'[^\[]{0,60}"content"\s*:\s*\[\s*\{\s*"type"\s*:\s*"text"')
 
 
@@ -118,10 +120,16 @@ def _first(raw: msgspec.Raw) -> bytes:
 
 
 def prompt_path(body: RequestBody, tenant: str) -> tuple[Piece, ...]:
-    """Return a prompt's pieces; those of two tenants never match. Pure; O(bytes)."""
+    """Return a prompt's pieces. Pure; O(bytes).
+
+    XXH3 is quick and can be made to collide, but only with the same tenant's prompts: keys begin
+    with a cryptographic hash of tenant, model and salt.
+    """
     has_marks = _MARK_BYTES in body.text
     named = body.values(("model", "cache_salt"))
-    hasher = sha256(repr((tenant, named.get("model"), named.get("cache_salt"))).encode())
+    owner = repr((tenant, named.get("model"), named.get("cache_salt"))).encode()
+    owner_key = sha256(owner).digest()[:_OWNER_BYTES]
+    hasher = xxh3_128(owner)
     update, digest = hasher.update, hasher.digest
     pieces = []
     for raw in _texts(body):
@@ -129,12 +137,12 @@ def prompt_path(body: RequestBody, tenant: str) -> tuple[Piece, ...]:
         num_bytes = len(text)
         if num_bytes <= _PIECE_BYTES:  # most messages; the loop below costs as much as the hash
             update(text)
-            pieces.append(Piece(digest()[:_KEY_BYTES], num_bytes))
+            pieces.append(Piece(owner_key + digest(), num_bytes))
             continue
         for start in range(0, num_bytes, _PIECE_BYTES):
             part = text[start : start + _PIECE_BYTES]
             update(part)
-            pieces.append(Piece(digest()[:_KEY_BYTES], len(part)))
+            pieces.append(Piece(owner_key + digest(), len(part)))
     return tuple(pieces)
 
 
@@ -148,7 +156,7 @@ def with_salt(body: RequestBody, tenant: str) -> bytes:
     salt = tenant
     if isinstance(own, str) and own:
         text = own.encode("utf-8", "surrogatepass")
-        salt = f"{tenant}:{sha256(text).hexdigest()[: 2 * _KEY_BYTES]}"
+        salt = f"{tenant}:{sha256(text).hexdigest()[:_SALT_CHARACTERS]}"
     return body.with_field("cache_salt", salt)
 
 
