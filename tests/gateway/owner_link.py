@@ -10,15 +10,15 @@ from holdfast.gateway.engines import Engine
 from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.owner import Owner
 from holdfast.gateway.owner_messages import EngineSeen, Known, Refused, Report, Sent
-from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.gateway.remote_coordinator import RemoteCoordinator
 from holdfast.gateway.settings import GatewayLimits
 
 LEASE_S = 1800.0
 
 
-def path(*texts: str) -> tuple[Piece, ...]:
-    return tuple(Piece("".join(texts[: n + 1]).encode(), 1000) for n in range(len(texts)))
+def path(*texts: str) -> PromptPath:
+    return PromptPath.of(("".join(texts[: n + 1]).encode() for n in range(len(texts))), 1000)
 
 
 class OwnerHere:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast.core.identity import Identity
 from holdfast.gateway.admission import EngineAdmission
-from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.tool_calls.turn_end import TurnEnd
 
 BLOCK_TOKENS = 256
@@ -19,9 +19,9 @@ TOOL = TurnEnd("tool")
 PREFILL_S = 0.1  # of a block
 
 
-def path(session: str, num_blocks: int) -> list[Piece]:
+def path(session: str, num_blocks: int) -> PromptPath:
     """A prompt of which each longer one of the same session is a continuation."""
-    return [Piece(f"{session}{n}".encode(), BLOCK_TOKENS) for n in range(num_blocks)]
+    return PromptPath.of((f"{session}{n}".encode() for n in range(num_blocks)), BLOCK_TOKENS)
 
 
 class Gate:

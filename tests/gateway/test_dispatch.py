@@ -6,13 +6,13 @@ import math
 
 from holdfast.gateway.dispatch import Dispatcher
 from holdfast.gateway.engines import Engine
-from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.prompt_path import NO_PROMPT, PromptPath
 
 BLOCK_TOKENS = 256
 
 
-def path(session: str, num_blocks: int) -> list[Piece]:
-    return [Piece(f"{session}{n}".encode(), BLOCK_TOKENS) for n in range(num_blocks)]
+def path(session: str, num_blocks: int) -> PromptPath:
+    return PromptPath.of((f"{session}{n}".encode() for n in range(num_blocks)), BLOCK_TOKENS)
 
 
 def engine(name: str, num_blocks: int | None = 100, *, admits: bool = False) -> Engine:
@@ -83,5 +83,5 @@ def test_without_a_wait_bound_nothing_is_held() -> None:
 
 def test_a_request_without_a_prompt_is_never_held() -> None:
     dispatcher = overfull(engine("e"))
-    dispatcher.place("models", None, (), 20.0)
+    dispatcher.place("models", None, NO_PROMPT, 20.0)
     assert dispatcher.take(20.0) == ["models"]

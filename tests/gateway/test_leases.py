@@ -14,7 +14,7 @@ from holdfast.gateway.kv_events import KvEvent, engine_session_id
 from holdfast.gateway.metrics import GatewayMetrics
 from holdfast.gateway.placement import Placements
 from holdfast.gateway.prompt_changes import PromptChanges, SentPrompt
-from holdfast.gateway.prompt_path import Piece, place_of
+from holdfast.gateway.prompt_path import PromptPath, place_of
 from holdfast.policies.routers.kv_routing import KvRouting
 
 LEASE_S = 60.0
@@ -100,7 +100,9 @@ def test_after_a_pause_of_all_sessions_one_is_left() -> None:
     assert (kept["placements"], kept["prompts"]) == (1, 1)
     load.now_s += LEASE_S
     for engine in load.engines:  # each forgets when it is asked to admit a turn
-        load.dispatcher.place(engine.name, engine.name, [Piece(b"x", 1)], load.now_s, where=engine)
+        load.dispatcher.place(
+            engine.name, engine.name, PromptPath.of([b"x"], 1), load.now_s, where=engine
+        )
     load.dispatcher.take(load.now_s)
     load.session("other")
     assert load.kept()["sessions"] == 3
@@ -116,9 +118,9 @@ def test_events_forget_a_session_with_its_last_block() -> None:
     for number, name in enumerate(names):
         session = engine_session_id(name)
         events.apply(KvEvent("BlockStored", [(0, number)], None, 16, session))
-        placements.place(name, [Piece(name.encode(), 64)], 0.0)
+        placements.place(name, PromptPath.of([name.encode()], 64), 0.0)
     events.apply(KvEvent("BlockRemoved", [(0, 1)], None, 0, None))
-    placements.place("new", [Piece(b"new", 64)], LEASE_S + 1.0)
+    placements.place("new", PromptPath.of([b"new"], 64), LEASE_S + 1.0)
     known = [events.resident_tokens(engine_session_id(name)) for name in names]
     assert known == [16, None, 16]
     events.apply(KvEvent("BlockRemoved", [(0, 0)], None, 0, None))

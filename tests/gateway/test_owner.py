@@ -13,6 +13,7 @@ from holdfast.gateway.answer_tail import AnswerTail
 from holdfast.gateway.coordinator import Asked, Placed
 from holdfast.gateway.owner import Owner
 from holdfast.gateway.owner_messages import Ended, Known, Refused, Report
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.gateway.refusal import Refusal
 from holdfast.gateway.remote_coordinator import RemoteCoordinator
 
@@ -127,7 +128,7 @@ async def held_world() -> tuple[OwnerHere, RemoteCoordinator, asyncio.Task[Place
     world = OwnerHere(["http://a"])
     world.engines[0].learn_capacity(1000)
     one = world.replica("one")
-    first, second = (tuple(p._replace(num_bytes=3600) for p in path(text)) for text in "xy")
+    first, second = (PromptPath.of([name], 3600) for name in (b"x", b"y"))
     await one.place(Asked("x", first))
     waiting = asyncio.ensure_future(one.place(Asked("y", second)))
     await until_async(lambda: world.coordinator.dispatcher.held(world.engines[0])[0])

@@ -11,13 +11,13 @@ from holdfast.gateway.engines import Engine
 from holdfast.gateway.event_residency import EventResidency
 from holdfast.gateway.kv_events import KvEvent, engine_session_id
 from holdfast.gateway.placement import Placement, Placements
-from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.policies.routers.kv_routing import KvRouting
 
 
-def path(text: str, num_bytes: int = 100) -> list[Piece]:
+def path(text: str, num_bytes: int = 100) -> PromptPath:
     """A piece a letter."""
-    return [Piece(text[: n + 1].encode(), num_bytes) for n in range(len(text))]
+    return PromptPath.of((text[: n + 1].encode() for n in range(len(text))), num_bytes)
 
 
 class Fleet:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast.core.json_nesting import nesting_depth
 from holdfast.core.request_body import RequestBody
-from holdfast.gateway.prompt_path import Piece, nests_deeper, prompt_path, with_salt
+from holdfast.gateway.prompt_path import PromptPath, nests_deeper, prompt_path, with_salt
 
 
 def body_of(value: Any) -> RequestBody:
@@ -20,12 +20,12 @@ def body_of(value: Any) -> RequestBody:
     return body
 
 
-def path_of(body: dict[str, Any], tenant: str = "") -> tuple[Piece, ...]:
+def path_of(body: dict[str, Any], tenant: str = "") -> PromptPath:
     return prompt_path(body_of(body), tenant)
 
 
-def num_shared(one: tuple[Piece, ...], other: tuple[Piece, ...]) -> int:
-    return sum(a == b for a, b in zip(one, other, strict=False))
+def num_shared(one: PromptPath, other: PromptPath) -> int:
+    return sum(a == b for a, b in zip(one.keys, other.keys, strict=False))
 
 
 def user(text: str, **others: Any) -> dict[str, Any]:
@@ -36,7 +36,8 @@ def user(text: str, **others: Any) -> dict[str, Any]:
 def test_a_longer_conversation_extends_the_shorter_path(field: str) -> None:
     messages = [user("a" * 9000), user("b"), user("c")]
     short, long = (path_of({field: messages[:n]}) for n in (2, 3))
-    assert long[: len(short)] == short
+    assert long.keys[: len(short)] == short.keys
+    assert long.ends[: len(short)] == short.ends
     assert len(long) == len(short) + 1
     assert len(short) == 4  # three pieces of at most 4096 bytes, and the second message
 
@@ -82,7 +83,28 @@ def test_models_tenants_and_salts_share_nothing() -> None:
         path_of({"model": "m", "prompt": "p"}, "t"),
         path_of({"model": "m", "prompt": "p", "cache_salt": "s"}),
     ]
-    assert len({path[0].key for path in paths}) == 4
+    assert len({path.keys[0] for path in paths}) == 4
+
+
+def test_ends_are_those_of_messages_and_of_4096_bytes() -> None:
+    first, second = {"role": "user", "content": "é" * 3000}, {"role": "user", "content": "b"}
+    texts = [json.dumps(each, separators=(",", ":")) for each in (first, second)]
+    path = path_of({"messages": [first, second]})
+    sizes = list(map(len, texts))
+    assert path.ends == (*range(4096, sizes[0], 4096), sizes[0], sum(sizes))
+    assert path.num_bytes == sum(sizes)
+
+
+def test_tenants_keys_stay_apart_even_where_hashes_collide(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Colliding:
+        def __init__(self, data: bytes) -> None: ...
+        def update(self, data: bytes) -> None: ...
+        def digest(self) -> bytes:
+            return bytes(16)
+
+    monkeypatch.setattr("holdfast.gateway.prompt_path.xxh3_128", Colliding)
+    paths = [path_of({"model": "m", "prompt": "p"}, tenant) for tenant in ("a", "b")]
+    assert paths[0].keys != paths[1].keys
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))

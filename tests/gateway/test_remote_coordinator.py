@@ -13,6 +13,7 @@ from tests.waiting import until_async
 from holdfast.gateway.answer_tail import AnswerTail
 from holdfast.gateway.coordinator import Asked
 from holdfast.gateway.metrics import GatewayMetrics
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.gateway.refusal import Refusal
 from holdfast.gateway.remote_coordinator import RemoteCoordinator
 
@@ -87,8 +88,8 @@ async def test_requests_that_wait_go_when_the_owner_dies() -> None:
     world = OwnerHere(["http://a"])
     world.engines[0].learn_capacity(1000)
     one = world.replica("one")
-    await one.place(Asked("x", tuple(p._replace(num_bytes=3600) for p in path("x"))))
-    held = Asked("y", tuple(p._replace(num_bytes=3600) for p in path("y")))
+    await one.place(Asked("x", PromptPath.of([b"x"], 3600)))
+    held = Asked("y", PromptPath.of([b"y"], 3600))
     waiting = asyncio.ensure_future(one.place(held))
     await until_async(lambda: world.coordinator.dispatcher.held(world.engines[0])[0])
     world.is_cut = True

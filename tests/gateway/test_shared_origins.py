@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.placement import Placements
-from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.gateway.shared_origins import Origin, OriginTable, hashed_choice
 from holdfast.policies.routers.kv_routing import KvRouting
 
 
-def path(*texts: str) -> list[Piece]:
-    return [Piece("".join(texts[: n + 1]).encode(), 1000) for n in range(len(texts))]
+def path(*texts: str) -> PromptPath:
+    return PromptPath.of(("".join(texts[: n + 1]).encode() for n in range(len(texts))), 1000)
 
 
 def engines() -> list[Engine]:

@@ -8,7 +8,7 @@ from typing import Final
 from holdfast.errors import PolicyError
 from holdfast.gateway.dispatch import Dispatcher
 from holdfast.gateway.engines import Engine
-from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.policies.engine_modes import ENGINE_MODES
 from holdfast.policies.registry import ROUTING_POLICIES, check_deployable
 from holdfast.sim.engine import SimRequest
@@ -83,7 +83,7 @@ class GatewayRouter:
     def arrived(self, request: SimRequest, now_s: float) -> None:
         """Take in a request. Mutates."""
         name = request.request_id
-        path = [Piece(key, self._block_tokens) for key in request.block_keys]
+        path = PromptPath.of(request.block_keys, self._block_tokens)
         placement = self._dispatcher.place(
             name, request.session_id, path, now_s, client=request.stream
         )

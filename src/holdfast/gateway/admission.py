@@ -12,7 +12,7 @@ from holdfast.core.identity import Identity
 from holdfast.core.tenants import Tenants
 from holdfast.core.turn import Turn
 from holdfast.gateway.cache_model import CacheModel, ModelBlock
-from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.predict.step_cost import StepWork
 from holdfast.runtime.runtime import AgentRuntime
 from holdfast.tool_calls.turn_end import TurnEnd
@@ -145,7 +145,7 @@ class EngineAdmission:
     def arrived(
         self,
         request_id: str,
-        path: Sequence[Piece],
+        path: PromptPath,
         identity: Identity,
         now_s: float,
         reported: Callable[[], int | None] = lambda: None,
@@ -288,15 +288,13 @@ def _bounded(bytes_per_token: float) -> float:
     return min(max(bytes_per_token, _LEAST_BYTES_PER_TOKEN), _MOST_BYTES_PER_TOKEN)
 
 
-def _blocks_of(path: Sequence[Piece], block_bytes: float) -> list[bytes]:
+def _blocks_of(path: PromptPath, block_bytes: float) -> list[bytes]:
     """Cut a prompt into blocks; equal hashes mean equal prefixes. Pure.
 
     A block is named by the piece in which it ends.
     """
     hashes: list[bytes] = []
-    end = 0
-    for piece in path:
-        end += piece.num_bytes
+    for key, end in zip(path.keys, path.ends, strict=True):
         for index in range(int(end / block_bytes) - len(hashes)):
-            hashes.append(piece.key + bytes((index % 256,)))
+            hashes.append(key + bytes((index % 256,)))
     return hashes

@@ -15,7 +15,14 @@ from holdfast.gateway.api import Route
 from holdfast.gateway.gemini import GeminiCall, GeminiError, gemini_call_of, translated_request
 from holdfast.gateway.headers import by_lower_name
 from holdfast.gateway.metrics import GatewayMetrics
-from holdfast.gateway.prompt_path import Piece, identity_of, nests_deeper, place_of, with_salt
+from holdfast.gateway.prompt_path import (
+    NO_PROMPT,
+    PromptPath,
+    identity_of,
+    nests_deeper,
+    place_of,
+    with_salt,
+)
 from holdfast.gateway.refusal import Refusal
 from holdfast.gateway.request_policies import RequestPolicies
 from holdfast.gateway.settings import GatewayLimits
@@ -47,7 +54,7 @@ class Call(NamedTuple):
     body: bytes
     tenant: str
     session_id: str | None
-    path: tuple[Piece, ...]
+    path: PromptPath
     answer_id: str | None
     gemini: GeminiCall | None = None
     engine_path: str | None = None
@@ -138,7 +145,7 @@ class RequestChecker:
         except GeminiError as error:
             raise Refusal(400, str(error)) from None
         if gemini.action == "countTokens":
-            return Call(route, translated, tenant, None, (), None, gemini, "/tokenize")
+            return Call(route, translated, tenant, None, NO_PROMPT, None, gemini, "/tokenize")
         body = RequestBody.parse(translated)
         call = self._read(request, route, translated, body, tenant, _CHAT)
         return call._replace(gemini=gemini, engine_path=_CHAT)
@@ -156,7 +163,7 @@ class RequestChecker:
             raise Refusal(400, "kv_transfer_params name other engines; only operators may do that")
         identity = identity_of(by_lower_name(request.headers), body, tenant)
         answer_id = request.path.split("/")[3] if route.path == "/v1/responses/*" else None
-        path: tuple[Piece, ...] = ()
+        path: PromptPath = NO_PROMPT
         seen: Request | None = None
         prompt: tuple[RequestBody, Identity] | None = None
         if body is None:

@@ -23,7 +23,7 @@ from holdfast.gateway.engines import Engine
 from holdfast.gateway.event_reader import KvEventReader
 from holdfast.gateway.guarded_routing import GuardedRouting
 from holdfast.gateway.metrics import GatewayMetrics
-from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.gateway.refusal import Refusal
 from holdfast.gateway.sessions_in_use import SessionKey
 from holdfast.gateway.settings import GatewayLimits
@@ -50,7 +50,7 @@ class Asked(NamedTuple):
     """
 
     session_id: str | None
-    path: tuple[Piece, ...]
+    path: PromptPath
     tenant: str = ""
     answer_id: str | None = None
     without: tuple[str, ...] = ()
@@ -60,11 +60,11 @@ class Asked(NamedTuple):
         """What its session may be known by, best first. Pure."""
         if self.session_id is not None:
             return [self.session_id]
-        return [piece.key for piece in reversed(self.path)]
+        return list(reversed(self.path.keys))
 
     def num_bytes(self) -> int:
         """Length of its prompt (bytes). Pure."""
-        return sum(piece.num_bytes for piece in self.path)
+        return self.path.num_bytes
 
 
 class Placed(NamedTuple):

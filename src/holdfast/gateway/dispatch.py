@@ -13,7 +13,7 @@ from holdfast.core.tenants import Fairness, Tenants
 from holdfast.gateway.admission import EngineAdmission
 from holdfast.gateway.engines import Engine
 from holdfast.gateway.placement import Placement, Placements
-from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.gateway.sessions_in_use import PlacedSession
 from holdfast.policies.routers.kv_routing import KvRouting
 from holdfast.policies.routing import (
@@ -101,7 +101,7 @@ class Dispatcher:
         self,
         request_id: str,
         session_id: str | None,
-        path: Sequence[Piece],
+        path: PromptPath,
         now_s: float,
         *,
         tenant: str = "",

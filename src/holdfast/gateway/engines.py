@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from holdfast.gateway.event_residency import EventResidency
 from holdfast.gateway.kv_events import engine_session_id
-from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.gateway.residency import Residency
 
 __all__ = ["Engine"]
@@ -45,7 +44,7 @@ class Engine:
     residency: Residency = field(default_factory=Residency)
     events: EventResidency | None = None
 
-    def num_resident(self, path: Sequence[Piece], session_key: bytes | str | None) -> int:
+    def num_resident(self, path: PromptPath, session_key: bytes | str | None) -> int:
         """Leading bytes of a session's prompt that its prefix cache holds, as known. Pure.
 
         Args:

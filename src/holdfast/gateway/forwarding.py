@@ -162,9 +162,8 @@ class Forwarder:
         if call.prompt is not None and call.path and not is_again:
             self.changes.add(SentPrompt(*call.prompt, sent.engine.bytes_per_token, now_s))
         if call.request is not None:
-            num_bytes = sum(piece.num_bytes for piece in call.path)
-            missing_bytes = sent.placed.missing_bytes
-            self.policies.observe(RequestSent(call.request, now_s, num_bytes, missing_bytes))
+            sizes = call.path.num_bytes, sent.placed.missing_bytes
+            self.policies.observe(RequestSent(call.request, now_s, *sizes))
 
     async def _pass_on(
         self,
@@ -223,8 +222,7 @@ class Forwarder:
             return
         sent.tail = tail = read_tail(end)
         if tail.prompt_tokens:
-            num_bytes = sum(piece.num_bytes for piece in call.path)
-            self.coordinator.learn_tokens(sent.engine, num_bytes, tail.prompt_tokens)
+            self.coordinator.learn_tokens(sent.engine, call.path.num_bytes, tail.prompt_tokens)
 
     def _refuse(self, route: Route | None, refusal: Refusal) -> web.Response:
         status = refusal.status

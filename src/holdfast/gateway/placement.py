@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from holdfast.errors import EndpointError
 from holdfast.gateway.engines import Engine
-from holdfast.gateway.prompt_path import Piece
+from holdfast.gateway.prompt_path import PromptPath
 from holdfast.gateway.sessions_in_use import PlacedSession, SessionsInUse
 from holdfast.policies.routing import EngineView, RequestPlaced, RoutedRequest, RoutingPolicy
 
@@ -70,7 +70,7 @@ class Placements:
     def place(
         self,
         session_id: str | None,
-        path: Sequence[Piece],
+        path: PromptPath,
         now_s: float,
         without: Collection[Engine] = (),
         where: Engine | None = None,
@@ -98,8 +98,8 @@ class Placements:
         able = self._able(without)
         self._forget_idle(now_s)
         self._in_use.settle(now_s)
-        num_bytes = sum(piece.num_bytes for piece in path)
-        key = session_id if session_id is not None else path[-1].key if path else b""
+        num_bytes = path.num_bytes
+        key = session_id if session_id is not None else path.leaf
         session = self._find(session_id, path)
         session = self._moved(session, key, told) or self._reported(session_id, able)
         origin = None if session is None else session.engine
@@ -113,7 +113,7 @@ class Placements:
         routed = RoutedRequest(name, tenant, num_bytes, origin_name, now_s)
         engine, reason = self._chosen(routed, able, missing, where)
         session.used_s = now_s
-        self._note(session, engine, num_bytes, path[-1].key if path else b"")
+        self._note(session, engine, num_bytes, path.leaf)
         self._in_use.placed(session, now_s)
         least = min(missing.values())
         elsewhere = (num_bytes - least) / num_bytes if least < missing[engine] else 0.0
@@ -124,7 +124,7 @@ class Placements:
         """Take in that a request of a session has ended. Mutates."""
         self._in_use.ended(session, now_s)
 
-    def origin(self, session_id: str | None, path: Sequence[Piece]) -> Engine | None:
+    def origin(self, session_id: str | None, path: PromptPath) -> Engine | None:
         """Where a prompt's session is, as remembered; None if it is not. Pure."""
         session = self._find(session_id, path)
         return None if session is None else session.engine
@@ -161,25 +161,22 @@ class Placements:
             self._forget(session)
         return PlacedSession(key, told[0])
 
-    def _find(self, session_id: str | None, path: Sequence[Piece]) -> PlacedSession | None:
+    def _find(self, session_id: str | None, path: PromptPath) -> PlacedSession | None:
         if session_id is not None:
             return self._sessions.get(session_id)
-        for piece in reversed(path):
-            session = self._leaves.get(piece.key)
+        for key in reversed(path.keys):
+            session = self._leaves.get(key)
             if session is not None:
                 return session
         return None
 
-    def _num_resident(
-        self, engine: Engine, session: PlacedSession | None, path: Sequence[Piece]
-    ) -> int:
+    def _num_resident(self, engine: Engine, session: PlacedSession | None, path: PromptPath) -> int:
         """Leading bytes of a session's prompt that an engine has, as known."""
         if session is None or engine is not session.engine:
             return engine.num_resident(path, None)
         if session.key in self._sessions:
             return engine.num_resident(path, session.key)
-        num_bytes = sum(piece.num_bytes for piece in path)
-        return min(num_bytes, engine.num_reported(session.key) or 0)
+        return min(path.num_bytes, engine.num_reported(session.key) or 0)
 
     def _reported(self, session_id: str | None, able: Sequence[Engine]) -> PlacedSession | None:
         """A session of before the gateway's start, where an engine reports most of it."""

@@ -7,9 +7,10 @@ and system prompt first, then message by message.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Self
 
 import msgspec
 from xxhash import xxh3_128
@@ -19,7 +20,10 @@ from holdfast.core.identity import Identity
 from holdfast.core.json_nesting import nesting_depth
 from holdfast.core.request_body import RequestBody
 
-__all__ = ["Piece", "identity_of", "nests_deeper", "place_of", "prompt_path", "with_salt"]
+__all__ = [
+    *("NO_PROMPT", "PromptPath", "identity_of", "nests_deeper", "place_of"),
+    *("prompt_path", "with_salt"),
+]
 
 _PIECE_BYTES: Final = 4096
 _OWNER_BYTES: Final = 8
@@ -34,16 +38,41 @@ _MARK_BYTES: Final = b'"%s"' % _MARK.encode()
 _BLOCK: Final = re.compile(rb'[^\[]{0,60}"content"\s*:\s*\[\s*\{\s*"type"\s*:\s*"text"')
 
 
-class Piece(NamedTuple):
-    """A part of a prompt.
+@dataclass(frozen=True, slots=True)
+class PromptPath:
+    """A prompt in pieces. Two flat tuples: hundreds of requests wait with a hundred pieces each.
 
     Attributes:
-        key: Hash of the prompt up to the piece's end.
-        num_bytes: Its length (bytes).
+        keys: For each piece the hash of the prompt up to its end.
+        ends: For each piece its end (bytes from the prompt's beginning, ascending).
     """
 
-    key: bytes
-    num_bytes: int
+    keys: tuple[bytes, ...] = ()
+    ends: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, keys: Iterable[bytes], num_bytes: int) -> Self:
+        """A path of pieces of equal length (bytes, > 0)."""
+        found = tuple(keys)
+        return cls(found, tuple(range(num_bytes, (len(found) + 1) * num_bytes, num_bytes)))
+
+    def __len__(self) -> int:
+        """Number of pieces."""
+        return len(self.keys)
+
+    @property
+    def num_bytes(self) -> int:
+        """Length of the prompt (bytes)."""
+        return self.ends[-1] if self.ends else 0
+
+    @property
+    def leaf(self) -> bytes:
+        """Hash of the whole prompt; empty where there is none."""
+        return self.keys[-1] if self.keys else b""
+
+
+NO_PROMPT: Final = PromptPath()
+"""The path of a request that computes none."""
 
 
 def identity_of(headers: Mapping[str, str], body: RequestBody | None, tenant: str) -> Identity:
@@ -65,8 +94,8 @@ def identity_of(headers: Mapping[str, str], body: RequestBody | None, tenant: st
     )
 
 
-def place_of(body: RequestBody, tenant: str) -> tuple[tuple[Piece, ...], str | None, bytes]:
-    """Return what places a request: its pieces, an earlier answer, and its text. Pure.
+def place_of(body: RequestBody, tenant: str) -> tuple[PromptPath, str | None, bytes]:
+    """Return what places a request: its path, an earlier answer, and its text. Pure.
 
     The id is of the answer that it goes on from, or None. The text has the tenant's salt, if there
     is a tenant.
@@ -119,8 +148,8 @@ def _first(raw: msgspec.Raw) -> bytes:
     return bytes(memoryview(raw)[:1])
 
 
-def prompt_path(body: RequestBody, tenant: str) -> tuple[Piece, ...]:
-    """Return a prompt's pieces. Pure; O(bytes).
+def prompt_path(body: RequestBody, tenant: str) -> PromptPath:
+    """Return a prompt's path; a piece is a message, or 4096 bytes of one. Pure; O(bytes).
 
     XXH3 is quick and can be made to collide, but only with the same tenant's prompts: keys begin
     with a cryptographic hash of tenant, model and salt.
@@ -131,19 +160,25 @@ def prompt_path(body: RequestBody, tenant: str) -> tuple[Piece, ...]:
     owner_key = sha256(owner).digest()[:_OWNER_BYTES]
     hasher = xxh3_128(owner)
     update, digest = hasher.update, hasher.digest
-    pieces = []
+    keys: list[bytes] = []
+    ends: list[int] = []
+    end = 0
     for raw in _texts(body):
         text = _unmarked(raw) if has_marks else memoryview(raw)
         num_bytes = len(text)
         if num_bytes <= _PIECE_BYTES:  # most messages; the loop below costs as much as the hash
             update(text)
-            pieces.append(Piece(owner_key + digest(), num_bytes))
+            keys.append(owner_key + digest())
+            end += num_bytes
+            ends.append(end)
             continue
         for start in range(0, num_bytes, _PIECE_BYTES):
             part = text[start : start + _PIECE_BYTES]
             update(part)
-            pieces.append(Piece(owner_key + digest(), len(part)))
-    return tuple(pieces)
+            keys.append(owner_key + digest())
+            end += len(part)
+            ends.append(end)
+    return PromptPath(tuple(keys), tuple(ends))
 
 
 def with_salt(body: RequestBody, tenant: str) -> bytes:

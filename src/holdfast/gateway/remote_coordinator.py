@@ -302,4 +302,4 @@ def _stream_key(number: int, asked: Asked) -> SessionKey:
     opening = None if body is None else opening_message(body)
     if opening is not None:
         return f"{asked.tenant}\x00{opening}"
-    return asked.path[0].key if asked.path else str(number)
+    return asked.path.keys[0] if asked.path else str(number)
