@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 _UNKNOWN: Final = "unknown"
 _QUEUE_BYTES: Final = 32 << 20
-_SHARE: Final = 0.1  # of the time that passes
+_IDLE_SHARE: Final = 0.1  # of the time in which the gateway has nothing else to do
+_BUSY_SHARE: Final = 0.01  # of that in which requests would wait for it
 _MOST_S: Final = 0.05
 _SLICE_S: Final = 0.001
 _PAUSE_S: Final = 0.001
@@ -47,10 +48,10 @@ class PromptChanges:
     """Compares prompts with their sessions' last ones, and counts what changed.
 
     A prompt is compared after it was sent, in the order of sending, in slices of about a
-    millisecond between other work, within a tenth of the processor time of a core. One that finds
-    no space in the queue, or waits there for longer than the lease, is skipped and counted; its
-    session's next prompt is then compared with an older one. Of prompts that were compared it
-    knows fingerprints only.
+    millisecond between other work, within a tenth of the time in which the gateway idles and a
+    hundredth of that in which it works. One that finds no space in the queue, or waits there for
+    longer than the lease, is skipped and counted; its session's next prompt is then compared with
+    an older one. Of prompts that were compared it knows fingerprints only.
 
     Args:
         metrics: Takes the counts.
@@ -89,15 +90,18 @@ class PromptChanges:
 
     async def run(self) -> None:
         """Compare prompts as they come, until cancelled."""
-        budget = TimeBudget(_SHARE, _MOST_S, monotonic())
+        budget = TimeBudget(_IDLE_SHARE, _BUSY_SHARE, _MOST_S, monotonic(), thread_time())
         while True:
             await self._has_work.wait()
             # The pause also lets what was just sent reach its engine first.
-            await asyncio.sleep(max(_PAUSE_S, budget.wait_s(monotonic())))
+            await asyncio.sleep(_PAUSE_S)
+            while (wait_s := budget.wait_s(monotonic(), thread_time())) > 0.0:
+                await asyncio.sleep(max(_PAUSE_S, wait_s))
             began_s, cpu_s = monotonic(), thread_time()
             while self.step(now_s := monotonic()) and now_s - began_s < _SLICE_S:
                 pass
-            budget.spend(thread_time() - cpu_s, monotonic())
+            thread_s = thread_time()
+            budget.spend(thread_s - cpu_s, monotonic(), thread_s)
             if self.is_idle:
                 self._has_work.clear()
 

@@ -40,7 +40,7 @@ _BLOCK: Final = re.compile(rb'[^\[]{0,60}"content"\s*:\s*\[\s*\{\s*"type"\s*:\s*
 
 @dataclass(frozen=True, slots=True)
 class PromptPath:
-    """A prompt in pieces. Two flat tuples: hundreds of requests wait with a hundred pieces each.
+    """A prompt in pieces, of which hundreds of requests have hundreds each.
 
     Attributes:
         keys: For each piece the hash of the prompt up to its end.
@@ -149,7 +149,9 @@ def _first(raw: msgspec.Raw) -> bytes:
 
 
 def prompt_path(body: RequestBody, tenant: str) -> PromptPath:
-    """Return a prompt's path; a piece is a message, or 4096 bytes of one. Pure; O(bytes).
+    """Return a prompt's path. Pure; O(bytes).
+
+    A piece is a message, or 4096 bytes of one.
 
     XXH3 is quick and can be made to collide, but only with the same tenant's prompts: keys begin
     with a cryptographic hash of tenant, model and salt.

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 from collections.abc import Iterator
 from typing import Final
 
+import aiohttp
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from holdfast.gateway.answer_tail import KEPT_BYTES, is_whole
 from holdfast.gateway.api import Dialect, error_event
 
 __all__ = ["PassedBytes", "break_off", "drop_frames", "has_left", "payload_of"]
 
-_CHUNKED_BYTES: Final = 1 << 20
+_SLICE_BYTES: Final = 1 << 20
 _BEGINNING_BYTES: Final = 4096  # of an answer, for its id
 
 
@@ -69,9 +70,34 @@ def drop_frames(error: BaseException) -> None:
         over = over.__cause__ or over.__context__
 
 
-def payload_of(body: bytes) -> bytes | io.BytesIO | None:
-    """The body as aiohttp takes it, a long one to be sent in chunks. Pure."""
-    return io.BytesIO(body) if len(body) > _CHUNKED_BYTES else body or None
+class BodyPayload(aiohttp.Payload):
+    """A body on its way to an engine, sent in slices and never copied.
+
+    Args:
+        body: The body.
+    """
+
+    _autoclose = True
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._size = len(body)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The body as text."""
+        return str(self._value, encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send all of it."""
+        writer.send_headers()
+        view = memoryview(self._value)
+        for start in range(0, len(view), _SLICE_BYTES):
+            await writer.write(view[start : start + _SLICE_BYTES])
+
+
+def payload_of(body: bytes) -> BodyPayload | None:
+    """The body as aiohttp takes it. Pure."""
+    return BodyPayload(body) if body else None
 
 
 async def break_off(
