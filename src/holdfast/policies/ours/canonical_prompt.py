@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from holdfast.core.prompt_history import stream_of
 from holdfast.core.volatile_text import VolatileKind, without
-from holdfast.policies.ours.inline_system import without_inline_system
+from holdfast.policies.ours.inline_system import may_have_inline_system, without_inline_system
 from holdfast.policies.ours.prompt_head import HeadState, head_of, keep_head
 from holdfast.policies.ours.prompt_tools import ToolForms, in_order, tool_names
 from holdfast.policies.ours.prompt_view import PromptView
@@ -170,7 +170,7 @@ class CanonicalPrompt(RequestPolicy):
             view.put_tools([self._forms.first_form(tenant, tool) for tool in view.tools])
         if "tool-order" in rules:
             view.put_tools(in_order(view.tools, () if session is None else session.tools))
-        if "inline-system" in rules:
+        if "inline-system" in rules and may_have_inline_system(view.texts()):
             view.put_messages(without_inline_system(view.messages))
         if session is not None and session.head is not None:
             keep_head(view, self._kinds, session.head)

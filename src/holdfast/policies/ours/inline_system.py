@@ -15,10 +15,19 @@ from holdfast.policies.ours.message_text import (
     with_text_after,
 )
 
-__all__ = ["without_inline_system"]
+__all__ = ["may_have_inline_system", "without_inline_system"]
 
 _SYSTEM = (b'"system"', b'"developer"')
 _UNREADABLE = (msgspec.MsgspecError, RecursionError)
+
+
+def may_have_inline_system(messages: Sequence[bytes | msgspec.Raw]) -> bool:
+    """Whether a later message could be the system's. Pure; O(bytes).
+
+    Args:
+        messages: JSON texts of the messages.
+    """
+    return any(_may_be_from_system(bytes(text)) for text in messages[1:])
 
 
 def without_inline_system(messages: Sequence[bytes]) -> list[bytes]:
@@ -33,7 +42,7 @@ def without_inline_system(messages: Sequence[bytes]) -> list[bytes]:
     Returns:
         Texts; those of messages that need no change are the same.
     """
-    if not any(map(_may_be_from_system, messages[1:])):
+    if not may_have_inline_system(messages):
         return list(messages)
     values = [_decoded(text) for text in messages]
     found: list[bytes] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import Any, Final, Literal
 
@@ -40,6 +40,12 @@ class PromptView:
         if self._messages is None:
             self._messages = self._array(self._messages_field)
         return self._messages
+
+    def texts(self) -> Sequence[bytes | msgspec.Raw]:
+        """JSON texts of the messages, without copies of all where none is replaced. Pure."""
+        if self._messages is None and self._body.is_array(self._messages_field):
+            return self._body.items(self._messages_field)
+        return self.messages
 
     def put_tools(self, tools: list[bytes]) -> None:
         """Replace the tools. Mutates."""
@@ -81,16 +87,10 @@ class PromptView:
 
     def _values(self) -> Iterator[Any]:
         """Yield decoded messages, up to the first that shows another role."""
-        for text in map(bytes, self._texts()):
+        for text in map(bytes, self.texts()):
             if shows_no_system(text):
                 return
             yield decoded(text)
-
-    def _texts(self) -> Iterable[bytes | msgspec.Raw]:
-        """The messages, without copies of all where none is replaced."""
-        if self._messages is None and self._body.is_array(self._messages_field):
-            return self._body.items(self._messages_field)
-        return self.messages
 
     def _put(self, name: str, raw: bytes, change: Callable[[str], str | None]) -> None:
         value = decoded(raw)

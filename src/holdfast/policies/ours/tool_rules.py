@@ -140,6 +140,8 @@ class ToolRules(RequestPolicy):
 
     def observe(self, event: RequestEvent) -> None:
         """Count turns, tokens and calls."""
+        if not isinstance(event, RequestSent | AnswerEnded | CallJudged):
+            return
         session = self._used(event.request)
         if session is None:
             return
@@ -149,7 +151,7 @@ class ToolRules(RequestPolicy):
                 session.prompt_bytes = event.num_bytes
             case AnswerEnded():
                 self._charge(session, event)
-            case CallJudged(verdict=verdict) if verdict.is_allowed:
+            case CallJudged() if event.verdict.is_allowed:
                 _count(session.calls, _digest(event.call))
 
     def refuse(self, request: Request) -> Refused | None:
